@@ -1,0 +1,1 @@
+"""How Lightlake is run: deployments, schedules, clusters, and the sandbox of archive stand-ins."""

@@ -1,0 +1,1 @@
+"""Archive stand-ins on loopback: generated data, real protocols and file formats."""

@@ -1,0 +1,345 @@
+"""The DuckLake catalogue: create it, migrate it, attach it, and let one writer in at a time."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import duckdb
+import filelock
+
+from lake.errors import CatalogError, ConfigurationError
+from lake.schema import SCHEMA_VERSION, TABLES
+from lake.settings import Settings
+from lake.storage import ROW_GROUP_ROWS, Storage
+from lake.table import create_statements
+from lake.views import VIEWS
+
+SOFTWARE = f"lightlake {version('lightlake')}"
+
+# Schema changes by the version that they lead to: SQL to run on a lake of the version before.
+MIGRATIONS: dict[int, Sequence[str]] = {}
+
+# Compaction makes files of this size from the small ones of single granules.
+TARGET_FILE_SIZE = "256MB"
+
+# Small inserts into these stay in the catalogue database until compaction; all other rows, and what is
+# deleted of them, are Parquet files at once, which is what plain readers see.
+KEPT_IN_CATALOGUE = ("ledger", "files", "archives", "bands", "schema_version")
+
+
+@dataclass(frozen=True)
+class CatalogLocation:
+    """Which database holds the catalogue.
+
+    Parameters
+    ----------
+    kind
+        sqlite or postgres.
+    target
+        The file's path, or PostgreSQL's connection string.
+    metadata_schema
+        PostgreSQL's schema for this lake, so that one database can hold several lakes.
+    """
+
+    kind: str
+    target: str
+    metadata_schema: str | None = None
+
+    @classmethod
+    def parse(cls, spec: str | None, storage: Storage) -> CatalogLocation:
+        """Read LIGHTLAKE_CATALOG: ``sqlite:PATH`` or ``postgres:CONNINFO [schema=NAME]``.
+
+        Raises
+        ------
+        ConfigurationError
+            If it is neither.
+        """
+        if not spec:
+            return cls("sqlite", str(storage.root / "catalog.sqlite"))
+        kind, _, target = spec.partition(":")
+        if kind == "sqlite" and target:
+            return cls("sqlite", str(Path(target).expanduser().absolute()))
+        if kind == "postgres" and target:
+            schema = re.search(r"\bschema=(\w+)", target)
+            conninfo = re.sub(r"\s*\bschema=\w+", "", target).strip()
+            return cls("postgres", conninfo, schema[1] if schema else "public")
+        raise ConfigurationError(
+            f"LIGHTLAKE_CATALOG={redacted(spec)!r} is not valid",
+            hint="use sqlite:PATH or postgres:host=HOST dbname=NAME user=USER [schema=NAME]",
+        )
+
+    def __str__(self) -> str:
+        return redacted(f"{self.kind}:{self.target}")
+
+    def attach_statement(self, storage: Storage, *, create: bool = False, timeout_s: float = 60) -> str:
+        """Return the SQL that attaches the lake in any DuckDB that has the extensions."""
+        options = [f"DATA_PATH {_quoted(f'{storage.data}/')}", "OVERRIDE_DATA_PATH true"]
+        if not create:
+            options.append("CREATE_IF_NOT_EXISTS false")
+        if self.kind == "sqlite":
+            # Readers wait for a commit in progress instead of failing with "database is locked".
+            options.append(f"META_BUSY_TIMEOUT {int(timeout_s * 1000)}")
+        if self.metadata_schema:
+            options.append(f"METADATA_SCHEMA {_quoted(self.metadata_schema)}")
+        return f"ATTACH {_quoted(f'ducklake:{self.kind}:{self.target}')} AS lake ({', '.join(options)})"
+
+
+class Catalog:
+    """One process's connection to a lake's catalogue.
+
+    Parameters
+    ----------
+    storage
+        The lake's folders.
+    settings
+        Catalogue, DuckDB limits and lock timeout.
+    """
+
+    def __init__(self, storage: Storage, settings: Settings) -> None:
+        self.storage = storage
+        self.settings = settings
+        self.location = CatalogLocation.parse(settings.catalog, storage)
+        self._instance: duckdb.DuckDBPyConnection | None = None
+        self._attached = False
+
+    def create(self) -> bool:
+        """Make the catalogue, or bring an older one to this schema version.
+
+        Returns
+        -------
+        bool
+            True if anything changed.
+
+        Raises
+        ------
+        CatalogError
+            If the catalogue is newer than this software, or unreadable.
+        """
+        self.storage.create()
+        with self.lock():
+            self._attach(create=True)
+            cursor = self.cursor()
+            found = _schema_version(cursor)
+            if found is None:
+                for option, value in (
+                    ("parquet_row_group_size", str(ROW_GROUP_ROWS)),
+                    ("parquet_compression", "zstd"),
+                    ("target_file_size", TARGET_FILE_SIZE),
+                    ("data_inlining_row_limit", "0"),
+                ):
+                    cursor.execute("CALL ducklake_set_option('lake', ?, ?)", [option, value])
+                cursor.execute("BEGIN")
+                for table in TABLES.values():
+                    for statement in create_statements(table):
+                        cursor.execute(statement)
+                self._finish(cursor)
+                for name in KEPT_IN_CATALOGUE:
+                    cursor.execute(
+                        "CALL ducklake_set_option('lake', 'data_inlining_row_limit', 10, table_name => ?)", [name]
+                    )
+            elif found < SCHEMA_VERSION:
+                cursor.execute("BEGIN")
+                for step in range(found + 1, SCHEMA_VERSION + 1):
+                    for statement in MIGRATIONS[step]:
+                        cursor.execute(statement)
+                self._finish(cursor)
+            else:
+                _check_not_newer(found, self.location)
+                return False
+        return True
+
+    def open(self) -> None:
+        """Attach an existing catalogue.
+
+        Raises
+        ------
+        CatalogError
+            If there is none, or it is of another version.
+        """
+        if self.location.kind == "sqlite" and not Path(self.location.target).is_file():
+            raise CatalogError(
+                f"there is no lake at {self.storage.root}",
+                hint=f"make one with: lightlake init {self.storage.root}",
+            )
+        self._attach(create=False)
+        found = _schema_version(self.cursor())
+        if found is None:
+            raise CatalogError(
+                f"the catalogue {self.location} holds no lake",
+                hint=f"run: lightlake init {self.storage.root}",
+            )
+        _check_not_newer(found, self.location)
+        if found < SCHEMA_VERSION:
+            raise CatalogError(
+                f"the lake at {self.storage.root} has schema version {found}, this is {SCHEMA_VERSION}",
+                hint=f"migrate it with: lightlake init {self.storage.root}",
+            )
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """Return a new connection to the same database, for one thread or transaction."""
+        if not self._attached:
+            self.open()
+        cursor = self._duckdb().cursor()
+        cursor.execute("USE lake")
+        return cursor
+
+    def close(self) -> None:
+        """Let go of the catalogue."""
+        if self._instance is not None:
+            self._instance.close()
+            self._instance = None
+            self._attached = False
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Let one writer in at a time, over all processes and machines that share the catalogue.
+
+        DuckLake itself lets two transactions add rows of the same source, since appends do not
+        conflict; and SQLite fails with "database is locked". So every commit of ours holds this
+        lock: a file lock beside a SQLite catalogue, an advisory lock inside PostgreSQL. Either goes
+        away with its process.
+
+        Raises
+        ------
+        CatalogError
+            If others hold it for longer than LIGHTLAKE_LOCK_TIMEOUT_S.
+        """
+        timeout = self.settings.lock_timeout_s
+        busy = CatalogError(
+            f"other writers held the catalogue {self.location} for {timeout:g} s",
+            hint="wait for them, or raise LIGHTLAKE_LOCK_TIMEOUT_S",
+        )
+        if self.location.kind == "sqlite":
+            path = Path(self.location.target).with_suffix(".lock")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with filelock.FileLock(path, timeout=timeout, thread_local=False):
+                    yield
+            except filelock.Timeout as error:
+                raise busy from error
+            except PermissionError as error:
+                raise ConfigurationError(
+                    f"no permission to write to {path.parent}", hint="ask its owner, or use another lake"
+                ) from error
+            return
+        # A cursor of its own: the lock lives as long as this transaction in PostgreSQL.
+        locks = self._duckdb().cursor()
+        try:
+            try:
+                locks.execute(
+                    f"ATTACH IF NOT EXISTS {_quoted(self.location.target)} AS locks (TYPE postgres)"
+                )
+                locks.execute("BEGIN")
+                limit = f"SET LOCAL lock_timeout = {int(timeout * 1000)}"
+                locks.execute("CALL postgres_execute('locks', ?)", [limit])
+                key = f"hashtextextended('lightlake:{self.location.metadata_schema}', 0)"
+                locks.execute("CALL postgres_execute('locks', ?)", [f"SELECT pg_advisory_xact_lock({key})"])
+            except duckdb.Error as error:
+                raise busy if "lock timeout" in str(error) else self._unreadable(error) from error
+            yield
+        finally:
+            locks.close()
+
+    def _duckdb(self) -> duckdb.DuckDBPyConnection:
+        if self._instance is None:
+            self._instance = _connect(self.settings, self.storage)
+        return self._instance
+
+    def _attach(self, *, create: bool) -> None:
+        if self._attached:
+            return
+        timeout = self.settings.lock_timeout_s
+        try:
+            self._duckdb().execute(
+                self.location.attach_statement(self.storage, create=create, timeout_s=timeout)
+            )
+        except duckdb.Error as error:
+            self.close()
+            raise self._unreadable(error) from error
+        self._attached = True
+
+    def _unreadable(self, error: duckdb.Error) -> CatalogError:
+        detail = redacted(str(error).strip().splitlines()[0])
+        return CatalogError(
+            f"cannot read the catalogue {self.location}: {detail}",
+            hint="check LIGHTLAKE_CATALOG and the database; a damaged SQLite file must come back from a backup",
+        )
+
+    def _finish(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        for statement in VIEWS:
+            cursor.execute(statement)
+        cursor.execute(
+            "INSERT INTO schema_version VALUES (?, ?, ?)", [SCHEMA_VERSION, SOFTWARE, datetime.now(UTC)]
+        )
+        cursor.execute("COMMIT")
+
+
+def _connect(settings: Settings, storage: Storage) -> duckdb.DuckDBPyConnection:
+    """Open a DuckDB with the extensions from their wheels; nothing is downloaded, nothing is unsigned."""
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        "temp_directory": str(storage.staging / "duckdb"),
+    }
+    if settings.duckdb_memory:
+        config["memory_limit"] = settings.duckdb_memory
+    if settings.duckdb_threads:
+        config["threads"] = settings.duckdb_threads
+    connection = duckdb.connect(config=config)
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")
+    for name in ("ducklake", "sqlite_scanner", "postgres_scanner"):
+        connection.execute(f"LOAD {_quoted(str(extension_file(name)))}")
+    return connection
+
+
+def extension_file(name: str) -> Path:
+    """Return the file of a DuckDB extension inside its wheel.
+
+    Raises
+    ------
+    ConfigurationError
+        If the wheel is not installed for this version of DuckDB.
+    """
+    spec = importlib.util.find_spec(f"duckdb_extension_{name}")
+    for folder in spec.submodule_search_locations or () if spec else ():
+        for file in Path(folder).glob(f"extensions/v{duckdb.__version__}/*.duckdb_extension"):
+            return file
+    raise ConfigurationError(
+        f"the DuckDB extension {name} for DuckDB {duckdb.__version__} is not installed",
+        hint=f"pip install duckdb-extension-{name.replace('_', '-')}=={duckdb.__version__}",
+    )
+
+
+def redacted(text: str) -> str:
+    """Return a text without the passwords of connection strings."""
+    text = re.sub(r"(password\s*=\s*)('[^']*'|\S+)", r"\1***", text)
+    return re.sub(r"(://[^:/@\s]+):[^@\s]+@", r"\1:***@", text)
+
+
+def _schema_version(cursor: duckdb.DuckDBPyConnection) -> int | None:
+    found = cursor.execute(
+        "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'schema_version'"
+    ).fetchone()
+    if not found or not found[0]:
+        return None
+    newest = cursor.execute("SELECT max(version) FROM schema_version").fetchone()
+    return newest[0] if newest else None
+
+
+def _check_not_newer(found: int, location: CatalogLocation) -> None:
+    if found > SCHEMA_VERSION:
+        raise CatalogError(
+            f"the catalogue {location} has schema version {found}, newer than this software's {SCHEMA_VERSION}",
+            hint="upgrade with: pip install --upgrade lightlake",
+        )
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,234 @@
+"""The `lightlake` command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.metadata import entry_points, version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pyarrow as pa
+from cyclopts import App, Parameter
+
+from lake.errors import ConfigurationError, LightlakeError
+from lake.settings import load_settings
+
+app = App(
+    name="lightlake",
+    version=version("lightlake"),
+    help="Every public light curve of your targets, in one Parquet lake that DuckDB can query.",
+)
+
+LakeURL = Annotated[
+    str | None, Parameter(name=["--lake", "-l"], help="The lake; default: LIGHTLAKE_URL, else ./lightlake.")
+]
+Output = Literal["table", "csv", "json", "parquet"]
+
+# Commands of the layers above plug in by name, so that the core never imports them. They are imported
+# only when called: Prefect alone takes seconds.
+for _command in entry_points(group="lightlake.commands"):
+    app.command(_command.value, name=_command.name)
+
+
+@app.command
+def init(url: str | None = None) -> int:
+    """Make a lake, or bring an older one to this version. Doing it again changes nothing.
+
+    Parameters
+    ----------
+    url
+        Folder of the lake; default: LIGHTLAKE_URL, else ./lightlake.
+    """
+    from lake.catalog import Catalog
+    from lake.storage import Storage
+
+    settings = load_settings()
+    catalog = Catalog(Storage.from_url(url or settings.url), settings)
+    changed = catalog.create()
+    say(
+        f"{'made' if changed else 'nothing to do:'} the lake at {catalog.storage.root}, catalogue {catalog.location}"
+    )
+    catalog.close()
+    return 0
+
+
+@app.command
+def status(*, lake: LakeURL = None, output: Output = "table") -> int:
+    """Show, for each archive: targets asked, found, empty, failed; rows, bytes, age."""
+    from lake.maintenance import status as read_status
+    from lake.query import Lake
+
+    with Lake(lake) as opened:
+        show(read_status(opened.catalog.cursor()), output)
+    return 0
+
+
+@app.command
+def verify(*, lake: LakeURL = None, quick: bool = False, output: Literal["text", "json"] = "text") -> int:
+    """Check files, checksums, the plain Hive tree, constraints and coverage; exit with 1 if anything is wrong.
+
+    Parameters
+    ----------
+    quick
+        Do not read the files' content.
+    """
+    from lake.maintenance import verify as run_verify
+    from lake.query import Lake
+
+    with Lake(lake) as opened:
+        findings = run_verify(opened.catalog, quick=quick)
+        errors = sum(finding.is_error for finding in findings)
+        if output == "json":
+            say(json.dumps([vars(finding) for finding in findings], indent=2))
+        else:
+            for finding in findings:
+                say(f"{finding.level}: {finding.check}: {finding.message} ({finding.hint})")
+            say(f"{opened.storage.root}: {errors} errors, {len(findings) - errors} notes")
+    return 1 if errors else 0
+
+
+@app.command
+def compact(*, lake: LakeURL = None) -> int:
+    """Bring the lake to rest: few large sorted files, and a plain tree equal to the catalogue."""
+    from lake.maintenance import compact as run_compact
+    from lake.query import Lake
+
+    with Lake(lake) as opened:
+        done = run_compact(opened.catalog)
+    say(
+        f"{done.files_before} files became {done.files_after} ({done.bytes_after / 1e6:.1f} MB), "
+        f"{done.orphans} orphans removed, in {done.seconds:.1f} s"
+    )
+    return 0
+
+
+@app.command
+def sql(query: str, *, lake: LakeURL = None, output: Output = "table", to: Path | None = None) -> int:
+    """Run SQL in the lake.
+
+    Parameters
+    ----------
+    query
+        DuckDB's SQL, such as "FROM target_lightcurves LIMIT 5".
+    to
+        File to write to; Parquet needs one.
+    """
+    from lake.query import Lake
+
+    with Lake(lake) as opened:
+        show(opened.sql(query), output, to)
+    return 0
+
+
+@app.command
+def attach(*, lake: LakeURL = None) -> int:
+    """Print what a stock DuckDB client runs to have this lake."""
+    from lake.query import Lake
+
+    with Lake(lake) as opened:
+        say(opened.attach_snippet())
+    return 0
+
+
+@app.command
+def schema(*, output: Literal["text", "json", "markdown"] = "text") -> int:
+    """Print every table and column: type, unit, UCD, description."""
+    from lake.schema import TABLES, as_dict, as_markdown
+
+    if output == "json":
+        say(json.dumps(as_dict(), indent=2))
+    elif output == "markdown":
+        say(as_markdown())
+    else:
+        for table in TABLES.values():
+            say(f"{table.name}: one row per {table.row}")
+            for column in table.columns:
+                notes = " ".join(filter(None, (column.unit, column.ucd)))
+                say(
+                    f"  {column.name:20} {column.type:12} {column.description}{f' [{notes}]' if notes else ''}"
+                )
+    return 0
+
+
+def say(text: str) -> None:
+    """Print a line for the user."""
+    sys.stdout.write(text + "\n")
+
+
+def show(table: pa.Table, output: Output, to: Path | None = None) -> None:
+    """Write a table for the user: on the terminal, or into a file.
+
+    Raises
+    ------
+    ConfigurationError
+        If Parquet has no file to go to, or the file cannot be written.
+    """
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    if output == "parquet" and to is None:
+        raise ConfigurationError("Parquet needs a file", hint="add: --to FILE.parquet")
+    try:
+        if output == "parquet":
+            pyarrow.parquet.write_table(table, to)
+            return
+        if output == "csv":
+            sink = pa.BufferOutputStream()
+            pyarrow.csv.write_csv(table, sink)
+            text = sink.getvalue().to_pybytes().decode().rstrip("\n")
+        elif output == "json":
+            text = json.dumps(table.to_pylist(), indent=2, default=str)
+        else:
+            text = _drawn(table)
+        if to is None:
+            say(text)
+        else:
+            to.write_text(text + "\n")
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {to}: {error.strerror or error}") from error
+
+
+def _drawn(table: pa.Table, longest: int = 1000) -> str:
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table()
+    for field in table.schema:
+        number = pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
+        drawn.add_column(field.name, justify="right" if number else "left", overflow="fold")
+    for row in table.slice(0, longest).to_pylist():
+        drawn.add_row(*(_cell(value) for value in row.values()))
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    with console.capture() as capture:
+        console.print(drawn)
+    rows = f"{table.num_rows} rows" + (f", the first {longest} shown" if table.num_rows > longest else "")
+    return capture.get() + rows
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.10g}"
+    return str(value)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; an error on purpose is one line, unless --debug asks for more."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        code = app(arguments, result_action="return_value")
+    except LightlakeError as error:
+        if debug:
+            raise
+        sys.stderr.write(f"lightlake: {error}\n")
+        code = 2
+    except KeyboardInterrupt:
+        sys.stderr.write("lightlake: stopped\n")
+        code = 130
+    except BrokenPipeError:
+        code = 0
+    sys.exit(code or 0)

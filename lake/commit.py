@@ -1,0 +1,446 @@
+"""Stage Parquet, validate it, and bring it into the lake in one transaction.
+
+The rule that everything here serves: data and ledger cannot disagree, a source's rows exist once,
+and a crash at any point leaves either the old state or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lake import ledger
+from lake.catalog import Catalog
+from lake.errors import CatalogError, GranuleRejected, SchemaError, StagingLost
+from lake.ledger import Attempt
+from lake.schema import SOURCE_TABLES, TABLES
+from lake.storage import Storage, checksum, flush, publish, remove, write_parquet
+from lake.validate import validate
+
+MANIFEST = "manifest.json"
+PUBLISHING = "publishing"
+_CONFLICT_RETRIES = 5
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """One Parquet file that waits for its commit."""
+
+    table: str
+    name: str
+    rows: int
+    bytes: int
+    blake2b: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a granule staged: small enough to travel between tasks and machines."""
+
+    folder: str
+    attempt: Attempt
+    files: tuple[StagedFile, ...]
+
+    def as_json(self) -> str:
+        """Return it as JSON."""
+        return json.dumps({"attempt": self.attempt.as_dict(), "files": [asdict(file) for file in self.files]})
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest | None:
+        """Read the manifest of a staging folder; None if the staging was not finished."""
+        try:
+            data = json.loads((folder / MANIFEST).read_text())
+        except FileNotFoundError:
+            return None
+        files = tuple(StagedFile(**file) for file in data["files"])
+        return cls(str(folder), Attempt.from_dict(data["attempt"]), files)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a commit did."""
+
+    granule: str
+    status: str
+    n_targets: int
+    n_sources: int
+    n_rows: int
+    bytes: int
+    replaced: int
+    kept: int
+    reason: str | None = None
+
+
+def stage(
+    folder: Path,
+    attempt: Attempt,
+    tables: Mapping[str, pa.Table],
+    band_units: Mapping[str, str | None] | None = None,
+) -> Manifest:
+    """Validate a granule's tables and write them where no reader looks.
+
+    Parameters
+    ----------
+    folder
+        Staging folder of this granule alone.
+    attempt
+        The granule and its circumstances; counts and bytes are filled in here.
+    tables
+        Arrow tables by the name of the lake's table.
+    band_units
+        VOUnit of flux by band; light curves may hold these bands only. None: not checked.
+
+    Raises
+    ------
+    GranuleRejected
+        If the tables break a rule of the lake.
+    """
+    try:
+        cast = {name: TABLES[name].cast(table) for name, table in tables.items() if table.num_rows}
+    except SchemaError as error:
+        raise GranuleRejected(str(error)) from error
+    validate(attempt.archive, attempt.release, cast, band_units)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for name, table in cast.items():
+        spec = TABLES[name]
+        if spec.sort:
+            table = table.sort_by([(column, "ascending") for column in spec.sort])
+        if spec.partition:
+            table = table.drop_columns([spec.partition])  # the folder says it
+        path = folder / f"{name}.parquet"
+        write_parquet(table, path)
+        files.append(StagedFile(name, path.name, table.num_rows, path.stat().st_size, checksum(path)))
+    rows = {file.table: file.rows for file in files}
+    attempt = replace(
+        attempt,
+        n_sources=rows.get("sources", 0),
+        n_rows=rows.get("lightcurves", 0),
+        bytes=sum(file.bytes for file in files),
+    )
+    manifest = Manifest(str(folder), attempt, tuple(files))
+    partial = folder / f"{MANIFEST}.part"
+    partial.write_text(manifest.as_json())
+    partial.replace(folder / MANIFEST)
+    return manifest
+
+
+def commit(catalog: Catalog, manifest: Manifest) -> Receipt:
+    """Bring a staged granule into the lake, whole or not at all.
+
+    Rows of a source that the lake has already, unchanged, stay as they are and the new copy is left
+    out; changed ones are replaced. Matches and coverage of the granule's targets are replaced.
+    Committing the same manifest again does nothing.
+
+    Raises
+    ------
+    StagingLost
+        If the staged files are not, or no more, those of the manifest.
+    CatalogError
+        If the catalogue cannot be locked or written.
+    """
+    folder = Path(manifest.folder)
+    attempt = manifest.attempt
+    with catalog.lock():
+        recover(catalog)
+        cursor = catalog.cursor()
+        try:
+            if ledger.is_recorded(cursor, attempt):
+                _discard(folder)
+                return _receipt(attempt, 0, 0)
+            _check_staged(manifest)
+            merge = _Merge(cursor, catalog.storage, manifest)
+            for tries_left in reversed(range(_CONFLICT_RETRIES)):
+                try:
+                    receipt = merge.run()
+                    break
+                except duckdb.TransactionException as error:
+                    # Only writers that do not take our lock can conflict: another tool on PostgreSQL.
+                    if not tries_left:
+                        raise CatalogError(
+                            f"the catalogue {catalog.location} kept changing under the commit: {error}",
+                            hint="see what else writes to it",
+                        ) from error
+                    time.sleep(0.2)
+        finally:
+            cursor.close()
+        _discard(folder)
+    return receipt
+
+
+def _receipt(attempt: Attempt, replaced: int, kept: int) -> Receipt:
+    return Receipt(
+        attempt.granule,
+        attempt.status,
+        attempt.n_targets,
+        attempt.n_sources,
+        attempt.n_rows,
+        attempt.bytes,
+        replaced,
+        kept,
+        attempt.reason,
+    )
+
+
+def _check_staged(manifest: Manifest) -> None:
+    for file in manifest.files:
+        path = Path(manifest.folder) / file.name
+        try:
+            if pq.read_metadata(path).num_rows != file.rows or checksum(path) != file.blake2b:
+                raise StagingLost(f"staged file {path} is not the one of its manifest", hint="pull it again")
+        except FileNotFoundError as error:
+            raise StagingLost(f"staged file {path} is gone", hint="pull it again") from error
+        except pa.ArrowInvalid as error:
+            raise StagingLost(f"staged file {path} is damaged: {error}", hint="pull it again") from error
+
+
+class _Merge:
+    """One granule's way into the lake: what it overlaps, which files move, and the transaction."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, storage: Storage, manifest: Manifest) -> None:
+        self.cursor = cursor
+        self.storage = storage
+        self.folder = Path(manifest.folder)
+        self.attempt = manifest.attempt
+        self.staged = {file.table: self.folder / file.name for file in manifest.files}
+
+    def run(self) -> Receipt:
+        attempt = self.attempt
+        changed, same = self._overlap("source_id", ("sources", "lightcurves"), pruned_by="hpx29")
+        changed_exposures, same_exposures = self._overlap(
+            "exposure_id", ("exposures",), pruned_by="exposure_id"
+        )
+        paths: dict[str, Path | None] = {}
+        for table, path in self.staged.items():
+            paths[table] = path
+            if table in SOURCE_TABLES:
+                paths[table] = self._without(path, "source_id", same)
+            elif table == "exposures":
+                paths[table] = self._without(path, "exposure_id", same_exposures)
+            elif table == "coverage" and attempt.status not in ("done", "empty"):
+                paths[table] = self._without(path, "target_id", self._answered(path))
+        name = f"{attempt.granule}-{uuid.uuid4().hex[:8]}.parquet"
+        moves = {
+            table: (path, self.storage.table_folder(table, self._partition(table)) / name)
+            for table, path in paths.items()
+            if path is not None
+        }
+
+        def change() -> None:
+            for table in SOURCE_TABLES:
+                self._delete(table, "source_id", changed, "hpx29")
+            self._delete("exposures", "exposure_id", changed_exposures, "exposure_id")
+            if "coverage" in moves:
+                self._delete_targets(moves["coverage"][1])
+            snapshot = self.cursor.execute("FROM ducklake_current_snapshot('lake')").fetchall()[0][0]
+            ledger.record(self.cursor, attempt, snapshot + 1)
+
+        transact(self.cursor, self.storage, moves, change)
+        return _receipt(attempt, changed.num_rows, same.num_rows)
+
+    def _partition(self, table: str) -> str | None:
+        return self.attempt.archive if TABLES[table].partition else None
+
+    def _bounds(self, column: str, table: str) -> tuple[object, object]:
+        return self.cursor.execute(
+            f"SELECT min({column}), max({column}) FROM read_parquet(?)", [str(self.staged[table])]
+        ).fetchall()[0]
+
+    def _overlap(self, key: str, tables: Iterable[str], pruned_by: str) -> tuple[pa.Table, pa.Table]:
+        """Return the staged keys that the lake has with other content, and with the same."""
+        tables = [table for table in tables if table in self.staged]
+        none = pa.table({key: pa.array([], pa.string()), "bound": pa.array([], pa.int64())})
+        if not tables:
+            return none, none
+        main = tables[0]
+        low, high = self._bounds(pruned_by, main)
+        where = f"archive = ? AND release = ? AND {pruned_by} BETWEEN ? AND ?"
+        scope = [self.attempt.archive, self.attempt.release, low, high]
+        known = self.cursor.execute(
+            f"SELECT {key}, {pruned_by} AS bound FROM {main} WHERE {where} "
+            f"AND {key} IN (SELECT {key} FROM read_parquet(?))",
+            [*scope, str(self.staged[main])],
+        ).to_arrow_table()
+        if not known.num_rows:
+            return none, none
+        self.cursor.register("known", known)
+        differing: set[str] = set()
+        for table in tables:
+            # The granule says who brought a row, not what the row is.
+            columns = ", ".join(
+                c for c in TABLES[table].names if c not in ("granule", TABLES[table].partition)
+            )
+            mine = f"SELECT {columns} FROM read_parquet(?) SEMI JOIN known USING ({key})"
+            theirs = f"SELECT {columns} FROM {table} SEMI JOIN known USING ({key}) WHERE {where}"
+            path = str(self.staged[table])
+            rows = self.cursor.execute(
+                f"SELECT DISTINCT {key} FROM (({mine}) EXCEPT ALL ({theirs}) "
+                f"UNION ALL (({theirs}) EXCEPT ALL ({mine})))",
+                [path, *scope, *scope, path],
+            ).fetchall()
+            differing.update(row[0] for row in rows)
+        self.cursor.unregister("known")
+        is_changed = pc.is_in(known[key], value_set=pa.array(sorted(differing), pa.string()))
+        return known.filter(is_changed), known.filter(pc.invert(is_changed))
+
+    def _without(self, path: Path, key: str, keys: pa.Table) -> Path | None:
+        """Return the staged file less some keys: the same one, a smaller one, or none."""
+        if not keys.num_rows:
+            return path
+        table = pq.read_table(path)
+        rest = table.filter(pc.invert(pc.is_in(table[key], value_set=keys[key].combine_chunks())))
+        if not rest.num_rows:
+            return None
+        smaller = path.with_name(f"rest-{path.name}")
+        write_parquet(rest, smaller)
+        return smaller
+
+    def _answered(self, path: Path) -> pa.Table:
+        """Return the targets of a failed granule that have an answer already: that one stays true."""
+        return self.cursor.execute(
+            "SELECT target_id FROM coverage WHERE archive = ? AND release = ? AND status <> 'failed' "
+            "AND target_id IN (SELECT target_id FROM read_parquet(?))",
+            [self.attempt.archive, self.attempt.release, str(path)],
+        ).to_arrow_table()
+
+    def _delete(self, table: str, key: str, keys: pa.Table, pruned_by: str) -> None:
+        if not keys.num_rows:
+            return
+        bounds = pc.min_max(keys["bound"]).as_py()
+        self.cursor.register("outgoing", keys)
+        self.cursor.execute(
+            f"DELETE FROM {table} WHERE archive = ? AND release = ? AND {pruned_by} BETWEEN ? AND ? "
+            f"AND {key} IN (SELECT {key} FROM outgoing)",
+            [self.attempt.archive, self.attempt.release, bounds["min"], bounds["max"]],
+        )
+        self.cursor.unregister("outgoing")
+
+    def _delete_targets(self, coverage: Path) -> None:
+        """Take out what earlier pulls say of the granule's targets."""
+        targets = self.cursor.execute(
+            "SELECT target_id FROM read_parquet(?)", [str(coverage)]
+        ).to_arrow_table()
+        bounds = pc.min_max(targets["target_id"]).as_py()
+        self.cursor.register("asked", targets)
+        for table in ("coverage", "matches"):
+            where = (
+                f"FROM {table} WHERE archive = ? AND release = ? AND target_id BETWEEN ? AND ? "
+                "AND target_id IN (SELECT target_id FROM asked)"
+            )
+            scope = [self.attempt.archive, self.attempt.release, bounds["min"], bounds["max"]]
+            if self.cursor.execute(f"SELECT count(*) {where}", scope).fetchall()[0][0]:
+                self.cursor.execute(f"DELETE {where}", scope)
+        self.cursor.unregister("asked")
+
+
+def transact(
+    cursor: duckdb.DuckDBPyConnection,
+    storage: Storage,
+    moves: Mapping[str, tuple[Path, Path]],
+    change: Callable[[], None],
+) -> None:
+    """Show staged files in the tree and make them, and a change, part of the catalogue in one transaction.
+
+    Parameters
+    ----------
+    cursor
+        Connection to the lake; the caller holds the catalogue's lock.
+    moves
+        Staged and final path, by table.
+    change
+        What else the transaction does, before the files are added.
+    """
+    intent = _write_intent(storage, [final for _, final in moves.values()])
+    try:
+        for staged, final in moves.values():
+            publish(staged, final)
+        cursor.execute("BEGIN")
+        try:
+            change()
+            for table, (_, final) in moves.items():
+                add_file(cursor, table, final)
+            record_files(cursor, storage, [(table, final) for table, (_, final) in moves.items()])
+            cursor.execute("COMMIT")
+        except BaseException:
+            cursor.execute("ROLLBACK")
+            raise
+    except BaseException:
+        for _, final in moves.values():
+            remove(final)
+        remove(intent)
+        raise
+    remove(intent)
+
+
+def add_file(cursor: duckdb.DuckDBPyConnection, table: str, final: Path) -> None:
+    """Register a file of the tree, inside the caller's transaction."""
+    cursor.execute(
+        "CALL ducklake_add_data_files('lake', ?, ?, hive_partitioning => ?)",
+        [table, str(final), TABLES[table].partition is not None],
+    )
+
+
+def record_files(
+    cursor: duckdb.DuckDBPyConnection, storage: Storage, files: Iterable[tuple[str, Path]]
+) -> None:
+    """Note path, rows, bytes and checksum of files, by table, that a transaction brings in."""
+    values: list[object] = []
+    for table, path in files:
+        rows = pq.read_metadata(path).num_rows
+        values += [storage.relative(path), table, rows, path.stat().st_size, checksum(path)]
+    if values:
+        marks = ", ".join("(?, ?, ?, ?, ?)" for _ in range(len(values) // 5))
+        cursor.execute(f"INSERT INTO files VALUES {marks}", values)
+
+
+def _write_intent(storage: Storage, finals: Iterable[Path]) -> Path:
+    """Note, safely on disk, which files are about to appear in the tree."""
+    folder = storage.staging / PUBLISHING
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{uuid.uuid4().hex}.json"
+    partial = path.with_suffix(".part")
+    partial.write_text(json.dumps([str(final) for final in finals]))
+    flush(partial)
+    partial.replace(path)
+    flush(folder)
+    return path
+
+
+def recover(catalog: Catalog) -> list[Path]:
+    """Take out of the tree what a crashed commit put there but did not register.
+
+    The caller holds the lock, so no commit that is still alive can be met here.
+
+    Returns
+    -------
+    list of Path
+        The files removed.
+    """
+    removed = []
+    for intent in (catalog.storage.staging / PUBLISHING).glob("*.json"):
+        finals = {
+            catalog.storage.relative(Path(final)): Path(final) for final in json.loads(intent.read_text())
+        }
+        cursor = catalog.cursor()
+        marks = ", ".join("?" * len(finals)) or "NULL"
+        live = cursor.execute(f"SELECT path FROM files WHERE path IN ({marks})", list(finals)).fetchall()
+        cursor.close()
+        for name in finals.keys() - {row[0] for row in live}:
+            remove(finals[name])
+            removed.append(finals[name])
+        remove(intent)
+    return removed
+
+
+def _discard(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,153 @@
+"""What was pulled, found empty, rejected, failed: one row per attempt, and what is still to be asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from lake.catalog import SOFTWARE
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a granule: the ledger's row, before the commit adds its number and snapshot."""
+
+    archive: str
+    release: str
+    granule: str
+    status: str
+    started_at: datetime
+    n_targets: int = 0
+    n_sources: int = 0
+    n_rows: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    parameters: str = "{}"
+    reason: str | None = None
+    error_type: str | None = None
+    error: str | None = None
+    peak_rss_mb: float | None = None
+    endpoint: str | None = None
+    input_checksum: str | None = None
+    software: str = SOFTWARE
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain data, times in ISO 8601."""
+        return {**asdict(self), "started_at": self.started_at.isoformat()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Attempt:
+        """Read it back from plain data."""
+        return cls(**{**data, "started_at": datetime.fromisoformat(data["started_at"])})
+
+
+def canonical(parameters: Mapping[str, Any]) -> str:
+    """Return parameters as JSON, the same for the same values."""
+    return json.dumps(parameters, sort_keys=True, separators=(",", ":"), default=str)
+
+
+def record(cursor: duckdb.DuckDBPyConnection, attempt: Attempt, snapshot_id: int) -> int:
+    """Write an attempt into the ledger, inside the caller's transaction; return its number."""
+    row = cursor.execute(
+        "SELECT coalesce(max(attempt), 0) + 1 FROM ledger WHERE granule = ?", [attempt.granule]
+    ).fetchone()
+    number = int(row[0]) if row else 1
+    values = {**asdict(attempt), "attempt": number, "snapshot_id": snapshot_id}
+    names = ", ".join(values)
+    cursor.execute(
+        f"INSERT INTO ledger ({names}) VALUES ({', '.join('?' * len(values))})", list(values.values())
+    )
+    return number
+
+
+def is_recorded(cursor: duckdb.DuckDBPyConnection, attempt: Attempt) -> bool:
+    """Say whether this very attempt is in the ledger already."""
+    return bool(
+        cursor.execute(
+            "SELECT count(*) FROM ledger WHERE granule = ? AND started_at = ?",
+            [attempt.granule, attempt.started_at],
+        ).fetchall()[0][0]
+    )
+
+
+_PENDING = """
+    FROM targets
+    WHERE ({everyone} OR target_id IN (SELECT target_id FROM labels WHERE sample IN ({samples})))
+        AND NOT EXISTS (
+            FROM coverage
+            WHERE coverage.target_id = targets.target_id AND archive = ? AND release = ? AND parameters = ?
+                AND status <> 'failed' AND asked_at >= ?
+        )
+"""
+
+
+def _pending_sql(
+    archive: str, release: str, parameters: str, samples: Sequence[str] | None, max_age: timedelta | None
+) -> tuple[str, list[Any]]:
+    oldest = datetime.now(UTC) - max_age if max_age is not None else datetime(1, 1, 1, tzinfo=UTC)
+    marks = ", ".join("?" * len(samples or ())) or "NULL"
+    sql = _PENDING.format(everyone="true" if samples is None else "false", samples=marks)
+    return sql, [*(samples or ()), archive, release, parameters, oldest]
+
+
+def count_pending(
+    cursor: duckdb.DuckDBPyConnection,
+    archive: str,
+    release: str,
+    parameters: str,
+    samples: Sequence[str] | None = None,
+    max_age: timedelta | None = None,
+) -> int:
+    """Count the targets that an archive is still to be asked for."""
+    sql, values = _pending_sql(archive, release, parameters, samples, max_age)
+    return int(cursor.execute(f"SELECT count(*) {sql}", values).fetchall()[0][0])
+
+
+def pending(
+    cursor: duckdb.DuckDBPyConnection,
+    archive: str,
+    release: str,
+    parameters: str,
+    samples: Sequence[str] | None = None,
+    max_age: timedelta | None = None,
+    *,
+    batch_size: int,
+) -> Iterator[pa.Table]:
+    """Yield the targets that an archive is still to be asked for, neighbours together.
+
+    Parameters
+    ----------
+    archive, release, parameters
+        What would be asked; parameters as canonical JSON. A target asked with other parameters is asked anew.
+    samples
+        Only targets of these samples; None for all.
+    max_age
+        An answer older than this counts as not asked; None if answers never age.
+    batch_size
+        Rows of each table.
+
+    Yields
+    ------
+    pa.Table
+        Columns of table targets, in the order of hpx29.
+    """
+    sql, values = _pending_sql(archive, release, parameters, samples, max_age)
+    reader = cursor.execute(f"SELECT * {sql} ORDER BY hpx29, target_id", values).to_arrow_reader(batch_size)
+    rest: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in reader:
+        rest.append(batch)
+        rows += batch.num_rows
+        while rows >= batch_size:
+            table = pa.Table.from_batches(rest)
+            yield table.slice(0, batch_size)
+            rest = table.slice(batch_size).to_batches()
+            rows -= batch_size
+    if rows:
+        yield pa.Table.from_batches(rest)

@@ -1,0 +1,279 @@
+"""Ask a lake: SQL, the light curve of a target, everything in a cone, targets and coverage."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lake.catalog import Catalog
+from lake.errors import CatalogError, ConfigurationError
+from lake.export import Form, convert
+from lake.settings import Settings, load_settings
+from lake.sky import cone_ranges
+from lake.storage import Storage
+
+# Above this many sources a join is as good as a list: the list only serves to leave files unread.
+_LONGEST_LIST = 2000
+
+
+class Lake:
+    """A lake, open for questions.
+
+    Parameters
+    ----------
+    url
+        Where it is; None: LIGHTLAKE_URL.
+    settings
+        Other settings; None: those of the environment.
+
+    Raises
+    ------
+    CatalogError, ConfigurationError
+        If there is no lake, or it cannot be read.
+    """
+
+    def __init__(self, url: str | os.PathLike[str] | None = None, settings: Settings | None = None) -> None:
+        settings = settings or load_settings()
+        self.settings = settings
+        self.storage = Storage.from_url(url if url is not None else settings.url)
+        self.catalog = Catalog(self.storage, settings)
+        self.catalog.open()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the lake."""
+        self.catalog.close()
+
+    def __repr__(self) -> str:
+        return f"Lake({str(self.storage.root)!r})"
+
+    def sql(
+        self, query: str, parameters: Sequence[Any] | dict[str, Any] | None = None, *, form: Form = "arrow"
+    ) -> Any:
+        """Run SQL in the lake.
+
+        Parameters
+        ----------
+        query
+            DuckDB's SQL; ``?`` or ``$name`` stand for parameters.
+        parameters
+            Their values.
+        form
+            arrow, pandas or astropy.
+
+        Raises
+        ------
+        ConfigurationError
+            If the SQL is wrong.
+        """
+        cursor = self.catalog.cursor()
+        try:
+            return convert(cursor.execute(query, parameters).to_arrow_table(), form)
+        except duckdb.IOException as error:
+            raise CatalogError(
+                f"a file of the lake cannot be read: {error}", hint="run: lightlake verify"
+            ) from error
+        except duckdb.Error as error:
+            raise ConfigurationError(
+                f"the SQL failed: {error}", hint="see the tables with: lightlake schema"
+            ) from error
+        finally:
+            cursor.close()
+
+    def targets(self, sample: str | None = None, *, form: Form = "arrow") -> Any:
+        """Return the targets, all or of one sample, with all their labels."""
+        return self.sql(
+            """
+            SELECT targets.*, list(DISTINCT labels.label) AS labels, list(DISTINCT labels.sample) AS samples
+            FROM targets LEFT JOIN labels USING (target_id)
+            GROUP BY ALL
+            HAVING $sample IS NULL OR list_contains(samples, $sample)
+            ORDER BY ra
+            """,
+            {"sample": sample},
+            form=form,
+        )
+
+    def coverage(self, archive: str | None = None, sample: str | None = None, *, form: Form = "arrow") -> Any:
+        """Return what each archive was asked for and what came of it."""
+        return self.sql(
+            """
+            SELECT targets.name, coverage.*
+            FROM coverage JOIN targets USING (target_id)
+            WHERE ($archive IS NULL OR archive = $archive)
+                AND ($sample IS NULL OR target_id IN (SELECT target_id FROM labels WHERE sample = $sample))
+            ORDER BY archive, target_id
+            """,
+            {"archive": archive, "sample": sample},
+            form=form,
+        )
+
+    def light_curve(
+        self,
+        target: Any,
+        *,
+        archive: str | None = None,
+        band: str | None = None,
+        good: bool = False,
+        radius_arcsec: float = 1.0,
+        form: Form = "arrow",
+    ) -> Any:
+        """Return all measurements of a target, over all archives and bands.
+
+        Parameters
+        ----------
+        target
+            Name, target_id, or an astropy SkyCoord within radius_arcsec of a target.
+        archive, band
+            Only of these.
+        good
+            Only what passes the archive's own recommended cut.
+        form
+            arrow, pandas or astropy.
+
+        Returns
+        -------
+        Table
+            Columns of lightcurves, with rank and separation_arcsec of the match, sorted by archive, band, mjd.
+
+        Raises
+        ------
+        ConfigurationError
+            If there is no such target.
+        """
+        target_id = self.target_id(target, radius_arcsec)
+        sources = self.sql(
+            "SELECT archive, release, source_id, hpx29, rank, separation_arcsec FROM matches "
+            "WHERE target_id = $target AND ($archive IS NULL OR archive = $archive)",
+            {"target": target_id, "archive": archive},
+        )
+        return self._measurements(sources, band, good, form)
+
+    def cone(
+        self,
+        ra: float,
+        dec: float,
+        radius_arcsec: float,
+        *,
+        archive: str | None = None,
+        band: str | None = None,
+        good: bool = False,
+        form: Form = "arrow",
+    ) -> Any:
+        """Return all measurements of all sources in a cone.
+
+        Parameters
+        ----------
+        ra, dec
+            Centre, ICRS degrees.
+        radius_arcsec
+            Radius.
+        archive, band, good, form
+            As in light_curve.
+        """
+        # One SELECT a range: DuckLake leaves files unread for a BETWEEN, not for several joined by OR.
+        parts = " UNION ALL ".join(
+            f"SELECT * FROM sources WHERE hpx29 BETWEEN {low} AND {high}"
+            for low, high in cone_ranges(ra, dec, radius_arcsec)
+        )
+        sources = self.sql(
+            "SELECT archive, release, source_id, hpx29, ra, dec, "
+            "separation_arcsec($ra, $dec, ra, dec) AS separation_arcsec "
+            f"FROM ({parts}) WHERE separation_arcsec($ra, $dec, ra, dec) <= $radius "
+            "AND ($archive IS NULL OR archive = $archive)",
+            {"ra": ra, "dec": dec, "radius": radius_arcsec, "archive": archive},
+        )
+        return self._measurements(sources, band, good, form)
+
+    def _measurements(self, sources: pa.Table, band: str | None, good: bool, form: Form) -> Any:
+        where = ["($band IS NULL OR band = $band)", "(good OR NOT $good)"]
+        if sources.num_rows <= _LONGEST_LIST:
+            archives = pc.unique(sources["archive"]).to_pylist()
+            pixels = pc.unique(sources["hpx29"]).to_pylist()
+            where.append(f"archive IN ({', '.join(map(_quoted, archives)) or 'NULL'})")
+            where.append(f"hpx29 IN ({', '.join(map(str, pixels)) or 'NULL'})")
+        extra = [
+            name for name in sources.column_names if name not in ("archive", "release", "source_id", "hpx29")
+        ]
+        cursor = self.catalog.cursor()
+        try:
+            cursor.register("wanted", sources)
+            table = cursor.execute(
+                f"SELECT lightcurves.*, {', '.join(f'wanted.{name}' for name in extra)} FROM lightcurves "
+                f"JOIN wanted USING (archive, release, hpx29, source_id) WHERE {' AND '.join(where)} "
+                "ORDER BY archive, band, mjd",
+                {"band": band, "good": good},
+            ).to_arrow_table()
+        finally:
+            cursor.close()
+        return convert(table, form)
+
+    def target_id(self, target: Any, radius_arcsec: float = 1.0) -> int:
+        """Return the id of a target given by name, id or SkyCoord.
+
+        Raises
+        ------
+        ConfigurationError
+            If there is none; the message names near ones.
+        """
+        if isinstance(target, str):
+            return self._by_name(target)
+        if hasattr(target, "icrs"):
+            ra, dec = float(target.icrs.ra.deg), float(target.icrs.dec.deg)
+            rows = self.sql(
+                "SELECT target_id FROM targets_in_cone(?, ?, ?) LIMIT 1", [ra, dec, radius_arcsec]
+            )
+            if rows.num_rows:
+                return int(rows["target_id"][0].as_py())
+            raise ConfigurationError(
+                f"no target within {radius_arcsec:g} arcsec of {ra:.6f} {dec:+.6f}",
+                hint="ask cone(), or give a larger radius_arcsec",
+            )
+        if self.sql("SELECT 1 FROM targets WHERE target_id = ?", [int(target)]).num_rows:
+            return int(target)
+        raise ConfigurationError(
+            f"no target has the id {target}", hint="see them with: lightlake sql 'FROM targets'"
+        )
+
+    def _by_name(self, name: str) -> int:
+        rows = self.sql(
+            "SELECT target_id, name FROM targets WHERE lower(name) = lower(?) ORDER BY name <> ?",
+            [name, name],
+        )
+        exact = rows.filter(pc.equal(rows["name"], name))
+        rows = exact if exact.num_rows else rows
+        if rows.num_rows == 1:
+            return int(rows["target_id"][0].as_py())
+        if rows.num_rows > 1:
+            ids = ", ".join(map(str, rows["target_id"].to_pylist()))
+            raise ConfigurationError(f"{rows.num_rows} targets are named {name!r}", hint=f"give an id: {ids}")
+        names = self.sql("SELECT DISTINCT name FROM targets WHERE name IS NOT NULL")["name"].to_pylist()
+        near = ", ".join(difflib.get_close_matches(name, names, 3))
+        raise ConfigurationError(
+            f"no target is named {name!r}",
+            hint=f"did you mean {near}?" if near else "see them with: lightlake sql 'FROM targets'",
+        )
+
+    def attach_snippet(self) -> str:
+        """Return what a stock DuckDB client runs to have this lake."""
+        extensions = ["ducklake", "sqlite" if self.catalog.location.kind == "sqlite" else "postgres"]
+        lines = [f"INSTALL {name}; LOAD {name};" for name in extensions]
+        return "\n".join([*lines, f"{self.catalog.location.attach_statement(self.storage)};", "USE lake;"])
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

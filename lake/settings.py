@@ -1,0 +1,75 @@
+"""Every setting of Lightlake: one class, read from LIGHTLAKE_* variables and a .env file."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from lake.errors import ConfigurationError
+
+
+class Settings(BaseSettings):
+    """Settings with their defaults; each is the variable LIGHTLAKE_<NAME>.
+
+    Nested ones take a double underscore: ``LIGHTLAKE_ENDPOINTS__ICECUBE=/data/icecube``.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="LIGHTLAKE_", env_nested_delimiter="__", env_file=".env", extra="ignore", frozen=True
+    )
+
+    url: str = Field("lightlake", description="The lake: a local folder.")
+    catalog: str | None = Field(
+        None,
+        description="The catalogue database: sqlite:PATH or postgres:CONNINFO. "
+        "Default: catalog.sqlite inside the lake.",
+    )
+    endpoints: dict[str, str] = Field(
+        default_factory=dict, description="Where to reach an archive, instead of its public address."
+    )
+    cache_dir: Path = Field(
+        Path("~/.cache/lightlake"), description="Downloads that archives publish as whole files, kept."
+    )
+    runner: Literal["threads", "processes", "dask"] = Field(
+        "threads", description="What runs the tasks of a flow: threads, processes or a Dask cluster."
+    )
+    workers: int = Field(4, ge=1, description="Tasks that run at the same time.")
+    dask_address: str | None = Field(None, description="Scheduler of a running Dask cluster.")
+    archive_concurrency: int = Field(4, ge=1, description="Tasks at the same archive at the same time.")
+    retries: int = Field(3, ge=0, description="Times that a passing failure of an archive is tried again.")
+    retry_delay_s: float = Field(5.0, ge=0, description="First pause before trying again; doubles each time.")
+    timeout_s: float = Field(
+        60.0, gt=0, description="Longest silence of an archive before it counts as hung."
+    )
+    task_timeout_s: float = Field(3600.0, gt=0, description="Longest time for one task.")
+    lock_timeout_s: float = Field(600.0, gt=0, description="Longest wait for other writers of the catalogue.")
+    duckdb_memory: str | None = Field(None, description="DuckDB's memory limit, such as 4GB.")
+    duckdb_threads: int | None = Field(None, ge=1, description="DuckDB's threads.")
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings, with some given by hand.
+
+    Raises
+    ------
+    ConfigurationError
+        If a variable holds a value that its setting does not take.
+    """
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "LIGHTLAKE_" + "__".join(str(part) for part in first["loc"]).upper()
+        raise ConfigurationError(
+            f"{name}={first.get('input')!r} is not valid: {first['msg']}", hint="see 'Settings' in the README"
+        ) from error
+
+
+@cache
+def settings() -> Settings:
+    """Return the settings of this process, read once."""
+    return load_settings()

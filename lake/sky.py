@@ -1,0 +1,296 @@
+"""Positions on the sky: HEALPix order-29 indices, separations, cones, cross-matches, proper motion.
+
+Pure functions on numpy arrays, which broadcast. Positions are ICRS degrees, right ascension modulo 360;
+separations and radii are arcseconds, 0 to 648000 (180 degrees). A missing position is NaN: it matches
+nothing and has no index. What is not on the sky (infinite, or beyond a pole) is a ValueError that names
+the first such value, as is a radius out of range.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import hpgeom
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Pairs = tuple[Ints, Ints, Floats]
+
+# The order of HATS's `_healpix_29`, the deepest that fits a signed 64-bit integer: 12 nside^2 pixels.
+# Source: Gorski et al. 2005, ApJ 622, 759; HATS, IVOA Note 2025.
+HPX_ORDER = 29
+HPX_NSIDE = 2**HPX_ORDER
+HPX_PIXELS = 12 * HPX_NSIDE**2
+
+ARCSEC_PER_DEG = 3600.0
+ARCSEC_PER_RAD = 180.0 * ARCSEC_PER_DEG / np.pi
+
+# Rounding moves a chord by less than 2e-15; trees look this much further (2e-9 arcsec), and the exact
+# separation then decides.
+_CHORD_PAD = 1e-14
+
+# hpgeom works with z = cos(theta), which near a pole resolves no better than 2^-26 rad = 3 mas; a cone is
+# searched this much wider, and with pixels well above that: order 20 is 0.2 arcsec.
+_CONE_PAD_ARCSEC = 0.01
+_CONE_MAX_ORDER = 20
+_CONE_PIXELS_PER_RADIUS = 16
+
+
+def hpx29(ra_deg: ArrayLike, dec_deg: ArrayLike) -> Ints:
+    """HEALPix order-29 nested index of positions, none NaN; a parent's at order k is `>> 2 * (29 - k)`."""
+    ra, dec = _positions(ra_deg, dec_deg, missing_ok=False)
+    return np.asarray(hpgeom.angle_to_pixel(HPX_NSIDE, ra, dec), dtype=np.int64)
+
+
+def hpx29_to_radec(pix: ArrayLike) -> tuple[Floats, Floats]:
+    """Centres of order-29 nested pixels, which are 0.4 mas wide; ValueError names the first that is none."""
+    pixels = np.asarray(pix, dtype=np.int64)
+    bad = np.flatnonzero((pixels < 0) | (pixels >= HPX_PIXELS))
+    if bad.size:
+        raise ValueError(f"{pixels.flat[bad[0]]} at index {bad[0]} is not an order-29 HEALPix pixel")
+    ra, dec = hpgeom.pixel_to_angle(HPX_NSIDE, pixels)
+    return np.asarray(ra, dtype=np.float64), np.asarray(dec, dtype=np.float64)
+
+
+def separation_arcsec(ra1: ArrayLike, dec1: ArrayLike, ra2: ArrayLike, dec2: ArrayLike) -> Floats:
+    """Angle between positions, in arcseconds; NaN where a coordinate is.
+
+    Good to double rounding from 0 to 180 degrees, like Vincenty's formula, of which this is the half-angle
+    form: sums of squares only, so nothing cancels, and swapping the two positions gives the same bits.
+    """
+    lat1, lat2 = np.asarray(dec1, dtype=np.float64), np.asarray(dec2, dtype=np.float64)
+    # Differences are taken in degrees, where they are exact for neighbours, before going to radians.
+    dlon = np.radians(np.asarray(ra2, dtype=np.float64) - np.asarray(ra1, dtype=np.float64)) / 2
+    dlat = np.radians(lat2 - lat1) / 2
+    mean = np.radians(lat2 + lat1) / 2
+    half_sin = np.hypot(np.cos(dlon) * np.sin(dlat), np.sin(dlon) * np.cos(mean))
+    half_cos = np.hypot(np.cos(dlon) * np.cos(dlat), np.sin(dlon) * np.sin(mean))
+    return np.asarray(2 * np.arctan2(half_sin, half_cos) * ARCSEC_PER_RAD, dtype=np.float64)
+
+
+def unit_vectors(ra: ArrayLike, dec: ArrayLike) -> Floats:
+    """Directions, shape (n, 3): x to (0, 0), y to (90, 0), z to the north pole; NaN where a coordinate is."""
+    lon, lat = np.broadcast_arrays(*(np.radians(np.asarray(a, dtype=np.float64)) for a in (ra, dec)))
+    return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
+
+
+def chord(radius_arcsec: float) -> float:
+    """Distance, 0 to 2, between the unit vectors of positions that are an angle apart."""
+    return float(2 * np.sin(_radii(radius_arcsec, missing_ok=False) / ARCSEC_PER_RAD / 2))
+
+
+def cone_ranges(ra: float, dec: float, radius_arcsec: float, max_ranges: int = 8) -> list[tuple[int, int]]:
+    """Order-29 index ranges that together hold every position of a cone.
+
+    For pruning: no position within the radius is outside, others may be inside. The cone is covered with
+    pixels of a sixteenth of its radius (0.2 arcsec at least), and of the gaps in that cover the widest are
+    kept, which is the tightest that so few ranges can be: 8 hold 1.5 times the cone's area.
+
+    Parameters
+    ----------
+    ra, dec
+        Centre, ICRS degrees.
+    radius_arcsec
+        Arcseconds, inclusive.
+    max_ranges
+        At most this many ranges, 1 or more.
+
+    Returns
+    -------
+    list
+        Inclusive (lo, hi), sorted, disjoint, not touching.
+    """
+    if max_ranges < 1:
+        raise ValueError(f"max_ranges must be at least 1, not {max_ranges}")
+    lon, lat = _positions(ra, dec, missing_ok=False)
+    radius_deg = (float(_radii(radius_arcsec, missing_ok=False)) + _CONE_PAD_ARCSEC) / ARCSEC_PER_DEG
+    if radius_deg >= 180:
+        return [(0, HPX_PIXELS - 1)]
+    if radius_deg > 90:
+        # query_circle of hpgeom 1.6.1 loses pixels antipodal to the centre when radius + pixel > 180 deg.
+        order, pixels = 5, np.arange(12 * 4**5)
+        far = separation_arcsec(lon, lat, *hpgeom.pixel_to_angle(2**order, pixels)) / ARCSEC_PER_DEG
+        pixels = pixels[far <= radius_deg + hpgeom.max_pixel_radius(2**order)]
+        cover = np.stack([pixels, pixels + 1], axis=-1)
+    else:
+        # Pixels of order k are sqrt(4 pi / 12) rad / 2^k wide.
+        finest = np.log2(np.degrees(np.sqrt(np.pi / 3)) * _CONE_PIXELS_PER_RADIUS / radius_deg)
+        order = min(int(finest), _CONE_MAX_ORDER)
+        cover = hpgeom.query_circle(
+            2**order, float(lon), float(lat), radius_deg, inclusive=True, return_pixel_ranges=True
+        )
+    starts, ends = (cover.astype(np.int64) << 2 * (HPX_ORDER - order)).T  # [start, end)
+    gaps = starts[1:] - ends[:-1]
+    kept = np.sort(np.argsort(-gaps, kind="stable")[: max_ranges - 1])
+    kept = kept[gaps[kept] > 0]
+    lows = [starts[0], *starts[kept + 1]]
+    highs = [*ends[kept], ends[-1]]
+    return [(int(low), int(high) - 1) for low, high in zip(lows, highs, strict=True)]
+
+
+class SkyIndex:
+    """A catalogue of positions, ICRS degrees of shape (n,), indexed once for many searches."""
+
+    def __init__(self, ra: ArrayLike, dec: ArrayLike) -> None:
+        self._ra, self._dec = (np.atleast_1d(a) for a in _positions(ra, dec))
+        self._rows = np.flatnonzero(~(np.isnan(self._ra) | np.isnan(self._dec)))
+        self._tree = cKDTree(unit_vectors(self._ra[self._rows], self._dec[self._rows]))
+
+    def within(
+        self,
+        ra: ArrayLike,
+        dec: ArrayLike,
+        radius_arcsec: ArrayLike,
+        strict: bool = False,
+        chunk: int = 50_000,
+    ) -> Pairs:
+        """All pairs of a query position and an indexed one that are within a radius.
+
+        Parameters
+        ----------
+        ra, dec
+            Query positions, ICRS degrees, shape (m,).
+        radius_arcsec
+            Arcseconds: one for all, or one per query position (NaN finds nothing).
+        strict
+            Pairs with separation < radius; by default separation <= radius.
+        chunk
+            Query positions searched at a time. Memory grows with this and with the pairs found.
+
+        Returns
+        -------
+        tuple
+            `i` (rows of the query), `j` (rows of the index), separations in arcseconds: one value per
+            pair, sorted by (i, separation, j).
+        """
+        lon, lat = (np.atleast_1d(a) for a in _positions(ra, dec))
+        radius = np.broadcast_to(_radii(radius_arcsec, missing_ok=True), lon.shape)
+        usable = np.flatnonzero(~(np.isnan(lon) | np.isnan(lat) | np.isnan(radius)))
+        parts = []
+        for start in range(0, max(usable.size, 1), chunk):
+            rows = usable[start : start + chunk]
+            reach = 2 * np.sin(radius[rows] / ARCSEC_PER_RAD / 2) + _CHORD_PAD
+            found = self._tree.query_ball_point(unit_vectors(lon[rows], lat[rows]), reach)
+            counts = np.fromiter(map(len, found), dtype=np.int64, count=rows.size)
+            i = np.repeat(rows, counts)
+            j = self._rows[np.fromiter(chain.from_iterable(found), dtype=np.int64, count=i.size)]
+            separation = separation_arcsec(lon[i], lat[i], self._ra[j], self._dec[j])
+            close = separation < radius[i] if strict else separation <= radius[i]
+            parts.append(_sorted(i[close], j[close], separation[close]))
+        all_i, all_j, separations = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return all_i, all_j, separations
+
+
+def match(
+    ra1: ArrayLike,
+    dec1: ArrayLike,
+    ra2: ArrayLike,
+    dec2: ArrayLike,
+    radius_arcsec: ArrayLike,
+    *,
+    strict: bool = False,
+    chunk: int = 50_000,
+) -> Pairs:
+    """All pairs of two catalogues that are within a radius.
+
+    Parameters
+    ----------
+    ra1, dec1, ra2, dec2
+        The catalogues, ICRS degrees, shapes (n,) and (m,).
+    radius_arcsec
+        Arcseconds: one for all, or shape (m,), such as each event's own error radius.
+    strict, chunk
+        As in `SkyIndex.within`.
+
+    Returns
+    -------
+    tuple
+        `i` (rows of the first), `j` (rows of the second), separations in arcseconds: one value per pair,
+        sorted by (i, separation, j), so that `ranks(i)` is 1 for the nearest.
+    """
+    if np.ndim(radius_arcsec) == 0:
+        return SkyIndex(ra2, dec2).within(ra1, dec1, radius_arcsec, strict, chunk)
+    j, i, separation = SkyIndex(ra1, dec1).within(ra2, dec2, radius_arcsec, strict, chunk)
+    return _sorted(i, j, separation)
+
+
+def ranks(i: ArrayLike) -> NDArray[np.int32]:
+    """Place of each pair within its `i`, from 1, in the order of `match`; ValueError if `i` is not sorted."""
+    keys = np.asarray(i)
+    if np.any(keys[1:] < keys[:-1]):
+        raise ValueError("ranks needs sorted keys")
+    return (np.arange(keys.size) - np.searchsorted(keys, keys) + 1).astype(np.int32)
+
+
+def apply_proper_motion(
+    ra: ArrayLike,
+    dec: ArrayLike,
+    pm_ra_masyr: ArrayLike,
+    pm_dec_masyr: ArrayLike,
+    from_epoch_yr: ArrayLike,
+    to_epoch_yr: ArrayLike,
+) -> tuple[Floats, Floats]:
+    """Positions at another epoch, of stars that move uniformly along the tangent plane.
+
+    The standard model without parallax and radial velocity (ESA SP-1200, vol. 1, sect. 1.5.5). What it
+    leaves out, the perspective acceleration, is at most that of Barnard's star, 1.3 mas/yr^2.
+
+    Parameters
+    ----------
+    ra, dec
+        ICRS degrees.
+    pm_ra_masyr, pm_dec_masyr
+        Proper motion in mas/yr; in right ascension with the cos(dec). NaN is none.
+    from_epoch_yr, to_epoch_yr
+        Julian years, such as 2016.0. Not used where there is no proper motion.
+
+    Returns
+    -------
+    tuple
+        Right ascension in [0, 360) and declination, ICRS degrees.
+    """
+    lon, lat = _positions(ra, dec)
+    years = np.asarray(to_epoch_yr, dtype=np.float64) - np.asarray(from_epoch_yr, dtype=np.float64)
+    pm = (np.asarray(a, dtype=np.float64) for a in (pm_ra_masyr, pm_dec_masyr))
+    east, north = (np.where(np.isnan(a) | (a == 0), 0.0, a * years) / 1000 / ARCSEC_PER_RAD for a in pm)
+    # In the frame turned by the right ascension: x outward, east, z north.
+    x = np.cos(np.radians(lat)) - north * np.sin(np.radians(lat))
+    z = np.sin(np.radians(lat)) + north * np.cos(np.radians(lat))
+    still = (east == 0) & (north == 0)
+    moved_lon = _turned(lon + np.degrees(np.arctan2(east, x)))
+    moved_lat = np.degrees(np.arctan2(z, np.hypot(x, east)))
+    return np.where(still, lon, moved_lon), np.where(still, lat, moved_lat)
+
+
+def _sorted(i: Ints, j: Ints, separation: Floats) -> Pairs:
+    order = np.lexsort((j, separation, i))
+    return i[order], j[order], separation[order]
+
+
+def _turned(lon: Floats) -> Floats:
+    """Right ascension in [0, 360); the remainder of a tiny negative angle rounds to 360 itself."""
+    turned = np.mod(lon, 360.0)
+    return np.where(turned >= 360.0, 0.0, turned)
+
+
+def _positions(ra: ArrayLike, dec: ArrayLike, *, missing_ok: bool = True) -> tuple[Floats, Floats]:
+    lon, lat = np.broadcast_arrays(np.asarray(ra, dtype=np.float64), np.asarray(dec, dtype=np.float64))
+    missing = np.isnan(lon) | np.isnan(lat)
+    bad = np.flatnonzero(np.isinf(lon) | (np.abs(lat) > 90) | (missing & (not missing_ok)))
+    if bad.size:
+        at = bad[0]
+        raise ValueError(f"ra={lon.flat[at]}, dec={lat.flat[at]} at index {at} is not a position on the sky")
+    return _turned(lon), lat
+
+
+def _radii(radius_arcsec: ArrayLike, *, missing_ok: bool) -> Floats:
+    radius = np.asarray(radius_arcsec, dtype=np.float64)
+    fine = (radius >= 0) & (radius <= 180 * ARCSEC_PER_DEG) | (np.isnan(radius) & missing_ok)
+    bad = np.flatnonzero(~fine)
+    if bad.size:
+        at = bad[0]
+        raise ValueError(f"radius {radius.flat[at]} arcsec at index {at} is not of 0 to 180 degrees")
+    return radius

@@ -1,0 +1,96 @@
+"""SQL views and macros that live in the catalogue, so that every client of the lake has them."""
+
+from __future__ import annotations
+
+# Great-circle distance by the formula that is stable for small and for antipodal angles alike:
+# T. Vincenty 1975, Survey Review 23, 88, on a sphere.
+_SEPARATION = """
+CREATE OR REPLACE MACRO separation_arcsec(ra1, dec1, ra2, dec2) AS
+    3600 * degrees(atan2(
+        sqrt(
+            pow(cos(radians(dec2)) * sin(radians(ra2 - ra1)), 2)
+            + pow(cos(radians(dec1)) * sin(radians(dec2))
+                - sin(radians(dec1)) * cos(radians(dec2)) * cos(radians(ra2 - ra1)), 2)
+        ),
+        sin(radians(dec1)) * sin(radians(dec2))
+        + cos(radians(dec1)) * cos(radians(dec2)) * cos(radians(ra2 - ra1))
+    ))
+"""
+
+# The bounds on dec prune files and row groups by their min and max; the distance then decides.
+_IN_CONE = """
+CREATE OR REPLACE MACRO {name}(ra0, dec0, radius_arcsec) AS TABLE
+    SELECT *, separation_arcsec(ra0, dec0, ra, dec) AS separation_arcsec
+    FROM {table}
+    WHERE dec BETWEEN dec0 - radius_arcsec / 3600 - 1e-9 AND dec0 + radius_arcsec / 3600 + 1e-9
+        AND separation_arcsec(ra0, dec0, ra, dec) <= radius_arcsec
+    ORDER BY separation_arcsec
+"""
+
+_LIGHTCURVES_IN_CONE = """
+CREATE OR REPLACE MACRO cone(ra0, dec0, radius_arcsec) AS TABLE
+    SELECT found.ra, found.dec, found.separation_arcsec, lightcurves.*
+    FROM sources_in_cone(ra0, dec0, radius_arcsec) AS found
+    JOIN lightcurves ON lightcurves.archive = found.archive AND lightcurves.release = found.release
+        AND lightcurves.hpx29 = found.hpx29 AND lightcurves.source_id = found.source_id
+"""
+
+_TARGET_LIGHTCURVES = """
+CREATE OR REPLACE VIEW target_lightcurves AS
+    SELECT targets.target_id, targets.name, targets.ra, targets.dec, matches.rank, matches.separation_arcsec,
+        lightcurves.*, bands.mag_system, bands.wavelength_nm
+    FROM targets
+    JOIN matches ON matches.target_id = targets.target_id
+    JOIN lightcurves ON lightcurves.archive = matches.archive AND lightcurves.release = matches.release
+        AND lightcurves.hpx29 = matches.hpx29 AND lightcurves.source_id = matches.source_id
+    LEFT JOIN bands ON bands.archive = lightcurves.archive AND bands.band = lightcurves.band
+"""
+
+# objectid, label, band, time, flux, err: the row of the Fornax light-curve collector. A target of several
+# samples keeps all its labels, joined by "; ". IceCube's flux is log10(E/GeV) there, to two decimals as in
+# the release; its error does not exist.
+_FORNAX_ROWS = """
+    SELECT rows.target_id AS objectid, known.label, coalesce(bands.fornax_band, rows.band) AS band,
+        rows.mjd AS time,
+        CASE WHEN rows.unit = 'GeV' THEN round(log10(rows.flux::DOUBLE), 2) ELSE rows.flux::DOUBLE END AS flux,
+        {err} AS err
+    FROM {rows} AS rows
+    JOIN (
+        SELECT target_id, string_agg(DISTINCT coalesce(label, sample), '; ' ORDER BY coalesce(label, sample)) AS label
+        FROM labels GROUP BY target_id
+    ) AS known USING (target_id)
+    LEFT JOIN bands ON bands.archive = rows.archive AND bands.band = rows.band
+    WHERE rows.good AND rows.detected AND rows.flux IS NOT NULL
+"""
+
+_FORNAX = "CREATE OR REPLACE VIEW fornax AS" + _FORNAX_ROWS.format(
+    rows="target_lightcurves", err="rows.flux_err::DOUBLE"
+)
+
+# The collector keeps the N events of highest energy of each target (N = 3 as published).
+_BRIGHTEST = """
+CREATE OR REPLACE MACRO brightest_events(archive_name, n) AS TABLE
+    SELECT * FROM target_lightcurves
+    WHERE archive = archive_name
+    QUALIFY row_number() OVER (PARTITION BY target_id ORDER BY flux DESC, mjd) <= n
+"""
+
+_FORNAX_AS_PUBLISHED = (
+    "CREATE OR REPLACE VIEW fornax_as_published AS"
+    + _FORNAX_ROWS.format(
+        rows="(SELECT * FROM target_lightcurves WHERE archive <> 'icecube')", err="rows.flux_err::DOUBLE"
+    )
+    + " UNION ALL "
+    + _FORNAX_ROWS.format(rows="brightest_events('icecube', 3)", err="0.0")
+)
+
+VIEWS = (
+    _SEPARATION,
+    _IN_CONE.format(name="targets_in_cone", table="targets"),
+    _IN_CONE.format(name="sources_in_cone", table="sources"),
+    _LIGHTCURVES_IN_CONE,
+    _TARGET_LIGHTCURVES,
+    _FORNAX,
+    _BRIGHTEST,
+    _FORNAX_AS_PUBLISHED,
+)

@@ -1,0 +1,1 @@
+"""What does one piece of work: archives, samples, pulls."""

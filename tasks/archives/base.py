@@ -1,0 +1,185 @@
+"""What an archive is to Lightlake: one object with facts, and two plain functions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from lake.errors import ConfigurationError
+from lake.ledger import canonical
+from lake.schema import TABLES
+from lake.settings import Settings
+
+
+@dataclass(frozen=True)
+class Band:
+    """A band of an archive: the row of table bands, less the archive."""
+
+    band: str
+    description: str
+    unit: str | None
+    mag_system: str | None = None
+    zero_point_jy: float | None = None
+    zero_point_source: str | None = None
+    wavelength_nm: float | None = None
+    svo_id: str | None = None
+    fornax_band: str | None = None
+
+
+@dataclass(frozen=True)
+class Granule:
+    """The smallest piece that is pulled, committed, retried and replaced as one.
+
+    Parameters
+    ----------
+    archive, release
+        What is asked.
+    parameters
+        How it is asked.
+    targets
+        Columns of table targets, for the targets asked for.
+    """
+
+    archive: str
+    release: str
+    parameters: Mapping[str, Any]
+    targets: pa.Table
+
+    @property
+    def input_checksum(self) -> str:
+        """Return a hash of the targets: their ids and positions, in order."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name in ("target_id", "ra", "dec", "pm_ra", "pm_dec", "ref_epoch"):
+            column = self.targets[name].combine_chunks()
+            digest.update(column.is_valid().to_numpy(zero_copy_only=False).tobytes())
+            digest.update(column.fill_null(0).to_numpy(zero_copy_only=False).tobytes())
+        return digest.hexdigest()
+
+    @property
+    def id(self) -> str:
+        """Return the granule's id: the same for the same archive, release, parameters and targets."""
+        key = "\n".join((self.archive, self.release, canonical(self.parameters), self.input_checksum))
+        return f"{self.archive}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
+
+
+@dataclass(frozen=True)
+class Harvest:
+    """What an archive gave for a granule: Arrow tables in the lake's schema.
+
+    Column granule, and the columns archive and release, may be left out: the pull fills them in.
+    """
+
+    sources: pa.Table
+    matches: pa.Table
+    lightcurves: pa.Table
+    exposures: pa.Table = field(default_factory=TABLES["exposures"].empty)
+    endpoint: str | None = None
+
+
+Plan = Callable[[pa.Table, Settings, Mapping[str, Any]], list[Granule]]
+Fetch = Callable[[Granule, Settings], Harvest]
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive: what the registry, the catalogue and the user need to know of it.
+
+    Parameters
+    ----------
+    name
+        Short name: lower-case letters, digits and underscores, since it becomes a folder.
+    endpoint
+        Public address; LIGHTLAKE_ENDPOINTS__<NAME> points elsewhere.
+    time_scale, time_frame
+        Of column mjd.
+    radius_arcsec
+        Default match radius; None where each source has its own.
+    batch_size
+        Targets in a granule.
+    cadence
+        frozen: a target is asked once, ever; live: again after max_age_days.
+    parameters
+        Parameters of a request, with their defaults.
+    plan, fetch
+        Cut targets into granules; get one granule.
+    """
+
+    name: str
+    title: str
+    release: str
+    endpoint: str
+    time_scale: str
+    time_frame: str
+    bands: tuple[Band, ...]
+    radius_arcsec: float | None
+    batch_size: int
+    cadence: Literal["frozen", "live"]
+    licence: str
+    acknowledgement: str
+    fetch: Fetch
+    plan: Plan | None = None
+    bibcode: str | None = None
+    notes: str | None = None
+    max_age_days: float | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def reach(self, settings: Settings) -> str:
+        """Return where to ask: the endpoint of the settings, or the public one."""
+        return settings.endpoints.get(self.name, self.endpoint)
+
+    def with_defaults(self, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return parameters with the defaults filled in.
+
+        Raises
+        ------
+        ConfigurationError
+            If one is unknown, or of another type than its default.
+        """
+        given = dict(parameters or {})
+        unknown = sorted(set(given) - set(self.parameters))
+        if unknown:
+            raise ConfigurationError(
+                f"{self.name} has no parameter {', '.join(unknown)}",
+                hint=f"it has: {', '.join(sorted(self.parameters)) or 'none'}",
+            )
+        for name, value in given.items():
+            default = self.parameters[name]
+            number = isinstance(default, int | float) and not isinstance(default, bool)
+            fits = isinstance(value, int | float) if number else isinstance(value, type(default))
+            if not fits or isinstance(value, bool) != isinstance(default, bool):
+                raise ConfigurationError(
+                    f"parameter {name} of {self.name} cannot be {value!r}", hint=f"the default is {default!r}"
+                )
+            if number:
+                given[name] = type(default)(value)
+        return {**self.parameters, **given}
+
+    def granules(self, targets: pa.Table, settings: Settings, parameters: Mapping[str, Any]) -> list[Granule]:
+        """Cut targets, sorted by hpx29, into granules: the archive's own way, or by batch size."""
+        if self.plan is not None:
+            return self.plan(targets, settings, parameters)
+        return list(batches(self, targets, parameters))
+
+    def row(self) -> dict[str, Any]:
+        """Return the row of table archives."""
+        names = [name for name in TABLES["archives"].names if name != "archive"]
+        return {"archive": self.name, **{name: getattr(self, name) for name in names}}
+
+    def band_rows(self) -> list[dict[str, Any]]:
+        """Return the rows of table bands."""
+        return [{"archive": self.name, **vars(band)} for band in self.bands]
+
+    def at_release(self, release: str) -> Archive:
+        """Return the archive at another data release."""
+        return replace(self, release=release)
+
+
+def batches(archive: Archive, targets: pa.Table, parameters: Mapping[str, Any]) -> Iterator[Granule]:
+    """Yield granules of neighbouring targets, batch_size at most in each."""
+    for start in range(0, targets.num_rows, archive.batch_size):
+        part = targets.slice(start, archive.batch_size)
+        yield Granule(archive.name, archive.release, dict(parameters), part)

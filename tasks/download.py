@@ -1,0 +1,98 @@
+"""Fetch whole files that an archive publishes, once, into the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import filelock
+import httpx
+
+from lake.errors import ArchiveError
+from lake.settings import Settings
+
+_TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
+
+
+def download(url: str, archive: str, settings: Settings, *, check: Callable[[Path], str | None]) -> Path:
+    """Return the cached file of a URL, fetching it the first time.
+
+    Several processes may ask at once: one fetches, the others wait. A file is in the cache only if it
+    came whole and passed its check.
+
+    Parameters
+    ----------
+    url
+        Address of the file.
+    archive
+        Name for messages and the cache folder.
+    settings
+        Cache folder and timeout.
+    check
+        Returns what is wrong with a file, or None.
+
+    Raises
+    ------
+    ArchiveError
+        Transient for timeouts, resets, 429, 5xx, and bodies that are cut or damaged; final for 4xx.
+    """
+    name = Path(urlsplit(url).path).name or "file"
+    key = hashlib.blake2b(url.encode(), digest_size=8).hexdigest()
+    final = settings.cache_dir.expanduser() / archive / f"{key}-{name}"
+    if final.exists():
+        return final
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(final.with_suffix(".lock")):
+        if final.exists():
+            return final
+        partial = final.with_suffix(f".{os.getpid()}.part")
+        try:
+            _stream(url, archive, settings, partial)
+            problem = check(partial)
+            if problem:
+                raise ArchiveError(
+                    f"what came is not the file: {problem}", archive=archive, endpoint=url, transient=True
+                )
+            partial.replace(final)
+        finally:
+            partial.unlink(missing_ok=True)
+    return final
+
+
+def _stream(url: str, archive: str, settings: Settings, path: Path) -> None:
+    def failed(message: str, *, transient: bool = True, retry_after_s: float | None = None) -> ArchiveError:
+        return ArchiveError(
+            message, archive=archive, endpoint=url, transient=transient, retry_after_s=retry_after_s,
+            hint=None if transient else f"check LIGHTLAKE_ENDPOINTS__{archive.upper()}",
+        )  # fmt: skip
+
+    try:
+        with (
+            httpx.stream("GET", url, timeout=settings.timeout_s, follow_redirects=True) as answer,
+            path.open("wb") as file,
+        ):
+            if answer.status_code != httpx.codes.OK:
+                wait = answer.headers.get("Retry-After", "")
+                raise failed(
+                    f"HTTP {answer.status_code} {answer.reason_phrase}",
+                    transient=answer.status_code in _TRANSIENT_STATUS,
+                    retry_after_s=float(wait) if wait.isdigit() else None,
+                )
+            for chunk in answer.iter_bytes(1 << 20):
+                file.write(chunk)
+            expected = answer.headers.get("Content-Length")
+        if (
+            expected is not None
+            and "Content-Encoding" not in answer.headers
+            and path.stat().st_size != int(expected)
+        ):
+            raise failed(f"{path.stat().st_size} of {expected} bytes came")
+    except httpx.TimeoutException as error:
+        raise failed(f"no answer for {settings.timeout_s:g} s") from error
+    except httpx.TransportError as error:
+        raise failed(f"the connection failed: {error}") from error
+    except httpx.InvalidURL as error:
+        raise failed(f"not a URL: {error}", transient=False) from error

@@ -1,0 +1,325 @@
+"""Read the tables of a file as they are: columns with what the file says about them, cells as Arrow arrays.
+
+Text is split into cells line by line, because a list of targets has to name the line of every bad row: the
+readers of astropy and pyarrow refuse the whole file, or turn a whole column into text, for one bad cell. What
+the header of an ECSV file means is left to astropy.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import gzip
+import io
+import re
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from astropy.coordinates import SkyCoord
+from astropy.io import fits, votable
+from astropy.table import Table
+from astropy.table.meta import YamlParseError, get_header_from_yaml
+
+from lake.errors import ConfigurationError
+from tasks.samples.columns import EQUATORIAL, GALACTIC, Column, Frame
+from tasks.samples.positions import NUMBER, SEXAGESIMAL, frame_of, to_text, year_of
+
+FORMATS = {
+    "ecsv": (".ecsv",),
+    "csv": (".csv",),
+    "tsv": (".tsv", ".tab"),
+    "ascii": (".txt", ".dat", ".cat", ".ascii", ".lst"),
+    "votable": (".vot", ".votable", ".xml"),
+    "fits": (".fits", ".fit", ".fts"),
+    "parquet": (".parquet", ".parq", ".pq"),
+}
+_DELIMITERS = {"csv": ",", "tsv": "\t", "ascii": None}
+_VALUE = re.compile(rf"(?:{NUMBER}|{SEXAGESIMAL})")
+_RULE = re.compile(r"[-=+|,;\s]*---[-=+|,;\s]*")
+_POSITION_NAMES = {name for group in EQUATORIAL + GALACTIC for pair in group for name in pair}
+_ROLES = {"lon": "lon", "lat": "lat", "d_lon_coslat": "pm_lon", "d_lat": "pm_lat"}
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One table of a file.
+
+    Parameters
+    ----------
+    title
+        What the file calls it; empty where a file holds but one.
+    columns
+        Its columns.
+    n_rows
+        How many rows it has.
+    frames
+        The frames that it declares without saying for which columns.
+    lines, texts
+        Of text files: line number and text of each row.
+    broken
+        Rows that can't be taken apart into cells, with the reason.
+    has_header
+        False if the columns have no names of their own, and are called col1, col2, ...
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+    n_rows: int
+    frames: tuple[Frame, ...] = ()
+    lines: Sequence[int] = ()
+    texts: Sequence[str] = ()
+    broken: Mapping[int, str] = field(default_factory=dict)
+    has_header: bool = True
+
+
+def read_sheets(path: Path, *, format: str | None = None, asked: Iterable[str] = ()) -> list[Sheet]:
+    """Read all tables of a file.
+
+    Parameters
+    ----------
+    path
+        The file, compressed with gzip or not.
+    format
+        One of `FORMATS`. By default what the file begins with decides, then its name.
+    asked
+        Names of columns that the user asked for: they help to tell a header from data.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file isn't there, is empty, or can't be read.
+    """
+    where = path.name
+    if format is not None and format not in FORMATS:
+        raise ConfigurationError(f"no format is called '{format}'", hint=f"formats are {', '.join(FORMATS)}")
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise ConfigurationError(f"{path} {what}", hint="give the path of a file with targets")
+    kind = format or "table"
+    try:
+        content = path.read_bytes()
+        name = path
+        if content.startswith(b"\x1f\x8b"):
+            content, name = gzip.decompress(content), path.with_suffix("")
+        if not content.strip():
+            raise ConfigurationError(f"{where} is empty", hint="give a file with one target a row")
+        kind = format or _format_of(name.suffix.lower(), content[:512], where)
+        if kind == "votable":
+            return _read_votable(content)
+        if kind == "fits":
+            return _read_fits(content)
+        if kind == "parquet":
+            return _read_parquet(content)
+        return [_read_text(_decode(content), kind, set(asked))]
+    except (OSError, ValueError, TypeError, LookupError, SyntaxError, EOFError, UserWarning) as error:
+        raise _unreadable(where, kind, error) from error
+    except (pa.ArrowException, YamlParseError, zlib.error) as error:
+        raise _unreadable(where, kind, error) from error
+
+
+def _unreadable(where: str, kind: str, error: Exception) -> ConfigurationError:
+    said = str(error).strip().splitlines() or [type(error).__name__]
+    return ConfigurationError(
+        f"{where} can't be read as {kind}: {said[0]}",
+        hint=f"check that the file is whole, or say what it is with format ({', '.join(FORMATS)})",
+    )
+
+
+def _format_of(suffix: str, start: bytes, where: str) -> str:
+    begins = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if begins.startswith((b"<!doctype html", b"<html")):
+        raise ConfigurationError(f"{where} is a web page, not a table", hint="save the table itself")
+    for magic, kind in (
+        (b"simple  =", "fits"),
+        (b"par1", "parquet"),
+        (b"# %ecsv", "ecsv"),
+        (b"<?xml", "votable"),
+        (b"<votable", "votable"),
+    ):
+        if begins.startswith(magic):
+            return kind
+    return next((kind for kind, suffixes in FORMATS.items() if suffix in suffixes), "ascii")
+
+
+def _decode(content: bytes) -> str:
+    if re.search(rb"[\x00-\x08\x0e-\x1a]", content[:4096]):
+        raise ValueError("it holds bytes that are no text")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")  # older tables; only names can suffer
+
+
+def _read_text(text: str, kind: str, asked: set[str]) -> Sheet:
+    """Read lines of cells. A row is a line: a quoted cell that runs over several lines makes bad rows."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    numbered = [(n, line) for n, line in enumerate(lines, 1) if line.strip()]
+    rows = [(n, line) for n, line in numbered if not line.lstrip().startswith("#")]
+    if not rows:
+        return Sheet("", (), 0)
+    about: dict[str, dict[str, Any]] = {}
+    if kind == "ecsv":
+        about, delimiter = _read_ecsv_header([line for _, line in numbered if line.startswith("#")], rows[0][1])
+    elif kind == "tsv":
+        delimiter = "\t"
+    else:
+        delimiter = _find_delimiter([line for _, line in rows[:20]], kind)
+    split = functools.partial(_split, delimiter=delimiter)
+    names = split(rows[0][1]) or []
+    has_header, start = True, 1
+    if kind != "ecsv" and not _is_header(names, asked):
+        start = 0
+        above = [line for n, line in numbered if n < rows[0][0]]
+        commented = (split(above[-1].lstrip().lstrip("#").strip()) or []) if above else []
+        has_header = len(commented) == len(names) and _names_position(commented, asked)
+        names = commented if has_header else _number_columns([split(line) for _, line in rows[:200]])
+    while names and not names[-1]:
+        names.pop()
+    # VizieR writes a line of units and a line of dashes below the names.
+    if has_header and any(_RULE.fullmatch(line) for _, line in rows[1:3]):
+        start = 2 if _RULE.fullmatch(rows[1][1]) else 3
+        units = (split(rows[1][1]) or []) if start == 3 else []
+        about = {name: {"unit": unit} for name, unit in zip(names, units, strict=False)}
+    rows = rows[start:]
+    cells: list[list[str] | None] = []
+    broken: dict[int, str] = {}
+    for row, (_, line) in enumerate(rows):
+        found = split(line)
+        if found is None:
+            broken[row] = "its quotes do not match"
+        elif len(found) != len(names) and (len(found) < len(names) or any(found[len(names) :])):
+            broken[row] = f"{len(found)} cells where there are {len(names)} columns"
+            found = None
+        cells.append(found)
+    columns = [
+        Column(name, functools.partial(_text_column, cells, i), **about.get(name, {}))
+        for i, name in enumerate(names)
+    ]
+    numbers, texts = [n for n, _ in rows], [line for _, line in rows]
+    return Sheet("", _apply_masks(columns), len(rows), (), numbers, texts, broken, has_header)
+
+
+def _split(line: str, delimiter: str | None) -> list[str] | None:
+    if '"' not in line:
+        return [cell.strip() for cell in line.split(delimiter)]
+    blanks = delimiter is None
+    plain = line.replace("\t", " ").strip() if blanks else line
+    try:
+        cells = next(csv.reader([plain], delimiter=delimiter or " ", skipinitialspace=True, strict=True))
+    except csv.Error:
+        return None
+    return [cell.strip() for cell in cells]
+
+
+def _find_delimiter(lines: list[str], kind: str) -> str | None:
+    # Some files that are called csv hold blanks or semicolons; a tab is never part of a cell.
+    order = ("\t", ";", "|") if kind == "ascii" and not lines[0].count(",") else ("\t", ",", ";", "|")
+    return next((d for d in order if all(d in line for line in lines)), None)
+
+
+def _is_header(cells: list[str], asked: set[str]) -> bool:
+    if _names_position(cells, asked):
+        return True
+    by_number = any(re.fullmatch(r"col\d+", name) for name in asked)
+    return not by_number and not any(_VALUE.fullmatch(cell) for cell in cells)
+
+
+def _names_position(cells: list[str], asked: set[str]) -> bool:
+    return any(cell in asked or Column(cell, lambda: None).habit in _POSITION_NAMES for cell in cells)
+
+
+def _number_columns(rows: list[list[str] | None]) -> list[str]:
+    """Name the columns of a file without a header; cells that are empty at the end of all rows don't count."""
+    usual = Counter(len(row) for row in rows if row).most_common(1)[0][0] if any(rows) else 1
+    used = [i for row in rows if row and len(row) == usual for i, cell in enumerate(row, 1) if cell]
+    return [f"col{i}" for i in range(1, max(used, default=1) + 1)]
+
+
+def _text_column(cells: list[list[str] | None], i: int) -> pa.Array:
+    return to_text(pa.array([row[i] if row else None for row in cells], pa.string()))
+
+
+def _read_ecsv_header(comments: list[str], names: str) -> tuple[dict[str, dict[str, Any]], str | None]:
+    empty = Table.read([*comments, names], format="ascii.ecsv")
+    header = get_header_from_yaml([line[2:] for line in comments if not line.startswith("# %ECSV")])
+    delimiter = header.get("delimiter", " ")
+    return _describe(header["datatype"], empty), None if delimiter == " " else delimiter
+
+
+def _describe(datatype: list[dict[str, Any]], empty: Table) -> dict[str, dict[str, Any]]:
+    """Tell what astropy's header says about each column as it is stored, SkyCoords in their parts."""
+    about: dict[str, dict[str, Any]] = {
+        d["name"]: {"unit": str(d.get("unit", "")), "ucd": str(dict(d.get("meta") or {}).get("ucd", ""))}
+        for d in datatype
+    }
+    for name in empty.colnames:
+        sky = empty[name]
+        if isinstance(sky, SkyCoord):
+            parts = sky.get_representation_component_names() | sky.get_representation_component_names("s")
+            obstime = getattr(sky, "obstime", None)
+            epoch = float(obstime.jyear) if obstime is not None and obstime.isscalar else None
+            frame = sky.frame.replicate_without_data()
+            for part, generic in parts.items():
+                if generic in _ROLES:
+                    stored = about.setdefault(f"{name}.{part}", {})
+                    stored |= {"role": _ROLES[generic], "frame": frame, "epoch": epoch}
+    return about
+
+
+def _apply_masks(columns: list[Column]) -> tuple[Column, ...]:
+    """Empty the cells that astropy has masked in a column of its own, called ``<name>.mask``."""
+    by_name = {c.name: c for c in columns}
+    return tuple(
+        replace(c, read=functools.partial(_masked, c.read, by_name[mask].read))
+        if (mask := f"{c.name}.mask") in by_name
+        else c
+        for c in columns
+    )
+
+
+def _masked(read: Callable[[], pa.Array], read_mask: Callable[[], pa.Array]) -> pa.Array:
+    cells, hidden = read(), pc.equal(pc.utf8_lower(to_text(read_mask())), "true")
+    return pc.if_else(pc.fill_null(hidden, False), pa.scalar(None, cells.type), cells)
+
+
+def _numpy_column(values: Callable[[], Any], null: Any = None) -> pa.Array:
+    """Turn an array of a FITS table or VOTable into Arrow."""
+    array = values()
+    hidden = np.ma.getmaskarray(array)
+    data = np.ma.getdata(array)
+    if data.dtype.kind in "SUO":
+        texts = [c.decode("utf-8", "replace") if isinstance(c, bytes) else str(c) for c in data.tolist()]
+        return to_text(pa.array(texts, pa.string(), mask=hidden))
+    if null is not None:
+        hidden = hidden | (data == null)
+    return pa.array(data.astype(data.dtype.newbyteorder("=")), mask=hidden)
+
+
+def _read_votable(content: bytes) -> list[Sheet]:
+    # A cell that can't be read is masked: then its row is bad, and not the file.
+    document = votable.parse(io.BytesIO(content), verify="ignore", invalid="mask")
+    tables = list(document.iter_tables())
+    if not tables:
+        raise ValueError("it holds no table")
+    systems = {c.ID: c for c in document.iter_coosys()}
+    wide = [_coosys(c) for c in systems.values() if "galactic" not in c.system.lower()]
+    frames = tuple({f.title: f for f in wide}.values())
+    sheets = []
+    for number, table in enumerate(tables, 1):
+        about = _describe_fields(table.fields, systems)
+        columns = [
+            Column(values=None, **about[f.ID]) if False else Column(read=functools.partial(_numpy_column, functools.partial(table.array.__getitem__, f.ID)), **about[f.ID])
+            for f in table.fields
+            if table.array.dtype[f.ID].shape == ()
+        ]
+        title = table.name or table.ID or f"table {number}"
+        sheets.append(Sheet(title, tuple(columns), len(table.array), frames))
+    return sheets
