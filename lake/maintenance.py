@@ -23,7 +23,7 @@ from lake.table import Table
 STALE_AFTER = timedelta(days=1)
 
 # The catalogue's own bookkeeping: its rows may sit in the catalogue database, and need no plain reader.
-_BOOKKEEPING = ("files",)
+_BOOKKEEPING = ("files", "schema_version")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ How good the result is:
   13.4 km at most, so 15 us and 45 us of light;
 - the observer is taken at the geocentre: 21.3 ms at most on the ground (the Earth's radius over c),
   the same plus its altitude's light travel time for a satellite;
+- a day that ends with a leap second is 86401 s long, ERFA's and astropy's convention: a UTC MJD from clock
+  time over 86400 is up to 1 s off on that day alone;
 - a future leap second is unknown until pyerfa is updated. A UTC given at the barycentre has its leap
   second looked up at the barycentric reading, so it is 1 s off within 510 s of a leap second;
 - left out: the Shapiro delay (0.1 ms at the Sun's limb) and the source's parallax (1.2 ms at 1 pc).
@@ -37,7 +39,7 @@ GAIA_EPOCH_MJD = 2455197.5 - MJD_OFFSET  # 55197.0
 # TESS's BTJD = BJD(TDB) - 2457000. Source: TESS Science Data Products Description, EXP-TESS-ARC-ICD-0014.
 BTJD_OFFSET = 2457000.0 - MJD_OFFSET  # 56999.5
 
-# Kepler's and K2's BKJD = BJD(TDB) - 2454833. Source: Kepler Archive Manual, KDMC-10008-006, sect. 2.3.
+# Kepler's and K2's BKJD = BJD(TDB) - 2454833. Source: Kepler Archive Manual, KDMC-10008-006.
 BKJD_OFFSET = 2454833.0 - MJD_OFFSET  # 54832.5
 
 # TT - TAI. Source: IAU 1991 Resolution A4, Recommendation IV.
@@ -96,9 +98,7 @@ def to_bmjd_tdb(mjd: ArrayLike, ra_deg: ArrayLike, dec_deg: ArrayLike, *, scale:
     first = FIRST_UTC_MJD if scale == "utc" else FIRST_MJD
     bad = np.flatnonzero((read < first) | (read > LAST_MJD))
     if bad.size:
-        raise ValueError(
-            f"{read.flat[bad[0]]} at index {bad[0]} is not an MJD({scale}) of {first:g} to {LAST_MJD:g}"
-        )
+        raise ValueError(f"{read.flat[bad[0]]} at index {bad[0]} is not an MJD({scale}) of {first:g} to {LAST_MJD:g}")
     known = ~np.isnan(read)
     if frame != "barycentre":
         known &= ~(np.isnan(ra) | np.isnan(dec))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -69,6 +70,7 @@ def _stream(url: str, archive: str, settings: Settings, path: Path) -> None:
             hint=None if transient else f"check LIGHTLAKE_ENDPOINTS__{archive.upper()}",
         )  # fmt: skip
 
+    deadline = time.monotonic() + settings.task_timeout_s
     try:
         with (
             httpx.stream("GET", url, timeout=settings.timeout_s, follow_redirects=True) as answer,
@@ -83,6 +85,8 @@ def _stream(url: str, archive: str, settings: Settings, path: Path) -> None:
                 )
             for chunk in answer.iter_bytes(1 << 20):
                 file.write(chunk)
+                if time.monotonic() > deadline:
+                    raise failed(f"still not through after {settings.task_timeout_s:g} s")
             expected = answer.headers.get("Content-Length")
         if (
             expected is not None

@@ -25,9 +25,9 @@ from urllib.parse import unquote, urlsplit
 logger = logging.getLogger(__name__)
 
 ARCHIVES = ("icecube",)
-"""Archives with a stand-in: each is a module here with a function ``mount``, which returns its endpoint."""
+"""Archives with a stand-in: each is a module here, whose function ``mount`` returns the endpoint."""
 
-_BODY_FAULTS = frozenset({"reset", "truncate", "short", "garbage", "slow"})
+_BODY_FAULTS = {"reset", "truncate", "short", "garbage", "slow"}
 _MAINTENANCE = b"""<!DOCTYPE html><html><head><title>Scheduled maintenance</title></head>
 <body><h1>We will be back soon</h1><p>The archive is down for maintenance.</p></body></html>\n"""
 
@@ -83,7 +83,6 @@ class Sandbox:
         self.drip = (1024, 0.1)
         self.closing = threading.Event()
         self._lock = threading.Lock()
-        self._files: dict[str, Path] = {}
         self._handlers: dict[str, Handler] = {}
         self._faults: list[tuple[str, str]] = []
         self._server = _Server(self)
@@ -106,10 +105,8 @@ class Sandbox:
         ----------
         root
             Folder of the generated data. The same arguments find it again.
-        archives
-            Names out of `ARCHIVES`.
-        seed, scale
-            Seed of everything random, and size of the archives relative to the real ones.
+        archives, seed, scale
+            Names out of `ARCHIVES`, seed of everything random, size relative to the real archives.
         targets
             Positions (right ascension, declination, deg) at which every archive should have something.
         """
@@ -117,7 +114,7 @@ class Sandbox:
             raise ValueError(f"no stand-in for {', '.join(sorted(unknown))}; there are {', '.join(ARCHIVES)}")
         with ExitStack() as undo:
             box = cls()
-            undo.callback(box.close)
+            undo.enter_context(box)  # closes it if making the data fails
             for name in archives:
                 mount: Callable[..., str] = import_module(f"deployments.sandbox.{name}").mount
                 box.endpoints[name] = mount(box, root, seed=seed, scale=scale, targets=targets)
@@ -132,13 +129,12 @@ class Sandbox:
 
     def close(self) -> None:
         """Stop serving and drop every connection, hanging ones included. Doing it twice is harmless."""
-        if self.closing.is_set():
-            return
-        self.closing.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-        self._server.drop_connections()
+        if not self.closing.is_set():
+            self.closing.set()
+            self._server.shutdown()
+            self._thread.join()
+            self._server.server_close()
+            self._server.drop_connections()
 
     def url(self, path: str = "/") -> str:
         """Full URL of a path."""
@@ -146,7 +142,7 @@ class Sandbox:
 
     def mount_file(self, url_path: str, file: Path) -> None:
         """Serve a file at exactly `url_path`, for as long as it exists."""
-        self._files[url_path] = file
+        self.mount(url_path, lambda asked: _file_or_404(file if asked.path == url_path else None))
 
     def mount(self, url_prefix: str, handler: Handler) -> None:
         """Let `handler` answer `url_prefix` and all paths below it; the longest prefix wins."""
@@ -155,12 +151,11 @@ class Sandbox:
     def fault(self, url_path: str, kind: str, times: int = 1) -> None:
         """Spoil the next `times` answers at `url_path` or below it; the faults of a path take turns.
 
-        Kinds: 'hang' (no answer until either side closes), 'reset' (RST in mid-body), 'truncate' (body ends half
-        way, Content-Length says more), 'short' (half the body, Content-Length agrees), 'garbage' (a maintenance
-        page, status 200), 'slow' (see `drip`), 'status:<code>'. A HEAD request meets only 'hang' and 'status' and
-        leaves the others for the next GET or POST.
+        Kinds: 'hang' (no answer until either side closes), 'reset' (RST in mid-body), 'truncate' (half the
+        body, Content-Length says all), 'short' (half, and Content-Length agrees), 'garbage' (a maintenance
+        page), 'slow' (see `drip`), 'status:<code>'. HEAD meets 'hang' and 'status' only.
         """
-        if kind != "hang" and kind not in _BODY_FAULTS and not re.fullmatch(r"status:[2-5]\d\d", kind):
+        if kind not in _BODY_FAULTS and not re.fullmatch(r"hang|status:[2-5]\d\d", kind):
             raise ValueError(f"unknown fault {kind!r}")
         with self._lock:
             self._faults += [(url_path, kind)] * times
@@ -168,7 +163,7 @@ class Sandbox:
     def cached(self, file: Path, key: Mapping[str, object], make: Callable[[], object]) -> None:
         """Call `make` to write `file`, unless the stamp beside it says it was made with the same `key`."""
         stamp = file.with_name(f"{file.name}.stamp.json")
-        text = json.dumps(key, sort_keys=True)
+        text = json.dumps(key)
         if not (file.is_file() and stamp.is_file() and stamp.read_text() == text):
             stamp.unlink(missing_ok=True)
             make()
@@ -182,17 +177,16 @@ class Sandbox:
         return None
 
     def _answer(self, request: Request) -> Response:
-        file = self._files.get(request.path)
-        if file is not None and file.is_file():
-            return Response(file)
         prefix = max((p for p in self._handlers if _below(request.path, p)), key=len, default=None)
-        return (
-            Response(b"not found\n", 404, "text/plain") if prefix is None else self._handlers[prefix](request)
-        )
+        return _file_or_404(None) if prefix is None else self._handlers[prefix](request)
 
 
 def _below(path: str, prefix: str) -> bool:
     return path == prefix or path.startswith(prefix.rstrip("/") + "/")
+
+
+def _file_or_404(file: Path | None) -> Response:
+    return Response(file) if file and file.is_file() else Response(b"not found\n", 404, "text/plain")
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -206,8 +200,8 @@ class _Server(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        args = (request, client_address)
-        thread = threading.Thread(target=self.process_request_thread, args=args, daemon=True)
+        work = self.process_request_thread
+        thread = threading.Thread(target=work, args=(request, client_address), daemon=True)
         self.live[request] = thread
         thread.start()
 
@@ -231,7 +225,6 @@ class _Server(socketserver.ThreadingTCPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server_version = "LightlakeSandbox"
     disable_nagle_algorithm = True
     server: _Server
 
@@ -246,11 +239,10 @@ class _Handler(BaseHTTPRequestHandler):
         kind = box._take_fault(request.method, request.path)
         if kind == "hang":
             box.requests.append(Seen(self.command, self.path, 0))
-            self.close_connection = True
             while self.connection.recv(65536):
                 pass
-            return
-        response = Response(_MAINTENANCE, 200, "text/html; charset=utf-8")
+            raise ConnectionAbortedError("hung until now")
+        response = Response(_MAINTENANCE, content_type="text/html; charset=utf-8")
         if kind is not None and kind.startswith("status:"):
             wait = {"Retry-After": "1"} if kind == "status:429" else {}
             response = Response(kind.encode(), int(kind[7:]), "text/plain", wait)
@@ -262,8 +254,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, response: Response, kind: str | None) -> None:
         body, status, headers = response.body, response.status, dict(response.headers)
-        size = body.stat().st_size if isinstance(body, Path) else len(body)
-        size = size // 2 if kind == "short" else size
+        size = (body.stat().st_size if isinstance(body, Path) else len(body)) // (2 if kind == "short" else 1)
         first, count = 0, size
         if isinstance(body, Path) and status == 200:
             stat = body.stat()
@@ -280,15 +271,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD" or status in {204, 304}:
             return
         if kind in {"reset", "truncate"}:
-            self.close_connection = True
-            count //= 2
+            self.close_connection, count = True, count // 2
         piece, pause = self.server.box.drip if kind == "slow" else (1 << 20, 0)
         with body.open("rb") if isinstance(body, Path) else io.BytesIO(body) as source:
             source.seek(first)
-            while count > 0 and not self.server.box.closing.wait(pause):
-                count -= self.wfile.write(source.read(min(piece, count)))
-        if count > 0:
-            self.close_connection = True
+            while (chunk := source.read(min(piece, count))) and not self.server.box.closing.wait(pause):
+                count -= self.wfile.write(chunk)
+        self.close_connection |= count > 0
         if kind == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
@@ -301,10 +290,8 @@ class _Handler(BaseHTTPRequestHandler):
         right_version = asked.get("If-Range", headers["ETag"]) in validators
         if self.command != "GET" or not match or not any(match.groups()) or not right_version:
             return 200, 0, size
-        if match[1]:
-            first, last = int(match[1]), min(int(match[2] or size), size - 1)
-        else:
-            first, last = max(size - int(match[2]), 0), size - 1
+        first = int(match[1]) if match[1] else max(size - int(match[2]), 0)
+        last = min(int(match[2]), size - 1) if match[1] and match[2] else size - 1
         if first > last:
             headers["Content-Range"] = f"bytes */{size}"
             return 416, 0, 0

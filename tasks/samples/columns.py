@@ -15,7 +15,7 @@ from tasks.samples.positions import frame_of
 Pairs = tuple[tuple[str, str], ...]
 
 # Names are compared in lower case, with blanks as underscores and without a unit in brackets: RA (deg) is ra.
-# A file that has columns of several groups is read by the first group; several pairs of one group are ambiguous.
+# Of several groups in a file the first is taken; several pairs of one group are ambiguous.
 EQUATORIAL: tuple[Pairs, ...] = (
     # computed by VizieR, beside what the catalogue itself gives
     (("_raj2000", "_dej2000"), ("_ra", "_de"), ("_ra.icrs", "_de.icrs"), ("_rab1950", "_deb1950")),
@@ -36,7 +36,7 @@ EQUATORIAL: tuple[Pairs, ...] = (
         *(("ra_obj", "dec_obj"), ("ra_targ", "dec_targ")),
     ),
     # one survey's
-    (("wise_ra", "wise_dec"), ("ramean", "decmean"), ("meanra", "meandec")),
+    (("wise_ra", "wise_dec"), ("ramean", "decmean"), ("meanra", "meandec"), ("objra", "objdec")),
 )
 GALACTIC: tuple[Pairs, ...] = (
     (("_glon", "_glat"),),
@@ -79,6 +79,25 @@ _UNITS_IN_NAMES = {
 
 
 @dataclass(frozen=True)
+class Frame:
+    """A frame that a file declares.
+
+    Parameters
+    ----------
+    title
+        What the file calls it.
+    get
+        Gets it as an astropy frame without data. That fails for systems that are not of the sky.
+    epoch
+        The epoch that goes with it, Julian year.
+    """
+
+    title: str
+    get: Callable[[], Any]
+    epoch: float | None = None
+
+
+@dataclass(frozen=True)
 class Column:
     """A column of a file, with what the file says about it.
 
@@ -91,9 +110,7 @@ class Column:
     unit, ucd
         As the file declares them; empty if it does not.
     frame
-        The astropy frame that the file declares for it, without data.
-    epoch
-        The epoch that the file declares for it, Julian year.
+        The frame that the file declares for it.
     role
         ``lon``, ``lat``, ``pm_lon`` or ``pm_lat`` if the column is part of an astropy SkyCoord.
     also
@@ -104,8 +121,7 @@ class Column:
     read: Callable[[], pa.Array]
     unit: str = ""
     ucd: str = ""
-    frame: Any = None
-    epoch: float | None = None
+    frame: Frame | None = None
     role: str = ""
     also: str = ""
 
@@ -118,15 +134,6 @@ class Column:
     def declared_unit(self) -> str | None:
         """The unit that the file declares, or else the one in brackets in the name."""
         return self.unit or _split_unit(self.name)[1]
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A frame that a file declares, as it calls it, and the epoch (Julian year) that goes with it."""
-
-    title: str
-    frame: Any
-    epoch: float | None = None
 
 
 @dataclass(frozen=True)
@@ -202,22 +209,28 @@ def find_position(
     if found is None:
         return None
     lon, lat = found
-    own = asked or lon.frame or _frame_in_name(lon)
-    if own is None and len(declared) > 1:
+    # Frames without data are false in astropy: ask for None.
+    known = asked
+    if known is None:
+        known = lon.frame.get() if lon.frame else _frame_in_name(lon)
+    if known is None and len(declared) > 1:
         choice = ", ".join(f.title for f in declared)
         raise ConfigurationError(
             f"{where} declares several frames ({choice}) and does not say which one its positions are in",
             hint="say which with frame",
         )
-    rest = declared[0] if own is None and declared else Frame("icrs", frame_of("icrs"))
-    return Position(lon, lat, own or rest.frame, rest.epoch if lon.epoch is None else lon.epoch)
+    said = lon.frame or (declared[0] if known is None and declared else None)
+    if known is None:
+        known = said.get() if said else frame_of("icrs")
+    return Position(lon, lat, known, said.epoch if said else None)
 
 
 def named(columns: Iterable[Column], name: str, where: str) -> Column:
     """Get the column that a user named: exactly so, or but for upper and lower case."""
     columns = list(columns)
-    for same in (lambda text: text == name, lambda text: text.lower() == name.lower()):
-        found = [c for c in columns if same(c.name) or same(c.also)]
+    exact = [c for c in columns if name in (c.name, c.also)]
+    loose = [c for c in columns if name.lower() in (c.name.lower(), c.also.lower())]
+    for found in (exact, loose):
         if len(found) == 1:
             return found[0]
         if found:
@@ -245,9 +258,7 @@ def find_redshift(columns: Sequence[Column]) -> Column | None:
     """Find the column with redshifts. One called ``z`` counts if no other band or axis is beside it."""
     habits = [c for c in REDSHIFTS if c != "z" or not _NOT_REDSHIFT & {c.habit for c in columns}]
     free = [c for c in columns if not c.unit]
-    return _by_ucds(free, ("src.redshift", "src.redshift;meta.main", "redshift_hc", "redshift")) or _first(
-        free, habits
-    )
+    return _by_ucds(free, ("src.redshift", "src.redshift;meta.main", "redshift_hc", "redshift")) or _first(free, habits)
 
 
 def find_epoch(columns: Sequence[Column]) -> Column | None:
@@ -332,21 +343,16 @@ def _by_ucd_pair(
 ) -> tuple[Column, Column] | None:
     for new_tail, old_tail in ((";meta.main", "_main"), ("", "")):
         lons, lats = (
-            [c for c in columns if _ucd(c) in (n + new_tail, o + old_tail)]
-            for n, o in zip(new, old, strict=True)
+            [c for c in columns if _ucd(c) in (n + new_tail, o + old_tail)] for n, o in zip(new, old, strict=True)
         )
         if len(lons) == len(lats) == 1:
             return lons[0], lats[0]
         if lons and lats:
-            return _by_habit([*lons, *lats], habits, where) or _only(
-                [*zip(lons, lats, strict=False)] * 2, where
-            )
+            return _by_habit([*lons, *lats], habits, where) or _only([*zip(lons, lats, strict=False)] * 2, where)
     return None
 
 
-def _by_habit(
-    columns: Sequence[Column], groups: tuple[Pairs, ...], where: str
-) -> tuple[Column, Column] | None:
+def _by_habit(columns: Sequence[Column], groups: tuple[Pairs, ...], where: str) -> tuple[Column, Column] | None:
     by_habit: dict[str, list[Column]] = {}
     for column in columns:
         by_habit.setdefault(column.habit, []).append(column)

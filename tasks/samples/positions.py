@@ -30,9 +30,7 @@ _LIKE_SEXAGESIMAL = re.compile(r"\d\s*[:hHdD°]|\d\s+\d")
 _MISSING = ("", "nan", "null", "none", "n/a", "na", "-", "--", "...")
 # J2000 designations, with or without what stands before the J: SDSS J000116.00+141123.0. Names from B1950
 # have a B there, and do not match. A designation without seconds is too coarse to be a position.
-_DESIGNATION = re.compile(
-    r"(?:.*[Jj\s])?(\d\d)(\d\d)(\d\d(?:\.\d*)?)([+-]\d\d)(\d\d)(\d\d(?:\.\d*)?)", flags=re.ASCII
-)
+_DESIGNATION = re.compile(r"(?:.*[Jj\s])?(\d\d)(\d\d)(\d\d(?:\.\d*)?)([+-]\d\d)(\d\d)(\d\d(?:\.\d*)?)", flags=re.ASCII)
 _TWO_IN_ONE = re.compile(r"([^+-].*?)(?:\s*,\s*|\s+)([+-].+)|(\S+?)(?:\s*,\s*|\s+)(\S+)")
 
 # Units as catalogues write them, where astropy has another word for it or takes it for something else.

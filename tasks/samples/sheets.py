@@ -7,6 +7,7 @@ the header of an ECSV file means is left to astropy.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import gzip
@@ -118,7 +119,7 @@ def read_sheets(path: Path, *, format: str | None = None, asked: Iterable[str] =
             return _read_fits(content)
         if kind == "parquet":
             return _read_parquet(content)
-        return [_read_text(_decode(content), kind, set(asked))]
+        return [_read_text(_decode(content), where, kind, format, set(asked))]
     except (OSError, ValueError, TypeError, LookupError, SyntaxError, EOFError, UserWarning) as error:
         raise _unreadable(where, kind, error) from error
     except (pa.ArrowException, YamlParseError, zlib.error) as error:
@@ -158,20 +159,24 @@ def _decode(content: bytes) -> str:
         return content.decode("latin-1")  # older tables; only names can suffer
 
 
-def _read_text(text: str, kind: str, asked: set[str]) -> Sheet:
+def _read_text(text: str, where: str, kind: str, format: str | None, asked: set[str]) -> Sheet:
     """Read lines of cells. A row is a line: a quoted cell that runs over several lines makes bad rows."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     numbered = [(n, line) for n, line in enumerate(lines, 1) if line.strip()]
     rows = [(n, line) for n, line in numbered if not line.lstrip().startswith("#")]
     if not rows:
         return Sheet("", (), 0)
+    if rows[0][1].startswith(("|", "\\")):
+        raise ConfigurationError(
+            f"{where} is an IPAC table", hint="save it as VOTable, ECSV or CSV; IRSA offers all of them"
+        )
     about: dict[str, dict[str, Any]] = {}
     if kind == "ecsv":
         about, delimiter = _read_ecsv_header([line for _, line in numbered if line.startswith("#")], rows[0][1])
-    elif kind == "tsv":
-        delimiter = "\t"
+    elif format is not None:
+        delimiter = _DELIMITERS[format]
     else:
-        delimiter = _find_delimiter([line for _, line in rows[:20]], kind)
+        delimiter = _find_delimiter([line for _, line in rows[:20]])
     split = functools.partial(_split, delimiter=delimiter)
     names = split(rows[0][1]) or []
     has_header, start = True, 1
@@ -200,8 +205,7 @@ def _read_text(text: str, kind: str, asked: set[str]) -> Sheet:
             found = None
         cells.append(found)
     columns = [
-        Column(name, functools.partial(_text_column, cells, i), **about.get(name, {}))
-        for i, name in enumerate(names)
+        Column(name, functools.partial(_text_column, cells, i), **about.get(name, {})) for i, name in enumerate(names)
     ]
     numbers, texts = [n for n, _ in rows], [line for _, line in rows]
     return Sheet("", _apply_masks(columns), len(rows), (), numbers, texts, broken, has_header)
@@ -219,10 +223,9 @@ def _split(line: str, delimiter: str | None) -> list[str] | None:
     return [cell.strip() for cell in cells]
 
 
-def _find_delimiter(lines: list[str], kind: str) -> str | None:
-    # Some files that are called csv hold blanks or semicolons; a tab is never part of a cell.
-    order = ("\t", ";", "|") if kind == "ascii" and not lines[0].count(",") else ("\t", ",", ";", "|")
-    return next((d for d in order if all(d in line for line in lines)), None)
+def _find_delimiter(lines: list[str]) -> str | None:
+    # Whatever the file's name says: some that are called csv hold blanks, semicolons or tabs.
+    return next((d for d in ("\t", ",", ";", "|") if all(d in line for line in lines)), None)
 
 
 def _is_header(cells: list[str], asked: set[str]) -> bool:
@@ -237,7 +240,7 @@ def _names_position(cells: list[str], asked: set[str]) -> bool:
 
 
 def _number_columns(rows: list[list[str] | None]) -> list[str]:
-    """Name the columns of a file without a header; cells that are empty at the end of all rows don't count."""
+    """Name the columns of a file without a header; empty cells at the end of all rows don't count."""
     usual = Counter(len(row) for row in rows if row).most_common(1)[0][0] if any(rows) else 1
     used = [i for row in rows if row and len(row) == usual for i, cell in enumerate(row, 1) if cell]
     return [f"col{i}" for i in range(1, max(used, default=1) + 1)]
@@ -266,11 +269,11 @@ def _describe(datatype: list[dict[str, Any]], empty: Table) -> dict[str, dict[st
             parts = sky.get_representation_component_names() | sky.get_representation_component_names("s")
             obstime = getattr(sky, "obstime", None)
             epoch = float(obstime.jyear) if obstime is not None and obstime.isscalar else None
-            frame = sky.frame.replicate_without_data()
+            frame = Frame(name, sky.frame.replicate_without_data, epoch)
             for part, generic in parts.items():
                 if generic in _ROLES:
                     stored = about.setdefault(f"{name}.{part}", {})
-                    stored |= {"role": _ROLES[generic], "frame": frame, "epoch": epoch}
+                    stored |= {"role": _ROLES[generic], "frame": frame}
     return about
 
 
@@ -291,10 +294,9 @@ def _masked(read: Callable[[], pa.Array], read_mask: Callable[[], pa.Array]) -> 
 
 
 def _numpy_column(values: Callable[[], Any], null: Any = None) -> pa.Array:
-    """Turn an array of a FITS table or VOTable into Arrow."""
+    """Turn a column of a FITS table or VOTable into Arrow."""
     array = values()
-    hidden = np.ma.getmaskarray(array)
-    data = np.ma.getdata(array)
+    hidden, data = np.ma.getmaskarray(array), np.ma.getdata(array)
     if data.dtype.kind in "SUO":
         texts = [c.decode("utf-8", "replace") if isinstance(c, bytes) else str(c) for c in data.tolist()]
         return to_text(pa.array(texts, pa.string(), mask=hidden))
@@ -309,17 +311,109 @@ def _read_votable(content: bytes) -> list[Sheet]:
     tables = list(document.iter_tables())
     if not tables:
         raise ValueError("it holds no table")
-    systems = {c.ID: c for c in document.iter_coosys()}
-    wide = [_coosys(c) for c in systems.values() if "galactic" not in c.system.lower()]
-    frames = tuple({f.title: f for f in wide}.values())
+    systems = {c.ID: _coosys(c) for c in document.iter_coosys() if c.system}
+    # Without a reference, a frame can only be meant for right ascension and declination.
+    equatorial = [f for f in systems.values() if f.title.lower().startswith(("icrs", "eq_", "fk"))]
+    frames = tuple({f.title: f for f in equatorial}.values())
     sheets = []
     for number, table in enumerate(tables, 1):
         about = _describe_fields(table.fields, systems)
         columns = [
-            Column(values=None, **about[f.ID]) if False else Column(read=functools.partial(_numpy_column, functools.partial(table.array.__getitem__, f.ID)), **about[f.ID])
-            for f in table.fields
-            if table.array.dtype[f.ID].shape == ()
+            Column(read=functools.partial(_numpy_column, functools.partial(table.array.__getitem__, ID)), **said)
+            for ID, said in about.items()
+            if table.array.dtype[ID].shape == ()
         ]
         title = table.name or table.ID or f"table {number}"
         sheets.append(Sheet(title, tuple(columns), len(table.array), frames))
     return sheets
+
+
+def _describe_fields(fields: Iterable[Any], systems: Mapping[str, Frame]) -> dict[str, dict[str, Any]]:
+    about: dict[str, dict[str, Any]] = {}
+    for f in fields:
+        unit = f.unit.to_string() if hasattr(f.unit, "to_string") else (f.unit or "")
+        about[f.ID] = {"name": f.name or f.ID, "also": f.ID, "unit": unit, "ucd": f.ucd or ""}
+        if f.ref in systems:
+            about[f.ID]["frame"] = systems[f.ref]
+    return about
+
+
+def _coosys(declared: Any) -> Frame:
+    epoch = None
+    with contextlib.suppress(ValueError):  # VizieR has some that are no year
+        epoch = float(year_of(declared.epoch).jyear) if declared.epoch else None
+    title = " ".join(filter(None, (declared.system, declared.equinox)))
+    return Frame(title, functools.partial(frame_of, declared.system, declared.equinox), epoch)
+
+
+def _read_fits(content: bytes) -> list[Sheet]:
+    hdus = fits.open(io.BytesIO(content))
+    tables = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)]
+    if not tables:
+        raise ValueError("it holds images, but no table")
+    return [_read_hdu(hdu, number) for number, hdu in enumerate(tables, 1)]
+
+
+def _read_hdu(hdu: Any, number: int) -> Sheet:
+    header, data, n_rows = hdu.header, hdu.data, int(hdu.header["NAXIS2"])
+    about: dict[str, dict[str, Any]] = {}
+    if any("ASTROPY-SERIALIZED-COLUMNS" in str(line) for line in header.get("COMMENT", ())):
+        empty = Table.read(fits.BinTableHDU(data[:0], header=header))
+        about = _describe([{"name": name} for name in hdu.columns.names], empty)
+    columns = []
+    for i, column in enumerate(hdu.columns, 1):
+        said = {**about.get(column.name, {}), "unit": column.unit or "", "ucd": header.get(f"TUCD{i}", "")}
+        if isinstance(hdu, fits.TableHDU):
+            # An empty number of an ASCII table becomes 0 on the way to a number; it stays text here.
+            null = str(column.null).strip() if column.null is not None else ""
+            read = functools.partial(_ascii_fits_column, data, column.name, null)
+        elif column.dim is None and re.fullmatch(r"1?[LXBIJKED]|\d*A", column.format):
+            read = functools.partial(_numpy_column, functools.partial(data.field, i - 1), column.null)
+        else:
+            continue  # a column of arrays
+        columns.append(Column(name=column.name, read=read, **said))
+    return Sheet(hdu.name or f"HDU {number}", _apply_masks(columns), n_rows, _fits_frames(header))
+
+
+def _ascii_fits_column(data: Any, name: str, null: str) -> pa.Array:
+    text = to_text(pa.array([c.decode("ascii", "replace") for c in np.asarray(data)[name].tolist()], pa.string()))
+    return pc.if_else(pc.equal(text, null), None, text) if null else text
+
+
+def _fits_frames(header: Any) -> tuple[Frame, ...]:
+    system = str(header.get("RADESYS", header.get("RADECSYS", ""))).strip()
+    equinox = str(header.get("EQUINOX", "")).strip()
+    if not system and not equinox:
+        return ()
+    if not system:  # what the FITS standard says for this case
+        system = "FK4" if float(equinox) < 1984.0 else "FK5"
+    return (Frame(f"{system} {equinox}".strip(), functools.partial(frame_of, system, equinox)),)
+
+
+def _read_parquet(content: bytes) -> list[Sheet]:
+    file = pq.ParquetFile(pa.BufferReader(content))
+    schema, metadata = file.schema_arrow, file.schema_arrow.metadata or {}
+    about: dict[str, dict[str, Any]] = {}
+    if b"table_meta_yaml" in metadata:  # written by astropy
+        empty = io.BytesIO()
+        pq.write_table(schema.empty_table(), empty)
+        header = get_header_from_yaml(metadata[b"table_meta_yaml"].decode().split("\n"))
+        about = _describe(header["datatype"], Table.read(io.BytesIO(empty.getvalue()), format="parquet"))
+    elif b"IVOA.VOTable-Parquet.content" in metadata:
+        described = votable.parse(io.BytesIO(metadata[b"IVOA.VOTable-Parquet.content"]), verify="ignore")
+        systems = {c.ID: _coosys(c) for c in described.iter_coosys() if c.system}
+        fields = _describe_fields(described.get_first_table().fields, systems).values()
+        about = {said["name"]: said for said in fields}
+    columns = [
+        Column(**{"name": name, "read": functools.partial(_parquet_column, file, name), **about.get(name, {})})
+        for name in schema.names
+        if not pa.types.is_nested(schema.field(name).type)
+    ]
+    return [Sheet("", _apply_masks(columns), file.metadata.num_rows)]
+
+
+def _parquet_column(file: Any, name: str) -> pa.Array:
+    cells = file.read(columns=[name]).column(name)
+    if pa.types.is_dictionary(cells.type):
+        cells = pc.cast(cells, cells.type.value_type)
+    return pa.concat_arrays(cells.chunks) if cells.num_chunks else pa.array([], cells.type)

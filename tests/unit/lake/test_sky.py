@@ -90,17 +90,13 @@ def test_pixel_centres_are_within_a_pixel():
 # --- separations
 
 
-@pytest.mark.parametrize(
-    "angle", [1e-6, 1e-3, 1.0, 3600.0, 90 * 3600.0, 179 * 3600.0, 180 * 3600 - 1e-3, 648000.0]
-)
+@pytest.mark.parametrize("angle", [1e-6, 1e-3, 1.0, 3600.0, 90 * 3600.0, 179 * 3600.0, 180 * 3600 - 1e-3, 648000.0])
 def test_separation_along_a_meridian_is_the_angle(angle):
     for dec in (-90.0, -60.0, 0.0):
         # What the second declination really is, after rounding to a double.
         second = dec + angle / 3600
         if second <= 90:
-            assert separation_arcsec(10.0, dec, 10.0, second) == pytest.approx(
-                (second - dec) * 3600, rel=3e-15
-            )
+            assert separation_arcsec(10.0, dec, 10.0, second) == pytest.approx((second - dec) * 3600, rel=3e-15)
 
 
 @pytest.mark.parametrize("angle", [1e-6, 1e-3, 1.0])
@@ -136,7 +132,7 @@ def test_separation_agrees_with_astropy_and_is_symmetric():
 
 
 def test_unit_vectors_and_chords():
-    # 206264.806... arcsec a radian: IAU Style Manual (1989), table 7.
+    # 206264.806 arcsec a radian: Allen's Astrophysical Quantities (4th ed. 2000).
     assert pytest.approx(206264.80624709636, rel=1e-15) == ARCSEC_PER_RAD
     np.testing.assert_allclose(unit_vectors([0, 90, 0], [0, 0, 90]), np.eye(3), atol=1e-15)
     assert chord(60 * 3600.0) == pytest.approx(1.0, rel=1e-15)
@@ -223,9 +219,7 @@ def test_match_includes_the_radius_unless_strict():
 
 
 def test_match_reaches_over_the_wrap_and_the_poles():
-    i, j, _ = match(
-        [359.9999, 0.0, 5.0], [0.0, 89.9999, -90.0], [0.0001, 180.0, 200.0], [0.0, 89.9999, -90.0], 1.0
-    )
+    i, j, _ = match([359.9999, 0.0, 5.0], [0.0, 89.9999, -90.0], [0.0001, 180.0, 200.0], [0.0, 89.9999, -90.0], 1.0)
     assert list(zip(i.tolist(), j.tolist(), strict=True)) == [(0, 0), (1, 1), (2, 2)]
     assert len(match([10.0], [20.0], [190.0], [-20.0], 648000.0)[0]) == 1
 
@@ -291,7 +285,7 @@ def test_match_of_half_a_million_with_a_million_is_bounded():
 
 def test_barnards_star_goes_from_gaias_epoch_to_simbads():
     moved = apply_proper_motion(*BARNARD_2016, *BARNARD_PM, 2016.0, 2000.0)
-    assert separation_arcsec(*moved, *BARNARD_2000) < 1e-3
+    assert separation_arcsec(*moved, *BARNARD_2000) < 1e-6
     # Its published motion is 10393.349 mas/yr (SIMBAD).
     moved = apply_proper_motion(*BARNARD_2016, *BARNARD_PM, 2016.0, 2017.0)
     assert separation_arcsec(*moved, *BARNARD_2016) == pytest.approx(10.393349, abs=2e-6)
@@ -301,15 +295,15 @@ def test_barnards_star_goes_from_gaias_epoch_to_simbads():
 def test_proper_motion_agrees_with_astropys(years):
     start = Time(2016.0, format="jyear", scale="tdb")
     star = SkyCoord(
-        *BARNARD_2016,
-        unit="deg",
+        *BARNARD_2016 * u.deg,
+        distance=1.8282 * u.pc,
         pm_ra_cosdec=BARNARD_PM[0] * u.mas / u.yr,
         pm_dec=BARNARD_PM[1] * u.mas / u.yr,
         obstime=start,
     )
     theirs = star.apply_space_motion(new_obstime=start + years * u.yr)
     ra, dec = apply_proper_motion(*BARNARD_2016, *BARNARD_PM, 2016.0, 2016.0 + years)
-    assert separation_arcsec(ra, dec, theirs.ra.deg, theirs.dec.deg) < 2e-6
+    assert separation_arcsec(ra, dec, theirs.ra.deg, theirs.dec.deg) < 1e-7
 
 
 def test_proper_motion_passes_the_pole_and_the_wrap():

@@ -1,0 +1,173 @@
+"""Time and memory, measured so that sides compare: fresh processes, interleaved repeats, medians.
+
+``python -m benchmarks.measure MODULE FUNCTION`` is the child's end of `fresh`; it reads arguments from stdin.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a function did in processes of its own.
+
+    Parameters
+    ----------
+    value
+        What it returned, the last time.
+    seconds
+        Median time of the call alone.
+    wall_s
+        Median time of the whole process: start of Python, imports, the call, exit.
+    peak_rss_mb
+        Largest peak of resident memory, MB of 10^6 bytes.
+    """
+
+    value: Any
+    seconds: float
+    wall_s: float
+    peak_rss_mb: float
+
+
+def fresh(function: Callable[..., Any], *arguments: Any, processes: int = 1) -> Run:
+    """Call a function of a module in fresh processes, one after the other.
+
+    Parameters
+    ----------
+    function
+        Defined at the top of its module; what it takes and returns goes through JSON. The process imports
+        that module, so a side whose imports are to be measured imports inside the function.
+    processes
+        How many processes.
+
+    Raises
+    ------
+    RuntimeError
+        If the function fails; with what it wrote to stderr.
+    """
+    module = function.__module__
+    if module == "__main__":
+        spec = sys.modules["__main__"].__spec__
+        module = spec.name if spec else module
+    runs = []
+    for _ in range(processes):
+        started = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.measure", module, function.__name__],
+            input=json.dumps(arguments),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        wall_s = time.perf_counter() - started
+        if done.returncode:
+            raise RuntimeError(f"{module}.{function.__name__} failed:\n{done.stderr}")
+        answer = json.loads(done.stdout.splitlines()[-1])
+        runs.append(Run(answer["value"], answer["seconds"], wall_s, answer["peak_rss_mb"]))
+    return Run(
+        runs[-1].value,
+        median(run.seconds for run in runs),
+        median(run.wall_s for run in runs),
+        max(run.peak_rss_mb for run in runs),
+    )
+
+
+def peak_rss_mb() -> float:
+    """Return the peak of this process's resident memory, MB of 10^6 bytes.
+
+    Linux hands getrusage's maximum on from the parent through fork and exec; VmHWM begins anew with exec.
+    """
+    try:
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    except OSError:
+        found = None
+    if found:
+        return int(found[1]) * 1024 / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def interleaved(
+    sides: Mapping[str, Callable[[Any], Any]],
+    questions: Sequence[Any],
+    check: Callable[[Any, Any, str], None],
+    rare: Iterable[str] = (),
+    rare_questions: int = 3,
+) -> dict[str, float]:
+    """Ask all sides each question in turn (A B A B ...) and return each side's median seconds.
+
+    Parameters
+    ----------
+    sides
+        Functions of a question, by name.
+    questions
+        The first is a rehearsal that nobody is timed on.
+    check
+        Called with question, answer and side, outside the time measured; raises if the answer is wrong.
+    rare
+        Sides so slow that they are asked only `rare_questions` questions, the first after the rehearsal.
+    """
+    rare = set(rare)
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    for turn, question in enumerate(questions):
+        for side, ask in sides.items():
+            if side in rare and not 1 <= turn <= rare_questions:
+                continue
+            started = time.perf_counter()
+            answer = ask(question)
+            elapsed = time.perf_counter() - started
+            check(question, answer, side)
+            if turn:
+                seconds[side].append(elapsed)
+    return {side: median(times) for side, times in seconds.items()}
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table, first column left, the others right; floats to three digits, None as a dash."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(line[i]) for line in [list(columns), *cells]) for i in range(len(columns))]
+    print(f"\n{title}")
+    for line in [list(columns), ["-" * width for width in widths], *cells]:
+        first, *rest = line
+        aligned = [first.ljust(widths[0])] + [c.rjust(w) for c, w in zip(rest, widths[1:], strict=True)]
+        print("  ".join(aligned).rstrip())
+
+
+def print_result(result: Mapping[str, Any]) -> None:
+    """Print the result as one JSON object, which must be the last line of a benchmark."""
+    print()
+    print(json.dumps({k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in result.items()}))
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _child(module: str, name: str) -> None:
+    arguments = json.load(sys.stdin)
+    function = getattr(importlib.import_module(module), name)
+    started = time.perf_counter()
+    value = function(*arguments)
+    seconds = time.perf_counter() - started
+    print()
+    print(json.dumps({"value": value, "seconds": seconds, "peak_rss_mb": peak_rss_mb()}))
+
+
+if __name__ == "__main__":
+    _child(sys.argv[1], sys.argv[2])

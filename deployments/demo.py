@@ -1,0 +1,150 @@
+"""The demo: a lake filled from archive stand-ins on this machine, by the flow that production runs."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from pathlib import Path
+
+from deployments.sandbox.server import ARCHIVES, Sandbox
+from flows.cli import quiet
+from lake.catalog import Catalog
+from lake.cli import say, show
+from lake.maintenance import status
+from lake.query import Lake
+from lake.settings import load_settings
+from lake.storage import Storage
+from lake.targets import add_targets
+from tasks.archives import find
+from tasks.samples.files import read_targets
+
+SAMPLE = "demo"
+SEED = 20210126
+# A tenth of IceCube's events: enough to look at, made in a second or two.
+SCALE = 0.1
+
+# Well-known active galaxies and two Galactic landmarks; ICRS degrees, rounded to an arcsecond or so (SIMBAD).
+TARGETS = (
+    ("NGC 1275", 49.9507, 41.5117, "AGN"),
+    ("NGC 1068", 40.6696, -0.0133, "AGN"),
+    ("3C 66A", 35.6650, 43.0355, "blazar"),
+    ("Mrk 1018", 31.5666, -0.2914, "changing look"),
+    ("Mrk 590", 33.6398, -0.7667, "changing look"),
+    ("Fairall 9", 20.9408, -58.8058, "AGN"),
+    ("TXS 0506+056", 77.3582, 5.6931, "blazar"),
+    ("Ark 120", 79.0476, -0.1498, "AGN"),
+    ("Crab", 83.6331, 22.0145, "pulsar wind nebula"),
+    ("NGC 2617", 128.9116, -4.0883, "changing look"),
+    ("OJ 287", 133.7036, 20.1085, "blazar"),
+    ("Mrk 421", 166.1138, 38.2088, "blazar"),
+    ("NGC 4151", 182.6357, 39.4058, "changing look"),
+    ("3C 273", 187.2779, 2.0524, "blazar"),
+    ("M 87", 187.7059, 12.3911, "AGN"),
+    ("3C 279", 194.0465, -5.7893, "blazar"),
+    ("Cen A", 201.3651, -43.0191, "AGN"),
+    ("NGC 5548", 214.4981, 25.1368, "AGN"),
+    ("PKS 1424+240", 216.7516, 23.8000, "blazar"),
+    ("PG 1553+113", 238.9294, 11.1901, "blazar"),
+    ("Mrk 501", 253.4676, 39.7602, "blazar"),
+    ("Sgr A*", 266.4168, -29.0078, "Galactic centre"),
+    ("1ES 1959+650", 299.9994, 65.1485, "blazar"),
+    ("PKS 2155-304", 329.7169, -30.2256, "blazar"),
+    ("BL Lac", 330.6804, 42.2778, "blazar"),
+    ("3C 454.3", 343.4906, 16.1482, "blazar"),
+)
+
+QUESTIONS = (
+    (
+        "Which archive has what of these targets, band by band?",
+        """
+        SELECT archive, band, unit, count(DISTINCT name) AS targets, count(*) AS rows,
+            round(min(mjd), 2) AS first_mjd, round(max(mjd), 2) AS last_mjd
+        FROM target_lightcurves GROUP BY ALL ORDER BY ALL
+        """,
+    ),
+    (
+        "What is the most extreme measurement of each target, in any band? (the first eight)",
+        """
+        SELECT name, band, round(max(flux), 1) AS highest, any_value(unit) AS unit,
+            round(arg_max(mjd, flux), 3) AS mjd, round(arg_max(separation_arcsec, flux)) AS separation_arcsec
+        FROM target_lightcurves WHERE good GROUP BY name, band ORDER BY highest DESC LIMIT 8
+        """,
+    ),
+    (
+        "What lies within half a degree of TXS 0506+056, and when? (all sources, whoever asked for them)",
+        """
+        SELECT archive, band, source_id, round(separation_arcsec) AS separation_arcsec, round(mjd, 4) AS mjd,
+            round(bmjd_tdb, 4) AS bmjd_tdb, round(flux, 1) AS flux, unit
+        FROM cone(77.3582, 5.6931, 1800) ORDER BY mjd LIMIT 8
+        """,
+    ),
+)
+
+
+def run(folder: Path) -> int:
+    """Run the demo in a folder; a second time there is nothing to do, and it says so."""
+    started = time.monotonic()
+    os.environ["LIGHTLAKE_CACHE_DIR"] = str(folder / "cache")
+    url = str(folder / "lake")
+    with Sandbox.start(
+        folder / "archives", archives=ARCHIVES, seed=SEED, scale=SCALE, targets=[(ra, dec) for _, ra, dec, _ in TARGETS]
+    ) as sandbox:
+        for name, endpoint in sandbox.endpoints.items():
+            os.environ[f"LIGHTLAKE_ENDPOINTS__{name.upper()}"] = endpoint
+        settings = load_settings(url=url)
+        catalog = Catalog(Storage.from_url(url), settings)
+        catalog.create()
+        listing = _write_targets(folder / "targets.csv")
+        found = read_targets(listing, label_column="class")
+        added = add_targets(catalog, found.targets, SAMPLE, catalogue=listing.name)
+        catalog.close()
+        say(f"archives: {', '.join(f'{name} at {at}' for name, at in sandbox.endpoints.items())}")
+        say(f"lake:     {url}, {added.new} new targets of {added.rows}")
+        failed = _refresh(url, sorted(sandbox.endpoints))
+    with Lake(url) as lake:
+        say("\nCoverage")
+        show(status(lake.catalog.cursor()), "table")
+        for question, query in QUESTIONS:
+            say(f"\n{question}")
+            show(lake.sql(query), "table")
+        page = folder / "light_curves.html"
+        if not page.exists() or added.new:
+            from tasks.plots import light_curve_page
+
+            rows = lake.sql("FROM target_lightcurves ORDER BY name, band, mjd")
+            light_curve_page(rows, "Light curves of the demo's targets", page)
+    say(f"\nLook at {page} in a browser. Done in {time.monotonic() - started:.0f} s. Try next:")
+    say(f"  lightlake sql \"FROM fornax WHERE label = 'blazar' LIMIT 10\" --lake {url}")
+    say(f"  lightlake verify --lake {url}")
+    say(f"  lightlake compact --lake {url}")
+    say(f"  lightlake attach --lake {url}      # the lake in your own DuckDB")
+    say("  lightlake init my-lake && lightlake targets add my-targets.csv --sample mine --lake my-lake")
+    return 1 if failed else 0
+
+
+def _write_targets(path: Path) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["name", "ra", "dec", "class"])
+        writer.writerows(TARGETS)
+    return path
+
+
+def _refresh(url: str, archives: list[str]) -> bool:
+    """Run the refresh flow if there is anything to ask; return whether anything was lost."""
+    quiet()
+    from tasks.pull import count_to_ask, lake_at
+
+    lake = lake_at(url)
+    waiting = {name: count_to_ask(lake, find(name), find(name).with_defaults(None), None) for name in archives}
+    if not any(waiting.values()):
+        say("nothing to do: every archive has answered for every target")
+        return False
+    say("starting Prefect (its own server, for this run) ...")
+    from flows.refresh import refresh
+
+    state = refresh(archives, lake=url, return_state=True)
+    for line in (state.message or "").split(" | "):
+        say(line)
+    return not state.is_completed()

@@ -1,0 +1,114 @@
+"""Commands that run flows: pull and refresh."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from lake.cli import LakeURL, say
+from lake.errors import ConfigurationError
+
+Parameters = Annotated[
+    str | None, Parameter(help="Other than the defaults, as JSON: '{\"max_search_radius_deg\": 1.0}'.")
+]
+
+pull = App(name="pull")
+refresh = App(name="refresh")
+
+
+@pull.default
+def run_pull(
+    archive: str,
+    *,
+    sample: str | None = None,
+    lake: LakeURL = None,
+    parameters: Parameters = None,
+    again: bool = False,
+) -> int:
+    """Pull one archive for every target that it has not answered yet; exit with 1 if anything is missing.
+
+    Parameters
+    ----------
+    archive
+        As `lightlake archives` names it.
+    sample
+        Only targets of this sample.
+    again
+        Ask for what was answered before, too.
+    """
+    from tasks.archives import find
+
+    given = _parameters(parameters)
+    find(archive).with_defaults(given)
+    url = _existing(lake)
+    quiet()
+    from flows.pull import pull_archive
+
+    return _tell(pull_archive(archive, sample, url, given, again, return_state=True))
+
+
+@refresh.default
+def run_refresh(
+    *archives: str,
+    sample: str | None = None,
+    lake: LakeURL = None,
+    parameters: Parameters = None,
+    again: bool = False,
+) -> int:
+    """Pull all archives, or those named, for every target that they have not answered yet.
+
+    Parameters
+    ----------
+    archives
+        Archives; default: all.
+    sample
+        Only targets of this sample.
+    parameters
+        By archive.
+    again
+        Ask for what was answered before, too.
+    """
+    from tasks.archives import find
+
+    given = _parameters(parameters)
+    for name in archives:
+        find(name).with_defaults((given or {}).get(name))
+    url = _existing(lake)
+    quiet()
+    from flows.refresh import refresh as refresh_flow
+
+    return _tell(refresh_flow(list(archives) or None, sample, url, given, again, return_state=True))
+
+
+def _parameters(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        parameters = json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(f"--parameters is not JSON: {error}") from error
+    if not isinstance(parameters, dict):
+        raise ConfigurationError("--parameters is not a JSON object", hint='such as {"max_search_radius_deg": 1.0}')
+    return parameters
+
+
+def _existing(url: str | None) -> str:
+    """Return the lake's URL, once it is sure that there is one: Prefect takes seconds to start."""
+    from lake.query import Lake
+
+    with Lake(url) as lake:
+        return str(lake.storage.root)
+
+
+def quiet() -> None:
+    """Let the final line speak, unless the user asked Prefect for more; call it before Prefect is imported."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+
+
+def _tell(state: Any) -> int:
+    for line in (state.message or state.name).split(" | "):
+        say(line)
+    return 0 if state.is_completed() else 1

@@ -1,0 +1,144 @@
+"""Pull one archive for a sample: plan, fetch and stage, commit, report."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import uuid
+from collections import deque
+from dataclasses import replace
+from typing import Annotated, Any
+
+from prefect import flow, get_run_logger
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
+from prefect.exceptions import ObjectNotFound
+from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed, State
+from prefect.tasks import exponential_backoff
+from pydantic import Field
+
+from flows.report import PullReport, Watch
+from flows.runners import task_runner
+from lake.commit import Receipt
+from lake.errors import ArchiveError
+from lake.settings import load_settings
+from tasks.archives import find
+from tasks.pull import (
+    Batch,
+    commit_batch,
+    commit_staged,
+    count_to_ask,
+    fetch_and_stage,
+    lake_at,
+    lose_batch,
+    plan_batches,
+    register_archive,
+)
+
+# After this many batches lost in a row the archive counts as unreachable: the rest is noted as failed,
+# unasked, rather than waited for.
+GIVE_UP_AFTER = 8
+
+
+@flow(name="pull", flow_run_name="pull {archive} {sample}", task_runner=task_runner(), validate_parameters=True)
+def pull_archive(
+    archive: Annotated[str, Field(description="Archive, as `lightlake archives` names it")],
+    sample: Annotated[str | None, Field(description="Only targets of this sample; empty: all")] = None,
+    lake: Annotated[str | None, Field(description="The lake; empty: LIGHTLAKE_URL")] = None,
+    parameters: Annotated[
+        dict[str, Any] | None, Field(description="Parameters of the archive, other than its defaults")
+    ] = None,
+    again: Annotated[bool, Field(description="Ask for what was answered before, too")] = False,
+) -> State[PullReport]:
+    """Ask an archive for every target that it has not answered yet, and commit what it gives.
+
+    The run ends Failed if anything asked for was not got; its message says what. All the rest is in the
+    lake all the same, and the next run asks for what is missing.
+    """
+    log = get_run_logger()
+    started = time.monotonic()
+    settings = load_settings()
+    source = find(archive)
+    asked_for = source.with_defaults(parameters)
+    url = str(lake or settings.url)
+    opened = lake_at(url)
+    register_archive(opened, source)
+    samples = [sample] if sample else None
+    total = count_to_ask(opened, source, asked_for, samples, again=again)
+    report = PullReport(source.name, source.release)
+    if total == 0:
+        report.publish()
+        return Completed(message=report.message, data=report)
+    log.info("%s %s: %d targets to ask", source.name, source.release, total)
+    _limit(source.name, settings.archive_concurrency)
+    folder = opened.storage.staging / str(flow_run.id or uuid.uuid4())
+    fetch = fetch_and_stage.with_options(
+        retries=settings.retries,
+        retry_delay_seconds=exponential_backoff(settings.retry_delay_s),
+        retry_jitter_factor=0.5,
+        # Prefect cannot interrupt a thread; there the archives' own time-outs hold.
+        timeout_seconds=None if settings.runner == "threads" else settings.task_timeout_s,
+        tags=[source.name],
+    )
+    window: deque[tuple[Batch, PrefectFuture[list[Receipt]]]] = deque()
+    lost_in_a_row = 0
+    with Watch(source.name, total) as watch:
+
+        def settle() -> None:
+            nonlocal report, lost_in_a_row
+            batch, future = window.popleft()
+            receipts = _receipts(url, batch, future)
+            report = report.plus(receipts)
+            lost = all(receipt.status == "failed" for receipt in receipts)
+            lost_in_a_row = lost_in_a_row + 1 if lost else 0
+            watch.advance(batch.n_targets)
+
+        for batch in plan_batches(opened, source, asked_for, samples, folder, again=again):
+            if lost_in_a_row >= GIVE_UP_AFTER:
+                reason = ArchiveError(
+                    f"not asked: {GIVE_UP_AFTER} batches before were lost", archive=source.name,
+                    endpoint=source.reach(settings), hint="see why, and pull again",
+                )  # fmt: skip
+                report = report.plus(commit_batch(url, lose_batch(batch, reason)))
+                watch.advance(batch.n_targets)
+                continue
+            staged = fetch.submit(batch, settings.retries)
+            window.append((batch, commit_staged.submit(url, staged)))  # type: ignore[arg-type]  # resolved by Prefect
+            # A window, so that neither futures nor plans pile up with the size of the sample.
+            while len(window) >= 2 * settings.workers:
+                settle()
+        while window:
+            settle()
+    shutil.rmtree(folder, ignore_errors=True)
+    report = replace(report, seconds=time.monotonic() - started)
+    report.publish()
+    if report.failed:
+        log.error(report.message)
+        return Failed(message=report.message, data=report)
+    log.info(report.message)
+    return Completed(message=report.message, data=report)
+
+
+def _receipts(url: str, batch: Batch, future: PrefectFuture[list[Receipt]]) -> list[Receipt]:
+    """Return what a batch came to; one that was lost on the way is noted as failed in the ledger."""
+    future.wait()
+    if future.state.is_completed():
+        receipts: list[Receipt] = future.result()
+        return receipts
+    error = future.state.result(raise_on_failure=False)
+    if not isinstance(error, BaseException):
+        error = RuntimeError(future.state.message or future.state.name)
+    return commit_batch(url, lose_batch(batch, error))
+
+
+def _limit(archive: str, slots: int) -> None:
+    """Make sure that Prefect lets only so many tasks at an archive at once."""
+    name = f"lightlake-{archive}"
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_global_concurrency_limit_by_name(name)
+            client.update_global_concurrency_limit(name, GlobalConcurrencyLimitUpdate(limit=slots))
+        except ObjectNotFound:
+            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=slots))

@@ -1,0 +1,53 @@
+"""Refresh the lake: pull every archive for every target that it has not answered yet."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from prefect import flow, get_run_logger
+from prefect.states import Completed, Failed, State
+from pydantic import Field
+
+from flows.pull import pull_archive
+from flows.report import PullReport, publish_summary
+from flows.runners import task_runner
+from lake.settings import load_settings
+from tasks.archives import REGISTRY, find
+
+
+@flow(name="refresh", flow_run_name="refresh {sample}", task_runner=task_runner(), validate_parameters=True)
+def refresh(
+    archives: Annotated[list[str] | None, Field(description="Archives; empty: all")] = None,
+    sample: Annotated[str | None, Field(description="Only targets of this sample; empty: all")] = None,
+    lake: Annotated[str | None, Field(description="The lake; empty: LIGHTLAKE_URL")] = None,
+    parameters: Annotated[
+        dict[str, dict[str, Any]] | None, Field(description="Parameters by archive, other than the defaults")
+    ] = None,
+    again: Annotated[bool, Field(description="Ask for what was answered before, too")] = False,
+) -> State[list[PullReport]]:
+    """Pull all archives, one after the other; one that fails does not keep the others from their turn.
+
+    The run ends Failed if anything asked for was not got; its message says what.
+    """
+    log = get_run_logger()
+    names = archives or sorted(REGISTRY)
+    for name in names:
+        find(name).with_defaults((parameters or {}).get(name))  # all wrong names at once, before any work
+    url = str(lake or load_settings().url)
+    reports, lost, lines = [], [], []
+    for name in names:
+        state = pull_archive(name, sample, url, (parameters or {}).get(name), again, return_state=True)
+        outcome = state.result(raise_on_failure=False)
+        message = state.message or state.name or ""
+        if isinstance(outcome, PullReport):
+            reports.append(outcome)
+        elif name not in message:
+            message = f"{name}: {message}"
+        lines.append(message)
+        if not state.is_completed():
+            lost.append(message)
+    publish_summary(reports, lost)
+    if lost:
+        log.error("%d of %d archives lost something", len(lost), len(names))
+        return Failed(message=" | ".join(lost), data=reports)
+    return Completed(message=" | ".join(lines), data=reports)

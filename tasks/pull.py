@@ -1,0 +1,329 @@
+"""Pull any archive: plan what is to be asked, fetch and stage it, commit it.
+
+Plain functions first, Prefect's tasks at the end. What travels between tasks is small: batches name a
+file of targets, manifests name staged files.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from prefect import task
+from prefect.cache_policies import INPUTS, RUN_ID
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.concurrency.sync import concurrency
+from prefect.runtime import task_run
+
+from lake.commit import Manifest, Receipt, commit, stage
+from lake.errors import ArchiveError, GranuleRejected, LightlakeError, StagingLost
+from lake.ledger import Attempt, canonical, count_pending, pending
+from lake.query import Lake
+from lake.schema import TABLES
+from lake.settings import load_settings
+from tasks.archives import find
+from tasks.archives.base import Archive, Granule, Harvest
+from tasks.stats import statistics
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Granules that one task carries: their targets are the row groups of a Parquet file."""
+
+    archive: str
+    release: str
+    parameters: str
+    path: str
+    granules: tuple[str, ...]
+    n_targets: int
+
+
+@lru_cache(maxsize=4)
+def lake_at(url: str) -> Lake:
+    """Return the lake at a URL, opened once a process."""
+    return Lake(url, load_settings())
+
+
+def register_archive(lake: Lake, archive: Archive) -> None:
+    """Bring the rows of tables archives and bands up to date."""
+    rows = {"archives": [archive.row()], "bands": archive.band_rows()}
+    wanted = {name: TABLES[name].cast(pa.Table.from_pylist(rows[name])) for name in rows}
+    query = "FROM {} WHERE archive = ? ORDER BY ALL"
+    if all(
+        lake.sql(query.format(name), [archive.name]).to_pylist() == table.sort_by("archive").to_pylist()
+        for name, table in wanted.items()
+    ):
+        return
+    with lake.catalog.lock():
+        cursor = lake.catalog.cursor()
+        cursor.execute("BEGIN")
+        for name, table in wanted.items():
+            cursor.register("wanted", table)
+            cursor.execute(f"DELETE FROM {name} WHERE archive = ?", [archive.name])
+            cursor.execute(f"INSERT INTO {name} FROM wanted")
+            cursor.unregister("wanted")
+        cursor.execute("COMMIT")
+        cursor.close()
+
+
+def max_age(archive: Archive, *, again: bool = False) -> timedelta | None:
+    """Return the age at which an answer counts as not given: None for frozen archives, 0 to ask all again."""
+    if again:
+        return timedelta(0)
+    return None if archive.max_age_days is None else timedelta(days=archive.max_age_days)
+
+
+def count_to_ask(
+    lake: Lake,
+    archive: Archive,
+    parameters: Mapping[str, Any],
+    samples: Sequence[str] | None,
+    *,
+    again: bool = False,
+) -> int:
+    """Count the targets that an archive is still to be asked for."""
+    cursor = lake.catalog.cursor()
+    try:
+        age = max_age(archive, again=again)
+        return count_pending(cursor, archive.name, archive.release, canonical(parameters), samples, age)
+    finally:
+        cursor.close()
+
+
+def plan_batches(
+    lake: Lake,
+    archive: Archive,
+    parameters: Mapping[str, Any],
+    samples: Sequence[str] | None,
+    folder: Path,
+    *,
+    again: bool = False,
+    granules_per_batch: int = 4,
+) -> Iterator[Batch]:
+    """Yield what is still to be asked, in batches of neighbouring targets; memory does not grow with the sample.
+
+    Parameters
+    ----------
+    lake, archive, parameters, samples
+        What is asked for; samples None means all targets.
+    folder
+        Staging folder of this pull.
+    again
+        Ask for what was answered before, too.
+    granules_per_batch
+        Granules that one task carries.
+    """
+    cursor = lake.catalog.cursor()
+    size = archive.batch_size * granules_per_batch
+    key = canonical(parameters)
+    age = max_age(archive, again=again)
+    try:
+        for targets in pending(cursor, archive.name, archive.release, key, samples, age, batch_size=size):
+            granules = archive.granules(targets, lake.settings, parameters)
+            path = folder / f"batch-{uuid.uuid4().hex[:12]}.parquet"
+            folder.mkdir(parents=True, exist_ok=True)
+            with pq.ParquetWriter(path, TABLES["targets"].arrow) as writer:
+                for granule in granules:
+                    writer.write_table(TABLES["targets"].cast(granule.targets), row_group_size=targets.num_rows)
+            ids = tuple(granule.id for granule in granules)
+            yield Batch(archive.name, archive.release, key, str(path), ids, targets.num_rows)
+    finally:
+        cursor.close()
+
+
+def read_granules(batch: Batch) -> Iterator[Granule]:
+    """Yield the granules of a batch from its file."""
+    file = pq.ParquetFile(batch.path)
+    for number in range(len(batch.granules)):
+        targets = file.read_row_group(number)
+        yield Granule(batch.archive, batch.release, json.loads(batch.parameters), targets)
+
+
+def fetch_batch(batch: Batch, *, last_try: bool = True) -> list[Manifest]:
+    """Fetch and stage every granule of a batch; what an earlier try staged is not fetched again.
+
+    Parameters
+    ----------
+    batch
+        The granules.
+    last_try
+        Give up on granules that fail in a passing way: their manifests then say failed.
+
+    Raises
+    ------
+    ArchiveError
+        If a granule failed in a passing way and this is not the last try; the others are staged by then.
+    """
+    archive = find(batch.archive)
+    manifests = []
+    passing: ArchiveError | None = None
+    for granule in read_granules(batch):
+        folder = Path(batch.path).parent / granule.id
+        manifest = Manifest.read(folder)
+        if manifest is None:
+            try:
+                manifest = fetch_granule(archive, granule, folder)
+            except ArchiveError as error:
+                if error.transient and not last_try:
+                    passing = passing or error
+                    continue
+                manifest = lost(archive, granule, folder, error)
+            except GranuleRejected as error:
+                manifest = lost(archive, granule, folder, error)
+        manifests.append(manifest)
+    if passing is not None:
+        raise passing
+    return manifests
+
+
+def fetch_granule(archive: Archive, granule: Granule, folder: Path) -> Manifest:
+    """Fetch one granule and stage it.
+
+    Raises
+    ------
+    ArchiveError
+        If the archive does not give it.
+    GranuleRejected
+        If what it gives breaks a rule of the lake.
+    """
+    settings = load_settings()
+    started_at, started = datetime.now(UTC), time.monotonic()
+    harvest = archive.fetch(granule, settings)
+    tables = complete(harvest, granule, started_at)
+    attempt = replace(
+        _attempt(archive, granule, started_at, time.monotonic() - started),
+        status="done" if harvest.sources.num_rows else "empty",
+        endpoint=harvest.endpoint or archive.reach(settings),
+    )
+    return stage(folder, attempt, tables, {band.band: band.unit for band in archive.bands})
+
+
+def complete(harvest: Harvest, granule: Granule, asked_at: datetime) -> dict[str, pa.Table]:
+    """Return the tables of a granule in the lake's schema: keys filled in, statistics and coverage made."""
+    tables = {
+        name: _with_keys(getattr(harvest, name), granule) for name in ("sources", "matches", "lightcurves", "exposures")
+    }
+    tables["statistics"] = statistics(tables["lightcurves"])
+    tables["coverage"] = _coverage(granule, tables["matches"], tables["lightcurves"], asked_at)
+    return tables
+
+
+def _with_keys(table: pa.Table, granule: Granule) -> pa.Table:
+    for name, value in (("archive", granule.archive), ("release", granule.release), ("granule", granule.id)):
+        if name not in table.column_names:
+            table = table.append_column(name, pa.array([value] * table.num_rows, pa.string()))
+    return table
+
+
+def _coverage(granule: Granule, matches: pa.Table, lightcurves: pa.Table, asked_at: datetime) -> pa.Table:
+    """Return one row for every target asked for, found or not."""
+    ids = granule.targets["target_id"].to_numpy()
+    rows_of = lightcurves.group_by("source_id").aggregate([([], "count_all")])
+    counted = matches.select(["target_id", "source_id"]).join(rows_of, "source_id").group_by("target_id")
+    counts = counted.aggregate([([], "count_all"), ("count_all", "sum")])
+    order = np.argsort(ids)
+    place = order[np.searchsorted(ids[order], counts["target_id"].to_numpy())]
+    n_sources, n_rows = np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
+    n_sources[place] = counts["count_all"].to_numpy()
+    n_rows[place] = counts["count_all_sum"].fill_null(0).to_numpy()
+    return _coverage_rows(granule, np.where(n_sources > 0, "found", "empty").tolist(), n_sources, n_rows, asked_at)
+
+
+def _coverage_rows(granule: Granule, status: list[str], n_sources: Any, n_rows: Any, asked_at: datetime) -> pa.Table:
+    n = granule.targets.num_rows
+    table = pa.table(
+        {
+            "target_id": granule.targets["target_id"],
+            "status": status,
+            "n_sources": n_sources,
+            "n_rows": n_rows,
+            "parameters": [canonical(granule.parameters)] * n,
+            "asked_at": pa.array([asked_at] * n, pa.timestamp("us", tz="UTC")),
+        }
+    )
+    return _with_keys(table, granule)
+
+
+def _attempt(archive: Archive, granule: Granule, started_at: datetime, seconds: float) -> Attempt:
+    return Attempt(
+        archive.name,
+        granule.release,
+        granule.id,
+        status="done",
+        started_at=started_at,
+        n_targets=granule.targets.num_rows,
+        seconds=seconds,
+        parameters=canonical(granule.parameters),
+        peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1e6),
+        endpoint=archive.reach(load_settings()),
+        input_checksum=granule.input_checksum,
+    )
+
+
+def lost(archive: Archive, granule: Granule, folder: Path, error: BaseException) -> Manifest:
+    """Stage the news that a granule was not got: rejected or failed, and why."""
+    now = datetime.now(UTC)
+    attempt = replace(
+        _attempt(archive, granule, now, 0.0),
+        status="rejected" if isinstance(error, GranuleRejected) else "failed",
+        reason=(str(error) or type(error).__name__).splitlines()[0],
+        error_type=type(error).__name__,
+        error="".join(traceback.format_exception(error)),
+    )
+    n = granule.targets.num_rows
+    nothing = np.zeros(n, np.int64)
+    coverage = _coverage_rows(granule, ["failed"] * n, nothing, nothing, now)
+    return stage(folder, attempt, {"coverage": coverage})
+
+
+def lose_batch(batch: Batch, error: BaseException) -> list[Manifest]:
+    """Stage the news that a whole batch was not got, less what was staged before it was lost."""
+    archive = find(batch.archive)
+    manifests = []
+    for granule in read_granules(batch):
+        folder = Path(batch.path).parent / granule.id
+        manifests.append(Manifest.read(folder) or lost(archive, granule, folder, error))
+    return manifests
+
+
+def commit_batch(url: str, manifests: Sequence[Manifest]) -> list[Receipt]:
+    """Commit staged granules, one transaction each."""
+    catalog = lake_at(url).catalog
+    return [commit(catalog, manifest) for manifest in manifests]
+
+
+def is_passing(task: Any, run: TaskRun, state: State[Any]) -> bool:
+    """Say whether a failed task is worth another try: passing archive failures, time-outs, lost staging."""
+    error = state.result(raise_on_failure=False)
+    if isinstance(error, ArchiveError):
+        return error.transient
+    if isinstance(error, LightlakeError):
+        return isinstance(error, StagingLost)
+    return isinstance(error, TimeoutError | ConnectionError)
+
+
+# The result, a list of manifests, is kept for the flow run: a retried flow fetches nothing twice.
+@task(name="fetch and stage", cache_policy=INPUTS + RUN_ID, persist_result=True, retry_condition_fn=is_passing)
+def fetch_and_stage(batch: Batch, retries: int) -> list[Manifest]:
+    """Fetch and stage a batch of granules, a few tasks at a time for each archive."""
+    with concurrency(f"lightlake-{batch.archive}", occupy=1):
+        return fetch_batch(batch, last_try=int(task_run.run_count or 1) > retries)
+
+
+@task(name="commit", cache_policy=INPUTS + RUN_ID, persist_result=True, retries=2, retry_delay_seconds=1)
+def commit_staged(url: str, manifests: list[Manifest]) -> list[Receipt]:
+    """Commit a batch of staged granules."""
+    return commit_batch(url, manifests)

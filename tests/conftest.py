@@ -1,0 +1,64 @@
+"""Fixtures that all tests share. Nothing here reads the user's environment or home."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lake.catalog import Catalog
+from lake.query import Lake
+from lake.settings import Settings, load_settings
+from lake.settings import settings as cached_settings
+from lake.storage import Storage
+
+
+@pytest.fixture
+def data_dir() -> Path:
+    """Folder of the small real files that tests read."""
+    return Path(__file__).parent / "data"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith("LIGHTLAKE_") and not name.startswith("LIGHTLAKE_TEST_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setitem(Settings.model_config, "env_file", None)
+    cached_settings.cache_clear()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings of a test: nothing of the user's, and short waits."""
+    return load_settings(url=str(tmp_path / "lake"), cache_dir=tmp_path / "cache", lock_timeout_s=30.0)
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new lake, made once; a test gets a copy, as a lake may be moved."""
+    root = tmp_path_factory.mktemp("template") / "lake"
+    catalog = Catalog(Storage(root), load_settings(url=str(root)))
+    catalog.create()
+    catalog.close()
+    return root
+
+
+@pytest.fixture
+def catalog(template: Path, settings: Settings) -> Iterator[Catalog]:
+    """The catalogue of an empty lake."""
+    shutil.copytree(template, settings.url)
+    catalog = Catalog(Storage.from_url(settings.url), settings)
+    catalog.open()
+    yield catalog
+    catalog.close()
+
+
+@pytest.fixture
+def lake(catalog: Catalog, settings: Settings) -> Iterator[Lake]:
+    """The same lake, open for questions."""
+    with Lake(settings.url, settings) as lake:
+        yield lake

@@ -1,0 +1,107 @@
+"""Whatever positions are written, in whatever format and frame, come back, in order, and none gets lost."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from pathlib import Path
+
+import astropy.units as u
+import numpy as np
+import pytest
+from astropy.coordinates import SkyCoord
+from astropy.table import Table
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.samples.files import TargetFile, read_targets
+
+POSITIONS = st.lists(
+    st.tuples(
+        st.floats(0.0, 360.0, exclude_max=True, allow_subnormal=False),
+        st.floats(-90.0, 90.0, allow_subnormal=False),
+    ),
+    min_size=1,
+    max_size=20,
+)
+QUICK = settings(max_examples=25, deadline=None)
+# Names may hold anything but what ends a line or begins a comment.
+NAMES = st.text(st.characters(categories=("L", "N", "P", "S"), exclude_characters="#"), min_size=1, max_size=8)
+
+
+def write_and_read(table: Table, name: str, **kwargs: object) -> TargetFile:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / name
+        table.write(file, **kwargs)
+        return read_targets(file)
+
+
+def check(read: TargetFile, sky: SkyCoord, within: float = 1e-9) -> None:
+    assert read.bad_rows == ()
+    assert read.targets["row_in_catalogue"].to_pylist() == list(range(1, len(sky) + 1))
+    ra, dec = read.targets["ra"].to_numpy(), read.targets["dec"].to_numpy()
+    assert ((ra >= 0.0) & (ra < 360.0)).all()
+    assert SkyCoord(ra, dec, unit="deg").separation(sky.icrs).deg.max() < within
+
+
+def sky_of(positions: list[tuple[float, float]]) -> SkyCoord:
+    ra, dec = np.array(positions).T
+    return SkyCoord(ra, dec, unit="deg")
+
+
+@QUICK
+@given(positions=POSITIONS)
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [("t.csv", "ascii.csv"), ("t.txt", "ascii"), ("t.vot", "votable"), ("t.fits", "fits"), ("t.parquet", "parquet")],
+)
+def test_degrees_come_back(name: str, format: str, positions: list[tuple[float, float]]) -> None:
+    ra, dec = np.array(positions).T
+    read = write_and_read(Table({"ra": ra, "dec": dec}), name, format=format)
+    check(read, sky_of(positions))
+    np.testing.assert_array_equal(read.targets["ra"].to_numpy(), ra)
+    np.testing.assert_array_equal(read.targets["dec"].to_numpy(), dec)
+
+
+@QUICK
+@given(positions=POSITIONS, separator=st.sampled_from([":", " ", "fromunit"]))
+def test_sexagesimal_comes_back(positions: list[tuple[float, float]], separator: str) -> None:
+    sky = sky_of(positions)
+    kind = {"sep": separator, "precision": 9}
+    table = Table({"ra": sky.ra.to_string("hour", **kind), "dec": sky.dec.to_string("deg", **kind, alwayssign=True)})
+    check(write_and_read(table, "t.csv", format="ascii.csv"), sky)
+
+
+@QUICK
+@given(
+    positions=POSITIONS,
+    frame=st.sampled_from(["icrs", "fk5", "galactic"]),
+    suffix=st.sampled_from(["ecsv", "fits", "parquet"]),
+)
+def test_skycoord_comes_back(positions: list[tuple[float, float]], frame: str, suffix: str) -> None:
+    sky = sky_of(positions)
+    check(write_and_read(Table({"coord": sky.transform_to(frame)}), f"t.{suffix}"), sky)
+
+
+@QUICK
+@given(
+    cells=st.lists(
+        st.tuples(
+            NAMES,
+            st.one_of(st.floats(-10.0, 370.0).map(repr), st.sampled_from(["", "n/a", "12:61:00", "nan"]), NAMES),
+            st.one_of(st.floats(-95.0, 95.0).map(repr), st.sampled_from(["", "-00:30:00"])),
+        ),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_no_row_is_lost(cells: list[tuple[str, str, str]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "t.csv"
+        with file.open("w", newline="", encoding="utf-8") as out:
+            csv.writer(out).writerows([("name", "ra", "dec"), *cells])
+        read = read_targets(file)
+    good = read.targets["row_in_catalogue"].to_pylist()
+    assert sorted([*good, *(bad.line - 1 for bad in read.bad_rows)]) == list(range(1, len(cells) + 1))
+    assert read.targets["name"].to_pylist() == [cells[row - 1][0] for row in good]
+    assert u.allclose(read.targets["dec"].to_numpy().clip(-90.0, 90.0), read.targets["dec"].to_numpy())
