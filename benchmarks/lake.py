@@ -219,3 +219,452 @@ def commit_all(url: str, granules: int) -> list[float]:
         seconds.append(time.perf_counter() - started)
         assert receipt.n_rows == ROWS
     return seconds
+
+
+def ready(url: str) -> None:
+    """Do nothing but open the lake: what a process of it takes in any case."""
+    from lake.query import Lake
+
+    Lake(url).close()
+
+
+def run_compact(url: str) -> dict[str, int]:
+    from lake.catalog import Catalog
+    from lake.maintenance import compact
+    from lake.settings import Settings
+    from lake.storage import Storage
+
+    done = compact(Catalog(Storage.from_url(url), Settings()))
+    return {"before": done.files_before, "after": done.files_after, "bytes": done.bytes_after}
+
+
+def run_verify(url: str, quick: bool) -> list[str]:
+    from lake.catalog import Catalog
+    from lake.maintenance import verify
+    from lake.settings import Settings
+    from lake.storage import Storage
+
+    findings = verify(Catalog(Storage.from_url(url), Settings()), quick=quick)
+    return [f"{finding.check}: {finding.message}" for finding in findings if finding.is_error]
+
+
+def copy_as_written(url: str, to: str) -> None:
+    """Copy a lake at rest: links to its files, which compaction unlinks and never changes, and its catalogue."""
+    shutil.copytree(Path(url) / "data", Path(to) / "data", copy_function=os.link)
+    (Path(to) / "staging").mkdir()
+    with sqlite3.connect(Path(url) / "catalog.sqlite") as one, sqlite3.connect(Path(to) / "catalog.sqlite") as two:
+        one.backup(two)
+
+
+# --- The sides: each returns a function of a question. Question: target, and the expected answers. ---
+
+
+def _lake(url: str) -> Any:
+    from lake.query import Lake
+
+    return Lake(url)
+
+
+def _glob(url: str, table: str) -> str:
+    return f"read_parquet('{_tree(url, table)}/archive=*/*.parquet', hive_partitioning=true)"
+
+
+def _tree(url: str, table: str) -> str:
+    return f"{url}/data/main/{table}"
+
+
+def lake_point(url: str) -> Callable[[Target], Any]:
+    opened = _lake(url)
+    return lambda target: opened.light_curve(target[0])
+
+
+def lake_cone(url: str) -> Callable[[Target], Any]:
+    opened = _lake(url)
+    return lambda target: opened.cone(target[1], target[2], RADIUS_ARCSEC)
+
+
+def _duckdb(cached: bool = False) -> Any:
+    import duckdb
+
+    connection = duckdb.connect()
+    if cached:
+        connection.execute("SET parquet_metadata_cache = true")
+    return connection
+
+
+def glob_point(url: str, cached: bool = False) -> Callable[[Target], Any]:
+    connection = _duckdb(cached)
+    rows = _glob(url, "lightcurves")
+    return lambda target: connection.execute(f"SELECT * FROM {rows} WHERE source_id = '{target[3]}'").to_arrow_table()
+
+
+def glob_point_hpx29(url: str) -> Callable[[Target], Any]:
+    """Return the query of a user who knows the lake's sort order, and has the source's position to hand."""
+    from lake.sky import cone_ranges
+
+    connection = _duckdb()
+    rows = _glob(url, "lightcurves")
+
+    def ask(target: Target) -> Any:
+        ranges = cone_ranges(target[1], target[2], 1.0, max_ranges=1)
+        return connection.execute(
+            f"SELECT * FROM {rows} WHERE hpx29 BETWEEN {ranges[0][0]} AND {ranges[0][1]} AND source_id = '{target[3]}'"
+        ).to_arrow_table()
+
+    return ask
+
+
+def glob_cone(url: str, hpx29: bool = False) -> Callable[[Target], Any]:
+    """Return a box, then the haversine, on the sources; joined with their light curves."""
+    import math
+
+    connection = _duckdb()
+    keys = "archive, release, hpx29, source_id" if hpx29 else "archive, source_id"
+
+    def ask(target: Target) -> Any:
+        _, ra, dec, _ = target
+        radius = RADIUS_ARCSEC / 3600
+        width = radius / math.cos(math.radians(abs(dec) + radius))
+        return connection.execute(
+            f"""
+            SELECT curves.*, found.ra, found.dec
+            FROM (
+                SELECT * FROM {_glob(url, "sources")}
+                WHERE dec BETWEEN {dec - radius} AND {dec + radius} AND ra BETWEEN {ra - width} AND {ra + width}
+                    AND 2 * degrees(asin(sqrt(pow(sin(radians(dec - {dec}) / 2), 2)
+                        + cos(radians(dec)) * cos(radians({dec})) * pow(sin(radians(ra - {ra}) / 2), 2))))
+                        <= {radius}
+            ) AS found
+            JOIN {_glob(url, "lightcurves")} AS curves USING ({keys})
+            """
+        ).to_arrow_table()
+
+    return ask
+
+
+def pandas_point(url: str, columns: bool = False, filters: bool = False) -> Callable[[Target], Any]:
+    """Return what the notebooks do: the archive into one DataFrame, then the rows of an id."""
+    import pandas as pd
+
+    def ask(target: Target) -> Any:
+        frame = pd.read_parquet(
+            _tree(url, "lightcurves"),
+            columns=list(COLUMNS) if columns else None,
+            filters=[("source_id", "==", target[3])] if filters else None,
+            partitioning=None,  # compacted files hold the column archive, which pyarrow cannot merge with the folder's
+        )
+        return frame[frame["source_id"] == target[3]]
+
+    return ask
+
+
+def pandas_cone(url: str, columns: bool = False) -> Callable[[Target], Any]:
+    import pandas as pd
+
+    from lake.sky import separation_arcsec
+
+    def ask(target: Target) -> Any:
+        needed = ["source_id", "ra", "dec"]
+        sources = pd.read_parquet(_tree(url, "sources"), columns=needed, partitioning=None)
+        near = separation_arcsec(target[1], target[2], sources["ra"], sources["dec"]) <= RADIUS_ARCSEC
+        wanted = list(COLUMNS) if columns else None
+        curves = pd.read_parquet(_tree(url, "lightcurves"), columns=wanted, partitioning=None)
+        return curves.merge(sources[near], on="source_id")
+
+    return ask
+
+
+def pandas_in_memory(url: str, targets: list[Target]) -> dict[str, float]:
+    """Load everything once, then select: seconds of each part, checked against the expected rows by the caller."""
+    import pandas as pd
+
+    started = time.perf_counter()
+    frame = pd.read_parquet(_tree(url, "lightcurves"), partitioning=None)
+    loaded = time.perf_counter() - started
+    seconds = []
+    for target in targets:
+        started = time.perf_counter()
+        rows = frame[frame["source_id"] == target[3]]
+        seconds.append(time.perf_counter() - started)
+        assert len(rows) == len(BANDS) * EPOCHS
+    return {"load_s": loaded, "select_s": median(seconds)}
+
+
+# Sides by name: how to make it, and of which of the two lakes. Rare ones take seconds a question.
+Side = tuple[Callable[..., Callable[[Target], Any]], str, dict[str, bool]]
+POINT: dict[str, Side] = {
+    "lake": (lake_point, "compacted", {}),
+    "lake, as written": (lake_point, "written", {}),
+    "glob by id, as written": (glob_point, "written", {}),
+    "glob by id, as written, footers cached": (glob_point, "written", {"cached": True}),
+    "glob by id + hpx29, as written": (glob_point_hpx29, "written", {}),
+    "glob by id, compacted": (glob_point, "compacted", {}),
+    "glob by id + hpx29, compacted": (glob_point_hpx29, "compacted", {}),
+    "pandas, all columns, compacted": (pandas_point, "compacted", {}),
+    "pandas, 5 columns, compacted": (pandas_point, "compacted", {"columns": True}),
+    "pandas with filters=, compacted": (pandas_point, "compacted", {"filters": True}),
+}
+CONE: dict[str, Side] = {
+    "lake": (lake_cone, "compacted", {}),
+    "lake, as written": (lake_cone, "written", {}),
+    "glob, as written": (glob_cone, "written", {}),
+    "glob, join with hpx29, as written": (glob_cone, "written", {"hpx29": True}),
+    "glob, compacted": (glob_cone, "compacted", {}),
+    "glob, join with hpx29, compacted": (glob_cone, "compacted", {"hpx29": True}),
+    "pandas, all columns, compacted": (pandas_cone, "compacted", {}),
+    "pandas, 5 columns, compacted": (pandas_cone, "compacted", {"columns": True}),
+}
+RARE = {name for name in [*POINT, *CONE] if name.startswith("pandas")}
+SIDES = {"point": POINT, "cone": CONE}
+TITLES = {
+    "point": "All measurements of one target: by name through the lake, by the archive's id on the other sides",
+    "cone": f"All measurements within {RADIUS_ARCSEC:g} arcsec of a position",
+}
+
+
+def one_side(kind: str, name: str, urls: dict[str, str], target: Target) -> Answer:
+    """Ask one side one question: called in a process of its own, for its memory and its time from scratch."""
+    make, which, options = SIDES[kind][name]
+    return answer(make(urls[which], **options)(target))
+
+
+def race(kind: str, urls: dict[str, str], questions: list[tuple[Target, Answer]]) -> dict[str, float]:
+    """Ask all sides in turn, each with an open connection, and check every answer."""
+
+    def check(question: tuple[Target, Answer], found: Any, side: str) -> None:
+        if list(answer(found)) != list(question[1]):
+            raise AssertionError(f"{kind}, {side}, {question[0]}: {answer(found)} is not {question[1]}")
+
+    def asking(ask: Callable[[Target], Any]) -> Callable[[tuple[Target, Answer]], Any]:
+        return lambda question: ask(question[0])
+
+    sides = {name: asking(make(urls[which], **options)) for name, (make, which, options) in SIDES[kind].items()}
+    return interleaved(sides, questions, check, RARE)
+
+
+def answer(found: Any) -> Answer:
+    """Sum up an Arrow table or a DataFrame. Sums are exact, so the rows' order does not matter."""
+    import math
+
+    mjd, flux = (found[name].to_numpy().tolist() for name in ("mjd", "flux"))
+    return len(mjd), math.fsum(mjd), math.fsum(flux)
+
+
+def warm(urls: dict[str, str]) -> None:
+    """Read all files once, so that they are in the page cache."""
+    for url in urls.values():
+        for path in Path(url).rglob("*"):
+            if path.is_file():
+                path.read_bytes()
+
+
+def questions(kind: str, granules: int, count: int) -> list[tuple[Target, Answer]]:
+    """Pick targets, away from RA 0 and the pole so that the glob's box is a box; with the rows as generated."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from lake.schema import TABLES
+    from lake.sky import SkyIndex
+
+    positions = sky(granules)
+    ra, dec = positions["ra"], positions["dec"]
+    far = np.flatnonzero((ra > 1) & (ra < 359) & (dec < 80))
+    index = SkyIndex(ra, dec)
+    if kind == "cone":  # every second one has a companion
+        row, other, _ = index.within(ra, dec, RADIUS_ARCSEC - 1)
+        paired = np.intersect1d(row[row != other], far)
+        rng = np.random.default_rng(SEED + 2)
+        picked = np.concatenate([rng.choice(far, count - count // 2, False), rng.choice(paired, count // 2, False)])
+        picked = rng.permutation(picked)
+    else:
+        picked = np.random.default_rng(SEED + 1).choice(far, count, replace=False)
+    asked: list[tuple[Target, Answer]] = []
+    for row in picked.tolist():
+        wanted = [row]
+        if kind == "cone":
+            wanted = np.unique(index.within(ra[row], dec[row], RADIUS_ARCSEC - 1)[1]).tolist()
+        curves = []
+        for i in wanted:
+            here = slice(i // SOURCES * SOURCES, (i // SOURCES + 1) * SOURCES)
+            table = granule(i // SOURCES, ra[here], dec[here])["lightcurves"]
+            source = source_ids(i // SOURCES, ra[here], dec[here])[i % SOURCES]
+            curves.append(TABLES["lightcurves"].cast(table.filter(pc.equal(table["source_id"], source))))
+            if i == row:
+                name = source.as_py()
+        target = (target_name(row), float(ra[row]), float(dec[row]), name)
+        asked.append((target, answer(pa.concat_tables(curves))))
+    return asked
+
+
+# --- The whole run. ---
+
+
+def build(urls: dict[str, str], granules: int) -> dict[str, Any]:
+    """Make both lakes; return what it took."""
+    url = urls["compacted"]
+    registered = fresh(register, url, granules)
+    started = time.perf_counter()
+    workers = os.cpu_count() or 1
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(stage_some, url, granules, first, workers) for first in range(workers)]
+        stage_s = median([seconds for job in jobs for seconds in job.result()])
+    staged_s = time.perf_counter() - started
+    committed = fresh(commit_all, url, granules)
+    edge = min(100, granules // 4)
+    verify_written = fresh(run_verify, url, True)
+    copy_as_written(url, urls["written"])
+    compacted = fresh(run_compact, url)
+    verify_quick, verify_full = fresh(run_verify, url, True), fresh(run_verify, url, False)
+    findings = [*verify_written.value, *verify_quick.value, *verify_full.value]
+    assert not findings, findings
+    return {
+        "register_s": registered.seconds,
+        "stage_ms_per_granule": 1e3 * stage_s,
+        "stage_total_s": staged_s,
+        "commit_ms_per_granule": 1e3 * median(committed.value),
+        "commit_ms_first": 1e3 * median(committed.value[:edge]),
+        "commit_ms_last": 1e3 * median(committed.value[-edge:]),
+        "commit_total_s": committed.seconds,
+        "commit_peak_rss_mb": committed.peak_rss_mb,
+        "compaction_s": compacted.seconds,
+        "compaction_peak_rss_mb": compacted.peak_rss_mb,
+        "files_as_written": compacted.value["before"],
+        "files_compacted": compacted.value["after"],
+        "lightcurve_files_as_written": _count(urls["written"]),
+        "lightcurve_files_compacted": _count(url),
+        "lake_mb": compacted.value["bytes"] / 1e6,
+        "lake_as_written_mb": _bytes(urls["written"]) / 1e6,
+        "catalog_mb": (Path(url) / "catalog.sqlite").stat().st_size / 1e6,
+        "verify_quick_as_written_s": verify_written.seconds,
+        "verify_quick_s": verify_quick.seconds,
+        "verify_s": verify_full.seconds,
+        "verify_peak_rss_mb": verify_full.peak_rss_mb,
+    }
+
+
+def _count(url: str) -> int:
+    return sum(1 for _ in Path(_tree(url, "lightcurves")).rglob("*.parquet"))
+
+
+def _bytes(url: str) -> int:
+    return sum(path.stat().st_size for path in (Path(url) / "data").rglob("*.parquet"))
+
+
+def from_scratch(kind: str, urls: dict[str, str], question: tuple[Target, Answer], times: int) -> dict[str, Run]:
+    """Ask each side in processes of its own, in turn; pandas once, for it takes seconds anyway."""
+    target, expected = question
+    runs: dict[str, list[Run]] = {}
+    for turn in range(times):
+        for name in SIDES[kind]:
+            if turn and name in RARE:
+                continue
+            run = fresh(one_side, kind, name, urls, target)
+            if list(run.value) != list(expected):
+                raise AssertionError(f"{kind}, {name}, {target}: {run.value} is not {expected}")
+            runs.setdefault(name, []).append(run)
+    return {
+        name: Run(
+            None,
+            median(run.seconds for run in all_of),
+            median(run.wall_s for run in all_of),
+            max(run.peak_rss_mb for run in all_of),
+        )
+        for name, all_of in runs.items()
+    }
+
+
+def _table(title: str, timed: dict[str, float], scratch: dict[str, Run]) -> None:
+    print_table(
+        title,
+        ("side", "ms", "times the lake", "from scratch, ms", "times the lake", "peak RSS, MB"),
+        [
+            (
+                name,
+                1e3 * seconds,
+                seconds / timed["lake"],
+                1e3 * scratch[name].wall_s,
+                scratch[name].wall_s / scratch["lake"].wall_s,
+                scratch[name].peak_rss_mb,
+            )
+            for name, seconds in timed.items()
+        ],
+    )
+
+
+def _ratios(kind: str, timed: dict[str, float], scratch: dict[str, Run]) -> dict[str, float]:
+    lake = timed["lake"]
+    written = "glob by id, as written" if kind == "point" else "glob, as written"
+    others = {
+        "glob": written,
+        "glob_compacted": written.replace("as written", "compacted"),
+        "glob_hpx29": written.replace("id,", "id + hpx29,").replace("glob,", "glob, join with hpx29,"),
+        "pandas": "pandas, all columns, compacted",
+        "pandas_columns": "pandas, 5 columns, compacted",
+    }
+    others["glob_hpx29_compacted"] = others["glob_hpx29"].replace("as written", "compacted")
+    if kind == "point":
+        others["glob_cached"] = "glob by id, as written, footers cached"
+        others["pandas_filters"] = "pandas with filters=, compacted"
+    result = {
+        f"{kind}_query_ms": 1e3 * lake,
+        f"{kind}_query_uncompacted_ms": 1e3 * timed["lake, as written"],
+        f"{kind}_query_uncompacted_vs_glob": timed[written] / timed["lake, as written"],
+        f"{kind}_query_from_scratch_ms": 1e3 * scratch["lake"].wall_s,
+        f"{kind}_query_from_scratch_vs_glob": scratch[written].wall_s / scratch["lake"].wall_s,
+        f"{kind}_peak_rss_mb_lake": scratch["lake"].peak_rss_mb,
+        f"{kind}_peak_rss_mb_glob": scratch[written].peak_rss_mb,
+        f"{kind}_peak_rss_mb_pandas": scratch[others["pandas"]].peak_rss_mb,
+    }
+    for key, name in others.items():
+        result[f"{kind}_query_vs_{key}"] = timed[name] / lake
+        result[f"{kind}_query_{key}_ms"] = 1e3 * timed[name]
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_GRANULES} granules, not {GRANULES}")
+    parser.add_argument("--granules", type=int, help=f"another number of granules of {ROWS:,} rows")
+    parser.add_argument("--keep", metavar="DIR", help="make the lakes in this new folder, and keep them")
+    options = parser.parse_args()
+    granules = options.granules or (QUICK_GRANULES if options.quick else GRANULES)
+    count, times = (13, 1) if options.quick else (25, 3)
+    started = time.perf_counter()
+    # Not the system's temporary folder if the user named another: the lakes take 1 kB for 10 rows.
+    root = Path(options.keep or tempfile.mkdtemp(prefix="lightlake-benchmark-"))
+    try:
+        root.mkdir(parents=True, exist_ok=not options.keep)
+        urls = {name: str(root.absolute() / name) for name in ("compacted", "written")}
+        result: dict[str, Any] = {"rows": granules * ROWS, "granules": granules}
+        result |= build(urls, granules)
+        print_table(
+            f"{granules * ROWS:,} rows in {granules:,} granules of {SOURCES} sources, {len(BANDS)} bands, "
+            f"{EPOCHS} epochs",
+            ("building", ""),
+            result.items(),
+        )
+        fresh(warm, urls)
+        for kind in SIDES:
+            asked = fresh(questions, kind, granules, count).value
+            timed = fresh(race, kind, urls, asked).value
+            scratch = from_scratch(kind, urls, asked[0], times)
+            _table(TITLES[kind], timed, scratch)
+            result |= _ratios(kind, timed, scratch)
+            if kind == "point":
+                memory = fresh(pandas_in_memory, urls["compacted"], [target for target, _ in asked])
+                result |= {
+                    "pandas_in_memory_load_s": memory.value["load_s"],
+                    "pandas_in_memory_select_ms": 1e3 * memory.value["select_s"],
+                    "pandas_in_memory_peak_rss_mb": memory.peak_rss_mb,
+                    "point_query_vs_pandas_in_memory": 1e3 * memory.value["select_s"] / result["point_query_ms"],
+                }
+        result["total_s"] = time.perf_counter() - started
+        print_result(result)
+    finally:
+        if not options.keep:
+            shutil.rmtree(root, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from lake.errors import CatalogError, ConfigurationError
 from lake.schema import SCHEMA_VERSION, TABLES
 from lake.settings import Settings
 from lake.storage import ROW_GROUP_ROWS, Storage
-from lake.table import create_statements
+from lake.table import create_statements, quoted
 from lake.views import VIEWS
 
 SOFTWARE = f"lightlake {version('lightlake')}"
@@ -80,15 +81,16 @@ class CatalogLocation:
 
     def attach_statement(self, storage: Storage, *, create: bool = False, timeout_s: float = 60) -> str:
         """Return the SQL that attaches the lake in any DuckDB that has the extensions."""
-        options = [f"DATA_PATH {_quoted(f'{storage.data}/')}", "OVERRIDE_DATA_PATH true"]
+        options = [f"DATA_PATH {quoted(f'{storage.data}/')}", "OVERRIDE_DATA_PATH true"]
         if not create:
             options.append("CREATE_IF_NOT_EXISTS false")
         if self.kind == "sqlite":
-            # Readers wait for a commit in progress instead of failing with "database is locked".
-            options.append(f"META_BUSY_TIMEOUT {int(timeout_s * 1000)}")
+            # With a write-ahead log a long query and a commit do not wait for each other; the time-out is for
+            # the moments when they must.
+            options += ["META_JOURNAL_MODE 'WAL'", f"META_BUSY_TIMEOUT {int(timeout_s * 1000)}"]
         if self.metadata_schema:
-            options.append(f"METADATA_SCHEMA {_quoted(self.metadata_schema)}")
-        return f"ATTACH {_quoted(f'ducklake:{self.kind}:{self.target}')} AS lake ({', '.join(options)})"
+            options.append(f"METADATA_SCHEMA {quoted(self.metadata_schema)}")
+        return f"ATTACH {quoted(f'ducklake:{self.kind}:{self.target}')} AS lake ({', '.join(options)})"
 
 
 class Catalog:
@@ -126,33 +128,46 @@ class Catalog:
         with self.lock():
             self._attach(create=True)
             cursor = self.cursor()
-            found = _schema_version(cursor)
-            if found is None:
-                for option, value in (
-                    ("parquet_row_group_size", str(ROW_GROUP_ROWS)),
-                    ("parquet_compression", "zstd"),
-                    ("target_file_size", TARGET_FILE_SIZE),
-                    ("data_inlining_row_limit", "0"),
-                ):
-                    cursor.execute("CALL ducklake_set_option('lake', ?, ?)", [option, value])
-                cursor.execute("BEGIN")
-                for table in TABLES.values():
-                    for statement in create_statements(table):
-                        cursor.execute(statement)
-                self._finish(cursor)
-                for name in KEPT_IN_CATALOGUE:
-                    cursor.execute(
-                        "CALL ducklake_set_option('lake', 'data_inlining_row_limit', 10, table_name => ?)", [name]
-                    )
-            elif found < SCHEMA_VERSION:
-                cursor.execute("BEGIN")
-                for step in range(found + 1, SCHEMA_VERSION + 1):
-                    for statement in MIGRATIONS[step]:
-                        cursor.execute(statement)
-                self._finish(cursor)
-            else:
-                _check_not_newer(found, self.location)
-                return False
+            try:
+                return self._upgrade(cursor)
+            except duckdb.Error as error:
+                raise self.unwritable(error) from None
+            finally:
+                cursor.close()
+
+    def _upgrade(self, cursor: duckdb.DuckDBPyConnection) -> bool:
+        found = _schema_version(cursor)
+        if found is not None and found >= SCHEMA_VERSION:
+            _check_not_newer(found, self.location)
+            return False
+        if found is None:
+            for option, value in (
+                ("parquet_row_group_size", str(ROW_GROUP_ROWS)),
+                ("parquet_compression", "zstd"),
+                ("target_file_size", TARGET_FILE_SIZE),
+                ("data_inlining_row_limit", "0"),
+            ):
+                cursor.execute("CALL ducklake_set_option('lake', ?, ?)", [option, value])
+            cursor.execute("BEGIN")
+            for table in TABLES.values():
+                for statement in create_statements(table):
+                    cursor.execute(statement)
+            cursor.execute("COMMIT")
+        if not found:  # the options of a table cannot be set in the transaction that makes it
+            for name in KEPT_IN_CATALOGUE:
+                cursor.execute(
+                    "CALL ducklake_set_option('lake', 'data_inlining_row_limit', 10, table_name => ?)", [name]
+                )
+        cursor.execute("BEGIN")
+        for step in range((found or SCHEMA_VERSION) + 1, SCHEMA_VERSION + 1):
+            for statement in MIGRATIONS[step]:
+                cursor.execute(statement)
+        for statement in VIEWS:
+            cursor.execute(statement)
+        cursor.execute(
+            "INSERT INTO schema_version VALUES (?, ?, ?)", [SCHEMA_VERSION, SOFTWARE, datetime.now(UTC)]
+        )
+        cursor.execute("COMMIT")
         return True
 
     def open(self) -> None:
@@ -163,14 +178,23 @@ class Catalog:
         CatalogError
             If there is none, or it is of another version.
         """
-        if self.location.kind == "sqlite" and not Path(self.location.target).is_file():
-            raise CatalogError(
-                f"there is no lake at {self.storage.root}",
-                hint=f"make one with: lightlake init {self.storage.root}",
-            )
+        if self.location.kind == "sqlite":
+            try:
+                exists = stat.S_ISREG(Path(self.location.target).stat().st_mode)
+            except PermissionError as error:
+                raise CatalogError(
+                    f"no permission to read {self.location.target}", hint="ask its owner"
+                ) from error
+            except OSError:
+                exists = False
+            if not exists:
+                raise CatalogError(
+                    f"there is no lake at {self.storage.root}",
+                    hint=f"make one with: lightlake init {self.storage.root}",
+                )
         self._attach(create=False)
         found = _schema_version(self.cursor())
-        if found is None:
+        if not found:
             raise CatalogError(
                 f"the catalogue {self.location} holds no lake",
                 hint=f"run: lightlake init {self.storage.root}",
@@ -218,23 +242,27 @@ class Catalog:
         )
         if self.location.kind == "sqlite":
             path = Path(self.location.target).with_suffix(".lock")
+            lock = filelock.FileLock(path, thread_local=False)
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with filelock.FileLock(path, timeout=timeout, thread_local=False):
-                    yield
+                lock.acquire(timeout)
             except filelock.Timeout as error:
                 raise busy from error
-            except PermissionError as error:
+            except OSError as error:
                 raise ConfigurationError(
-                    f"no permission to write to {path.parent}", hint="ask its owner, or use another lake"
+                    f"cannot write to {path.parent}: {error.strerror}", hint="ask its owner, or use another lake"
                 ) from error
+            try:
+                yield
+            finally:
+                lock.release()
             return
         # A cursor of its own: the lock lives as long as this transaction in PostgreSQL.
         locks = self._duckdb().cursor()
         try:
             try:
                 locks.execute(
-                    f"ATTACH IF NOT EXISTS {_quoted(self.location.target)} AS locks (TYPE postgres)"
+                    f"ATTACH IF NOT EXISTS {quoted(self.location.target)} AS locks (TYPE postgres)"
                 )
                 locks.execute("BEGIN")
                 limit = f"SET LOCAL lock_timeout = {int(timeout * 1000)}"
@@ -242,7 +270,7 @@ class Catalog:
                 key = f"hashtextextended('lightlake:{self.location.metadata_schema}', 0)"
                 locks.execute("CALL postgres_execute('locks', ?)", [f"SELECT pg_advisory_xact_lock({key})"])
             except duckdb.Error as error:
-                raise busy if "lock timeout" in str(error) else self._unreadable(error) from error
+                raise (busy if "lock timeout" in str(error) else self._unreadable(error)) from None
             yield
         finally:
             locks.close()
@@ -262,23 +290,23 @@ class Catalog:
             )
         except duckdb.Error as error:
             self.close()
-            raise self._unreadable(error) from error
+            raise self._unreadable(error) from None  # its text may hold a password
         self._attached = True
 
-    def _unreadable(self, error: duckdb.Error) -> CatalogError:
-        detail = redacted(str(error).strip().splitlines()[0])
-        return CatalogError(
-            f"cannot read the catalogue {self.location}: {detail}",
-            hint="check LIGHTLAKE_CATALOG and the database; a damaged SQLite file must come back from a backup",
-        )
+    def unwritable(self, error: duckdb.Error) -> CatalogError:
+        """Return what to raise for an error of a commit."""
+        hint = "the lake is as it was before; see what the database says"
+        if "database is locked" in str(error):
+            hint = "end the query that keeps a SQLite catalogue busy, and this process; then try again"
+        elif isinstance(error, duckdb.TransactionException):
+            hint = "see what else writes to it"
+        return CatalogError(f"cannot write the catalogue {self.location}: {_first_line(error)}", hint=hint)
 
-    def _finish(self, cursor: duckdb.DuckDBPyConnection) -> None:
-        for statement in VIEWS:
-            cursor.execute(statement)
-        cursor.execute(
-            "INSERT INTO schema_version VALUES (?, ?, ?)", [SCHEMA_VERSION, SOFTWARE, datetime.now(UTC)]
-        )
-        cursor.execute("COMMIT")
+    def _unreadable(self, error: duckdb.Error) -> CatalogError:
+        hint = "check LIGHTLAKE_CATALOG and the database; a damaged SQLite file must come back from a backup"
+        if "database is locked" in str(error):
+            hint = "end the process that holds it, or raise LIGHTLAKE_LOCK_TIMEOUT_S"
+        return CatalogError(f"cannot read the catalogue {self.location}: {_first_line(error)}", hint=hint)
 
 
 def _connect(settings: Settings, storage: Storage) -> duckdb.DuckDBPyConnection:
@@ -295,7 +323,7 @@ def _connect(settings: Settings, storage: Storage) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(config=config)
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
     for name in ("ducklake", "sqlite_scanner", "postgres_scanner"):
-        connection.execute(f"LOAD {_quoted(str(extension_file(name)))}")
+        connection.execute(f"LOAD {quoted(str(extension_file(name)))}")
     return connection
 
 
@@ -317,20 +345,24 @@ def extension_file(name: str) -> Path:
     )
 
 
+def _first_line(error: duckdb.Error) -> str:
+    return redacted(str(error).strip().splitlines()[0])
+
+
 def redacted(text: str) -> str:
     """Return a text without the passwords of connection strings."""
-    text = re.sub(r"(password\s*=\s*)('[^']*'|\S+)", r"\1***", text)
+    text = re.sub(r"(password\s*=\s*)('(?:\\.|[^'\\])*'|\S+)", r"\1***", text)
     return re.sub(r"(://[^:/@\s]+):[^@\s]+@", r"\1:***@", text)
 
 
 def _schema_version(cursor: duckdb.DuckDBPyConnection) -> int | None:
+    """Return the schema's version: None without tables, 0 if making them was cut short."""
     found = cursor.execute(
         "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'schema_version'"
-    ).fetchone()
-    if not found or not found[0]:
+    ).fetchall()
+    if not found[0][0]:
         return None
-    newest = cursor.execute("SELECT max(version) FROM schema_version").fetchone()
-    return newest[0] if newest else None
+    return int(cursor.execute("SELECT coalesce(max(version), 0) FROM schema_version").fetchall()[0][0])
 
 
 def _check_not_newer(found: int, location: CatalogLocation) -> None:
@@ -339,7 +371,3 @@ def _check_not_newer(found: int, location: CatalogLocation) -> None:
             f"the catalogue {location} has schema version {found}, newer than this software's {SCHEMA_VERSION}",
             hint="upgrade with: pip install --upgrade lightlake",
         )
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

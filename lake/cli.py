@@ -164,29 +164,32 @@ def show(table: pa.Table, output: Output, to: Path | None = None) -> None:
     ConfigurationError
         If Parquet has no file to go to, or the file cannot be written.
     """
-    import pyarrow.csv
     import pyarrow.parquet
 
     if output == "parquet" and to is None:
         raise ConfigurationError("Parquet needs a file", hint="add: --to FILE.parquet")
+    if to is None:
+        say(_text(table, output))
+        return
     try:
         if output == "parquet":
             pyarrow.parquet.write_table(table, to)
-            return
-        if output == "csv":
-            sink = pa.BufferOutputStream()
-            pyarrow.csv.write_csv(table, sink)
-            text = sink.getvalue().to_pybytes().decode().rstrip("\n")
-        elif output == "json":
-            text = json.dumps(table.to_pylist(), indent=2, default=str)
         else:
-            text = _drawn(table)
-        if to is None:
-            say(text)
-        else:
-            to.write_text(text + "\n")
+            to.write_text(_text(table, output) + "\n")
     except OSError as error:
         raise ConfigurationError(f"cannot write {to}: {error.strerror or error}") from error
+
+
+def _text(table: pa.Table, output: Output) -> str:
+    import pyarrow.csv
+
+    if output == "json":
+        return json.dumps(table.to_pylist(), indent=2, default=str)
+    if output == "csv":
+        sink = pa.BufferOutputStream()
+        pyarrow.csv.write_csv(table, sink)
+        return sink.getvalue().to_pybytes().decode().rstrip("\n")
+    return _drawn(table)
 
 
 def _drawn(table: pa.Table, longest: int = 1000) -> str:

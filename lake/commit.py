@@ -10,26 +10,34 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import duckdb
+import hpgeom
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lake import ledger
 from lake.catalog import Catalog
-from lake.errors import CatalogError, GranuleRejected, SchemaError, StagingLost
+from lake.errors import GranuleRejected, SchemaError, StagingLost
 from lake.ledger import Attempt
 from lake.schema import SOURCE_TABLES, TABLES
-from lake.storage import Storage, checksum, flush, publish, remove, write_parquet
+from lake.sky import HPX_ORDER
+from lake.storage import PARTIAL, Storage, checksum, flush, publish, remove, write_parquet
 from lake.validate import validate
 
 MANIFEST = "manifest.json"
 PUBLISHING = "publishing"
 _CONFLICT_RETRIES = 5
+
+# An archive that goes on observing may move a source a little within a release. Its earlier rows are looked
+# for in the pixels of this order (26 arcsec wide) around its new place.
+_MOVED_ORDER = 13
 
 
 @dataclass(frozen=True)
@@ -152,28 +160,28 @@ def commit(catalog: Catalog, manifest: Manifest) -> Receipt:
     folder = Path(manifest.folder)
     attempt = manifest.attempt
     with catalog.lock():
-        recover(catalog)
-        cursor = catalog.cursor()
-        try:
-            if ledger.is_recorded(cursor, attempt):
-                _discard(folder)
-                return _receipt(attempt, 0, 0)
-            _check_staged(manifest)
-            merge = _Merge(cursor, catalog.storage, manifest)
-            for tries_left in reversed(range(_CONFLICT_RETRIES)):
-                try:
-                    receipt = merge.run()
-                    break
-                except duckdb.TransactionException as error:
-                    # Only writers that do not take our lock can conflict: another tool on PostgreSQL.
-                    if not tries_left:
-                        raise CatalogError(
-                            f"the catalogue {catalog.location} kept changing under the commit: {error}",
-                            hint="see what else writes to it",
-                        ) from error
-                    time.sleep(0.2)
-        finally:
-            cursor.close()
+        for tries_left in reversed(range(_CONFLICT_RETRIES)):
+            recover(catalog)
+            cursor = catalog.cursor()
+            try:
+                # One transaction from the first question on: outside of one, each question makes DuckLake
+                # read its catalogue anew.
+                cursor.execute("BEGIN")
+                number = ledger.number(cursor, attempt)
+                if number is None:
+                    receipt = _receipt(attempt, 0, 0)
+                else:
+                    _check_staged(manifest)
+                    receipt = _Merge(cursor, catalog.storage, manifest).run(number)
+                break
+            except duckdb.Error as error:
+                # Only writers that do not take our lock can conflict: another tool on PostgreSQL.
+                conflict = isinstance(error, duckdb.TransactionException)
+                if not (conflict and tries_left) or "database is locked" in str(error):
+                    raise catalog.unwritable(error) from None
+                time.sleep(0.2)
+            finally:
+                cursor.close()
         _discard(folder)
     return receipt
 
@@ -214,12 +222,13 @@ class _Merge:
         self.attempt = manifest.attempt
         self.staged = {file.table: self.folder / file.name for file in manifest.files}
 
-    def run(self) -> Receipt:
+    def run(self, number: int) -> Receipt:
         attempt = self.attempt
         changed, same = self._overlap("source_id", ("sources", "lightcurves"), pruned_by="hpx29")
         changed_exposures, same_exposures = self._overlap(
             "exposure_id", ("exposures",), pruned_by="exposure_id"
         )
+        moved = self._moved(changed)
         paths: dict[str, Path | None] = {}
         for table, path in self.staged.items():
             paths[table] = path
@@ -242,8 +251,9 @@ class _Merge:
             self._delete("exposures", "exposure_id", changed_exposures, "exposure_id")
             if "coverage" in moves:
                 self._delete_targets(moves["coverage"][1])
+            self._follow(moved)
             snapshot = self.cursor.execute("FROM ducklake_current_snapshot('lake')").fetchall()[0][0]
-            ledger.record(self.cursor, attempt, snapshot + 1)
+            ledger.record(self.cursor, attempt, number, snapshot + 1)
 
         transact(self.cursor, self.storage, moves, change)
         return _receipt(attempt, changed.num_rows, same.num_rows)
@@ -251,28 +261,36 @@ class _Merge:
     def _partition(self, table: str) -> str | None:
         return self.attempt.archive if TABLES[table].partition else None
 
-    def _bounds(self, column: str, table: str) -> tuple[object, object]:
-        return self.cursor.execute(
-            f"SELECT min({column}), max({column}) FROM read_parquet(?)", [str(self.staged[table])]
-        ).fetchall()[0]
+    def _overlap(self, key: str, tables: Sequence[str], pruned_by: str) -> tuple[pa.Table, pa.Table]:
+        """Return the staged keys that the lake has with other content, and with the same.
 
-    def _overlap(self, key: str, tables: Iterable[str], pruned_by: str) -> tuple[pa.Table, pa.Table]:
-        """Return the staged keys that the lake has with other content, and with the same."""
-        tables = [table for table in tables if table in self.staged]
-        none = pa.table({key: pa.array([], pa.string()), "bound": pa.array([], pa.int64())})
-        if not tables:
-            return none, none
+        Column bound of either is the value of pruned_by that the lake has.
+        """
         main = tables[0]
-        low, high = self._bounds(pruned_by, main)
-        where = f"archive = ? AND release = ? AND {pruned_by} BETWEEN ? AND ?"
-        scope = [self.attempt.archive, self.attempt.release, low, high]
-        known = self.cursor.execute(
-            f"SELECT {key}, {pruned_by} AS bound FROM {main} WHERE {where} "
-            f"AND {key} IN (SELECT {key} FROM read_parquet(?))",
-            [*scope, str(self.staged[main])],
-        ).to_arrow_table()
-        if not known.num_rows:
+        if main not in self.staged:
+            none = pa.table({key: pa.array([], pa.string()), "bound": pa.array([], pa.int64())})
             return none, none
+        keys = pq.read_table(self.staged[main], columns=sorted({key, pruned_by}), partitioning=None)
+        if pruned_by == "hpx29":
+            ranges = _around(keys["hpx29"].to_numpy())
+        else:
+            ranges = [tuple(pc.min_max(keys[pruned_by]).as_py().values())]
+        scope = [self.attempt.archive, self.attempt.release]
+        where = f"archive = ? AND release = ? AND {pruned_by} BETWEEN ? AND ?"
+        self.cursor.register("offered", keys)
+        # One SELECT a range: DuckLake leaves files unread for a BETWEEN, not for several joined by OR.
+        known = self.cursor.execute(
+            " UNION ALL ".join(
+                f"SELECT {key}, {pruned_by} AS bound FROM {main} "
+                f"WHERE {where} AND {key} IN (SELECT {key} FROM offered)"
+                for _ in ranges
+            ),
+            [value for low, high in ranges for value in (*scope, low, high)],
+        ).to_arrow_table()
+        self.cursor.unregister("offered")
+        if not known.num_rows:
+            return known, known
+        scope += pc.min_max(known["bound"]).as_py().values()
         self.cursor.register("known", known)
         differing: set[str] = set()
         for table in tables:
@@ -280,24 +298,46 @@ class _Merge:
             columns = ", ".join(
                 c for c in TABLES[table].names if c not in ("granule", TABLES[table].partition)
             )
-            mine = f"SELECT {columns} FROM read_parquet(?) SEMI JOIN known USING ({key})"
             theirs = f"SELECT {columns} FROM {table} SEMI JOIN known USING ({key}) WHERE {where}"
-            path = str(self.staged[table])
-            rows = self.cursor.execute(
-                f"SELECT DISTINCT {key} FROM (({mine}) EXCEPT ALL ({theirs}) "
-                f"UNION ALL (({theirs}) EXCEPT ALL ({mine})))",
-                [path, *scope, *scope, path],
-            ).fetchall()
+            if table in self.staged:
+                mine = f"SELECT {columns} FROM read_parquet(?, hive_partitioning = false) SEMI JOIN known USING ({key})"
+                path = str(self.staged[table])
+                rows = self.cursor.execute(
+                    f"SELECT DISTINCT {key} FROM (({mine}) EXCEPT ALL ({theirs}) "
+                    f"UNION ALL (({theirs}) EXCEPT ALL ({mine})))",
+                    [path, *scope, *scope, path],
+                ).fetchall()
+            else:
+                rows = self.cursor.execute(f"SELECT DISTINCT {key} FROM ({theirs})", scope).fetchall()
             differing.update(row[0] for row in rows)
         self.cursor.unregister("known")
         is_changed = pc.is_in(known[key], value_set=pa.array(sorted(differing), pa.string()))
         return known.filter(is_changed), known.filter(pc.invert(is_changed))
 
+    def _moved(self, changed: pa.Table) -> pa.Table:
+        """Return the changed sources that are at another place now."""
+        if not changed.num_rows:
+            return changed
+        now = pq.read_table(self.staged["sources"], columns=["source_id", "hpx29"], partitioning=None)
+        both = changed.join(now, "source_id")
+        return both.filter(pc.not_equal(both["bound"], both["hpx29"]))
+
+    def _follow(self, moved: pa.Table) -> None:
+        """Let the matches that other granules brought find the rows of moved sources."""
+        if moved.num_rows:
+            self.cursor.register("moved", moved)
+            self.cursor.execute(
+                "UPDATE matches SET hpx29 = moved.hpx29 FROM moved "
+                "WHERE archive = ? AND release = ? AND matches.source_id = moved.source_id",
+                [self.attempt.archive, self.attempt.release],
+            )
+            self.cursor.unregister("moved")
+
     def _without(self, path: Path, key: str, keys: pa.Table) -> Path | None:
         """Return the staged file less some keys: the same one, a smaller one, or none."""
         if not keys.num_rows:
             return path
-        table = pq.read_table(path)
+        table = pq.read_table(path, partitioning=None)
         rest = table.filter(pc.invert(pc.is_in(table[key], value_set=keys[key].combine_chunks())))
         if not rest.num_rows:
             return None
@@ -309,7 +349,7 @@ class _Merge:
         """Return the targets of a failed granule that have an answer already: that one stays true."""
         return self.cursor.execute(
             "SELECT target_id FROM coverage WHERE archive = ? AND release = ? AND status <> 'failed' "
-            "AND target_id IN (SELECT target_id FROM read_parquet(?))",
+            "AND target_id IN (SELECT target_id FROM read_parquet(?, hive_partitioning = false))",
             [self.attempt.archive, self.attempt.release, str(path)],
         ).to_arrow_table()
 
@@ -327,20 +367,32 @@ class _Merge:
 
     def _delete_targets(self, coverage: Path) -> None:
         """Take out what earlier pulls say of the granule's targets."""
-        targets = self.cursor.execute(
-            "SELECT target_id FROM read_parquet(?)", [str(coverage)]
-        ).to_arrow_table()
+        targets = pq.read_table(coverage, columns=["target_id"], partitioning=None)
         bounds = pc.min_max(targets["target_id"]).as_py()
         self.cursor.register("asked", targets)
-        for table in ("coverage", "matches"):
-            where = (
-                f"FROM {table} WHERE archive = ? AND release = ? AND target_id BETWEEN ? AND ? "
-                "AND target_id IN (SELECT target_id FROM asked)"
-            )
-            scope = [self.attempt.archive, self.attempt.release, bounds["min"], bounds["max"]]
-            if self.cursor.execute(f"SELECT count(*) {where}", scope).fetchall()[0][0]:
-                self.cursor.execute(f"DELETE {where}", scope)
+        where = (
+            "WHERE archive = ? AND release = ? AND target_id BETWEEN ? AND ? "
+            "AND target_id IN (SELECT target_id FROM asked)"
+        )
+        scope = [self.attempt.archive, self.attempt.release, bounds["min"], bounds["max"]]
+        # Most targets are asked for the first time. No target has matches but no coverage: see lake.validate.
+        if self.cursor.execute(f"SELECT count(*) FROM coverage {where}", scope).fetchall()[0][0]:
+            self.cursor.execute(f"DELETE FROM coverage {where}", scope)
+            self.cursor.execute(f"DELETE FROM matches {where}", scope)
         self.cursor.unregister("asked")
+
+
+def _around(pixels: np.ndarray) -> list[tuple[int, int]]:
+    """Return ranges of hpx29 that hold some places and what is near them."""
+    shift = 2 * (HPX_ORDER - _MOVED_ORDER)
+    own = np.unique(pixels >> shift)
+    near = np.unique(np.append(own, hpgeom.neighbors(2**_MOVED_ORDER, own)))
+    near = near[near >= 0]  # -1 stands for a neighbour that is not there
+    # Pixels that touch may be far apart in the index: then two ranges, which cost a question each.
+    widest = int(np.argmax(np.diff(near)))
+    far = near[widest + 1] - near[widest] > (near[-1] - near[0]) / 2
+    parts = np.split(near, [widest + 1] if far else [])
+    return [(int(part[0]) << shift, (int(part[-1]) + 1 << shift) - 1) for part in parts]
 
 
 def transact(
@@ -349,12 +401,12 @@ def transact(
     moves: Mapping[str, tuple[Path, Path]],
     change: Callable[[], None],
 ) -> None:
-    """Show staged files in the tree and make them, and a change, part of the catalogue in one transaction.
+    """Show staged files in the tree and make them, and a change, part of the catalogue; end the transaction.
 
     Parameters
     ----------
     cursor
-        Connection to the lake; the caller holds the catalogue's lock.
+        Connection to the lake, in a transaction; the caller holds the catalogue's lock.
     moves
         Staged and final path, by table.
     change
@@ -364,22 +416,29 @@ def transact(
     try:
         for staged, final in moves.values():
             publish(staged, final)
-        cursor.execute("BEGIN")
-        try:
-            change()
-            for table, (_, final) in moves.items():
-                add_file(cursor, table, final)
-            record_files(cursor, storage, [(table, final) for table, (_, final) in moves.items()])
-            cursor.execute("COMMIT")
-        except BaseException:
-            cursor.execute("ROLLBACK")
-            raise
+        change()
+        for table, (_, final) in moves.items():
+            add_file(cursor, table, final)
+        record_files(cursor, storage, [(table, final) for table, (_, final) in moves.items()])
     except BaseException:
+        _rollback(cursor)
         for _, final in moves.values():
             remove(final)
         remove(intent)
         raise
+    try:
+        cursor.execute("COMMIT")
+    except BaseException:
+        # A connection that is lost now may have lost only the answer. So the files stay, and so does the
+        # intent: whoever writes next sees in the catalogue which it was.
+        _rollback(cursor)
+        raise
     remove(intent)
+
+
+def _rollback(cursor: duckdb.DuckDBPyConnection) -> None:
+    with suppress(duckdb.Error):  # the transaction may be over; what made it fail is what matters
+        cursor.execute("ROLLBACK")
 
 
 def add_file(cursor: duckdb.DuckDBPyConnection, table: str, final: Path) -> None:
@@ -409,7 +468,7 @@ def _write_intent(storage: Storage, finals: Iterable[Path]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{uuid.uuid4().hex}.json"
     partial = path.with_suffix(".part")
-    partial.write_text(json.dumps([str(final) for final in finals]))
+    partial.write_text(json.dumps([storage.relative(final) for final in finals]))
     flush(partial)
     partial.replace(path)
     flush(folder)
@@ -427,17 +486,17 @@ def recover(catalog: Catalog) -> list[Path]:
         The files removed.
     """
     removed = []
+    tree = catalog.storage.data / "main"
     for intent in (catalog.storage.staging / PUBLISHING).glob("*.json"):
-        finals = {
-            catalog.storage.relative(Path(final)): Path(final) for final in json.loads(intent.read_text())
-        }
+        names = set(json.loads(intent.read_text()))
         cursor = catalog.cursor()
-        marks = ", ".join("?" * len(finals)) or "NULL"
-        live = cursor.execute(f"SELECT path FROM files WHERE path IN ({marks})", list(finals)).fetchall()
+        marks = ", ".join("?" * len(names)) or "NULL"
+        live = cursor.execute(f"SELECT path FROM files WHERE path IN ({marks})", list(names)).fetchall()
         cursor.close()
-        for name in finals.keys() - {row[0] for row in live}:
-            remove(finals[name])
-            removed.append(finals[name])
+        for name in names - {row[0] for row in live}:
+            remove(tree / name)
+            remove((tree / name).with_suffix(PARTIAL))
+            removed.append(tree / name)
         remove(intent)
     return removed
 

@@ -52,27 +52,21 @@ def canonical(parameters: Mapping[str, Any]) -> str:
     return json.dumps(parameters, sort_keys=True, separators=(",", ":"), default=str)
 
 
-def record(cursor: duckdb.DuckDBPyConnection, attempt: Attempt, snapshot_id: int) -> int:
-    """Write an attempt into the ledger, inside the caller's transaction; return its number."""
-    row = cursor.execute(
-        "SELECT coalesce(max(attempt), 0) + 1 FROM ledger WHERE granule = ?", [attempt.granule]
-    ).fetchone()
-    number = int(row[0]) if row else 1
+def number(cursor: duckdb.DuckDBPyConnection, attempt: Attempt) -> int | None:
+    """Return the number that an attempt gets in the ledger; None if this very attempt is there already."""
+    recorded, earlier = cursor.execute(
+        "SELECT count(*) FILTER (started_at = ?), coalesce(max(attempt), 0) FROM ledger WHERE granule = ?",
+        [attempt.started_at, attempt.granule],
+    ).fetchall()[0]
+    return None if recorded else int(earlier) + 1
+
+
+def record(cursor: duckdb.DuckDBPyConnection, attempt: Attempt, number: int, snapshot_id: int) -> None:
+    """Write an attempt into the ledger, inside the caller's transaction."""
     values = {**asdict(attempt), "attempt": number, "snapshot_id": snapshot_id}
     names = ", ".join(values)
     cursor.execute(
         f"INSERT INTO ledger ({names}) VALUES ({', '.join('?' * len(values))})", list(values.values())
-    )
-    return number
-
-
-def is_recorded(cursor: duckdb.DuckDBPyConnection, attempt: Attempt) -> bool:
-    """Say whether this very attempt is in the ledger already."""
-    return bool(
-        cursor.execute(
-            "SELECT count(*) FROM ledger WHERE granule = ? AND started_at = ?",
-            [attempt.granule, attempt.started_at],
-        ).fetchall()[0][0]
     )
 
 
@@ -138,16 +132,14 @@ def pending(
         Columns of table targets, in the order of hpx29.
     """
     sql, values = _pending_sql(archive, release, parameters, samples, max_age)
-    reader = cursor.execute(f"SELECT * {sql} ORDER BY hpx29, target_id", values).to_arrow_reader(batch_size)
-    rest: list[pa.RecordBatch] = []
-    rows = 0
-    for batch in reader:
-        rest.append(batch)
-        rows += batch.num_rows
-        while rows >= batch_size:
-            table = pa.Table.from_batches(rest)
-            yield table.slice(0, batch_size)
-            rest = table.slice(batch_size).to_batches()
-            rows -= batch_size
-    if rows:
-        yield pa.Table.from_batches(rest)
+    # Only ids are kept. A query that stays open between batches would keep a SQLite catalogue from commits.
+    ids = cursor.execute(f"SELECT hpx29, target_id {sql} ORDER BY hpx29, target_id", values).to_arrow_table()
+    for start in range(0, ids.num_rows, batch_size):
+        batch = ids.slice(start, batch_size)
+        cursor.register("batch", batch)
+        yield cursor.execute(
+            "SELECT * FROM targets WHERE hpx29 BETWEEN ? AND ? AND target_id IN (SELECT target_id FROM batch) "
+            "ORDER BY hpx29, target_id",
+            [batch["hpx29"][0].as_py(), batch["hpx29"][-1].as_py()],
+        ).to_arrow_table()
+        cursor.unregister("batch")

@@ -18,6 +18,7 @@ from lake.export import Form, convert
 from lake.settings import Settings, load_settings
 from lake.sky import cone_ranges
 from lake.storage import Storage
+from lake.table import quoted
 
 # Above this many sources a join is as good as a list: the list only serves to leave files unread.
 _LONGEST_LIST = 2000
@@ -80,8 +81,15 @@ class Lake:
         ConfigurationError
             If the SQL is wrong.
         """
+        return self._run(query, parameters, form)
+
+    def _run(
+        self, query: str, parameters: Sequence[Any] | dict[str, Any] | None, form: Form, **tables: pa.Table
+    ) -> Any:
         cursor = self.catalog.cursor()
         try:
+            for name, table in tables.items():
+                cursor.register(name, table)
             return convert(cursor.execute(query, parameters).to_arrow_table(), form)
         except duckdb.IOException as error:
             raise CatalogError(
@@ -204,23 +212,19 @@ class Lake:
         if sources.num_rows <= _LONGEST_LIST:
             archives = pc.unique(sources["archive"]).to_pylist()
             pixels = pc.unique(sources["hpx29"]).to_pylist()
-            where.append(f"archive IN ({', '.join(map(_quoted, archives)) or 'NULL'})")
+            where.append(f"archive IN ({', '.join(map(quoted, archives)) or 'NULL'})")
             where.append(f"hpx29 IN ({', '.join(map(str, pixels)) or 'NULL'})")
         extra = [
             name for name in sources.column_names if name not in ("archive", "release", "source_id", "hpx29")
         ]
-        cursor = self.catalog.cursor()
-        try:
-            cursor.register("wanted", sources)
-            table = cursor.execute(
-                f"SELECT lightcurves.*, {', '.join(f'wanted.{name}' for name in extra)} FROM lightcurves "
-                f"JOIN wanted USING (archive, release, hpx29, source_id) WHERE {' AND '.join(where)} "
-                "ORDER BY archive, band, mjd",
-                {"band": band, "good": good},
-            ).to_arrow_table()
-        finally:
-            cursor.close()
-        return convert(table, form)
+        return self._run(
+            f"SELECT lightcurves.*, {', '.join(f'wanted.{name}' for name in extra)} FROM lightcurves "
+            f"JOIN wanted USING (archive, release, hpx29, source_id) WHERE {' AND '.join(where)} "
+            "ORDER BY archive, band, mjd",
+            {"band": band, "good": good},
+            form,
+            wanted=sources,
+        )
 
     def target_id(self, target: Any, radius_arcsec: float = 1.0) -> int:
         """Return the id of a target given by name, id or SkyCoord.
@@ -273,7 +277,3 @@ class Lake:
         extensions = ["ducklake", "sqlite" if self.catalog.location.kind == "sqlite" else "postgres"]
         lines = [f"INSTALL {name}; LOAD {name};" for name in extensions]
         return "\n".join([*lines, f"{self.catalog.location.attach_statement(self.storage)};", "USE lake;"])
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -54,7 +54,7 @@ _REF_EPOCH = Column(
     high=2200,
 )
 # 1950-01-01 to 2100-01-01: outside of it a time has the wrong offset or unit, whatever the archive.
-_MJD_RANGE = {"low": 33282.0, "high": 88069.0}
+_MJD_RANGE: dict[str, Any] = {"low": 33282.0, "high": 88069.0}
 
 # fmt: off
 TABLES: dict[str, Table] = {

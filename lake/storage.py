@@ -20,6 +20,9 @@ from lake.errors import ConfigurationError
 # on 100 million rows (design of the lake, section 2).
 ROW_GROUP_ROWS = 32_768
 
+# Suffix of a copy that is not complete yet.
+PARTIAL = ".part"
+
 
 @dataclass(frozen=True)
 class Storage:
@@ -100,6 +103,7 @@ class Storage:
 def write_parquet(table: pa.Table, path: Path) -> None:
     """Write one Parquet file and push it to the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove(path)  # after a crash it may be a second name of a file in the tree, which must not change
     pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP_ROWS, write_statistics=True)
     flush(path)
 
@@ -120,7 +124,7 @@ def publish(staged: Path, final: Path) -> None:
         os.link(staged, final)
     except OSError:
         # A file system without hard links, or staging on another one.
-        partial = final.with_suffix(".part")
+        partial = final.with_suffix(PARTIAL)
         shutil.copyfile(staged, partial)
         flush(partial)
         partial.replace(final)

@@ -130,13 +130,14 @@ def create_statements(table: Table) -> list[str]:
     if table.sort:
         order = ", ".join(f"{name} ASC" for name in table.sort)
         statements.append(f"ALTER TABLE {table.name} SET SORTED BY ({order})")
-    statements.append(f"COMMENT ON TABLE {table.name} IS {_quoted('One row per ' + table.row)}")
+    statements.append(f"COMMENT ON TABLE {table.name} IS {quoted('One row per ' + table.row)}")
     statements += [
-        f"COMMENT ON COLUMN {table.name}.{column.name} IS {_quoted(column.comment)}"
+        f"COMMENT ON COLUMN {table.name}.{column.name} IS {quoted(column.comment)}"
         for column in table.columns
     ]
     return statements
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """Return a text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"

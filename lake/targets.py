@@ -7,11 +7,13 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 
 from lake.catalog import Catalog
 from lake.commit import recover, transact
+from lake.errors import ConfigurationError
 from lake.schema import TABLES
 from lake.sky import SkyIndex, hpx29
 from lake.storage import write_parquet
@@ -19,6 +21,9 @@ from lake.storage import write_parquet
 # Two positions closer than this are one target, unless the user says otherwise. The archives are matched
 # within 1 arcsec by default, so closer targets could not be told apart by them.
 MATCH_RADIUS_ARCSEC = 1.0
+
+# Whatever the user says: closer ones may have the same hpx29, and so the same id.
+_LEAST_RADIUS_ARCSEC = 0.01
 
 
 @dataclass(frozen=True)
@@ -71,39 +76,45 @@ def add_targets(
     radius_arcsec
         A row within this of a known target, or of an earlier row, is the same target.
     """
+    radius_arcsec = max(radius_arcsec, _LEAST_RADIUS_ARCSEC)
+    folder = catalog.storage.staging / f"targets-{uuid.uuid4().hex}"
     with catalog.lock():
         recover(catalog)
         cursor = catalog.cursor()
-        known = cursor.execute("SELECT target_id, ra, dec FROM targets ORDER BY target_id").to_arrow_table()
-        ids, is_new = _identify(targets, known, radius_arcsec)
-        now = datetime.now(UTC)
-        new = targets.filter(pa.array(is_new))
-        fresh = {name: new[name] for name in TABLES["targets"].names if name in new.column_names}
-        fresh["target_id"] = fresh["hpx29"] = pa.array(ids[is_new])
-        fresh["added_at"] = pa.array([now] * new.num_rows, TABLES["targets"].arrow.field("added_at").type)
-        labels = _labels(targets, ids, sample, label, catalogue, bibcode)
-        cursor.register("offered", labels)
-        same = " AND ".join(
-            f"labels.{name} IS NOT DISTINCT FROM offered.{name}" for name in TABLES["labels"].names
-        )
-        labels = cursor.execute(
-            f"SELECT DISTINCT * FROM offered WHERE NOT EXISTS (FROM labels WHERE {same})"
-        ).to_arrow_table()
-        cursor.unregister("offered")
-        added = Added(targets.num_rows, int(is_new.sum()), len(np.unique(ids[~is_new])), labels.num_rows)
-        folder = catalog.storage.staging / "targets" / uuid.uuid4().hex
-        moves = {}
-        for name, rows in (("targets", pa.table(fresh)), ("labels", labels)):
-            if rows.num_rows:
-                staged = folder / f"{name}.parquet"
-                spec = TABLES[name]
-                write_parquet(spec.cast(rows).sort_by([(key, "ascending") for key in spec.sort]), staged)
-                moves[name] = (staged, catalog.storage.table_folder(name) / f"{folder.name}.parquet")
-        if moves:
-            transact(cursor, catalog.storage, moves, lambda: None)
-            shutil.rmtree(folder)
-        cursor.close()
-    return added
+        try:
+            cursor.execute("BEGIN")
+            known = cursor.execute("SELECT target_id, ra, dec FROM targets ORDER BY target_id").to_arrow_table()
+            ids, is_new = _identify(targets, known, radius_arcsec)
+            new = targets.filter(pa.array(is_new))
+            fresh = {name: new[name] for name in TABLES["targets"].names if name in new.column_names}
+            fresh["target_id"] = fresh["hpx29"] = pa.array(ids[is_new])
+            fresh["added_at"] = pa.array(
+                [datetime.now(UTC)] * new.num_rows, TABLES["targets"].arrow.field("added_at").type
+            )
+            cursor.register("offered", _labels(targets, ids, sample, label, catalogue, bibcode))
+            same = " AND ".join(
+                f"labels.{name} IS NOT DISTINCT FROM offered.{name}" for name in TABLES["labels"].key
+            )
+            labels = cursor.execute(
+                f"SELECT DISTINCT * FROM offered WHERE NOT EXISTS (FROM labels WHERE {same})"
+            ).to_arrow_table()
+            cursor.unregister("offered")
+            moves = {}
+            for name, rows in (("targets", pa.table(fresh)), ("labels", labels)):
+                if rows.num_rows:
+                    staged = folder / f"{name}.parquet"
+                    spec = TABLES[name]
+                    write_parquet(spec.cast(rows).sort_by([(key, "ascending") for key in spec.sort]), staged)
+                    moves[name] = (staged, catalog.storage.table_folder(name) / f"{folder.name}.parquet")
+            if moves:
+                transact(cursor, catalog.storage, moves, lambda: None)
+        except duckdb.Error as error:
+            raise catalog.unwritable(error) from None
+        finally:
+            cursor.close()
+            shutil.rmtree(folder, ignore_errors=True)
+    met = np.isin(known["target_id"].to_numpy(), ids)
+    return Added(targets.num_rows, int(is_new.sum()), int(met.sum()), labels.num_rows)
 
 
 def _identify(targets: pa.Table, known: pa.Table, radius_arcsec: float) -> tuple[np.ndarray, np.ndarray]:
@@ -112,7 +123,10 @@ def _identify(targets: pa.Table, known: pa.Table, radius_arcsec: float) -> tuple
     Rows are taken in order: each belongs to the nearest target that is known by then.
     """
     ra, dec = targets["ra"].to_numpy(), targets["dec"].to_numpy()
-    ids = hpx29(ra, dec)
+    try:
+        ids = hpx29(ra, dec)
+    except ValueError as error:
+        raise ConfigurationError(f"a target has no place on the sky: {error}") from error
     is_new = np.ones(len(ids), bool)
     nearest = np.full(len(ids), np.inf)
     if known.num_rows and len(ids):
@@ -122,7 +136,7 @@ def _identify(targets: pa.Table, known: pa.Table, radius_arcsec: float) -> tuple
         ids[row[first]] = known["target_id"].to_numpy()[there[first]]
         nearest[row[first]] = separation[first]
         is_new[row[first]] = False
-    row, other, separation = SkyIndex(ra, dec).within(ra, dec, radius_arcsec) if len(ids) else ([], [], [])
+    row, other, separation = SkyIndex(ra, dec).within(ra, dec, radius_arcsec)
     for i, j, distance in zip(row, other, separation, strict=True):
         # Sorted by row: whether the earlier row j is a target of its own is settled by now.
         if j < i and is_new[j] and distance < nearest[i]:

@@ -54,6 +54,11 @@ def validate(
     for name in ("lightcurves", "matches", "statistics"):
         if name in tables:
             _check_source_known(name, tables[name], known)
+    if "matches" in tables:
+        asked = tables["coverage"] if "coverage" in tables else TABLES["coverage"].empty()
+        target_ids = tables["matches"]["target_id"]
+        unknown = pc.invert(pc.is_in(target_ids, value_set=asked["target_id"].combine_chunks()))
+        _refuse("matches", "target_id", target_ids, unknown, "is not among the granule's coverage")
     if band_units is not None and "lightcurves" in tables:
         _check_units(tables["lightcurves"], band_units)
 

@@ -42,8 +42,8 @@ def light_curve_page(rows: pa.Table, title: str, path: Path) -> Path:
         alt.Chart(frame)
         .mark_point(filled=True, size=60)
         .encode(
-            x=alt.X("date:T", title="Date (UTC)"),
-            y=alt.Y("flux:Q", title="Flux, in the unit of the band", scale=alt.Scale(type="log")),
+            x=alt.X("date:T", title="Date (UTC)", scale=alt.Scale(padding=20)),
+            y=alt.Y("flux:Q", title="Flux, in the unit of the band", scale=alt.Scale(type="log", padding=20)),
             color=alt.Color("series:N", title="Band"),
             shape=alt.Shape("detected:N", title="Detected"),
             opacity=alt.condition(bands, alt.value(0.85), alt.value(0.08)),

@@ -16,10 +16,13 @@ from lake.settings import settings as cached_settings
 from lake.storage import Storage
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """Folder of the small real files that tests read."""
-    return Path(__file__).parent / "data"
+    """Folder of real archive data: LIGHTLAKE_TEST_DATA, or shared/data beside the checkout."""
+    folder = Path(os.environ.get("LIGHTLAKE_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no real archive data at {folder}; set LIGHTLAKE_TEST_DATA")
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -138,7 +138,9 @@ def to_degrees(
     """
     declared = unit_of(unit, what)
     values = to_numbers(cells)
-    if declared not in (None, u.deg):
+    if declared == u.hourangle:
+        values *= 15.0  # astropy's own factor is off in the last digit
+    elif declared is not None:
         values *= declared.to(u.deg)
     missing = pc.is_null(cells).to_numpy(zero_copy_only=False)
     reasons: dict[int, str] = {}
@@ -235,7 +237,7 @@ def to_icrs(
             sky = SkyCoord(lon[moving] * u.deg, lat[moving] * u.deg, frame=frame, **motion).icrs
             pm_ra[moving] = sky.pm_ra_cosdec.to_value(u.mas / u.yr)
             pm_dec[moving] = sky.pm_dec.to_value(u.mas / u.yr)
-    except (ConvertError, ValueError, TypeError) as error:
+    except (ConvertError, ValueError, TypeError, AttributeError) as error:
         raise ConfigurationError(
             f"positions in the frame {frame.name} can't be turned into ICRS: {error}",
             hint="give ICRS positions",

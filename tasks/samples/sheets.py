@@ -170,9 +170,10 @@ def _read_text(text: str, where: str, kind: str, format: str | None, asked: set[
         raise ConfigurationError(
             f"{where} is an IPAC table", hint="save it as VOTable, ECSV or CSV; IRSA offers all of them"
         )
+    above = [line for n, line in numbered if n < rows[0][0]]
     about: dict[str, dict[str, Any]] = {}
     if kind == "ecsv":
-        about, delimiter = _read_ecsv_header([line for _, line in numbered if line.startswith("#")], rows[0][1])
+        about, delimiter = _read_ecsv_header(above, rows[0][1])
     elif format is not None:
         delimiter = _DELIMITERS[format]
     else:
@@ -182,7 +183,6 @@ def _read_text(text: str, where: str, kind: str, format: str | None, asked: set[
     has_header, start = True, 1
     if kind != "ecsv" and not _is_header(names, asked):
         start = 0
-        above = [line for n, line in numbered if n < rows[0][0]]
         commented = (split(above[-1].lstrip().lstrip("#").strip()) or []) if above else []
         has_header = len(commented) == len(names) and _names_position(commented, asked)
         names = commented if has_header else _number_columns([split(line) for _, line in rows[:200]])
@@ -194,21 +194,33 @@ def _read_text(text: str, where: str, kind: str, format: str | None, asked: set[
         units = (split(rows[1][1]) or []) if start == 3 else []
         about = {name: {"unit": unit} for name, unit in zip(names, units, strict=False)}
     rows = rows[start:]
-    cells: list[list[str] | None] = []
-    broken: dict[int, str] = {}
-    for row, (_, line) in enumerate(rows):
-        found = split(line)
-        if found is None:
-            broken[row] = "its quotes do not match"
-        elif len(found) != len(names) and (len(found) < len(names) or any(found[len(names) :])):
-            broken[row] = f"{len(found)} cells where there are {len(names)} columns"
-            found = None
-        cells.append(found)
+    cells, broken = _split_rows([line for _, line in rows], split, len(names))
     columns = [
         Column(name, functools.partial(_text_column, cells, i), **about.get(name, {})) for i, name in enumerate(names)
     ]
     numbers, texts = [n for n, _ in rows], [line for _, line in rows]
     return Sheet("", _apply_masks(columns), len(rows), (), numbers, texts, broken, has_header)
+
+
+def _split_rows(
+    lines: list[str], split: Callable[[str], list[str] | None], width: int
+) -> tuple[list[list[str] | None], dict[int, str]]:
+    """Split lines into cells; None, with the reason, for those that don't have as many as there are columns."""
+    cells: list[list[str] | None] = []
+    broken: dict[int, str] = {}
+    is_open = False  # below a line whose last quote is not closed
+    for row, line in enumerate(lines):
+        found = split(line)
+        odd_quotes = line.count('"') % 2 == 1
+        if found is None:
+            broken[row] = "its quotes do not match; a row is one line"
+        elif is_open and odd_quotes:
+            broken[row] = "it goes on with a quoted cell of a line above; a row is one line"
+        elif len(found) != width and (len(found) < width or any(found[width:])):
+            broken[row] = f"{len(found)} cells instead of {width}"
+        is_open = row in broken and odd_quotes != is_open
+        cells.append(None if row in broken else found)
+    return cells, broken
 
 
 def _split(line: str, delimiter: str | None) -> list[str] | None:
@@ -225,7 +237,10 @@ def _split(line: str, delimiter: str | None) -> list[str] | None:
 
 def _find_delimiter(lines: list[str]) -> str | None:
     # Whatever the file's name says: some that are called csv hold blanks, semicolons or tabs.
-    return next((d for d in ("\t", ",", ";", "|") if all(d in line for line in lines)), None)
+    for delimiter in ("\t", ",", ";", "|"):
+        if delimiter in lines[0] and 2 * sum(delimiter in line for line in lines) > len(lines):
+            return delimiter
+    return None if len(lines[0].split()) > 1 else "\t"  # blanks belong to the cells of a single column
 
 
 def _is_header(cells: list[str], asked: set[str]) -> bool:
@@ -366,7 +381,7 @@ def _read_hdu(hdu: Any, number: int) -> Sheet:
         if isinstance(hdu, fits.TableHDU):
             # An empty number of an ASCII table becomes 0 on the way to a number; it stays text here.
             null = str(column.null).strip() if column.null is not None else ""
-            read = functools.partial(_ascii_fits_column, data, column.name, null)
+            read = functools.partial(_ascii_fits_column, data, column, null)
         elif column.dim is None and re.fullmatch(r"1?[LXBIJKED]|\d*A", column.format):
             read = functools.partial(_numpy_column, functools.partial(data.field, i - 1), column.null)
         else:
@@ -375,8 +390,11 @@ def _read_hdu(hdu: Any, number: int) -> Sheet:
     return Sheet(hdu.name or f"HDU {number}", _apply_masks(columns), n_rows, _fits_frames(header))
 
 
-def _ascii_fits_column(data: Any, name: str, null: str) -> pa.Array:
-    text = to_text(pa.array([c.decode("ascii", "replace") for c in np.asarray(data)[name].tolist()], pa.string()))
+def _ascii_fits_column(data: Any, column: Any, null: str) -> pa.Array:
+    raw = np.asarray(data)[column.name].tolist()
+    text = to_text(pa.array([cell.decode("ascii", "replace") for cell in raw], pa.string()))
+    if column.format[0] in "DEF":
+        text = pc.replace_substring(text, "D", "E")  # Fortran's exponents
     return pc.if_else(pc.equal(text, null), None, text) if null else text
 
 
