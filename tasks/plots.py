@@ -27,7 +27,7 @@ def light_curve_page(rows: pa.Table, title: str, path: Path) -> Path:
     """
     rows = rows.filter(pc.and_(pc.is_valid(rows["flux"]), pc.greater(pc.fill_null(rows["flux"], 0), 0)))
     step = max(1, -(-rows.num_rows // MOST_POINTS))
-    rows = rows.take(pa.array(range(0, rows.num_rows, step)))
+    rows = rows.take(pa.array(range(0, rows.num_rows, step), pa.int64()))
     # mjd is days since 1858-11-17; 40587 of them to the epoch of Unix.
     milliseconds = pc.multiply(pc.subtract(rows["mjd"], 40587.0), 86_400_000.0)
     rows = rows.append_column("date", milliseconds.cast(pa.int64(), safe=False).cast(pa.timestamp("ms")))

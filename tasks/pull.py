@@ -61,9 +61,10 @@ def register_archive(lake: Lake, archive: Archive) -> None:
     """Bring the rows of tables archives and bands up to date."""
     rows = {"archives": [archive.row()], "bands": archive.band_rows()}
     wanted = {name: TABLES[name].cast(pa.Table.from_pylist(rows[name])) for name in rows}
-    query = "FROM {} WHERE archive = ? ORDER BY ALL"
+    query = "FROM {} WHERE archive = ? ORDER BY {}"
     if all(
-        lake.sql(query.format(name), [archive.name]).to_pylist() == table.sort_by("archive").to_pylist()
+        lake.sql(query.format(name, ", ".join(TABLES[name].key)), [archive.name]).to_pylist()
+        == table.sort_by([(key, "ascending") for key in TABLES[name].key]).to_pylist()
         for name, table in wanted.items()
     ):
         return
@@ -276,11 +277,14 @@ def _attempt(archive: Archive, granule: Granule, started_at: datetime, seconds: 
 def lost(archive: Archive, granule: Granule, folder: Path, error: BaseException) -> Manifest:
     """Stage the news that a granule was not got: rejected or failed, and why."""
     now = datetime.now(UTC)
+    kind, told = type(error).__name__, str(error).strip().splitlines()[:1]
+    if not isinstance(error, LightlakeError):
+        told = [": ".join([kind, *told])]  # what others raise may say nothing without its type
     attempt = replace(
         _attempt(archive, granule, now, 0.0),
         status="rejected" if isinstance(error, GranuleRejected) else "failed",
-        reason=(str(error) or type(error).__name__).splitlines()[0],
-        error_type=type(error).__name__,
+        reason="".join(told) or kind,
+        error_type=kind,
         error="".join(traceback.format_exception(error)),
     )
     n = granule.targets.num_rows
@@ -295,7 +299,9 @@ def lose_batch(batch: Batch, error: BaseException) -> list[Manifest]:
     manifests = []
     for granule in read_granules(batch):
         folder = Path(batch.path).parent / granule.id
-        manifests.append(Manifest.read(folder) or lost(archive, granule, folder, error))
+        # If staged files went missing, a manifest says nothing any more.
+        staged = None if isinstance(error, StagingLost) else Manifest.read(folder)
+        manifests.append(staged or lost(archive, granule, folder, error))
     return manifests
 
 
