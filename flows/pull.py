@@ -12,16 +12,17 @@ from typing import Annotated, Any
 from prefect import flow, get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
+from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed, State
+from prefect.states import Completed, Failed
 from prefect.tasks import exponential_backoff
 from pydantic import Field
 
 from flows.report import PullReport, Watch
 from flows.runners import task_runner
-from lake.commit import Receipt
+from lake.commit import Manifest, Receipt
 from lake.errors import ArchiveError
 from lake.settings import load_settings
 from tasks.archives import find
@@ -82,14 +83,14 @@ def pull_archive(
         timeout_seconds=None if settings.runner == "threads" else settings.task_timeout_s,
         tags=[source.name],
     )
-    window: deque[tuple[Batch, PrefectFuture[list[Receipt]]]] = deque()
+    window: deque[tuple[Batch, PrefectFuture[list[Manifest]], PrefectFuture[list[Receipt]]]] = deque()
     lost_in_a_row = 0
     with Watch(source.name, total) as watch:
 
         def settle() -> None:
             nonlocal report, lost_in_a_row
-            batch, future = window.popleft()
-            receipts = _receipts(url, batch, future)
+            batch, staged, committed = window.popleft()
+            receipts = _receipts(url, batch, staged, committed)
             report = report.plus(receipts)
             lost = all(receipt.status == "failed" for receipt in receipts)
             lost_in_a_row = lost_in_a_row + 1 if lost else 0
@@ -104,8 +105,8 @@ def pull_archive(
                 report = report.plus(commit_batch(url, lose_batch(batch, reason)))
                 watch.advance(batch.n_targets)
                 continue
-            staged = fetch.submit(batch, settings.retries)
-            window.append((batch, commit_staged.submit(url, staged)))  # type: ignore[arg-type]  # resolved by Prefect
+            fetched: Any = fetch.submit(batch, settings.retries)  # Prefect hands on its result, not the future
+            window.append((batch, fetched, commit_staged.submit(url, fetched)))
             # A window, so that neither futures nor plans pile up with the size of the sample.
             while len(window) >= 2 * settings.workers:
                 settle()
@@ -121,15 +122,19 @@ def pull_archive(
     return Completed(message=report.message, data=report)
 
 
-def _receipts(url: str, batch: Batch, future: PrefectFuture[list[Receipt]]) -> list[Receipt]:
+def _receipts(
+    url: str, batch: Batch, staged: PrefectFuture[list[Manifest]], committed: PrefectFuture[list[Receipt]]
+) -> list[Receipt]:
     """Return what a batch came to; one that was lost on the way is noted as failed in the ledger."""
-    future.wait()
-    if future.state.is_completed():
-        receipts: list[Receipt] = future.result()
+    committed.wait()
+    if committed.state.is_completed():
+        receipts: list[Receipt] = committed.result()
         return receipts
-    error = future.state.result(raise_on_failure=False)
+    # A commit whose fetch failed was never begun: its state says nothing.
+    state = committed.state if staged.state.is_completed() else staged.state
+    error = state.result(raise_on_failure=False) if state.is_final() else None
     if not isinstance(error, BaseException):
-        error = RuntimeError(future.state.message or future.state.name)
+        error = RuntimeError(state.message or state.name)
     return commit_batch(url, lose_batch(batch, error))
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from prefect.artifacts import (
     create_markdown_artifact,
@@ -110,7 +110,7 @@ class Watch:
     def __init__(self, archive: str, total: int) -> None:
         self.total = max(total, 1)
         self.done = 0
-        self.artifact = create_progress_artifact(
+        self.artifact: Any = create_progress_artifact(
             0.0, key=f"progress-{archive.replace('_', '-')}", description=f"{archive}: {total} targets"
         )
         self.shown = 0.0

@@ -30,6 +30,10 @@ MIGRATIONS: dict[int, Sequence[str]] = {}
 # Compaction makes files of this size from the small ones of single granules.
 TARGET_FILE_SIZE = "256MB"
 
+# Else DuckDB reads each of the catalogue's tables through a SQLite connection of its own, and what a query
+# sees while another process commits is of two states: rows that were replaced came up twice. It is also slower.
+CONSISTENT_SCANS = "SET GLOBAL sqlite_disable_multithreaded_scans = true"
+
 # Small inserts into these stay in the catalogue database until compaction; all other rows, and what is
 # deleted of them, are Parquet files at once, which is what plain readers see.
 KEPT_IN_CATALOGUE = ("ledger", "files", "archives", "bands", "schema_version")
@@ -214,6 +218,15 @@ class Catalog:
         cursor.execute("USE lake")
         return cursor
 
+    def known_files(self, cursor: duckdb.DuckDBPyConnection) -> set[str]:
+        """Return the names of all files that any snapshot of the catalogue knows, or waits to remove."""
+        schema = self.location.metadata_schema or "main"
+        known = " UNION ".join(
+            f'SELECT path FROM __ducklake_metadata_lake."{schema}".{name}'
+            for name in ("ducklake_data_file", "ducklake_delete_file", "ducklake_files_scheduled_for_deletion")
+        )
+        return {Path(row[0]).name for row in cursor.execute(known).fetchall()}
+
     def close(self) -> None:
         """Let go of the catalogue."""
         if self._instance is not None:
@@ -324,6 +337,7 @@ def _connect(settings: Settings, storage: Storage) -> duckdb.DuckDBPyConnection:
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
     for name in ("ducklake", "sqlite_scanner", "postgres_scanner"):
         connection.execute(f"LOAD {quoted(str(extension_file(name)))}")
+    connection.execute(CONSISTENT_SCANS)
     return connection
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
 
 from lake.errors import ConfigurationError, LightlakeError
 from lake.settings import load_settings
@@ -188,7 +188,7 @@ def _text(table: pa.Table, output: Output) -> str:
     if output == "csv":
         sink = pa.BufferOutputStream()
         pyarrow.csv.write_csv(table, sink)
-        return sink.getvalue().to_pybytes().decode().rstrip("\n")
+        return bytes(sink.getvalue().to_pybytes()).decode().rstrip("\n")
     return _drawn(table)
 
 
@@ -223,11 +223,11 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        code = app(arguments, result_action="return_value")
-    except LightlakeError as error:
+        code = app(arguments, result_action="return_value", print_error=False, exit_on_error=False)
+    except (LightlakeError, CycloptsError) as error:
         if debug:
             raise
-        sys.stderr.write(f"lightlake: {error}\n")
+        sys.stderr.write(f"lightlake: {' '.join(str(error).split())}\n")
         code = 2
     except KeyboardInterrupt:
         sys.stderr.write("lightlake: stopped\n")

@@ -412,7 +412,7 @@ def transact(
     change
         What else the transaction does, before the files are added.
     """
-    intent = _write_intent(storage, [final for _, final in moves.values()])
+    intent = write_intent(storage, [final for _, final in moves.values()])
     try:
         for staged, final in moves.values():
             publish(staged, final)
@@ -462,7 +462,7 @@ def record_files(
         cursor.execute(f"INSERT INTO files VALUES {marks}", values)
 
 
-def _write_intent(storage: Storage, finals: Iterable[Path]) -> Path:
+def write_intent(storage: Storage, finals: Iterable[Path]) -> Path:
     """Note, safely on disk, which files are about to appear in the tree."""
     folder = storage.staging / PUBLISHING
     folder.mkdir(parents=True, exist_ok=True)
@@ -497,7 +497,22 @@ def recover(catalog: Catalog) -> list[Path]:
             remove(tree / name)
             remove((tree / name).with_suffix(PARTIAL))
             removed.append(tree / name)
+        # DuckLake writes files of its own for a DELETE or a compaction.
+        removed += remove_unknown(catalog)
         remove(intent)
+    return removed
+
+
+def remove_unknown(catalog: Catalog) -> list[Path]:
+    """Take out of the tree all files that no snapshot of the catalogue knows; the caller holds the lock."""
+    cursor = catalog.cursor()
+    known = catalog.known_files(cursor)
+    cursor.close()
+    removed = [
+        path for table in TABLES for path in catalog.storage.table_files(table) if path.name not in known
+    ]
+    for path in removed:
+        remove(path)
     return removed
 
 

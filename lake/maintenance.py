@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lake.catalog import Catalog
-from lake.commit import record_files, recover
+from lake.commit import record_files, recover, remove_unknown, write_intent
 from lake.errors import ConfigurationError
 from lake.schema import TABLES
 from lake.storage import Storage, checksum, remove
@@ -123,16 +123,6 @@ def live_files(cursor: duckdb.DuckDBPyConnection, table: str) -> dict[Path, Path
     return {Path(data): Path(delete) if delete else None for data, delete in rows}
 
 
-def _superseded(cursor: duckdb.DuckDBPyConnection, catalog: Catalog) -> set[str]:
-    """Return the names of all files that any snapshot of the catalogue knows, or waits to remove."""
-    schema = catalog.location.metadata_schema or "main"
-    known = " UNION ".join(
-        f'SELECT path FROM __ducklake_metadata_lake."{schema}".{name}'
-        for name in ("ducklake_data_file", "ducklake_delete_file", "ducklake_files_scheduled_for_deletion")
-    )
-    return {Path(row[0]).name for row in cursor.execute(known).fetchall()}
-
-
 def _check_files(
     cursor: duckdb.DuckDBPyConnection, catalog: Catalog, table: Table, *, quick: bool
 ) -> Iterator[Finding]:
@@ -160,7 +150,7 @@ def _check_files(
             )
     deletes = {delete for delete in live.values() if delete}
     others = in_tree - set(live) - deletes
-    known = _superseded(cursor, catalog) if others else set()
+    known = catalog.known_files(cursor) if others else set()
     orphans = sorted(path for path in others if path.name not in known)
     for path in orphans:
         yield Finding(
@@ -348,6 +338,7 @@ def compact(catalog: Catalog) -> Compacted:
         orphans = len(recover(catalog))
         cursor = catalog.cursor()
         before = sum(len(live_files(cursor, table)) for table in TABLES)
+        intent = write_intent(catalog.storage, [])
         for step in (
             "ducklake_flush_inlined_data('lake')",
             "ducklake_rewrite_data_files('lake', delete_threshold => 0)",
@@ -356,12 +347,8 @@ def compact(catalog: Catalog) -> Compacted:
             "ducklake_cleanup_old_files('lake', cleanup_all => true)",
         ):
             cursor.execute(f"CALL {step}").fetchall()
-        known = _superseded(cursor, catalog)
-        for table in TABLES:
-            for path in catalog.storage.table_files(table):
-                if path.name not in known:
-                    remove(path)
-                    orphans += 1
+        orphans += len(remove_unknown(catalog))
+        remove(intent)
         _refresh_file_records(cursor, catalog.storage)
         _remove_stale_staging(catalog.storage)
         live = [path for table in TABLES for path in live_files(cursor, table)]

@@ -96,8 +96,9 @@ class Lake:
                 f"a file of the lake cannot be read: {error}", hint="run: lightlake verify"
             ) from error
         except duckdb.Error as error:
+            told = str(error).partition("\n\nLINE ")[0]  # less the copy of the SQL with a caret under it
             raise ConfigurationError(
-                f"the SQL failed: {error}", hint="see the tables with: lightlake schema"
+                f"the SQL failed: {told}", hint="see the tables with: lightlake schema"
             ) from error
         finally:
             cursor.close()

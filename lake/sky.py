@@ -20,7 +20,7 @@ Ints = NDArray[np.int64]
 Pairs = tuple[Ints, Ints, Floats]
 
 # The order of HATS's `_healpix_29`, the deepest that fits a signed 64-bit integer: 12 nside^2 pixels.
-# Source: Gorski et al. 2005, ApJ 622, 759; HATS, IVOA Note 2025.
+# Source: Gorski et al. 2005, ApJ 622, 759; HATS documentation, spatial index.
 HPX_ORDER = 29
 HPX_NSIDE = 2**HPX_ORDER
 HPX_PIXELS = 12 * HPX_NSIDE**2

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import filelock
 import httpx
@@ -40,7 +39,7 @@ def download(url: str, archive: str, settings: Settings, *, check: Callable[[Pat
     ArchiveError
         Transient for timeouts, resets, 429, 5xx, and bodies that are cut or damaged; final for 4xx.
     """
-    name = Path(urlsplit(url).path).name or "file"
+    name = Path(url.partition("?")[0]).name
     key = hashlib.blake2b(url.encode(), digest_size=8).hexdigest()
     final = settings.cache_dir.expanduser() / archive / f"{key}-{name}"
     if final.exists():
@@ -96,7 +95,9 @@ def _stream(url: str, archive: str, settings: Settings, path: Path) -> None:
             raise failed(f"{path.stat().st_size} of {expected} bytes came")
     except httpx.TimeoutException as error:
         raise failed(f"no answer for {settings.timeout_s:g} s") from error
-    except httpx.TransportError as error:
+    except (httpx.TransportError, httpx.DecodingError) as error:
         raise failed(f"the connection failed: {error}") from error
+    except httpx.TooManyRedirects as error:
+        raise failed(str(error), transient=False) from error
     except httpx.InvalidURL as error:
         raise failed(f"not a URL: {error}", transient=False) from error

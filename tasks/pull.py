@@ -29,7 +29,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.runtime import task_run
 
 from lake.commit import Manifest, Receipt, commit, stage
-from lake.errors import ArchiveError, GranuleRejected, LightlakeError, StagingLost
+from lake.errors import ArchiveError, GranuleRejected, LightlakeError, SchemaError, StagingLost
 from lake.ledger import Attempt, canonical, count_pending, pending
 from lake.query import Lake
 from lake.schema import TABLES
@@ -203,7 +203,10 @@ def fetch_granule(archive: Archive, granule: Granule, folder: Path) -> Manifest:
     settings = load_settings()
     started_at, started = datetime.now(UTC), time.monotonic()
     harvest = archive.fetch(granule, settings)
-    tables = complete(harvest, granule, started_at)
+    try:
+        tables = complete(harvest, granule, started_at)
+    except SchemaError as error:
+        raise GranuleRejected(str(error)) from error
     attempt = replace(
         _attempt(archive, granule, started_at, time.monotonic() - started),
         status="done" if harvest.sources.num_rows else "empty",

@@ -17,7 +17,7 @@ _STATISTICS = """
         median(flux::DOUBLE) FILTER (detected AND good) AS flux_median,
         avg(flux::DOUBLE) FILTER (detected AND good) AS flux_mean,
         CASE WHEN count(flux) FILTER (detected AND good) > 1
-            THEN stddev_samp(flux::DOUBLE) FILTER (detected AND good) END AS flux_std,
+            THEN stddev_samp(flux::DOUBLE) FILTER (detected AND good AND isfinite(flux)) END AS flux_std,
         median(mag::DOUBLE) FILTER (detected AND good) AS mag_median,
         first(granule) AS granule
     FROM rows

@@ -237,15 +237,19 @@ def read_events(files: dict[str, tuple[IO[bytes] | None, IO[bytes] | None]], end
         frame["source_id"] = f"{season}-" + printed + np.where(again > 0, "-" + (again + 1).astype(str), "")
         frame["season"] = season
         frames.append(frame)
-        mjd = printed.astype(float)
-        exposures.append(_exposure(season, mjd.min(), mjd.max(), uptime, endpoint))
+        times = printed.astype(float)
+        exposures.append(_exposure(season, times.min(), times.max(), uptime, endpoint))
     every = pd.concat(frames, ignore_index=True)
-    numbers = [every[name].to_numpy(float) for name in _EVENT_COLUMNS[:5]]
+    mjd, log10_energy, angular_err_deg, ra, dec = (every[name].to_numpy(float) for name in _EVENT_COLUMNS[:5])
     return Events(
-        every["season"].to_numpy(object),
-        every["source_id"].to_numpy(object),
-        *numbers,
-        pa.Table.from_pylist(exposures),
+        season=every["season"].to_numpy(object),
+        source_id=every["source_id"].to_numpy(object),
+        mjd=mjd,
+        log10_energy=log10_energy,
+        angular_err_deg=angular_err_deg,
+        ra=ra,
+        dec=dec,
+        exposures=pa.Table.from_pylist(exposures),
     )
 
 

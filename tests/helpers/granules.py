@@ -193,6 +193,7 @@ Content = dict[str, list[tuple[str, float, float]]]
 def content(catalog: Catalog) -> Content:
     """All light curves of the lake by source, in plain Python, to compare with expected()."""
     cursor = catalog.cursor()
+    cursor.execute("BEGIN")
     found: Content = {}
     for source, band, mjd, flux in cursor.execute(
         "SELECT source_id, band, mjd, flux FROM lightcurves ORDER BY ALL"
@@ -200,7 +201,9 @@ def content(catalog: Catalog) -> Content:
         found.setdefault(source, []).append((band, mjd, flux))
     sources = cursor.execute("SELECT source_id FROM sources ORDER BY ALL").fetchall()
     cursor.close()
-    assert [row[0] for row in sources] == sorted(found), "sources and light curves are of other sources"
+    names = [row[0] for row in sources]
+    assert len(names) == len(set(names)), "a source is there twice"
+    assert set(names) == set(found), f"sources and light curves are of other sources: {set(names) ^ set(found)}"
     return found
 
 

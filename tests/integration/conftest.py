@@ -1,161 +1,85 @@
-"""A real Prefect server for the whole session, and a lake that flows fill from the sandbox."""
+"""A PostgreSQL server of our own, and a lake on either kind of catalogue."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import tempfile
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
-import pyarrow as pa
 import pytest
+from helpers.servers import archive_root, prefect_server, pull_settings, rows, sandbox  # noqa: F401
 
-import flows  # noqa: F401  # its settings come before Prefect is imported
-from deployments.sandbox.server import Sandbox
 from lake.catalog import Catalog
-from lake.query import Lake
-from lake.settings import Settings
-from lake.targets import add_targets
-
-# A spiral over the sky: place number n is always the same.
-PLACES = [((7.0 + 137.508 * n) % 360, -75.0 + 150.0 * (n * 0.618034 % 1)) for n in range(200)]
+from lake.settings import Settings, load_settings
+from lake.storage import Storage
 
 
-@dataclass(frozen=True)
-class PrefectServer:
-    """A Prefect server of the tests' own."""
+def _binaries() -> Path | None:
+    found = shutil.which("pg_ctl")
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
+    return Path(found).parent if found else installed[-1].parent if installed else None
 
-    api: str
-    home: Path
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """What a child process needs to use it."""
-        return {"PREFECT_API_URL": self.api, "PREFECT_HOME": str(self.home)}
+def _missing(reason: str) -> None:
+    if "postgres" in os.environ.get("LIGHTLAKE_TEST_REQUIRE", ""):
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """`prefect server start`, once a session, used by the test process itself and by its children."""
-    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+def postgres() -> Iterator[str]:
+    """Connection string of a new PostgreSQL server."""
+    binaries = _binaries()
+    if binaries is None:
+        _missing("no PostgreSQL: pg_ctl is neither in PATH nor in /usr/lib/postgresql/*/bin")
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        # PostgreSQL refuses to run as root.
+        user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.geteuid() == 0 else []
+        if user:
+            folder.chmod(0o755)
+            shutil.chown(folder, "postgres")
 
-    home = tmp_path_factory.mktemp("prefect")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = PrefectServer(f"http://127.0.0.1:{port}/api", home)
-    environment = child_environment(
-        **server.environment,
-        PREFECT_SERVER_API_HOST="127.0.0.1",
-        PREFECT_SERVER_API_PORT=str(port),
-        PREFECT_LOGGING_LEVEL="WARNING",
-        PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS="2",
-        PREFECT_SERVER_SERVICES_SCHEDULER_DEPLOYMENT_BATCH_SIZE="100",
-    )
-    log = home / "server.log"
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--host", "127.0.0.1", "--port", str(port)],
-            env=environment, stdout=out, stderr=subprocess.STDOUT, cwd=home,
-        )  # fmt: skip
-    try:
-        _wait_until_healthy(server.api, process, log)
-        with temporary_settings({PREFECT_API_URL: server.api, PREFECT_HOME: home}):
-            yield server
-            _send_what_is_left()
-    finally:
-        process.terminate()
+        def run(*command: str | Path) -> None:
+            done = subprocess.run([*user, *command], capture_output=True, text=True, cwd=folder)
+            if done.returncode:
+                _missing(f"PostgreSQL does not start: {done.stderr.strip()[-300:]}")
+
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        data = folder / "data"
+        run(binaries / "initdb", "-D", data, "-A", "trust", "-U", "lightlake", "-E", "UTF8", "--no-sync")
+        options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder} -c fsync=off"
+        # Its output goes to a file: else it would keep our pipe open.
+        run(binaries / "pg_ctl", "-s", "-w", "-D", data, "-l", folder / "log", "-o", options, "start")
         try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            yield f"host=127.0.0.1 port={port} user=lightlake dbname=postgres"
+        finally:
+            run(binaries / "pg_ctl", "-s", "-w", "-m", "immediate", "-D", data, "stop")
 
 
-def _wait_until_healthy(api: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    patience = time.monotonic() + 120
-    while time.monotonic() < patience:
-        if process.poll() is not None:
-            pytest.fail(f"the Prefect server died with {process.returncode}:\n{log.read_text()[-3000:]}")
-        try:
-            if httpx.get(f"{api}/health", timeout=5).is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
-    pytest.fail(f"the Prefect server is not up after 120 s:\n{log.read_text()[-3000:]}")
-
-
-def _send_what_is_left() -> None:
-    """Let Prefect's client send its last logs and events while there is a server."""
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
-
-    APILogWorker.drain_all(timeout=10)
-    EventsWorker.drain_all(timeout=10)
-
-
-def child_environment(**more: str) -> dict[str, str]:
-    """Environment of a child process: nothing of the user's lake or Prefect profile, no phoning home."""
-    ours = ("LIGHTLAKE_", "PREFECT_")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return {
-        **environment,
-        "DO_NOT_TRACK": "1",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-        **more,
-    }
-
-
-@pytest.fixture(scope="session")
-def archive_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the sandbox's data, made by the first sandbox that needs it."""
-    return tmp_path_factory.mktemp("archives")
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.server)])
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """Settings of a lake with its catalogue in SQLite or in PostgreSQL."""
+    catalog = None
+    if request.param == "postgres":
+        catalog = f"postgres:{request.getfixturevalue('postgres')} schema=lake_{uuid.uuid4().hex[:12]}"
+    return load_settings(url=str(tmp_path / "lake"), catalog=catalog, lock_timeout_s=60.0)
 
 
 @pytest.fixture
-def sandbox(archive_root: Path) -> Iterator[Sandbox]:
-    """Archive stand-ins with something at every fourth of the first 48 PLACES, and their own log of requests."""
-    with Sandbox.start(archive_root, scale=0.002, targets=PLACES[:48:4]) as box:
-        yield box
-
-
-@pytest.fixture
-def pull_settings(
-    settings: Settings, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> dict[str, str]:
-    """The settings of a pull, in the environment: an empty cache, the sandbox as archive, short waits."""
-    values = {
-        "LIGHTLAKE_URL": settings.url,
-        "LIGHTLAKE_CACHE_DIR": str(settings.cache_dir),
-        "LIGHTLAKE_RETRY_DELAY_S": "0.05",
-        "LIGHTLAKE_TIMEOUT_S": "20",
-        **{f"LIGHTLAKE_ENDPOINTS__{name.upper()}": url for name, url in sandbox.endpoints.items()},
-    }
-    for name, value in values.items():
-        monkeypatch.setenv(name, value)
-    return values
-
-
-@pytest.fixture
-def register(catalog: Catalog) -> Callable[..., None]:
-    """Register places of PLACES, by number, under a sample."""
-
-    def register(numbers: range, sample: str = "test") -> None:
-        ra, dec = zip(*(PLACES[n] for n in numbers), strict=True)
-        add_targets(catalog, pa.table({"ra": ra, "dec": dec, "name": [f"T{n:03}" for n in numbers]}), sample)
-
-    return register
-
-
-@pytest.fixture
-def rows(lake: Lake) -> Callable[..., list[dict[str, Any]]]:
-    """Ask the test's lake: rows as dictionaries."""
-    return lambda query, *values: lake.sql(query, list(values)).to_pylist()
+def anywhere_catalog(anywhere: Settings, request: pytest.FixtureRequest) -> Iterator[Catalog]:
+    """The open catalogue of a new lake on either."""
+    if anywhere.catalog is None:
+        shutil.copytree(request.getfixturevalue("template"), anywhere.url)
+    catalog = Catalog(Storage.from_url(anywhere.url), anywhere)
+    catalog.create()
+    yield catalog
+    catalog.close()

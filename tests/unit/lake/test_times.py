@@ -243,8 +243,9 @@ def test_a_million_unique_times_take_seconds():
 
 def test_missing_stays_missing_and_shapes_broadcast():
     nan = np.nan
-    result = to_bmjd_tdb([nan, 58000.0, 58000.0], [10.0, nan, 10.0], 20.0, scale="utc", frame="geocentre")
-    assert np.isnan(result).tolist() == [True, True, False]
+    for frame in ("geocentre", "heliocentre"):
+        result = to_bmjd_tdb([nan, 58000.0, 58000.0], [10.0, nan, 10.0], 20.0, scale="utc", frame=frame)
+        assert np.isnan(result).tolist() == [True, True, False]
     result = to_bmjd_tdb([nan, 58000.0], nan, nan, scale="tdb", frame="barycentre")
     assert np.isnan(result).tolist() == [True, False]
     assert result[1] == 58000.0

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from helpers import archives
-from helpers.archives import harvest, numbers_of, refusal, register
+from helpers.archives import harvest, refusal, register
 
 from lake.catalog import Catalog
 from lake.commit import MANIFEST
@@ -222,9 +222,7 @@ def test_coverage_counts_sources_and_rows_of_each_target(
     assert {row["granule"] for row in nothing} == {granule.id}
 
 
-def test_a_batch_is_fetched_staged_and_committed(
-    catalog: Catalog, lake: Lake, madeup: Archive, tmp_path: Path
-) -> None:
+def test_a_batch_is_fetched_staged_and_committed(catalog: Catalog, lake: Lake, madeup: Archive, tmp_path: Path) -> None:
     batch = only_batch(catalog, lake, tmp_path)
     register_archive(lake, madeup)
     receipts = commit_batch(lake.settings.url, fetch_batch(batch))
@@ -270,9 +268,7 @@ def test_the_next_try_fetches_only_what_is_not_staged(
     assert {manifest.attempt.status for manifest in manifests} <= {"done", "empty"}
 
 
-def test_staging_that_was_cut_off_is_done_again(
-    catalog: Catalog, lake: Lake, madeup: Archive, tmp_path: Path
-) -> None:
+def test_staging_that_was_cut_off_is_done_again(catalog: Catalog, lake: Lake, madeup: Archive, tmp_path: Path) -> None:
     batch = only_batch(catalog, lake, tmp_path)
     first = fetch_batch(batch)
     (Path(first[2].folder) / MANIFEST).unlink()
@@ -323,6 +319,8 @@ def test_losses_are_staged_with_their_reason(
 
 
 def _with(table: pa.Table, column: str, value: Any) -> pa.Table:
+    if column not in table.column_names:
+        return table.append_column(column, pa.nulls(table.num_rows))
     values = pa.array([value] * table.num_rows, table[column].type)
     return table.set_column(table.column_names.index(column), column, values)
 
@@ -335,6 +333,7 @@ def _with(table: pa.Table, column: str, value: Any) -> pa.Table:
         ("flux", float("inf"), "lightcurves.flux is not a finite number"),
         ("source_id", "who", "lightcurves.source_id is not among the granule's sources"),
         ("good", None, "lightcurves.good is NULL"),
+        ("colour", None, "table lightcurves has no column colour"),
     ],
 )
 def test_rows_that_break_a_rule_are_rejected(
@@ -385,9 +384,7 @@ def test_what_is_lost_covers_every_target(catalog: Catalog, lake: Lake, madeup: 
     assert lake.sql("FROM coverage WHERE status = 'failed'").num_rows == batch.n_targets
 
 
-def test_a_loss_does_not_take_back_an_answer(
-    catalog: Catalog, lake: Lake, madeup: Archive, tmp_path: Path
-) -> None:
+def test_a_loss_does_not_take_back_an_answer(catalog: Catalog, lake: Lake, madeup: Archive, tmp_path: Path) -> None:
     batch = only_batch(catalog, lake, tmp_path)
     commit_batch(lake.settings.url, fetch_batch(batch))
     (again,) = planned(lake, madeup, tmp_path / "again", again=True)

@@ -165,7 +165,7 @@ def test_a_missing_season_is_an_error_not_a_gap(tmp_path: Path, monkeypatch: pyt
                 new.writestr(name, old.read(name))
     monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__ICECUBE", str(smaller))
     granule = Granule("icecube", icecube.RELEASE, icecube.ARCHIVE.with_defaults(None), targets_at(1.0, 1.0))
-    with pytest.raises(ArchiveError, match="no events/IC59_exp.csv") as caught:
+    with pytest.raises(ArchiveError, match=r"no events/IC59_exp\.csv") as caught:
         icecube.fetch(granule, load_settings())
     assert not caught.value.transient
     assert str(smaller) in str(caught.value)

@@ -1,0 +1,150 @@
+"""What child processes do in the tests of crashes: commit, and die at a named step or be killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterable, Mapping
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import lake.commit
+from helpers.granules import Version, committed, staged
+from lake.catalog import Catalog
+from lake.commit import Manifest, commit
+from lake.errors import CatalogError
+from lake.maintenance import compact
+from lake.settings import Settings
+from lake.storage import Storage
+
+# Every step of a commit, in order; a number is how often it happens before the end comes.
+STEPS = (
+    "after BEGIN 1", "before intent 1", "after intent 1", "after publish 1", "after publish 3", "after publish 5",
+    "after delete 1", "after ledger 1", "after add_file 1", "after add_file 5", "after files 1",
+    "before COMMIT 1", "after COMMIT 1", "before unlink 1", "before discard 1",
+)  # fmt: skip
+
+
+def child(target: Callable[..., None], *arguments: Any) -> ForkServerProcess:
+    """Start a process that has everything imported but shares nothing with this one."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["helpers.crash"])
+    process = context.Process(target=target, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
+def opened(settings: Settings) -> Catalog:
+    """Open the lake of some settings."""
+    catalog = Catalog(Storage.from_url(settings.url), settings)
+    catalog.open()
+    return catalog
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _Deadly:
+    """A cursor that ends the process at a statement."""
+
+    def __init__(self, cursor: Any, passes: Callable[[str], None]) -> None:
+        self._cursor, self._passes = cursor, passes
+
+    def execute(self, sql: str, *arguments: Any) -> Any:
+        word = "delete" if sql.startswith("DELETE") else sql if sql in ("BEGIN", "COMMIT") else "other"
+        self._passes(f"before {word}")
+        result = self._cursor.execute(sql, *arguments)
+        self._passes(f"after {word}")
+        return result
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+
+def commit_and_die(settings: Settings, folder: str, step: str) -> None:
+    """Commit a staged granule and end with SIGKILL at a step."""
+    name, _, times = step.rpartition(" ")
+    left = {name: int(times)}
+
+    def passes(where: str) -> None:
+        if where in left:
+            left[where] -= 1
+            if left[where] == 0:
+                _die()
+
+    def deadly(owner: Any, attribute: str, label: str, only: Callable[..., bool] = lambda *_: True) -> None:
+        original = getattr(owner, attribute)
+
+        def wrapped(*arguments: Any) -> Any:
+            if not only(*arguments):
+                return original(*arguments)
+            passes(f"before {label}")
+            result = original(*arguments)
+            passes(f"after {label}")
+            return result
+
+        setattr(owner, attribute, wrapped)
+
+    deadly(lake.commit, "write_intent", "intent")
+    deadly(lake.commit, "publish", "publish")
+    deadly(lake.commit, "add_file", "add_file")
+    deadly(lake.commit, "record_files", "files")
+    deadly(lake.commit.ledger, "record", "ledger")
+    deadly(lake.commit, "remove", "unlink", lambda path: path.suffix == ".json")
+    deadly(lake.commit, "_discard", "discard")
+    catalog = opened(settings)
+    original = catalog.cursor
+    catalog.cursor = lambda: _Deadly(original(), passes)  # type: ignore[method-assign, assignment, return-value]
+    manifest = Manifest.read(Path(folder))
+    assert manifest is not None
+    commit(catalog, manifest)
+
+
+def work(
+    settings: Settings,
+    granules: Iterable[tuple[str, Mapping[int, Version]]],
+    again: int = 0,
+    compact_every: int = 0,
+) -> None:
+    """Commit granules one after the other, those of the ledger excepted; compact now and then."""
+    catalog = opened(settings)
+    cursor = catalog.cursor()
+    started = {(row[0], row[1].second) for row in cursor.execute("SELECT granule, started_at FROM ledger").fetchall()}
+    cursor.close()
+    for number, (granule, sources) in enumerate(granules):
+        if (granule, again) in started:
+            continue
+        committed(catalog, sources, granule, again=again)
+        if compact_every and number % compact_every == compact_every - 1:
+            compact(catalog)
+    catalog.close()
+
+
+def fill_the_disk(settings: Settings) -> None:
+    """Stage and commit while no file may grow, then try again while they may."""
+    catalog = opened(settings)
+    no_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, no_limit[1]))
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limit(100)
+    try:
+        staged(catalog, range(5, 15), "g1")
+        raise AssertionError("staging on a full disk did not fail")
+    except OSError:
+        limit(no_limit[0])
+    manifest = staged(catalog, {**dict.fromkeys(range(5, 15), 1), 7: 2}, "g1")
+    limit(600)
+    try:
+        commit(catalog, manifest)
+        raise AssertionError("committing on a full disk did not fail")
+    except (CatalogError, OSError) as error:
+        assert "\n" not in str(error), error
+    limit(no_limit[0])
+    assert commit(catalog, manifest).replaced == 1

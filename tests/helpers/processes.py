@@ -1,0 +1,33 @@
+"""Child processes of tests: nothing of the user's lake or Prefect profile reaches them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def child_environment(**more: str) -> dict[str, str]:
+    """Environment of a child process, with no phoning home."""
+    ours = ("LIGHTLAKE_", "PREFECT_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return {
+        **environment,
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        **more,
+    }
+
+
+def lightlake(
+    *arguments: object, cwd: Path, environment: Mapping[str, str] | None = None, timeout_s: float = 240
+) -> subprocess.CompletedProcess[str]:
+    """Run the command in a child process."""
+    return subprocess.run(
+        [sys.executable, "-c", "from lake.cli import main; main()", *map(str, arguments)],
+        cwd=cwd, env=child_environment(**(environment or {})), capture_output=True, text=True, timeout=timeout_s,
+        check=False,
+    )  # fmt: skip

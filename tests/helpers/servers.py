@@ -1,0 +1,134 @@
+"""Fixtures of tests that run flows: a real Prefect server, and the sandbox as archive."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import flows  # noqa: F401  # its settings come before Prefect is imported
+from deployments.sandbox.server import Sandbox
+from helpers.archives import PLACES
+from helpers.processes import child_environment
+from lake.query import Lake
+from lake.settings import Settings
+
+
+@dataclass(frozen=True)
+class PrefectServer:
+    """A Prefect server of the tests' own."""
+
+    api: str
+    home: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a child process needs to use it."""
+        return {"PREFECT_API_URL": self.api, "PREFECT_HOME": str(self.home)}
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """`prefect server start`, once a session, used by the test process itself and by its children."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+    home = tmp_path_factory.mktemp("prefect")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = PrefectServer(f"http://127.0.0.1:{port}/api", home)
+    environment = child_environment(
+        **server.environment,
+        PREFECT_SERVER_API_HOST="127.0.0.1",
+        PREFECT_SERVER_API_PORT=str(port),
+        PREFECT_LOGGING_LEVEL="WARNING",
+        # Schedules are looked at every two seconds instead of every minute.
+        PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS="2",
+    )
+    log = home / "server.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--host", "127.0.0.1", "--port", str(port)],
+            env=environment, stdout=out, stderr=subprocess.STDOUT, cwd=home,
+        )  # fmt: skip
+    try:
+        _wait_until_healthy(server.api, process, log)
+        with temporary_settings({PREFECT_API_URL: server.api, PREFECT_HOME: home}):
+            yield server
+            _send_what_is_left()
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_healthy(api: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    patience = time.monotonic() + 120
+    while time.monotonic() < patience:
+        if process.poll() is not None:
+            pytest.fail(f"the Prefect server died with {process.returncode}:\n{log.read_text()[-3000:]}")
+        try:
+            if httpx.get(f"{api}/health", timeout=5).is_success:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    pytest.fail(f"the Prefect server is not up after 120 s:\n{log.read_text()[-3000:]}")
+
+
+def _send_what_is_left() -> None:
+    """Let Prefect's client send its last logs and events while there is a server."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=10)
+    EventsWorker.drain_all(timeout=10)
+
+
+@pytest.fixture(scope="session")
+def archive_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the sandbox's data, made by the first sandbox that needs it."""
+    return tmp_path_factory.mktemp("archives")
+
+
+@pytest.fixture
+def sandbox(archive_root: Path) -> Iterator[Sandbox]:
+    """Archive stand-ins with something at every fourth of the first 48 PLACES, and their own log of requests."""
+    with Sandbox.start(archive_root, scale=0.002, targets=PLACES[:48:4]) as box:
+        yield box
+
+
+@pytest.fixture
+def pull_settings(settings: Settings, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """The settings of a pull, in the environment: an empty cache, the sandbox as archive, short waits."""
+    from tasks.pull import lake_at
+
+    values = {
+        "LIGHTLAKE_URL": settings.url,
+        "LIGHTLAKE_CACHE_DIR": str(settings.cache_dir),
+        "LIGHTLAKE_LOCK_TIMEOUT_S": "60",
+        "LIGHTLAKE_RETRY_DELAY_S": "0.05",
+        "LIGHTLAKE_TIMEOUT_S": "20",
+        **{f"LIGHTLAKE_ENDPOINTS__{name.upper()}": url for name, url in sandbox.endpoints.items()},
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    yield values
+    lake_at.cache_clear()
+
+
+@pytest.fixture
+def rows(lake: Lake) -> Callable[..., list[dict[str, Any]]]:
+    """Ask the test's lake: rows as dictionaries."""
+    return lambda query, *values: lake.sql(query, list(values)).to_pylist()

@@ -1,0 +1,48 @@
+"""The demo, as a newcomer runs it: in an empty folder, with no Prefect server and no settings."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from helpers.processes import lightlake
+
+from deployments.demo import QUESTIONS, TARGETS
+
+
+def test_the_demo_fills_a_lake_and_the_second_run_has_nothing_to_do(tmp_path: Path) -> None:
+    home = {"PREFECT_HOME": str(tmp_path / "prefect"), "HOME": str(tmp_path / "home")}
+    first = lightlake("demo", cwd=tmp_path, environment=home)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert f"icecube: {len(TARGETS)} of {len(TARGETS)} targets answered" in first.stdout
+    assert "Traceback" not in first.stderr
+    coverage, *answers = re.findall(r"^(\d+) rows$", first.stdout, re.M)
+    assert coverage == "1"
+    assert len(answers) == len(QUESTIONS) == 3
+    assert all(int(rows) > 0 for rows in answers)
+    for question, _ in QUESTIONS:
+        assert question in first.stdout
+    assert "TXS 0506+056" in first.stdout
+
+    folder = tmp_path / "lightlake-demo"
+    page = folder / "light_curves.html"
+    text = page.read_text()
+    assert "TXS 0506+056" in text
+    loaded = re.findall(r"""<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)\s*=\s*["']?([^"'\s>]+)""", text)
+    assert [url for url in loaded if not url.startswith("data:")] == []
+    assert not re.search(r"""@import|url\(\s*["']?https?:""", text)
+    # Nothing of it went anywhere but into its folder.
+    assert not (tmp_path / "home").exists() or not list((tmp_path / "home").rglob("*.zip"))
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "home") == ["lightlake-demo", "prefect"]
+
+    stamp = page.stat().st_mtime_ns
+    second = lightlake("demo", cwd=tmp_path, environment=home)
+    assert second.returncode == 0, second.stderr
+    assert "nothing to do: every archive has answered for every target" in second.stdout
+    assert "0 new targets" in second.stdout
+    assert page.stat().st_mtime_ns == stamp
+
+    assert lightlake("verify", "--lake", folder / "lake", cwd=tmp_path).returncode == 0
+    asked = lightlake("sql", "FROM fornax WHERE label = 'blazar'", "--lake", folder / "lake", cwd=tmp_path)
+    assert asked.returncode == 0
+    assert "3C 279" in asked.stdout or "IceCube" in asked.stdout
