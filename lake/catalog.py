@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import sqlite3
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import quote
 
 import duckdb
 import filelock
@@ -114,6 +118,7 @@ class Catalog:
         self.location = CatalogLocation.parse(settings.catalog, storage)
         self._instance: duckdb.DuckDBPyConnection | None = None
         self._attached = False
+        self._private: TemporaryDirectory[str] | None = None
 
     def create(self) -> bool:
         """Make the catalogue, or bring an older one to this schema version.
@@ -233,6 +238,9 @@ class Catalog:
             self._instance.close()
             self._instance = None
             self._attached = False
+        if self._private is not None:
+            self._private.cleanup()
+            self._private = None
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -298,13 +306,34 @@ class Catalog:
             return
         timeout = self.settings.lock_timeout_s
         try:
-            self._duckdb().execute(
-                self.location.attach_statement(self.storage, create=create, timeout_s=timeout)
-            )
+            location = self.location
+            if location.kind == "sqlite" and not create and not _writable(Path(location.target)):
+                location = replace(location, target=str(self._copy(Path(location.target))))
+            self._duckdb().execute(location.attach_statement(self.storage, create=create, timeout_s=timeout))
+        except sqlite3.Error as error:
+            raise CatalogError(
+                f"cannot read the catalogue {self.location}: {error}", hint="ask its owner for a look at it"
+            ) from error
         except duckdb.Error as error:
             self.close()
             raise self._unreadable(error) from None  # its text may hold a password
         self._attached = True
+
+    def _copy(self, path: Path) -> Path:
+        """Copy the catalogue for one who may only read: SQLite's write-ahead log needs writers.
+
+        Such a reader sees the lake as it was when it was opened.
+        """
+        self._private = TemporaryDirectory(prefix="lightlake-")
+        copy = Path(self._private.name) / path.name
+        # Without a log beside it the file is whole, and SQLite need not look for one.
+        at_rest = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
+        with (
+            closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro{at_rest}", uri=True)) as source,
+            closing(sqlite3.connect(copy)) as target,
+        ):
+            source.backup(target)
+        return copy
 
     def unwritable(self, error: duckdb.Error) -> CatalogError:
         """Return what to raise for an error of a commit."""
@@ -335,6 +364,8 @@ def _connect(settings: Settings, storage: Storage) -> duckdb.DuckDBPyConnection:
         config["threads"] = settings.duckdb_threads
     connection = duckdb.connect(config=config)
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
+    # Files of a lake never change, so their footers, large because of small row groups, are read once.
+    connection.execute("SET GLOBAL parquet_metadata_cache = true")
     for name in ("ducklake", "sqlite_scanner", "postgres_scanner"):
         connection.execute(f"LOAD {quoted(str(extension_file(name)))}")
     connection.execute(CONSISTENT_SCANS)
@@ -357,6 +388,10 @@ def extension_file(name: str) -> Path:
         f"the DuckDB extension {name} for DuckDB {duckdb.__version__} is not installed",
         hint=f"pip install duckdb-extension-{name.replace('_', '-')}=={duckdb.__version__}",
     )
+
+
+def _writable(path: Path) -> bool:
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 
 
 def _first_line(error: duckdb.Error) -> str:

@@ -11,7 +11,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -161,18 +161,18 @@ def commit(catalog: Catalog, manifest: Manifest) -> Receipt:
     attempt = manifest.attempt
     with catalog.lock():
         for tries_left in reversed(range(_CONFLICT_RETRIES)):
-            recover(catalog)
-            cursor = catalog.cursor()
             try:
-                # One transaction from the first question on: outside of one, each question makes DuckLake
-                # read its catalogue anew.
-                cursor.execute("BEGIN")
-                number = ledger.number(cursor, attempt)
-                if number is None:
-                    receipt = _receipt(attempt, 0, 0)
-                else:
-                    _check_staged(manifest)
-                    receipt = _Merge(cursor, catalog.storage, manifest).run(number)
+                recover(catalog)
+                with closing(catalog.cursor()) as cursor:
+                    # One transaction from the first question on: outside of one, each question makes DuckLake
+                    # read its catalogue anew.
+                    cursor.execute("BEGIN")
+                    number = ledger.number(cursor, attempt)
+                    if number is None:
+                        receipt = _receipt(attempt, 0, 0)
+                    else:
+                        _check_staged(manifest)
+                        receipt = _Merge(cursor, catalog.storage, manifest).run(number)
                 break
             except duckdb.Error as error:
                 # Only writers that do not take our lock can conflict: another tool on PostgreSQL.
@@ -180,8 +180,6 @@ def commit(catalog: Catalog, manifest: Manifest) -> Receipt:
                 if not (conflict and tries_left) or "database is locked" in str(error):
                     raise catalog.unwritable(error) from None
                 time.sleep(0.2)
-            finally:
-                cursor.close()
         _discard(folder)
     return receipt
 

@@ -86,18 +86,15 @@ def verify(catalog: Catalog, *, quick: bool = False) -> list[Finding]:
     list of Finding
         Errors and notes; no errors means that the lake is as it must be.
     """
-    try:
-        findings = _verify(catalog, quick=quick)
-        if not any(finding.is_error for finding in findings):
-            return findings
-    except duckdb.Error:
-        findings = None
+    findings = _verify(catalog, quick=quick)
+    if not any(finding.is_error for finding in findings):
+        return findings
     # What looks wrong may be a commit or a compaction that is on its way: look again while writers wait.
     try:
         with catalog.lock():
             return _verify(catalog, quick=quick)
     except ConfigurationError:  # one who may only read cannot make writers wait
-        return findings if findings is not None else _verify(catalog, quick=quick)
+        return findings
 
 
 def _verify(catalog: Catalog, *, quick: bool) -> list[Finding]:
@@ -111,6 +108,8 @@ def _verify(catalog: Catalog, *, quick: bool) -> list[Finding]:
         findings += _check_constraints(cursor)
         findings += _check_coverage(cursor)
         return findings
+    except duckdb.Error as error:
+        return [*findings, Finding("error", "files", f"cannot be read: {error}", "restore them from a backup")]
     finally:
         cursor.close()
 

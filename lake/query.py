@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,16 +14,17 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lake.catalog import Catalog
+from lake.catalog import CONSISTENT_SCANS, Catalog
 from lake.errors import CatalogError, ConfigurationError
 from lake.export import Form, convert
 from lake.settings import Settings, load_settings
 from lake.sky import cone_ranges
 from lake.storage import Storage
-from lake.table import quoted
 
 # Above this many sources a join is as good as a list: the list only serves to leave files unread.
 _LONGEST_LIST = 2000
+
+_SQL_TYPES = {"string": "VARCHAR", "int64": "BIGINT", "int32": "INTEGER", "double": "DOUBLE"}
 
 
 class Lake:
@@ -46,6 +49,7 @@ class Lake:
         self.storage = Storage.from_url(url if url is not None else settings.url)
         self.catalog = Catalog(self.storage, settings)
         self.catalog.open()
+        self._own = threading.local()  # each thread's cursor: a new one costs a millisecond
 
     def __enter__(self) -> Self:
         return self
@@ -62,9 +66,7 @@ class Lake:
     def __repr__(self) -> str:
         return f"Lake({str(self.storage.root)!r})"
 
-    def sql(
-        self, query: str, parameters: Sequence[Any] | dict[str, Any] | None = None, *, form: Form = "arrow"
-    ) -> Any:
+    def sql(self, query: str, parameters: Sequence[Any] | dict[str, Any] | None = None, *, form: Form = "arrow") -> Any:
         """Run SQL in the lake.
 
         Parameters
@@ -84,9 +86,14 @@ class Lake:
         return self._run(query, parameters, form)
 
     def _run(
-        self, query: str, parameters: Sequence[Any] | dict[str, Any] | None, form: Form, **tables: pa.Table
+        self,
+        query: str,
+        parameters: Sequence[Any] | dict[str, Any] | None,
+        form: Form = "arrow",
+        within: duckdb.DuckDBPyConnection | None = None,
+        **tables: pa.Table,
     ) -> Any:
-        cursor = self.catalog.cursor()
+        cursor = within or self.catalog.cursor()
         try:
             for name, table in tables.items():
                 cursor.register(name, table)
@@ -101,7 +108,20 @@ class Lake:
                 f"the SQL failed: {told}", hint="see the tables with: lightlake schema"
             ) from error
         finally:
-            cursor.close()
+            if within is None:
+                cursor.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Let several questions see one state of the lake, and DuckLake read its catalogue once for them."""
+        cursor: duckdb.DuckDBPyConnection | None = getattr(self._own, "cursor", None)
+        if cursor is None:
+            cursor = self._own.cursor = self.catalog.cursor()
+        self._run("BEGIN", None, within=cursor)
+        try:
+            yield cursor
+        finally:
+            cursor.execute("ROLLBACK")
 
     def targets(self, sample: str | None = None, *, form: Form = "arrow") -> Any:
         """Return the targets, all or of one sample, with all their labels."""
@@ -164,13 +184,18 @@ class Lake:
         ConfigurationError
             If there is no such target.
         """
-        target_id = self.target_id(target, radius_arcsec)
-        sources = self.sql(
-            "SELECT archive, release, source_id, hpx29, rank, separation_arcsec FROM matches "
-            "WHERE target_id = $target AND ($archive IS NULL OR archive = $archive)",
-            {"target": target_id, "archive": archive},
-        )
-        return self._measurements(sources, band, good, form)
+        with self._transaction() as cursor:
+            known = isinstance(target, int)
+            target_id = target if known else self._target_id(target, radius_arcsec, cursor)
+            sources = self._run(
+                "SELECT archive, release, source_id, hpx29, rank, separation_arcsec FROM matches "
+                f"WHERE target_id = {target_id}" + (" AND archive = ?" if archive else ""),
+                [archive] if archive else [],
+                within=cursor,
+            )
+            if known and not sources.num_rows:
+                self._target_id(target, radius_arcsec, cursor)  # nothing matched, or no such target?
+            return self._measurements(cursor, sources, band, good, form)
 
     def cone(
         self,
@@ -197,34 +222,51 @@ class Lake:
         # One SELECT a range: DuckLake leaves files unread for a BETWEEN, not for several joined by OR.
         parts = " UNION ALL ".join(
             f"SELECT * FROM sources WHERE hpx29 BETWEEN {low} AND {high}"
-            for low, high in cone_ranges(ra, dec, radius_arcsec)
+            for low, high in cone_ranges(ra, dec, radius_arcsec, max_ranges=2)
         )
-        sources = self.sql(
-            "SELECT archive, release, source_id, hpx29, ra, dec, "
-            "separation_arcsec($ra, $dec, ra, dec) AS separation_arcsec "
-            f"FROM ({parts}) WHERE separation_arcsec($ra, $dec, ra, dec) <= $radius "
-            "AND ($archive IS NULL OR archive = $archive)",
-            {"ra": ra, "dec": dec, "radius": radius_arcsec, "archive": archive},
-        )
-        return self._measurements(sources, band, good, form)
+        with self._transaction() as cursor:
+            sources = self._run(
+                "SELECT archive, release, source_id, hpx29, ra, dec, "
+                "separation_arcsec($ra, $dec, ra, dec) AS separation_arcsec "
+                f"FROM ({parts}) WHERE separation_arcsec($ra, $dec, ra, dec) <= $radius "
+                "AND ($archive IS NULL OR archive = $archive)",
+                {"ra": ra, "dec": dec, "radius": radius_arcsec, "archive": archive},
+                within=cursor,
+            )
+            return self._measurements(cursor, sources, band, good, form)
 
-    def _measurements(self, sources: pa.Table, band: str | None, good: bool, form: Form) -> Any:
-        where = ["($band IS NULL OR band = $band)", "(good OR NOT $good)"]
+    def _measurements(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        sources: pa.Table,
+        band: str | None,
+        good: bool,
+        form: Form,
+    ) -> Any:
+        keys = ("archive", "release", "hpx29", "source_id")
+        extra = ", ".join(f"wanted.{name}" for name in sources.column_names if name not in keys)
+        parameters: dict[str, Any] = {"band": band} if band else {}
+        tables, wanted, near = {"wanted": sources}, "wanted", "lightcurves"
         if sources.num_rows <= _LONGEST_LIST:
-            archives = pc.unique(sources["archive"]).to_pylist()
-            pixels = pc.unique(sources["hpx29"]).to_pylist()
-            where.append(f"archive IN ({', '.join(map(quoted, archives)) or 'NULL'})")
-            where.append(f"hpx29 IN ({', '.join(map(str, pixels)) or 'NULL'})")
-        extra = [
-            name for name in sources.column_names if name not in ("archive", "release", "source_id", "hpx29")
-        ]
+            # Each column that a condition names costs DuckLake another search of its files' statistics, and
+            # so does each table that is registered: so rows are found by hpx29 alone, and then joined.
+            pixels = ", ".join(map(str, pc.unique(sources["hpx29"]).to_pylist()))
+            near = f"(SELECT * FROM lightcurves WHERE hpx29 IN ({pixels or 'NULL'}))"
+            columns = ", ".join(
+                f"unnest(${name}_list::{_SQL_TYPES[str(sources[name].type)]}[]) AS {name}"
+                for name in sources.column_names
+            )
+            tables, wanted = {}, f"(SELECT {columns})"
+            parameters |= {f"{name}_list": sources[name].to_pylist() for name in sources.column_names}
+        where = [*(["band = $band"] if band else []), *(["good"] if good else [])]
         return self._run(
-            f"SELECT lightcurves.*, {', '.join(f'wanted.{name}' for name in extra)} FROM lightcurves "
-            f"JOIN wanted USING (archive, release, hpx29, source_id) WHERE {' AND '.join(where)} "
-            "ORDER BY archive, band, mjd",
-            {"band": band, "good": good},
+            f"WITH near AS {'NOT ' if tables else ''}MATERIALIZED (FROM {near}), wanted AS (FROM {wanted}) "
+            f"SELECT near.*, {extra} FROM near JOIN wanted USING ({', '.join(keys)}) "
+            f"WHERE {' AND '.join(where) or 'true'} ORDER BY archive, band, mjd",
+            parameters,
             form,
-            wanted=sources,
+            cursor,
+            **tables,
         )
 
     def target_id(self, target: Any, radius_arcsec: float = 1.0) -> int:
@@ -235,12 +277,18 @@ class Lake:
         ConfigurationError
             If there is none; the message names near ones.
         """
+        with self._transaction() as cursor:
+            return self._target_id(target, radius_arcsec, cursor)
+
+    def _target_id(self, target: Any, radius_arcsec: float, cursor: duckdb.DuckDBPyConnection) -> int:
         if isinstance(target, str):
-            return self._by_name(target)
+            return self._by_name(target, cursor)
         if hasattr(target, "icrs"):
             ra, dec = float(target.icrs.ra.deg), float(target.icrs.dec.deg)
-            rows = self.sql(
-                "SELECT target_id FROM targets_in_cone(?, ?, ?) LIMIT 1", [ra, dec, radius_arcsec]
+            rows = self._run(
+                "SELECT target_id FROM targets_in_cone(?, ?, ?) LIMIT 1",
+                [ra, dec, radius_arcsec],
+                within=cursor,
             )
             if rows.num_rows:
                 return int(rows["target_id"][0].as_py())
@@ -248,19 +296,16 @@ class Lake:
                 f"no target within {radius_arcsec:g} arcsec of {ra:.6f} {dec:+.6f}",
                 hint="ask cone(), or give a larger radius_arcsec",
             )
-        if self.sql("SELECT 1 FROM targets WHERE target_id = ?", [int(target)]).num_rows:
+        if self._run("SELECT 1 FROM targets WHERE target_id = ?", [int(target)], within=cursor).num_rows:
             return int(target)
-        raise ConfigurationError(
-            f"no target has the id {target}", hint="see them with: lightlake sql 'FROM targets'"
-        )
+        raise ConfigurationError(f"no target has the id {target}", hint="see them with: lightlake sql 'FROM targets'")
 
-    def _by_name(self, name: str) -> int:
-        rows = self.sql(
-            "SELECT target_id, name FROM targets WHERE lower(name) = lower(?) ORDER BY name <> ?",
-            [name, name],
-        )
-        exact = rows.filter(pc.equal(rows["name"], name))
-        rows = exact if exact.num_rows else rows
+    def _by_name(self, name: str, cursor: duckdb.DuckDBPyConnection) -> int:
+        # As written first: DuckLake can leave files unread for that, not for a function of the name.
+        for condition in ("name = ?", "lower(name) = lower(?)"):
+            rows = self._run(f"SELECT target_id FROM targets WHERE {condition}", [name], within=cursor)
+            if rows.num_rows:
+                break
         if rows.num_rows == 1:
             return int(rows["target_id"][0].as_py())
         if rows.num_rows > 1:
@@ -277,4 +322,6 @@ class Lake:
         """Return what a stock DuckDB client runs to have this lake."""
         extensions = ["ducklake", "sqlite" if self.catalog.location.kind == "sqlite" else "postgres"]
         lines = [f"INSTALL {name}; LOAD {name};" for name in extensions]
+        if self.catalog.location.kind == "sqlite":
+            lines.append(f"{CONSISTENT_SCANS};")
         return "\n".join([*lines, f"{self.catalog.location.attach_statement(self.storage)};", "USE lake;"])

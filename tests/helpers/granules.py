@@ -150,7 +150,10 @@ def attempt(granule: str = "g0", status: str = "done", *, again: int = 0, **more
     """An attempt at a granule; `again` tells attempts at the same granule apart."""
     values = {"archive": ARCHIVE, "release": RELEASE, "parameters": PARAMETERS, **more}
     return Attempt(
-        granule=granule, status=status, started_at=ASKED + timedelta(seconds=again), **values  # type: ignore[arg-type]
+        granule=granule,
+        status=status,
+        started_at=ASKED + timedelta(seconds=again),
+        **values,  # type: ignore[arg-type]
     )
 
 

@@ -55,7 +55,11 @@ def test_cast_orders_columns_fills_missing_ones_and_turns_nan_to_null():
 
 @pytest.mark.parametrize(
     ("column", "values", "message"),
-    [("colour", ["red"], "no column colour"), ("quality", [1.5], "quality is not int64"), ("mjd", ["x"], "mjd is not double")],
+    [
+        ("colour", ["red"], "no column colour"),
+        ("quality", [1.5], "quality is not int64"),
+        ("mjd", ["x"], "mjd is not double"),
+    ],
 )
 def test_cast_refuses_what_does_not_fit(column, values, message):
     with pytest.raises(SchemaError, match=message):

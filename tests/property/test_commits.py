@@ -1,0 +1,86 @@
+"""Any sequence of commits and compactions leaves what a dictionary would hold."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from helpers.granules import committed, content, count, errors, expected, register
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lake.catalog import Catalog
+from lake.maintenance import compact
+from lake.settings import load_settings
+from lake.storage import Storage
+
+SOURCES = 12
+QUICK = settings(
+    max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+granules = st.dictionaries(st.integers(0, SOURCES - 1), st.integers(1, 4), min_size=1, max_size=5)
+steps = st.lists(st.one_of(granules, st.just("compact"), st.just("repeat")), min_size=1, max_size=7)
+
+
+class _Fresh:
+    """A new lake with registered targets, for one example."""
+
+    def __init__(self, template: Path) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        url = Path(self.folder.name) / "lake"
+        shutil.copytree(template, url)
+        self.catalog = Catalog(Storage(url), load_settings(url=str(url)))
+        self.catalog.open()
+
+    def __enter__(self) -> Catalog:
+        return self.catalog
+
+    def __exit__(self, *_: object) -> None:
+        self.catalog.close()
+        self.folder.cleanup()
+
+
+def _run(catalog, script, held=(), first=0):
+    held, last = dict(held), None
+    for number, step in enumerate(script, first):
+        if step == "compact":
+            compact(catalog)
+        else:
+            again = last if step == "repeat" else step
+            if again is None:
+                continue
+            receipt = committed(catalog, again, f"g{sorted(again)}", again=number)
+            assert receipt.replaced == sum(1 for s in again if s in held and held[s] != again[s])
+            assert receipt.kept == sum(1 for s in again if held.get(s) == again[s])
+            held |= again
+            last = again
+    return held
+
+
+@QUICK
+@given(script=steps)
+def test_the_lake_holds_what_a_dictionary_would(template, script):
+    with _Fresh(template) as catalog:
+        register(catalog, range(SOURCES))
+        held = _run(catalog, script)
+        assert content(catalog) == expected(held)
+        assert count(catalog, "statistics") == 2 * len(held)
+        assert count(catalog, "matches") == count(catalog, "coverage") == len(held)
+        assert errors(catalog) == []
+
+
+@QUICK
+@given(
+    sets=st.lists(st.sets(st.integers(0, SOURCES - 1), min_size=1, max_size=5), min_size=1, max_size=5),
+    order=st.randoms(use_true_random=False),
+)
+def test_the_order_of_unchanged_content_does_not_matter(template, sets, order):
+    shuffled = order.sample(sets, len(sets))
+    with _Fresh(template) as catalog:
+        register(catalog, range(SOURCES))
+        held = _run(catalog, [dict.fromkeys(sorted(one), 1) for one in shuffled])
+        assert content(catalog) == expected(dict.fromkeys(set().union(*sets), 1))
+        files = count(catalog, "files WHERE table_name = 'lightcurves'")
+        _run(catalog, [dict.fromkeys(sorted(one), 1) for one in sets], held, first=len(sets))
+        assert count(catalog, "files WHERE table_name = 'lightcurves'") == files, "a repeated pull changes nothing"
+        assert errors(catalog) == []

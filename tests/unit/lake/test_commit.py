@@ -1,0 +1,229 @@
+"""The commit rule: a source's rows exist once, data and ledger agree, and a repeat changes nothing."""
+
+import os
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from helpers.granules import (
+    attempt,
+    committed,
+    content,
+    count,
+    errors,
+    expected,
+    register,
+    staged,
+    tables,
+    target_ids,
+)  # fmt: skip
+
+from lake.commit import Manifest, commit, stage
+from lake.errors import GranuleRejected, StagingLost
+from lake.maintenance import verify
+
+
+@pytest.fixture
+def lake_of_ten(catalog):
+    register(catalog, range(30))
+    committed(catalog, range(10), "g0")
+    return catalog
+
+
+def _query(catalog, sql, *values):
+    cursor = catalog.cursor()
+    try:
+        return cursor.execute(sql, values).fetchall()
+    finally:
+        cursor.close()
+
+
+def test_a_granule_arrives_whole(lake_of_ten):
+    assert content(lake_of_ten) == expected(dict.fromkeys(range(10), 1))
+    assert count(lake_of_ten, "coverage WHERE status = 'found' AND n_sources = 1") == 10
+    row = _query(lake_of_ten, "SELECT status, n_targets, n_sources, n_rows, attempt, snapshot_id FROM ledger")
+    snapshot = _query(lake_of_ten, "FROM ducklake_current_snapshot('lake')")[0][0]
+    assert row == [("done", 10, 10, 60, 1, snapshot)]
+    assert errors(lake_of_ten) == []
+
+
+def test_the_same_manifest_again_does_nothing(lake_of_ten):
+    manifest = staged(lake_of_ten, range(5, 15), "g1")
+    first = commit(lake_of_ten, manifest)
+    assert (first.replaced, first.kept) == (0, 5)
+    before = _query(lake_of_ten, "FROM ducklake_current_snapshot('lake')")
+    assert commit(lake_of_ten, manifest).n_rows == 60
+    assert _query(lake_of_ten, "FROM ducklake_current_snapshot('lake')") == before
+    assert not os.path.exists(manifest.folder)
+
+
+def test_unchanged_sources_stay_and_changed_ones_are_replaced(lake_of_ten):
+    receipt = committed(lake_of_ten, {**dict.fromkeys(range(5, 15), 1), 7: 2, 8: 3}, "g1")
+    assert (receipt.replaced, receipt.kept) == (2, 3)
+    assert content(lake_of_ten) == expected({**dict.fromkeys(range(15), 1), 7: 2, 8: 3})
+    who = dict(_query(lake_of_ten, "SELECT source_id, granule FROM sources"))
+    assert (who["s6"], who["s7"], who["s12"]) == ("g0", "g1", "g1")
+    assert errors(lake_of_ten) == []
+
+
+def test_pulled_anew_without_change_brings_no_source_file(lake_of_ten):
+    committed(lake_of_ten, range(10), "g0", again=1)
+    assert count(lake_of_ten, "files WHERE table_name IN ('sources', 'lightcurves', 'statistics')") == 3
+    assert _query(lake_of_ten, "SELECT attempt FROM ledger ORDER BY ALL") == [(1,), (2,)]
+    assert count(lake_of_ten, "coverage") == count(lake_of_ten, "matches") == 10
+
+
+@pytest.mark.parametrize("moved", [0.3, 20.0])
+def test_a_source_that_moved_is_there_once_and_found_by_all_its_targets(lake_of_ten, moved):
+    """Its other target belongs to another granule, and its match knows the old place."""
+    made = tables([20], "g1", targets=[20])
+    made["sources"] = pa.concat_tables([made["sources"], tables([3], "g1")["sources"]])
+    for name in ("lightcurves", "statistics"):
+        made[name] = pa.concat_tables([made[name], tables([3], "g1")[name]])
+    elsewhere = tables([3], "g1", moved_arcsec=moved)
+    for name in ("sources", "lightcurves", "statistics"):
+        mine = made[name].filter(pc.not_equal(made[name]["source_id"], "s3"))
+        made[name] = pa.concat_tables([mine, elsewhere[name]])
+    folder = lake_of_ten.storage.staging / "g1"
+    receipt = commit(lake_of_ten, stage(folder, attempt("g1"), made))
+    assert receipt.replaced == 1
+    assert content(lake_of_ten) == expected(dict.fromkeys([*range(10), 20], 1))
+    assert errors(lake_of_ten) == []
+    assert count(lake_of_ten, "target_lightcurves WHERE name = 'T3'") == 6
+
+
+def test_a_source_without_measurements_any_more(lake_of_ten):
+    made = tables([3], "g1")
+    del made["lightcurves"], made["statistics"]
+    commit(lake_of_ten, stage(lake_of_ten.storage.staging / "g1", attempt("g1"), made))
+    assert count(lake_of_ten, "lightcurves WHERE source_id = 's3'") == 0
+    assert count(lake_of_ten, "sources WHERE source_id = 's3'") == 1
+    assert errors(lake_of_ten) == []
+
+
+def test_an_empty_answer_is_remembered(lake_of_ten):
+    receipt = committed(lake_of_ten, [], "g1", targets=range(10, 13))
+    assert (receipt.status, receipt.n_targets, receipt.n_sources) == ("empty", 3, 0)
+    assert count(lake_of_ten, "coverage WHERE status = 'empty'") == 3
+    assert errors(lake_of_ten) == []
+
+
+def test_a_failure_is_recorded_but_does_not_overwrite_an_answer(lake_of_ten):
+    committed(lake_of_ten, [], "g1", targets=range(8, 12), status="failed", attempt_status="failed")
+    status = dict(_query(lake_of_ten, "SELECT target_id, status FROM coverage"))
+    assert [status[t] for t in target_ids(range(8, 12))] == ["found", "found", "failed", "failed"]
+    assert count(lake_of_ten, "matches") == 10
+    committed(lake_of_ten, range(8, 12), "g1", again=1)
+    assert count(lake_of_ten, "coverage WHERE status = 'failed'") == 0
+    assert errors(lake_of_ten) == []
+
+
+def test_a_match_that_is_gone_goes(lake_of_ten):
+    committed(lake_of_ten, [], "g1", targets=[4])
+    assert count(lake_of_ten, "matches") == 9
+    assert count(lake_of_ten, "sources") == 10, "the source is the archive's, not the target's"
+
+
+def test_exposures_are_there_once(lake_of_ten):
+    committed(lake_of_ten, [10], "g1", exposures={"e1": 58000.0, "e2": 58001.0})
+    committed(lake_of_ten, [11], "g2", exposures={"e2": 58001.5, "e3": 58002.0})
+    assert _query(lake_of_ten, "SELECT exposure_id, mjd_start FROM exposures ORDER BY ALL") == [
+        ("e1", 58000.0), ("e2", 58001.5), ("e3", 58002.0)
+    ]  # fmt: skip
+
+
+def test_archives_and_releases_do_not_mix(lake_of_ten):
+    committed(lake_of_ten, {3: 2}, "g1", release="DR2")
+    committed(lake_of_ten, {3: 5}, "g2", archive="wise")
+    assert count(lake_of_ten, "sources WHERE source_id = 's3'") == 3
+    assert count(lake_of_ten, "coverage") == 12
+    assert errors(lake_of_ten) == []
+
+
+@pytest.mark.parametrize(
+    ("harm", "error"),
+    [
+        (lambda path: path.unlink(), "is gone"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-50]), "is damaged"),
+        (lambda path: path.write_bytes(b"PAR1" + bytes(20) + path.read_bytes()[24:]), "is not the one"),
+    ],
+)
+def test_staging_that_is_lost_or_changed_is_not_committed(lake_of_ten, harm, error):
+    manifest = staged(lake_of_ten, range(10, 14), "g1")
+    harm(lake_of_ten.storage.staging / "g1-0/sources.parquet")
+    with pytest.raises(StagingLost, match=error):
+        commit(lake_of_ten, manifest)
+    assert count(lake_of_ten, "sources") == 10
+    assert errors(lake_of_ten) == []
+    committed(lake_of_ten, range(10, 14), "g1", again=1)  # the lock and the transaction are free again
+
+
+def test_a_manifest_survives_its_file(catalog):
+    manifest = staged(catalog, range(3), "g0", exposures={"e": 58000.0})
+    folder = catalog.storage.staging / "g0-0"
+    assert Manifest.read(folder) == manifest
+    assert Manifest.read(folder / "nowhere") is None
+    assert {file.table for file in manifest.files} == {
+        "sources", "lightcurves", "statistics", "matches", "coverage", "exposures"
+    }  # fmt: skip
+
+
+def test_a_commit_that_fails_half_way_leaves_the_lake_as_it_was(lake_of_ten, monkeypatch):
+    before = content(lake_of_ten), errors(lake_of_ten)
+    manifest = staged(lake_of_ten, {3: 2, 20: 1}, "g1")
+    with monkeypatch.context() as patch:
+        patch.setattr("lake.commit.record_files", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            commit(lake_of_ten, manifest)
+    assert (content(lake_of_ten), errors(lake_of_ten)) == before
+    assert list((lake_of_ten.storage.staging / "publishing").iterdir()) == []
+    assert commit(lake_of_ten, manifest).replaced == 1
+    assert errors(lake_of_ten) == []
+
+
+class _LosesItsConnection:
+    """A cursor whose COMMIT fails, once, before or after it went through."""
+
+    left = 1
+
+    def __init__(self, cursor, through):
+        self._cursor, self._through = cursor, through
+
+    def execute(self, sql, *arguments):
+        if sql == "COMMIT" and type(self).left:
+            type(self).left -= 1
+            self._cursor.execute("COMMIT" if self._through else "ROLLBACK")
+            raise duckdb.TransactionException("server closed the connection")
+        return self._cursor.execute(sql, *arguments)
+
+    def __getattr__(self, name):
+        return getattr(self._cursor, name)
+
+
+@pytest.mark.parametrize("through", [True, False])
+def test_a_connection_lost_at_the_commit_is_not_guessed_about(lake_of_ten, monkeypatch, through):
+    """Whether it went through is for the catalogue to say; files that it names must not be removed."""
+    original = lake_of_ten.cursor
+    monkeypatch.setattr(_LosesItsConnection, "left", 1)
+    monkeypatch.setattr(lake_of_ten, "cursor", lambda: _LosesItsConnection(original(), through))
+    committed(lake_of_ten, {3: 2, 20: 1}, "g1")
+    assert _LosesItsConnection.left == 0
+    assert content(lake_of_ten) == expected({**dict.fromkeys(range(10), 1), 3: 2, 20: 1})
+    assert count(lake_of_ten, "ledger") == 2
+    assert errors(lake_of_ten) == []
+
+
+def test_a_rejected_granule_leaves_nothing(catalog):
+    made = tables(range(3))
+    made["lightcurves"] = made["lightcurves"].set_column(
+        made["lightcurves"].column_names.index("mjd"), "mjd", pa.array([1.0] * made["lightcurves"].num_rows)
+    )
+    with pytest.raises(GranuleRejected, match=r"lightcurves.mjd is below 33282 in 18 of 18 rows, such as 1.0"):
+        stage(catalog.storage.staging / "bad", attempt(), made)
+    assert not (catalog.storage.staging / "bad").exists()
+
+
+def test_new_targets_of_a_sample_are_a_note_not_an_error(lake_of_ten):
+    committed(lake_of_ten, range(10, 20), "g1")
+    assert [f.check for f in verify(lake_of_ten)] == ["coverage"]

@@ -1,0 +1,97 @@
+"""Registering targets: one row per place, one label per sample that names it, all or nothing."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from helpers.granules import count, errors
+
+import lake.commit
+from lake.errors import ConfigurationError
+from lake.sky import hpx29
+from lake.targets import Added, add_targets
+
+ARCSEC = 1 / 3600
+
+
+def _list(*places, **more):
+    ra, dec = zip(*places, strict=True)
+    return pa.table({"ra": list(map(float, ra)), "dec": list(map(float, dec)), **more})
+
+
+def test_the_first_position_gives_the_id_for_ever(catalog):
+    assert add_targets(catalog, _list((10, 20), name=["A"]), "s1") == Added(1, 1, 0, 1)
+    assert add_targets(catalog, _list((10, 20 + 0.9 * ARCSEC), name=["B"]), "s2") == Added(1, 0, 1, 1)
+    assert add_targets(catalog, _list((10, 20 + 1.1 * ARCSEC), name=["C"]), "s2") == Added(1, 1, 0, 1)
+    rows = catalog.cursor().execute("SELECT target_id, hpx29, name FROM targets ORDER BY dec").fetchall()
+    ids = hpx29([10, 10], [20, 20 + 1.1 * ARCSEC]).tolist()
+    assert rows == [(ids[0], ids[0], "A"), (ids[1], ids[1], "C")]
+    assert errors(catalog) == []
+
+
+def test_across_the_ra_wrap_and_at_the_pole(catalog):
+    add_targets(catalog, _list((0.0001, 0), (10, 90)), "s")
+    assert add_targets(catalog, _list((359.99995, 0), (200, 90 - 0.5 * ARCSEC)), "s").new == 0
+
+
+def test_a_list_is_taken_in_its_order(catalog):
+    """Of places in a row, 0.6 arcsec apart, the second joins the first, and the third is new."""
+    row = [(10, k * 0.6 * ARCSEC) for k in range(5)]
+    assert add_targets(catalog, _list(*row), "s") == Added(5, 3, 0, 3)
+    kept = catalog.cursor().execute("SELECT round(dec * 3600, 1) FROM targets ORDER BY dec").fetchall()
+    assert kept == [(0.0,), (1.2,), (2.4,)]
+
+
+def test_a_row_joins_the_nearest_target(catalog):
+    add_targets(catalog, _list((10, 0), (10, 1.5 * ARCSEC)), "s", radius_arcsec=1)
+    add_targets(catalog, _list((10, 0.9 * ARCSEC)), "near")
+    near = catalog.cursor().execute("SELECT target_id FROM labels WHERE sample = 'near'").fetchall()
+    assert near == [(int(hpx29(10, 1.5 * ARCSEC)),)]
+
+
+def test_labels_are_many_to_many(catalog):
+    places = ((10, 0), (11, 0), (12, 0))
+    add_targets(catalog, _list(*places, label=["CLAGN", None, None]), "s1", label="AGN", bibcode="2020X")
+    add_targets(catalog, _list(*places[1:]), "s2")
+    rows = catalog.cursor().execute("SELECT sample, label, bibcode FROM labels ORDER BY ALL").fetchall()
+    assert rows == [
+        ("s1", "AGN", "2020X"), ("s1", "AGN", "2020X"), ("s1", "CLAGN", "2020X"), ("s2", "s2", None), ("s2", "s2", None)
+    ]  # fmt: skip
+    assert errors(catalog) == []
+
+
+def test_the_same_list_again_changes_nothing(catalog):
+    listed = _list((10, 0), (11, 0), name=["A", None], row_in_catalogue=[1, 2])
+    add_targets(catalog, listed, "s", catalogue="a.csv", bibcode="2020X")
+    before = catalog.cursor().execute("FROM ducklake_current_snapshot('lake')").fetchall()
+    assert add_targets(catalog, listed, "s", catalogue="a.csv") == Added(2, 0, 2, 0)
+    assert catalog.cursor().execute("FROM ducklake_current_snapshot('lake')").fetchall() == before
+    assert errors(catalog) == []
+
+
+def test_an_empty_list(catalog):
+    assert add_targets(catalog, _list((1, 1)).slice(1), "s") == Added(0, 0, 0, 0)
+
+
+def test_places_in_one_pixel_are_one_target_whatever_the_radius(catalog):
+    add_targets(catalog, _list((10, 0), (10, 1e-8)), "s", radius_arcsec=0)
+    assert count(catalog, "targets") == 1
+    assert errors(catalog) == []
+
+
+@pytest.mark.parametrize("place", [(np.nan, 0), (10, 91), (np.inf, 0)])
+def test_a_place_that_is_none_is_refused_and_nothing_is_added(catalog, place):
+    with pytest.raises(ConfigurationError, match="no place on the sky"):
+        add_targets(catalog, _list((10, 0), place), "s")
+    assert count(catalog, "targets") == count(catalog, "labels") == 0
+
+
+def test_nothing_is_half_added(catalog, monkeypatch):
+    with monkeypatch.context() as patch:
+        original = lake.commit.add_file
+        patch.setattr(lake.commit, "add_file", lambda c, t, f: original(c, t, f) if t == "targets" else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            add_targets(catalog, _list((10, 0)), "s")
+    assert count(catalog, "targets") == count(catalog, "labels") == 0
+    assert list(catalog.storage.data.rglob("*.parquet")) == []
+    assert list(catalog.storage.staging.glob("targets*")) == []
+    assert add_targets(catalog, _list((10, 0)), "s").new == 1
