@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
+from prefect.client.base import ServerType
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
 from prefect.client.schemas.objects import State
@@ -142,8 +143,11 @@ def _limit(archive: str, slots: int) -> None:
     """Make sure that Prefect lets only so many tasks at an archive at once."""
     name = f"lightlake-{archive}"
     with get_client(sync_client=True) as client:
+        # A pull that was killed leaves its slots taken. A real server frees them when their lease ends;
+        # the one that Prefect starts for a run never does, so there they are freed here.
+        free = {"active_slots": 0} if client.server_type is ServerType.EPHEMERAL else {}
         try:
             client.read_global_concurrency_limit_by_name(name)
-            client.update_global_concurrency_limit(name, GlobalConcurrencyLimitUpdate(limit=slots))
+            client.update_global_concurrency_limit(name, GlobalConcurrencyLimitUpdate(limit=slots, **free))
         except ObjectNotFound:
             client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=slots))

@@ -173,9 +173,7 @@ class Catalog:
                 cursor.execute(statement)
         for statement in VIEWS:
             cursor.execute(statement)
-        cursor.execute(
-            "INSERT INTO schema_version VALUES (?, ?, ?)", [SCHEMA_VERSION, SOFTWARE, datetime.now(UTC)]
-        )
+        cursor.execute("INSERT INTO schema_version VALUES (?, ?, ?)", [SCHEMA_VERSION, SOFTWARE, datetime.now(UTC)])
         cursor.execute("COMMIT")
         return True
 
@@ -191,9 +189,7 @@ class Catalog:
             try:
                 exists = stat.S_ISREG(Path(self.location.target).stat().st_mode)
             except PermissionError as error:
-                raise CatalogError(
-                    f"no permission to read {self.location.target}", hint="ask its owner"
-                ) from error
+                raise CatalogError(f"no permission to read {self.location.target}", hint="ask its owner") from error
             except OSError:
                 exists = False
             if not exists:
@@ -282,9 +278,7 @@ class Catalog:
         locks = self._duckdb().cursor()
         try:
             try:
-                locks.execute(
-                    f"ATTACH IF NOT EXISTS {quoted(self.location.target)} AS locks (TYPE postgres)"
-                )
+                locks.execute(f"ATTACH IF NOT EXISTS {quoted(self.location.target)} AS locks (TYPE postgres)")
                 locks.execute("BEGIN")
                 limit = f"SET LOCAL lock_timeout = {int(timeout * 1000)}"
                 locks.execute("CALL postgres_execute('locks', ?)", [limit])

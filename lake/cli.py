@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from decimal import Decimal
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -46,9 +47,7 @@ def init(url: str | None = None) -> int:
     settings = load_settings()
     catalog = Catalog(Storage.from_url(url or settings.url), settings)
     changed = catalog.create()
-    say(
-        f"{'made' if changed else 'nothing to do:'} the lake at {catalog.storage.root}, catalogue {catalog.location}"
-    )
+    say(f"{'made' if changed else 'nothing to do:'} the lake at {catalog.storage.root}, catalogue {catalog.location}")
     catalog.close()
     return 0
 
@@ -145,9 +144,7 @@ def schema(*, output: Literal["text", "json", "markdown"] = "text") -> int:
             say(f"{table.name}: one row per {table.row}")
             for column in table.columns:
                 notes = " ".join(filter(None, (column.unit, column.ucd)))
-                say(
-                    f"  {column.name:20} {column.type:12} {column.description}{f' [{notes}]' if notes else ''}"
-                )
+                say(f"  {column.name:20} {column.type:12} {column.description}{f' [{notes}]' if notes else ''}")
     return 0
 
 
@@ -184,12 +181,18 @@ def _text(table: pa.Table, output: Output) -> str:
     import pyarrow.csv
 
     if output == "json":
-        return json.dumps(table.to_pylist(), indent=2, default=str)
+        return json.dumps(table.to_pylist(), indent=2, default=_as_json)
     if output == "csv":
         sink = pa.BufferOutputStream()
         pyarrow.csv.write_csv(table, sink)
         return bytes(sink.getvalue().to_pybytes()).decode().rstrip("\n")
     return _drawn(table)
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Decimal):  # also what DuckDB's sum() of integers comes as
+        return float(value) if value.as_tuple().exponent else int(value)
+    return str(value)
 
 
 def _drawn(table: pa.Table, longest: int = 1000) -> str:

@@ -10,8 +10,8 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -28,11 +28,11 @@ from lake.errors import GranuleRejected, SchemaError, StagingLost
 from lake.ledger import Attempt
 from lake.schema import SOURCE_TABLES, TABLES
 from lake.sky import HPX_ORDER
-from lake.storage import PARTIAL, Storage, checksum, flush, publish, remove, write_parquet
+from lake.storage import Storage, checksum, write_parquet
+from lake.transaction import recover, transact
 from lake.validate import validate
 
 MANIFEST = "manifest.json"
-PUBLISHING = "publishing"
 _CONFLICT_RETRIES = 5
 
 # An archive that goes on observing may move a source a little within a release. Its earlier rows are looked
@@ -223,9 +223,7 @@ class _Merge:
     def run(self, number: int) -> Receipt:
         attempt = self.attempt
         changed, same = self._overlap("source_id", ("sources", "lightcurves"), pruned_by="hpx29")
-        changed_exposures, same_exposures = self._overlap(
-            "exposure_id", ("exposures",), pruned_by="exposure_id"
-        )
+        changed_exposures, same_exposures = self._overlap("exposure_id", ("exposures",), pruned_by="exposure_id")
         moved = self._moved(changed)
         paths: dict[str, Path | None] = {}
         for table, path in self.staged.items():
@@ -279,8 +277,7 @@ class _Merge:
         # One SELECT a range: DuckLake leaves files unread for a BETWEEN, not for several joined by OR.
         known = self.cursor.execute(
             " UNION ALL ".join(
-                f"SELECT {key}, {pruned_by} AS bound FROM {main} "
-                f"WHERE {where} AND {key} IN (SELECT {key} FROM offered)"
+                f"SELECT {key}, {pruned_by} AS bound FROM {main} WHERE {where} AND {key} IN (SELECT {key} FROM offered)"
                 for _ in ranges
             ),
             [value for low, high in ranges for value in (*scope, low, high)],
@@ -293,9 +290,7 @@ class _Merge:
         differing: set[str] = set()
         for table in tables:
             # The granule says who brought a row, not what the row is.
-            columns = ", ".join(
-                c for c in TABLES[table].names if c not in ("granule", TABLES[table].partition)
-            )
+            columns = ", ".join(c for c in TABLES[table].names if c not in ("granule", TABLES[table].partition))
             theirs = f"SELECT {columns} FROM {table} SEMI JOIN known USING ({key}) WHERE {where}"
             if table in self.staged:
                 mine = f"SELECT {columns} FROM read_parquet(?, hive_partitioning = false) SEMI JOIN known USING ({key})"
@@ -391,127 +386,6 @@ def _around(pixels: np.ndarray) -> list[tuple[int, int]]:
     far = near[widest + 1] - near[widest] > (near[-1] - near[0]) / 2
     parts = np.split(near, [widest + 1] if far else [])
     return [(int(part[0]) << shift, (int(part[-1]) + 1 << shift) - 1) for part in parts]
-
-
-def transact(
-    cursor: duckdb.DuckDBPyConnection,
-    storage: Storage,
-    moves: Mapping[str, tuple[Path, Path]],
-    change: Callable[[], None],
-) -> None:
-    """Show staged files in the tree and make them, and a change, part of the catalogue; end the transaction.
-
-    Parameters
-    ----------
-    cursor
-        Connection to the lake, in a transaction; the caller holds the catalogue's lock.
-    moves
-        Staged and final path, by table.
-    change
-        What else the transaction does, before the files are added.
-    """
-    intent = write_intent(storage, [final for _, final in moves.values()])
-    try:
-        for staged, final in moves.values():
-            publish(staged, final)
-        change()
-        for table, (_, final) in moves.items():
-            add_file(cursor, table, final)
-        record_files(cursor, storage, [(table, final) for table, (_, final) in moves.items()])
-    except BaseException:
-        _rollback(cursor)
-        for _, final in moves.values():
-            remove(final)
-        remove(intent)
-        raise
-    try:
-        cursor.execute("COMMIT")
-    except BaseException:
-        # A connection that is lost now may have lost only the answer. So the files stay, and so does the
-        # intent: whoever writes next sees in the catalogue which it was.
-        _rollback(cursor)
-        raise
-    remove(intent)
-
-
-def _rollback(cursor: duckdb.DuckDBPyConnection) -> None:
-    with suppress(duckdb.Error):  # the transaction may be over; what made it fail is what matters
-        cursor.execute("ROLLBACK")
-
-
-def add_file(cursor: duckdb.DuckDBPyConnection, table: str, final: Path) -> None:
-    """Register a file of the tree, inside the caller's transaction."""
-    cursor.execute(
-        "CALL ducklake_add_data_files('lake', ?, ?, hive_partitioning => ?)",
-        [table, str(final), TABLES[table].partition is not None],
-    )
-
-
-def record_files(
-    cursor: duckdb.DuckDBPyConnection, storage: Storage, files: Iterable[tuple[str, Path]]
-) -> None:
-    """Note path, rows, bytes and checksum of files, by table, that a transaction brings in."""
-    values: list[object] = []
-    for table, path in files:
-        rows = pq.read_metadata(path).num_rows
-        values += [storage.relative(path), table, rows, path.stat().st_size, checksum(path)]
-    if values:
-        marks = ", ".join("(?, ?, ?, ?, ?)" for _ in range(len(values) // 5))
-        cursor.execute(f"INSERT INTO files VALUES {marks}", values)
-
-
-def write_intent(storage: Storage, finals: Iterable[Path]) -> Path:
-    """Note, safely on disk, which files are about to appear in the tree."""
-    folder = storage.staging / PUBLISHING
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{uuid.uuid4().hex}.json"
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps([storage.relative(final) for final in finals]))
-    flush(partial)
-    partial.replace(path)
-    flush(folder)
-    return path
-
-
-def recover(catalog: Catalog) -> list[Path]:
-    """Take out of the tree what a crashed commit put there but did not register.
-
-    The caller holds the lock, so no commit that is still alive can be met here.
-
-    Returns
-    -------
-    list of Path
-        The files removed.
-    """
-    removed = []
-    tree = catalog.storage.data / "main"
-    for intent in (catalog.storage.staging / PUBLISHING).glob("*.json"):
-        names = set(json.loads(intent.read_text()))
-        cursor = catalog.cursor()
-        marks = ", ".join("?" * len(names)) or "NULL"
-        live = cursor.execute(f"SELECT path FROM files WHERE path IN ({marks})", list(names)).fetchall()
-        cursor.close()
-        for name in names - {row[0] for row in live}:
-            remove(tree / name)
-            remove((tree / name).with_suffix(PARTIAL))
-            removed.append(tree / name)
-        # DuckLake writes files of its own for a DELETE or a compaction.
-        removed += remove_unknown(catalog)
-        remove(intent)
-    return removed
-
-
-def remove_unknown(catalog: Catalog) -> list[Path]:
-    """Take out of the tree all files that no snapshot of the catalogue knows; the caller holds the lock."""
-    cursor = catalog.cursor()
-    known = catalog.known_files(cursor)
-    cursor.close()
-    removed = [
-        path for table in TABLES for path in catalog.storage.table_files(table) if path.name not in known
-    ]
-    for path in removed:
-        remove(path)
-    return removed
 
 
 def _discard(folder: Path) -> None:

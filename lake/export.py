@@ -43,9 +43,7 @@ def _astropy(table: pa.Table) -> Any:
         if pa.types.is_timestamp(values.type):
             data = values.cast(pa.timestamp("us")).to_numpy()
         elif values.null_count and not pa.types.is_floating(values.type):
-            blank = (
-                False if pa.types.is_boolean(values.type) else 0 if pa.types.is_integer(values.type) else ""
-            )
+            blank = False if pa.types.is_boolean(values.type) else 0 if pa.types.is_integer(values.type) else ""
             data = values.fill_null(blank).to_numpy()
         else:
             data = values.to_numpy()

@@ -65,9 +65,7 @@ def record(cursor: duckdb.DuckDBPyConnection, attempt: Attempt, number: int, sna
     """Write an attempt into the ledger, inside the caller's transaction."""
     values = {**asdict(attempt), "attempt": number, "snapshot_id": snapshot_id}
     names = ", ".join(values)
-    cursor.execute(
-        f"INSERT INTO ledger ({names}) VALUES ({', '.join('?' * len(values))})", list(values.values())
-    )
+    cursor.execute(f"INSERT INTO ledger ({names}) VALUES ({', '.join('?' * len(values))})", list(values.values()))
 
 
 _PENDING = """

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lake.catalog import Catalog
-from lake.commit import record_files, recover, remove_unknown, write_intent
 from lake.errors import ConfigurationError
 from lake.schema import TABLES
 from lake.storage import Storage, checksum, remove
 from lake.table import Table, quoted
+from lake.transaction import record_files, recover, remove_unknown, write_intent
 
 # Staging of a pull that has not been touched for this long belongs to a process that is dead.
 STALE_AFTER = timedelta(days=1)
@@ -116,9 +116,7 @@ def _verify(catalog: Catalog, *, quick: bool) -> list[Finding]:
 
 def live_files(cursor: duckdb.DuckDBPyConnection, table: str) -> dict[Path, Path | None]:
     """Return a table's files as the catalogue knows them, each with its delete file."""
-    rows = cursor.execute(
-        "SELECT data_file, delete_file FROM ducklake_list_files('lake', ?)", [table]
-    ).fetchall()
+    rows = cursor.execute("SELECT data_file, delete_file FROM ducklake_list_files('lake', ?)", [table]).fetchall()
     return {Path(data): Path(delete) if delete else None for data, delete in rows}
 
 
@@ -224,9 +222,7 @@ def _check_constraints(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         row = cursor.execute(f"SELECT {counts} FROM {table.name}").fetchall()[0]
         for (rule, _), count in zip(broken, row, strict=True):
             if count:
-                yield Finding(
-                    "error", "constraints", f"{table.name}: {rule} in {count} rows", "report this as a bug"
-                )
+                yield Finding("error", "constraints", f"{table.name}: {rule} in {count} rows", "report this as a bug")
         if table.name != "lightcurves":  # two measurements may share source, band and time
             yield from _check_unique(cursor, table)
     for child, parent, keys in (
@@ -237,9 +233,9 @@ def _check_constraints(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         ("coverage", "targets", ("target_id",)),
         ("labels", "targets", ("target_id",)),
     ):
-        count = cursor.execute(
-            f"SELECT count(*) FROM {child} ANTI JOIN {parent} USING ({', '.join(keys)})"
-        ).fetchall()[0][0]
+        count = cursor.execute(f"SELECT count(*) FROM {child} ANTI JOIN {parent} USING ({', '.join(keys)})").fetchall()[
+            0
+        ][0]
         if count:
             yield Finding(
                 "error",
@@ -295,13 +291,9 @@ def _check_coverage(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
     for sample, archive, release, lost, waiting in rows:
         hint = f"run: lightlake pull {archive} --sample {sample}"
         if lost:
-            yield Finding(
-                "error", "coverage", f"{archive} {release}: {lost} targets of {sample} have no answer", hint
-            )
+            yield Finding("error", "coverage", f"{archive} {release}: {lost} targets of {sample} have no answer", hint)
         if waiting:
-            yield Finding(
-                "note", "coverage", f"{archive} {release}: {waiting} new targets of {sample} not asked", hint
-            )
+            yield Finding("note", "coverage", f"{archive} {release}: {waiting} new targets of {sample} not asked", hint)
     failed = cursor.execute(
         "SELECT archive, release, count(*) FROM coverage WHERE status = 'failed' GROUP BY ALL ORDER BY ALL"
     ).fetchall()

@@ -99,14 +99,10 @@ class Lake:
                 cursor.register(name, table)
             return convert(cursor.execute(query, parameters).to_arrow_table(), form)
         except duckdb.IOException as error:
-            raise CatalogError(
-                f"a file of the lake cannot be read: {error}", hint="run: lightlake verify"
-            ) from error
+            raise CatalogError(f"a file of the lake cannot be read: {error}", hint="run: lightlake verify") from error
         except duckdb.Error as error:
             told = str(error).partition("\n\nLINE ")[0]  # less the copy of the SQL with a caret under it
-            raise ConfigurationError(
-                f"the SQL failed: {told}", hint="see the tables with: lightlake schema"
-            ) from error
+            raise ConfigurationError(f"the SQL failed: {told}", hint="see the tables with: lightlake schema") from error
         finally:
             if within is None:
                 cursor.close()

@@ -32,18 +32,10 @@ _HPX29 = _required(
     low=0,
     high=12 * 4**29 - 1,
 )
-_RA = _required(
-    "ra", "DOUBLE", "Right ascension, ICRS", unit="deg", ucd="pos.eq.ra;meta.main", low=0, high=360
-)
-_DEC = _required(
-    "dec", "DOUBLE", "Declination, ICRS", unit="deg", ucd="pos.eq.dec;meta.main", low=-90, high=90
-)
-_PM_RA = Column(
-    "pm_ra", "DOUBLE", "Proper motion in RA, times cos(dec)", unit="mas.yr**-1", ucd="pos.pm;pos.eq.ra"
-)
-_PM_DEC = Column(
-    "pm_dec", "DOUBLE", "Proper motion in declination", unit="mas.yr**-1", ucd="pos.pm;pos.eq.dec"
-)
+_RA = _required("ra", "DOUBLE", "Right ascension, ICRS", unit="deg", ucd="pos.eq.ra;meta.main", low=0, high=360)
+_DEC = _required("dec", "DOUBLE", "Declination, ICRS", unit="deg", ucd="pos.eq.dec;meta.main", low=-90, high=90)
+_PM_RA = Column("pm_ra", "DOUBLE", "Proper motion in RA, times cos(dec)", unit="mas.yr**-1", ucd="pos.pm;pos.eq.ra")
+_PM_DEC = Column("pm_dec", "DOUBLE", "Proper motion in declination", unit="mas.yr**-1", ucd="pos.pm;pos.eq.dec")
 _REF_EPOCH = Column(
     "ref_epoch",
     "DOUBLE",

@@ -42,9 +42,7 @@ class Settings(BaseSettings):
     archive_concurrency: int = Field(4, ge=1, description="Tasks at the same archive at the same time.")
     retries: int = Field(3, ge=0, description="Times that a passing failure of an archive is tried again.")
     retry_delay_s: float = Field(5.0, ge=0, description="First pause before trying again; doubles each time.")
-    timeout_s: float = Field(
-        60.0, gt=0, description="Longest silence of an archive before it counts as hung."
-    )
+    timeout_s: float = Field(60.0, gt=0, description="Longest silence of an archive before it counts as hung.")
     task_timeout_s: float = Field(3600.0, gt=0, description="Longest time for one task.")
     lock_timeout_s: float = Field(600.0, gt=0, description="Longest wait for other writers of the catalogue.")
     duckdb_memory: str | None = Field(None, description="DuckDB's memory limit, such as 4GB.")

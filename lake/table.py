@@ -111,7 +111,7 @@ class Table:
                 # Missing is NULL in the lake, never NaN.
                 values = pc.if_else(pc.is_nan(values), pa.scalar(None, field.type), values)
             arrays.append(values)
-        # Nullability is checked by lake.commit.validate, which can say how many rows break it.
+        # Nullability is checked by lake.validate, which can say how many rows break it.
         return pa.table(arrays, schema=self.arrow)
 
     def empty(self) -> pa.Table:
@@ -132,8 +132,7 @@ def create_statements(table: Table) -> list[str]:
         statements.append(f"ALTER TABLE {table.name} SET SORTED BY ({order})")
     statements.append(f"COMMENT ON TABLE {table.name} IS {quoted('One row per ' + table.row)}")
     statements += [
-        f"COMMENT ON COLUMN {table.name}.{column.name} IS {quoted(column.comment)}"
-        for column in table.columns
+        f"COMMENT ON COLUMN {table.name}.{column.name} IS {quoted(column.comment)}" for column in table.columns
     ]
     return statements
 

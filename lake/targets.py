@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from lake.catalog import Catalog
-from lake.commit import recover, transact
 from lake.errors import ConfigurationError
 from lake.schema import TABLES
 from lake.sky import SkyIndex, hpx29
 from lake.storage import write_parquet
+from lake.transaction import recover, transact
 
 # Two positions closer than this are one target, unless the user says otherwise. The archives are matched
 # within 1 arcsec by default, so closer targets could not be told apart by them.
@@ -92,9 +92,7 @@ def add_targets(
                 [datetime.now(UTC)] * new.num_rows, TABLES["targets"].arrow.field("added_at").type
             )
             cursor.register("offered", _labels(targets, ids, sample, label, catalogue, bibcode))
-            same = " AND ".join(
-                f"labels.{name} IS NOT DISTINCT FROM offered.{name}" for name in TABLES["labels"].key
-            )
+            same = " AND ".join(f"labels.{name} IS NOT DISTINCT FROM offered.{name}" for name in TABLES["labels"].key)
             labels = cursor.execute(
                 f"SELECT DISTINCT * FROM offered WHERE NOT EXISTS (FROM labels WHERE {same})"
             ).to_arrow_table()
@@ -154,9 +152,7 @@ def _labels(
 ) -> pa.Table:
     n = targets.num_rows
     own = targets["label"].to_pylist() if "label" in targets.column_names else [None] * n
-    rows = (
-        targets["row_in_catalogue"] if "row_in_catalogue" in targets.column_names else pa.nulls(n, pa.int64())
-    )
+    rows = targets["row_in_catalogue"] if "row_in_catalogue" in targets.column_names else pa.nulls(n, pa.int64())
     return TABLES["labels"].cast(
         pa.table(
             {

@@ -74,9 +74,7 @@ def _refuse(table: str, column: str, values: pa.ChunkedArray, broken: pa.Chunked
 
 def _check_values(spec: Table, column: Column, values: pa.ChunkedArray) -> None:
     if column.required and values.null_count:
-        raise GranuleRejected(
-            f"{spec.name}.{column.name} is NULL in {values.null_count} of {len(values)} rows"
-        )
+        raise GranuleRejected(f"{spec.name}.{column.name} is NULL in {values.null_count} of {len(values)} rows")
     if pa.types.is_floating(values.type):
         _refuse(spec.name, column.name, values, pc.invert(pc.is_finite(values)), "is not a finite number")
     if column.low is not None:

@@ -111,9 +111,7 @@ def add(
             bibcode=bibcode,
             radius_arcsec=match_radius,
         )
-    say(
-        f"{added.rows} rows of {file.name}: {added.new} new targets, {added.known} known, {added.labels} new labels"
-    )
+    say(f"{added.rows} rows of {file.name}: {added.new} new targets, {added.known} known, {added.labels} new labels")
     return 0
 
 

@@ -87,11 +87,7 @@ def _stream(url: str, archive: str, settings: Settings, path: Path) -> None:
                 if time.monotonic() > deadline:
                     raise failed(f"still not through after {settings.task_timeout_s:g} s")
             expected = answer.headers.get("Content-Length")
-        if (
-            expected is not None
-            and "Content-Encoding" not in answer.headers
-            and path.stat().st_size != int(expected)
-        ):
+        if expected is not None and "Content-Encoding" not in answer.headers and path.stat().st_size != int(expected):
             raise failed(f"{path.stat().st_size} of {expected} bytes came")
     except httpx.TimeoutException as error:
         raise failed(f"no answer for {settings.timeout_s:g} s") from error

@@ -328,7 +328,8 @@ def is_passing(task: Any, run: TaskRun, state: State[Any]) -> bool:
 @task(name="fetch and stage", cache_policy=INPUTS + RUN_ID, persist_result=True, retry_condition_fn=is_passing)
 def fetch_and_stage(batch: Batch, retries: int) -> list[Manifest]:
     """Fetch and stage a batch of granules, a few tasks at a time for each archive."""
-    with concurrency(f"lightlake-{batch.archive}", occupy=1):
+    # The shortest lease: after it, slots of a task that was killed are free again.
+    with concurrency(f"lightlake-{batch.archive}", occupy=1, lease_duration=60):
         return fetch_batch(batch, last_try=int(task_run.run_count or 1) > retries)
 
 

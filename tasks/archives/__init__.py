@@ -27,7 +27,5 @@ def find(name: str) -> Archive:
     if name not in REGISTRY:
         near = difflib.get_close_matches(name.lower(), REGISTRY, 1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise ConfigurationError(
-            f"unknown archive {name!r}", hint=f"{hint}known: {', '.join(sorted(REGISTRY))}"
-        )
+        raise ConfigurationError(f"unknown archive {name!r}", hint=f"{hint}known: {', '.join(sorted(REGISTRY))}")
     return REGISTRY[name]

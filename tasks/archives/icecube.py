@@ -106,9 +106,7 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
     return harvest(granule.targets, events, granule.parameters["max_search_radius_deg"], endpoint)
 
 
-def harvest(
-    targets: pa.Table, events: Events, max_search_radius_deg: float, endpoint: str | None = None
-) -> Harvest:
+def harvest(targets: pa.Table, events: Events, max_search_radius_deg: float, endpoint: str | None = None) -> Harvest:
     """Return the events of some targets as tables of the lake; nothing is read.
 
     An event is matched if its distance is at most max_search_radius_deg and less than its angular error.
@@ -253,9 +251,7 @@ def read_events(files: dict[str, tuple[IO[bytes] | None, IO[bytes] | None]], end
     )
 
 
-def _exposure(
-    season: str, first: float, last: float, uptime: IO[bytes] | None, endpoint: str
-) -> dict[str, object]:
+def _exposure(season: str, first: float, last: float, uptime: IO[bytes] | None, endpoint: str) -> dict[str, object]:
     """Return the row of table exposures for a season: its good runs, where the release lists them."""
     if uptime is None:
         return {"exposure_id": season, "band": BAND, "mjd_start": first, "mjd_stop": last, "details": "{}"}

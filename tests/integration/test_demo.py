@@ -28,9 +28,11 @@ def test_the_demo_fills_a_lake_and_the_second_run_has_nothing_to_do(tmp_path: Pa
     page = folder / "light_curves.html"
     text = page.read_text()
     assert "TXS 0506+056" in text
-    loaded = re.findall(r"""<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)\s*=\s*["']?([^"'\s>]+)""", text)
-    assert [url for url in loaded if not url.startswith("data:")] == []
-    assert not re.search(r"""@import|url\(\s*["']?https?:""", text)
+    # Whatever the scripts inside are made of, the page itself loads nothing.
+    page_itself = re.sub(r"<script\b[^>]*>.*?</script>", "", text, flags=re.S)
+    assert not re.search(r"""\b(?:src|href)\s*=\s*["']?(?!data:|#)\S""", page_itself)
+    assert not re.search(r"""<script\b[^>]*\bsrc\s*=\s*["']?https?:""", text)
+    assert not re.search(r"""@import|url\(\s*["']?https?:""", page_itself)
     # Nothing of it went anywhere but into its folder.
     assert not (tmp_path / "home").exists() or not list((tmp_path / "home").rglob("*.zip"))
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "home") == ["lightlake-demo", "prefect"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -10,14 +11,16 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.compute as pc
 import pytest
 from helpers import archives
 from helpers.archives import harvest, numbers_of, refusal, register
-from helpers.processes import child_environment
+from helpers.processes import child_environment, lightlake
 from helpers.servers import PrefectServer
+from prefect.client.base import ServerType
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.sorting import ArtifactSort
@@ -25,6 +28,7 @@ from prefect.states import State
 
 from deployments.sandbox.icecube import URL_PATH
 from deployments.sandbox.server import Sandbox
+from flows import pull as pull_module
 from flows.pull import GIVE_UP_AFTER, pull_archive
 from flows.refresh import refresh
 from lake.catalog import Catalog
@@ -360,3 +364,40 @@ def test_a_pull_that_was_killed_is_finished_by_the_next(
     assert sum(counts(rows).values()) == 40
     assert rows("FROM ledger WHERE attempt > 1") == []
     assert errors(catalog) == []
+
+
+def test_slots_of_a_killed_pull_are_freed_where_no_server_frees_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server frees them with their lease; Prefect's own server of a single run cannot, so a new pull does."""
+    name = "lightlake-killed"
+
+    def taken() -> int:
+        with get_client(sync_client=True) as client:
+            return client.read_global_concurrency_limit_by_name(name).active_slots
+
+    pull_module._limit("killed", 1)
+    with get_client(sync_client=True) as client:
+        client.increment_concurrency_slots([name], 1, "concurrency").raise_for_status()
+    pull_module._limit("killed", 1)
+    assert taken() == 1
+    monkeypatch.setattr(pull_module, "ServerType", SimpleNamespace(EPHEMERAL=ServerType.SERVER))
+    pull_module._limit("killed", 1)
+    assert taken() == 0
+
+
+def test_a_pull_in_processes(
+    catalog: Catalog, rows: Rows, sandbox: Sandbox, prefect_server: PrefectServer, pull_settings: dict[str, str],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    register(catalog, range(8))
+    processes = {"LIGHTLAKE_RUNNER": "processes", "LIGHTLAKE_WORKERS": "2"}
+    environment = {**pull_settings, **prefect_server.environment, **processes}
+    done = lightlake("pull", "icecube", cwd=tmp_path, environment=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("icecube: 8 of 8 targets answered")
+    assert sum(counts(rows).values()) == 8
+    assert errors(catalog) == []
+    sandbox.fault(URL_PATH, "status:404")
+    shutil.rmtree(pull_settings["LIGHTLAKE_CACHE_DIR"])
+    done = lightlake("pull", "icecube", "--again", cwd=tmp_path, environment=environment)
+    assert done.returncode == 1
+    assert "icecube: HTTP 404 Not Found" in done.stdout

@@ -1,6 +1,6 @@
 """The commit rule: a source's rows exist once, data and ledger agree, and a repeat changes nothing."""
 
-import os
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -55,7 +55,7 @@ def test_the_same_manifest_again_does_nothing(lake_of_ten):
     before = _query(lake_of_ten, "FROM ducklake_current_snapshot('lake')")
     assert commit(lake_of_ten, manifest).n_rows == 60
     assert _query(lake_of_ten, "FROM ducklake_current_snapshot('lake')") == before
-    assert not os.path.exists(manifest.folder)
+    assert not Path(manifest.folder).exists()
 
 
 def test_unchanged_sources_stay_and_changed_ones_are_replaced(lake_of_ten):
@@ -173,7 +173,7 @@ def test_a_commit_that_fails_half_way_leaves_the_lake_as_it_was(lake_of_ten, mon
     before = content(lake_of_ten), errors(lake_of_ten)
     manifest = staged(lake_of_ten, {3: 2, 20: 1}, "g1")
     with monkeypatch.context() as patch:
-        patch.setattr("lake.commit.record_files", lambda *_: 1 / 0)
+        patch.setattr("lake.transaction.record_files", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             commit(lake_of_ten, manifest)
     assert (content(lake_of_ten), errors(lake_of_ten)) == before

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from helpers.granules import count, errors
 
-import lake.commit
+import lake.transaction
 from lake.errors import ConfigurationError
 from lake.sky import hpx29
 from lake.targets import Added, add_targets
@@ -87,8 +87,8 @@ def test_a_place_that_is_none_is_refused_and_nothing_is_added(catalog, place):
 
 def test_nothing_is_half_added(catalog, monkeypatch):
     with monkeypatch.context() as patch:
-        original = lake.commit.add_file
-        patch.setattr(lake.commit, "add_file", lambda c, t, f: original(c, t, f) if t == "targets" else 1 / 0)
+        original = lake.transaction.add_file
+        patch.setattr(lake.transaction, "add_file", lambda c, t, f: original(c, t, f) if t == "targets" else 1 / 0)
         with pytest.raises(ZeroDivisionError):
             add_targets(catalog, _list((10, 0)), "s")
     assert count(catalog, "targets") == count(catalog, "labels") == 0

@@ -1,0 +1,364 @@
+"""The command, as a user types it: what it prints, what it exits with, what it says about bad input."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+from helpers.archives import register
+from helpers.processes import child_environment, lightlake
+from helpers.servers import PrefectServer
+
+from lake.catalog import Catalog, extension_file
+from lake.cli import app, main
+from lake.schema import SCHEMA_VERSION, TABLES
+from tasks.archives import REGISTRY
+
+
+@dataclass
+class Done:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Run the command in this process, in an empty folder."""
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+
+    def run(*arguments: object) -> Done:
+        with pytest.raises(SystemExit) as exit_:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Done(int(exit_.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+def refused(done: Done, pattern: str) -> None:
+    """Check that the command ended with one clear line."""
+    assert done.code == 2, done
+    assert re.fullmatch(r"lightlake: .+\n", done.err), done.err
+    assert re.search(pattern, done.err), done.err
+
+
+@pytest.fixture
+def here(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A lake that needs no --lake."""
+    root = catalog.storage.root
+    monkeypatch.setenv("LIGHTLAKE_URL", str(root))
+    return root
+
+
+@pytest.fixture
+def listing(tmp_path: Path) -> Path:
+    path = tmp_path / "agn.csv"
+    path.write_text("name,ra,dec,class\nNGC 1068,40.6696,-0.0133,Sy2\nM 87,12:30:49.4,+12:23:28,LINER\n")
+    return path
+
+
+# --- a lake ---
+
+
+def test_init_is_idempotent(run: Run, tmp_path: Path) -> None:
+    first = run("init", tmp_path / "new")
+    assert (first.code, first.out.startswith(f"made the lake at {tmp_path / 'new'}, catalogue sqlite:")) == (0, True)
+    before = (tmp_path / "new" / "catalog.sqlite").read_bytes()
+    second = run("init", tmp_path / "new")
+    assert (second.code, second.out.startswith("nothing to do:")) == (0, True)
+    assert (tmp_path / "new" / "catalog.sqlite").read_bytes() == before
+    assert run("verify", "--lake", tmp_path / "new").out.endswith("0 errors, 0 notes\n")
+    assert run("status", "-l", tmp_path / "new").code == 0
+    assert run("init").out.startswith(f"made the lake at {Path.cwd() / 'lightlake'}")
+
+
+def test_archives(run: Run) -> None:
+    told = run("archives")
+    assert told.code == 0
+    for archive in REGISTRY.values():
+        for text in (archive.name, archive.title, archive.release, archive.endpoint, archive.licence, archive.bibcode):
+            assert str(text) in told.out
+    rows = json.loads(run("archives", "--json").out)
+    assert [row["archive"] for row in rows] == sorted(REGISTRY)
+    (icecube,) = (row for row in rows if row["archive"] == "icecube")
+    assert icecube["cadence"] == "frozen"
+    assert icecube["endpoint"] == icecube["public_endpoint"] == REGISTRY["icecube"].endpoint
+    assert [band["unit"] for band in icecube["bands"]] == ["GeV"]
+    assert icecube["parameters"]["max_search_radius_deg"] == 2.0
+
+
+def test_archives_says_where_it_would_really_ask(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__ICECUBE", "/data/icecube")
+    assert json.loads(run("archives", "--json").out)[0]["endpoint"] == "/data/icecube"
+
+
+def test_targets(run: Run, here: Path, listing: Path) -> None:
+    done = run("targets", "add", listing, "--sample", "agn", "--label", "class")
+    assert (done.code, done.out) == (0, "2 rows of agn.csv: 2 new targets, 0 known, 2 new labels\n")
+    done = run("targets", "add", listing, "--sample", "again")
+    assert done.out == "2 rows of agn.csv: 0 new targets, 2 known, 2 new labels\n"
+    rows = json.loads(run("targets", "list", "--sample", "agn", "--output", "json").out)
+    assert [(row["name"], sorted(row["labels"])) for row in rows] == [
+        ("NGC 1068", ["Sy2", "again"]), ("M 87", ["LINER", "again"])
+    ]  # fmt: skip
+    assert rows[1]["ra"] == pytest.approx(187.7058, abs=1e-3)
+    assert "M 87" in run("targets", "list").out
+    assert json.loads(run("targets", "list", "--sample", "none", "--output", "json").out) == []
+
+
+def test_bad_rows_are_listed_and_nothing_is_added(run: Run, here: Path, tmp_path: Path) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text("name,ra,dec\na,10,20\nb,10,120\nc,x,20\nd,30,40\n")
+    done = run("targets", "add", path, "--sample", "s")
+    refused(done, r"2 of 4 rows of .*bad\.csv are bad; nothing was added")
+    assert [line.split(": ")[0] for line in done.out.splitlines()] == [f"{path}:3", f"{path}:4"]
+    assert json.loads(run("targets", "list", "--output", "json").out) == []
+
+
+def test_sql_in_every_form(run: Run, here: Path, tmp_path: Path) -> None:
+    query = "SELECT sum(42) AS n, 1.5 AS x, 'a,b' AS s, NULL AS nothing"
+    assert "42" in run("sql", query).out
+    assert "1 rows" in run("sql", query).out
+    assert list(csv.DictReader(io.StringIO(run("sql", query, "--output", "csv").out))) == [
+        {"n": "42", "x": "1.5", "s": "a,b", "nothing": ""}
+    ]
+    assert json.loads(run("sql", query, "--output", "json").out) == [{"n": 42, "x": 1.5, "s": "a,b", "nothing": None}]
+    to = tmp_path / "answer.parquet"
+    assert run("sql", query, "--output", "parquet", "--to", to).code == 0
+    assert pq.read_table(to).to_pylist()[0]["n"] == 42
+    assert run("sql", query, "--output", "csv", "--to", tmp_path / "answer.csv").out == ""
+    assert (tmp_path / "answer.csv").read_text().startswith('"n"')
+
+
+def test_attach_serves_a_stock_duckdb(run: Run, here: Path, catalog: Catalog) -> None:
+    register(catalog, range(3))
+    snippet = run("attach").out
+    assert "INSTALL ducklake" in snippet
+    with duckdb.connect(config={"autoinstall_known_extensions": False}) as client:
+        for name in ("ducklake", "sqlite_scanner"):
+            client.execute(f"LOAD '{extension_file(name)}'")
+        client.execute("\n".join(line for line in snippet.splitlines() if not line.startswith("INSTALL")))
+        assert client.execute("SELECT count(*) FROM targets").fetchall() == [(3,)]
+        assert client.execute("SELECT count(*) FROM targets_in_cone(7.0, -75.0, 10)").fetchall() == [(1,)]
+
+
+def test_schema_in_every_form(run: Run) -> None:
+    text, markdown = run("schema").out, run("schema", "--output", "markdown").out
+    tables = {table["name"]: table for table in json.loads(run("schema", "--output", "json").out)["tables"]}
+    assert tables.keys() == TABLES.keys()
+    for table in TABLES.values():
+        assert f"{table.name}: one row per {table.row}" in text
+        assert table.name in markdown
+        assert [column["name"] for column in tables[table.name]["columns"]] == table.names
+        for column in table.columns:
+            assert column.description in text
+            assert f"{column.name}" in markdown
+
+
+def test_verify_and_compact(run: Run, here: Path, catalog: Catalog) -> None:
+    register(catalog, range(3), "a")
+    register(catalog, range(3, 6), "b")
+    assert run("verify").code == 0
+    stray = catalog.storage.table_folder("targets") / "stray.parquet"
+    shutil.copy(next(catalog.storage.table_files("targets")), stray)
+    done = run("verify")
+    assert done.code == 1
+    assert "error: orphans: targets/stray.parquet" in done.out
+    assert "1 errors" in done.out
+    (finding,) = json.loads(run("verify", "--quick", "--output", "json").out)
+    assert (finding["level"], finding["check"]) == ("error", "orphans")
+    done = run("compact")
+    assert done.code == 0
+    assert "1 orphans removed" in done.out
+    assert not stray.exists()
+    assert run("verify").code == 0
+    assert run("sql", "SELECT count(*) AS n FROM targets", "--output", "csv").out == '"n"\n6\n'
+
+
+def test_pull_and_status(
+    run: Run, here: Path, catalog: Catalog, prefect_server: PrefectServer, pull_settings: dict[str, str],
+    sandbox: object,
+) -> None:  # fmt: skip
+    register(catalog, range(5))
+    done = run("pull", "icecube", "--sample", "test")
+    assert done.code == 0
+    assert "icecube: 5 of 5 targets answered" in done.out
+    (row,) = json.loads(run("status", "--output", "json").out)
+    assert (row["archive"], row["asked"], row["failed"]) == ("icecube", 5, 0)
+    assert row["found"] + row["empty"] == 5
+    done = run("refresh", "icecube")
+    assert (done.code, done.out) == (0, "icecube: nothing to do, every target has its answer\n")
+    done = run("refresh", "--parameters", '{"icecube": {"max_search_radius_deg": 0.1}}')
+    assert (done.code, done.out.startswith("icecube: 5 of 5 targets answered")) == (0, True)
+    sandbox.fault("/", "status:404")
+    shutil.rmtree(pull_settings["LIGHTLAKE_CACHE_DIR"])
+    done = run("pull", "icecube", "--again")
+    assert done.code == 1
+    assert "icecube: 5 of 5 targets FAILED" in done.out
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pattern"),
+    [
+        (["nonsense"], "nonsense"),
+        (["status", "--nonsense"], "--nonsense"),
+        (["status", "--output", "xml"], "xml"),
+        (["sql"], "query"),
+        (["status", "--lake", "nowhere"], r"no lake at \S+/nowhere \(make one with: lightlake init"),
+        (["init", "ftp://host/lake"], r"cannot keep a lake at 'ftp://host/lake'"),
+        (["status", "--lake", "ftp://host/lake"], "ftp://"),
+        (["status", "--lake", ""], "empty"),
+        (["pull", "icecub"], r"unknown archive 'icecub' \(did you mean icecube"),
+        (["refresh", "nowhere"], "unknown archive 'nowhere'"),
+        (["pull", "icecube", "--parameters", "{"], "not JSON"),
+        (["pull", "icecube", "--parameters", "[]"], "not a JSON object"),
+        (["pull", "icecube", "--parameters", '{"radius": 1}'], "no parameter radius"),
+        (["pull", "icecube", "--lake", "nowhere"], "no lake at"),
+        (["sql", "SELEC 1"], r'the SQL failed: Parser Error: syntax error at or near "SELEC" \('),
+        (["sql", "SELECT fluxx FROM lightcurves"], 'Referenced column "fluxx" not found.*Candidate.*flux'),
+        (["sql", "FROM lightcurve"], "lightcurve"),
+        (["sql", "SELECT 1", "--output", "parquet"], "Parquet needs a file"),
+        (["sql", "SELECT 1", "--output", "csv", "--to", "no/such/folder.csv"], "cannot write no/such/folder.csv"),
+        (["targets", "add", "nowhere.csv", "--sample", "s"], "nowhere.csv does not exist"),
+        (["targets", "add", "LISTING", "--sample", "s", "--label", "klass"], r"klass.*class"),
+        (["targets", "add", "LISTING", "--sample", "s", "--ra", "alpha", "--dec", "dec"], "alpha"),
+        (["targets", "add", "LISTING", "--sample", "s", "--ra", "ra"], "go together"),
+        (["targets", "add", "LISTING", "--sample", "s", "--frame", "nonsense"], "nonsense"),
+        (["targets", "add", "LISTING", "--sample", "s", "--match-radius", "-1"], "--match-radius cannot be -1"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_gets_one_clear_line(run: Run, here: Path, listing: Path, arguments: list[str], pattern: str) -> None:
+    refused(run(*(str(listing) if argument == "LISTING" else argument for argument in arguments)), pattern)
+
+
+def test_a_bad_setting(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTLAKE_WORKERS", "many")
+    refused(run("status"), "LIGHTLAKE_WORKERS='many' is not valid")
+    monkeypatch.delenv("LIGHTLAKE_WORKERS")
+    monkeypatch.setenv("LIGHTLAKE_CATALOG", "mysql:host=x password=secret")
+    done = run("status")
+    refused(done, "LIGHTLAKE_CATALOG=")
+    assert "secret" not in done.err
+
+
+def test_a_corrupt_catalogue(run: Run, here: Path, catalog: Catalog) -> None:
+    catalog.close()
+    (here / "catalog.sqlite").write_bytes(b"this is not a database " * 100)
+    refused(run("status"), r"cannot read the catalogue .*backup")
+    refused(run("init", here), "cannot read the catalogue")
+    (here / "catalog.sqlite").write_bytes(b"")
+    refused(run("status"), "catalog.sqlite")
+
+
+def test_a_newer_lake(run: Run, here: Path, catalog: Catalog) -> None:
+    cursor = catalog.cursor()
+    cursor.execute("INSERT INTO schema_version VALUES (?, 'lightlake 99', ?)", [SCHEMA_VERSION + 1, datetime.now(UTC)])
+    catalog.close()
+    for command in ("status", "verify", "init"):
+        refused(run(command), f"schema version {SCHEMA_VERSION + 1}, newer than this software's {SCHEMA_VERSION}")
+
+
+def test_debug_shows_the_traceback(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lake.errors import ConfigurationError
+
+    with pytest.raises(ConfigurationError, match="SELEC"):
+        main(["sql", "SELEC 1", "--debug"])
+
+
+NOBODY = """
+import os, sys
+from lake.cli import main
+
+def run(lake):
+    for arguments in (
+        ["init", lake + "/other"], ["targets", "add", sys.argv[3], "--sample", "s", "--lake", lake],
+        ["compact", "--lake", lake], ["status", "--lake", lake],
+    ):
+        try:
+            main(arguments)
+        except SystemExit as error:
+            print("exit", error.code, flush=True)
+
+run(sys.argv[1])  # as root: nobody else can import a Python below /root
+sys.stdout.write("nobody\\n")
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+run(sys.argv[2])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_no_permission(here: Path, catalog: Catalog, template: Path, tmp_path: Path) -> None:
+    """As a user who may read the lake but not write to it."""
+    catalog.close()
+    shutil.copytree(template, tmp_path / "ours")
+    listing = tmp_path / "one.csv"
+    listing.write_text("ra,dec\n1,2\n")
+    for folder in tmp_path.relative_to("/").parents:
+        Path("/", folder).chmod(Path("/", folder).stat().st_mode | 0o055) if "pytest" in folder.name else None
+    tmp_path.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-c", NOBODY, str(tmp_path / "ours"), str(here), str(listing)], cwd="/",
+        capture_output=True, text=True, check=False, env=child_environment(HOME="/nonexistent"),
+    )  # fmt: skip
+    exits = [line for line in done.stdout.partition("nobody\n")[2].splitlines() if line.startswith("exit")]
+    assert exits[:3] == ["exit 2"] * 3, done.stdout + done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == exits.count("exit 2"), done.stderr
+    assert all(line.startswith("lightlake: ") for line in lines), done.stderr
+    assert all("ermission" in line or "readonly" in line for line in lines), done.stderr
+
+
+# --- help ---
+
+
+def test_help_comes_without_prefect(tmp_path: Path) -> None:
+    """It takes Prefect seconds to be imported; help and every plain command do without it."""
+    code = """
+import sys
+from lake.cli import main
+for arguments in (["--help"], ["init", "lake"], ["status", "--lake", "lake"], ["archives"], ["pull", "--help"]):
+    try:
+        main(arguments)
+    except SystemExit as error:
+        assert not error.code, arguments
+print(sorted(name for name in ("prefect", "fastapi", "altair", "matplotlib") if name in sys.modules))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, env=child_environment()
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+    for command in ("archives", "attach", "compact", "demo", "init", "pull", "refresh", "schema", "sql", "status"):
+        assert f"│ {command} " in done.stdout
+
+
+def test_the_script_is_installed(tmp_path: Path) -> None:
+    done = lightlake("--version", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"{app.version}\n")
