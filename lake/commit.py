@@ -274,13 +274,17 @@ class _Merge:
         scope = [self.attempt.archive, self.attempt.release]
         where = f"archive = ? AND release = ? AND {pruned_by} BETWEEN ? AND ?"
         self.cursor.register("offered", keys)
-        # One SELECT a range: DuckLake leaves files unread for a BETWEEN, not for several joined by OR.
+        # One SELECT a range: DuckLake leaves files unread for a BETWEEN, not for several joined by OR. And
+        # files are chosen by this column alone: each other one that a condition names makes DuckLake search
+        # the statistics of all files once more.
+        near = " UNION ALL ".join(
+            f"SELECT {key}, {pruned_by} AS bound, archive, release FROM {main} WHERE {pruned_by} BETWEEN ? AND ?"
+            for _ in ranges
+        )
         known = self.cursor.execute(
-            " UNION ALL ".join(
-                f"SELECT {key}, {pruned_by} AS bound FROM {main} WHERE {where} AND {key} IN (SELECT {key} FROM offered)"
-                for _ in ranges
-            ),
-            [value for low, high in ranges for value in (*scope, low, high)],
+            f"WITH near AS MATERIALIZED ({near}) SELECT {key}, bound FROM near "
+            f"WHERE archive = ? AND release = ? AND {key} IN (SELECT {key} FROM offered)",
+            [*(value for pair in ranges for value in pair), *scope],
         ).to_arrow_table()
         self.cursor.unregister("offered")
         if not known.num_rows:
@@ -369,7 +373,14 @@ class _Merge:
         )
         scope = [self.attempt.archive, self.attempt.release, bounds["min"], bounds["max"]]
         # Most targets are asked for the first time. No target has matches but no coverage: see lake.validate.
-        if self.cursor.execute(f"SELECT count(*) FROM coverage {where}", scope).fetchall()[0][0]:
+        known = self.cursor.execute(
+            "WITH near AS MATERIALIZED "  # by target_id alone, as in _overlap
+            "(SELECT archive, release, target_id FROM coverage WHERE target_id BETWEEN ? AND ?) "
+            "SELECT count(*) FROM near WHERE archive = ? AND release = ? "
+            "AND target_id IN (SELECT target_id FROM asked)",
+            [*scope[2:], *scope[:2]],
+        ).fetchall()
+        if known[0][0]:
             self.cursor.execute(f"DELETE FROM coverage {where}", scope)
             self.cursor.execute(f"DELETE FROM matches {where}", scope)
         self.cursor.unregister("asked")
