@@ -44,7 +44,13 @@ from tasks.pull import (
 GIVE_UP_AFTER = 8
 
 
-@flow(name="pull", flow_run_name="pull {archive} {sample}", task_runner=task_runner(), validate_parameters=True)
+def run_name() -> str:
+    """Return the name of a run, for the UI: what it pulls, and for which sample."""
+    given = flow_run.parameters
+    return f"pull {given.get('archive')} for {given.get('sample') or 'all targets'}"
+
+
+@flow(name="pull", flow_run_name=run_name, task_runner=task_runner(), validate_parameters=True)
 def pull_archive(
     archive: Annotated[str, Field(description="Archive, as `lightlake archives` names it")],
     sample: Annotated[str | None, Field(description="Only targets of this sample; empty: all")] = None,

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from pydantic import Field
 
@@ -16,7 +17,13 @@ from lake.settings import load_settings
 from tasks.archives import REGISTRY, find
 
 
-@flow(name="refresh", flow_run_name="refresh {sample}", task_runner=task_runner(), validate_parameters=True)
+def run_name() -> str:
+    """Return the name of a run, for the UI: what it refreshes, and for which sample."""
+    given = flow_run.parameters
+    return f"refresh {', '.join(given.get('archives') or ['all archives'])} for {given.get('sample') or 'all targets'}"
+
+
+@flow(name="refresh", flow_run_name=run_name, task_runner=task_runner(), validate_parameters=True)
 def refresh(
     archives: Annotated[list[str] | None, Field(description="Archives; empty: all")] = None,
     sample: Annotated[str | None, Field(description="Only targets of this sample; empty: all")] = None,

@@ -350,7 +350,7 @@ def _connect(settings: Settings, storage: Storage) -> duckdb.DuckDBPyConnection:
     config: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
-        "temp_directory": str(storage.staging / "duckdb"),
+        "temp_directory": str(storage.staging / f"duckdb-{os.getpid()}"),
     }
     if settings.duckdb_memory:
         config["memory_limit"] = settings.duckdb_memory

@@ -237,4 +237,9 @@ def main(arguments: list[str] | None = None) -> None:
         code = 130
     except BrokenPipeError:
         code = 0
+    except OSError as error:  # a full disk, a folder that went away
+        if debug:
+            raise
+        sys.stderr.write(f"lightlake: {error}\n")
+        code = 2
     sys.exit(code or 0)

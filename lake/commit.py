@@ -124,8 +124,6 @@ def stage(
         spec = TABLES[name]
         if spec.sort:
             table = table.sort_by([(column, "ascending") for column in spec.sort])
-        if spec.partition:
-            table = table.drop_columns([spec.partition])  # the folder says it
         path = folder / f"{name}.parquet"
         write_parquet(table, path)
         files.append(StagedFile(name, path.name, table.num_rows, path.stat().st_size, checksum(path)))

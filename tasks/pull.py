@@ -330,7 +330,12 @@ def fetch_and_stage(batch: Batch, retries: int) -> list[Manifest]:
     """Fetch and stage a batch of granules, a few tasks at a time for each archive."""
     # The shortest lease: after it, slots of a task that was killed are free again.
     with concurrency(f"lightlake-{batch.archive}", occupy=1, lease_duration=60):
-        return fetch_batch(batch, last_try=int(task_run.run_count or 1) > retries)
+        try:
+            return fetch_batch(batch, last_try=int(task_run.run_count or 1) > retries)
+        except ArchiveError as error:
+            # The archive said how long to leave it alone; it is, on top of the retry's own pause.
+            time.sleep(min(error.retry_after_s or 0.0, load_settings().timeout_s))
+            raise
 
 
 @task(name="commit", cache_policy=INPUTS + RUN_ID, persist_result=True, retries=2, retry_delay_seconds=1)

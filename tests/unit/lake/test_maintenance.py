@@ -4,6 +4,7 @@ import os
 import time
 
 import duckdb
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from helpers.granules import committed, content, errors, expected, register, staged, target_ids
@@ -237,3 +238,16 @@ def test_verify_while_another_commits_sees_no_ghosts(kept, monkeypatch):
     committed(kept, [10, 11], "g1")
     assert seen
     assert errors(kept) == []
+
+
+def test_pandas_reads_the_tree_before_and_after_compaction(kept):
+    """The same call: each file holds its archive, too, as the files that DuckLake's compaction writes do."""
+    committed(kept, range(10, 12), "g1")
+    for _ in range(2):
+        for table in ("sources", "lightcurves", "coverage"):
+            frame = pd.read_parquet(kept.storage.table_folder(table), partitioning=None)
+            cursor = kept.cursor()
+            assert len(frame) == cursor.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0]
+            cursor.close()
+            assert frame["archive"].notna().all()
+        compact(kept)
