@@ -71,7 +71,7 @@ def test_schedules_fire(
         )  # fmt: skip
     try:
         patience = time.monotonic() + 180
-        while not (runs("pull icecube pulled") and runs("refresh refreshed")):
+        while not (runs("pull icecube for pulled") and runs("refresh all archives for refreshed")):
             assert child.poll() is None, log.read_text()[-3000:]
             if time.monotonic() > patience:
                 pytest.fail(f"no schedule fired in 180 s:\n{log.read_text()[-3000:]}")
@@ -83,7 +83,7 @@ def test_schedules_fire(
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-    for run in [*runs("pull icecube pulled"), *runs("refresh refreshed")]:
+    for run in [*runs("pull icecube for pulled"), *runs("refresh all archives for refreshed")]:
         assert run.deployment_id is not None
         assert run.auto_scheduled
     assert rows("SELECT count(*) AS n FROM coverage WHERE status <> 'failed'") == [{"n": 9}]
