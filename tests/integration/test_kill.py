@@ -15,7 +15,7 @@ from lake.maintenance import compact
 
 # A few each time the tests run; all of them, on both catalogues, where .ci/run asks for it.
 FULL = bool(os.environ.get("LIGHTLAKE_TEST_FULL"))
-KILLS = 50 if FULL else 12
+KILLS = 50 if FULL else 6
 GRANULES = 100 if FULL else 15  # each of two writers commits them all
 MOST_SECONDS = 500
 
@@ -119,7 +119,7 @@ def test_killed_at_random(anywhere_catalog, anywhere):
         done.append(count(catalog, "ledger"))
         if kill % 10 == 9:
             assert {finding.check for finding in errors(catalog)} <= {"orphans"}
-    assert done[-1] > KILLS // 5, "the kills came before any commit"
+    assert done[-1] >= KILLS // 5, "the kills came before any commit"
     first = granules[: done[-1] + 5]
     process = child(work, anywhere, first)
     process.join(120)
