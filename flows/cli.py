@@ -33,16 +33,22 @@ def run_pull(
     Parameters
     ----------
     archive
-        As `lightlake archives` names it.
+        As `lightlake archives` names it; or a service, such as heasarc, for all its archives.
     sample
         Only targets of this sample.
     again
         Ask for what was answered before, too.
     """
-    from tasks.archives import find
+    from tasks.archives import expand, find
 
     given = _parameters(parameters)
-    find(archive).with_defaults(given)
+    names = expand([archive])
+    for name in names:
+        find(name).with_defaults(given)
+    if names != [archive]:
+        return run_refresh(
+            *names, sample=sample, lake=lake, parameters=json.dumps(dict.fromkeys(names, given)), again=again
+        )
     url = _existing(lake)
     quiet()
     from flows.pull import pull_archive
@@ -63,7 +69,7 @@ def run_refresh(
     Parameters
     ----------
     archives
-        Archives; default: all.
+        Archives, or services for all of theirs; default: all.
     sample
         Only targets of this sample.
     parameters
@@ -71,10 +77,10 @@ def run_refresh(
     again
         Ask for what was answered before, too.
     """
-    from tasks.archives import find
+    from tasks.archives import expand, find
 
     given = _parameters(parameters)
-    for name in archives:
+    for name in expand(archives):
         find(name).with_defaults((given or {}).get(name))
     url = _existing(lake)
     quiet()

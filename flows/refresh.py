@@ -14,7 +14,7 @@ from flows.pull import pull_archive
 from flows.report import PullReport, publish_summary
 from flows.runners import task_runner
 from lake.settings import load_settings
-from tasks.archives import REGISTRY, find
+from tasks.archives import expand, find
 
 
 def run_name() -> str:
@@ -25,7 +25,9 @@ def run_name() -> str:
 
 @flow(name="refresh", flow_run_name=run_name, task_runner=task_runner(), validate_parameters=True)
 def refresh(
-    archives: Annotated[list[str] | None, Field(description="Archives; empty: all")] = None,
+    archives: Annotated[
+        list[str] | None, Field(description="Archives, or services for all of theirs; empty: all")
+    ] = None,
     sample: Annotated[str | None, Field(description="Only targets of this sample; empty: all")] = None,
     lake: Annotated[str | None, Field(description="The lake; empty: LIGHTLAKE_URL")] = None,
     parameters: Annotated[
@@ -38,7 +40,7 @@ def refresh(
     The run ends Failed if anything asked for was not got; its message says what.
     """
     log = get_run_logger()
-    names = archives or sorted(REGISTRY)
+    names = expand(archives)
     for name in names:
         find(name).with_defaults((parameters or {}).get(name))  # all wrong names at once, before any work
     url = str(lake or load_settings().url)

@@ -35,6 +35,7 @@ class PullReport:
     granules: int = 0
     granules_done: int = 0
     granules_empty: int = 0
+    granules_split: int = 0
     granules_rejected: int = 0
     granules_failed: int = 0
     sources: int = 0
@@ -49,12 +50,14 @@ class PullReport:
         for receipt in receipts:
             lost = receipt.status in ("rejected", "failed")
             count = f"granules_{receipt.status}"
+            # The targets of a split granule are counted with its halves.
+            asked = 0 if receipt.status == "split" else receipt.n_targets
             reasons = report.reasons
             if lost and receipt.reason and receipt.reason not in reasons:
                 reasons = (*reasons, receipt.reason)
             report = replace(
                 report,
-                asked=report.asked + receipt.n_targets,
+                asked=report.asked + asked,
                 failed=report.failed + (receipt.n_targets if lost else 0),
                 granules=report.granules + 1,
                 sources=report.sources + receipt.n_sources,

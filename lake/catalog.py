@@ -23,13 +23,13 @@ from lake.errors import CatalogError, ConfigurationError
 from lake.schema import SCHEMA_VERSION, TABLES
 from lake.settings import Settings
 from lake.storage import ROW_GROUP_ROWS, Storage
-from lake.table import create_statements, quoted
+from lake.table import add_statements, create_statements, quoted
 from lake.views import VIEWS
 
 SOFTWARE = f"lightlake {version('lightlake')}"
 
 # Schema changes by the version that they lead to: SQL to run on a lake of the version before.
-MIGRATIONS: dict[int, Sequence[str]] = {}
+MIGRATIONS: dict[int, Sequence[str]] = {2: add_statements(TABLES["bands"], "ab_minus_mag", "ab_source")}
 
 # Compaction makes files of this size from the small ones of single granules.
 TARGET_FILE_SIZE = "256MB"

@@ -11,7 +11,7 @@ from typing import Any
 
 from lake.table import Column, Table
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def _required(name: str, type: str, description: str, **more: Any) -> Column:
@@ -211,9 +211,10 @@ TABLES: dict[str, Table] = {
                 _ARCHIVE,
                 _RELEASE,
                 _GRANULE,
-                _required("status", "VARCHAR", "done, empty, rejected or failed", ucd="meta.code",
-                    choices=("done", "empty", "rejected", "failed")),
-                Column("reason", "VARCHAR", "Why it was rejected or failed, in one line", ucd="meta.note"),
+                _required("status", "VARCHAR", "done, empty, split (asked again in halves), rejected or failed",
+                    ucd="meta.code", choices=("done", "empty", "split", "rejected", "failed")),
+                Column("reason", "VARCHAR", "Why it was rejected, failed or split, or what else is to be known of it, "
+                    "in one line", ucd="meta.note"),
                 _required("n_targets", "BIGINT", "Targets asked for", ucd="meta.number", low=0),
                 _required("n_sources", "BIGINT", "Sources in the answer", ucd="meta.number", low=0),
                 _required("n_rows", "BIGINT", "Measurements in the answer", ucd="meta.number", low=0),
@@ -295,6 +296,9 @@ TABLES: dict[str, Table] = {
                 Column("wavelength_nm", "DOUBLE", "Effective wavelength", unit="nm", ucd="em.wl.effective", low=0),
                 Column("svo_id", "VARCHAR", "Id in the SVO Filter Profile Service", ucd="meta.id"),
                 Column("fornax_band", "VARCHAR", "Name in the Fornax light-curve collector", ucd="instr.bandpass"),
+                Column("ab_minus_mag", "DOUBLE", "AB magnitude less mag: what makes an AB magnitude of one in "
+                    "mag_system", unit="mag", ucd="phot.mag;arith.diff"),
+                Column("ab_source", "VARCHAR", "Where ab_minus_mag comes from", ucd="meta.ref"),
             ),
             key=("archive", "band"),
         ),

@@ -31,6 +31,10 @@ class Settings(BaseSettings):
     endpoints: dict[str, str] = Field(
         default_factory=dict, description="Where to reach an archive, instead of its public address."
     )
+    tables: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Further tables of events at HEASARC, by name: see 'Adding a table' in the README.",
+    )
     cache_dir: Path = Field(
         Path("~/.cache/lightlake"), description="Downloads that archives publish as whole files, kept."
     )

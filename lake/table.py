@@ -131,10 +131,20 @@ def create_statements(table: Table) -> list[str]:
         order = ", ".join(f"{name} ASC" for name in table.sort)
         statements.append(f"ALTER TABLE {table.name} SET SORTED BY ({order})")
     statements.append(f"COMMENT ON TABLE {table.name} IS {quoted('One row per ' + table.row)}")
-    statements += [
-        f"COMMENT ON COLUMN {table.name}.{column.name} IS {quoted(column.comment)}" for column in table.columns
-    ]
+    return statements + [_comment(table, column) for column in table.columns]
+
+
+def add_statements(table: Table, *names: str) -> list[str]:
+    """Return the SQL that adds columns, which may be NULL, to a table made before the schema had them."""
+    statements = []
+    for column in table.columns:
+        if column.name in names:
+            statements += [f"ALTER TABLE {table.name} ADD COLUMN {column.name} {column.type}", _comment(table, column)]
     return statements
+
+
+def _comment(table: Table, column: Column) -> str:
+    return f"COMMENT ON COLUMN {table.name}.{column.name} IS {quoted(column.comment)}"
 
 
 def quoted(text: str) -> str:

@@ -22,10 +22,10 @@ _BAD_ROWS_TOLD = 20
 @archives.default
 def list_archives(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> int:
     """List the archives: release, bands, times, endpoint, cadence, licence and citation."""
-    from tasks.archives import REGISTRY
+    from tasks.archives import known as known_archives
 
     settings = load_settings()
-    known = [REGISTRY[name] for name in sorted(REGISTRY)]
+    known = [archive for _, archive in sorted(known_archives().items())]
     if as_json:
         rows = [
             {**archive.row(), "endpoint": archive.reach(settings), "public_endpoint": archive.endpoint,

@@ -14,7 +14,7 @@ import httpx
 from lake.errors import ArchiveError
 from lake.settings import Settings
 
-_TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
+TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
 
 def download(url: str, archive: str, settings: Settings, *, check: Callable[[Path], str | None]) -> Path:
@@ -79,7 +79,7 @@ def _stream(url: str, archive: str, settings: Settings, path: Path) -> None:
                 wait = answer.headers.get("Retry-After", "")
                 raise failed(
                     f"HTTP {answer.status_code} {answer.reason_phrase}",
-                    transient=answer.status_code in _TRANSIENT_STATUS,
+                    transient=answer.status_code in TRANSIENT_STATUS,
                     retry_after_s=float(wait) if wait.isdigit() else None,
                 )
             for chunk in answer.iter_bytes(1 << 20):

@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 import uuid
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -29,7 +30,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.runtime import task_run
 
 from lake.commit import Manifest, Receipt, commit, stage
-from lake.errors import ArchiveError, GranuleRejected, LightlakeError, SchemaError, StagingLost
+from lake.errors import ArchiveError, GranuleRejected, LightlakeError, SchemaError, StagingLost, TruncatedAnswer
 from lake.ledger import Attempt, canonical, count_pending, pending
 from lake.query import Lake
 from lake.schema import TABLES
@@ -74,7 +75,7 @@ def register_archive(lake: Lake, archive: Archive) -> None:
         for name, table in wanted.items():
             cursor.register("wanted", table)
             cursor.execute(f"DELETE FROM {name} WHERE archive = ?", [archive.name])
-            cursor.execute(f"INSERT INTO {name} FROM wanted")
+            cursor.execute(f"INSERT INTO {name} BY NAME FROM wanted")
             cursor.unregister("wanted")
         cursor.execute("COMMIT")
         cursor.close()
@@ -156,6 +157,8 @@ def read_granules(batch: Batch) -> Iterator[Granule]:
 def fetch_batch(batch: Batch, *, last_try: bool = True) -> list[Manifest]:
     """Fetch and stage every granule of a batch; what an earlier try staged is not fetched again.
 
+    A granule whose answer was cut short is asked again in halves, down to a single target.
+
     Parameters
     ----------
     batch
@@ -171,12 +174,14 @@ def fetch_batch(batch: Batch, *, last_try: bool = True) -> list[Manifest]:
     archive = find(batch.archive)
     manifests = []
     passing: ArchiveError | None = None
-    for granule in read_granules(batch):
-        folder = Path(batch.path).parent / granule.id
+    for granule, folder in _walk(batch):
         manifest = Manifest.read(folder)
         if manifest is None:
             try:
                 manifest = fetch_granule(archive, granule, folder)
+            except TruncatedAnswer as error:
+                divisible = granule.targets.num_rows > 1
+                manifest = (split if divisible else lost)(archive, granule, folder, error)
             except ArchiveError as error:
                 if error.transient and not last_try:
                     passing = passing or error
@@ -188,6 +193,18 @@ def fetch_batch(batch: Batch, *, last_try: bool = True) -> list[Manifest]:
     if passing is not None:
         raise passing
     return manifests
+
+
+def _walk(batch: Batch) -> Iterator[tuple[Granule, Path]]:
+    """Yield the granules of a batch with their staging folders; after one that was split, its halves."""
+    waiting = deque(read_granules(batch))
+    while waiting:
+        granule = waiting.popleft()
+        folder = Path(batch.path).parent / granule.id
+        yield granule, folder
+        manifest = Manifest.read(folder)
+        if manifest is not None and manifest.attempt.status == "split":
+            waiting.extendleft(reversed(granule.halves()))
 
 
 def fetch_granule(archive: Archive, granule: Granule, folder: Path) -> Manifest:
@@ -210,6 +227,7 @@ def fetch_granule(archive: Archive, granule: Granule, folder: Path) -> Manifest:
     attempt = replace(
         _attempt(archive, granule, started_at, time.monotonic() - started),
         status="done" if harvest.sources.num_rows else "empty",
+        reason=harvest.remark,
         endpoint=harvest.endpoint or archive.reach(settings),
     )
     return stage(folder, attempt, tables, {band.band: band.unit for band in archive.bands})
@@ -280,28 +298,38 @@ def _attempt(archive: Archive, granule: Granule, started_at: datetime, seconds: 
 def lost(archive: Archive, granule: Granule, folder: Path, error: BaseException) -> Manifest:
     """Stage the news that a granule was not got: rejected or failed, and why."""
     now = datetime.now(UTC)
+    status = "rejected" if isinstance(error, GranuleRejected) else "failed"
+    n = granule.targets.num_rows
+    nothing = np.zeros(n, np.int64)
+    coverage = _coverage_rows(granule, ["failed"] * n, nothing, nothing, now)
+    return stage(folder, _trouble(archive, granule, now, status, error), {"coverage": coverage})
+
+
+def split(archive: Archive, granule: Granule, folder: Path, error: TruncatedAnswer) -> Manifest:
+    """Stage the news that a granule's answer was cut short; its targets get their coverage from its halves."""
+    attempt = _trouble(archive, granule, datetime.now(UTC), "split", error)
+    halves = " and ".join(half.id for half in granule.halves())
+    return stage(folder, replace(attempt, reason=f"{attempt.reason}; asked again as {halves}"), {})
+
+
+def _trouble(archive: Archive, granule: Granule, now: datetime, status: str, error: BaseException) -> Attempt:
     kind, told = type(error).__name__, str(error).strip().splitlines()[:1]
     if not isinstance(error, LightlakeError):
         told = [": ".join([kind, *told])]  # what others raise may say nothing without its type
-    attempt = replace(
+    return replace(
         _attempt(archive, granule, now, 0.0),
-        status="rejected" if isinstance(error, GranuleRejected) else "failed",
+        status=status,
         reason="".join(told) or kind,
         error_type=kind,
         error="".join(traceback.format_exception(error)),
     )
-    n = granule.targets.num_rows
-    nothing = np.zeros(n, np.int64)
-    coverage = _coverage_rows(granule, ["failed"] * n, nothing, nothing, now)
-    return stage(folder, attempt, {"coverage": coverage})
 
 
 def lose_batch(batch: Batch, error: BaseException) -> list[Manifest]:
     """Stage the news that a whole batch was not got, less what was staged before it was lost."""
     archive = find(batch.archive)
     manifests = []
-    for granule in read_granules(batch):
-        folder = Path(batch.path).parent / granule.id
+    for granule, folder in _walk(batch):
         # If staged files went missing, a manifest says nothing any more.
         staged = None if isinstance(error, StagingLost) else Manifest.read(folder)
         manifests.append(staged or lost(archive, granule, folder, error))

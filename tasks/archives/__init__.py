@@ -5,15 +5,26 @@ from __future__ import annotations
 import difflib
 
 from lake.errors import ConfigurationError
-from tasks.archives import icecube
+from lake.settings import load_settings
+from tasks.archives import gaia, heasarc, icecube
 from tasks.archives.base import Archive
 
 REGISTRY: dict[str, Archive] = {
     archive.name: archive
     for archive in (
+        gaia.ARCHIVE,
+        *heasarc.ARCHIVES,
         icecube.ARCHIVE,
     )
 }  # fmt: skip
+
+
+def known() -> dict[str, Archive]:
+    """Return all archives by name: those of the registry, and the tables that the settings add."""
+    added = {archive.name: archive for archive in heasarc.configured(load_settings())}
+    if taken := sorted(set(added) & set(REGISTRY)):
+        raise ConfigurationError(f"LIGHTLAKE_TABLES__{taken[0].upper()}: there is an archive of that name already")
+    return {**REGISTRY, **added}
 
 
 def find(name: str) -> Archive:
@@ -24,8 +35,25 @@ def find(name: str) -> Archive:
     ConfigurationError
         If there is none; the message names those there are.
     """
-    if name not in REGISTRY:
-        near = difflib.get_close_matches(name.lower(), REGISTRY, 1)
+    archives = known()
+    if name not in archives:
+        near = difflib.get_close_matches(name.lower(), archives, 1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise ConfigurationError(f"unknown archive {name!r}", hint=f"{hint}known: {', '.join(sorted(REGISTRY))}")
-    return REGISTRY[name]
+        raise ConfigurationError(f"unknown archive {name!r}", hint=f"{hint}known: {', '.join(sorted(archives))}")
+    return archives[name]
+
+
+def expand(names: list[str] | tuple[str, ...] | None) -> list[str]:
+    """Return the archives that some names stand for: a service stands for all its archives, none for all.
+
+    Raises
+    ------
+    ConfigurationError
+        If a name is neither.
+    """
+    archives = known()
+    expanded: list[str] = []
+    for name in names or sorted(archives):
+        group = sorted(archive.name for archive in archives.values() if archive.service == name)
+        expanded += group or [find(name).name]
+    return list(dict.fromkeys(expanded))

@@ -25,6 +25,8 @@ class Band:
     mag_system: str | None = None
     zero_point_jy: float | None = None
     zero_point_source: str | None = None
+    ab_minus_mag: float | None = None
+    ab_source: str | None = None
     wavelength_nm: float | None = None
     svo_id: str | None = None
     fornax_band: str | None = None
@@ -65,12 +67,18 @@ class Granule:
         key = "\n".join((self.archive, self.release, canonical(self.parameters), self.input_checksum))
         return f"{self.archive}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
 
+    def halves(self) -> list[Granule]:
+        """Return two granules that ask for the same together."""
+        middle = self.targets.num_rows // 2
+        return [replace(self, targets=part) for part in (self.targets.slice(0, middle), self.targets.slice(middle))]
+
 
 @dataclass(frozen=True)
 class Harvest:
     """What an archive gave for a granule: Arrow tables in the lake's schema.
 
-    Column granule, and the columns archive and release, may be left out: the pull fills them in.
+    Column granule, and the columns archive and release, may be left out: the pull fills them in. A remark, on
+    what the archive could not give, goes into the ledger.
     """
 
     sources: pa.Table
@@ -78,6 +86,7 @@ class Harvest:
     lightcurves: pa.Table
     exposures: pa.Table = field(default_factory=TABLES["exposures"].empty)
     endpoint: str | None = None
+    remark: str | None = None
 
 
 Plan = Callable[[pa.Table, Settings, Mapping[str, Any]], list[Granule]]
@@ -94,6 +103,9 @@ class Archive:
         Short name: lower-case letters, digits and underscores, since it becomes a folder.
     endpoint
         Public address; LIGHTLAKE_ENDPOINTS__<NAME> points elsewhere.
+    service
+        Name that several archives share who live at the same address: it stands for all of them in commands,
+        and their endpoint is LIGHTLAKE_ENDPOINTS__<SERVICE>.
     time_scale, time_frame
         Of column mjd.
     radius_arcsec
@@ -125,11 +137,12 @@ class Archive:
     bibcode: str | None = None
     notes: str | None = None
     max_age_days: float | None = None
+    service: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def reach(self, settings: Settings) -> str:
         """Return where to ask: the endpoint of the settings, or the public one."""
-        return settings.endpoints.get(self.name, self.endpoint)
+        return settings.endpoints.get(self.service or self.name, self.endpoint)
 
     def with_defaults(self, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return parameters with the defaults filled in.

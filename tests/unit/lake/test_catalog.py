@@ -15,6 +15,7 @@ import lake.catalog
 from lake.catalog import Catalog, CatalogLocation, redacted
 from lake.errors import CatalogError, ConfigurationError
 from lake.query import Lake
+from lake.schema import SCHEMA_VERSION, TABLES
 from lake.settings import load_settings
 from lake.storage import Storage
 
@@ -38,32 +39,51 @@ def test_init_makes_a_lake_once(tmp_path, settings):
     catalog.close()
 
 
-def _as_version_2(monkeypatch, steps):
-    monkeypatch.setattr(lake.catalog, "SCHEMA_VERSION", 2)
-    monkeypatch.setattr(lake.catalog, "MIGRATIONS", {2: steps})
+NEXT = SCHEMA_VERSION + 1
+
+
+def _as_next_version(monkeypatch, steps):
+    monkeypatch.setattr(lake.catalog, "SCHEMA_VERSION", NEXT)
+    monkeypatch.setattr(lake.catalog, "MIGRATIONS", {NEXT: steps})
 
 
 def test_an_old_lake_is_refused_until_init_migrates_it(catalog, settings, monkeypatch):
     register(catalog, range(5))
     committed(catalog, range(5))
     catalog.close()
-    _as_version_2(monkeypatch, ["ALTER TABLE sources ADD COLUMN colour VARCHAR"])
+    _as_next_version(monkeypatch, ["ALTER TABLE sources ADD COLUMN colour VARCHAR"])
     with pytest.raises(CatalogError) as error:
         catalog.open()
-    assert "has schema version 1, this is 2" in _one_line(error)
+    assert f"has schema version {SCHEMA_VERSION}, this is {NEXT}" in _one_line(error)
     assert "lightlake init" in error.value.hint
     catalog.close()
     assert catalog.create()
     assert not catalog.create()
     assert content(catalog) == expected(dict.fromkeys(range(5), 1))
     assert count(catalog, "sources WHERE colour IS NULL") == 5
-    assert catalog.cursor().execute("SELECT max(version) FROM schema_version").fetchall() == [(2,)]
+    assert catalog.cursor().execute("SELECT max(version) FROM schema_version").fetchall() == [(NEXT,)]
+
+
+def test_a_lake_of_version_1_gets_the_columns_that_came_since(catalog):
+    cursor = catalog.cursor()
+    for column in ("ab_minus_mag", "ab_source"):
+        cursor.execute(f"ALTER TABLE bands DROP COLUMN {column}")
+    cursor.execute("UPDATE schema_version SET version = 1")
+    cursor.close()
+    catalog.close()
+    assert catalog.create()
+    described = {row[0]: row[1] for row in catalog.cursor().execute("DESCRIBE bands").fetchall()}
+    assert described == {column.name: column.type for column in TABLES["bands"].columns}
+    comments = catalog.cursor().execute(
+        "SELECT column_name, comment FROM duckdb_columns() WHERE table_name = 'bands' AND database_name = 'lake'"
+    )
+    assert dict(comments.fetchall()) == {column.name: column.comment for column in TABLES["bands"].columns}
 
 
 def test_a_migration_that_fails_leaves_the_old_lake(catalog, monkeypatch):
     catalog.close()
     with monkeypatch.context() as patch:
-        _as_version_2(patch, ["ALTER TABLE sources ADD COLUMN colour VARCHAR", "SELECT no_such_column"])
+        _as_next_version(patch, ["ALTER TABLE sources ADD COLUMN colour VARCHAR", "SELECT no_such_column"])
         with pytest.raises(CatalogError) as error:
             catalog.create()
         _one_line(error)
@@ -73,12 +93,12 @@ def test_a_migration_that_fails_leaves_the_old_lake(catalog, monkeypatch):
 
 
 def test_a_newer_schema_is_refused(catalog):
-    catalog.cursor().execute("INSERT INTO schema_version VALUES (7, 'lightlake 9.9', now())")
+    catalog.cursor().execute("INSERT INTO schema_version VALUES (70, 'lightlake 9.9', now())")
     catalog.close()
     for act in (catalog.open, catalog.create):
         with pytest.raises(CatalogError) as error:
             act()
-        assert "schema version 7, newer than this software's 1" in _one_line(error)
+        assert f"schema version 70, newer than this software's {SCHEMA_VERSION}" in _one_line(error)
         catalog.close()
 
 
@@ -211,6 +231,7 @@ def _script_of_a_whole_life(folder):
 import sys; sys.path.insert(0, {str(ROOT / "tests")!r})
 from helpers.granules import *
 from lake.query import Lake
+from lake.schema import SCHEMA_VERSION, TABLES
 from lake.settings import load_settings
 from lake.storage import Storage
 settings = load_settings(url={str(folder)!r})
@@ -257,6 +278,7 @@ import sys; sys.path.insert(0, {str(ROOT / "tests")!r})
 from helpers.granules import errors
 from lake.errors import ConfigurationError
 from lake.query import Lake
+from lake.schema import SCHEMA_VERSION, TABLES
 with Lake({str(root)!r}) as lake:
     print(lake.light_curve("T1").num_rows, len(errors(lake.catalog)))
     try:

@@ -1,0 +1,309 @@
+"""Ask a TAP service: ADQL in, an Arrow table out; nothing that was cut short, garbled or refused gets through.
+
+The protocol is pyvo's: table upload, synchronous queries for small batches, UWS jobs for large ones. What is
+added here is what a service that misbehaves needs: a limit on silence and on the whole, truncation as an
+error, and errors in the service's own words, told apart by whether asking again can help.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+from xml.parsers.expat import ExpatError
+
+import numpy as np
+import pyarrow as pa
+import requests
+import urllib3
+from astropy.io.votable import parse
+from astropy.io.votable.exceptions import VOTableSpecError
+from astropy.table import Table
+from pyvo.dal import AsyncTAPJob, DALServiceError, TAPResults, TAPService
+from pyvo.dal.exceptions import DALAccessError, DALFormatError, DALQueryError
+
+from lake.errors import ArchiveError, TruncatedAnswer
+from tasks.download import TRANSIENT_STATUS
+
+_FIRST_POLL_S, _LONGEST_POLL_S = 0.2, 10.0
+_DONE, _LOST, _ACTIVE = "COMPLETED", ("ERROR", "ABORTED"), ("QUEUED", "EXECUTING", "RUN")
+_TRIES_TO_STOP = 25
+
+_QUERY_AT_FAULT = (
+    r"syntax|\bpars(e|er|ing)\b|\bno (such )?(column|table|field)|unknown (column|table|field)"
+    r"|\b(column|table|field|function)\b.{0,80}\b(unknown|not known|not found|not exist|not resolve)"
+)
+
+
+@dataclass(frozen=True)
+class Service:
+    """A TAP service, and how long to bear with it.
+
+    Parameters
+    ----------
+    archive
+        Name for messages.
+    url
+        Base URL, to which /sync and /async are added.
+    timeout_s
+        Longest silence.
+    deadline_s
+        Longest time for one query, from asking to the last byte: a slow drip is no silence.
+    cap
+        Rows at which the service cuts an answer without saying so; None if it says so.
+    """
+
+    archive: str
+    url: str
+    timeout_s: float
+    deadline_s: float
+    cap: int | None = None
+
+    def query(
+        self,
+        adql: str,
+        uploads: Mapping[str, pa.Table] | None = None,
+        *,
+        maxrec: int,
+        asynchronous: bool = False,
+    ) -> pa.Table:
+        """Return the whole answer to a query.
+
+        Parameters
+        ----------
+        adql
+            The query; uploaded tables are in schema tap_upload.
+        uploads
+            Tables to upload, by name.
+        maxrec
+            Rows at which the service is to stop. An answer of so many rows counts as truncated.
+        asynchronous
+            Run it as a job, which services give more time than a synchronous query.
+
+        Returns
+        -------
+        pa.Table
+            Columns by the service's names; NULL where it gave none, or NaN.
+
+        Raises
+        ------
+        TruncatedAnswer
+            If the service says OVERFLOW, or gave as many rows as maxrec or cap.
+        ArchiveError
+            Transient: timeouts, resets, 429, 5xx, answers that are no VOTable or a part of one, errors that the
+            service reports under HTTP 200, jobs that end in ERROR, are ABORTED or do not end. Final: what the
+            service refuses (other 4xx), such as a query that it cannot parse.
+        """
+        tables = {
+            name: Table({column: table[column].to_numpy() for column in table.column_names})
+            for name, table in (uploads or {}).items()
+        }
+        with Session(self.archive, self.url, self.timeout_s, self.deadline_s) as session:
+            service = TAPService(self.url.rstrip("/"), session=session)
+            try:
+                if asynchronous:
+                    reply = self._run_job(service.submit_job(adql, maxrec=maxrec, uploads=tables), session)
+                else:
+                    reply = service.create_query(adql, maxrec=maxrec, uploads=tables).submit()
+            except (DALAccessError, ExpatError) as error:
+                raise self._failed(f"not as TAP has it: {getattr(error, 'reason', None) or error}") from error
+        results = self._parse(reply.content)
+        rows = len(results)
+        limit = min(maxrec, self.cap or maxrec)
+        if (results.query_status or "").upper() == "OVERFLOW" or rows >= limit:
+            raise TruncatedAnswer(f"the answer was cut at {rows} rows", archive=self.archive, endpoint=self.url)
+        return to_arrow(results.to_table())
+
+    def _run_job(self, job: AsyncTAPJob, session: Session) -> requests.Response:
+        """Run a job to its end and return its result; the job is deleted whatever happens."""
+        deadline = session.deadline
+        # Looking after the job may end a little later than the job.
+        session.deadline += self.timeout_s
+        try:
+            if not job.job_id:  # such as a maintenance page
+                raise self._failed("it made no job of the query")
+            job.run()
+            pause = _FIRST_POLL_S
+            while (phase := job.phase) not in (_DONE, *_LOST):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise self._failed(f"the job is still {phase} after {self.deadline_s:g} s, given up")
+                time.sleep(min(pause, left))
+                pause = min(1.5 * pause, _LONGEST_POLL_S)
+            if phase in _LOST:
+                reason = _reason(job)
+                raise self._failed(f"the job ended in phase {phase}: {reason}", transient=not _at_fault(reason))
+            reply: requests.Response = session.get(job.result_uri)
+            return reply
+        finally:
+            # The service destroys what is left by itself in time; what is known by now matters more.
+            with suppress(DALServiceError, ArchiveError):
+                session.deadline = time.monotonic() + 2 * self.timeout_s
+                _remove(job)
+
+    def _parse(self, body: bytes) -> TAPResults:
+        try:
+            return TAPResults(parse(io.BytesIO(body)), url=self.url)
+        except DALQueryError as error:
+            told = str(error.reason or "").strip() or "an error without a message"
+            raise self._failed(f"the service says: {told}", transient=not _at_fault(told)) from error
+        except (DALFormatError, ExpatError, VOTableSpecError, ValueError, IndexError, zlib.error) as error:
+            raise self._failed(f"the answer is no VOTable, or part of one: {_excerpt(body) or error}") from error
+
+    def _failed(self, message: str, *, transient: bool = True) -> ArchiveError:
+        message = " ".join(message.split())
+        return ArchiveError(message, archive=self.archive, endpoint=self.url, transient=transient)
+
+
+class Session(requests.Session):  # type: ignore[misc]  # requests comes without types
+    """An HTTP session that bounds silences and the whole, and reads bodies at once.
+
+    Parameters
+    ----------
+    archive, url
+        Names for messages.
+    timeout_s, deadline_s
+        Longest silence, and longest time for everything that is asked through it.
+    """
+
+    def __init__(self, archive: str, url: str, timeout_s: float, deadline_s: float) -> None:
+        super().__init__()
+        self.archive, self.url, self.timeout_s, self.deadline_s = archive, url, timeout_s, deadline_s
+        self.deadline = time.monotonic() + deadline_s
+        self.headers["User-Agent"] = f"lightlake/{version('lightlake')} (IVOA-science)"
+
+    def request(self, *args: Any, **more: Any) -> requests.Response:
+        """Ask, and read the whole body.
+
+        Raises
+        ------
+        ArchiveError
+            Transient for silence, a drip beyond the deadline, failing connections, names that do not resolve,
+            429 and 5xx; final for every other status from 400 on. The message has the server's own words.
+        """
+        try:
+            reply = super().request(*args, **{**more, "timeout": self.timeout_s, "stream": True})
+            body = self._read(reply)
+        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema,
+                requests.TooManyRedirects) as error:  # fmt: skip
+            raise self._failed(str(error), transient=False) from error
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            inner = [getattr(arg, "reason", None) or arg for arg in error.args]
+            if any(isinstance(reason, urllib3.exceptions.NameResolutionError) for reason in inner):
+                raise self._failed("its name does not resolve: no network, or not the right endpoint") from error
+            silence = requests.Timeout | urllib3.exceptions.ReadTimeoutError | TimeoutError
+            if isinstance(error, silence) or any(isinstance(reason, silence) for reason in inner):
+                raise self._failed(f"no answer for {self.timeout_s:g} s") from error
+            raise self._failed(f"the connection failed: {error}") from error
+        if reply.status_code >= 400:
+            wait = reply.headers.get("Retry-After", "")
+            told = _excerpt(body)
+            raise self._failed(
+                f"HTTP {reply.status_code} {reply.reason}{f': {told}' if told else ''}",
+                transient=reply.status_code in TRANSIENT_STATUS,
+                retry_after_s=float(wait) if wait.isdigit() else None,
+            )
+        # As if it were still to be read: pyvo reads some answers from `raw`, some from `content`.
+        reply._content = body
+        reply.raw = urllib3.HTTPResponse(io.BytesIO(body), status=reply.status_code, preload_content=False)
+        return reply
+
+    def _read(self, reply: requests.Response) -> bytes:
+        """Read a body as it comes, be it byte by byte, so that the deadline holds."""
+        body = bytearray()
+        with reply:
+            while chunk := reply.raw.read1(1 << 16, decode_content=True):
+                body += chunk
+                if time.monotonic() > self.deadline:
+                    raise self._failed(f"{len(body)} bytes came in {self.deadline_s:g} s, and no end")
+        return bytes(body)
+
+    def _failed(self, message: str, *, transient: bool = True, retry_after_s: float | None = None) -> ArchiveError:
+        hint = None if transient else f"check LIGHTLAKE_ENDPOINTS__{self.archive.upper()}"
+        return ArchiveError(
+            message,
+            archive=self.archive,
+            endpoint=self.url,
+            transient=transient,
+            retry_after_s=retry_after_s,
+            hint=hint,
+        )
+
+
+def _remove(job: AsyncTAPJob) -> None:
+    """Delete a job, once it has stopped: some services let the query of a job that is merely deleted run on."""
+    for _ in range(_TRIES_TO_STOP if job.job_id else 0):
+        if job.phase not in _ACTIVE:
+            break
+        job.abort()
+        time.sleep(_FIRST_POLL_S)
+    job.delete()
+
+
+def _at_fault(told: str) -> bool:
+    """Say whether an error is about the query itself, which asking again does not mend.
+
+    Services report those as they do a database that is away: under HTTP 200, or as a job's ERROR.
+    """
+    return re.search(_QUERY_AT_FAULT, told, re.IGNORECASE) is not None
+
+
+def _reason(job: AsyncTAPJob) -> str:
+    summary = job.job.errorsummary
+    told = summary.message.content if summary is not None and summary.message is not None else None
+    return (told or "").strip() or "it does not say why"
+
+
+def _excerpt(body: bytes, length: int = 200) -> str:
+    """Return the first words of a page, without its markup; of a VOTable that reports an error, those of the error."""
+    body = body[:20000]
+    status = re.search(rb'<INFO\b[^>]*"QUERY_STATUS"[^>]*>(.*?)</INFO>', body, re.S)
+    text = re.sub(
+        r"<(script|style|head)\b.*?</\1>|<[^>]*>",
+        " ",
+        (status[1] if status else body).decode(errors="replace"),
+        flags=re.S | re.I,
+    )
+    return " ".join(text.split())[:length]
+
+
+def to_arrow(table: Table) -> pa.Table:
+    """Return an astropy table as Arrow: masked cells and NaN as NULL, array cells as lists."""
+    return pa.table({name: _column(table[name]) for name in table.colnames})
+
+
+def _column(column: Any) -> pa.Array:
+    values = np.asarray(column)
+    if values.ndim != 1 or values.dtype.kind not in "fiubUS":
+        return pa.array([_cell(cell) for cell in column])
+    mask = np.ma.getmaskarray(np.ma.asarray(column))
+    if values.dtype.kind in "fiub":
+        if values.dtype.kind == "f":
+            mask = mask | np.isnan(values)
+        native = values.astype(values.dtype.newbyteorder("="), copy=False)
+        return pa.array(native, mask=mask)
+    # A VOTable cannot tell an empty text from none.
+    texts = values.astype(str).tolist()
+    gaps = [hidden or not text for text, hidden in zip(texts, mask.tolist(), strict=True)]
+    return pa.array(texts, pa.string(), mask=np.array(gaps, bool))
+
+
+def _cell(cell: Any) -> Any:
+    """Return a cell of an object column: text, or a list with None where the archive has nothing."""
+    if cell is None or cell is np.ma.masked:
+        return None
+    if isinstance(cell, bytes | str):
+        return (cell.decode() if isinstance(cell, bytes) else cell) or None
+    if isinstance(cell, np.ndarray):
+        cells = np.ma.asarray(cell)
+        values, mask = cells.data.tolist(), np.ma.getmaskarray(cells)
+        if cells.dtype.kind == "f":
+            mask = mask | np.isnan(cells.data)
+        return [None if hidden else value for value, hidden in zip(values, mask.tolist(), strict=True)]
+    return cell
