@@ -20,11 +20,11 @@ from http.server import BaseHTTPRequestHandler
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 logger = logging.getLogger(__name__)
 
-ARCHIVES = ("icecube",)
+ARCHIVES = ("icecube", "gaia", "heasarc")
 """Archives with a stand-in: each is a module here, whose function ``mount`` returns the endpoint."""
 
 _BODY_FAULTS = {"reset", "truncate", "short", "garbage", "slow"}
@@ -50,6 +50,25 @@ class Request:
     headers: Message[str, str]
     body: bytes
 
+    def form(self) -> tuple[dict[str, str], dict[str, bytes]]:
+        """Parameters by upper-case name, those given more than once joined by semicolons, and files by part name."""
+        pairs, files = parse_qsl(self.query, keep_blank_values=True), {}
+        kind = self.headers.get("Content-Type", "")
+        if mark := re.search(r'^multipart/form-data;.*boundary="?([^";]+)', kind):
+            for part in (b"\r\n" + self.body).split(b"\r\n--" + mark[1].encode())[1:]:
+                head, _, content = part.partition(b"\r\n\r\n")
+                if named := re.search(rb'[; ]name="([^"]*)"', head):
+                    if b"filename=" in head:
+                        files[named[1].decode()] = content
+                    else:
+                        pairs.append((named[1].decode(), content.decode()))
+        elif kind.startswith("application/x-www-form-urlencoded"):
+            pairs += parse_qsl(self.body.decode(), keep_blank_values=True)
+        params: dict[str, str] = {}
+        for name, value in pairs:
+            params[name.upper()] = f"{params[name.upper()]};{value}" if name.upper() in params else value
+        return params, files
+
 
 @dataclass(frozen=True)
 class Response:
@@ -71,6 +90,8 @@ class Sandbox:
     ----------
     endpoints : dict[str, str]
         Endpoint URL of each archive mounted, by the archive's name.
+    services : dict[str, Any]
+        Services mounted that have faults or settings of their own, by the same names; each has a `close`.
     requests : list[Seen]
         Every request so far: method, path with query as sent, status.
     drip : tuple[int, float]
@@ -79,6 +100,7 @@ class Sandbox:
 
     def __init__(self) -> None:
         self.endpoints: dict[str, str] = {}
+        self.services: dict[str, Any] = {}
         self.requests: list[Seen] = []
         self.drip = (1024, 0.1)
         self.closing = threading.Event()
@@ -134,6 +156,8 @@ class Sandbox:
             self._server.shutdown()
             self._thread.join()
             self._server.server_close()
+            for service in self.services.values():
+                service.close()
             self._server.drop_connections()
 
     def url(self, path: str = "/") -> str:

@@ -279,9 +279,9 @@ def configured(settings: Settings) -> list[Archive]:
             archives.append(archive(EventTable.model_validate(described)))
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "it"
+            told = ": ".join([*map(str, first["loc"]), first["msg"].removeprefix("Value error, ")])
             raise ConfigurationError(
-                f"LIGHTLAKE_TABLES__{name.upper()}: {where}: {first['msg']}", hint="see 'Adding a table' in the README"
+                f"LIGHTLAKE_TABLES__{name.upper()}: {told}", hint="see 'Adding a table' in the README"
             ) from error
     return archives
 

@@ -118,7 +118,7 @@ class Service:
         limit = min(maxrec, self.cap or maxrec)
         if (results.query_status or "").upper() == "OVERFLOW" or rows >= limit:
             raise TruncatedAnswer(f"the answer was cut at {rows} rows", archive=self.archive, endpoint=self.url)
-        return to_arrow(results.to_table())
+        return to_arrow({name: results.getcolumn(name) for name in results.fieldnames})
 
     def _run_job(self, job: AsyncTAPJob, session: Session) -> requests.Response:
         """Run a job to its end and return its result; the job is deleted whatever happens."""
@@ -273,9 +273,12 @@ def _excerpt(body: bytes, length: int = 200) -> str:
     return " ".join(text.split())[:length]
 
 
-def to_arrow(table: Table) -> pa.Table:
-    """Return an astropy table as Arrow: masked cells and NaN as NULL, array cells as lists."""
-    return pa.table({name: _column(table[name]) for name in table.colnames})
+def to_arrow(columns: Mapping[str, Any]) -> pa.Table:
+    """Return columns as Arrow: masked cells and NaN as NULL, array cells as lists, names in lower case.
+
+    ADQL does not tell cases apart, and services answer in either.
+    """
+    return pa.table({name.lower(): _column(column) for name, column in columns.items()})
 
 
 def _column(column: Any) -> pa.Array:

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.dachs import Dachs, running
 from helpers.servers import archive_root, prefect_server, pull_settings, rows, sandbox  # noqa: F401
+from helpers.tap_tables import TABLES
 
 from lake.catalog import Catalog
 from lake.settings import Settings, load_settings
@@ -63,6 +65,13 @@ def postgres() -> Iterator[str]:
             yield f"host=127.0.0.1 port={port} user=lightlake dbname=postgres"
         finally:
             run(binaries / "pg_ctl", "-s", "-w", "-m", "immediate", "-D", data, "stop")
+
+
+@pytest.fixture(scope="session")
+def dachs() -> Iterator[Dachs]:
+    """DaCHS, a real TAP service, with the tables of helpers.tap_tables."""
+    with running(TABLES) as service:
+        yield service
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.server)])

@@ -178,14 +178,14 @@ def test_fixed_width_agrees_with_printf() -> None:
 
 
 def test_start_makes_the_data_once(tmp_path: Path) -> None:
-    options = {"scale": 0.002, "targets": [TXS]}
+    options = {"archives": ["icecube"], "scale": 0.002, "targets": [TXS]}
     with Sandbox.start(tmp_path, **options) as box:
         assert box.endpoints == {"icecube": box.url("/data-releases/20210126_PS-IC40-IC86_VII.zip")}
         first = httpx.get(box.endpoints["icecube"])
         assert zipfile.ZipFile(io.BytesIO(first.content)).testzip() is None
     with Sandbox.start(tmp_path, **options) as box:
         assert httpx.head(box.endpoints["icecube"]).headers["ETag"] == first.headers["ETag"]
-    with Sandbox.start(tmp_path, scale=0.003, targets=[TXS]) as box:
+    with Sandbox.start(tmp_path, archives=["icecube"], scale=0.003, targets=[TXS]) as box:
         assert httpx.get(box.endpoints["icecube"]).content != first.content
 
 

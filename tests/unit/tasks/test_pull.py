@@ -16,9 +16,10 @@ import pytest
 from helpers import archives
 from helpers.archives import harvest, refusal, register
 
+from flows.report import PullReport
 from lake.catalog import Catalog
 from lake.commit import MANIFEST
-from lake.errors import ArchiveError, CatalogError, GranuleRejected, StagingLost
+from lake.errors import ArchiveError, CatalogError, GranuleRejected, StagingLost, TruncatedAnswer
 from lake.maintenance import verify
 from lake.query import Lake
 from lake.schema import TABLES
@@ -428,3 +429,105 @@ def test_only_what_can_pass_is_tried_again(error: BaseException, passing: bool) 
             return error
 
     assert is_passing(None, None, State()) is passing  # type: ignore[arg-type]
+
+
+# --- answers that are cut ---
+
+
+def cut_above(most: int, seen: list[int] | None = None) -> Any:
+    """An archive whose answers are cut if more than so many targets are asked for."""
+
+    def fetch(granule: Granule, settings: Settings) -> Harvest:
+        n = granule.targets.num_rows
+        if seen is not None:
+            seen.append(n)
+        if n > most:
+            raise TruncatedAnswer(f"the answer was cut at {most} rows", archive="madeup", endpoint=archives.ENDPOINT)
+        return harvest(granule)
+
+    return fetch
+
+
+def cutting(monkeypatch: pytest.MonkeyPatch, most: int, seen: list[int] | None = None) -> Archive:
+    archive = archives.archive(batch_size=8, fetch=cut_above(most, seen))
+    monkeypatch.setitem(REGISTRY, "madeup", archive)
+    return archive
+
+
+@pytest.mark.parametrize("most", [5, 2, 1])
+def test_a_granule_that_is_cut_is_asked_again_in_halves(
+    catalog: Catalog, lake: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, most: int
+) -> None:
+    register(catalog, range(13))
+    archive = cutting(monkeypatch, most)
+    register_archive(lake, archive)
+    (batch,) = planned(lake, archive, tmp_path / "plan")
+    manifests = fetch_batch(batch)
+    receipts = commit_batch(lake.settings.url, manifests)
+    report = PullReport("madeup", "DR1").plus(receipts)
+    assert (report.asked, report.failed) == (13, 0), "targets of a split granule are counted once"
+    assert report.granules_split == sum(receipt.status == "split" for receipt in receipts) > 0
+    assert lake.sql("SELECT count(*) AS n FROM coverage WHERE status <> 'failed'").to_pylist() == [{"n": 13}]
+    assert whole(catalog)
+    ledger = {row["granule"]: row for row in lake.sql("FROM ledger").to_pylist()}
+    for row in ledger.values():
+        if row["status"] == "split":
+            first, second = (ledger[name] for name in row["reason"].partition("asked again as ")[2].split(" and "))
+            assert first["n_targets"] + second["n_targets"] == row["n_targets"] > most
+            assert row["error_type"] == "TruncatedAnswer"
+            assert (row["n_rows"], row["n_sources"]) == (0, 0)
+        else:
+            assert row["n_targets"] <= most
+
+
+def test_one_target_that_is_cut_fails_and_says_so(
+    catalog: Catalog, lake: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    register(catalog, range(3))
+    archive = cutting(monkeypatch, 0)
+    (batch,) = planned(lake, archive, tmp_path / "plan")
+    receipts = commit_batch(lake.settings.url, fetch_batch(batch))
+    assert Counter(receipt.status for receipt in receipts) == {"split": 2, "failed": 3}
+    report = PullReport("madeup", "DR1").plus(receipts)
+    assert (report.asked, report.failed) == (3, 3)
+    assert "the answer was cut at 0 rows" in report.message
+    assert count_to_ask(lake, archive, DEPTH, None) == 3
+
+
+def test_a_retry_goes_on_with_the_halves(
+    catalog: Catalog, lake: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What was split or staged before a passing failure is not asked again."""
+    register(catalog, range(8))
+    seen: list[int] = []
+    archive = cutting(monkeypatch, 4, seen)
+    (batch,) = planned(lake, archive, tmp_path / "plan")
+    calls = iter([None, None, refusal()])
+
+    def failing(granule: Granule, settings: Settings) -> Harvest:
+        if (error := next(calls, None)) is not None:
+            seen.append(-granule.targets.num_rows)
+            raise error
+        return cut_above(4, seen)(granule, settings)
+
+    monkeypatch.setitem(REGISTRY, "madeup", replace(archive, fetch=failing))
+    with pytest.raises(ArchiveError, match="503"):
+        fetch_batch(batch, last_try=False)
+    manifests = fetch_batch(batch, last_try=False)
+    assert seen == [8, 4, -4, 4]
+    assert [manifest.attempt.status for manifest in manifests] == ["split", "done", "done"]
+    lost_ones = lose_batch(batch, RuntimeError("the worker died"))
+    assert [manifest.attempt.status for manifest in lost_ones] == ["split", "done", "done"]
+
+
+def test_committing_a_split_twice_changes_nothing(
+    catalog: Catalog, lake: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    register(catalog, range(8))
+    archive = cutting(monkeypatch, 4)
+    (batch,) = planned(lake, archive, tmp_path / "plan")
+    manifests = fetch_batch(batch)
+    commit_batch(lake.settings.url, manifests)
+    before = lake.sql("SELECT * FROM ledger ORDER BY ALL").to_pylist()
+    commit_batch(lake.settings.url, manifests)
+    assert lake.sql("SELECT * FROM ledger ORDER BY ALL").to_pylist() == before

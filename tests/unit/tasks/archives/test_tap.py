@@ -191,4 +191,8 @@ def test_numbers_of_any_byte_order_and_cells_of_any_kind() -> None:
 
     table = Table({"a": np.array([1, 2], ">i8"), "b": MaskedColumn([1.0, 2.0], mask=[True, False], dtype=">f4")})
     table["c"] = np.array([[1.0, np.nan], [3.0, 4.0]])
-    assert to_arrow(table).to_pydict() == {"a": [1, 2], "b": [None, 2.0], "c": [[1.0, None], [3.0, 4.0]]}
+    assert to_arrow({name: table[name] for name in table.colnames}).to_pydict() == {
+        "a": [1, 2],
+        "b": [None, 2.0],
+        "c": [[1.0, None], [3.0, 4.0]],
+    }
