@@ -16,7 +16,7 @@ from lake.query import Lake
 from lake.settings import load_settings
 from lake.storage import Storage
 from lake.targets import add_targets
-from tasks.archives import find
+from tasks.archives import REGISTRY, find
 from tasks.samples.files import read_targets
 
 SAMPLE = "demo"
@@ -64,11 +64,15 @@ QUESTIONS = (
         """,
     ),
     (
-        "What is the most extreme measurement of each target, in any band? (the first eight)",
+        "Which of them varied most in Gaia's G? (scatter of the good transits; nearest source within 1 arcsec)",
         """
-        SELECT name, band, round(max(flux), 1) AS highest, any_value(unit) AS unit,
-            round(arg_max(mjd, flux), 3) AS mjd, round(arg_max(separation_arcsec, flux)) AS separation_arcsec
-        FROM target_lightcurves WHERE good GROUP BY name, band ORDER BY highest DESC LIMIT 8
+        SELECT targets.name, source_id, n_good AS transits, round(mag_median, 2) AS g_mag,
+            round(flux_median, 4) AS flux_mjy, round(100 * flux_std / flux_mean, 1) AS scatter_percent
+        FROM statistics
+        JOIN matches USING (archive, release, source_id, hpx29)
+        JOIN targets USING (target_id)
+        WHERE archive = 'gaia' AND band = 'G' AND rank = 1 AND n_good > 1
+        ORDER BY scatter_percent DESC LIMIT 8
         """,
     ),
     (
@@ -101,7 +105,7 @@ def run(folder: Path) -> int:
         catalog.close()
         say(f"archives: {', '.join(f'{name} at {at}' for name, at in sandbox.endpoints.items())}")
         say(f"lake:     {url}, {added.new} new targets of {added.rows}")
-        failed = _refresh(url, sorted(sandbox.endpoints))
+        failed = _refresh(url, sorted(REGISTRY))
     with Lake(url) as lake:
         say("\nCoverage")
         show(status(lake.catalog.cursor()), "table")

@@ -41,7 +41,7 @@ def run_pull(
     """
     from tasks.archives import expand, find
 
-    given = _parameters(parameters)
+    given = _parameters(parameters) or {}
     names = expand([archive])
     for name in names:
         find(name).with_defaults(given)

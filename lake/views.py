@@ -74,7 +74,13 @@ def _fornax_rows(
     return _FORNAX_ROWS.format(rows=rows, time=time, flux=flux, err=err, where=where)
 
 
-_FORNAX = "CREATE OR REPLACE VIEW fornax AS" + _fornax_rows()
+# The same events come from the collaboration's release and from HEASARC's copy of it; once is enough.
+_ONCE = """(rows.archive <> 'icecubepsc' OR NOT EXISTS (
+    SELECT 1 FROM coverage
+    WHERE coverage.archive = 'icecube' AND coverage.target_id = rows.target_id AND coverage.status <> 'failed'
+))"""
+
+_FORNAX = "CREATE OR REPLACE VIEW fornax AS" + _fornax_rows(where=f"rows.good AND rows.detected AND {_ONCE}")
 
 # The collector keeps the N events of highest energy of each target (N = 3 as published).
 _BRIGHTEST = """
@@ -100,12 +106,6 @@ _GAIA_AS_PUBLISHED = _fornax_rows(
 _TRIGGERS_AS_PUBLISHED = _fornax_rows(
     rows="(SELECT * FROM target_lightcurves WHERE archive IN ('fermigtrig', 'saxgrbmgrb'))", flux="0.1", err="0.1"
 )
-
-# The same events come from the collaboration's release and from HEASARC's copy of it; once is enough.
-_ONCE = """rows.good AND NOT EXISTS (
-    SELECT 1 FROM coverage
-    WHERE coverage.archive = 'icecube' AND coverage.target_id = rows.target_id AND coverage.status <> 'failed'
-)"""
 
 _FORNAX_AS_PUBLISHED = "CREATE OR REPLACE VIEW fornax_as_published AS" + " UNION ALL ".join(
     (

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import re
 import time
+import warnings
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,11 +26,15 @@ import urllib3
 from astropy.io.votable import parse
 from astropy.io.votable.exceptions import VOTableSpecError
 from astropy.table import Table
+from astropy.units import UnitsWarning
 from pyvo.dal import AsyncTAPJob, DALServiceError, TAPResults, TAPService
 from pyvo.dal.exceptions import DALAccessError, DALFormatError, DALQueryError
 
 from lake.errors import ArchiveError, TruncatedAnswer
 from tasks.download import TRANSIENT_STATUS
+
+# Archives spell units as they like; the columns that are used here have theirs by documentation.
+warnings.filterwarnings("ignore", category=UnitsWarning, module="astropy.units")
 
 _FIRST_POLL_S, _LONGEST_POLL_S = 0.2, 10.0
 _DONE, _LOST, _ACTIVE = "COMPLETED", ("ERROR", "ABORTED"), ("QUEUED", "EXECUTING", "RUN")

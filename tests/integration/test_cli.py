@@ -97,8 +97,15 @@ def test_archives(run: Run) -> None:
     told = run("archives")
     assert told.code == 0
     for archive in REGISTRY.values():
-        for text in (archive.name, archive.title, archive.release, archive.endpoint, archive.licence, archive.bibcode):
-            assert str(text) in told.out
+        for text in (
+            archive.name,
+            archive.title,
+            archive.release,
+            archive.endpoint,
+            archive.licence,
+            archive.bibcode or "",
+        ):
+            assert text in told.out
     rows = json.loads(run("archives", "--json").out)
     assert [row["archive"] for row in rows] == sorted(REGISTRY)
     (icecube,) = (row for row in rows if row["archive"] == "icecube")
@@ -110,7 +117,12 @@ def test_archives(run: Run) -> None:
 
 def test_archives_says_where_it_would_really_ask(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__ICECUBE", "/data/icecube")
-    assert json.loads(run("archives", "--json").out)[0]["endpoint"] == "/data/icecube"
+    monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__HEASARC", "http://mirror.invalid/tap")
+    monkeypatch.setenv("LIGHTLAKE_TABLES__SWIFTGRB", '{"radius_arcsec": 60, "error_column": null}')
+    where = {row["archive"]: row["endpoint"] for row in json.loads(run("archives", "--json").out)}
+    assert where["icecube"] == "/data/icecube"
+    assert where["fermigtrig"] == where["swiftgrb"] == "http://mirror.invalid/tap"
+    assert where["gaia"] == REGISTRY["gaia"].endpoint
 
 
 def test_targets(run: Run, here: Path, listing: Path) -> None:
@@ -209,8 +221,12 @@ def test_pull_and_status(
     assert row["found"] + row["empty"] == 5
     done = run("refresh", "icecube")
     assert (done.code, done.out) == (0, "icecube: nothing to do, every target has its answer\n")
-    done = run("refresh", "--parameters", '{"icecube": {"max_search_radius_deg": 0.1}}')
+    done = run("refresh", "icecube", "--parameters", '{"icecube": {"max_search_radius_deg": 0.1}}')
     assert (done.code, done.out.startswith("icecube: 5 of 5 targets answered")) == (0, True)
+    done = run("pull", "heasarc")
+    assert (done.code, [line.partition(" targets")[0] for line in done.out.splitlines()]) == (
+        0, ["fermigtrig: 5 of 5", "icecubepsc: 5 of 5", "saxgrbmgrb: 5 of 5"],
+    )  # fmt: skip
     sandbox.fault("/", "status:404")
     shutil.rmtree(pull_settings["LIGHTLAKE_CACHE_DIR"])
     done = run("pull", "icecube", "--again")

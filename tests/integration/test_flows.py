@@ -136,7 +136,7 @@ def test_a_pull_answers_every_target_and_the_next_one_only_what_is_new(
 @pytest.mark.parametrize(
     ("archive", "parameters", "message"),
     [
-        ("icecub", None, r"unknown archive 'icecub' \(did you mean icecube\? known: icecube\)"),
+        ("icecub", None, r"unknown archive 'icecub' \(did you mean icecube\? known: fermigtrig, gaia, icecube, "),
         ("icecube", {"radius": 1}, r"icecube has no parameter radius \(it has: max_search_radius_deg, seasons\)"),
         ("icecube", {"seasons": "IC40"}, r"parameter seasons of icecube cannot be 'IC40'"),
     ],
@@ -288,6 +288,8 @@ def test_refresh_goes_on_past_a_failing_archive(
     register(catalog, range(6))
     sandbox.fault(URL_PATH, "status:404")
     madeup()
+    for name in set(REGISTRY) - {"icecube", "madeup"}:
+        monkeypatch.delitem(REGISTRY, name)
     state = refresh(return_state=True)
     assert state.is_failed()
     assert (state.message or "").startswith("icecube: 6 of 6 targets FAILED")
