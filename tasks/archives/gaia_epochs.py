@@ -41,8 +41,7 @@ ZERO_POINTS = {
     "RP": ZeroPoints(24.7478955012, 25.1039837393),
 }
 
-# numpy has no types for these.
-_concatenate: Any = np.ma.concatenate
+# numpy has no types for it.
 _masked_all: Any = np.ma.masked_all
 
 # Bits of quality. Long tables say of a row whether it was rejected; arrays and wide tables say it with the flags
@@ -300,21 +299,27 @@ def _plain(column: Any) -> NDArray[Any]:
 
 def _exploded(table: Table) -> dict[str, NDArray[Any]]:
     """Return the columns of a table with array cells, a row per transit."""
-    lengths = np.array([np.size(cell) for cell in table["g_transit_time"]])
+    lengths = [0 if cell is None else np.size(cell) for cell in _cells(table["g_transit_time"])]
     columns: dict[str, NDArray[Any]] = {"source_id": np.repeat(np.asarray(table["source_id"]), lengths)}
     for name in table.colnames:
-        cells = table[name]
-        if name == "source_id" or not _wanted(name) or (cells.dtype.kind != "O" and cells.ndim == 1):
+        column = table[name]
+        if name == "source_id" or not _wanted(name) or (column.dtype.kind != "O" and column.ndim == 1):
             continue
-        flat = [_full(cell, length) for cell, length in zip(cells, lengths, strict=True)]
-        values = _concatenate([part for part in flat if part is not None and len(part)] or [np.ma.empty(0)])
-        if len(values) != lengths.sum():  # some sources have nothing in this column
-            parts = [
-                _masked_all(n, values.dtype) if part is None else part for part, n in zip(flat, lengths, strict=True)
-            ]
-            values = _concatenate(parts)
-        columns[name] = values
+        parts = [_full(cell, length) for cell, length in zip(_cells(column), lengths, strict=True)]
+        kind = next((part.dtype for part in parts if part is not None and len(part)), np.dtype(float))
+        # Some sources may have nothing in this column.
+        parts = [_masked_all(n, kind) if part is None else part for part, n in zip(parts, lengths, strict=True)]
+        values = np.concatenate([part.data for part in parts])
+        columns[name] = np.ma.array(values, mask=np.concatenate([np.ma.getmaskarray(part) for part in parts]))
     return columns
+
+
+def _cells(column: Any) -> list[Any]:
+    """Return the cells of a column, None where masked; a MaskedColumn itself would wrap each anew, which is slow."""
+    values = np.ma.asarray(column)
+    if values.ndim > 1:
+        return list(values)
+    return [None if hidden else cell for cell, hidden in zip(values.data, np.ma.getmaskarray(values), strict=True)]
 
 
 def _full(cell: Any, length: int) -> Any:
@@ -326,7 +331,7 @@ def _full(cell: Any, length: int) -> Any:
         If it has another length than the transits of its source.
     """
     if cell is None or cell is np.ma.masked or np.size(cell) == 0:
-        return None if length else np.ma.empty(0)
+        return None
     if np.size(cell) != length:
         raise ValueError(f"an array of {np.size(cell)} values for {length} transits")
     values = np.ma.atleast_1d(np.ma.asarray(cell))

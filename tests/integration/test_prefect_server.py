@@ -27,6 +27,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 
 from lake.catalog import Catalog
 from lake.maintenance import verify
+from tasks.archives import REGISTRY
 
 SERVE = """
 from prefect import serve
@@ -86,6 +87,7 @@ def test_schedules_fire(
     for run in [*runs("pull icecube for pulled"), *runs("refresh all archives for refreshed")]:
         assert run.deployment_id is not None
         assert run.auto_scheduled
-    assert rows("SELECT count(*) AS n FROM coverage WHERE status <> 'failed'") == [{"n": 9}]
+    assert rows("SELECT count(*) AS n FROM coverage WHERE status <> 'failed' AND archive = 'icecube'") == [{"n": 9}]
+    assert {row["archive"] for row in rows("SELECT DISTINCT archive FROM coverage")} == set(REGISTRY)
     assert rows("SELECT count(*) > 0 AS some FROM lightcurves") == [{"some": True}]
     assert [finding for finding in verify(catalog) if finding.is_error] == []
