@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 import uuid
 from collections import deque
@@ -26,6 +25,7 @@ from flows.runners import task_runner
 from lake.commit import Manifest, Receipt
 from lake.errors import ArchiveError
 from lake.settings import load_settings
+from lake.storage import remove_folder
 from tasks.archives import find
 from tasks.pull import (
     Batch,
@@ -119,7 +119,7 @@ def pull_archive(
                 settle()
         while window:
             settle()
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_folder(folder)
     report = replace(report, seconds=time.monotonic() - started)
     report.publish()
     if report.failed:

@@ -13,13 +13,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from urllib.parse import quote
 
 import duckdb
 import filelock
+from upath import UPath
 
 from lake.errors import CatalogError, ConfigurationError
+from lake.s3 import s3_secret
 from lake.schema import SCHEMA_VERSION, TABLES
 from lake.settings import Settings
 from lake.storage import ROW_GROUP_ROWS, Storage
@@ -70,6 +72,11 @@ class CatalogLocation:
         ConfigurationError
             If it is neither.
         """
+        if not spec and not storage.is_local:
+            raise ConfigurationError(
+                f"the lake at {storage.root} needs a catalogue elsewhere: no database lives on S3",
+                hint="set LIGHTLAKE_CATALOG to sqlite:PATH on this machine, or to postgres:...",
+            )
         if not spec:
             return cls("sqlite", str(storage.root / "catalog.sqlite"))
         kind, _, target = spec.partition(":")
@@ -347,10 +354,11 @@ class Catalog:
 
 def _connect(settings: Settings, storage: Storage) -> duckdb.DuckDBPyConnection:
     """Open a DuckDB with the extensions from their wheels; nothing is downloaded, nothing is unsigned."""
+    spill = storage.staging if storage.is_local else UPath(gettempdir())
     config: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
-        "temp_directory": str(storage.staging / f"duckdb-{os.getpid()}"),
+        "temp_directory": str(spill / f"duckdb-{os.getpid()}"),
     }
     if settings.duckdb_memory:
         config["memory_limit"] = settings.duckdb_memory
@@ -360,8 +368,10 @@ def _connect(settings: Settings, storage: Storage) -> duckdb.DuckDBPyConnection:
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
     # Files of a lake never change, so their footers, large because of small row groups, are read once.
     connection.execute("SET GLOBAL parquet_metadata_cache = true")
-    for name in ("ducklake", "sqlite_scanner", "postgres_scanner"):
+    for name in ("ducklake", "sqlite_scanner", "postgres_scanner", *(() if storage.is_local else ("httpfs",))):
         connection.execute(f"LOAD {quoted(str(extension_file(name)))}")
+    if not storage.is_local:
+        connection.execute(s3_secret(storage))
     connection.execute(CONSISTENT_SCANS)
     return connection
 

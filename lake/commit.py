@@ -7,20 +7,18 @@ and a crash at any point leaves either the old state or the new one.
 from __future__ import annotations
 
 import json
-import shutil
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import duckdb
 import hpgeom
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from upath import UPath
 
 from lake import ledger
 from lake.catalog import Catalog
@@ -28,7 +26,15 @@ from lake.errors import GranuleRejected, SchemaError, StagingLost
 from lake.ledger import Attempt
 from lake.schema import SOURCE_TABLES, TABLES
 from lake.sky import HPX_ORDER
-from lake.storage import Storage, checksum, write_parquet
+from lake.storage import (
+    Storage,
+    checksum,
+    parquet_rows,
+    read_parquet,
+    remove_folder,
+    write_parquet,
+    write_text,
+)
 from lake.transaction import recover, transact
 from lake.validate import validate
 
@@ -64,7 +70,7 @@ class Manifest:
         return json.dumps({"attempt": self.attempt.as_dict(), "files": [asdict(file) for file in self.files]})
 
     @classmethod
-    def read(cls, folder: Path) -> Manifest | None:
+    def read(cls, folder: UPath) -> Manifest | None:
         """Read the manifest of a staging folder; None if the staging was not finished."""
         try:
             data = json.loads((folder / MANIFEST).read_text())
@@ -90,7 +96,7 @@ class Receipt:
 
 
 def stage(
-    folder: Path,
+    folder: UPath,
     attempt: Attempt,
     tables: Mapping[str, pa.Table],
     band_units: Mapping[str, str | None] | None = None,
@@ -118,7 +124,6 @@ def stage(
     except SchemaError as error:
         raise GranuleRejected(str(error)) from error
     validate(attempt.archive, attempt.release, cast, band_units)
-    folder.mkdir(parents=True, exist_ok=True)
     files = []
     for name, table in cast.items():
         spec = TABLES[name]
@@ -135,9 +140,7 @@ def stage(
         bytes=sum(file.bytes for file in files),
     )
     manifest = Manifest(str(folder), attempt, tuple(files))
-    partial = folder / f"{MANIFEST}.part"
-    partial.write_text(manifest.as_json())
-    partial.replace(folder / MANIFEST)
+    write_text(folder / MANIFEST, manifest.as_json())
     return manifest
 
 
@@ -155,7 +158,6 @@ def commit(catalog: Catalog, manifest: Manifest) -> Receipt:
     CatalogError
         If the catalogue cannot be locked or written.
     """
-    folder = Path(manifest.folder)
     attempt = manifest.attempt
     with catalog.lock():
         for tries_left in reversed(range(_CONFLICT_RETRIES)):
@@ -169,7 +171,7 @@ def commit(catalog: Catalog, manifest: Manifest) -> Receipt:
                     if number is None:
                         receipt = _receipt(attempt, 0, 0)
                     else:
-                        _check_staged(manifest)
+                        _check_staged(catalog.storage, manifest)
                         receipt = _Merge(cursor, catalog.storage, manifest).run(number)
                 break
             except duckdb.Error as error:
@@ -178,7 +180,7 @@ def commit(catalog: Catalog, manifest: Manifest) -> Receipt:
                 if not (conflict and tries_left) or "database is locked" in str(error):
                     raise catalog.unwritable(error) from None
                 time.sleep(0.2)
-        _discard(folder)
+        remove_folder(catalog.storage.path(manifest.folder))
     return receipt
 
 
@@ -196,11 +198,11 @@ def _receipt(attempt: Attempt, replaced: int, kept: int) -> Receipt:
     )
 
 
-def _check_staged(manifest: Manifest) -> None:
+def _check_staged(storage: Storage, manifest: Manifest) -> None:
     for file in manifest.files:
-        path = Path(manifest.folder) / file.name
+        path = storage.path(manifest.folder) / file.name
         try:
-            if pq.read_metadata(path).num_rows != file.rows or checksum(path) != file.blake2b:
+            if parquet_rows(path) != file.rows or checksum(path) != file.blake2b:
                 raise StagingLost(f"staged file {path} is not the one of its manifest", hint="pull it again")
         except FileNotFoundError as error:
             raise StagingLost(f"staged file {path} is gone", hint="pull it again") from error
@@ -214,7 +216,7 @@ class _Merge:
     def __init__(self, cursor: duckdb.DuckDBPyConnection, storage: Storage, manifest: Manifest) -> None:
         self.cursor = cursor
         self.storage = storage
-        self.folder = Path(manifest.folder)
+        self.folder = storage.path(manifest.folder)
         self.attempt = manifest.attempt
         self.staged = {file.table: self.folder / file.name for file in manifest.files}
 
@@ -223,7 +225,7 @@ class _Merge:
         changed, same = self._overlap("source_id", ("sources", "lightcurves"), pruned_by="hpx29")
         changed_exposures, same_exposures = self._overlap("exposure_id", ("exposures",), pruned_by="exposure_id")
         moved = self._moved(changed)
-        paths: dict[str, Path | None] = {}
+        paths: dict[str, UPath | None] = {}
         for table, path in self.staged.items():
             paths[table] = path
             if table in SOURCE_TABLES:
@@ -264,7 +266,7 @@ class _Merge:
         if main not in self.staged:
             none = pa.table({key: pa.array([], pa.string()), "bound": pa.array([], pa.int64())})
             return none, none
-        keys = pq.read_table(self.staged[main], columns=sorted({key, pruned_by}), partitioning=None)
+        keys = read_parquet(self.staged[main], sorted({key, pruned_by}))
         if pruned_by == "hpx29":
             ranges = _around(keys["hpx29"].to_numpy())
         else:
@@ -313,7 +315,7 @@ class _Merge:
         """Return the changed sources that are at another place now."""
         if not changed.num_rows:
             return changed
-        now = pq.read_table(self.staged["sources"], columns=["source_id", "hpx29"], partitioning=None)
+        now = read_parquet(self.staged["sources"], ["source_id", "hpx29"])
         both = changed.join(now, "source_id")
         return both.filter(pc.not_equal(both["bound"], both["hpx29"]))
 
@@ -328,11 +330,11 @@ class _Merge:
             )
             self.cursor.unregister("moved")
 
-    def _without(self, path: Path, key: str, keys: pa.Table) -> Path | None:
+    def _without(self, path: UPath, key: str, keys: pa.Table) -> UPath | None:
         """Return the staged file less some keys: the same one, a smaller one, or none."""
         if not keys.num_rows:
             return path
-        table = pq.read_table(path, partitioning=None)
+        table = read_parquet(path)
         rest = table.filter(pc.invert(pc.is_in(table[key], value_set=keys[key].combine_chunks())))
         if not rest.num_rows:
             return None
@@ -340,7 +342,7 @@ class _Merge:
         write_parquet(rest, smaller)
         return smaller
 
-    def _answered(self, path: Path) -> pa.Table:
+    def _answered(self, path: UPath) -> pa.Table:
         """Return the targets of a failed granule that have an answer already: that one stays true."""
         return self.cursor.execute(
             "SELECT target_id FROM coverage WHERE archive = ? AND release = ? AND status <> 'failed' "
@@ -360,9 +362,9 @@ class _Merge:
         )
         self.cursor.unregister("outgoing")
 
-    def _delete_targets(self, coverage: Path) -> None:
+    def _delete_targets(self, coverage: UPath) -> None:
         """Take out what earlier pulls say of the granule's targets."""
-        targets = pq.read_table(coverage, columns=["target_id"], partitioning=None)
+        targets = read_parquet(coverage, ["target_id"])
         bounds = pc.min_max(targets["target_id"]).as_py()
         self.cursor.register("asked", targets)
         where = (
@@ -395,7 +397,3 @@ def _around(pixels: np.ndarray) -> list[tuple[int, int]]:
     far = near[widest + 1] - near[widest] > (near[-1] - near[0]) / 2
     parts = np.split(near, [widest + 1] if far else [])
     return [(int(part[0]) << shift, (int(part[-1]) + 1 << shift) - 1) for part in parts]
-
-
-def _discard(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)

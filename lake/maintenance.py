@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import glob
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
+from upath import UPath
 
 from lake.catalog import Catalog
 from lake.errors import ConfigurationError
 from lake.schema import TABLES
-from lake.storage import Storage, checksum, remove
+from lake.storage import Storage, checksum, parquet_rows, remove, remove_folder
 from lake.table import Table, quoted
 from lake.transaction import record_files, recover, remove_unknown, write_intent
 
@@ -114,17 +112,17 @@ def _verify(catalog: Catalog, *, quick: bool) -> list[Finding]:
         cursor.close()
 
 
-def live_files(cursor: duckdb.DuckDBPyConnection, table: str) -> dict[Path, Path | None]:
+def live_files(cursor: duckdb.DuckDBPyConnection, storage: Storage, table: str) -> dict[UPath, UPath | None]:
     """Return a table's files as the catalogue knows them, each with its delete file."""
     rows = cursor.execute("SELECT data_file, delete_file FROM ducklake_list_files('lake', ?)", [table]).fetchall()
-    return {Path(data): Path(delete) if delete else None for data, delete in rows}
+    return {storage.path(data): storage.path(delete) if delete else None for data, delete in rows}
 
 
 def _check_files(
     cursor: duckdb.DuckDBPyConnection, catalog: Catalog, table: Table, *, quick: bool
 ) -> Iterator[Finding]:
     storage = catalog.storage
-    live = live_files(cursor, table.name)
+    live = live_files(cursor, storage, table.name)
     recorded = {
         storage.data / "main" / path: (rows, size, digest)
         for path, rows, size, digest in cursor.execute(
@@ -167,10 +165,10 @@ def _check_files(
         yield from _check_plain(cursor, storage, table, quick=quick)
 
 
-def _damage(path: Path, record: tuple[int, int, str] | None, *, quick: bool) -> str | None:
+def _damage(path: UPath, record: tuple[int, int, str] | None, *, quick: bool) -> str | None:
     try:
         size = path.stat().st_size
-        rows = pq.read_metadata(path).num_rows
+        rows = parquet_rows(path)
     except FileNotFoundError:
         return "is missing"
     except (OSError, pa.ArrowInvalid) as error:
@@ -328,7 +326,7 @@ def compact(catalog: Catalog) -> Compacted:
     with catalog.lock():
         orphans = len(recover(catalog))
         cursor = catalog.cursor()
-        before = sum(len(live_files(cursor, table)) for table in TABLES)
+        before = sum(len(live_files(cursor, catalog.storage, table)) for table in TABLES)
         intent = write_intent(catalog.storage, [])
         for step in (
             "ducklake_flush_inlined_data('lake')",
@@ -342,7 +340,7 @@ def compact(catalog: Catalog) -> Compacted:
         remove(intent)
         _refresh_file_records(cursor, catalog.storage)
         _remove_stale_staging(catalog.storage)
-        live = [path for table in TABLES for path in live_files(cursor, table)]
+        live = [path for table in TABLES for path in live_files(cursor, catalog.storage, table)]
         cursor.close()
     size = sum(path.stat().st_size for path in live)
     return Compacted(before, len(live), size, orphans, time.monotonic() - started)
@@ -351,7 +349,7 @@ def compact(catalog: Catalog) -> Compacted:
 def _refresh_file_records(cursor: duckdb.DuckDBPyConnection, storage: Storage) -> None:
     """Forget files that are gone, and note the checksums of files that compaction wrote."""
     recorded = {row[0] for row in cursor.execute("SELECT path FROM files").fetchall()}
-    live = {storage.relative(path): (table, path) for table in TABLES for path in live_files(cursor, table)}
+    live = {storage.relative(path): (table, path) for table in TABLES for path in live_files(cursor, storage, table)}
     gone = sorted(recorded - live.keys())
     new = [live[name] for name in sorted(live.keys() - recorded) if live[name][0] not in _BOOKKEEPING]
     if not gone and not new:
@@ -372,6 +370,11 @@ def _refresh_file_records(cursor: duckdb.DuckDBPyConnection, storage: Storage) -
 def _remove_stale_staging(storage: Storage) -> None:
     oldest = (datetime.now(UTC) - STALE_AFTER).timestamp()
     for folder in storage.staging.iterdir() if storage.staging.exists() else ():
-        newest = max((path.stat().st_mtime for path in [folder, *folder.rglob("*")]), default=0)
-        if folder.is_dir() and newest < oldest:
-            shutil.rmtree(folder, ignore_errors=True)
+        if not folder.is_dir():
+            continue
+        # On S3 a folder has no age of its own.
+        aged = (
+            [folder, *folder.rglob("*")] if storage.is_local else [path for path in folder.rglob("*") if path.is_file()]
+        )
+        if max((path.stat().st_mtime for path in aged), default=0) < oldest:
+            remove_folder(folder)

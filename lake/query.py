@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from lake.catalog import CONSISTENT_SCANS, Catalog
 from lake.errors import CatalogError, ConfigurationError
 from lake.export import Form, convert
+from lake.s3 import s3_secret
 from lake.settings import Settings, load_settings
 from lake.sky import cone_ranges
 from lake.storage import Storage
@@ -317,7 +318,11 @@ class Lake:
     def attach_snippet(self) -> str:
         """Return what a stock DuckDB client runs to have this lake."""
         extensions = ["ducklake", "sqlite" if self.catalog.location.kind == "sqlite" else "postgres"]
+        if not self.storage.is_local:
+            extensions.append("httpfs")
         lines = [f"INSTALL {name}; LOAD {name};" for name in extensions]
+        if not self.storage.is_local:
+            lines.append(s3_secret(self.storage).replace("OR REPLACE ", "") + ";")
         if self.catalog.location.kind == "sqlite":
             lines.append(f"{CONSISTENT_SCANS};")
         return "\n".join([*lines, f"{self.catalog.location.attach_statement(self.storage)};", "USE lake;"])

@@ -22,11 +22,16 @@ class Settings(BaseSettings):
         env_prefix="LIGHTLAKE_", env_nested_delimiter="__", env_file=".env", extra="ignore", frozen=True
     )
 
-    url: str = Field("lightlake", description="The lake: a local folder.")
+    url: str = Field("lightlake", description="The lake: a local folder, or s3://bucket/prefix.")
     catalog: str | None = Field(
         None,
         description="The catalogue database: sqlite:PATH or postgres:CONNINFO. "
         "Default: catalog.sqlite inside the lake.",
+    )
+    storage_options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Options of fsspec for a lake on S3, as JSON: key, secret, endpoint_url and the like. "
+        "Default: the usual AWS chain.",
     )
     endpoints: dict[str, str] = Field(
         default_factory=dict, description="Where to reach an archive, instead of its public address."

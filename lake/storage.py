@@ -1,4 +1,4 @@
-"""Where a lake lives: its folders, how files get into them, and their checksums."""
+"""Where a lake lives, on a local disk or S3: its folders, how files get into them, and their checksums."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from typing_extensions import TypeIs
+from upath import UPath
 
 from lake.errors import ConfigurationError
+from lake.settings import load_settings
 
 # Small row groups make a query of one object cheap: 26-38 ms against 47 ms and more with larger ones,
 # on 100 million rows (design of the lake, section 2).
@@ -22,6 +26,52 @@ ROW_GROUP_ROWS = 32_768
 
 # Suffix of a copy that is not complete yet.
 PARTIAL = ".part"
+
+# What the S3 file system does unless the settings say otherwise. Listings are never remembered: other processes
+# add files, and a file that is not seen would count as lost.
+_S3_OPTIONS: dict[str, Any] = {"use_listings_cache": False}
+
+
+def path_of(url: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> UPath:
+    """Return a path of a lake: local, or s3:// with the options of the settings.
+
+    Parameters
+    ----------
+    url
+        A local path, file:// or s3:// URL.
+    options
+        Options of fsspec's S3 file system; None: those of LIGHTLAKE_STORAGE_OPTIONS. Credentials come from the
+        usual AWS chain, if they are not among them.
+
+    Raises
+    ------
+    ConfigurationError
+        If the URL is of another kind, or s3fs is not installed.
+    """
+    text = os.fspath(url).strip()
+    if not text:
+        raise ConfigurationError("the lake's URL is empty", hint="give a folder, or set LIGHTLAKE_URL")
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", text)
+    if text.startswith("s3://"):
+        if not text.removeprefix("s3://").strip("/"):
+            raise ConfigurationError(f"{text!r} names no bucket", hint="give s3://BUCKET/PREFIX")
+        given = load_settings().storage_options if options is None else options
+        try:
+            remote: UPath = UPath(text.rstrip("/"), **{**_S3_OPTIONS, **given})
+            return remote
+        except ImportError as error:
+            raise ConfigurationError(f"a lake on S3 needs s3fs: {error}", hint="pip install 'lightlake[s3]'") from error
+    if scheme and scheme[1] != "file":
+        raise ConfigurationError(
+            f"cannot keep a lake at {text!r}: {scheme[1]}:// is not supported",
+            hint="give a local folder, such as ./lightlake, or s3://BUCKET/PREFIX",
+        )
+    return UPath(Path(text.removeprefix("file://")).expanduser().absolute())
+
+
+def is_local(path: UPath | Path) -> TypeIs[Path]:
+    """Say whether a path is on a disk of this machine."""
+    return isinstance(path, Path)
 
 
 @dataclass(frozen=True)
@@ -31,61 +81,62 @@ class Storage:
     ``data/main/<table>/`` holds what the catalogue knows; ``staging/`` what is not committed yet.
     """
 
-    root: Path
+    root: UPath
 
     @classmethod
     def from_url(cls, url: str | os.PathLike[str]) -> Storage:
-        """Read a lake's URL: a local path or file:// URL.
+        """Read a lake's URL: a local path, file:// or s3:// URL.
 
         Raises
         ------
         ConfigurationError
             If the URL is of another kind.
         """
-        text = os.fspath(url).strip()
-        if not text:
-            raise ConfigurationError("the lake's URL is empty", hint="give a folder, or set LIGHTLAKE_URL")
-        scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", text)
-        if text.startswith("file://"):
-            text = text.removeprefix("file://")
-        elif scheme:
-            raise ConfigurationError(
-                f"cannot keep a lake at {text!r}: {scheme[1]}:// is not supported",
-                hint="give a local folder, such as ./lightlake",
-            )
-        return cls(Path(text).expanduser().absolute())
+        return cls(path_of(url))
 
     @property
-    def data(self) -> Path:
+    def is_local(self) -> bool:
+        """Say whether the lake is on a disk of this machine."""
+        return is_local(self.root)
+
+    @property
+    def data(self) -> UPath:
         """Return the folder below which DuckLake keeps its files."""
         return self.root / "data"
 
     @property
-    def staging(self) -> Path:
+    def staging(self) -> UPath:
         """Return the folder of what is not committed yet."""
         return self.root / "staging"
 
-    def table_folder(self, table: str, archive: str | None = None) -> Path:
+    def path(self, url: str) -> UPath:
+        """Return a path of this lake from its text."""
+        return path_of(url, {} if self.is_local else self.root.storage_options)
+
+    def table_folder(self, table: str, archive: str | None = None) -> UPath:
         """Return the folder of a table, or of one archive's partition of it."""
         folder = self.data / "main" / table
         return folder / f"archive={archive}" if archive else folder
 
-    def table_files(self, table: str) -> Iterator[Path]:
+    def table_files(self, table: str) -> Iterator[UPath]:
         """Yield every Parquet file in a table's folder."""
         return self.table_folder(table).rglob("*.parquet")
 
-    def relative(self, path: Path) -> str:
+    def relative(self, path: UPath) -> str:
         """Return a file's path below data/main, as table files records it."""
         return path.relative_to(self.data / "main").as_posix()
 
     def create(self) -> None:
-        """Make the folders.
+        """Make the folders; on S3, see that there is a bucket that may be written.
 
         Raises
         ------
         ConfigurationError
             If the place cannot be written.
         """
+        if not self.is_local:
+            self._try_to_write()
+            return
         try:
             (self.data / "main").mkdir(parents=True, exist_ok=True)
             self.staging.mkdir(exist_ok=True)
@@ -94,22 +145,63 @@ class Storage:
                 f"cannot make a lake at {self.root}: {error.strerror}",
                 hint="choose a folder that you may write to",
             ) from error
-        if not os.access(self.root, os.W_OK):
+        if not os.access(str(self.root), os.W_OK):
             raise ConfigurationError(
                 f"no permission to write to {self.root}", hint="choose a folder that you may write to"
             )
 
+    def _try_to_write(self) -> None:
+        probe = self.staging / "probe"
+        try:
+            probe.write_text("")
+            remove(probe)
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot write to {self.root}: {error}",
+                hint="check the bucket, the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID, ...) and "
+                "LIGHTLAKE_STORAGE_OPTIONS",
+            ) from error
 
-def write_parquet(table: pa.Table, path: Path) -> None:
-    """Write one Parquet file and push it to the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove(path)  # after a crash it may be a second name of a file in the tree, which must not change
-    pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP_ROWS, write_statistics=True)
+
+def write_parquet(table: pa.Table, path: UPath | Path) -> None:
+    """Write one Parquet file and push it to the disk; on S3 it is there whole or not at all."""
+    if is_local(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove(path)  # after a crash it may be a second name of a file in the tree, which must not change
+    with path.open("wb") as file:
+        pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP_ROWS, write_statistics=True)
     flush(path)
 
 
-def flush(path: Path) -> None:
+def read_parquet(path: UPath | Path, columns: list[str] | None = None) -> pa.Table:
+    """Read one Parquet file, its columns only: no column comes from the names of folders."""
+    with path.open("rb") as file:
+        return pq.ParquetFile(file).read(columns)
+
+
+def parquet_rows(path: UPath | Path) -> int:
+    """Return how many rows a Parquet file says it has."""
+    with path.open("rb") as file:
+        return int(pq.ParquetFile(file).metadata.num_rows)
+
+
+def write_text(path: UPath | Path, text: str) -> None:
+    """Write a small file in one step: a reader sees all of it or none."""
+    if not is_local(path):
+        path.write_text(text)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(PARTIAL)
+    partial.write_text(text)
+    flush(partial)
+    partial.replace(path)
+    flush(path.parent)
+
+
+def flush(path: UPath | Path) -> None:
     """Push a file or folder to the disk: a commit must not outlive the files that it names."""
+    if not is_local(path):
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -117,8 +209,16 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def publish(staged: Path, final: Path) -> None:
+def publish(staged: UPath | Path, final: UPath | Path) -> None:
     """Show a staged file in the tree, in one step; the staged one stays until its commit is through."""
+    if not is_local(final):
+        if is_local(staged):
+            final.fs.put_file(str(staged), final.path)
+        else:
+            final.fs.cp_file(staged.path, final.path)
+        return
+    if not is_local(staged):
+        raise ConfigurationError(f"{staged} is on S3, but the lake is not", hint="stage on the disk of the lake")
     final.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(staged, final)
@@ -131,13 +231,25 @@ def publish(staged: Path, final: Path) -> None:
     flush(final.parent)
 
 
-def remove(path: Path) -> None:
+def remove(path: UPath | Path) -> None:
     """Remove a file that may be gone already."""
     with suppress(FileNotFoundError):
         path.unlink()
 
 
-def checksum(path: Path) -> str:
+def remove_folder(path: UPath | Path) -> None:
+    """Remove a folder of staging, whatever is in it; what cannot go now goes with the next compaction."""
+    if is_local(path):
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with suppress(OSError):
+        path.fs.rm(path.path, recursive=True)
+
+
+def checksum(path: UPath | Path) -> str:
     """Return the BLAKE2b-128 of a file's content, hexadecimal."""
+    digest = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

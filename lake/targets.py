@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from lake.catalog import Catalog
 from lake.errors import ConfigurationError
 from lake.schema import TABLES
 from lake.sky import SkyIndex, hpx29
-from lake.storage import write_parquet
+from lake.storage import remove_folder, write_parquet
 from lake.transaction import recover, transact
 
 # Two positions closer than this are one target, unless the user says otherwise. The archives are matched
@@ -110,7 +109,7 @@ def add_targets(
             raise catalog.unwritable(error) from None
         finally:
             cursor.close()
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(folder)
     met = np.isin(known["target_id"].to_numpy(), ids)
     return Added(targets.num_rows, int(is_new.sum()), int(met.sum()), labels.num_rows)
 

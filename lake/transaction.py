@@ -6,14 +6,13 @@ import json
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from pathlib import Path
 
 import duckdb
-import pyarrow.parquet as pq
+from upath import UPath
 
 from lake.catalog import Catalog
 from lake.schema import TABLES
-from lake.storage import PARTIAL, Storage, checksum, flush, publish, remove
+from lake.storage import PARTIAL, Storage, checksum, parquet_rows, publish, remove, write_text
 
 PUBLISHING = "publishing"
 
@@ -21,7 +20,7 @@ PUBLISHING = "publishing"
 def transact(
     cursor: duckdb.DuckDBPyConnection,
     storage: Storage,
-    moves: Mapping[str, tuple[Path, Path]],
+    moves: Mapping[str, tuple[UPath, UPath]],
     change: Callable[[], None],
 ) -> None:
     """Show staged files in the tree and make them, and a change, part of the catalogue; end the transaction.
@@ -64,7 +63,7 @@ def _rollback(cursor: duckdb.DuckDBPyConnection) -> None:
         cursor.execute("ROLLBACK")
 
 
-def add_file(cursor: duckdb.DuckDBPyConnection, table: str, final: Path) -> None:
+def add_file(cursor: duckdb.DuckDBPyConnection, table: str, final: UPath) -> None:
     """Register a file of the tree, inside the caller's transaction."""
     cursor.execute(
         "CALL ducklake_add_data_files('lake', ?, ?, hive_partitioning => ?)",
@@ -72,38 +71,31 @@ def add_file(cursor: duckdb.DuckDBPyConnection, table: str, final: Path) -> None
     )
 
 
-def record_files(cursor: duckdb.DuckDBPyConnection, storage: Storage, files: Iterable[tuple[str, Path]]) -> None:
+def record_files(cursor: duckdb.DuckDBPyConnection, storage: Storage, files: Iterable[tuple[str, UPath]]) -> None:
     """Note path, rows, bytes and checksum of files, by table, that a transaction brings in."""
     values: list[object] = []
     for table, path in files:
-        rows = pq.read_metadata(path).num_rows
-        values += [storage.relative(path), table, rows, path.stat().st_size, checksum(path)]
+        values += [storage.relative(path), table, parquet_rows(path), path.stat().st_size, checksum(path)]
     if values:
         marks = ", ".join("(?, ?, ?, ?, ?)" for _ in range(len(values) // 5))
         cursor.execute(f"INSERT INTO files VALUES {marks}", values)
 
 
-def write_intent(storage: Storage, finals: Iterable[Path]) -> Path:
+def write_intent(storage: Storage, finals: Iterable[UPath]) -> UPath:
     """Note, safely on disk, which files are about to appear in the tree."""
-    folder = storage.staging / PUBLISHING
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{uuid.uuid4().hex}.json"
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps([storage.relative(final) for final in finals]))
-    flush(partial)
-    partial.replace(path)
-    flush(folder)
+    path = storage.staging / PUBLISHING / f"{uuid.uuid4().hex}.json"
+    write_text(path, json.dumps([storage.relative(final) for final in finals]))
     return path
 
 
-def recover(catalog: Catalog) -> list[Path]:
+def recover(catalog: Catalog) -> list[UPath]:
     """Take out of the tree what a crashed commit put there but did not register.
 
     The caller holds the lock, so no commit that is still alive can be met here.
 
     Returns
     -------
-    list of Path
+    list of UPath
         The files removed.
     """
     removed = []
@@ -124,7 +116,7 @@ def recover(catalog: Catalog) -> list[Path]:
     return removed
 
 
-def remove_unknown(catalog: Catalog) -> list[Path]:
+def remove_unknown(catalog: Catalog) -> list[UPath]:
     """Take out of the tree all files that no snapshot of the catalogue knows; the caller holds the lock."""
     cursor = catalog.cursor()
     known = catalog.known_files(cursor)

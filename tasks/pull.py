@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from prefect.cache_policies import INPUTS, RUN_ID
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.concurrency.sync import concurrency
 from prefect.runtime import task_run
+from upath import UPath
 
 from lake.commit import Manifest, Receipt, commit, stage
 from lake.errors import ArchiveError, GranuleRejected, LightlakeError, SchemaError, StagingLost, TruncatedAnswer
@@ -35,6 +35,7 @@ from lake.ledger import Attempt, canonical, count_pending, pending
 from lake.query import Lake
 from lake.schema import TABLES
 from lake.settings import load_settings
+from lake.storage import is_local, path_of
 from tasks.archives import find
 from tasks.archives.base import Archive, Granule, Harvest
 from tasks.stats import statistics
@@ -110,7 +111,7 @@ def plan_batches(
     archive: Archive,
     parameters: Mapping[str, Any],
     samples: Sequence[str] | None,
-    folder: Path,
+    folder: UPath,
     *,
     again: bool = False,
     granules_per_batch: int = 4,
@@ -135,23 +136,29 @@ def plan_batches(
     try:
         for targets in pending(cursor, archive.name, archive.release, key, samples, age, batch_size=size):
             granules = archive.granules(targets, lake.settings, parameters)
-            path = folder / f"batch-{uuid.uuid4().hex[:12]}.parquet"
-            folder.mkdir(parents=True, exist_ok=True)
-            with pq.ParquetWriter(path, TABLES["targets"].arrow) as writer:
-                for granule in granules:
-                    writer.write_table(TABLES["targets"].cast(granule.targets), row_group_size=targets.num_rows)
-            ids = tuple(granule.id for granule in granules)
-            yield Batch(archive.name, archive.release, key, str(path), ids, targets.num_rows)
+            # An archive that plans for itself may make many granules of these targets: they are not all one task's.
+            for first in range(0, len(granules), granules_per_batch):
+                part = granules[first : first + granules_per_batch]
+                path = folder / f"batch-{uuid.uuid4().hex[:12]}.parquet"
+                if is_local(folder):
+                    folder.mkdir(parents=True, exist_ok=True)
+                with path.open("wb") as file, pq.ParquetWriter(file, TABLES["targets"].arrow) as writer:
+                    for granule in part:
+                        writer.write_table(TABLES["targets"].cast(granule.targets), row_group_size=targets.num_rows)
+                ids = tuple(granule.id for granule in part)
+                n_targets = sum(granule.targets.num_rows for granule in part)
+                yield Batch(archive.name, archive.release, key, str(path), ids, n_targets)
     finally:
         cursor.close()
 
 
 def read_granules(batch: Batch) -> Iterator[Granule]:
     """Yield the granules of a batch from its file."""
-    file = pq.ParquetFile(batch.path)
-    for number in range(len(batch.granules)):
-        targets = file.read_row_group(number)
-        yield Granule(batch.archive, batch.release, json.loads(batch.parameters), targets)
+    with path_of(batch.path).open("rb") as opened:
+        file = pq.ParquetFile(opened)
+        for number in range(len(batch.granules)):
+            targets = file.read_row_group(number)
+            yield Granule(batch.archive, batch.release, json.loads(batch.parameters), targets)
 
 
 def fetch_batch(batch: Batch, *, last_try: bool = True) -> list[Manifest]:
@@ -195,19 +202,19 @@ def fetch_batch(batch: Batch, *, last_try: bool = True) -> list[Manifest]:
     return manifests
 
 
-def _walk(batch: Batch) -> Iterator[tuple[Granule, Path]]:
+def _walk(batch: Batch) -> Iterator[tuple[Granule, UPath]]:
     """Yield the granules of a batch with their staging folders; after one that was split, its halves."""
     waiting = deque(read_granules(batch))
     while waiting:
         granule = waiting.popleft()
-        folder = Path(batch.path).parent / granule.id
+        folder = path_of(batch.path).parent / granule.id
         yield granule, folder
         manifest = Manifest.read(folder)
         if manifest is not None and manifest.attempt.status == "split":
             waiting.extendleft(reversed(granule.halves()))
 
 
-def fetch_granule(archive: Archive, granule: Granule, folder: Path) -> Manifest:
+def fetch_granule(archive: Archive, granule: Granule, folder: UPath) -> Manifest:
     """Fetch one granule and stage it.
 
     Raises
@@ -295,7 +302,7 @@ def _attempt(archive: Archive, granule: Granule, started_at: datetime, seconds: 
     )
 
 
-def lost(archive: Archive, granule: Granule, folder: Path, error: BaseException) -> Manifest:
+def lost(archive: Archive, granule: Granule, folder: UPath, error: BaseException) -> Manifest:
     """Stage the news that a granule was not got: rejected or failed, and why."""
     now = datetime.now(UTC)
     status = "rejected" if isinstance(error, GranuleRejected) else "failed"
@@ -305,7 +312,7 @@ def lost(archive: Archive, granule: Granule, folder: Path, error: BaseException)
     return stage(folder, _trouble(archive, granule, now, status, error), {"coverage": coverage})
 
 
-def split(archive: Archive, granule: Granule, folder: Path, error: TruncatedAnswer) -> Manifest:
+def split(archive: Archive, granule: Granule, folder: UPath, error: TruncatedAnswer) -> Manifest:
     """Stage the news that a granule's answer was cut short; its targets get their coverage from its halves."""
     attempt = _trouble(archive, granule, datetime.now(UTC), "split", error)
     halves = " and ".join(half.id for half in granule.halves())

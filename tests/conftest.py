@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from helpers.s3 import S3, running
 
 from lake.catalog import Catalog
 from lake.query import Lake
@@ -34,10 +37,46 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     cached_settings.cache_clear()
 
 
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """A real S3 server."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_bucket(s3: S3) -> str:
+    """One bucket for all lakes: the server makes seven volumes for each."""
+    return s3.bucket("lakes")
+
+
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def lake_place(tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Where the lake of a test lives: on disk, or with LIGHTLAKE_TEST_LAKE=s3 on S3, its catalogue on disk."""
+    if os.environ.get("LIGHTLAKE_TEST_LAKE") != "s3":
+        return {"url": str(tmp_path / "lake")}
+    return {"url": request.getfixturevalue("s3_lake"), "catalog": f"sqlite:{tmp_path / 'catalog.sqlite'}"}
+
+
+@pytest.fixture
+def s3_lake(s3: S3, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of a lake to be, with the environment that reaches it."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{s3_bucket}/{uuid.uuid4().hex[:12]}/lake"
+
+
+@pytest.fixture
+def on_disk() -> None:
+    """What only holds of a lake on disk."""
+    if os.environ.get("LIGHTLAKE_TEST_LAKE") == "s3":
+        pytest.skip("of a lake on disk")
+
+
+@pytest.fixture
+def settings(tmp_path: Path, lake_place: dict[str, Any]) -> Settings:
     """Settings of a test: nothing of the user's, and short waits."""
-    return load_settings(url=str(tmp_path / "lake"), cache_dir=tmp_path / "cache", lock_timeout_s=30.0)
+    return load_settings(**lake_place, cache_dir=tmp_path / "cache", lock_timeout_s=30.0)
 
 
 @pytest.fixture(scope="session")
@@ -53,9 +92,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def catalog(template: Path, settings: Settings) -> Iterator[Catalog]:
     """The catalogue of an empty lake."""
-    shutil.copytree(template, settings.url)
     catalog = Catalog(Storage.from_url(settings.url), settings)
-    catalog.open()
+    if catalog.storage.is_local:
+        shutil.copytree(template, settings.url)
+    catalog.create()
     yield catalog
     catalog.close()
 

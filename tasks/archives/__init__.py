@@ -6,7 +6,7 @@ import difflib
 
 from lake.errors import ConfigurationError
 from lake.settings import load_settings
-from tasks.archives import gaia, heasarc, icecube
+from tasks.archives import gaia, heasarc, icecube, panstarrs, wise, ztf
 from tasks.archives.base import Archive
 
 REGISTRY: dict[str, Archive] = {
@@ -15,6 +15,9 @@ REGISTRY: dict[str, Archive] = {
         gaia.ARCHIVE,
         *heasarc.ARCHIVES,
         icecube.ARCHIVE,
+        panstarrs.ARCHIVE,
+        wise.ARCHIVE,
+        ztf.ARCHIVE,
     )
 }  # fmt: skip
 

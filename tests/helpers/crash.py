@@ -9,7 +9,6 @@ import signal
 from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
-from pathlib import Path
 from typing import Any
 
 import lake.commit
@@ -20,7 +19,7 @@ from lake.commit import Manifest, commit
 from lake.errors import CatalogError
 from lake.maintenance import compact
 from lake.settings import Settings
-from lake.storage import Storage
+from lake.storage import Storage, path_of
 
 # Every step of a commit, in order; a number is how often it happens before the end comes.
 STEPS = (
@@ -97,11 +96,11 @@ def commit_and_die(settings: Settings, folder: str, step: str) -> None:
     deadly(lake.transaction, "record_files", "files")
     deadly(lake.commit.ledger, "record", "ledger")
     deadly(lake.transaction, "remove", "unlink", lambda path: path.suffix == ".json")
-    deadly(lake.commit, "_discard", "discard")
+    deadly(lake.commit, "remove_folder", "discard")
     catalog = opened(settings)
     original = catalog.cursor
     catalog.cursor = lambda: _Deadly(original(), passes)  # type: ignore[method-assign, assignment, return-value]
-    manifest = Manifest.read(Path(folder))
+    manifest = Manifest.read(path_of(folder))
     assert manifest is not None
     commit(catalog, manifest)
 

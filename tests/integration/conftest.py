@@ -74,13 +74,17 @@ def dachs() -> Iterator[Dachs]:
         yield service
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.server)])
+_PLACES = ["sqlite", *(pytest.param(place, marks=pytest.mark.server) for place in ("postgres", "s3", "s3 postgres"))]
+
+
+@pytest.fixture(params=_PLACES)
 def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    """Settings of a lake with its catalogue in SQLite or in PostgreSQL."""
-    catalog = None
-    if request.param == "postgres":
+    """Settings of a lake on disk or on S3, with its catalogue in SQLite or in PostgreSQL."""
+    catalog = f"sqlite:{tmp_path / 'catalog.sqlite'}" if request.param == "s3" else None
+    if "postgres" in request.param:
         catalog = f"postgres:{request.getfixturevalue('postgres')} schema=lake_{uuid.uuid4().hex[:12]}"
-    return load_settings(url=str(tmp_path / "lake"), catalog=catalog, lock_timeout_s=60.0)
+    url = request.getfixturevalue("s3_lake") if "s3" in request.param else str(tmp_path / "lake")
+    return load_settings(url=url, catalog=catalog, lock_timeout_s=60.0)
 
 
 @pytest.fixture

@@ -121,11 +121,17 @@ def test_an_sqlite_file_that_holds_no_lake(tmp_path, settings):
     _one_line(error)
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/lake", "http://host/lake", ""])
+@pytest.mark.parametrize("url", ["s3://", "gs://bucket/lake", "http://host/lake", ""])
 def test_a_url_of_another_kind(url):
     with pytest.raises(ConfigurationError) as error:
         Storage.from_url(url)
     _one_line(error)
+
+
+def test_a_lake_on_s3_needs_a_catalogue_elsewhere(settings):
+    with pytest.raises(ConfigurationError, match="no database lives on S3") as error:
+        Catalog(Storage.from_url("s3://bucket/lake"), load_settings(url="s3://bucket/lake"))
+    assert "LIGHTLAKE_CATALOG" in _one_line(error)
 
 
 def test_a_file_url_is_a_folder(tmp_path):
@@ -213,7 +219,7 @@ def test_an_error_under_the_lock_stays_what_it_is(catalog):
         pass
 
 
-def test_a_moved_lake_opens_and_goes_on(catalog, settings, tmp_path):
+def test_a_moved_lake_opens_and_goes_on(catalog, settings, tmp_path, on_disk):
     register(catalog, range(8))
     committed(catalog, range(5))
     catalog.close()
@@ -266,7 +272,7 @@ def open_folder():
         yield Path(folder)
 
 
-def test_one_who_may_only_read_can_ask_but_not_commit(catalog, open_folder):
+def test_one_who_may_only_read_can_ask_but_not_commit(catalog, open_folder, on_disk):
     if os.geteuid() != 0 or not shutil.which("setpriv"):
         pytest.skip("needs root and setpriv, to become another user")
     register(catalog, range(4))

@@ -10,10 +10,12 @@ import pytest
 from helpers.granules import committed, content, errors, expected, register, staged, target_ids
 
 import lake.transaction
-from lake.catalog import Catalog
+from lake.catalog import Catalog, extension_file
 from lake.errors import CatalogError
 from lake.maintenance import compact, status, verify
+from lake.s3 import s3_secret
 from lake.schema import TABLES
+from lake.storage import read_parquet, write_parquet
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def test_a_truncated_file(kept):
 
 def test_another_file_in_its_place(kept):
     path = _file(kept, "coverage")
-    pq.write_table(pq.read_table(path, partitioning=None).slice(1), path)
+    write_parquet(read_parquet(path).slice(1), path)
     assert "has 9 rows" in _one(verify(kept), "files")
 
 
@@ -128,7 +130,11 @@ def test_what_was_replaced_is_a_note(kept):
 def _plain(catalog, table):
     pattern = "archive=*/*.parquet" if TABLES[table].partition else "*.parquet"
     columns = ", ".join(TABLES[table].names)
-    return duckdb.connect().execute(
+    reader = duckdb.connect()
+    if not catalog.storage.is_local:
+        reader.execute(f"LOAD '{extension_file('httpfs')}'")
+        reader.execute(s3_secret(catalog.storage))
+    return reader.execute(
         f"SELECT {columns} FROM read_parquet('{catalog.storage.table_folder(table)}/{pattern}', "
         f"hive_partitioning = {bool(TABLES[table].partition)}, union_by_name = true) ORDER BY ALL"
     ).fetchall()  # fmt: skip
@@ -162,7 +168,7 @@ def test_compact_brings_the_lake_to_rest(kept):
         assert _plain(kept, table) == rows[table], table
         assert len(list(kept.storage.table_files(table))) == 1, table
     for table in ("sources", "lightcurves", "targets"):
-        pixels = pq.read_table(_file(kept, table), columns=["hpx29"], partitioning=None)["hpx29"].to_pylist()
+        pixels = read_parquet(_file(kept, table), ["hpx29"])["hpx29"].to_pylist()
         assert pixels == sorted(pixels), table
     assert [(f.level, f.check) for f in verify(kept)] == []
     recorded = {row[0] for row in kept.cursor().execute("SELECT path FROM files").fetchall()}
@@ -174,7 +180,7 @@ def test_compact_brings_the_lake_to_rest(kept):
     assert errors(kept) == []
 
 
-def test_row_groups_stay_small(catalog):
+def test_row_groups_stay_small(catalog, on_disk):
     register(catalog, range(1))
     made = 70_000
     cursor = catalog.cursor()
@@ -190,7 +196,7 @@ def test_row_groups_stay_small(catalog):
     assert max(sizes) <= 32_768
 
 
-def test_compact_clears_staging_of_the_dead_and_leaves_that_of_the_living(kept):
+def test_compact_clears_staging_of_the_dead_and_leaves_that_of_the_living(kept, on_disk):
     dead, alive = kept.storage.staging / "dead", kept.storage.staging / "alive"
     for folder in (dead, alive):
         (folder / "deep").mkdir(parents=True)
@@ -240,7 +246,7 @@ def test_verify_while_another_commits_sees_no_ghosts(kept, monkeypatch):
     assert errors(kept) == []
 
 
-def test_pandas_reads_the_tree_before_and_after_compaction(kept):
+def test_pandas_reads_the_tree_before_and_after_compaction(kept, on_disk):
     """The same call: each file holds its archive, too, as the files that DuckLake's compaction writes do."""
     committed(kept, range(10, 12), "g1")
     for _ in range(2):

@@ -151,7 +151,7 @@ def test_a_stock_client_sees_the_same(held):
     mine = [held.sql(question).to_pylist() for question in questions]
     snippet = held.attach_snippet()
     held.close()
-    names = {"ducklake": "ducklake", "sqlite": "sqlite_scanner"}
+    names = {"ducklake": "ducklake", "sqlite": "sqlite_scanner", "httpfs": "httpfs"}
     with duckdb.connect() as client:
         client.execute("SET TimeZone = 'UTC'")
         for line in snippet.splitlines():
@@ -175,7 +175,7 @@ def test_targets_and_coverage_by_sample(held):
     assert held.coverage("ztf", "other")["status"].to_pylist() == ["found"]
 
 
-def test_wrong_sql_and_a_file_that_is_gone(held):
+def test_wrong_sql_and_a_file_that_is_gone(held, on_disk):
     with pytest.raises(ConfigurationError, match="the SQL failed"):
         held.sql("SELECT nothing FROM nowhere")
     for path in held.storage.table_files("lightcurves"):

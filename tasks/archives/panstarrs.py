@@ -1,0 +1,232 @@
+"""Pan-STARRS1 DR2 (3-pi survey): objects and their detections, from the HATS catalogues that MAST keeps on S3.
+
+Objects (otmo: ObjectThin and MeanObject) are matched by position. Detections are joined by objID alone, as the archive
+advises: their own positions only tell which partitions and row groups to read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from lake.photometry import AB_ZERO_POINT_JY
+from lake.schema import TABLES
+from lake.settings import Settings
+from lake.sky import match
+from lake.times import to_bmjd_tdb
+from tasks.archives import hats
+from tasks.archives.base import Archive, Band, Granule, Harvest
+from tasks.archives.hats import Near, Scan
+from tasks.archives.parquet import dated, measured, nullable, open_store, undated_remark
+
+Floats = NDArray[np.float64]
+
+NAME = "panstarrs"
+RELEASE = "DR2"
+OBJECTS, DETECTIONS = "otmo", "detection"
+
+# filterID of the release (PS1 Filter table).
+FILTERS = {1: "g", 2: "r", 3: "i", 4: "z", 5: "y"}
+
+# The archive's value for what is not known (PS1 database tables, column "default value").
+MISSING = -999.0
+
+MJY_PER_JY = 1e3
+
+# Julian epoch J2000.0 is JD 2451545.0, and a Julian year is 365.25 days (IAU 1976; J. H. Lieske 1979, A&A 73, 282).
+J2000, J2000_MJD, JULIAN_YEAR_D = 2000.0, 51544.5, 365.25
+
+# Detections are within this of their object: MAST's own catalogues of detections have margins of 10 arcsec.
+DETECTIONS_ARCSEC = 10.0
+
+# infoFlag of a detection whose measurement failed or that is no source, by the PS1 Detection Flags page of MAST.
+BAD_FLAGS = {
+    "FAIL": 0x8,
+    "SATSTAR": 0x80,
+    "BADPSF": 0x400,
+    "DEFECT": 0x800,
+    "SATURATED": 0x1000,
+    "CR_LIMIT": 0x2000,
+    "MOMENTS_FAILURE": 0x8000,
+    "SKY_FAILURE": 0x10000,
+    "SKYVAR_FAILURE": 0x20000,
+}
+BAD = sum(BAD_FLAGS.values())
+
+SCAN_OBJECTS = Scan(("objID",), optional=("raMeanErr", "decMeanErr", "epochMean"))
+_COLUMNS = ("objID", "filterID", "obsTime", "psfFlux", "psfFluxErr")
+_OPTIONAL = ("apFlux", "apFluxErr", "infoFlag", "infoFlag2", "infoFlag3", "expTime", "psfChiSq")
+
+
+def plan(targets: pa.Table, settings: Settings, parameters: Mapping[str, Any]) -> list[Granule]:
+    """Cut targets into granules by the partitions of the objects."""
+    return hats.plan(ARCHIVE, lambda: _catalogue(settings, OBJECTS), targets, parameters)
+
+
+def fetch(granule: Granule, settings: Settings) -> Harvest:
+    """Get all objects at the targets, and their detections.
+
+    Parameters
+    ----------
+    granule
+        Targets; parameter radius_arcsec.
+    settings
+        Endpoint (folder of the catalogues otmo and detection) and time-out.
+
+    Raises
+    ------
+    ArchiveError
+        If a catalogue cannot be read, or is not in its form.
+    """
+    radius = granule.parameters["radius_arcsec"]
+    near = Near(granule.targets["ra"].to_numpy(), granule.targets["dec"].to_numpy(), radius)
+    objects, _ = hats.scan(_catalogue(settings, OBJECTS), near, SCAN_OBJECTS)
+    detections = None
+    if objects is not None:
+        ids = objects["objID"].cast(pa.int64()).to_numpy()
+        around = Near(objects["ra"].to_numpy(), objects["dec"].to_numpy(), DETECTIONS_ARCSEC)
+        wanted = Scan(_COLUMNS, optional=_OPTIONAL, where={"objID": ids, "filterID": tuple(FILTERS)}, by_position=False)
+        detections, _ = hats.scan(_catalogue(settings, DETECTIONS), around, wanted)
+    return harvest(granule.targets, objects, detections, radius, ARCHIVE.reach(settings))
+
+
+def _catalogue(settings: Settings, name: str) -> hats.Catalogue:
+    return hats.remembered(open_store(ARCHIVE.reach(settings), NAME, settings.timeout_s).below(name))
+
+
+def harvest(
+    targets: pa.Table,
+    objects: pa.Table | None,
+    detections: pa.Table | None,
+    radius_arcsec: float,
+    endpoint: str | None = None,
+) -> Harvest:
+    """Return the detections of some objects as tables of the lake; nothing is read.
+
+    Parameters
+    ----------
+    objects
+        Columns objID, ra and dec in degrees; raMeanErr and decMeanErr in arcsec and epochMean in MJD, if there are.
+    detections
+        Columns of the archive's table detection: objID, filterID, obsTime in days (TAI), psfFlux and psfFluxErr in
+        Jy; apFlux, apFluxErr, expTime in s, psfChiSq and the flags if there are.
+    """
+    empty = {name: TABLES[name].empty() for name in ("sources", "matches", "lightcurves")}
+    if objects is None:
+        return Harvest(**empty, endpoint=endpoint)
+    number = objects["objID"].cast(pa.int64()).combine_chunks()
+    ra, dec = measured(objects["ra"]), measured(objects["dec"])
+    pairs = match(targets["ra"].to_numpy(), targets["dec"].to_numpy(), ra, dec, radius_arcsec)
+    epoch = _column(objects, "epochMean")
+    more = {
+        "position_err_arcsec": nullable(np.fmax(_column(objects, "raMeanErr"), _column(objects, "decMeanErr"))),
+        "ref_epoch": nullable(np.where(dated(epoch), J2000 + (epoch - J2000_MJD) / JULIAN_YEAR_D, np.nan)),
+    }
+    sources, matches = hats.sources_and_matches(targets, number.cast(pa.string()), ra, dec, pairs, **more)
+    if detections is None:
+        return Harvest(sources, matches, empty["lightcurves"], endpoint=endpoint)
+    time = _column(detections, "obsTime")
+    detections = detections.filter(pa.array(dated(time)))
+    place = pc.index_in(detections["objID"].cast(pa.int64()), value_set=number)
+    parts = [_lightcurves(detections, place, sources, "psf", "", "infoFlag3")]
+    if "apFlux" in detections.column_names:
+        parts.append(_lightcurves(detections, place, sources, "ap", "_ap", "infoFlag2"))
+    return Harvest(sources, matches, pa.concat_tables(parts), endpoint=endpoint, remark=undated_remark(time))
+
+
+def _lightcurves(
+    detections: pa.Table, place: pa.ChunkedArray, sources: pa.Table, kind: str, suffix: str, second_flags: str
+) -> pa.Table:
+    """Return the measurements of one kind, psf or ap."""
+    n, row = detections.num_rows, place.to_numpy()
+    time = _column(detections, "obsTime")
+    flux, error = (_column(detections, f"{kind}Flux{what}") for what in ("", "Err"))
+    flags, more = (_flags(detections, name) for name in ("infoFlag", second_flags))
+    bands = pa.array([None, *(f"ps1_{letter}{suffix}" for letter in FILTERS.values())])
+    chi = _column(detections, "psfChiSq") if kind == "psf" else np.full(n, np.nan)
+    return pa.table(
+        {
+            "band": bands.take(detections["filterID"].cast(pa.int64()).combine_chunks()),
+            "source_id": sources["source_id"].take(place),
+            "hpx29": sources["hpx29"].take(place),
+            "mjd": time,
+            "bmjd_tdb": to_bmjd_tdb(
+                time, sources["ra"].to_numpy()[row], sources["dec"].to_numpy()[row],
+                scale=ARCHIVE.time_scale.lower(), frame=ARCHIVE.time_frame,
+            ),
+            "flux": nullable(flux * MJY_PER_JY),
+            "flux_err": nullable(np.where(error < 0, np.nan, error) * MJY_PER_JY),
+            "unit": pa.repeat("mJy", n),
+            "detected": np.ones(n, bool),
+            "good": pc.and_(
+                pa.array(np.isfinite(flux)), pc.equal(pc.bit_wise_and(pc.fill_null(flags, 0), pa.scalar(BAD)), 0)
+            ),
+            "quality": pc.bit_wise_or(flags, pc.shift_left(pc.fill_null(more, 0), 32)),
+            "exposure_s": nullable(_column(detections, "expTime")),
+            "chi": nullable(chi),
+        }
+    )  # fmt: skip
+
+
+def _column(table: pa.Table, name: str) -> Floats:
+    """Return a column as float64, NaN where nothing is known."""
+    if name not in table.column_names:
+        return np.full(table.num_rows, np.nan)
+    return measured(table[name], sentinel=MISSING)
+
+
+def _flags(table: pa.Table, name: str) -> pa.Array:
+    """Return a flag word as its lowest 31 or 32 bits; the sentinel, and what is not there, is NULL."""
+    if name not in table.column_names:
+        return pa.nulls(table.num_rows, pa.int64())
+    flags = table[name].cast(pa.int64()).combine_chunks()
+    unknown = pc.equal(flags, int(MISSING))
+    return pc.if_else(unknown, pa.scalar(None, pa.int64()), pc.bit_wise_and(flags, pa.scalar(0xFFFFFFFF)))
+
+
+# Effective wavelengths: J. L. Tonry et al. 2012, ApJ 750, 99, table 4.
+_WAVELENGTH_NM = {"g": 481.0, "r": 617.0, "i": 752.0, "z": 866.0, "y": 962.0}
+
+
+def _band(letter: str, suffix: str = "") -> Band:
+    how = "aperture" if suffix else "PSF"
+    return Band(
+        f"ps1_{letter}{suffix}", f"Pan-STARRS1 {letter}, {how} photometry of single exposures", "mJy",
+        mag_system="AB", zero_point_jy=AB_ZERO_POINT_JY,
+        zero_point_source="AB: 3631 Jy; fluxes are reported in Jy (Tonry et al. 2012, ApJ 750, 99)",
+        ab_minus_mag=0.0, ab_source="AB as reported", wavelength_nm=_WAVELENGTH_NM[letter],
+        svo_id=f"PAN-STARRS/PS1.{letter}", fornax_band=None if suffix else f"Pan-STARRS {letter}",
+    )  # fmt: skip
+
+
+ARCHIVE = Archive(
+    name=NAME,
+    title="Pan-STARRS1 3-pi detections",
+    release=RELEASE,
+    endpoint="s3://stpubdata/panstarrs/ps1/public/hats",
+    time_scale="TAI",
+    time_frame="topocentre",
+    bands=tuple(_band(letter, suffix) for suffix in ("", "_ap") for letter in FILTERS.values()),
+    radius_arcsec=1.0,
+    batch_size=2000,
+    cadence="frozen",
+    licence="Public; see https://outerspace.stsci.edu/display/PANSTARRS",
+    acknowledgement="The Pan-STARRS1 Surveys (PS1) and the PS1 public science archive have been made possible through "
+    "contributions by the Institute for Astronomy, the University of Hawaii, the Pan-STARRS Project Office, the "
+    "Max-Planck Society and its participating institutes, and others listed at "
+    "https://outerspace.stsci.edu/display/PANSTARRS/Pan-STARRS1+data+archive+home+page.",
+    bibcode="2016arXiv161205560C",
+    notes="All objects within the radius of their mean position are kept; detections are theirs by objID. mjd is "
+    "obsTime, TAI, mid-exposure. A detection is two rows: PSF flux in bands ps1_g to ps1_y, aperture flux in ps1_g_ap "
+    "to ps1_y_ap. good: there is a flux, of either sign, and none of the bits FAIL, SATSTAR, BADPSF, DEFECT, "
+    "SATURATED, CR_LIMIT, MOMENTS_FAILURE, SKY_FAILURE, SKYVAR_FAILURE of infoFlag. quality: infoFlag in bits 0 to "
+    "31; from bit 32 on infoFlag3 in PSF rows, infoFlag2 in aperture rows. What the archive gives as -999 is NULL.",
+    plan=plan,
+    fetch=fetch,
+    parameters={"radius_arcsec": 1.0},
+)
