@@ -80,7 +80,12 @@ _ONCE = """(rows.archive <> 'icecubepsc' OR NOT EXISTS (
     WHERE coverage.archive = 'icecube' AND coverage.target_id = rows.target_id AND coverage.status <> 'failed'
 ))"""
 
-_FORNAX = "CREATE OR REPLACE VIEW fornax AS" + _fornax_rows(where=f"rows.good AND rows.detected AND {_ONCE}")
+# Pan-STARRS's aperture fluxes are bands of their own, of which the collector knows nothing.
+_BY_PSF = r"rows.band NOT LIKE 'ps1!__!_ap' ESCAPE '!'"
+
+_FORNAX = "CREATE OR REPLACE VIEW fornax AS" + _fornax_rows(
+    where=f"rows.good AND rows.detected AND {_BY_PSF} AND {_ONCE}"
+)
 
 # The collector keeps the N events of highest energy of each target (N = 3 as published).
 _BRIGHTEST = """
@@ -112,7 +117,7 @@ _FORNAX_AS_PUBLISHED = "CREATE OR REPLACE VIEW fornax_as_published AS" + " UNION
         _fornax_rows(
             rows="(SELECT * FROM target_lightcurves WHERE archive NOT IN "
             "('gaia', 'fermigtrig', 'saxgrbmgrb', 'icecube', 'icecubepsc'))",
-            where="rows.good AND rows.detected AND rows.flux IS NOT NULL",
+            where=f"rows.good AND rows.detected AND {_BY_PSF} AND rows.flux IS NOT NULL",
         ),
         _GAIA_AS_PUBLISHED,
         _TRIGGERS_AS_PUBLISHED,
