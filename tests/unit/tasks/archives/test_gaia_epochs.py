@@ -16,6 +16,7 @@ import pytest
 from astropy.table import Table
 from astropy.time import Time
 
+from deployments.sandbox.tap import votable as sandbox_votable
 from lake.sky import hpx29
 from tasks.archives.gaia_epochs import EMPTY, ZERO_POINTS, lightcurves, read, transits
 
@@ -54,9 +55,8 @@ def as_long(rows: pa.Table, *, letters: bool = False) -> Table:
 
 
 def votable(table: Table) -> bytes:
-    buffer = io.BytesIO()
-    table.write(buffer, format="votable")
-    return buffer.getvalue()
+    # Not by astropy, whose writer overruns its buffer with this table: see tasks.archives.tap.to_votable.
+    return sandbox_votable(pa.table({name: pa.array(np.asarray(table[name])) for name in table.colnames}))
 
 
 def zipped(**members: bytes) -> bytes:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import socket
 from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from astropy.io.votable import parse_single_table
 
 from deployments.sandbox.server import Request, Response, Sandbox
 from deployments.sandbox.tap import TapService
 from lake.errors import ArchiveError, TruncatedAnswer
-from tasks.archives.tap import Service, to_arrow
+from tasks.archives.tap import Service, to_arrow, to_votable
 
 STARS = pa.table(
     {
@@ -67,6 +69,21 @@ def test_an_uploaded_table_is_joined(service: Service, asynchronous: bool) -> No
     assert sorted(found["id"].to_pylist()) == [3, 5]
     big = service.query("SELECT t.id FROM tap_upload.mine AS t", {"mine": mine}, maxrec=1000)
     assert 2**62 in big["id"].to_pylist()
+
+
+def test_what_is_uploaded_arrives_as_it_is(service: Service) -> None:
+    mine = pa.table(
+        {
+            "id": pa.array([-(2**62), 0, None], pa.int64()),
+            "x": pa.array([0.1, 1e-300, None], pa.float64()),
+            "name": pa.array(["<&>\"'", "ä Ω", None], pa.string()),
+        }
+    )
+    found = service.query("SELECT t.id, t.x, t.name FROM tap_upload.mine AS t", {"mine": mine.slice(0, 2)}, maxrec=10)
+    assert sorted(found.to_pylist(), key=str) == sorted(mine.slice(0, 2).to_pylist(), key=str)
+    xml = to_votable(mine).decode()
+    assert "<TR><TD></TD><TD></TD><TD></TD></TR>" in xml
+    assert parse_single_table(io.BytesIO(xml.encode())).array["x"].mask.tolist() == [False, False, True]
 
 
 def test_no_rows_are_an_answer(service: Service) -> None:
