@@ -99,15 +99,20 @@ class Store:
         """
         name = f"{self.root}/{path}"
         with self._asking(path):
-            before = self.filesystem.get_file_info(name)
-            if before.type != fs.FileType.File:
-                raise FileNotFoundError("the file is not there, though the archive lists it")
-            # Buffered, so that the columns of a row group come in few requests; a row group is all that is held.
-            with self.filesystem.open_input_file(name) as stream, pq.ParquetFile(stream, pre_buffer=True) as file:
-                yield file
-            after = self.filesystem.get_file_info(name)
-        if (before.size, before.mtime_ns) != (after.size, after.mtime_ns):
+            with self.filesystem.open_input_file(name) as stream:
+                before = self._version(name, stream)
+                # Buffered, so that a row group's columns come in few requests; a row group is all that is held.
+                with pq.ParquetFile(stream, pre_buffer=True) as file:
+                    yield file
+            with self.filesystem.open_input_file(name) as stream:
+                after = self._version(name, stream)
+        if before != after:
             raise self.trouble(path, "the file changed while it was read", transient=True)
+
+    def _version(self, name: str, stream: pa.NativeFile) -> object:
+        # On S3 the ETag, as times there are of seconds.
+        info = None if (tag := stream.metadata().get("ETag")) else self.filesystem.get_file_info(name)
+        return (stream.size(), info.mtime_ns if info else tag)
 
     def trouble(self, path: str, message: str, *, transient: bool = False) -> ArchiveError:
         """Return the error that a file's failure is."""
