@@ -139,6 +139,11 @@ class Catalogue:
         hit[hit] = near.low[place[hit]] <= self.last[hit]
         return [int(number) for number in np.flatnonzero(hit)]
 
+    def covers(self, pixels: Ints) -> NDArray[np.bool_]:
+        """Say of order-29 pixels whether a partition holds them."""
+        place = np.searchsorted(self.first, pixels, side="right") - 1
+        return np.asarray((place >= 0) & (pixels <= self.last[np.maximum(place, 0)]))
+
     def files(self, number: int) -> list[str]:
         """Return the files of a partition.
 

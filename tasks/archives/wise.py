@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -89,8 +90,21 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
     """
     radius = granule.parameters["radius_arcsec"]
     near = Near(granule.targets["ra"].to_numpy(), granule.targets["dec"].to_numpy(), radius + REACH_ARCSEC)
-    detections, _ = hats.scan(_catalogue(settings), near, SCAN)
-    return harvest(granule.targets, detections, radius, ARCHIVE.reach(settings))
+    catalogue = _catalogue(settings)
+    detections, _ = hats.scan(catalogue, near, SCAN)
+    made = harvest(granule.targets, detections, radius, ARCHIVE.reach(settings))
+    remarks = [made.remark, _not_listed(granule.targets, catalogue)]
+    return replace(made, remark="; ".join(filter(None, remarks)) or None)
+
+
+def _not_listed(targets: pa.Table, catalogue: hats.Catalogue) -> str | None:
+    """Return the remark on targets for which no file is listed: unWISE covers the whole sky, so one may be gone."""
+    pixels = hpx29(targets["ra"].to_numpy(), targets["dec"].to_numpy())
+    lost = np.unique(pixels[~catalogue.covers(pixels)] >> 2 * (29 - ORDER))
+    if not lost.size:
+        return None
+    told = ", ".join(map(str, lost[:5])) + (", ..." if lost.size > 5 else "")
+    return f"no file is listed for {lost.size} partitions that have targets, though the whole sky is covered: {told}"
 
 
 def _catalogue(settings: Settings) -> hats.Catalogue:
