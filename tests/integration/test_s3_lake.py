@@ -151,7 +151,8 @@ def test_what_cannot_be_reached_is_told_in_one_line(s3: S3, tmp_path: Path, monk
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     catalog = f"sqlite:{tmp_path / 'catalog.sqlite'}"
-    nowhere = load_settings(url="s3://no-such-bucket-here/lake", catalog=catalog)
-    with pytest.raises(ConfigurationError, match="cannot write to s3://no-such-bucket-here/lake") as error:
-        Catalog(Storage.from_url(nowhere.url), nowhere).create()
+    monkeypatch.setenv("LIGHTLAKE_STORAGE_OPTIONS", json.dumps({"key": s3.key, "secret": "wrong"}))
+    refused = load_settings(url="s3://lakes/refused", catalog=catalog)
+    with pytest.raises(ConfigurationError, match="cannot write to s3://lakes/refused") as error:
+        Catalog(Storage.from_url(refused.url), refused).create()
     assert "LIGHTLAKE_STORAGE_OPTIONS" in str(error.value.hint)
