@@ -27,6 +27,7 @@ def run_pull(
     lake: LakeURL = None,
     parameters: Parameters = None,
     again: bool = False,
+    release: str | None = None,
 ) -> int:
     """Pull one archive for every target that it has not answered yet; exit with 1 if anything is missing.
 
@@ -38,13 +39,16 @@ def run_pull(
         Only targets of this sample.
     again
         Ask for what was answered before, too.
+    release
+        Another data release than the one that the lake shows: see `lightlake archives --releases`. It is kept beside
+        that one, and takes over when it has an answer for all of that one's targets.
     """
     from tasks.archives import expand, find
 
     given = _parameters(parameters) or {}
     names = expand([archive])
     for name in names:
-        find(name).with_defaults(given)
+        find(name, release).with_defaults(given)
     if names != [archive]:
         return run_refresh(
             *names, sample=sample, lake=lake, parameters=json.dumps(dict.fromkeys(names, given)), again=again
@@ -53,7 +57,7 @@ def run_pull(
     quiet()
     from flows.pull import pull_archive
 
-    return _tell(pull_archive(archive, sample, url, given, again, return_state=True))
+    return _tell(pull_archive(archive, sample, url, given, again, release, return_state=True))
 
 
 @refresh.default

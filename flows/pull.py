@@ -26,7 +26,8 @@ from lake.commit import Manifest, Receipt
 from lake.errors import ArchiveError
 from lake.settings import load_settings
 from lake.storage import remove_folder
-from tasks.archives import find
+from tasks.archives import find, releases
+from tasks.archives.base import Archive
 from tasks.pull import (
     Batch,
     commit_batch,
@@ -37,6 +38,7 @@ from tasks.pull import (
     lose_batch,
     plan_batches,
     register_archive,
+    release_in,
 )
 
 # After this many batches lost in a row the archive counts as unreachable: the rest is noted as failed,
@@ -59,6 +61,9 @@ def pull_archive(
         dict[str, Any] | None, Field(description="Parameters of the archive, other than its defaults")
     ] = None,
     again: Annotated[bool, Field(description="Ask for what was answered before, too")] = False,
+    release: Annotated[
+        str | None, Field(description="Data release, such as DR24; empty: the one that the lake shows")
+    ] = None,
 ) -> State[PullReport]:
     """Ask an archive for every target that it has not answered yet, and commit what it gives.
 
@@ -68,15 +73,16 @@ def pull_archive(
     log = get_run_logger()
     started = time.monotonic()
     settings = load_settings()
-    source = find(archive)
-    asked_for = source.with_defaults(parameters)
     url = str(lake or settings.url)
     opened = lake_at(url)
+    source = find(archive, release or release_in(opened, find(archive)))
+    asked_for = source.with_defaults(parameters)
     register_archive(opened, source)
     samples = [sample] if sample else None
     total = count_to_ask(opened, source, asked_for, samples, again=again)
-    report = PullReport(source.name, source.release)
+    report = PullReport(source.name, source.release, newer=_newer(source))
     if total == 0:
+        report = replace(report, shown=register_archive(opened, source))
         report.publish()
         return Completed(message=report.message, data=report)
     log.info("%s %s: %d targets to ask", source.name, source.release, total)
@@ -120,7 +126,7 @@ def pull_archive(
         while window:
             settle()
     remove_folder(folder)
-    report = replace(report, seconds=time.monotonic() - started)
+    report = replace(report, seconds=time.monotonic() - started, shown=register_archive(opened, source))
     report.publish()
     if report.failed:
         log.error(report.message)
@@ -143,6 +149,15 @@ def _receipts(
     if not isinstance(error, BaseException):
         error = RuntimeError(state.message or state.name)
     return commit_batch(url, lose_batch(batch, error))
+
+
+def _newer(source: Archive) -> tuple[str, ...]:
+    """Return the releases after this one; a pull does not fail for want of their list, it says so."""
+    try:
+        return tuple(releases.newer(source, load_settings()))
+    except ArchiveError as error:
+        get_run_logger().warning("newer releases of %s are not known: %s", source.name, error)
+        return ()
 
 
 def _limit(archive: str, slots: int) -> None:

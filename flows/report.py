@@ -43,6 +43,8 @@ class PullReport:
     bytes: int = 0
     seconds: float = 0.0
     reasons: tuple[str, ...] = field(default=())
+    newer: tuple[str, ...] = field(default=())
+    shown: bool = True
 
     def plus(self, receipts: Sequence[Receipt]) -> PullReport:
         """Return the report with some commits added."""
@@ -70,7 +72,16 @@ class PullReport:
 
     @property
     def message(self) -> str:
-        """Return the run in one line: what was lost comes first."""
+        """Return the run in one line: what was lost comes first, releases that may be pulled last."""
+        told = self._outcome
+        if not self.shown:
+            told += f". {self.release} is beside the release before it until it has an answer for all of its targets"
+        if self.newer:
+            told += f". There is a newer release: lightlake pull {self.archive} --release {self.newer[-1]}"
+        return told
+
+    @property
+    def _outcome(self) -> str:
         if not self.asked:
             return f"{self.archive}: nothing to do, every target has its answer"
         done = f"{self.asked - self.failed} of {self.asked} targets answered, {self.rows} rows"
@@ -86,7 +97,7 @@ class PullReport:
 
     def publish(self) -> None:
         """Leave the report as a table artifact of the run."""
-        row = {**asdict(self), "reasons": "; ".join(self.reasons)}
+        row = {**asdict(self), "reasons": "; ".join(self.reasons), "newer": ", ".join(self.newer)}
         create_table_artifact([row], key=f"pull-{self.archive.replace('_', '-')}", description=self.message)
 
 

@@ -192,7 +192,7 @@ class Lake:
             )
             if known and not sources.num_rows:
                 self._target_id(target, radius_arcsec, cursor)  # nothing matched, or no such target?
-            return self._measurements(cursor, sources, band, good, form)
+            return self._measurements(cursor, self._shown(cursor, sources), band, good, form)
 
     def cone(
         self,
@@ -230,7 +230,15 @@ class Lake:
                 {"ra": ra, "dec": dec, "radius": radius_arcsec, "archive": archive},
                 within=cursor,
             )
-            return self._measurements(cursor, sources, band, good, form)
+            return self._measurements(cursor, self._shown(cursor, sources), band, good, form)
+
+    def _shown(self, cursor: duckdb.DuckDBPyConnection, sources: pa.Table) -> pa.Table:
+        """Leave out releases beside the one that table archives names."""
+        releases = sources.select(["archive", "release"]).group_by(["archive", "release"]).aggregate([])
+        if len(pc.unique(releases["archive"])) == releases.num_rows:
+            return sources  # the usual case, for which a third table would be asked in vain
+        current = self._run("SELECT archive, release FROM archives", None, within=cursor)
+        return sources.join(current, ["archive", "release"], join_type="left semi")
 
     def _measurements(
         self,

@@ -35,15 +35,18 @@ CREATE OR REPLACE MACRO cone(ra0, dec0, radius_arcsec) AS TABLE
         AND lightcurves.hpx29 = found.hpx29 AND lightcurves.source_id = found.source_id
 """
 
+# Where two releases of an archive lie side by side, the one that table archives names is seen.
 _TARGET_LIGHTCURVES = """
 CREATE OR REPLACE VIEW target_lightcurves AS
     SELECT targets.target_id, targets.name, targets.ra, targets.dec, matches.rank, matches.separation_arcsec,
         lightcurves.*, bands.mag_system, bands.wavelength_nm
     FROM targets
     JOIN matches ON matches.target_id = targets.target_id
+    LEFT JOIN archives ON archives.archive = matches.archive
     JOIN lightcurves ON lightcurves.archive = matches.archive AND lightcurves.release = matches.release
         AND lightcurves.hpx29 = matches.hpx29 AND lightcurves.source_id = matches.source_id
     LEFT JOIN bands ON bands.archive = lightcurves.archive AND bands.band = lightcurves.band
+    WHERE matches.release = coalesce(archives.release, matches.release)
 """
 
 # objectid, label, band, time, flux, err: the row of the Fornax light-curve collector. A target of several

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
 from lake.cli import LakeURL, Output, say, show
-from lake.errors import ConfigurationError
-from lake.settings import load_settings
+from lake.errors import ArchiveError, ConfigurationError
+from lake.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from tasks.archives.base import Archive
 
 archives = App(name="archives")
 targets = App(name="targets", help="Register targets, and list them.")
@@ -20,15 +23,23 @@ _BAD_ROWS_TOLD = 20
 
 
 @archives.default
-def list_archives(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> int:
-    """List the archives: release, bands, times, endpoint, cadence, licence and citation."""
+def list_archives(*, as_json: Annotated[bool, Parameter(name="--json")] = False, releases: bool = False) -> int:
+    """List the archives: release, bands, times, endpoint, cadence, licence and citation.
+
+    Parameters
+    ----------
+    releases
+        Ask the archives for the releases that they have; exit with 1 if one cannot be asked.
+    """
     from tasks.archives import known as known_archives
 
     settings = load_settings()
     known = [archive for _, archive in sorted(known_archives().items())]
+    if releases:
+        return _list_releases(known, settings, as_json)
     if as_json:
         rows = [
-            {**archive.row(), "endpoint": archive.reach(settings), "public_endpoint": archive.endpoint,
+            {**archive.row(), "endpoint": archive.reach(settings), "public_endpoint": archive.address,
              "parameters": dict(archive.parameters), "bands": archive.band_rows()}
             for archive in known
         ]  # fmt: skip
@@ -51,6 +62,25 @@ def list_archives(*, as_json: Annotated[bool, Parameter(name="--json")] = False)
             if value:
                 say(f"  {name:12}{value}")
     return 0
+
+
+def _list_releases(known: list[Archive], settings: Settings, as_json: bool) -> int:
+    from tasks.archives.releases import found
+
+    rows: list[dict[str, Any]] = []
+    for archive in known:
+        if "{release}" not in archive.pattern(settings):
+            continue
+        try:
+            rows.append({"archive": archive.name, "pulled": archive.release, "found": found(archive, settings)})
+        except ArchiveError as error:
+            rows.append({"archive": archive.name, "pulled": archive.release, "error": str(error)})
+    if as_json:
+        say(json.dumps(rows, indent=2))
+    else:
+        for row in rows:
+            say(f"{row['archive']}: {', '.join(row.get('found', ())) or row.get('error') or 'none found'}")
+    return int(any("error" in row for row in rows))
 
 
 @targets.command

@@ -59,8 +59,35 @@ def lake_at(url: str) -> Lake:
     return Lake(url, load_settings())
 
 
-def register_archive(lake: Lake, archive: Archive) -> None:
-    """Bring the rows of tables archives and bands up to date."""
+def release_in(lake: Lake, archive: Archive) -> str:
+    """Return the release that the lake shows of an archive: that of its registry, as long as it shows none."""
+    if "{release}" not in archive.pattern(lake.settings):
+        return archive.release
+    shown = lake.sql("SELECT release FROM archives WHERE archive = ?", [archive.name])["release"].to_pylist()
+    return str(shown[0]) if shown else archive.release
+
+
+def register_archive(lake: Lake, archive: Archive) -> bool:
+    """Bring the rows of tables archives and bands up to date; say whether the lake shows this release.
+
+    Another release than the one that the lake shows takes over once it has an answer for every target that the
+    one before has.
+    """
+    waiting = lake.sql(
+        """
+        SELECT count(*) AS n
+        FROM archives JOIN coverage AS shown ON shown.archive = archives.archive AND shown.release = archives.release
+        WHERE archives.archive = $archive AND archives.release <> $release AND shown.status <> 'failed'
+            AND NOT EXISTS (
+                FROM coverage AS next
+                WHERE next.archive = $archive AND next.release = $release AND next.status <> 'failed'
+                    AND next.target_id = shown.target_id
+            )
+        """,
+        {"archive": archive.name, "release": archive.release},
+    )
+    if waiting["n"][0].as_py():
+        return False
     rows = {"archives": [archive.row()], "bands": archive.band_rows()}
     wanted = {name: TABLES[name].cast(pa.Table.from_pylist(rows[name])) for name in rows}
     query = "FROM {} WHERE archive = ? ORDER BY {}"
@@ -69,7 +96,7 @@ def register_archive(lake: Lake, archive: Archive) -> None:
         == table.sort_by([(key, "ascending") for key in TABLES[name].key]).to_pylist()
         for name, table in wanted.items()
     ):
-        return
+        return True
     with lake.catalog.lock():
         cursor = lake.catalog.cursor()
         cursor.execute("BEGIN")
@@ -80,6 +107,7 @@ def register_archive(lake: Lake, archive: Archive) -> None:
             cursor.unregister("wanted")
         cursor.execute("COMMIT")
         cursor.close()
+    return True
 
 
 def max_age(archive: Archive, *, again: bool = False) -> timedelta | None:
@@ -178,7 +206,7 @@ def fetch_batch(batch: Batch, *, last_try: bool = True) -> list[Manifest]:
     ArchiveError
         If a granule failed in a passing way and this is not the last try; the others are staged by then.
     """
-    archive = find(batch.archive)
+    archive = find(batch.archive, batch.release)
     manifests = []
     passing: ArchiveError | None = None
     for granule, folder in _walk(batch):
@@ -334,7 +362,7 @@ def _trouble(archive: Archive, granule: Granule, now: datetime, status: str, err
 
 def lose_batch(batch: Batch, error: BaseException) -> list[Manifest]:
     """Stage the news that a whole batch was not got, less what was staged before it was lost."""
-    archive = find(batch.archive)
+    archive = find(batch.archive, batch.release)
     manifests = []
     for granule, folder in _walk(batch):
         # If staged files went missing, a manifest says nothing any more.

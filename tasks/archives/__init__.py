@@ -30,20 +30,29 @@ def known() -> dict[str, Archive]:
     return {**REGISTRY, **added}
 
 
-def find(name: str) -> Archive:
-    """Return the archive of that name.
+def find(name: str, release: str | None = None) -> Archive:
+    """Return the archive of that name, at its usual release or another.
 
     Raises
     ------
     ConfigurationError
-        If there is none; the message names those there are.
+        If there is none, the message then names those there are; or if its address is that of one release alone.
     """
     archives = known()
     if name not in archives:
         near = difflib.get_close_matches(name.lower(), archives, 1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ConfigurationError(f"unknown archive {name!r}", hint=f"{hint}known: {', '.join(sorted(archives))}")
-    return archives[name]
+    archive = archives[name]
+    if release is None or release == archive.release:
+        return archive
+    pattern = archive.pattern(load_settings())
+    if "{release}" not in pattern:
+        raise ConfigurationError(
+            f"{name} is pulled at release {archive.release}, and {pattern} does not say where {release} is",
+            hint=f"put {{release}} into LIGHTLAKE_ENDPOINTS__{(archive.service or name).upper()} where its name stands",
+        )
+    return archive.at_release(release)
 
 
 def expand(names: list[str] | tuple[str, ...] | None) -> list[str]:

@@ -89,7 +89,7 @@ class Harvest:
     remark: str | None = None
 
 
-Plan = Callable[[pa.Table, Settings, Mapping[str, Any]], list[Granule]]
+Plan = Callable[["Archive", pa.Table, Settings, Mapping[str, Any]], list[Granule]]
 Fetch = Callable[[Granule, Settings], Harvest]
 
 
@@ -102,7 +102,8 @@ class Archive:
     name
         Short name: lower-case letters, digits and underscores, since it becomes a folder.
     endpoint
-        Public address; LIGHTLAKE_ENDPOINTS__<NAME> points elsewhere.
+        Public address; LIGHTLAKE_ENDPOINTS__<NAME> points elsewhere. Where releases lie side by side, {release}
+        stands for the release's name in small letters.
     service
         Name that several archives share who live at the same address: it stands for all of them in commands,
         and their endpoint is LIGHTLAKE_ENDPOINTS__<SERVICE>.
@@ -142,7 +143,14 @@ class Archive:
 
     def reach(self, settings: Settings) -> str:
         """Return where to ask: the endpoint of the settings, or the public one."""
+        return self._at(self.pattern(settings))
+
+    def pattern(self, settings: Settings) -> str:
+        """Return where to ask, with {release} in it if other releases may lie beside this one."""
         return settings.endpoints.get(self.service or self.name, self.endpoint)
+
+    def _at(self, pattern: str) -> str:
+        return pattern.replace("{release}", self.release.lower())
 
     def with_defaults(self, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return parameters with the defaults filled in.
@@ -174,13 +182,18 @@ class Archive:
     def granules(self, targets: pa.Table, settings: Settings, parameters: Mapping[str, Any]) -> list[Granule]:
         """Cut targets, sorted by hpx29, into granules: the archive's own way, or by batch size."""
         if self.plan is not None:
-            return self.plan(targets, settings, parameters)
+            return self.plan(self, targets, settings, parameters)
         return list(batches(self, targets, parameters))
 
     def row(self) -> dict[str, Any]:
         """Return the row of table archives."""
         names = [name for name in TABLES["archives"].names if name != "archive"]
-        return {"archive": self.name, **{name: getattr(self, name) for name in names}}
+        return {"archive": self.name, **{name: getattr(self, name) for name in names}, "endpoint": self.address}
+
+    @property
+    def address(self) -> str:
+        """Return the public address of this release."""
+        return self._at(self.endpoint)
 
     def band_rows(self) -> list[dict[str, Any]]:
         """Return the rows of table bands."""

@@ -63,9 +63,9 @@ _COLUMNS = ("objID", "filterID", "obsTime", "psfFlux", "psfFluxErr")
 _OPTIONAL = ("apFlux", "apFluxErr", "infoFlag", "infoFlag2", "infoFlag3", "expTime", "psfChiSq")
 
 
-def plan(targets: pa.Table, settings: Settings, parameters: Mapping[str, Any]) -> list[Granule]:
+def plan(archive: Archive, targets: pa.Table, settings: Settings, parameters: Mapping[str, Any]) -> list[Granule]:
     """Cut targets into granules by the partitions of the objects."""
-    return hats.plan(ARCHIVE, lambda: _catalogue(settings, OBJECTS), targets, parameters)
+    return hats.plan(archive, lambda: _catalogue(settings, OBJECTS), targets, parameters)
 
 
 def fetch(granule: Granule, settings: Settings) -> Harvest:

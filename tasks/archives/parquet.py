@@ -83,10 +83,17 @@ class Store:
 
     def files(self, folder: str = "", *, recursive: bool = False) -> list[str]:
         """Return the paths of the files in a folder, sorted; none if the folder is not there."""
+        return self._listed(folder, fs.FileType.File, recursive=recursive)
+
+    def folders(self, folder: str = "") -> list[str]:
+        """Return the paths of the folders in a folder, sorted; none if it is not there."""
+        return self._listed(folder, fs.FileType.Directory)
+
+    def _listed(self, folder: str, kind: fs.FileType, *, recursive: bool = False) -> list[str]:
         base = f"{self.root}/{folder.strip('/')}".rstrip("/")
         with self._asking(folder):
             found = self.filesystem.get_file_info(fs.FileSelector(base, allow_not_found=True, recursive=recursive))
-        return sorted(info.path[len(self.root) + 1 :] for info in found if info.type == fs.FileType.File)
+        return sorted(info.path[len(self.root) + 1 :] for info in found if info.type == kind)
 
     @contextmanager
     def parquet(self, path: str) -> Iterator[pq.ParquetFile]:

@@ -68,9 +68,9 @@ SCAN = Scan(
 )
 
 
-def plan(targets: pa.Table, settings: Settings, parameters: Mapping[str, Any]) -> list[Granule]:
+def plan(archive: Archive, targets: pa.Table, settings: Settings, parameters: Mapping[str, Any]) -> list[Granule]:
     """Cut targets into granules by the catalogue's partitions."""
-    return hats.plan(ARCHIVE, lambda: _catalogue(settings), targets, parameters)
+    return hats.plan(archive, lambda: _catalogue(archive.reach(settings), settings), targets, parameters)
 
 
 def fetch(granule: Granule, settings: Settings) -> Harvest:
@@ -90,9 +90,10 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
     """
     radius = granule.parameters["radius_arcsec"]
     near = Near(granule.targets["ra"].to_numpy(), granule.targets["dec"].to_numpy(), radius + REACH_ARCSEC)
-    catalogue = _catalogue(settings)
+    address = ARCHIVE.at_release(granule.release).reach(settings)
+    catalogue = _catalogue(address, settings)
     detections, _ = hats.scan(catalogue, near, SCAN)
-    made = harvest(granule.targets, detections, radius, ARCHIVE.reach(settings))
+    made = harvest(granule.targets, detections, radius, address)
     remarks = [made.remark, _not_listed(granule.targets, catalogue)]
     return replace(made, remark="; ".join(filter(None, remarks)) or None)
 
@@ -107,8 +108,8 @@ def _not_listed(targets: pa.Table, catalogue: hats.Catalogue) -> str | None:
     return f"no file is listed for {lost.size} partitions that have targets, though the whole sky is covered: {told}"
 
 
-def _catalogue(settings: Settings) -> hats.Catalogue:
-    return hats.remembered(open_store(ARCHIVE.reach(settings), NAME, settings.timeout_s), list_partitions)
+def _catalogue(address: str, settings: Settings) -> hats.Catalogue:
+    return hats.remembered(open_store(address, NAME, settings.timeout_s), list_partitions)
 
 
 def list_partitions(store: Store) -> hats.Catalogue:
@@ -248,8 +249,8 @@ ARCHIVE = Archive(
     name=NAME,
     title="unWISE time-domain catalogue",
     release=RELEASE,
-    endpoint="s3://nasa-irsa-wise/unwise/neo7/catalogs/time_domain/healpix_k5/"
-    "unwise-neo7-time_domain-healpix_k5.parquet",
+    endpoint="s3://nasa-irsa-wise/unwise/{release}/catalogs/time_domain/healpix_k5/"
+    "unwise-{release}-time_domain-healpix_k5.parquet",
     time_scale="UTC",
     time_frame="geocentre",
     # Isophotal wavelengths: T. H. Jarrett et al. 2011, ApJ 735, 112, table 1.

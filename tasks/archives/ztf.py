@@ -38,9 +38,9 @@ FIELDS = ("hmjd", "mag", "magerr", "catflags")
 SCAN = Scan(("objectid", "filterid"), where={"filterid": tuple(BANDS)}, nested=NESTED, fields=FIELDS)
 
 
-def plan(targets: pa.Table, settings: Settings, parameters: Mapping[str, Any]) -> list[Granule]:
+def plan(archive: Archive, targets: pa.Table, settings: Settings, parameters: Mapping[str, Any]) -> list[Granule]:
     """Cut targets into granules by the collection's partitions."""
-    return hats.plan(ARCHIVE, lambda: _catalogue(settings), targets, parameters)
+    return hats.plan(archive, lambda: _catalogue(archive.reach(settings), settings), targets, parameters)
 
 
 def fetch(granule: Granule, settings: Settings) -> Harvest:
@@ -60,12 +60,13 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
     """
     radius = granule.parameters["radius_arcsec"]
     near = Near(granule.targets["ra"].to_numpy(), granule.targets["dec"].to_numpy(), radius)
-    objects, epochs = hats.scan(_catalogue(settings), near, SCAN)
-    return harvest(granule.targets, objects, epochs, radius, ARCHIVE.reach(settings))
+    address = ARCHIVE.at_release(granule.release).reach(settings)
+    objects, epochs = hats.scan(_catalogue(address, settings), near, SCAN)
+    return harvest(granule.targets, objects, epochs, radius, address)
 
 
-def _catalogue(settings: Settings) -> hats.Catalogue:
-    return hats.remembered(open_store(ARCHIVE.reach(settings), NAME, settings.timeout_s))
+def _catalogue(address: str, settings: Settings) -> hats.Catalogue:
+    return hats.remembered(open_store(address, NAME, settings.timeout_s))
 
 
 def harvest(
@@ -139,7 +140,7 @@ ARCHIVE = Archive(
     name=NAME,
     title="ZTF light curves",
     release=RELEASE,
-    endpoint="s3://ipac-irsa-ztf/ztf/enhanced/dr24/lc/hats",
+    endpoint="s3://ipac-irsa-ztf/ztf/enhanced/{release}/lc/hats",
     time_scale="UTC",
     time_frame="heliocentre",
     # Reference wavelengths: SVO Filter Profile Service, Palomar/ZTF.

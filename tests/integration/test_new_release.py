@@ -1,0 +1,112 @@
+"""A newer release of an archive: told of, pulled when asked for, shown once it has all targets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.archives import register
+from helpers.processes import lightlake
+from prefect.states import State
+
+from deployments.sandbox import ztf
+from flows.pull import pull_archive
+from lake.catalog import Catalog
+from lake.maintenance import verify
+from lake.query import Lake
+
+Rows = Callable[..., list[dict[str, Any]]]
+
+pytestmark = pytest.mark.usefixtures("prefect_server", "pull_settings")
+
+SHOWN = "SELECT release, count(*) AS n FROM target_lightcurves WHERE archive = 'ztf' GROUP BY ALL"
+
+
+@pytest.fixture
+def ztf_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: Rows) -> Callable[[str, int], None]:
+    """Give a function that writes a release of ZTF beside the others."""
+    monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__ZTF", f"{tmp_path}/ztf/{{release}}/hats")
+
+    def write(release: str, seed: int) -> None:
+        places = [(row["ra"], row["dec"]) for row in rows("SELECT ra, dec FROM targets ORDER BY target_id")]
+        ztf.write_collection(tmp_path / "ztf" / release / "hats", places, seed=seed, n_field=200)
+
+    return write
+
+
+def pull(**more: Any) -> State[Any]:
+    return pull_archive("ztf", **more, return_state=True)
+
+
+def test_a_release_is_told_of_pulled_when_asked_for_and_takes_over_whole(
+    catalog: Catalog, rows: Rows, ztf_at: Callable[[str, int], None]
+) -> None:
+    register(catalog, range(6), "first")
+    register(catalog, range(6, 10), "second")
+    ztf_at("dr24", 1)
+    assert "newer" not in pull().message
+    (old,) = rows(SHOWN)
+    assert old["release"] == "DR24"
+
+    ztf_at("dr25", 2)
+    told = pull()
+    assert told.is_completed()
+    assert told.message == (
+        "ztf: nothing to do, every target has its answer. There is a newer release: lightlake pull ztf --release DR25"
+    )
+    assert rows(SHOWN) == [old]
+
+    # Of half of the targets: it is kept beside the old one, which is still what is seen.
+    half = pull(sample="first", release="DR25")
+    assert half.message.startswith("ztf: 6 of 6 targets answered")
+    assert "DR25 is beside the release before it" in half.message
+    assert rows(SHOWN) == [old]
+    both = rows("SELECT release, count(DISTINCT target_id) AS n FROM matches GROUP BY ALL ORDER BY ALL")
+    assert both == [{"release": "DR24", "n": 10}, {"release": "DR25", "n": 6}]
+    with Lake(catalog.storage.root) as lake:
+        assert set(lake.light_curve("T001", archive="ztf")["release"].to_pylist()) == {"DR24"}
+
+    rest = pull(release="DR25")
+    assert rest.message.startswith("ztf: 4 of 4 targets answered")
+    assert "beside" not in rest.message
+    (new,) = rows(SHOWN)
+    assert new["release"] == "DR25"
+    assert new["n"] != old["n"]
+    with Lake(catalog.storage.root) as lake:
+        assert set(lake.light_curve("T001", archive="ztf")["release"].to_pylist()) == {"DR25"}
+
+    # From now on that release is asked for new targets, and nothing else.
+    register(catalog, range(10, 12), "third")
+    assert pull().message.startswith("ztf: 2 of 2 targets answered")
+    assert rows("SELECT count(*) AS n FROM coverage WHERE release = 'DR24'") == [{"n": 10}]
+    assert rows(SHOWN)[0]["release"] == "DR25"
+    assert rows("SELECT release, endpoint FROM archives WHERE archive = 'ztf'") == [
+        {"release": "DR25", "endpoint": "s3://ipac-irsa-ztf/ztf/enhanced/dr25/lc/hats"}
+    ]
+    assert [finding.message for finding in verify(catalog) if finding.is_error] == []
+
+
+def test_the_command_line_lists_releases_and_refuses_one_without_address(
+    catalog: Catalog, ztf_at: Callable[[str, int], None], tmp_path: Path
+) -> None:
+    register(catalog, range(2))
+    ztf_at("dr24", 1)
+    ztf_at("dr25", 1)
+    (tmp_path / "unwise").mkdir()
+    here = {
+        "LIGHTLAKE_ENDPOINTS__ZTF": f"{tmp_path}/ztf/{{release}}/hats",
+        "LIGHTLAKE_ENDPOINTS__WISE": f"{tmp_path}/unwise/{{release}}",
+    }
+    listed = lightlake("archives", "--releases", "--json", cwd=tmp_path, environment=here)
+    assert listed.returncode == 0
+    assert json.loads(listed.stdout) == [
+        {"archive": "wise", "pulled": "neo7", "found": []},
+        {"archive": "ztf", "pulled": "DR24", "found": ["DR24", "DR25"]},
+    ]
+    here["LIGHTLAKE_ENDPOINTS__ZTF"] = f"{tmp_path}/ztf/dr24/hats"
+    refused = lightlake("pull", "ztf", "--release", "DR25", cwd=tmp_path, environment=here)
+    assert refused.returncode != 0
+    assert "LIGHTLAKE_ENDPOINTS__ZTF" in refused.stderr
