@@ -110,6 +110,25 @@ _GAIA_AS_PUBLISHED = _fornax_rows(
     where="rows.flux > 0 AND rows.quality & 1 = 0",
 )
 
+# Of ZTF's objects the nearest alone, in each band (D10); AB magnitudes by 10**(-48.6/2.5), for the lake's 3631 Jy, and
+# errors from the magnitudes a standard deviation above and below.
+_ZTF_AS_PUBLISHED = _fornax_rows(
+    rows="""(
+        SELECT * FROM target_lightcurves WHERE archive = 'ztf'
+        QUALIFY rank = min(rank) OVER (PARTITION BY target_id, band)
+    )""",
+    flux="rows.flux::DOUBLE * 3630.7805477 / 3631",
+    err="rows.flux::DOUBLE * 3630.7805477 / 3631 * sinh(0.4 * ln(10) * rows.mag_err::DOUBLE)",
+    where="rows.good",
+)
+
+# Of Pan-STARRS's objects the nearest alone; no cut on flags or sign. The collector did once mask what is not measured
+# (-999), and does not any more (D9): here it is left out.
+_PANSTARRS_AS_PUBLISHED = _fornax_rows(
+    rows="(SELECT * FROM target_lightcurves WHERE archive = 'panstarrs')",
+    where=f"rows.rank = 1 AND {_BY_PSF} AND rows.flux IS NOT NULL",
+)
+
 # D13: triggers get a flux and an error of 0.1, so that a mark appears in the plot.
 _TRIGGERS_AS_PUBLISHED = _fornax_rows(
     rows="(SELECT * FROM target_lightcurves WHERE archive IN ('fermigtrig', 'saxgrbmgrb'))", flux="0.1", err="0.1"
@@ -119,10 +138,12 @@ _FORNAX_AS_PUBLISHED = "CREATE OR REPLACE VIEW fornax_as_published AS" + " UNION
     (
         _fornax_rows(
             rows="(SELECT * FROM target_lightcurves WHERE archive NOT IN "
-            "('gaia', 'fermigtrig', 'saxgrbmgrb', 'icecube', 'icecubepsc'))",
-            where=f"rows.good AND rows.detected AND {_BY_PSF} AND rows.flux IS NOT NULL",
+            "('gaia', 'ztf', 'panstarrs', 'fermigtrig', 'saxgrbmgrb', 'icecube', 'icecubepsc'))",
+            where="rows.good AND rows.detected AND rows.flux IS NOT NULL",
         ),
         _GAIA_AS_PUBLISHED,
+        _ZTF_AS_PUBLISHED,
+        _PANSTARRS_AS_PUBLISHED,
         _TRIGGERS_AS_PUBLISHED,
         _fornax_rows(rows="brightest_events('icecube', 3)", err="0.0"),
         _fornax_rows(rows="brightest_events('icecubepsc', 3)", err="0.0", where=_ONCE),

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from astropy.coordinates import SkyCoord
+from helpers.oracle import rows_of, sample_of
 
 from deployments.sandbox.server import Request, Response, Sandbox
 from deployments.sandbox.tap import TapService, votable
@@ -22,32 +21,21 @@ from tasks.archives import gaia
 from tasks.archives.gaia_epochs import ZERO_POINTS
 from tasks.pull import commit_batch, fetch_batch, lake_at, plan_batches, register_archive
 
-SAMPLE_SIZE = 31  # of Yang et al. 2018 in NED; the oracle's objectid counts them from 1
 BANDS = {"Gaia g": "G", "Gaia bp": "BP", "Gaia rp": "RP"}
 
 
 @pytest.fixture(scope="module")
 def oracle(data_dir: Path) -> pd.DataFrame:
     """The collector's rows of Gaia: 516 of 13 objects; mJy, and MJD half a day late."""
-    table = pq.read_table(data_dir / "multiarchive_oracle" / "dflc_Faisst_May182023.parquet").to_pandas()
-    table = table[table.band.isin(BANDS)].reset_index(drop=True)
+    table = rows_of(data_dir, BANDS)
     assert (len(table), table.objectid.nunique()) == (516, 13)
     return table.assign(gaia_band=table.band.map(BANDS))
 
 
 @pytest.fixture(scope="module")
 def sample(data_dir: Path) -> pd.DataFrame:
-    """31 targets: the 26 places of the paper's table, and five between them, since NED's list is not at hand.
-
-    Which place an object of the oracle has is not known either, nor does it matter to a light curve at the barycentre.
-    """
-    table = pd.read_csv(data_dir / "literature_samples" / "yang2018_yangg.cat", sep="\t", header=None)
-    places = SkyCoord(table[1], table[2], unit=("hourangle", "deg"))
-    ra, dec = np.append(places.ra.deg, places.ra.deg[:5] + 0.5), np.append(places.dec.deg, places.dec.deg[:5])
-    assert len(ra) == SAMPLE_SIZE
-    return pd.DataFrame({"objectid": range(1, SAMPLE_SIZE + 1), "ra": ra, "dec": dec}).assign(
-        name=lambda rows: "Y" + rows.objectid.astype(str), source_id=lambda rows: 4295806720 + rows.objectid
-    )
+    """The targets, with the sources that they are at."""
+    return sample_of(data_dir).assign(source_id=lambda rows: 4295806720 + rows.objectid)
 
 
 @pytest.fixture
