@@ -31,7 +31,17 @@ from lake.views import VIEWS
 SOFTWARE = f"lightlake {version('lightlake')}"
 
 # Schema changes by the version that they lead to: SQL to run on a lake of the version before.
-MIGRATIONS: dict[int, Sequence[str]] = {2: add_statements(TABLES["bands"], "ab_minus_mag", "ab_source")}
+MIGRATIONS: dict[int, Sequence[str]] = {
+    2: add_statements(TABLES["bands"], "ab_minus_mag", "ab_source"),
+    3: [
+        *add_statements(
+            TABLES["sources"], "ra_err", "dec_err", "parallax", "parallax_err", "pm_ra_err", "pm_dec_err",
+            "astfit_chisq", "astfit_params", "uwe", "duplicate", "left_out",
+        ),
+        *add_statements(TABLES["lightcurves"], "x", "y", "sky", "cnf_ctr", "diff_fit_ap", "ext"),
+        *add_statements(TABLES["exposures"], "seeing_arcsec", "sky_level", "ellipticity"),
+    ],
+}  # fmt: skip
 
 # Compaction makes files of this size from the small ones of single granules.
 TARGET_FILE_SIZE = "256MB"

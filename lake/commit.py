@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 
 import duckdb
 import hpgeom
@@ -36,7 +37,7 @@ from lake.storage import (
     write_text,
 )
 from lake.transaction import recover, transact
-from lake.validate import validate
+from lake.validate import validate, validate_rows
 
 MANIFEST = "manifest.json"
 _CONFLICT_RETRIES = 5
@@ -100,6 +101,9 @@ def stage(
     attempt: Attempt,
     tables: Mapping[str, pa.Table],
     band_units: Mapping[str, str | None] | None = None,
+    *,
+    lightcurves: Iterable[pa.Table] | None = None,
+    afterwards: Callable[[], Mapping[str, pa.Table]] | None = None,
 ) -> Manifest:
     """Validate a granule's tables and write them where no reader looks.
 
@@ -113,25 +117,30 @@ def stage(
         Arrow tables by the name of the lake's table.
     band_units
         VOUnit of flux by band; light curves may hold these bands only. None: not checked.
+    lightcurves
+        Light curves too large to be held at once, instead of those in tables: parts, each sorted as the table is.
+        They are validated and written as they come.
+    afterwards
+        Gives further tables once the light curves have been seen, such as their statistics.
 
     Raises
     ------
     GranuleRejected
         If the tables break a rule of the lake.
     """
-    try:
-        cast = {name: TABLES[name].cast(table) for name, table in tables.items() if table.num_rows}
-    except SchemaError as error:
-        raise GranuleRejected(str(error)) from error
+    cast = _cast(tables)
     validate(attempt.archive, attempt.release, cast, band_units)
     files = []
+    if lightcurves is not None:
+        parts = _checked(attempt, lightcurves, cast.get("sources", TABLES["sources"].empty()), band_units)
+        files += _stage(folder, "lightcurves", parts)
+    if afterwards is not None:
+        later = _cast(afterwards())
+        validate(attempt.archive, attempt.release, {**cast, **later}, band_units)
+        cast |= later
     for name, table in cast.items():
-        spec = TABLES[name]
-        if spec.sort:
-            table = table.sort_by([(column, "ascending") for column in spec.sort])
-        path = folder / f"{name}.parquet"
-        write_parquet(table, path)
-        files.append(StagedFile(name, path.name, table.num_rows, path.stat().st_size, checksum(path)))
+        order = [(column, "ascending") for column in TABLES[name].sort]
+        files += _stage(folder, name, iter([table.sort_by(order) if order else table]))
     rows = {file.table: file.rows for file in files}
     attempt = replace(
         attempt,
@@ -142,6 +151,32 @@ def stage(
     manifest = Manifest(str(folder), attempt, tuple(files))
     write_text(folder / MANIFEST, manifest.as_json())
     return manifest
+
+
+def _cast(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+    try:
+        return {name: TABLES[name].cast(table) for name, table in tables.items() if table.num_rows}
+    except SchemaError as error:
+        raise GranuleRejected(str(error)) from error
+
+
+def _checked(
+    attempt: Attempt, parts: Iterable[pa.Table], sources: pa.Table, band_units: Mapping[str, str | None] | None
+) -> Iterator[pa.Table]:
+    for part in parts:
+        for cast in _cast({"lightcurves": part}).values():
+            validate_rows(attempt.archive, attempt.release, "lightcurves", cast, sources, band_units)
+            yield cast
+
+
+def _stage(folder: UPath, table: str, parts: Iterator[pa.Table]) -> list[StagedFile]:
+    """Write one staged file; none if there are no rows."""
+    first = next(parts, None)
+    if first is None:
+        return []
+    path = folder / f"{table}.parquet"
+    rows = write_parquet(chain([first], parts), path)
+    return [StagedFile(table, path.name, rows, path.stat().st_size, checksum(path))]
 
 
 def commit(catalog: Catalog, manifest: Manifest) -> Receipt:

@@ -11,7 +11,7 @@ from typing import Any
 
 from lake.table import Column, Table
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def _required(name: str, type: str, description: str, **more: Any) -> Column:
@@ -101,6 +101,22 @@ TABLES: dict[str, Table] = {
                 _PM_DEC,
                 _REF_EPOCH,
                 _GRANULE,
+                Column("ra_err", "DOUBLE", "One standard deviation of ra, times cos(dec)", unit="mas",
+                    ucd="stat.error;pos.eq.ra", low=0),
+                Column("dec_err", "DOUBLE", "One standard deviation of dec", unit="mas", ucd="stat.error;pos.eq.dec", low=0),
+                Column("parallax", "DOUBLE", "Parallax", unit="mas", ucd="pos.parallax"),
+                Column("parallax_err", "DOUBLE", "One standard deviation of parallax", unit="mas",
+                    ucd="stat.error;pos.parallax", low=0),
+                Column("pm_ra_err", "DOUBLE", "One standard deviation of pm_ra", unit="mas.yr**-1",
+                    ucd="stat.error;pos.pm;pos.eq.ra", low=0),
+                Column("pm_dec_err", "DOUBLE", "One standard deviation of pm_dec", unit="mas.yr**-1",
+                    ucd="stat.error;pos.pm;pos.eq.dec", low=0),
+                Column("astfit_chisq", "DOUBLE", "Chi squared of the astrometric fit", ucd="stat.fit.chi2", low=0),
+                Column("astfit_params", "INTEGER", "Parameters of the astrometric fit: 5 with proper motion and parallax",
+                    ucd="meta.number", low=0),
+                Column("uwe", "DOUBLE", "Unit weight error of the astrometric fit", ucd="stat.fit.goodness", low=0),
+                Column("duplicate", "BOOLEAN", "The archive takes it for another entry of a source", ucd="meta.code"),
+                Column("left_out", "VARCHAR", "Why its light curve is not in the lake; NULL if it is", ucd="meta.code"),
             ),
             key=("archive", "release", "source_id"),
             partition="archive",
@@ -156,6 +172,14 @@ TABLES: dict[str, Table] = {
                 Column("chi", "FLOAT", "Goodness of the PSF fit", ucd="stat.fit.goodness"),
                 Column("ast_res_chisq", "FLOAT", "Chi squared of the astrometric residual", ucd="stat.fit.chi2"),
                 _GRANULE,
+                Column("x", "FLOAT", "Position on the detector", unit="pixel", ucd="pos.cartesian.x;instr.det"),
+                Column("y", "FLOAT", "Position on the detector", unit="pixel", ucd="pos.cartesian.y;instr.det"),
+                Column("sky", "FLOAT", "Sky that was subtracted, in the detector's counts", unit="adu",
+                    ucd="instr.skyLevel"),
+                Column("cnf_ctr", "FLOAT", "Confidence map at the centre", ucd="stat.probability"),
+                Column("diff_fit_ap", "FLOAT", "PSF magnitude less aperture magnitude", unit="mag",
+                    ucd="phot.mag;arith.diff"),
+                Column("ext", "FLOAT", "Extendedness, as the archive gives it", ucd="src.morph.type"),
             ),
             key=("archive", "release", "source_id", "band", "mjd"),
             partition="archive",
@@ -180,6 +204,10 @@ TABLES: dict[str, Table] = {
                     high=90),
                 Column("details", "VARCHAR", "What else the archive says of it, as JSON", ucd="meta.note"),
                 _GRANULE,
+                Column("seeing_arcsec", "FLOAT", "Full width at half maximum of a point source", unit="arcsec",
+                    ucd="instr.obsty.seeing", low=0),
+                Column("sky_level", "FLOAT", "Sky, in the detector's counts", unit="adu", ucd="instr.skyLevel"),
+                Column("ellipticity", "FLOAT", "Mean ellipticity of point sources", ucd="src.ellipticity", low=0),
             ),
             key=("archive", "release", "exposure_id"),
             partition="archive",

@@ -102,17 +102,22 @@ class Table:
                 arrays.append(pa.nulls(table.num_rows, field.type))
                 continue
             try:
+                values = table[field.name]
+                if pa.types.is_dictionary(values.type) and values.type.value_type == field.type:
+                    arrays.append(values)  # as good as plain, and a hundredth of the size
+                    continue
                 # Narrowing float64 to float32 is meant; everything else must fit exactly.
                 safe = not pa.types.is_floating(field.type)
-                values = table[field.name].cast(field.type, safe=safe)
+                values = values.cast(field.type, safe=safe)
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 raise SchemaError(f"column {self.name}.{field.name} is not {field.type}: {error}") from error
-            if pa.types.is_floating(field.type):
+            if pa.types.is_floating(field.type) and pc.any(pc.is_nan(values)).as_py():
                 # Missing is NULL in the lake, never NaN.
                 values = pc.if_else(pc.is_nan(values), pa.scalar(None, field.type), values)
             arrays.append(values)
         # Nullability is checked by lake.validate, which can say how many rows break it.
-        return pa.table(arrays, schema=self.arrow)
+        fields = [field.with_type(values.type) for field, values in zip(self.arrow, arrays, strict=True)]
+        return pa.table(arrays, schema=pa.schema(fields))
 
     def empty(self) -> pa.Table:
         """Return a table of no rows."""

@@ -93,9 +93,9 @@ Plan = Callable[["Archive", pa.Table, Settings, Mapping[str, Any]], list[Granule
 Fetch = Callable[[Granule, Settings], Harvest]
 
 
-@dataclass(frozen=True)
-class Archive:
-    """An archive: what the registry, the catalogue and the user need to know of it.
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where light curves come from, an archive or a survey's files: what the catalogue and the user need to know.
 
     Parameters
     ----------
@@ -104,21 +104,12 @@ class Archive:
     endpoint
         Public address; LIGHTLAKE_ENDPOINTS__<NAME> points elsewhere. Where releases lie side by side, {release}
         stands for the release's name in small letters.
-    service
-        Name that several archives share who live at the same address: it stands for all of them in commands,
-        and their endpoint is LIGHTLAKE_ENDPOINTS__<SERVICE>.
     time_scale, time_frame
         Of column mjd.
     radius_arcsec
-        Default match radius; None where each source has its own.
-    batch_size
-        Targets in a granule.
+        Default match radius; None where each source has its own, or targets play no part.
     cadence
-        frozen: a target is asked once, ever; live: again after max_age_days.
-    parameters
-        Parameters of a request, with their defaults.
-    plan, fetch
-        Cut targets into granules; get one granule.
+        frozen: asked once, ever; live: again after max_age_days.
     """
 
     name: str
@@ -128,15 +119,56 @@ class Archive:
     time_scale: str
     time_frame: str
     bands: tuple[Band, ...]
-    radius_arcsec: float | None
-    batch_size: int
+    radius_arcsec: float | None = None
     cadence: Literal["frozen", "live"]
     licence: str
     acknowledgement: str
-    fetch: Fetch
-    plan: Plan | None = None
     bibcode: str | None = None
     notes: str | None = None
+
+    def row(self) -> dict[str, Any]:
+        """Return the row of table archives."""
+        names = [name for name in TABLES["archives"].names if name != "archive"]
+        return {"archive": self.name, **{name: getattr(self, name) for name in names}, "endpoint": self.address}
+
+    @property
+    def address(self) -> str:
+        """Return the public address of this release."""
+        return self._at(self.endpoint)
+
+    def band_rows(self) -> list[dict[str, Any]]:
+        """Return the rows of table bands."""
+        return [{"archive": self.name, **vars(band)} for band in self.bands]
+
+    @property
+    def band_units(self) -> dict[str, str | None]:
+        """Return the unit of flux in each band."""
+        return {band.band: band.unit for band in self.bands}
+
+    def _at(self, pattern: str) -> str:
+        return pattern.replace("{release}", self.release.lower())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive(Origin):
+    """An archive that is asked for targets.
+
+    Parameters
+    ----------
+    service
+        Name that several archives share who live at the same address: it stands for all of them in commands,
+        and their endpoint is LIGHTLAKE_ENDPOINTS__<SERVICE>.
+    batch_size
+        Targets in a granule.
+    parameters
+        Parameters of a request, with their defaults.
+    plan, fetch
+        Cut targets into granules; get one granule.
+    """
+
+    batch_size: int
+    fetch: Fetch
+    plan: Plan | None = None
     max_age_days: float | None = None
     service: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -148,9 +180,6 @@ class Archive:
     def pattern(self, settings: Settings) -> str:
         """Return where to ask, with {release} in it if other releases may lie beside this one."""
         return settings.endpoints.get(self.service or self.name, self.endpoint)
-
-    def _at(self, pattern: str) -> str:
-        return pattern.replace("{release}", self.release.lower())
 
     def with_defaults(self, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return parameters with the defaults filled in.
@@ -184,20 +213,6 @@ class Archive:
         if self.plan is not None:
             return self.plan(self, targets, settings, parameters)
         return list(batches(self, targets, parameters))
-
-    def row(self) -> dict[str, Any]:
-        """Return the row of table archives."""
-        names = [name for name in TABLES["archives"].names if name != "archive"]
-        return {"archive": self.name, **{name: getattr(self, name) for name in names}, "endpoint": self.address}
-
-    @property
-    def address(self) -> str:
-        """Return the public address of this release."""
-        return self._at(self.endpoint)
-
-    def band_rows(self) -> list[dict[str, Any]]:
-        """Return the rows of table bands."""
-        return [{"archive": self.name, **vars(band)} for band in self.bands]
 
     def at_release(self, release: str) -> Archive:
         """Return the archive at another data release."""
