@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -188,8 +189,11 @@ def write_parquet(tables: pa.Table | Iterable[pa.Table], path: UPath | Path) -> 
     rows = 0
     with path.open("wb") as file, pq.ParquetWriter(file, first.schema, **_encodings(first)) as writer:
         for part in itertools.chain([first], parts):
-            writer.write_table(part, row_group_size=ROW_GROUP_ROWS)
+            for start in range(0, part.num_rows, ROW_GROUP_ROWS):
+                writer.write_table(_compact(part.slice(start, ROW_GROUP_ROWS)), row_group_size=ROW_GROUP_ROWS)
             rows += part.num_rows
+        if not rows:
+            writer.write_table(first)
     flush(path)
     return rows
 
@@ -208,6 +212,24 @@ def _encodings(table: pa.Table) -> dict[str, Any]:
         "use_byte_stream_split": split,
         "write_statistics": True,
     }
+
+
+def _compact(table: pa.Table) -> pa.Table:
+    """Leave out of dictionaries what no row has: each row group is written with all of its dictionaries."""
+    for place, field in enumerate(table.schema):
+        if not pa.types.is_dictionary(field.type):
+            continue
+        column = table[field.name].combine_chunks()
+        if len(column.dictionary) <= 1 or column.null_count:
+            continue
+        indices = column.indices.to_numpy()
+        used = np.zeros(len(column.dictionary), bool)
+        used[indices] = True
+        if not used.all():
+            smaller = (np.cumsum(used) - 1).astype(indices.dtype)[indices]
+            kept = column.dictionary.filter(pa.array(used))
+            table = table.set_column(place, field, pa.DictionaryArray.from_arrays(pa.array(smaller), kept))
+    return table
 
 
 def read_parquet(path: UPath | Path, columns: list[str] | None = None) -> pa.Table:

@@ -19,6 +19,8 @@ How good the result is:
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from erfa import ufunc as erfa
 from numpy.typing import ArrayLike, NDArray
@@ -90,15 +92,10 @@ def to_bmjd_tdb(mjd: ArrayLike, ra_deg: ArrayLike, dec_deg: ArrayLike, *, scale:
         If the scale or frame is unknown, or a time is infinite or before 1900 (1960 in UTC) or after
         2099: a JD, or days since a mission's zero, is not an MJD. Names the first.
     """
-    if scale not in SCALES:
-        raise ValueError(f"unknown time scale {scale!r}: one of {', '.join(SCALES)}")
     if frame not in FRAMES:
         raise ValueError(f"unknown time frame {frame!r}: one of {', '.join(FRAMES)}")
     read, ra, dec = np.broadcast_arrays(*(np.asarray(a, dtype=np.float64) for a in (mjd, ra_deg, dec_deg)))
-    first = FIRST_UTC_MJD if scale == "utc" else FIRST_MJD
-    bad = np.flatnonzero((read < first) | (read > LAST_MJD))
-    if bad.size:
-        raise ValueError(f"{read.flat[bad[0]]} at index {bad[0]} is not an MJD({scale}) of {first:g} to {LAST_MJD:g}")
+    _check_scale(read, scale)
     known = ~np.isnan(read)
     if frame != "barycentre":
         known &= ~(np.isnan(ra) | np.isnan(dec))
@@ -119,6 +116,49 @@ def to_bmjd_tdb(mjd: ArrayLike, ra_deg: ArrayLike, dec_deg: ArrayLike, *, scale:
             later = shift[row] + _along(earth, row, source)
     result[known] = read[known] + later / DAY_S
     return result
+
+
+class EarthTimes:
+    """Times on Earth that many sources share, such as those of exposures: what depends on the time alone is kept.
+
+    Parameters
+    ----------
+    mjd
+        Times as Modified Julian Dates, days, without NaN.
+    scale
+        utc, tai, tt, tdb or tcb.
+
+    Raises
+    ------
+    ValueError
+        As to_bmjd_tdb.
+    """
+
+    def __init__(self, mjd: ArrayLike, scale: str) -> None:
+        self.mjd = np.asarray(mjd, dtype=np.float64)
+        _check_scale(self.mjd, scale)
+        self._later_s = _to_tdb_s(self.mjd, scale)
+        earth, _, _ = _ephemeris(self.mjd + self._later_s / DAY_S)
+        self._earth = np.ascontiguousarray(earth.T)
+
+    def to_bmjd_tdb(
+        self, row: NDArray[np.integer[Any]], ra_deg: ArrayLike, dec_deg: ArrayLike, source: NDArray[np.integer[Any]]
+    ) -> Floats:
+        """Return what to_bmjd_tdb does for times and sources that are given by their places.
+
+        Parameters
+        ----------
+        row
+            Place of each time.
+        ra_deg, dec_deg
+            Directions of the sources, ICRS degrees.
+        source
+            Place of each source.
+        """
+        later = self._later_s[row]
+        for earth, direction in zip(self._earth, unit_vectors(ra_deg, dec_deg).T, strict=True):
+            later += earth[row] * direction[source]
+        return np.asarray(self.mjd[row] + later / DAY_S)
 
 
 def met_to_mjd(met_s: ArrayLike, mjdrefi: float, mjdreff: float, timezero_s: float = 0.0) -> Floats:
@@ -144,6 +184,15 @@ def met_to_mjd(met_s: ArrayLike, mjdrefi: float, mjdreff: float, timezero_s: flo
     seconds = np.asarray(met_s, dtype=np.float64) + timezero_s
     days = np.floor(seconds / DAY_S)
     return np.asarray((mjdrefi + days) + (mjdreff + (seconds - days * DAY_S) / DAY_S), dtype=np.float64)
+
+
+def _check_scale(mjd: Floats, scale: str) -> None:
+    if scale not in SCALES:
+        raise ValueError(f"unknown time scale {scale!r}: one of {', '.join(SCALES)}")
+    first = FIRST_UTC_MJD if scale == "utc" else FIRST_MJD
+    bad = np.flatnonzero((mjd < first) | (mjd > LAST_MJD))
+    if bad.size:
+        raise ValueError(f"{mjd.flat[bad[0]]} at index {bad[0]} is not an MJD({scale}) of {first:g} to {LAST_MJD:g}")
 
 
 def _to_tdb_s(mjd: Floats, scale: str) -> Floats:

@@ -265,7 +265,7 @@ def fetch_granule(archive: Archive, granule: Granule, folder: UPath) -> Manifest
         reason=harvest.remark,
         endpoint=harvest.endpoint or archive.reach(settings),
     )
-    return stage(folder, attempt, tables, {band.band: band.unit for band in archive.bands})
+    return stage(folder, attempt, tables, archive.band_units)
 
 
 def complete(harvest: Harvest, granule: Granule, asked_at: datetime) -> dict[str, pa.Table]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from lake.schema import TABLES
 
@@ -43,3 +45,79 @@ def statistics(lightcurves: pa.Table) -> pa.Table:
     with duckdb.connect() as connection:
         connection.register("rows", rows)
         return TABLES["statistics"].cast(connection.execute(_STATISTICS).to_arrow_table())
+
+
+def statistics_of_sorted(lightcurves: pa.Table) -> pa.Table:
+    """Summarise light curves that are sorted and of many rows: what statistics does, an order of magnitude faster.
+
+    Parameters
+    ----------
+    lightcurves
+        Rows of table lightcurves, sorted as it is, with dictionaries for the columns of text.
+
+    Returns
+    -------
+    pa.Table
+        Rows of table statistics.
+    """
+    table = lightcurves.combine_chunks()
+    if not table.num_rows:
+        return TABLES["statistics"].empty()
+    source, band = (table[name].chunk(0).indices.to_numpy() for name in ("source_id", "band"))
+    new = np.append(True, (source[1:] != source[:-1]) | (band[1:] != band[:-1]))
+    first = np.flatnonzero(new)
+    group = np.cumsum(new) - 1
+    mjd, flux, mag = (table[name].to_numpy() for name in ("mjd", "flux", "mag"))
+    detected, good = (table[name].to_numpy() for name in ("detected", "good"))
+    good = detected & good
+    with np.errstate(invalid="ignore"):
+        measured = good & np.isfinite(flux)
+    value = np.where(measured, flux, 0.0).astype(np.float64)
+    n = np.add.reduceat(measured, first, dtype=np.int64)
+    some = np.maximum(n, 1)
+    mean = np.add.reduceat(value, first) / some
+    square = np.add.reduceat(np.where(measured, (value - mean[group]) ** 2, 0.0), first)
+    last = np.append(first[1:], len(new)) - 1
+    columns = {
+        "n": last + 1 - first,
+        "n_detected": np.add.reduceat(detected, first, dtype=np.int64),
+        "n_good": np.add.reduceat(good, first, dtype=np.int64),
+        "mjd_first": mjd[first],
+        "mjd_last": mjd[last],
+        "flux_median": _medians(flux, group, good, len(first)),
+        "flux_mean": _or_null(mean, n > 0),
+        "flux_std": _or_null(np.sqrt(square / np.maximum(n - 1, 1)), n > 1),
+        "mag_median": _medians(mag, group, good, len(first)),
+    }
+    same = table.select(["archive", "release", "source_id", "band", "hpx29", "unit", "granule"]).take(pa.array(first))
+    for name, column in columns.items():
+        same = same.append_column(name, pa.array(column))
+    plain = pa.schema([
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+        for field in same.schema
+    ])  # fmt: skip
+    return TABLES["statistics"].cast(same.cast(plain))
+
+
+def _medians(values: NDArray[np.float32], group: NDArray[np.int64], wanted: NDArray[np.bool_], n: int) -> pa.Array:
+    """Return the median of each group's wanted values; NULL where there are none."""
+    wanted = wanted & np.isfinite(values)
+    of = group[wanted]
+    # One sort of whole numbers for all groups: the group in the high half, in the low half bits that sort as floats do.
+    bits = values[wanted].astype(np.float32).view(np.int32)
+    ordered = np.where(bits < 0, np.int32(-1) ^ bits, bits ^ np.int32(-(2**31))).view(np.uint32)
+    key = np.sort(of.astype(np.uint64) << np.uint64(32) | ordered)
+    counts = np.bincount(of, minlength=n)
+    start = np.cumsum(counts) - counts
+    there = counts > 0
+
+    def at(place: NDArray[np.int64]) -> NDArray[np.float64]:
+        found = key[np.where(there, place, 0)].astype(np.uint32).view(np.int32) if len(key) else np.zeros(n, np.int32)
+        back = np.where(found < 0, found ^ np.int32(-(2**31)), np.int32(-1) ^ found)
+        return back.view(np.float32).astype(np.float64)
+
+    return _or_null((at(start + (counts - 1) // 2) + at(start + counts // 2)) / 2, there)
+
+
+def _or_null(values: NDArray[np.float64], there: NDArray[np.bool_]) -> pa.Array:
+    return pa.array(values, mask=~there)

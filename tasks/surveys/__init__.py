@@ -1,0 +1,1 @@
+"""Surveys that come as files: VIRAC's tiles."""
