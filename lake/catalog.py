@@ -8,7 +8,7 @@ import re
 import sqlite3
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -17,10 +17,10 @@ from tempfile import TemporaryDirectory, gettempdir
 from urllib.parse import quote
 
 import duckdb
-import filelock
 from upath import UPath
 
 from lake.errors import CatalogError, ConfigurationError
+from lake.lock import advisory_lock, file_lock
 from lake.s3 import s3_secret
 from lake.schema import SCHEMA_VERSION, TABLES
 from lake.settings import Settings
@@ -260,9 +260,7 @@ class Catalog:
         """Let one writer in at a time, over all processes and machines that share the catalogue.
 
         DuckLake itself lets two transactions add rows of the same source, since appends do not
-        conflict; and SQLite fails with "database is locked". So every commit of ours holds this
-        lock: a file lock beside a SQLite catalogue, an advisory lock inside PostgreSQL. Either goes
-        away with its process.
+        conflict; and SQLite fails with "database is locked". So every commit of ours holds this lock.
 
         Raises
         ------
@@ -270,42 +268,33 @@ class Catalog:
             If others hold it for longer than LIGHTLAKE_LOCK_TIMEOUT_S.
         """
         timeout = self.settings.lock_timeout_s
-        busy = CatalogError(
-            f"other writers held the catalogue {self.location} for {timeout:g} s",
-            hint="wait for them, or raise LIGHTLAKE_LOCK_TIMEOUT_S",
-        )
-        if self.location.kind == "sqlite":
-            path = Path(self.location.target).with_suffix(".lock")
-            lock = filelock.FileLock(path, thread_local=False)
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                lock.acquire(timeout)
-            except filelock.Timeout as error:
-                raise busy from error
-            except OSError as error:
-                raise ConfigurationError(
-                    f"cannot write to {path.parent}: {error.strerror}", hint="ask its owner, or use another lake"
-                ) from error
-            try:
-                yield
-            finally:
-                lock.release()
-            return
-        # A cursor of its own: the lock lives as long as this transaction in PostgreSQL.
-        locks = self._duckdb().cursor()
-        try:
-            try:
-                locks.execute(f"ATTACH IF NOT EXISTS {quoted(self.location.target)} AS locks (TYPE postgres)")
-                locks.execute("BEGIN")
-                limit = f"SET LOCAL lock_timeout = {int(timeout * 1000)}"
-                locks.execute("CALL postgres_execute('locks', ?)", [limit])
-                key = f"hashtextextended('lightlake:{self.location.metadata_schema}', 0)"
-                locks.execute("CALL postgres_execute('locks', ?)", [f"SELECT pg_advisory_xact_lock({key})"])
-            except duckdb.Error as error:
-                raise (busy if "lock timeout" in str(error) else self._unreadable(error)) from None
+        with self._held("", timeout) as held:
+            if not held:
+                raise CatalogError(
+                    f"other writers held the catalogue {self.location} for {timeout:g} s",
+                    hint="wait for them, or raise LIGHTLAKE_LOCK_TIMEOUT_S",
+                )
             yield
-        finally:
-            locks.close()
+
+    @contextmanager
+    def claim(self, name: str) -> Iterator[bool]:
+        """Take a piece of work for this process, unless another has it: yields whether it is ours.
+
+        Parameters
+        ----------
+        name
+            Of the work, such as the id of a granule.
+        """
+        with self._held(name, 0.0) as held:
+            yield held
+
+    def _held(self, name: str, timeout_s: float) -> AbstractContextManager[bool]:
+        if self.location.kind == "sqlite":
+            database = Path(self.location.target)
+            path = database.parent / "claims" / f"{name}.lock" if name else database.with_suffix(".lock")
+            return file_lock(path, timeout_s, remove=bool(name))
+        key = f"lightlake:{self.location.metadata_schema}" + (f":{name}" if name else "")
+        return advisory_lock(self._duckdb(), self.location.target, key, timeout_s, self._unreadable)
 
     def _duckdb(self) -> duckdb.DuckDBPyConnection:
         if self._instance is None:

@@ -51,11 +51,16 @@ def s3_bucket(s3: S3) -> str:
 
 
 @pytest.fixture
-def lake_place(tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Where the lake of a test lives: on disk, or with LIGHTLAKE_TEST_LAKE=s3 on S3, its catalogue on disk."""
+def lake_place(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Where the lake of a test lives: on disk, or with LIGHTLAKE_TEST_LAKE=s3 on S3, its catalogue on disk.
+
+    Flows and commands read of the catalogue in their environment.
+    """
     if os.environ.get("LIGHTLAKE_TEST_LAKE") != "s3":
         return {"url": str(tmp_path / "lake")}
-    return {"url": request.getfixturevalue("s3_lake"), "catalog": f"sqlite:{tmp_path / 'catalog.sqlite'}"}
+    catalog = f"sqlite:{tmp_path / 'catalog.sqlite'}"
+    monkeypatch.setenv("LIGHTLAKE_CATALOG", catalog)
+    return {"url": request.getfixturevalue("s3_lake"), "catalog": catalog}
 
 
 @pytest.fixture

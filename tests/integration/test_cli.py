@@ -101,7 +101,7 @@ def test_archives(run: Run) -> None:
             archive.name,
             archive.title,
             archive.release,
-            archive.endpoint,
+            archive.address,
             archive.licence,
             archive.bibcode or "",
         ):
@@ -163,6 +163,7 @@ def test_sql_in_every_form(run: Run, here: Path, tmp_path: Path) -> None:
     assert (tmp_path / "answer.csv").read_text().startswith('"n"')
 
 
+@pytest.mark.usefixtures("on_disk")
 def test_attach_serves_a_stock_duckdb(run: Run, here: Path, catalog: Catalog) -> None:
     register(catalog, range(3))
     snippet = run("attach").out
@@ -188,6 +189,7 @@ def test_schema_in_every_form(run: Run) -> None:
             assert f"{column.name}" in markdown
 
 
+@pytest.mark.usefixtures("on_disk")
 def test_verify_and_compact(run: Run, here: Path, catalog: Catalog) -> None:
     register(catalog, range(3), "a")
     register(catalog, range(3, 6), "b")
@@ -244,7 +246,11 @@ def test_pull_and_status(
         (["status", "--nonsense"], "--nonsense"),
         (["status", "--output", "xml"], "xml"),
         (["sql"], "query"),
-        (["status", "--lake", "nowhere"], r"no lake at \S+/nowhere \(make one with: lightlake init"),
+        pytest.param(
+            ["status", "--lake", "nowhere"],
+            r"no lake at \S+/nowhere \(make one with: lightlake init",
+            marks=pytest.mark.usefixtures("on_disk"),
+        ),
         (["init", "ftp://host/lake"], r"cannot keep a lake at 'ftp://host/lake'"),
         (["status", "--lake", "ftp://host/lake"], "ftp://"),
         (["status", "--lake", ""], "empty"),
@@ -253,7 +259,7 @@ def test_pull_and_status(
         (["pull", "icecube", "--parameters", "{"], "not JSON"),
         (["pull", "icecube", "--parameters", "[]"], "not a JSON object"),
         (["pull", "icecube", "--parameters", '{"radius": 1}'], "no parameter radius"),
-        (["pull", "icecube", "--lake", "nowhere"], "no lake at"),
+        pytest.param(["pull", "icecube", "--lake", "nowhere"], "no lake at", marks=pytest.mark.usefixtures("on_disk")),
         (["sql", "SELEC 1"], r'the SQL failed: Parser Error: syntax error at or near "SELEC" \('),
         (["sql", "SELECT fluxx FROM lightcurves"], 'Referenced column "fluxx" not found.*Candidate.*flux'),
         (["sql", "FROM lightcurve"], "lightcurve"),
@@ -282,6 +288,7 @@ def test_a_bad_setting(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "secret" not in done.err
 
 
+@pytest.mark.usefixtures("on_disk")
 def test_a_corrupt_catalogue(run: Run, here: Path, catalog: Catalog) -> None:
     catalog.close()
     (here / "catalog.sqlite").write_bytes(b"this is not a database " * 100)
@@ -330,6 +337,7 @@ run(sys.argv[2])
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.usefixtures("on_disk")
 def test_no_permission(here: Path, catalog: Catalog, template: Path, tmp_path: Path) -> None:
     """As a user who may read the lake but not write to it."""
     catalog.close()

@@ -65,19 +65,30 @@ def test_an_old_lake_is_refused_until_init_migrates_it(catalog, settings, monkey
 
 
 def test_a_lake_of_version_1_gets_the_columns_that_came_since(catalog):
+    added = {
+        "bands": ("ab_minus_mag", "ab_source"),
+        "sources": (
+            "ra_err", "dec_err", "parallax", "parallax_err", "pm_ra_err", "pm_dec_err", "astfit_chisq", "astfit_params",
+            "uwe", "duplicate", "left_out",
+        ),
+        "lightcurves": ("x", "y", "sky", "cnf_ctr", "diff_fit_ap", "ext"),
+        "exposures": ("seeing_arcsec", "sky_level", "ellipticity"),
+    }  # fmt: skip
     cursor = catalog.cursor()
-    for column in ("ab_minus_mag", "ab_source"):
-        cursor.execute(f"ALTER TABLE bands DROP COLUMN {column}")
+    for table, columns in added.items():
+        for column in columns:
+            cursor.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
     cursor.execute("UPDATE schema_version SET version = 1")
     cursor.close()
     catalog.close()
     assert catalog.create()
-    described = {row[0]: row[1] for row in catalog.cursor().execute("DESCRIBE bands").fetchall()}
-    assert described == {column.name: column.type for column in TABLES["bands"].columns}
-    comments = catalog.cursor().execute(
-        "SELECT column_name, comment FROM duckdb_columns() WHERE table_name = 'bands' AND database_name = 'lake'"
-    )
-    assert dict(comments.fetchall()) == {column.name: column.comment for column in TABLES["bands"].columns}
+    for table in added:
+        described = {row[0]: row[1] for row in catalog.cursor().execute(f"DESCRIBE {table}").fetchall()}
+        assert described == {column.name: column.type for column in TABLES[table].columns}
+        comments = catalog.cursor().execute(
+            "SELECT column_name, comment FROM duckdb_columns() WHERE table_name = ? AND database_name = 'lake'", [table]
+        )
+        assert dict(comments.fetchall()) == {column.name: column.comment for column in TABLES[table].columns}
 
 
 def test_a_migration_that_fails_leaves_the_old_lake(catalog, monkeypatch):

@@ -167,7 +167,7 @@ def test_answers_of_live_archives_age(catalog: Catalog, lake: Lake, madeup: Arch
 def test_an_archive_may_cut_granules_its_own_way(
     catalog: Catalog, lake: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def alone(targets: pa.Table, settings: Settings, parameters: Any) -> list[Granule]:
+    def alone(archive: Archive, targets: pa.Table, settings: Settings, parameters: Any) -> list[Granule]:
         return [Granule("madeup", "DR1", parameters, targets.slice(i, 1)) for i in range(targets.num_rows)]
 
     archive = archives.archive(plan=alone)

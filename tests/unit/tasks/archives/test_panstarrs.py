@@ -184,7 +184,7 @@ def test_matches_are_those_of_astropy(tmp_path: Path) -> None:
     settings = load_settings(endpoints={panstarrs.NAME: str(folder)})
     place = {target: row for row, target in enumerate(targets["target_id"].to_pylist())}
     found = set()
-    for part in panstarrs.plan(targets, settings, panstarrs.ARCHIVE.with_defaults({})):
+    for part in panstarrs.ARCHIVE.granules(targets, settings, panstarrs.ARCHIVE.with_defaults({})):
         harvest = panstarrs.fetch(part, settings)
         found |= {(place[match["target_id"]], int(match["source_id"])) for match in harvest.matches.to_pylist()}
         assert harvest.lightcurves.num_rows == 3 * 2 * harvest.sources.num_rows, "every detection of every object"

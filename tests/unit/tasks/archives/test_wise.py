@@ -214,7 +214,7 @@ def test_matches_are_those_of_astropy(tmp_path: Path) -> None:
     names = [f"d{n}" for n in range(len(row_ra))]
     folder = dataset(tmp_path, detections(row_ra, row_dec, unwise_detid=names), row_group=5)
     settings = load_settings(endpoints={wise.NAME: str(folder)})
-    granules = wise.plan(targets, settings, wise.ARCHIVE.with_defaults({}))
+    granules = wise.ARCHIVE.granules(targets, settings, wise.ARCHIVE.with_defaults({}))
     place = {target: row for row, target in enumerate(targets["target_id"].to_pylist())}
     found = {
         (place[match["target_id"]], int(match["source_id"][1:]))

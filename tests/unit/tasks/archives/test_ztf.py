@@ -163,7 +163,7 @@ def test_matches_are_those_of_astropy(tmp_path: Path) -> None:
     settings = load_settings(
         endpoints={ztf.NAME: str(collection(tmp_path, objects(row_ra, row_dec, filterid), orders=(2, 5)))}
     )
-    granules = ztf.plan(targets, settings, ztf.ARCHIVE.with_defaults({}))
+    granules = ztf.ARCHIVE.granules(targets, settings, ztf.ARCHIVE.with_defaults({}))
     assert len(granules) > 10
     found = set()
     place = {target: row for row, target in enumerate(targets["target_id"].to_pylist())}
@@ -225,7 +225,7 @@ def test_a_partition_is_read_once_for_all_its_targets(tmp_path: Path, monkeypatc
     read: list[int] = []
     real = hats.pick
     monkeypatch.setattr(hats, "pick", lambda *given: (read.append(given[1]), real(*given))[1])
-    (part,) = ztf.plan(targets_at(ra, np.zeros(50)), settings, ztf.ARCHIVE.with_defaults({}))
+    (part,) = ztf.ARCHIVE.granules(targets_at(ra, np.zeros(50)), settings, ztf.ARCHIVE.with_defaults({}))
     assert ztf.fetch(part, settings).sources.num_rows == 50
     assert len(read) == len(set(read)) == 8
 
