@@ -1,10 +1,10 @@
-"""Commands that run flows: pull and refresh."""
+"""Commands that run flows: pull, refresh, virac."""
 
 from __future__ import annotations
 
 import json
 import os
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -17,6 +17,7 @@ Parameters = Annotated[
 
 pull = App(name="pull")
 refresh = App(name="refresh")
+virac = App(name="virac")
 
 
 @pull.default
@@ -91,6 +92,44 @@ def run_refresh(
     from flows.refresh import refresh as refresh_flow
 
     return _tell(refresh_flow(list(archives) or None, sample, url, given, again, return_state=True))
+
+
+@virac.default
+def run_virac(
+    tiles: str,
+    *,
+    lake: LakeURL = None,
+    pattern: str = "n*_*.hdf5",
+    min_ks: int = 20,
+    bands: list[str] | None = None,
+    retry_failed: bool = False,
+    shard: str | None = None,
+    runner: Literal["threads", "processes", "dask"] | None = None,
+) -> int:
+    """Extract VIRAC's tiles into the lake, those that are not in it yet; exit with 1 if one cannot be.
+
+    Parameters
+    ----------
+    tiles
+        Folder of the tiles, or s3://BUCKET/PREFIX.
+    pattern
+        Names of the tiles' files.
+    min_ks
+        Keep sources with more Ks detections than this; what is left out is in table sources, with the reason.
+    bands
+        Bands whose rows are kept; default: all.
+    retry_failed
+        Exactly the tiles that were rejected or failed before.
+    shard
+        One of several jobs, such as 0/96. Without it jobs share the tiles, too: each takes what no other has.
+    runner
+        What runs the tasks: threads, processes or dask; default: LIGHTLAKE_RUNNER.
+    """
+    url = _existing(lake)
+    quiet()
+    from flows.virac import extract_virac
+
+    return _tell(extract_virac(tiles, url, pattern, min_ks, bands, retry_failed, shard, runner, return_state=True))
 
 
 def _parameters(text: str | None) -> dict[str, Any] | None:

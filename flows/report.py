@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lake.commit import Receipt
 
 # At most this many reasons are told in full; the ledger has them all.
-_REASONS_TOLD = 5
+REASONS_TOLD = 5
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class PullReport:
         if not self.failed:
             return f"{self.archive}: {done}"
         lost = self.granules_failed + self.granules_rejected
-        told = "; ".join(self.reasons[:_REASONS_TOLD])
-        more = len(self.reasons) - _REASONS_TOLD
+        told = "; ".join(self.reasons[:REASONS_TOLD])
+        more = len(self.reasons) - REASONS_TOLD
         return (
             f"{self.archive}: {self.failed} of {self.asked} targets FAILED in {lost} of {self.granules} granules: "
             f"{told}{f'; and {more} other reasons' if more > 0 else ''}. {done}"
@@ -121,11 +121,11 @@ def publish_summary(reports: Sequence[PullReport], lost: Sequence[str]) -> None:
 class Watch:
     """Progress of a pull: an artifact for the UI, and a bar where a person watches the terminal."""
 
-    def __init__(self, archive: str, total: int) -> None:
+    def __init__(self, archive: str, total: int, *, what: str = "targets") -> None:
         self.total = max(total, 1)
         self.done = 0
         self.artifact: Any = create_progress_artifact(
-            0.0, key=f"progress-{archive.replace('_', '-')}", description=f"{archive}: {total} targets"
+            0.0, key=f"progress-{archive.replace('_', '-')}", description=f"{archive}: {total} {what}"
         )
         self.shown = 0.0
         self.bar = Progress(
@@ -148,9 +148,9 @@ class Watch:
         self._tell()
         self.bar.stop()
 
-    def advance(self, targets: int) -> None:
-        """Note that some targets are through; the artifact follows at most once a second."""
-        self.done += targets
+    def advance(self, done: int) -> None:
+        """Note that some are through; the artifact follows at most once a second."""
+        self.done += done
         self.bar.update(self.line, completed=self.done)
         if time.monotonic() - self.shown > 1:
             self._tell()

@@ -53,13 +53,42 @@ def init(url: str | None = None) -> int:
 
 
 @app.command
-def status(*, lake: LakeURL = None, output: Output = "table") -> int:
-    """Show, for each archive: targets asked, found, empty, failed; rows, bytes, age."""
+def status(
+    archive: str | None = None,
+    *,
+    lake: LakeURL = None,
+    output: Output = "table",
+    watch: bool = False,
+    every_s: float = 5.0,
+) -> int:
+    """Show, for each archive: targets asked, found, empty, failed; rows, bytes, age.
+
+    Parameters
+    ----------
+    archive
+        Show how the granules of this one get on instead: done and failed, rate and expected end, memory, the slowest.
+    watch
+        Go on showing it until all are through, or until Ctrl-C.
+    every_s
+        Seconds between two looks.
+    """
+    from lake import progress
     from lake.maintenance import status as read_status
     from lake.query import Lake
 
+    if watch and archive is None:
+        raise ConfigurationError("--watch watches one archive", hint="name it: lightlake status virac --watch")
     with Lake(lake) as opened:
-        show(read_status(opened.catalog.cursor()), output)
+        if archive is None:
+            show(read_status(opened.catalog.cursor()), output)
+        elif watch:
+            progress.watch(opened, archive, say, every_s)
+        elif output == "table":
+            say(progress.as_text(progress.progress(opened, archive)))
+        else:
+            show(progress.progress(opened, archive).as_table(), output)
+        if archive is not None and output == "table":
+            show(progress.slowest(opened, archive), output)
     return 0
 
 

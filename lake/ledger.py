@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from lake.catalog import SOFTWARE
+from lake.storage import Storage, write_text
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,19 @@ class Attempt:
     def from_dict(cls, data: Mapping[str, Any]) -> Attempt:
         """Read it back from plain data."""
         return cls(**{**data, "started_at": datetime.fromisoformat(data["started_at"])})
+
+
+def write_plan(storage: Storage, archive: str, granules: int) -> None:
+    """Note how many granules there are of an archive, for those who watch it."""
+    write_text(storage.staging / "plans" / f"{archive}.json", json.dumps({"granules": granules}))
+
+
+def read_plan(storage: Storage, archive: str) -> int | None:
+    """Return how many granules there are of an archive, if a run has noted it."""
+    try:
+        return int(json.loads((storage.staging / "plans" / f"{archive}.json").read_text())["granules"])
+    except FileNotFoundError:
+        return None
 
 
 def canonical(parameters: Mapping[str, Any]) -> str:

@@ -37,7 +37,7 @@ from lake.schema import TABLES
 from lake.settings import load_settings
 from lake.storage import is_local, path_of
 from tasks.archives import find
-from tasks.archives.base import Archive, Granule, Harvest
+from tasks.archives.base import Archive, Granule, Harvest, Origin
 from tasks.stats import statistics
 
 
@@ -67,7 +67,7 @@ def release_in(lake: Lake, archive: Archive) -> str:
     return str(shown[0]) if shown else archive.release
 
 
-def register_archive(lake: Lake, archive: Archive) -> bool:
+def register_archive(lake: Lake, archive: Origin) -> bool:
     """Bring the rows of tables archives and bands up to date; say whether the lake shows this release.
 
     Another release than the one that the lake shows takes over once it has an answer for every target that the

@@ -1,0 +1,234 @@
+"""Tiles of VIRAC as granules: found, claimed, extracted and committed, one at a time.
+
+A tile is done when its rows are in the lake, and at no other time: what was extracted but not committed by a process
+that died is committed by the next one that takes the tile. Several processes may work on one folder: each claims its
+tiles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from upath import UPath
+
+from lake.commit import Manifest, Receipt, commit, stage
+from lake.errors import ConfigurationError, GranuleRejected, LightlakeError
+from lake.ledger import Attempt, canonical
+from lake.query import Lake
+from lake.storage import is_local, path_of, remove_folder
+from tasks.pull import lake_at
+from tasks.surveys.virac import NAME, ORIGIN, RELEASE, Cut, Extraction
+from tasks.surveys.virac_tile import open_tile
+
+PATTERN = "n*_*.hdf5"
+
+
+@dataclass(frozen=True)
+class TileFile:
+    """A file that may be a tile.
+
+    Parameters
+    ----------
+    url
+        Path or s3:// address.
+    name
+        Path below the folder that was searched: tiles of the same name in two folders are two.
+    bytes, version
+        Size, and ETag or time of change: a file that has changed is another granule.
+    """
+
+    url: str
+    name: str
+    bytes: int
+    version: str
+
+    def granule(self, cut: Cut) -> str:
+        """Return the id of its granule."""
+        key = "\n".join((RELEASE, canonical(cut.as_parameters()), self.name, str(self.bytes), self.version))
+        return f"{NAME}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
+
+
+def find_tiles(folder: str, pattern: str = PATTERN) -> list[TileFile]:
+    """Return the files of a folder, and those below, whose names fit a pattern, sorted.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such folder, or nothing in it fits.
+    """
+    root = path_of(folder)
+    if is_local(root):
+        if not root.is_dir():
+            raise ConfigurationError(
+                f"there is no folder {root}", hint="give the folder of the tiles, or s3://BUCKET/PREFIX"
+            )
+        files = [
+            (path, path.relative_to(root).as_posix(), path.stat()) for path in root.rglob(pattern) if path.is_file()
+        ]
+        found = [TileFile(str(path), name, info.st_size, str(info.st_mtime_ns)) for path, name, info in files]
+    else:
+        listed = root.fs.find(root.path, detail=True)
+        found = [
+            TileFile(f"s3://{key}", str(PurePosixPath(key).relative_to(root.path)), info["size"], info.get("ETag", ""))
+            for key, info in listed.items()
+            if fnmatch(PurePosixPath(key).name, pattern)
+        ]
+    if not found:
+        raise ConfigurationError(f"no file of {folder} fits {pattern!r}", hint="tiles are called n1024_9000000.hdf5")
+    return sorted(found, key=lambda tile: tile.name)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Which tiles are to be extracted, and how many the ledger knows."""
+
+    waiting: list[TileFile]
+    done: int
+    rejected: int
+    failed: int
+
+
+def standing(lake: Lake, tiles: Sequence[TileFile], cut: Cut, *, retry_failed: bool = False) -> Standing:
+    """Return how things stand with some tiles, from the last attempt at each.
+
+    What was rejected is not tried again by itself, since it is still the same file; what failed is.
+
+    Parameters
+    ----------
+    retry_failed
+        Exactly those that were rejected or failed.
+    """
+    known = last_status(lake)
+    states = [known.get(tile.granule(cut)) for tile in tiles]
+    lost = ("rejected", "failed")
+    wanted = lost if retry_failed else (None, "failed")
+    return Standing(
+        [tile for tile, state in zip(tiles, states, strict=True) if state in wanted],
+        sum(state in ("done", "empty") for state in states),
+        states.count("rejected"),
+        states.count("failed"),
+    )
+
+
+def last_status(lake: Lake, granule: str | None = None) -> dict[str, str]:
+    """Return the status of the last attempt at each granule, or at one."""
+    rows = lake.sql(
+        "SELECT granule, arg_max(status, attempt) AS status FROM ledger WHERE archive = $archive "
+        "AND release = $release AND ($granule IS NULL OR granule = $granule) GROUP BY granule",
+        {"archive": NAME, "release": RELEASE, "granule": granule},
+    )
+    return dict(zip(rows["granule"].to_pylist(), rows["status"].to_pylist(), strict=True))
+
+
+def extract(lake: Lake, tile: TileFile, cut: Cut, *, again: bool = False) -> Receipt | None:
+    """Bring a tile into the lake, or the news that it cannot be.
+
+    Parameters
+    ----------
+    again
+        Do it even though it was rejected before.
+
+    Returns
+    -------
+    Receipt or None
+        What came of it; None if another process has the tile, or has just finished it.
+    """
+    granule = tile.granule(cut)
+    with lake.catalog.claim(granule) as ours:
+        settled = ("done", "empty") if again else ("done", "empty", "rejected")
+        if not ours or last_status(lake, granule).get(granule) in settled:
+            return None
+        folder = lake.storage.staging / NAME / granule
+        return commit(lake.catalog, Manifest.read(folder) or _stage(tile, granule, cut, folder))
+
+
+def lose(lake: Lake, tiles: Sequence[TileFile], cut: Cut, error: BaseException) -> list[tuple[str, Receipt]]:
+    """Note tiles as failed that a dead worker had, unless they are done all the same."""
+    receipts = []
+    for tile in tiles:
+        granule = tile.granule(cut)
+        with lake.catalog.claim(granule) as ours:
+            if ours and last_status(lake, granule).get(granule) not in ("done", "empty", "rejected"):
+                folder = lake.storage.staging / NAME / granule
+                manifest = stage(folder, _lost(_attempt(tile, granule, cut), error), {})
+                receipts.append((tile.name, commit(lake.catalog, manifest)))
+    return receipts
+
+
+def _stage(tile: TileFile, granule: str, cut: Cut, folder: UPath) -> Manifest:
+    attempt = _attempt(tile, granule, cut)
+    try:
+        with _local(tile) as path, open_tile(path) as opened:
+            extraction = Extraction(opened, granule, cut)
+            attempt = replace(attempt, status="done" if len(opened) else "empty", reason=extraction.remark)
+            staged = stage(
+                folder, attempt, extraction.tables(), ORIGIN.band_units,
+                lightcurves=extraction.lightcurves(), afterwards=extraction.statistics,
+            )  # fmt: skip
+    except (GranuleRejected, OSError) as error:
+        remove_folder(folder)
+        staged = stage(folder, _lost(attempt, error), {})
+    spent = (datetime.now(UTC) - attempt.started_at).total_seconds()
+    return replace(staged, attempt=replace(staged.attempt, seconds=spent, peak_rss_mb=_peak_rss_mb()))
+
+
+@contextmanager
+def _local(tile: TileFile) -> Iterator[Path]:
+    """Give the tile as a file on this machine: HDF5 reads in many small pieces."""
+    path = path_of(tile.url)
+    if is_local(path):
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="lightlake-") as folder:
+        copy = Path(folder) / path.name
+        path.fs.get_file(path.path, str(copy))
+        yield copy
+
+
+def _attempt(tile: TileFile, granule: str, cut: Cut) -> Attempt:
+    return Attempt(
+        NAME, RELEASE, granule, status="done", started_at=datetime.now(UTC), n_targets=0, seconds=0.0,
+        parameters=canonical(cut.as_parameters()), endpoint=tile.url, input_checksum=f"{tile.bytes}-{tile.version}",
+    )  # fmt: skip
+
+
+def _lost(attempt: Attempt, error: BaseException) -> Attempt:
+    kind = type(error).__name__
+    told = (str(error).strip() or kind).splitlines()[0]
+    return replace(
+        attempt,
+        status="rejected" if isinstance(error, GranuleRejected) else "failed",
+        reason=told if isinstance(error, LightlakeError) else f"{kind}: {told}",
+        error_type=kind,
+        error="".join(traceback.format_exception(error)),
+    )
+
+
+def _peak_rss_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1e6)
+
+
+def extract_all(url: str, tiles: Sequence[TileFile], cut: Cut, *, again: bool = False) -> list[tuple[str, Receipt]]:
+    """Extract tiles one after the other: the names of those that came to something here, with what."""
+    lake = lake_at(url)
+    receipts = ((tile.name, extract(lake, tile, cut, again=again)) for tile in tiles)
+    return [(name, receipt) for name, receipt in receipts if receipt is not None]
+
+
+# A tile is in the lake or it is not: there is no result to keep, and nothing that Prefect should try again by itself.
+@task(name="extract tiles", cache_policy=NO_CACHE, persist_result=False)
+def extract_tiles(url: str, tiles: Sequence[TileFile], cut: Cut, again: bool = False) -> list[tuple[str, Receipt]]:
+    """Extract some tiles into the lake at a URL."""
+    return extract_all(url, tiles, cut, again=again)
