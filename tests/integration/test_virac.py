@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.processes import child_environment, lightlake
+from prefect.settings import PREFECT_API_URL
 from prefect.states import State
 
 from deployments.sandbox import virac as sandbox_virac
 from flows.virac import extract_virac
 from lake.catalog import Catalog
 from lake.maintenance import verify
+from lake.settings import Settings
+from tasks.surveys import virac_pull
 
 Rows = Callable[..., list[dict[str, Any]]]
 
@@ -55,3 +64,102 @@ def test_every_tile_once_and_broken_ones_told(catalog: Catalog, rows: Rows, tmp_
     assert retried.is_failed()
     assert rows("SELECT count(*) AS n FROM ledger WHERE attempt = 2 AND status = 'rejected'") == [{"n": len(bad)}]
     assert rows("FROM lightcurves ORDER BY ALL") == before
+
+
+def test_shards_are_disjoint_and_together_all(catalog: Catalog, rows: Rows, tmp_path: Path) -> None:
+    sandbox_virac.write_tiles(tmp_path / "tiles", 7, seed=5, **SMALL)
+    for n, done in ((0, 3), (1, 2)):
+        message = run(tmp_path / "tiles", shard=f"{n}/3").message
+        assert message.startswith(f"virac: {done} tiles done")
+    assert "nothing to do. 5 of 7 tiles are in the lake" in run(tmp_path / "tiles", shard="1/3").message
+    assert run(tmp_path / "tiles").message.startswith("virac: 2 tiles done")
+    assert rows("SELECT count(*) AS n FROM ledger WHERE status = 'done'") == [{"n": 7}]
+    assert "no shard 3/3" in str(run(tmp_path / "tiles", shard="3/3").message)
+
+
+def test_what_a_dead_worker_had_is_told_and_done_by_the_next_run(
+    catalog: Catalog, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox_virac.write_tiles(tmp_path / "tiles", 3, seed=6, **SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(virac_pull, "extract", lambda *_, **__: (_ for _ in ()).throw(MemoryError("killed")))
+        lost = run(tmp_path / "tiles")
+    assert lost.is_failed()
+    assert "3 FAILED" in lost.message
+    assert "MemoryError: killed" in lost.message
+    assert rows("SELECT DISTINCT status FROM ledger") == [{"status": "failed"}]
+    assert run(tmp_path / "tiles").is_completed()
+    assert rows("SELECT status, attempt FROM ledger WHERE status = 'done'") == [{"status": "done", "attempt": 2}] * 3
+
+
+def test_a_file_that_changed_is_extracted_anew(catalog: Catalog, rows: Rows, tmp_path: Path) -> None:
+    tile = tmp_path / "tiles" / "n1024_9000000.hdf5"
+    place: dict[str, Any] = {"nside": 1024, "pixel": 9_000_000, **SMALL}
+    tile.parent.mkdir()
+    sandbox_virac.write_tile(tile, **place, seed=1)
+    assert run(tile.parent).is_completed()
+    (old,) = rows("SELECT count(*) AS n, sum(mag) AS total FROM lightcurves")
+    tile.write_bytes(tile.read_bytes()[:1000])
+    assert run(tile.parent).is_failed()
+    assert rows("SELECT count(*) AS n, sum(mag) AS total FROM lightcurves") == [old]
+    sandbox_virac.write_tile(tile, **place, seed=2)
+    assert run(tile.parent).is_completed()
+    assert rows("SELECT sum(mag) AS total FROM lightcurves") != [{"total": old["total"]}]
+    assert rows("SELECT count(*) - count(DISTINCT source_id || exposure_id) AS twice FROM lightcurves") == [
+        {"twice": 0}
+    ]
+    assert errors(catalog) == []
+
+
+def test_other_parameters_are_another_question(catalog: Catalog, rows: Rows, tmp_path: Path) -> None:
+    sandbox_virac.write_tiles(tmp_path / "tiles", 2, seed=9, **SMALL)
+    assert run(tmp_path / "tiles", min_ks=30).is_completed()
+    few = rows("SELECT count(DISTINCT source_id) AS n FROM lightcurves")[0]["n"]
+    left = rows("SELECT count(*) AS n FROM sources WHERE left_out IS NOT NULL")[0]["n"]
+    assert few + left == 24
+    assert run(tmp_path / "tiles", min_ks=0, bands=["Ks"]).is_completed()
+    assert rows("SELECT DISTINCT band FROM lightcurves") == [{"band": "Ks"}]
+    assert rows("SELECT count(DISTINCT source_id) AS n FROM lightcurves")[0]["n"] > few
+    assert rows("SELECT DISTINCT parameters FROM ledger ORDER BY ALL") == [
+        {"parameters": '{"bands":["H","J","Ks","Y","Z"],"min_ks":30}'},
+        {"parameters": '{"bands":["Ks"],"min_ks":0}'},
+    ]
+
+
+def test_the_command_is_watched_ended_by_sigterm_and_goes_on(
+    catalog: Catalog, settings: Settings, rows: Rows, tmp_path: Path, pull_settings: dict[str, str]
+) -> None:
+    sandbox_virac.write_tiles(tmp_path / "tiles", 120, seed=7, **SMALL)
+    command = ["virac", str(tmp_path / "tiles"), "--runner", "processes"]
+    arguments = [sys.executable, "-c", "from lake.cli import main; main()", *command]
+    here = {**pull_settings, "LIGHTLAKE_WORKERS": "2", "PREFECT_API_URL": str(PREFECT_API_URL.value())}
+    process = subprocess.Popen(
+        arguments, env=child_environment(**here), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    while not rows("SELECT 1 FROM ledger LIMIT 1") and process.poll() is None:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    process.wait(120)
+    patience = time.monotonic() + 60
+    while _alive(process.pid) and time.monotonic() < patience:
+        time.sleep(0.2)
+    assert not _alive(process.pid), "its workers go with it"
+    done = rows("SELECT count(*) AS n FROM ledger")[0]["n"]
+    assert 0 < done < 120
+    told = lightlake("status", "virac", cwd=tmp_path, environment=here).stdout
+    assert f"{done} granules ended of 120" in told
+    finished = lightlake(*command, cwd=tmp_path, environment=here)
+    assert finished.returncode == 0, finished.stderr
+    assert "120 of 120 tiles are in the lake" in finished.stdout
+    assert rows("SELECT status, count(*) AS n FROM ledger GROUP BY ALL") == [{"status": "done", "n": 120}]
+    watched = lightlake("status", "virac", "--watch", cwd=tmp_path, environment=here)
+    assert "120 done, 0 empty, 0 rejected, 0 failed" in watched.stdout
+
+
+def _alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
