@@ -155,29 +155,50 @@ def plan_batches(
     again
         Ask for what was answered before, too.
     granules_per_batch
-        Granules that one task carries.
+        Granules that one task carries, at most: if there are few, all workers get some.
     """
     cursor = lake.catalog.cursor()
     size = archive.batch_size * granules_per_batch
     key = canonical(parameters)
     age = max_age(archive, again=again)
+    waiting: list[Granule] = []
+    enough, open_end = granules_per_batch, None
+    if archive.plan is not None:
+        # Until there is work for all workers it is not known how to share it out.
+        enough = granules_per_batch * lake.settings.workers
     try:
         for targets in pending(cursor, archive.name, archive.release, key, samples, age, batch_size=size):
-            granules = archive.granules(targets, lake.settings, parameters)
-            # An archive that plans for itself may make many granules of these targets: they are not all one task's.
-            for first in range(0, len(granules), granules_per_batch):
-                part = granules[first : first + granules_per_batch]
-                path = folder / f"batch-{uuid.uuid4().hex[:12]}.parquet"
-                if is_local(folder):
-                    folder.mkdir(parents=True, exist_ok=True)
-                with path.open("wb") as file, pq.ParquetWriter(file, TABLES["targets"].arrow) as writer:
-                    for granule in part:
-                        writer.write_table(TABLES["targets"].cast(granule.targets), row_group_size=targets.num_rows)
-                ids = tuple(granule.id for granule in part)
-                n_targets = sum(granule.targets.num_rows for granule in part)
-                yield Batch(archive.name, archive.release, key, str(path), ids, n_targets)
+            if open_end is not None:
+                targets = pa.concat_tables([open_end.targets, targets])
+            waiting += archive.granules(targets, lake.settings, parameters)
+            # Where an archive cuts for itself, the last piece may go on in the targets that come next.
+            open_end = waiting.pop() if archive.plan is not None else None
+            while len(waiting) >= enough:
+                yield _batch(archive, key, folder, waiting[:granules_per_batch])
+                del waiting[:granules_per_batch]
+        if open_end is not None:
+            waiting.append(open_end)
+        share = granules_per_batch
+        if archive.plan is not None:
+            share = min(share, -(-len(waiting) // lake.settings.workers))
+        for first in range(0, len(waiting), max(share, 1)):
+            yield _batch(archive, key, folder, waiting[first : first + share])
     finally:
         cursor.close()
+
+
+def _batch(archive: Archive, parameters: str, folder: UPath, granules: Sequence[Granule]) -> Batch:
+    """Write a batch's file."""
+    path = folder / f"batch-{uuid.uuid4().hex[:12]}.parquet"
+    if is_local(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file, pq.ParquetWriter(file, TABLES["targets"].arrow) as writer:
+        for granule in granules:
+            targets = TABLES["targets"].cast(granule.targets)
+            writer.write_table(targets, row_group_size=max(targets.num_rows, 1))
+    ids = tuple(granule.id for granule in granules)
+    n_targets = sum(granule.targets.num_rows for granule in granules)
+    return Batch(archive.name, archive.release, parameters, str(path), ids, n_targets)
 
 
 def read_granules(batch: Batch) -> Iterator[Granule]:

@@ -233,13 +233,13 @@ def _listed(store: Store) -> list[tuple[int, int]]:
         return list(dict.fromkeys((int(match[1]), int(match[2])) for match in found if match))
 
 
-_KNOWN: dict[tuple[str, str], Catalogue] = {}
+_KNOWN: dict[tuple[str, str, str], Catalogue] = {}
 _READING = threading.Lock()
 
 
 def remembered(store: Store, read: Callable[[Store], Catalogue] = read_catalogue) -> Catalogue:
-    """Return a catalogue, read once a process; threads wait for the first to read it."""
-    key = (store.archive, store.url)
+    """Return a catalogue, read once a process and environment; threads wait for the first to read it."""
+    key = (store.archive, store.url, store.environment)
     with _READING:
         if key not in _KNOWN:
             _KNOWN[key] = read(store)
@@ -258,7 +258,10 @@ def plan(
 ) -> list[Granule]:
     """Cut targets into granules by partition: batch_size targets at most, neighbours together if they are few.
 
-    If the list of partitions cannot be had, granules are plain batches, and fetching them says what is wrong.
+    If the list of partitions cannot be had, for whatever reason, granules are plain batches. Then it is their fetch
+    that fails, again and again if the reason stays, so that every target gets into the ledger with it; an error
+    raised from here would end the pull with targets that nothing is noted of. If the reason has passed by then,
+    plain batches find the same.
 
     Parameters
     ----------

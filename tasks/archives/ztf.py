@@ -146,8 +146,8 @@ ARCHIVE = Archive(
     # Reference wavelengths: SVO Filter Profile Service, Palomar/ZTF.
     bands=(_band("ztf_g", 474.648), _band("ztf_r", 636.638), _band("ztf_i", 782.903)),
     radius_arcsec=1.0,
-    # A target has some thousand epochs; a granule's are in memory at once.
-    batch_size=1000,
+    # A target has up to some thousand epochs, of some 500 bytes while a granule is worked on, all at once.
+    batch_size=250,
     cadence="frozen",
     licence="Public; see https://irsa.ipac.caltech.edu/data_use_terms.html",
     acknowledgement="Based on observations obtained with the Samuel Oschin Telescope 48-inch and the 60-inch Telescope "

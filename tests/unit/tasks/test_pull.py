@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -174,8 +175,53 @@ def test_an_archive_may_cut_granules_its_own_way(
     monkeypatch.setitem(REGISTRY, "madeup", archive)
     register(catalog, range(9))
     batches = planned(lake, archive, tmp_path)
-    assert [len(batch.granules) for batch in batches] == [4, 4, 1]
     assert [granule.targets.num_rows for batch in batches for granule in read_granules(batch)] == [1] * 9
+    assert [len(batch.granules) for batch in batches] == [3, 3, 3], "few granules are shared out among 4 workers"
+    register(catalog, range(9, 47))
+    assert [len(batch.granules) for batch in planned(lake, archive, tmp_path)] == [4] * 11 + [3]
+
+
+def test_what_an_archive_cuts_goes_on_over_the_ends_of_what_is_read_at_once(
+    catalog: Catalog, lake: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Targets are read 8 at a time; a piece of the sky that ends later is one granule all the same."""
+    seen: list[int] = []
+
+    def by_piece(targets: pa.Table, settings: Settings, parameters: Any) -> list[Granule]:
+        seen.append(targets.num_rows)
+        piece = targets["hpx29"].to_numpy() >> 2 * 29
+        edges = np.flatnonzero(np.diff(piece, prepend=-1, append=-1)).tolist()
+        parts = (targets.slice(a, b - a) for a, b in pairwise(edges))
+        return [Granule("madeup", "DR1", parameters, part) for part in parts]
+
+    archive = archives.archive(plan=by_piece)
+    monkeypatch.setitem(REGISTRY, "madeup", archive)
+    register(catalog, range(90))
+    granules = [granule for batch in planned(lake, archive, tmp_path) for granule in read_granules(batch)]
+    pieces = [(granule.targets["hpx29"].to_numpy() >> 2 * 29).tolist() for granule in granules]
+    assert [piece[0] for piece in pieces] == sorted({number for piece in pieces for number in piece})
+    assert all(len(set(piece)) == 1 for piece in pieces)
+    assert max(map(len, pieces)) > 8
+    asked = [one for granule in granules for one in granule.targets["target_id"].to_pylist()]
+    assert len(seen) == 12
+    assert sorted(asked) == sorted(lake.targets()["target_id"].to_pylist())
+    assert sum(seen) < 3 * len(asked), "what is held back is little"
+
+
+def test_an_archive_that_cannot_plan_is_told_in_the_ledger(
+    catalog: Catalog, lake: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A HATS catalogue that is not there: every target is noted as failed, with the reason."""
+    monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__ZTF", str(tmp_path / "nowhere"))
+    register(catalog, range(9))
+    for batch in planned(lake, REGISTRY["ztf"], tmp_path, parameters={"radius_arcsec": 1.0}):
+        commit_batch(lake.settings.url, fetch_batch(batch, last_try=False))
+    assert lake.sql("SELECT status, count(*) AS n FROM coverage GROUP BY ALL").to_pylist() == [
+        {"status": "failed", "n": 9}
+    ]
+    (row,) = lake.sql("SELECT status, error_type, reason FROM ledger").to_pylist()
+    assert (row["status"], row["error_type"]) == ("failed", "ArchiveError")
+    assert "there is no HATS catalogue" in row["reason"]
 
 
 def test_registering_an_archive_again_changes_nothing(lake: Lake, madeup: Archive) -> None:

@@ -281,11 +281,56 @@ def test_a_plan_without_a_list_of_partitions_leaves_the_error_to_the_fetch(tmp_p
     assert [granule.targets.num_rows for granule in granules] == [4, 4, 2]
 
 
+@pytest.mark.parametrize("transient", [True, False])
+def test_a_plan_without_a_list_of_partitions_leaves_no_target_out(transient: bool) -> None:
+    """Whether or not the reason can pass: raised from the plan, it would leave targets that nothing is noted of."""
+
+    def unwilling() -> hats.Catalogue:
+        raise ArchiveError("no", archive="someone", endpoint="there", transient=transient)
+
+    targets = targets_at(np.arange(0, 50, 5.0), np.zeros(10))
+    granules = hats.plan(archive_of(4), unwilling, targets, {"radius_arcsec": 2.0})
+    assert pa.concat_tables([granule.targets for granule in granules]).equals(targets)
+    assert all(granule.parameters == {"radius_arcsec": 2.0} for granule in granules)
+
+
 def test_the_list_of_partitions_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_hats(tmp_path, pa.table({"id": [1], "ra": [10.0], "dec": [5.0]}))
     first = hats.remembered(store_at(tmp_path))
     (tmp_path / "partition_info.csv").unlink()
     assert hats.remembered(store_at(tmp_path)) is first
+
+
+def test_what_is_remembered_of_s3_is_of_one_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same URL at another endpoint, or asked with other keys, is another place."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(hats, "_KNOWN", {})
+    parquet._s3.cache_clear()
+    read: list[Store] = []
+
+    def reading(store: Store) -> hats.Catalogue:
+        read.append(store)
+        return hats.partitions(store, {(0, 0): "a.parquet"}, "ra", "dec")
+
+    def seen() -> hats.Catalogue:
+        return hats.remembered(open_store("s3://bucket/there", "someone", 1.0), reading)
+
+    changes = [
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"), ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:2"),
+        ("AWS_ACCESS_KEY_ID", "somebody"), ("AWS_SECRET_ACCESS_KEY", "hush-hush"), ("AWS_SESSION_TOKEN", "today"),
+        ("AWS_REGION", "eu-west-1"), ("AWS_ACCESS_KEY_ID", "another"),
+    ]  # fmt: skip
+    known = []
+    for name, value in changes:
+        monkeypatch.setenv(name, value)
+        known.append(seen())
+        assert seen() is known[-1]
+    assert len(read) == len({id(catalogue) for catalogue in known}) == len(changes)
+    assert len({id(store.filesystem) for store in read}) == len(changes)
+    assert parquet._s3.cache_info().currsize == len(changes)
+    assert "hush-hush" not in repr(read)
+    parquet._s3.cache_clear()
 
 
 # --- when something is wrong ---
