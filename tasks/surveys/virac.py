@@ -139,7 +139,7 @@ class Extraction:
 
     def _keys(self, n: int) -> dict[str, pa.Array]:
         return {
-            name: _constant(value, n)
+            name: constant(value, n)
             for name, value in (("archive", NAME), ("release", RELEASE), ("granule", self.granule))
         }
 
@@ -293,7 +293,7 @@ class Extraction:
             "band": pa.DictionaryArray.from_arrays(pa.array(paws.band[paw]), pa.array(BANDS)),
             "mjd": mjd,
             "bmjd_tdb": self._clock.to_bmjd_tdb(paw, found["ra"][sources], found["dec"][sources], source),
-            "unit": _constant("mJy", len(rows)),
+            "unit": constant("mJy", len(rows)),
             "detected": detected,
             "exposure_id": pa.DictionaryArray.from_arrays(pa.array(paw.astype(np.int32)), self._exposure_ids),
             **table,
@@ -334,7 +334,7 @@ class Extraction:
     ) -> dict[str, pa.Array]:
         """Return the columns that detections have; they are NULL elsewhere."""
         mag, mag_err = arrays["hfad_mag"].astype(np.float64), arrays["hfad_emag"].astype(np.float64)
-        flux = _ZERO_POINTS_MJY[band[at]] * np.exp(mag * (-0.4 * np.log(10)))
+        flux = vega_flux(mag, band[at])
         values = {"flux": flux, "flux_err": flux_err(flux, mag_err), "mag": mag, "mag_err": mag_err}
         values |= {name: arrays[name] for name in _FLOATS if name in arrays}
         columns = {}
@@ -345,7 +345,7 @@ class Extraction:
         ambiguous = arrays["ambiguous_match"] != 0
         word = np.where(ambiguous, AMBIGUOUS, 0).astype(np.int64)
         if "objtype" in arrays:
-            word |= _objtype(arrays["objtype"]) << OBJTYPE_SHIFT
+            word |= objtype_bits(arrays["objtype"], "timeSeries/objtype")
         quality, known = np.zeros(n, np.int64), np.zeros(n, bool)
         quality[at], known[at] = word, True
         good = np.zeros(n, bool)
@@ -353,11 +353,24 @@ class Extraction:
         return {**columns, "good": pa.array(good), "quality": pa.array(quality, mask=~known)}
 
 
-def _objtype(values: NDArray[Any]) -> Ints:
+def vega_flux(mag: NDArray[np.float64], band: NDArray[np.int8]) -> NDArray[np.float64]:
+    """Return the flux, mJy, of Vega magnitudes in bands that are given by their index in BANDS."""
+    return np.asarray(_ZERO_POINTS_MJY[band] * np.exp(mag * (-0.4 * np.log(10))))
+
+
+def objtype_bits(values: NDArray[Any], column: str) -> Ints:
+    """Return objtype in its bits of column quality.
+
+    Raises
+    ------
+    GranuleRejected
+        If a value does not fit; the message names the column.
+    """
     word = values.astype(np.int64)
-    if ((word < 0) | (word > 255)).any():
-        raise GranuleRejected(f"timeSeries/objtype has values that are no type, such as {values.max()}")
-    return word
+    odd = (word < 0) | (word > 255)
+    if odd.any():
+        raise GranuleRejected(f"{column} has values that are no type, such as {values[odd][0]}")
+    return word << OBJTYPE_SHIFT
 
 
 def _sizes(arrays: NDArray[np.object_]) -> Ints:
@@ -368,7 +381,8 @@ def _flat(arrays: Sequence[NDArray[Any]] | NDArray[np.object_]) -> NDArray[Any]:
     return np.concatenate(arrays) if len(arrays) else np.empty(0, np.int64)
 
 
-def _constant(value: str, n: int) -> pa.Array:
+def constant(value: str, n: int) -> pa.Array:
+    """Return a text n times, as a dictionary."""
     return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int8)), pa.array([value]))
 
 

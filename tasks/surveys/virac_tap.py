@@ -1,0 +1,447 @@
+"""VIRAC2, the public release, out of ESO's TAP service: the same light curves as the tiles', by ranges of sourceid.
+
+A sourceid begins with the pixel that its source is in, so a tile is some ranges of them, and a range is a granule.
+The list of sources says how many rows each has: light curves are asked for a million rows at a time, and staged as
+they come. An answer that the service cut short is asked for again in halves, down to a single source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import pairwise
+
+import hpgeom
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from upath import UPath
+
+from lake.commit import Manifest, stage
+from lake.errors import ConfigurationError, GranuleRejected, TruncatedAnswer
+from lake.ledger import Attempt, canonical
+from lake.photometry import flux_err
+from lake.schema import TABLES
+from lake.settings import Settings
+from lake.sky import hpx29
+from lake.times import EarthTimes
+from tasks.archives.tap import Service
+from tasks.stats import statistics_of_sorted
+from tasks.surveys import virac
+from tasks.surveys.virac import AMBIGUOUS, AST_RES_CHISQ_MAX, LEFT_OUT, NAME, Cut, constant, objtype_bits, vega_flux
+from tasks.surveys.virac_tile import BANDS, SOURCE_NSIDE, SOURCES_PER_PIXEL
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+RELEASE = "VIRAC2"
+SOURCES, LIGHTCURVES = "VVVX_VIRAC_V2_SOURCES", "VVVX_VIRAC_V2_LC"
+
+# Of column quality: bit 1 is set if phot_flag is not 0; the rest is as in the tiles.
+PHOT_FLAG = 2
+
+# Why a source that has Ks detections enough has no light curve: the table of light curves knows nothing of it.
+NO_ROWS = "no_rows_in_lc"
+
+# Light curves are asked for so many rows at a time, as far as the list of sources foretells. It may be wrong: what
+# comes to more than MAXREC counts as cut short. ESO's own limit is 15 million rows a job, of which a VOTable would
+# take some 10 GB to read.
+ROWS_ASKED, MAXREC = 1_000_000, 2_000_000
+
+# Up to so many rows, or ids, a query is synchronous: a job costs a second or more.
+_SYNC = 20_000
+
+_ASTROMETRY = {
+    "ra": "ra", "de": "dec", "ra_error": "ra_err", "de_error": "dec_err", "ref_epoch": "ref_epoch",
+    "parallax": "parallax", "parallax_error": "parallax_err", "pmra": "pm_ra", "pmra_error": "pm_ra_err",
+    "pmde": "pm_dec", "pmde_error": "pm_dec_err", "chisq": "astfit_chisq", "uwe": "uwe",
+}  # fmt: skip
+_DETECTIONS = {band: (f"{band.lower()}_n_det", f"phot_{band.lower()}_n_epochs") for band in BANDS}
+_OF_SOURCES = (
+    "sourceid", *_ASTROMETRY, "astfit_params", "duplicate", *(name for pair in _DETECTIONS.values() for name in pair)
+)  # fmt: skip
+_OF_LIGHTCURVES = (
+    "sourceid", "mjdobs", "filter", "mag", "emag", "phot_flag", "ambiguous_match", "ast_res_chisq", "objtype", "catid",
+    "chi",
+)  # fmt: skip
+
+_MADE = ("sources", "exposures", "statistics")
+
+ORIGIN = replace(
+    virac.ORIGIN,
+    title="VIRAC2, time series of VVV and VVVX",
+    release=RELEASE,
+    notes="The public release. mjd is mjdobs, as published; whether of the start or the middle of a pawprint ESO's "
+    "table does not say (MJD-OBS is the start, and an exposure takes 4 to 10 s). Magnitudes are Vega, as published. "
+    "Table LC has detections only, so detected is true in every row: pawprints without a detection, and what ESO has "
+    "in tables REJECTED_LC and REJECTED_SOURCES, are not in it. good: phot_flag is 0, not ambiguous, astrometric "
+    "residual within 5 sigma (ast_res_chisq below 28.74). quality: ambiguous_match in bit 0, phot_flag other than 0 "
+    "in bit 1, objtype in bits 8 to 15. exposure_id is catid; of exposures there is what the rows of LC say. Sources "
+    "with too few Ks detections (ks_n_det) are in sources, with the reason in left_out, and have no light curve. "
+    "Positions are of ref_epoch.",
+)
+
+
+def ranges(tiles: Iterable[int | tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the ranges of sourceid, both ends included, of parts of the sky; no id is in two of them.
+
+    Parameters
+    ----------
+    tiles
+        Tiles as nside and RING pixel, or RING pixels of nside 1024. A range does not go beyond its tile, so that it
+        is no larger, as a granule, than where the survey's own density puts a tile.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such tile.
+    """
+    found: list[tuple[int, int]] = []
+    seen: set[int] = set()
+    for tile in tiles:
+        pixels = np.array([pixel for pixel in _pixels(tile) if pixel not in seen], np.int64)
+        seen.update(pixels.tolist())
+        ends = [0, *(np.flatnonzero(np.diff(pixels) > 1) + 1).tolist(), len(pixels)]
+        for first, stop in pairwise(ends):
+            if stop > first:
+                run = int(pixels[first]), int(pixels[stop - 1])
+                found.append((run[0] * SOURCES_PER_PIXEL, (run[1] + 1) * SOURCES_PER_PIXEL - 1))
+    return sorted(found)
+
+
+def _pixels(tile: int | tuple[int, int]) -> list[int]:
+    """Return the RING pixels of nside 1024 of a tile, ascending."""
+    nside, pixel = tile if isinstance(tile, tuple) else (SOURCE_NSIDE, tile)
+    if nside < 1 or SOURCE_NSIDE % nside or not 0 <= pixel < 12 * nside**2:
+        raise ConfigurationError(
+            f"nside {nside} has no RING pixel {pixel} that is a tile", hint=f"nside divides {SOURCE_NSIDE}"
+        )
+    finer = (SOURCE_NSIDE // nside) ** 2
+    nest = int(hpgeom.ring_to_nest(nside, pixel)) * finer + np.arange(finer)
+    pixels: list[int] = np.sort(hpgeom.nest_to_ring(SOURCE_NSIDE, nest)).tolist()
+    return pixels
+
+
+def halves(low: int, high: int) -> list[tuple[int, int]]:
+    """Return two ranges that are one together.
+
+    Raises
+    ------
+    ValueError
+        If there is one id only.
+    """
+    if low >= high:
+        raise ValueError(f"the range {low} to {high} cannot be split")
+    middle = (low + high) // 2
+    return [(low, middle), (middle + 1, high)]
+
+
+def granule_id(low: int, high: int, cut: Cut) -> str:
+    """Return the id of the granule that a range is: the same for the same range and cut."""
+    key = "\n".join((NAME, RELEASE, canonical({**cut.as_parameters(), "low": low, "high": high})))
+    return f"{NAME}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
+
+
+def harvest_range(low: int, high: int, settings: Settings, cut: Cut, granule: str | None = None) -> dict[str, pa.Table]:
+    """Get all of a range at once: for one that is small.
+
+    Parameters
+    ----------
+    low, high
+        First and last sourceid.
+    settings
+        Endpoint (virac) and time-outs.
+    cut
+        What is wanted.
+    granule
+        Id of the granule; by default granule_id's.
+
+    Returns
+    -------
+    dict[str, pa.Table]
+        sources, lightcurves, exposures and statistics, in the lake's schema.
+
+    Raises
+    ------
+    ArchiveError
+        If the service does not answer, or not as it should.
+    TruncatedAnswer
+        If it cuts short even the answer on a single source.
+    GranuleRejected
+        If what it says does not fit together.
+    """
+    answer = Range(low, high, granule or granule_id(low, high, cut), settings, cut)
+    parts = [TABLES["lightcurves"].cast(part) for part in answer.lightcurves()]
+    tables = {**answer.tables(), **answer.afterwards()}
+    found = {name: TABLES[name].cast(tables.get(name, TABLES[name].empty())) for name in _MADE}
+    empty = TABLES["lightcurves"].empty()
+    return {**found, "lightcurves": pa.concat_tables([empty, *(part.cast(empty.schema) for part in parts)])}
+
+
+def stage_range(
+    low: int, high: int, granule: str, attempt: Attempt, folder: UPath, settings: Settings, cut: Cut
+) -> Manifest:
+    """Get a range and stage it, a million rows at a time.
+
+    Parameters
+    ----------
+    attempt
+        Circumstances of the granule; its id, status, reason and endpoint are filled in here.
+    folder
+        Staging folder of this granule alone.
+    low, high, granule, settings, cut
+        As in harvest_range, and so are the errors.
+    """
+    answer = Range(low, high, granule, settings, cut)
+    status = "done" if len(answer) else "empty"
+    attempt = replace(attempt, granule=granule, status=status, reason=answer.remark, endpoint=answer.service.url)
+    return stage(
+        folder, attempt, answer.tables(), ORIGIN.band_units,
+        lightcurves=answer.lightcurves(), afterwards=answer.afterwards,
+    )  # fmt: skip
+
+
+class Range:
+    """What a range gives to the lake; the list of sources is asked for at once, light curves as they are taken.
+
+    Parameters and errors are those of harvest_range.
+    """
+
+    def __init__(self, low: int, high: int, granule: str, settings: Settings, cut: Cut) -> None:
+        self.granule, self.cut = granule, cut
+        endpoint = settings.endpoints.get(NAME, ORIGIN.endpoint)
+        self.service = Service(NAME, endpoint, settings.timeout_s, settings.task_timeout_s)
+        found = self._list(low, high)
+        self._found = found.take(pc.sort_indices(found["sourceid"]))
+        self._number = _ints(self._found, "sourceid", SOURCES)
+        self._ids = pa.array(self._number).cast(pa.string())
+        self._ra, self._dec = (_floats(self._found, name) for name in ("ra", "de"))
+        gaps = self._number[~(np.isfinite(self._ra) & (np.abs(self._dec) <= 90))]
+        if len(gaps):
+            raise GranuleRejected(f"{SOURCES} has no position of {len(gaps)} sources, such as {gaps[0]}")
+        self._hpx29 = hpx29(self._ra, self._dec)
+        # Place of each source in the order of the lake's rows, where ids are texts.
+        order = np.lexsort((np.array(self._ids.to_pylist(), np.str_), self._hpx29))
+        self._rank = np.empty(len(order), np.int64)
+        self._rank[order] = np.arange(len(order))
+        detections = {band: self._count(*names) for band, names in _DETECTIONS.items()}
+        self._foretold = np.add.reduce(list(detections.values()))
+        self.kept: Flags = detections["Ks"] > cut.min_ks
+        self._seen = np.zeros(len(self), bool)
+        self._statistics: list[pa.Table] = []
+        self._exposures: list[tuple[Ints, NDArray[np.int8], Floats]] = []
+
+    def __len__(self) -> int:
+        return len(self._number)
+
+    @property
+    def remark(self) -> str | None:
+        """Return what the ledger should say of a sound range."""
+        n = int((~self.kept).sum())
+        return f"{n} of {len(self)} sources left out: no more than {self.cut.min_ks} Ks detections" if n else None
+
+    def _list(self, low: int, high: int) -> pa.Table:
+        adql = f"SELECT {', '.join(_OF_SOURCES)} FROM {SOURCES} WHERE sourceid BETWEEN {low} AND {high}"
+        try:
+            return self.service.query(adql, maxrec=MAXREC, asynchronous=high - low >= _SYNC)
+        except TruncatedAnswer:
+            if low == high:
+                raise
+        return pa.concat_tables([self._list(*half) for half in halves(low, high)])
+
+    def _count(self, *names: str) -> Ints:
+        """Return the first of some counts that is there; 0 without any."""
+        counts = pc.coalesce(*(_cast(self._found, name, pa.int64()) for name in names), pa.scalar(0, pa.int64()))
+        return np.asarray(counts.to_numpy())
+
+    def tables(self) -> dict[str, pa.Table]:
+        """Return the sources."""
+        return {"sources": self._sources(np.zeros(len(self), bool))}
+
+    def afterwards(self) -> dict[str, pa.Table]:
+        """Return what is known once the light curves have been taken: exposures, statistics, and what was missing."""
+        later = {"exposures": self._exposures_table()} if self._exposures else {}
+        if self._statistics:
+            later["statistics"] = pa.concat_tables(self._statistics)
+        missing = self.kept & ~self._seen
+        return {**later, "sources": self._sources(missing)} if missing.any() else later
+
+    def _keys(self, n: int) -> dict[str, pa.Array]:
+        keys = {"archive": NAME, "release": RELEASE, "granule": self.granule}
+        return {name: constant(value, n) for name, value in keys.items()}
+
+    def _sources(self, missing: Flags) -> pa.Table:
+        found = self._found
+        reason = np.where(missing, 1, 0).astype(np.int8)
+        left_out = pa.DictionaryArray.from_arrays(
+            pa.array(reason, mask=self.kept & ~missing), pa.array([LEFT_OUT, NO_ROWS])
+        )
+        return pa.table(
+            {
+                **{name: array.cast(pa.string()) for name, array in self._keys(len(self)).items()},
+                "source_id": self._ids,
+                "hpx29": self._hpx29,
+                **{mine: _cast(found, theirs, pa.float64()) for theirs, mine in _ASTROMETRY.items()},
+                "astfit_params": found["astfit_params"],
+                "duplicate": pc.not_equal(_cast(found, "duplicate", pa.int64()), 0),
+                "left_out": left_out.cast(pa.string()),
+            }
+        )
+
+    def _exposures_table(self) -> pa.Table:
+        catid, band, mjd = _distinct(*(np.concatenate(arrays) for arrays in zip(*self._exposures, strict=True)))
+        return pa.table(
+            {
+                **{name: array.cast(pa.string()) for name, array in self._keys(len(catid)).items()},
+                "exposure_id": pa.array(catid).cast(pa.string()),
+                "band": pa.array(BANDS).take(pa.array(band)),
+                "mjd_start": mjd,
+            }
+        )
+
+    def lightcurves(self) -> Iterator[pa.Table]:
+        """Yield the light curves of the sources that are kept; each part is sorted as the table is."""
+        ends = np.cumsum(self._foretold)
+        start = 0
+        while start < len(self):
+            before = ends[start - 1] if start else 0
+            stop = max(start + 1, int(np.searchsorted(ends, before + ROWS_ASKED, side="right")))
+            yield from self._some(start, stop)
+            start = stop
+        if self.kept.any() and not self._seen[self.kept].any():
+            raise GranuleRejected(
+                f"{SOURCES} has {self.kept.sum()} sources with more than {self.cut.min_ks} Ks detections, but "
+                f"{LIGHTCURVES} has no row of any"
+            )
+
+    def _some(self, start: int, stop: int) -> Iterator[pa.Table]:
+        """Yield the light curves of the sources from start to stop, in halves if the service cuts them short."""
+        kept = np.flatnonzero(self.kept[start:stop]) + start
+        if not len(kept):
+            return
+        start, stop = int(kept[0]), int(kept[-1]) + 1
+        adql = (
+            f"SELECT {', '.join(_OF_LIGHTCURVES)} FROM {LIGHTCURVES} "
+            f"WHERE sourceid BETWEEN {self._number[start]} AND {self._number[stop - 1]}"
+        )
+        large = bool(self._foretold[start:stop].sum() > _SYNC)
+        try:
+            found = self.service.query(adql, maxrec=MAXREC, asynchronous=large)
+        except TruncatedAnswer:
+            if stop - start == 1:
+                raise
+            found = None
+        if found is None:
+            middle = (start + stop) // 2
+            yield from self._some(start, middle)
+            yield from self._some(middle, stop)
+        elif (made := self._rows(start, stop, found)).num_rows:
+            self._statistics.append(statistics_of_sorted(made))
+            yield made
+
+    def _rows(self, start: int, stop: int, found: pa.Table) -> pa.Table:
+        """Return an answer on the sources from start to stop as rows of the lake, sorted."""
+        if not found.num_rows:
+            return TABLES["lightcurves"].empty()
+        number = _ints(found, "sourceid", LIGHTCURVES)
+        source = np.searchsorted(self._number, number)
+        unknown = self._number[np.minimum(source, len(self) - 1)] != number
+        if unknown.any():
+            raise GranuleRejected(f"{LIGHTCURVES} has rows of source {number[unknown][0]}, which {SOURCES} has not")
+        self._seen[source] = True
+        band = _bands(found["filter"])
+        mjd = _floats(found, "mjdobs")
+        if not np.isfinite(mjd).all():
+            raise GranuleRejected(f"{LIGHTCURVES} has no mjdobs in {(~np.isfinite(mjd)).sum()} of {len(mjd)} rows")
+        wanted = np.flatnonzero(self.kept[source] & np.isin(band, [BANDS.index(name) for name in self.cut.bands]))
+        rows = wanted[np.lexsort((mjd[wanted], band[wanted], self._rank[source[wanted]]))]
+        found = found.drop_columns(["filter"]).take(pa.array(rows))
+        source, band, mjd = source[rows], band[rows], mjd[rows]
+        dated = np.asarray(found["catid"].is_valid().to_numpy())
+        catid = np.asarray(_cast(found, "catid", pa.int64()).fill_null(-1).to_numpy())
+        self._exposures.append(_distinct(catid[dated], band[dated], mjd[dated]))
+        exposures, exposure = np.unique(catid, return_inverse=True)
+        times, time = np.unique(mjd, return_inverse=True)
+        mag, mag_err, chi_ast = (_floats(found, name) for name in ("mag", "emag", "ast_res_chisq"))
+        flux = vega_flux(mag, band)
+        quality, usable = _quality(found)
+        values = {
+            "flux": flux, "flux_err": flux_err(flux, mag_err), "mag": mag, "mag_err": mag_err,
+            "chi": _floats(found, "chi"), "ast_res_chisq": chi_ast,
+        }  # fmt: skip
+        return pa.table(
+            {
+                **self._keys(len(rows)),
+                "source_id": pa.DictionaryArray.from_arrays(
+                    pa.array((source - start).astype(np.int32)), self._ids.slice(start, stop - start)
+                ),
+                "hpx29": self._hpx29[source],
+                "band": pa.DictionaryArray.from_arrays(pa.array(band), pa.array(BANDS)),
+                "mjd": mjd,
+                "bmjd_tdb": EarthTimes(times, ORIGIN.time_scale.lower()).to_bmjd_tdb(
+                    time, self._ra[start:stop], self._dec[start:stop], source - start
+                ),
+                "unit": constant("mJy", len(rows)),
+                "detected": np.ones(len(rows), bool),
+                "good": usable & (chi_ast < AST_RES_CHISQ_MAX) & np.isfinite(mag),
+                "quality": quality,
+                "exposure_id": pa.DictionaryArray.from_arrays(
+                    pa.array(exposure.astype(np.int32), mask=~dated), pa.array(exposures).cast(pa.string())
+                ),
+                **{name: pa.array(value.astype(np.float32), from_pandas=True) for name, value in values.items()},
+            }
+        )
+
+
+def _quality(found: pa.Table) -> tuple[pa.Array, Flags]:
+    """Return the flag words of rows, NULL where a flag is, and whether the flags speak for a row."""
+    flags = {name: _cast(found, name, pa.int64()).combine_chunks() for name in ("ambiguous_match", "phot_flag")}
+    known = np.logical_and.reduce([flag.is_valid().to_numpy(zero_copy_only=False) for flag in flags.values()])
+    ambiguous, flagged = (np.asarray(flag.fill_null(1).to_numpy() != 0, bool) for flag in flags.values())
+    word = objtype_bits(_cast(found, "objtype", pa.int64()).fill_null(0).to_numpy(), f"{LIGHTCURVES}.objtype")
+    word |= np.where(ambiguous, AMBIGUOUS, 0) | np.where(flagged, PHOT_FLAG, 0)
+    return pa.array(word, mask=~known), ~ambiguous & ~flagged
+
+
+def _bands(column: pa.ChunkedArray) -> NDArray[np.int8]:
+    names = pc.utf8_trim_whitespace(column.cast(pa.string()))
+    places = pc.index_in(names, value_set=pa.array(BANDS))
+    if places.null_count:
+        odd = names.filter(pc.is_null(places))[0].as_py()
+        raise GranuleRejected(f"{LIGHTCURVES}.filter {odd!r} is none of {', '.join(BANDS)}")
+    return np.asarray(places.to_numpy()).astype(np.int8)
+
+
+def _distinct(catid: Ints, band: NDArray[np.int8], mjd: Floats) -> tuple[Ints, NDArray[np.int8], Floats]:
+    """Return each catid once, with its band and time.
+
+    Raises
+    ------
+    GranuleRejected
+        If one has several.
+    """
+    ids, first, place = np.unique(catid, return_index=True, return_inverse=True)
+    other = (band[first][place] != band) | (mjd[first][place] != mjd)
+    if other.any():
+        raise GranuleRejected(f"{LIGHTCURVES}: catid {catid[other][0]} has several bands or times")
+    return ids, band[first], mjd[first]
+
+
+def _ints(table: pa.Table, name: str, of: str) -> Ints:
+    if table[name].null_count:
+        raise GranuleRejected(f"{of}.{name} is NULL in {table[name].null_count} of {table.num_rows} rows")
+    return np.asarray(_cast(table, name, pa.int64()).to_numpy())
+
+
+def _floats(table: pa.Table, name: str) -> Floats:
+    return np.asarray(_cast(table, name, pa.float64()).to_numpy(), np.float64)
+
+
+def _cast(table: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray:
+    try:
+        return table[name].cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise GranuleRejected(f"column {name} of the answer is {table[name].type}, not {kind}: {error}") from error
