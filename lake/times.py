@@ -19,6 +19,8 @@ How good the result is:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -60,6 +62,9 @@ FRAMES = ("topocentre", "geocentre", "heliocentre", "barycentre")
 # epv00 takes 40 us and dtdb 12 us a time, so both are computed on a grid and interpolated: at half a
 # day the errors are 0.02 us (cubic Hermite, position and velocity) and 0.02 us (linear).
 _GRID_D = 0.5
+
+# The grid is computed, and kept, by the block of a month: 2.6 ms and 6 kB each.
+_BLOCK, _BLOCKS_KEPT = 64, 4096
 
 
 def to_bmjd_tdb(mjd: ArrayLike, ra_deg: ArrayLike, dec_deg: ArrayLike, *, scale: str, frame: str) -> Floats:
@@ -212,17 +217,13 @@ def _to_tdb_s(mjd: Floats, scale: str) -> Floats:
         to_tt += ((whole - MJD_OFFSET - day) + (rest - fraction)) * DAY_S
     if scale in ("utc", "tai"):
         to_tt += TT_MINUS_TAI_S
-    nodes, left, part = _grid(mjd + to_tt / DAY_S)
-    tdb_tt = erfa.dtdb(MJD_OFFSET, nodes, 0.0, 0.0, 0.0, 0.0)
+    left, part, (tdb_tt,) = _tabulated(mjd + to_tt / DAY_S, _tdb_tt)
     return np.asarray(to_tt + tdb_tt[left] * (1 - part) + tdb_tt[left + 1] * part)
 
 
 def _ephemeris(tdb: Floats) -> tuple[Floats, Floats, Floats]:
     """Barycentric positions of the Earth and the Sun in light seconds, and the Sun's velocity over c."""
-    nodes, left, part = _grid(tdb)
-    from_sun, from_bary, _ = erfa.epv00(MJD_OFFSET, nodes)
-    earth, speed = from_bary["p"], from_bary["v"] * _GRID_D
-    sun, sun_speed = earth - from_sun["p"], speed - from_sun["v"] * _GRID_D
+    left, part, (earth, speed, sun, sun_speed) = _tabulated(tdb, _positions)
     s = part[:, None]
     cubic = (1 + 2 * s) * (1 - s) ** 2, s * (1 - s) ** 2, s**2 * (3 - 2 * s), s**2 * (s - 1)
 
@@ -234,15 +235,40 @@ def _ephemeris(tdb: Floats) -> tuple[Floats, Floats, Floats]:
     return between(earth, speed), between(sun, sun_speed), sun_speed_c
 
 
-def _grid(mjd: Floats) -> tuple[Floats, NDArray[np.intp], Floats]:
-    """Grid times around the given ones, the index of the one before each, and the part of the step after it.
+Tables = tuple[Floats, ...]
 
-    The grid is the same for every call, so a time's result does not depend on its company.
+
+@lru_cache(maxsize=_BLOCKS_KEPT)
+def _tdb_tt(block: int) -> Tables:
+    """TDB - TT in seconds at the nodes of a block of the grid."""
+    return (erfa.dtdb(MJD_OFFSET, _nodes(block), 0.0, 0.0, 0.0, 0.0),)
+
+
+@lru_cache(maxsize=_BLOCKS_KEPT)
+def _positions(block: int) -> Tables:
+    """Barycentric position and velocity of the Earth and of the Sun, au and au a step, at the nodes of a block."""
+    from_sun, from_bary, _ = erfa.epv00(MJD_OFFSET, _nodes(block))
+    earth, speed = from_bary["p"], from_bary["v"] * _GRID_D
+    return earth, speed, earth - from_sun["p"], speed - from_sun["v"] * _GRID_D
+
+
+def _nodes(block: int) -> Floats:
+    return np.asarray(np.arange(block * _BLOCK, (block + 1) * _BLOCK + 1) * _GRID_D, np.float64)
+
+
+def _tabulated(mjd: Floats, table: Callable[[int], Tables]) -> tuple[NDArray[np.intp], Floats, Tables]:
+    """Index of the node before each time, the part of the step after it, and what a table has at the nodes.
+
+    The grid is the same for every call, so a time's result does not depend on its company, and what was
+    computed for a block of it is kept.
     """
-    before = np.floor(mjd / _GRID_D).astype(np.int64)
-    steps = np.union1d(before, before + 1)
-    nodes = np.asarray(steps * _GRID_D, dtype=np.float64)
-    return nodes, np.searchsorted(steps, before), mjd / _GRID_D - before
+    step = np.floor(mjd / _GRID_D).astype(np.int64)
+    block = step // _BLOCK
+    needed = np.unique(block)
+    tables = [table(int(one)) for one in needed]
+    values = tuple(np.concatenate(parts) for parts in zip(*tables, strict=True)) if tables else table(0)
+    left = np.searchsorted(needed, block) * (_BLOCK + 1) + step - block * _BLOCK
+    return left, mjd / _GRID_D - step, values
 
 
 def _along(vectors: Floats, row: NDArray[np.intp], source: Floats) -> Floats:

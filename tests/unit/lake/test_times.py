@@ -22,7 +22,7 @@ from lake.times import (
     SCALES,
     TT_MINUS_TAI_S,
     _ephemeris,
-    _grid,
+    _tabulated,
     _to_tdb_s,
     met_to_mjd,
     to_bmjd_tdb,
@@ -219,9 +219,12 @@ def test_interpolation_is_far_below_a_microsecond():
     assert np.abs(sun - (from_bary["p"] - from_sun["p"]) * AU_LIGHT_S).max() < 5e-8
     np.testing.assert_allclose(speed, (from_bary["v"] - from_sun["v"]) * AU_LIGHT_S / DAY_S, atol=1e-9)
     assert np.abs(_to_tdb_s(tdb, "tt") - erfa.dtdb(MJD_OFFSET, tdb, 0, 0, 0, 0)).max() < 5e-8
-    nodes, left, part = _grid(np.array([3.0, 3.5, 3.4999]))
-    assert nodes.tolist() == [3.0, 3.5, 4.0]
-    assert (left.tolist(), part.tolist()) == ([0, 1, 0], [0.0, 0.0, pytest.approx(0.9998)])
+    # Nodes of whole blocks: from 0 to 32 d, from 32 to 64 d (a node at 32 d in each), and one far off.
+    times = np.array([3.0, 3.5, 3.4999, 31.9, 32.0, 640.25, -0.25])
+    left, part, (nodes,) = _tabulated(times, lambda block: (np.arange(block * 64, block * 64 + 65) * 0.5,))
+    np.testing.assert_allclose(nodes[left] + part * (nodes[left + 1] - nodes[left]), times, atol=1e-12)
+    assert (nodes[left + 1] - nodes[left] == 0.5).all()
+    assert part[2] == pytest.approx(0.9998)
 
 
 def test_a_result_does_not_depend_on_its_company():
