@@ -111,7 +111,8 @@ def run_virac(
     Parameters
     ----------
     tiles
-        Folder of the tiles, or s3://BUCKET/PREFIX.
+        Folder of the tiles, or s3://BUCKET/PREFIX; or eso:n1024_9000000,n512_2652179 for what the public release,
+        VIRAC2, has in those.
     pattern
         Names of the tiles' files.
     min_ks

@@ -23,8 +23,8 @@ from lake.errors import ConfigurationError
 from lake.ledger import write_plan
 from lake.settings import load_settings
 from tasks.pull import lake_at, register_archive
-from tasks.surveys.virac import MIN_KS, NAME, ORIGIN, Cut
-from tasks.surveys.virac_pull import PATTERN, TileFile, extract_tiles, find_tiles, lose, standing
+from tasks.surveys.virac import MIN_KS, NAME, Cut
+from tasks.surveys.virac_pull import PATTERN, Piece, extract_tiles, find_pieces, lose, standing
 from tasks.surveys.virac_tile import BANDS
 
 # What one task carries: some ten seconds of work, so that Prefect's own 0.2 s do not count.
@@ -94,7 +94,12 @@ def run_name() -> str:
 
 @flow(name="virac", flow_run_name=run_name, task_runner=task_runner(), validate_parameters=True)
 def extract_virac(
-    tiles: Annotated[str, Field(description="Folder of the tiles, or s3://BUCKET/PREFIX")],
+    tiles: Annotated[
+        str,
+        Field(
+            description="Folder of the tiles, or s3://BUCKET/PREFIX; or eso:n1024_9000000,... for the public release"
+        ),
+    ],
     lake: Annotated[str | None, Field(description="The lake; empty: LIGHTLAKE_URL")] = None,
     pattern: Annotated[str, Field(description="Names of the tiles' files")] = PATTERN,
     min_ks: Annotated[int, Field(ge=0, description="Keep sources with more Ks detections than this")] = MIN_KS,
@@ -121,8 +126,8 @@ def extract_virac(
     url = str(lake or settings.url)
     cut = Cut(min_ks, tuple(sorted(bands or BANDS)))
     opened = lake_at(url)
-    register_archive(opened, ORIGIN)
-    found = find_tiles(tiles, pattern)
+    found = find_pieces(tiles, pattern)
+    register_archive(opened, found[0].origin)
     write_plan(opened.storage, NAME, len(found))
     now = standing(opened, found, cut, retry_failed=retry_failed)
     waiting = _of_shard(now.waiting, found, shard)
@@ -130,7 +135,7 @@ def extract_virac(
     if retry_failed:
         report = replace(report, rejected_before=0, failed_before=0)
     log.info("%d tiles, %d done before, %d to do", len(found), now.done, len(waiting))
-    window: deque[tuple[list[TileFile], PrefectFuture[Any]]] = deque()
+    window: deque[tuple[list[Piece], PrefectFuture[Any]]] = deque()
     with Watch(NAME, len(waiting), what="tiles") as watch, task_runner(settings) as runs:
 
         def settle() -> None:
@@ -165,7 +170,7 @@ def extract_virac(
     return Completed(message=report.message, data=report)
 
 
-def _of_shard(waiting: list[TileFile], found: list[TileFile], shard: str | None) -> list[TileFile]:
+def _of_shard(waiting: list[Piece], found: Sequence[Piece], shard: str | None) -> list[Piece]:
     """Return what a shard is to do: every n-th of all tiles, whatever is done of them."""
     if shard is None:
         return waiting
@@ -176,8 +181,8 @@ def _of_shard(waiting: list[TileFile], found: list[TileFile], shard: str | None)
     return [tile for tile in waiting if tile.name in mine]
 
 
-def _batches(tiles: Sequence[TileFile]) -> Iterator[list[TileFile]]:
-    batch: list[TileFile] = []
+def _batches(tiles: Sequence[Piece]) -> Iterator[list[Piece]]:
+    batch: list[Piece] = []
     for tile in tiles:
         if batch and (len(batch) == _BATCH_TILES or sum(one.bytes for one in batch) + tile.bytes > _BATCH_BYTES):
             yield batch

@@ -1,4 +1,4 @@
-"""Tiles of VIRAC as granules: found, claimed, extracted and committed, one at a time.
+"""Tiles of VIRAC, and ranges of its public release, as granules: found, claimed, extracted and committed one at a time.
 
 A tile is done when its rows are in the lake, and at no other time: what was extracted but not committed by a process
 that died is committed by the next one that takes the tile. Several processes may work on one folder: each claims its
@@ -12,7 +12,7 @@ import resource
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,13 +24,16 @@ from prefect.cache_policies import NO_CACHE
 from upath import UPath
 
 from lake.commit import Manifest, Receipt, commit, stage
-from lake.errors import ConfigurationError, GranuleRejected, LightlakeError
+from lake.errors import ArchiveError, ConfigurationError, GranuleRejected, LightlakeError
 from lake.ledger import Attempt, canonical
 from lake.query import Lake
+from lake.settings import load_settings
 from lake.storage import is_local, path_of, remove_folder
+from tasks.archives.base import Origin
 from tasks.pull import lake_at
+from tasks.surveys import virac_tap
 from tasks.surveys.virac import NAME, ORIGIN, RELEASE, Cut, Extraction
-from tasks.surveys.virac_tile import open_tile
+from tasks.surveys.virac_tile import open_tile, tile_of
 
 PATTERN = "n*_*.hdf5"
 
@@ -54,10 +57,106 @@ class TileFile:
     bytes: int
     version: str
 
+    @property
+    def origin(self) -> Origin:
+        """Return what it is a part of."""
+        return ORIGIN
+
+    @property
+    def checksum(self) -> str:
+        """Return what tells this content of the file from another."""
+        return f"{self.bytes}-{self.version}"
+
     def granule(self, cut: Cut) -> str:
         """Return the id of its granule."""
         key = "\n".join((RELEASE, canonical(cut.as_parameters()), self.name, str(self.bytes), self.version))
         return f"{NAME}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
+
+    def stage(self, attempt: Attempt, cut: Cut, folder: UPath) -> Manifest:
+        """Stage what is in it.
+
+        Raises
+        ------
+        GranuleRejected
+            If it is no sound tile.
+        OSError
+            If it cannot be read.
+        """
+        with _local(self) as path, open_tile(path) as opened:
+            extraction = Extraction(opened, attempt.granule, cut)
+            attempt = replace(attempt, status="done" if len(opened) else "empty", reason=extraction.remark)
+            return stage(
+                folder, attempt, extraction.tables(), ORIGIN.band_units,
+                lightcurves=extraction.lightcurves(), afterwards=extraction.statistics,
+            )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PublicRange:
+    """A range of sourceids of the public release at ESO, both ends included."""
+
+    low: int
+    high: int
+
+    # What a range of some pixels may take, for the size of a task.
+    bytes = 200_000_000
+    origin = virac_tap.ORIGIN
+    checksum = None
+
+    @property
+    def name(self) -> str:
+        """Return its ends."""
+        return f"sourceid {self.low} to {self.high}"
+
+    @property
+    def url(self) -> str:
+        """Return the address of the service."""
+        return load_settings().endpoints.get(NAME, self.origin.endpoint)
+
+    def granule(self, cut: Cut) -> str:
+        """Return the id of its granule."""
+        return virac_tap.granule_id(self.low, self.high, cut)
+
+    def stage(self, attempt: Attempt, cut: Cut, folder: UPath) -> Manifest:
+        """Stage what the service has of it.
+
+        Raises
+        ------
+        ArchiveError
+            If the service does not give it.
+        GranuleRejected
+            If what it gives contradicts itself.
+        """
+        return virac_tap.stage_range(self.low, self.high, attempt.granule, attempt, folder, load_settings(), cut)
+
+
+Piece = TileFile | PublicRange
+
+
+def find_pieces(where: str, pattern: str = PATTERN) -> list[TileFile] | list[PublicRange]:
+    """Return what there is to be extracted.
+
+    Parameters
+    ----------
+    where
+        Folder of tiles, or s3://BUCKET/PREFIX; or eso: and names of tiles, such as eso:n1024_9000000,n512_2652179, for
+        what the public release has in those.
+    pattern
+        Names of the tiles' files.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is nothing.
+    """
+    public, _, names = where.partition(":")
+    if public != "eso":
+        return find_tiles(where, pattern)
+    try:
+        tiles = [tile_of(f"{name.strip()}.hdf5") for name in names.split(",")]
+    except GranuleRejected as error:
+        raise ConfigurationError(str(error), hint="such as eso:n1024_9000000,n512_2652179") from error
+    return [PublicRange(low, high) for low, high in virac_tap.ranges(tiles)]
 
 
 def find_tiles(folder: str, pattern: str = PATTERN) -> list[TileFile]:
@@ -94,13 +193,13 @@ def find_tiles(folder: str, pattern: str = PATTERN) -> list[TileFile]:
 class Standing:
     """Which tiles are to be extracted, and how many the ledger knows."""
 
-    waiting: list[TileFile]
+    waiting: list[Piece]
     done: int
     rejected: int
     failed: int
 
 
-def standing(lake: Lake, tiles: Sequence[TileFile], cut: Cut, *, retry_failed: bool = False) -> Standing:
+def standing(lake: Lake, tiles: Sequence[Piece], cut: Cut, *, retry_failed: bool = False) -> Standing:
     """Return how things stand with some tiles, from the last attempt at each.
 
     What was rejected is not tried again by itself, since it is still the same file; what failed is.
@@ -110,7 +209,7 @@ def standing(lake: Lake, tiles: Sequence[TileFile], cut: Cut, *, retry_failed: b
     retry_failed
         Exactly those that were rejected or failed.
     """
-    known = last_status(lake)
+    known = last_status(lake, {tile.origin.release for tile in tiles})
     states = [known.get(tile.granule(cut)) for tile in tiles]
     lost = ("rejected", "failed")
     wanted = lost if retry_failed else (None, "failed")
@@ -122,17 +221,17 @@ def standing(lake: Lake, tiles: Sequence[TileFile], cut: Cut, *, retry_failed: b
     )
 
 
-def last_status(lake: Lake, granule: str | None = None) -> dict[str, str]:
-    """Return the status of the last attempt at each granule, or at one."""
+def last_status(lake: Lake, releases: Iterable[str], granule: str | None = None) -> dict[str, str]:
+    """Return the status of the last attempt at each granule of some releases, or at one."""
     rows = lake.sql(
         "SELECT granule, arg_max(status, attempt) AS status FROM ledger WHERE archive = $archive "
-        "AND release = $release AND ($granule IS NULL OR granule = $granule) GROUP BY granule",
-        {"archive": NAME, "release": RELEASE, "granule": granule},
+        "AND release IN (SELECT unnest($releases)) AND ($granule IS NULL OR granule = $granule) GROUP BY granule",
+        {"archive": NAME, "releases": sorted(releases), "granule": granule},
     )
     return dict(zip(rows["granule"].to_pylist(), rows["status"].to_pylist(), strict=True))
 
 
-def extract(lake: Lake, tile: TileFile, cut: Cut, *, again: bool = False) -> Receipt | None:
+def extract(lake: Lake, tile: Piece, cut: Cut, *, again: bool = False) -> Receipt | None:
     """Bring a tile into the lake, or the news that it cannot be.
 
     Parameters
@@ -148,36 +247,31 @@ def extract(lake: Lake, tile: TileFile, cut: Cut, *, again: bool = False) -> Rec
     granule = tile.granule(cut)
     with lake.catalog.claim(granule) as ours:
         settled = ("done", "empty") if again else ("done", "empty", "rejected")
-        if not ours or last_status(lake, granule).get(granule) in settled:
+        if not ours or last_status(lake, [tile.origin.release], granule).get(granule) in settled:
             return None
         folder = lake.storage.staging / NAME / granule
         return commit(lake.catalog, Manifest.read(folder) or _stage(tile, granule, cut, folder))
 
 
-def lose(lake: Lake, tiles: Sequence[TileFile], cut: Cut, error: BaseException) -> list[tuple[str, Receipt]]:
+def lose(lake: Lake, tiles: Sequence[Piece], cut: Cut, error: BaseException) -> list[tuple[str, Receipt]]:
     """Note tiles as failed that a dead worker had, unless they are done all the same."""
     receipts = []
     for tile in tiles:
         granule = tile.granule(cut)
         with lake.catalog.claim(granule) as ours:
-            if ours and last_status(lake, granule).get(granule) not in ("done", "empty", "rejected"):
+            last = last_status(lake, [tile.origin.release], granule).get(granule)
+            if ours and last not in ("done", "empty", "rejected"):
                 folder = lake.storage.staging / NAME / granule
                 manifest = stage(folder, _lost(_attempt(tile, granule, cut), error), {})
                 receipts.append((tile.name, commit(lake.catalog, manifest)))
     return receipts
 
 
-def _stage(tile: TileFile, granule: str, cut: Cut, folder: UPath) -> Manifest:
+def _stage(tile: Piece, granule: str, cut: Cut, folder: UPath) -> Manifest:
     attempt = _attempt(tile, granule, cut)
     try:
-        with _local(tile) as path, open_tile(path) as opened:
-            extraction = Extraction(opened, granule, cut)
-            attempt = replace(attempt, status="done" if len(opened) else "empty", reason=extraction.remark)
-            staged = stage(
-                folder, attempt, extraction.tables(), ORIGIN.band_units,
-                lightcurves=extraction.lightcurves(), afterwards=extraction.statistics,
-            )  # fmt: skip
-    except (GranuleRejected, OSError) as error:
+        staged = tile.stage(attempt, cut, folder)
+    except (GranuleRejected, ArchiveError, OSError) as error:
         remove_folder(folder)
         staged = stage(folder, _lost(attempt, error), {})
     spent = (datetime.now(UTC) - attempt.started_at).total_seconds()
@@ -197,10 +291,10 @@ def _local(tile: TileFile) -> Iterator[Path]:
         yield copy
 
 
-def _attempt(tile: TileFile, granule: str, cut: Cut) -> Attempt:
+def _attempt(tile: Piece, granule: str, cut: Cut) -> Attempt:
     return Attempt(
-        NAME, RELEASE, granule, status="done", started_at=datetime.now(UTC), n_targets=0, seconds=0.0,
-        parameters=canonical(cut.as_parameters()), endpoint=tile.url, input_checksum=f"{tile.bytes}-{tile.version}",
+        NAME, tile.origin.release, granule, status="done", started_at=datetime.now(UTC), n_targets=0, seconds=0.0,
+        parameters=canonical(cut.as_parameters()), endpoint=tile.url, input_checksum=tile.checksum,
     )  # fmt: skip
 
 
@@ -220,7 +314,7 @@ def _peak_rss_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1e6)
 
 
-def extract_all(url: str, tiles: Sequence[TileFile], cut: Cut, *, again: bool = False) -> list[tuple[str, Receipt]]:
+def extract_all(url: str, tiles: Sequence[Piece], cut: Cut, *, again: bool = False) -> list[tuple[str, Receipt]]:
     """Extract tiles one after the other: the names of those that came to something here, with what."""
     lake = lake_at(url)
     receipts = ((tile.name, extract(lake, tile, cut, again=again)) for tile in tiles)
@@ -229,6 +323,6 @@ def extract_all(url: str, tiles: Sequence[TileFile], cut: Cut, *, again: bool = 
 
 # A tile is in the lake or it is not: there is no result to keep, and nothing that Prefect should try again by itself.
 @task(name="extract tiles", cache_policy=NO_CACHE, persist_result=False)
-def extract_tiles(url: str, tiles: Sequence[TileFile], cut: Cut, again: bool = False) -> list[tuple[str, Receipt]]:
+def extract_tiles(url: str, tiles: Sequence[Piece], cut: Cut, again: bool = False) -> list[tuple[str, Receipt]]:
     """Extract some tiles into the lake at a URL."""
     return extract_all(url, tiles, cut, again=again)

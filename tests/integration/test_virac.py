@@ -18,6 +18,8 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import State
 
 from deployments.sandbox import virac as sandbox_virac
+from deployments.sandbox import virac_tap as eso
+from deployments.sandbox.server import Sandbox
 from flows.virac import extract_virac
 from lake.catalog import Catalog
 from lake.maintenance import verify
@@ -163,3 +165,28 @@ def _alive(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_the_public_release_of_a_tile_lies_beside_the_tile(
+    catalog: Catalog, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tile = tmp_path / "tiles" / "n512_2500000.hdf5"
+    tile.parent.mkdir()
+    sandbox_virac.write_tile(tile, nside=512, pixel=2_500_000, seed=4, **SMALL)
+    assert run(tile.parent).is_completed()
+    with Sandbox() as box:
+        eso.serve(box, [tile])
+        monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__VIRAC", box.endpoints["virac"])
+        public = extract_virac("eso:n512_2500000", return_state=True)
+        assert public.is_completed(), public.message
+        monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__VIRAC", box.url("/nothing"))
+        assert extract_virac("eso:n512_2500000", return_state=True).message.startswith("virac: nothing to do")
+        lost = extract_virac("eso:n512_2500001", return_state=True)
+        assert lost.is_failed()
+        assert " FAILED" in lost.message
+    found = rows(
+        "SELECT release, count(*) AS n, sum(mag) AS total FROM lightcurves WHERE detected GROUP BY ALL ORDER BY 1"
+    )
+    assert [row["release"] for row in found] == ["VIRAC2", "ts_tables"]
+    assert (found[0]["n"], found[0]["total"]) == (found[1]["n"], pytest.approx(found[1]["total"]))
+    assert errors(catalog) == []
