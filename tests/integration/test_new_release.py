@@ -42,7 +42,7 @@ def pull(**more: Any) -> State[Any]:
 
 
 def test_a_release_is_told_of_pulled_when_asked_for_and_takes_over_whole(
-    catalog: Catalog, rows: Rows, ztf_at: Callable[[str, int], None]
+    catalog: Catalog, lake: Lake, rows: Rows, ztf_at: Callable[[str, int], None]
 ) -> None:
     register(catalog, range(6), "first")
     register(catalog, range(6, 10), "second")
@@ -66,8 +66,7 @@ def test_a_release_is_told_of_pulled_when_asked_for_and_takes_over_whole(
     assert rows(SHOWN) == [old]
     both = rows("SELECT release, count(DISTINCT target_id) AS n FROM matches GROUP BY ALL ORDER BY ALL")
     assert both == [{"release": "DR24", "n": 10}, {"release": "DR25", "n": 6}]
-    with Lake(catalog.storage.root) as lake:
-        assert set(lake.light_curve("T001", archive="ztf")["release"].to_pylist()) == {"DR24"}
+    assert set(lake.light_curve("T001", archive="ztf")["release"].to_pylist()) == {"DR24"}
 
     rest = pull(release="DR25")
     assert rest.message.startswith("ztf: 4 of 4 targets answered")
@@ -75,8 +74,7 @@ def test_a_release_is_told_of_pulled_when_asked_for_and_takes_over_whole(
     (new,) = rows(SHOWN)
     assert new["release"] == "DR25"
     assert new["n"] != old["n"]
-    with Lake(catalog.storage.root) as lake:
-        assert set(lake.light_curve("T001", archive="ztf")["release"].to_pylist()) == {"DR25"}
+    assert set(lake.light_curve("T001", archive="ztf")["release"].to_pylist()) == {"DR25"}
 
     # From now on that release is asked for new targets, and nothing else.
     register(catalog, range(10, 12), "third")
