@@ -150,6 +150,24 @@ _FORNAX_AS_PUBLISHED = "CREATE OR REPLACE VIEW fornax_as_published AS" + " UNION
     )
 )
 
+# A row of the published CSV, and by what it is found. Names of exposures are those of one archive, so its name stands
+# on both sides: then neither side's files of other archives are opened.
+_VIRAC_MAGNITUDES = ", ".join(
+    f"CASE WHEN rows.band = '{band}' THEN rows.{column} END AS {band.lower()}_{name}"
+    for band in ("Ks", "Z", "Y", "J", "H")
+    for column, name in (("mag", "mag"), ("mag_err", "err"))
+)
+_VIRAC = f"""
+CREATE OR REPLACE VIEW virac AS
+    SELECT rows.source_id, rows.release, rows.hpx29, rows.mjd, {_VIRAC_MAGNITUDES},
+        exposures.seeing_arcsec AS seeing, exposures.exposure_s AS exptime, exposures.sky_level AS skylevel,
+        exposures.ellipticity, rows.chi, rows.ast_res_chisq, rows.detected::INTEGER AS detected, rows.band AS filter
+    FROM lightcurves AS rows
+    LEFT JOIN exposures ON exposures.archive = 'virac' AND exposures.release = rows.release
+        AND exposures.exposure_id = rows.exposure_id
+    WHERE rows.archive = 'virac'
+"""
+
 VIEWS = (
     _SEPARATION,
     _IN_CONE.format(name="targets_in_cone", table="targets"),
@@ -159,4 +177,5 @@ VIEWS = (
     _FORNAX,
     _BRIGHTEST,
     _FORNAX_AS_PUBLISHED,
+    _VIRAC,
 )
