@@ -30,6 +30,7 @@ from lake.sky import HPX_ORDER
 from lake.storage import (
     Storage,
     checksum,
+    decoded,
     parquet_rows,
     read_parquet,
     remove_folder,
@@ -128,14 +129,14 @@ def stage(
     GranuleRejected
         If the tables break a rule of the lake.
     """
-    cast = _cast(tables)
+    cast = _cast({name: decoded(table) for name, table in tables.items()})
     validate(attempt.archive, attempt.release, cast, band_units)
     files = []
     if lightcurves is not None:
         parts = _checked(attempt, lightcurves, cast.get("sources", TABLES["sources"].empty()), band_units)
         files += _stage(folder, "lightcurves", parts)
     if afterwards is not None:
-        later = _cast(afterwards())
+        later = _cast({name: decoded(table) for name, table in afterwards().items()})
         validate(attempt.archive, attempt.release, {**cast, **later}, band_units)
         cast |= later
     for name, table in cast.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import itertools
 import os
@@ -186,16 +187,35 @@ def write_parquet(tables: pa.Table | Iterable[pa.Table], path: UPath | Path) -> 
         path.parent.mkdir(parents=True, exist_ok=True)
         remove(path)  # after a crash it may be a second name of a file in the tree, which must not change
     first = next(parts)
+    while not first.num_rows and (second := next(parts, None)) is not None:
+        first = second  # encodings are chosen by rows
     rows = 0
-    with path.open("wb") as file, pq.ParquetWriter(file, first.schema, **_encodings(first)) as writer:
-        for part in itertools.chain([first], parts):
-            for start in range(0, part.num_rows, ROW_GROUP_ROWS):
-                writer.write_table(_compact(part.slice(start, ROW_GROUP_ROWS)), row_group_size=ROW_GROUP_ROWS)
-            rows += part.num_rows
-        if not rows:
-            writer.write_table(first)
+    try:
+        with path.open("wb") as file, pq.ParquetWriter(file, first.schema, **_encodings(first)) as writer:
+            # Readers take column types from here: those of the values, where rows have dictionaries.
+            schema = decoded(first.slice(0, 0)).schema.serialize()
+            writer.add_key_value_metadata({"ARROW:schema": base64.b64encode(schema)})
+            for part in itertools.chain([first], parts):
+                for start in range(0, part.num_rows, ROW_GROUP_ROWS):
+                    writer.write_table(_compact(part.slice(start, ROW_GROUP_ROWS)), row_group_size=ROW_GROUP_ROWS)
+                rows += part.num_rows
+            if not rows:
+                writer.write_table(first)
+    except BaseException:
+        with suppress(OSError):
+            remove(path)  # closed, it looks as if it were whole
+        raise
     flush(path)
     return rows
+
+
+def decoded(table: pa.Table) -> pa.Table:
+    """Return a table with the values of its dictionaries in their place."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            plain = field.type.value_type
+            table = table.set_column(place, field.with_type(plain), table[place].cast(plain))
+    return table
 
 
 def _encodings(table: pa.Table) -> dict[str, Any]:
@@ -211,6 +231,7 @@ def _encodings(table: pa.Table) -> dict[str, Any]:
         "use_dictionary": [name for name in table.column_names if name not in split],
         "use_byte_stream_split": split,
         "write_statistics": True,
+        "store_schema": False,  # write_parquet does
     }
 
 
@@ -235,12 +256,7 @@ def _compact(table: pa.Table) -> pa.Table:
 def read_parquet(path: UPath | Path, columns: list[str] | None = None) -> pa.Table:
     """Read one Parquet file, its columns only: no column comes from the names of folders."""
     with path.open("rb") as file:
-        table = pq.ParquetFile(file).read(columns)
-    for place, field in enumerate(table.schema):
-        if pa.types.is_dictionary(field.type):
-            plain = field.type.value_type
-            table = table.set_column(place, field.with_type(plain), table[field.name].cast(plain))
-    return table
+        return decoded(pq.ParquetFile(file).read(columns))
 
 
 def parquet_rows(path: UPath | Path) -> int:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from lake.errors import GranuleRejected
 from lake.schema import TABLES
 from lake.sky import hpx29
+from lake.storage import decoded
 from lake.table import Column, Table
 
 _UNIQUE_IN_GRANULE = ("sources", "matches", "coverage", "exposures", "statistics")
@@ -79,6 +80,23 @@ def validate_rows(
     GranuleRejected
         With the first rule broken.
     """
+    try:
+        _check_rows(archive, release, name, table, sources, band_units)
+    except GranuleRejected:
+        if not any(pa.types.is_dictionary(kind) for kind in table.schema.types):
+            raise
+        # Of the values of a dictionary, some may be of no row, and how many rows break a rule is to be said.
+        _check_rows(archive, release, name, decoded(table), sources, band_units)
+
+
+def _check_rows(
+    archive: str,
+    release: str,
+    name: str,
+    table: pa.Table,
+    sources: pa.Table,
+    band_units: Mapping[str, str | None] | None,
+) -> None:
     spec = TABLES[name]
     for column in spec.columns:
         _check_values(spec, column, _values(table[column.name]))
@@ -164,7 +182,7 @@ def _check_source_known(name: str, table: pa.Table, sources: pa.Table) -> None:
 
 
 def _check_units(lightcurves: pa.Table, band_units: Mapping[str, str | None]) -> None:
-    seen = lightcurves.select(["band", "unit"]).group_by(["band", "unit"]).aggregate([])
+    seen = lightcurves.select(["band", "unit"]).unify_dictionaries().group_by(["band", "unit"]).aggregate([])
     for band, unit in zip(seen["band"].to_pylist(), seen["unit"].to_pylist(), strict=True):
         if band not in band_units:
             raise GranuleRejected(f"lightcurves.band {band!r} is none of {', '.join(sorted(band_units))}")

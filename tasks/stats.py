@@ -8,6 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lake.schema import TABLES
+from lake.storage import decoded
 
 _STATISTICS = """
     SELECT archive, source_id, release, band, first(hpx29) AS hpx29,
@@ -92,11 +93,7 @@ def statistics_of_sorted(lightcurves: pa.Table) -> pa.Table:
     same = table.select(["archive", "release", "source_id", "band", "hpx29", "unit", "granule"]).take(pa.array(first))
     for name, column in columns.items():
         same = same.append_column(name, pa.array(column))
-    plain = pa.schema([
-        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
-        for field in same.schema
-    ])  # fmt: skip
-    return TABLES["statistics"].cast(same.cast(plain))
+    return TABLES["statistics"].cast(decoded(same))
 
 
 def _medians(values: NDArray[np.float32], group: NDArray[np.int64], wanted: NDArray[np.bool_], n: int) -> pa.Array:

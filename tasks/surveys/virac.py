@@ -51,6 +51,7 @@ LEFT_OUT = "ks_detections_le_min"
 # Rows that are read at once, and made into Arrow tables at once; and cells of the table of sources and pawprints that
 # finds which were covered. With 60 bytes a row of arrays that is some 0.5 GB.
 _ROWS_READ, _ROWS_MADE, _CELLS = 8_000_000, 1_000_000, 25_000_000
+_SOURCES_COUNTED = 20_000
 
 _FLOATS = ("chi", "ast_res_chisq", "x", "y", "sky", "cnf_ctr", "diff_fit_ap", "ext")
 
@@ -79,7 +80,7 @@ class Cut:
 
     def as_parameters(self) -> dict[str, Any]:
         """Return it as the parameters of a granule."""
-        return {"bands": sorted(self.bands), "min_ks": self.min_ks}
+        return {"bands": sorted(set(self.bands)), "min_ks": self.min_ks}
 
 
 class Extraction:
@@ -112,8 +113,8 @@ class Extraction:
         """Count the detections of each source: all, and those in Ks."""
         n, paws = len(self.tile), self.tile.pawprints
         lengths, ks = np.zeros(n, np.int64), np.zeros(n, np.int64)
-        for start in range(0, n, 100_000):
-            arrays = self.tile.ragged("catindexid", slice(start, start + 100_000))
+        for start in range(0, n, _SOURCES_COUNTED):
+            arrays = self.tile.ragged("catindexid", slice(start, start + _SOURCES_COUNTED))
             sizes = _sizes(arrays)
             lengths[start : start + len(arrays)] = sizes
             is_ks = paws.band[paws.places(_flat(arrays))] == BANDS.index("Ks")
@@ -207,6 +208,8 @@ class Extraction:
         GranuleRejected
             If the arrays of a source do not fit each other, or in the end not all rows have come.
         """
+        self.detections = self.non_detections = self.expected_detections = self.expected_covered = 0
+        self._statistics.clear()
         ends = np.cumsum(self._lengths)
         start = 0
         while start < len(self.tile):
@@ -280,8 +283,9 @@ class Extraction:
         at = place_of[detection]
         detected = np.zeros(len(rows), bool)
         detected[at] = True
-        self.detections += len(at)
-        self.non_detections += len(rows) - len(at)
+        n_detected = int(np.count_nonzero(detected))
+        self.detections += n_detected
+        self.non_detections += len(rows) - n_detected
         source, paw = np.divmod(rows, n_paws)
         table = self._measurements(len(rows), at, paws.band[paw], arrays)
         mjd = paws.columns["mjdobs"][paw]
@@ -301,7 +305,7 @@ class Extraction:
         if "exptime" in paws.columns:
             columns["exposure_s"] = pa.array(paws.columns["exptime"].astype(np.float32)[paw], from_pandas=True)
         made = pa.table(columns)
-        if len(self.cut.bands) < len(BANDS):
+        if set(self.cut.bands) < set(BANDS):
             wanted = np.isin(paws.band[paw], [BANDS.index(band) for band in self.cut.bands])
             made = made.filter(pa.array(wanted))
         return made
@@ -327,20 +331,25 @@ class Extraction:
 
     @cached_property
     def _clock(self) -> EarthTimes:
-        return EarthTimes(self.tile.pawprints.columns["mjdobs"], ORIGIN.time_scale.lower())
+        try:
+            return EarthTimes(self.tile.pawprints.columns["mjdobs"], ORIGIN.time_scale.lower())
+        except ValueError as error:
+            raise GranuleRejected(f"catIndex/mjdobs: {error}") from error
 
     def _measurements(
         self, n: int, at: NDArray[np.int32], band: NDArray[np.int8], arrays: Columns
     ) -> dict[str, pa.Array]:
         """Return the columns that detections have; they are NULL elsewhere."""
         mag, mag_err = arrays["hfad_mag"].astype(np.float64), arrays["hfad_emag"].astype(np.float64)
-        flux = vega_flux(mag, band[at])
+        with np.errstate(over="ignore"):  # of magnitudes that are none, which no stage lets pass
+            flux = vega_flux(mag, band[at])
         values = {"flux": flux, "flux_err": flux_err(flux, mag_err), "mag": mag, "mag_err": mag_err}
         values |= {name: arrays[name] for name in _FLOATS if name in arrays}
         columns = {}
         for name, value in values.items():
             column = np.full(n, np.nan, np.float32)
-            column[at] = value
+            with np.errstate(over="ignore"):
+                column[at] = value
             columns[name] = pa.array(column, from_pandas=True)
         ambiguous = arrays["ambiguous_match"] != 0
         word = np.where(ambiguous, AMBIGUOUS, 0).astype(np.int64)

@@ -36,9 +36,10 @@ _STRAY_ARCSEC = 30.0
 
 # Detection-aligned arrays. Without the first the tile makes no sense; of the others a tile may lack some.
 REQUIRED = ("hfad_mag", "hfad_emag", "chi", "ast_res_chisq", "ambiguous_match")
+_IDS = ("catindexid", "catindexidcovered")
 OPTIONAL = ("cnf_ctr", "diff_fit_ap", "ext", "objtype", "sky", "x", "y")
 
-_NAME = re.compile(r"n(256|512|1024)_(\d+)\.(?:hdf5|h5)")
+_NAME = re.compile(r"n(256|512|1024)_(0|[1-9][0-9]*)\.(?:hdf5|h5)")
 _DISK = re.compile(r"errno = (5|11|12|13|23|24|28|110|116|121)\b")
 
 
@@ -99,17 +100,14 @@ class Pawprints:
 class Tile:
     """An open tile."""
 
-    def __init__(self, file: h5py.File, name: str) -> None:
-        self.nside, self.pixel = tile_of(name)
-        self._file = file
+    def __init__(self, file: h5py.File, path: Path) -> None:
+        self.nside, self.pixel = tile_of(path.name)
+        self._file, self._path = file, path
         self.pawprints = self._pawprints()
         self.sources = self._sources()
-        self.series = {
-            name: self._dataset("timeSeries", name, len(self), ragged=True)
-            for name in ("catindexid", "catindexidcovered", *REQUIRED)
-        }
+        self.series = {name: self._dataset("timeSeries", name, len(self), ragged=True) for name in (*_IDS, *REQUIRED)}
         for name in OPTIONAL:
-            if name in file["timeSeries"]:
+            if self._has("timeSeries", name):
                 self.series[name] = self._dataset("timeSeries", name, len(self), ragged=True)
 
     def __len__(self) -> int:
@@ -123,46 +121,61 @@ class Tile:
         GranuleRejected
             If they cannot be decoded.
         """
-        try:
+        with self._reading(f"timeSeries/{name}"):
             values: NDArray[np.object_] = self.series[name][rows]
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise GranuleRejected(f"timeSeries/{name} cannot be read: {_told(error)}") from error
         return values
+
+    @contextmanager
+    def _reading(self, where: str) -> Iterator[None]:
+        """Make errors of HDF5 what they are: a tile that is damaged, or a disk that fails."""
+        try:
+            yield
+        except OSError as error:
+            raise _rejected(error, self._path) from error
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise GranuleRejected(f"{where} cannot be read: {_told(error)}") from error
+
+    def _has(self, group: str, name: str) -> bool:
+        with self._reading(group):
+            found = self._file[group]
+            return isinstance(found, h5py.Group) and name in found
 
     def _dataset(self, group: str, name: str, n: int | None = None, *, ragged: bool = False) -> h5py.Dataset:
         where = f"{group}/{name}"
-        try:
+        if not self._has("/", group) or not self._has(group, name):
+            raise GranuleRejected(f"{where} is missing")
+        with self._reading(where):
             found = self._file[where]
-        except KeyError as error:
-            raise GranuleRejected(f"{where} is missing") from error
-        if not isinstance(found, h5py.Dataset) or found.ndim != 1:
-            raise GranuleRejected(f"{where} is not a column")
-        inner = h5py.check_vlen_dtype(found.dtype)
-        if ragged and (inner is None or inner.kind not in "iufb"):
-            raise GranuleRejected(f"{where} has no arrays of numbers, but {found.dtype}")
-        if n is not None and len(found) != n:
-            raise GranuleRejected(f"{where} has {len(found)} rows, not {n}")
+            if not isinstance(found, h5py.Dataset) or found.ndim != 1:
+                raise GranuleRejected(f"{where} is not a column")
+            inner, rows = h5py.check_vlen_dtype(found.dtype), len(found)
+        if ragged and (inner is None or np.dtype(inner).kind not in ("iu" if name in _IDS else "iufb")):
+            kind = "whole numbers" if name in _IDS else "numbers"
+            raise GranuleRejected(f"{where} has no arrays of {kind}, but {found.dtype if inner is None else inner}")
+        if inner is not None and not np.dtype(inner).isnative:
+            raise GranuleRejected(f"{where} has arrays of {inner} in another byte order, which h5py misreads")
+        if n is not None and rows != n:
+            raise GranuleRejected(f"{where} has {rows} rows, not {n}")
         return found
 
     def _column(self, group: str, name: str, kinds: str, n: int | None = None) -> NDArray[Any]:
         dataset = self._dataset(group, name, n)
-        try:
+        with self._reading(f"{group}/{name}"):
             values: NDArray[Any] = dataset[:]
-        except (RuntimeError, ValueError) as error:
-            raise GranuleRejected(f"{group}/{name} cannot be read: {_told(error)}") from error
-        if values.dtype.kind not in kinds:
+        kind = values.dtype.kind
+        if kind not in kinds or (kind == "O" and h5py.check_string_dtype(dataset.dtype) is None):
             raise GranuleRejected(f"{group}/{name} has the type {dataset.dtype}")
-        if values.dtype.kind in "SO":
-            texts = [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+        if kind in "SO":
+            texts = [value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in values]
             return np.array([text.strip(" \0") for text in texts], dtype=np.str_)
-        return values
+        return values.astype(values.dtype.newbyteorder("="), copy=False)  # Arrow takes no other
 
     def _columns(self, group: str, required: dict[str, str], optional: dict[str, str]) -> Columns:
         columns: Columns = {}
         for name, kinds in required.items():
             columns[name] = self._column(group, name, kinds, len(next(iter(columns.values()))) if columns else None)
         n = len(next(iter(columns.values())))
-        present = {name: kinds for name, kinds in optional.items() if name in self._file[group]}
+        present = {name: kinds for name, kinds in optional.items() if self._has(group, name)}
         return columns | {name: self._column(group, name, kinds, n) for name, kinds in present.items()}
 
     def _pawprints(self) -> Pawprints:
@@ -176,10 +189,12 @@ class Tile:
             return Pawprints(np.empty(0, np.int64), 0, np.empty(0, np.int8), columns)
         if len(np.unique(ids)) < len(ids):
             raise GranuleRejected("catIndex/catindexid has values more than once")
-        if ids.max() - ids.min() > 100_000_000:
+        if int(ids.max()) - int(ids.min()) > 100_000_000:
             raise GranuleRejected(f"catIndex/catindexid runs from {ids.min()} to {ids.max()}")
         if not np.isfinite(mjd).all():
             raise GranuleRejected(f"catIndex/mjdobs is {mjd[~np.isfinite(mjd)][0]} in {(~np.isfinite(mjd)).sum()} rows")
+        if mjd.dtype.itemsize < 8:
+            raise GranuleRejected(f"catIndex/mjdobs has the type {mjd.dtype}, which is not good to a minute")
         unknown = sorted(set(names.tolist()) - set(BANDS))
         if unknown:
             raise GranuleRejected(f"catIndex/filter {unknown[0]!r} is none of {', '.join(BANDS)}")
@@ -243,10 +258,7 @@ def open_tile(path: Path) -> Iterator[Tile]:
     except OSError as error:
         raise _rejected(error, path) from error
     with file:
-        try:
-            yield Tile(file, path.name)
-        except OSError as error:
-            raise _rejected(error, path) from error
+        yield Tile(file, path)
 
 
 def _rejected(error: OSError, path: Path) -> Exception:

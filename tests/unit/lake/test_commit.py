@@ -227,3 +227,131 @@ def test_a_rejected_granule_leaves_nothing(catalog):
 def test_new_targets_of_a_sample_are_a_note_not_an_error(lake_of_ten):
     committed(lake_of_ten, range(10, 20), "g1")
     assert [f.check for f in verify(lake_of_ten)] == ["coverage"]
+
+
+# --- light curves in parts, and dictionaries
+
+
+def _with_dictionaries(table):
+    return pa.table({
+        name: table[name].combine_chunks().dictionary_encode() if table[name].type == pa.string() else table[name]
+        for name in table.column_names
+    })  # fmt: skip
+
+
+def _parts(table, rows=7):
+    return [_with_dictionaries(table.slice(at, rows)) for at in range(0, table.num_rows, rows)]
+
+
+def _staged_in_parts(catalog, sources, granule, change=lambda parts: parts):
+    made = tables(sources, granule)
+    parts, later = change(_parts(made.pop("lightcurves"))), {"statistics": made.pop("statistics")}
+    folder = catalog.storage.staging / granule
+    return stage(
+        folder, attempt(granule, n_targets=made["coverage"].num_rows), made, {"g": "mJy", "r": "mJy"},
+        lightcurves=iter(parts), afterwards=lambda: later,
+    )  # fmt: skip
+
+
+def test_light_curves_in_parts_arrive_as_whole_ones_do(lake_of_ten):
+    manifest = _staged_in_parts(lake_of_ten, {**dict.fromkeys(range(5, 15), 1), 7: 2}, "g1")
+    assert manifest.attempt.n_rows == 60
+    assert {file.table for file in manifest.files} == {
+        "sources", "lightcurves", "statistics", "matches", "coverage"
+    }  # fmt: skip
+    receipt = commit(lake_of_ten, manifest)
+    assert (receipt.replaced, receipt.kept) == (1, 4)
+    assert content(lake_of_ten) == expected({**dict.fromkeys(range(15), 1), 7: 2})
+    assert errors(lake_of_ten) == []
+
+
+def test_parts_are_validated_and_written_as_they_come(catalog):
+    seen = []
+
+    def parts():
+        for part in _parts(tables(range(4), "g1")["lightcurves"]):
+            seen.append(len(list((catalog.storage.staging / "g1").glob("*"))))
+            yield part
+
+    made = {"sources": tables(range(4), "g1")["sources"]}
+    stage(catalog.storage.staging / "g1", attempt("g1"), made, lightcurves=parts())
+    assert seen == [0, 1, 1, 1]  # the first one opens the file
+
+
+def test_what_comes_afterwards_is_asked_for_when_all_parts_have_come(catalog):
+    made, order = tables(range(4), "g1"), []
+
+    def parts():
+        yield from _parts(made["lightcurves"])
+        order.append("parts")
+
+    def afterwards():
+        order.append("afterwards")
+        return {"statistics": _with_dictionaries(made["statistics"])}
+
+    manifest = stage(
+        catalog.storage.staging / "g1", attempt("g1"), {"sources": made["sources"]},
+        lightcurves=parts(), afterwards=afterwards,
+    )  # fmt: skip
+    assert order == ["parts", "afterwards"]
+    assert {file.table: file.rows for file in manifest.files} == {"sources": 4, "lightcurves": 24, "statistics": 8}
+
+
+def _spoil(column, value):
+    def change(parts):
+        last = parts[-1]
+        values = [*last[column].to_pylist()[:-1], value]
+        kind = last[column].type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        place = last.column_names.index(column)
+        return [*parts[:-1], last.set_column(place, column, pa.array(values, kind))]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_spoil("mjd", 1.0), "lightcurves.mjd is below 33282 in 1 of"),
+        (_spoil("source_id", "other"), "lightcurves.source_id is not among the granule's sources"),
+        (_spoil("hpx29", 7), "lightcurves.hpx29 differs from its source's"),
+        (_spoil("band", "z"), "lightcurves.band 'z' is none of g, r"),
+        (_spoil("unit", "Jy"), "lightcurves.unit of band r is 'Jy', not 'mJy'"),
+        (_spoil("archive", "wise"), "lightcurves.archive is not 'ztf'"),
+        (_spoil("detected", None), "lightcurves.detected is NULL"),
+        (lambda parts: [*parts, parts[0].append_column("nonsense", parts[0]["mjd"])], "has no column nonsense"),
+    ],
+)
+def test_a_bad_last_part_rejects_the_granule_and_leaves_no_file(lake_of_ten, change, reason):
+    with pytest.raises(GranuleRejected, match=reason):
+        _staged_in_parts(lake_of_ten, range(10, 14), "g1", change)
+    folder = lake_of_ten.storage.staging / "g1"
+    assert Manifest.read(folder) is None
+    assert list(folder.iterdir()) == []
+    assert errors(lake_of_ten) == []
+
+
+def test_statistics_that_come_afterwards_are_validated(catalog):
+    made = tables(range(4), "g1")
+    with pytest.raises(GranuleRejected, match=r"statistics.source_id is not among"):
+        stage(
+            catalog.storage.staging / "g1", attempt("g1"), {"sources": made["sources"]},
+            afterwards=lambda: {"statistics": tables(range(5), "g1")["statistics"]},
+        )  # fmt: skip
+    assert Manifest.read(catalog.storage.staging / "g1") is None
+
+
+@pytest.mark.parametrize("parts", [[], [0], [0, 0]])
+def test_no_light_curves_in_parts_are_no_file(catalog, parts):
+    made = tables(range(4), "g1")
+    none = [_with_dictionaries(made["lightcurves"].slice(0, n)) for n in parts]
+    manifest = stage(catalog.storage.staging / "g1", attempt("g1"), {"sources": made["sources"]}, lightcurves=none)
+    assert {file.table for file in manifest.files} == {"sources"}
+    assert manifest.attempt.n_rows == 0
+
+
+def test_whole_tables_may_have_dictionaries_too(lake_of_ten):
+    made = {name: _with_dictionaries(table) for name, table in tables(range(10, 14), "g1").items()}
+    commit(lake_of_ten, stage(lake_of_ten.storage.staging / "g1", attempt("g1"), made, {"g": "mJy", "r": "mJy"}))
+    assert content(lake_of_ten) == expected(dict.fromkeys(range(14), 1))
+    assert errors(lake_of_ten) == []

@@ -21,6 +21,7 @@ from lake.times import (
     MJD_OFFSET,
     SCALES,
     TT_MINUS_TAI_S,
+    EarthTimes,
     _ephemeris,
     _tabulated,
     _to_tdb_s,
@@ -274,6 +275,54 @@ def test_what_is_no_time_is_refused(mjd, scale, frame, said):
     with pytest.raises(ValueError, match=said):
         to_bmjd_tdb(mjd, 0.0, 0.0, scale=scale, frame=frame)
     assert to_bmjd_tdb(30000.0, 0.0, 0.0, scale="tt", frame="geocentre") > 29999
+
+
+# --- times that many sources share
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_shared_times_give_what_single_ones_do(scale):
+    rng = np.random.default_rng(11)
+    mjd = np.concatenate([rng.uniform(37000, 88000, 300), [57204.0, 57753.99999, 57754.0, 58000.25, 58000.25]])
+    ra = np.append(rng.uniform(0, 360, 50), [0.0, 360.0, 17.0])
+    dec = np.append(np.degrees(np.arcsin(rng.uniform(-1, 1, 50))), [90.0, -90.0, 0.0])
+    row, source = rng.integers(0, len(mjd), 5000), rng.integers(0, len(ra), 5000)
+    row[: len(mjd)] = np.arange(len(mjd))
+    clock = EarthTimes(mjd, scale)
+    found = clock.to_bmjd_tdb(row, ra, dec, source)
+    for frame in ("geocentre", "topocentre"):
+        wanted = to_bmjd_tdb(mjd[row], ra[source], dec[source], scale=scale, frame=frame)
+        assert np.abs(found - wanted).max() <= 1.5e-11  # two roundings; 1e-9 d would do
+        assert (found == wanted).mean() > 0.99
+    assert found.dtype == np.float64
+    again = clock.to_bmjd_tdb(row.astype(np.int32), ra, dec, source.astype(np.int16))
+    assert again.tobytes() == found.tobytes(), "nothing that is kept was changed"
+
+
+def test_shared_times_in_any_order_or_none():
+    clock = EarthTimes([58000.0, 55000.0], "utc")
+    two = clock.to_bmjd_tdb(np.array([1, 0, 1]), [10.0, 20.0], [5.0, -5.0], np.array([0, 1, 1]))
+    for value, mjd, ra, dec in zip(two, (55000, 58000, 55000), (10, 20, 20), (5, -5, -5), strict=True):
+        assert value == pytest.approx(to_bmjd_tdb(mjd, ra, dec, scale="utc", frame="geocentre"), abs=1.5e-11)
+    none = np.empty(0, np.int64)
+    assert clock.to_bmjd_tdb(none, [10.0], [5.0], none).shape == (0,)
+    assert EarthTimes([], "utc").to_bmjd_tdb(none, [], [], none).shape == (0,)
+    assert np.isnan(clock.to_bmjd_tdb(np.array([0]), [np.nan], [5.0], np.array([0]))).all()
+
+
+@pytest.mark.parametrize(
+    ("mjd", "scale", "said"),
+    [
+        ([58000.0, 2458000.5], "utc", "2458000.5 at index 1 is not an MJD"),
+        ([30000.0], "utc", "30000.0 at index 0 is not an MJD.utc. of 36934"),
+        ([0.0], "tt", "0.0 at index 0"),
+        ([np.inf], "tdb", "inf at index 0"),
+        ([58000.0], "UTC", "unknown time scale 'UTC'"),
+    ],
+)
+def test_shared_times_that_are_none_are_refused(mjd, scale, said):
+    with pytest.raises(ValueError, match=said):
+        EarthTimes(mjd, scale)
 
 
 # --- mission elapsed time
