@@ -375,8 +375,9 @@ def objtype_bits(values: NDArray[Any], column: str) -> Ints:
     GranuleRejected
         If a value does not fit; the message names the column.
     """
-    word = values.astype(np.int64)
-    odd = (word < 0) | (word > 255)
+    with np.errstate(invalid="ignore"):
+        word = values.astype(np.int64)
+    odd = (word != values) | (word < 0) | (word > 255)
     if odd.any():
         raise GranuleRejected(f"{column} has values that are no type, such as {values[odd][0]}")
     return word << OBJTYPE_SHIFT
