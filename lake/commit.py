@@ -255,6 +255,7 @@ class _Merge:
         self.folder = storage.path(manifest.folder)
         self.attempt = manifest.attempt
         self.staged = {file.table: self.folder / file.name for file in manifest.files}
+        self.checksums = {self.folder / file.name: file.blake2b for file in manifest.files}
 
     def run(self, number: int) -> Receipt:
         attempt = self.attempt
@@ -287,7 +288,7 @@ class _Merge:
             snapshot = self.cursor.execute("FROM ducklake_current_snapshot('lake')").fetchall()[0][0]
             ledger.record(self.cursor, attempt, number, snapshot + 1)
 
-        transact(self.cursor, self.storage, moves, change)
+        transact(self.cursor, self.storage, moves, change, self.checksums)
         return _receipt(attempt, changed.num_rows, same.num_rows)
 
     def _partition(self, table: str) -> str | None:

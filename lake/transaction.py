@@ -22,6 +22,7 @@ def transact(
     storage: Storage,
     moves: Mapping[str, tuple[UPath, UPath]],
     change: Callable[[], None],
+    checksums: Mapping[UPath, str] | None = None,
 ) -> None:
     """Show staged files in the tree and make them, and a change, part of the catalogue; end the transaction.
 
@@ -33,7 +34,10 @@ def transact(
         Staged and final path, by table.
     change
         What else the transaction does, before the files are added.
+    checksums
+        Those of staged files that the caller has just verified: on a disk the file in the tree is the same file.
     """
+    verified = checksums if checksums and storage.is_local else {}
     intent = write_intent(storage, [final for _, final in moves.values()])
     try:
         for staged, final in moves.values():
@@ -41,7 +45,8 @@ def transact(
         change()
         for table, (_, final) in moves.items():
             add_file(cursor, table, final)
-        record_files(cursor, storage, [(table, final) for table, (_, final) in moves.items()])
+        known = {final: verified[staged] for staged, final in moves.values() if staged in verified}
+        record_files(cursor, storage, [(table, final) for table, (_, final) in moves.items()], known)
     except BaseException:
         _rollback(cursor)
         for _, final in moves.values():
@@ -71,11 +76,17 @@ def add_file(cursor: duckdb.DuckDBPyConnection, table: str, final: UPath) -> Non
     )
 
 
-def record_files(cursor: duckdb.DuckDBPyConnection, storage: Storage, files: Iterable[tuple[str, UPath]]) -> None:
-    """Note path, rows, bytes and checksum of files, by table, that a transaction brings in."""
+def record_files(
+    cursor: duckdb.DuckDBPyConnection,
+    storage: Storage,
+    files: Iterable[tuple[str, UPath]],
+    known: Mapping[UPath, str] | None = None,
+) -> None:
+    """Note path, rows, bytes and checksum of files, by table, that a transaction brings in; some sums are known."""
     values: list[object] = []
     for table, path in files:
-        values += [storage.relative(path), table, parquet_rows(path), path.stat().st_size, checksum(path)]
+        content = (known or {}).get(path) or checksum(path)
+        values += [storage.relative(path), table, parquet_rows(path), path.stat().st_size, content]
     if values:
         marks = ", ".join("(?, ?, ?, ?, ?)" for _ in range(len(values) // 5))
         cursor.execute(f"INSERT INTO files VALUES {marks}", values)

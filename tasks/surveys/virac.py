@@ -53,6 +53,9 @@ LEFT_OUT = "ks_detections_le_min"
 _ROWS_READ, _ROWS_MADE, _CELLS = 8_000_000, 1_000_000, 25_000_000
 _SOURCES_COUNTED = 20_000
 
+# What a magnitude can be: the limits of column mag.
+_MAGNITUDES = (-30.0, 60.0)
+
 _FLOATS = ("chi", "ast_res_chisq", "x", "y", "sky", "cnf_ctr", "diff_fit_ap", "ext")
 
 
@@ -104,6 +107,7 @@ class Extraction:
     def __init__(self, tile: Tile, granule: str, cut: Cut) -> None:
         self.tile, self.granule, self.cut = tile, granule, cut
         self.detections = self.non_detections = self.expected_detections = self.expected_covered = 0
+        self.odd_values = 0
         self._statistics: list[pa.Table] = []
         self._hpx29 = hpx29(tile.sources["ra"], tile.sources["dec"])
         self._lengths, self._ks = self._count()
@@ -124,11 +128,14 @@ class Extraction:
 
     @property
     def remark(self) -> str | None:
-        """Return what the ledger should say of a sound tile."""
+        """Return what the ledger should say of a sound tile, as far as it has been read."""
         n = int((~self.kept).sum())
-        if not n:
-            return None
-        return f"{n} of {len(self.kept)} sources left out: no more than {self.cut.min_ks} Ks detections"
+        told = [f"{n} of {len(self.kept)} sources left out: no more than {self.cut.min_ks} Ks detections"] if n else []
+        if self.odd_values:
+            told.append(
+                f"values that no measurement has (sentinels, negative errors, infinities), made NULL: {self.odd_values}"
+            )
+        return "; ".join(told) or None
 
     def tables(self) -> dict[str, pa.Table]:
         """Return the sources and the exposures."""
@@ -209,6 +216,7 @@ class Extraction:
             If the arrays of a source do not fit each other, or in the end not all rows have come.
         """
         self.detections = self.non_detections = self.expected_detections = self.expected_covered = 0
+        self.odd_values = 0
         self._statistics.clear()
         ends = np.cumsum(self._lengths)
         start = 0
@@ -336,20 +344,26 @@ class Extraction:
         except ValueError as error:
             raise GranuleRejected(f"catIndex/mjdobs: {error}") from error
 
+    def _sound(self, values: NDArray[Any], low: float, high: float) -> NDArray[Any]:
+        """Return values with NaN for those that no measurement has, such as 99.99 for a magnitude; they are counted."""
+        odd = (values < low) | (values > high) | np.isinf(values)
+        n = int(np.count_nonzero(odd))
+        self.odd_values += n
+        return np.where(odd, np.nan, values) if n else values
+
     def _measurements(
         self, n: int, at: NDArray[np.int32], band: NDArray[np.int8], arrays: Columns
     ) -> dict[str, pa.Array]:
         """Return the columns that detections have; they are NULL elsewhere."""
-        mag, mag_err = arrays["hfad_mag"].astype(np.float64), arrays["hfad_emag"].astype(np.float64)
-        with np.errstate(over="ignore"):  # of magnitudes that are none, which no stage lets pass
-            flux = vega_flux(mag, band[at])
+        mag = self._sound(arrays["hfad_mag"], *_MAGNITUDES).astype(np.float64)
+        mag_err = self._sound(arrays["hfad_emag"], 0.0, np.inf).astype(np.float64)
+        flux = vega_flux(mag, band[at])
         values = {"flux": flux, "flux_err": flux_err(flux, mag_err), "mag": mag, "mag_err": mag_err}
-        values |= {name: arrays[name] for name in _FLOATS if name in arrays}
+        values |= {name: self._sound(arrays[name], -np.inf, np.inf) for name in _FLOATS if name in arrays}
         columns = {}
         for name, value in values.items():
             column = np.full(n, np.nan, np.float32)
-            with np.errstate(over="ignore"):
-                column[at] = value
+            column[at] = value
             columns[name] = pa.array(column, from_pandas=True)
         ambiguous = arrays["ambiguous_match"] != 0
         word = np.where(ambiguous, AMBIGUOUS, 0).astype(np.int64)

@@ -85,10 +85,11 @@ class TileFile:
         with _local(self) as path, open_tile(path) as opened:
             extraction = Extraction(opened, attempt.granule, cut)
             attempt = replace(attempt, status="done" if len(opened) else "empty", reason=extraction.remark)
-            return stage(
+            staged = stage(
                 folder, attempt, extraction.tables(), ORIGIN.band_units,
                 lightcurves=extraction.lightcurves(), afterwards=extraction.statistics,
             )  # fmt: skip
+            return replace(staged, attempt=replace(staged.attempt, reason=extraction.remark))
 
 
 @dataclass(frozen=True)

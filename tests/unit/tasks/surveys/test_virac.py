@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import h5py
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from astropy import units as u
 from astropy.coordinates import EarthLocation, SkyCoord
@@ -435,18 +436,38 @@ def test_types_of_objects_that_do_not_fit_are_named(tmp_path, value):
         extracted(tile(tmp_path, change=odd))
 
 
-@pytest.mark.parametrize(("name", "value", "reason"), [
-    ("hfad_mag", 99.99, "lightcurves.mag is above 60"), ("hfad_mag", -9999.0, "flux is not a finite number"),
-    ("hfad_mag", np.inf, "mag is not a finite number"), ("hfad_emag", -1.0, "(flux_err|mag_err) is below 0"),
+@pytest.mark.parametrize(("name", "value", "missing"), [
+    ("hfad_mag", 99.99, ("mag", "flux", "flux_err")), ("hfad_mag", -9999.0, ("mag", "flux", "flux_err")),
+    ("hfad_mag", np.inf, ("mag", "flux", "flux_err")), ("hfad_emag", -1.0, ("mag_err", "flux_err")),
+    ("chi", np.inf, ("chi",)),
 ])  # fmt: skip
-def test_sentinels_are_not_staged(tmp_path, name, value, reason):
+def test_one_sentinel_does_not_cost_a_tile(tmp_path, name, value, missing):
     def sentinel(file):
         values = file["timeSeries"][name][best(file)]
         values[2] = value
         file["timeSeries"][name][best(file)] = values
 
-    with pytest.raises(GranuleRejected, match=reason):
-        stage_of(tile(tmp_path, change=sentinel), tmp_path)
+    sound = read_parquet(Path(stage_of(tile(tmp_path), tmp_path / "sound").folder) / "lightcurves.parquet")
+    manifest = stage_of(tile(tmp_path, change=sentinel), tmp_path / "odd")
+    odd = read_parquet(Path(manifest.folder) / "lightcurves.parquet")
+    for column in odd.column_names:
+        more = odd[column].null_count - sound[column].null_count
+        assert more == (column in missing), column
+    (row,) = odd.filter(pc.and_(pc.is_null(odd[missing[0]]), odd["detected"])).to_pylist()
+    assert row["detected"]
+    assert row["good"] == (name != "hfad_mag")
+
+
+def test_sentinels_are_counted(tmp_path):
+    def sentinels(file):
+        values = file["timeSeries"]["hfad_mag"][best(file)]
+        values[:3] = 99.99
+        file["timeSeries"]["hfad_mag"][best(file)] = values
+
+    with open_tile(tile(tmp_path, change=sentinels)) as opened:
+        extraction = Extraction(opened, "virac-1", Cut())
+        list(extraction.lightcurves())
+        assert extraction.remark.endswith("made NULL: 3")
 
 
 # --- staged and committed
