@@ -131,7 +131,7 @@ def test_other_parameters_are_another_question(catalog: Catalog, rows: Rows, tmp
 def test_the_command_is_watched_ended_by_sigterm_and_goes_on(
     catalog: Catalog, settings: Settings, rows: Rows, tmp_path: Path, pull_settings: dict[str, str]
 ) -> None:
-    sandbox_virac.write_tiles(tmp_path / "tiles", 120, seed=7, **SMALL)
+    sandbox_virac.write_tiles(tmp_path / "tiles", 60, seed=7, **SMALL)
     command = ["virac", str(tmp_path / "tiles"), "--runner", "processes"]
     arguments = [sys.executable, "-c", "from lake.cli import main; main()", *command]
     here = {**pull_settings, "LIGHTLAKE_WORKERS": "2", "PREFECT_API_URL": str(PREFECT_API_URL.value())}
@@ -148,15 +148,15 @@ def test_the_command_is_watched_ended_by_sigterm_and_goes_on(
         time.sleep(0.2)
     assert not _alive(process.pid), "its workers go with it"
     done = rows("SELECT count(*) AS n FROM ledger")[0]["n"]
-    assert 0 < done < 120
+    assert 0 < done < 60
     told = lightlake("status", "virac", cwd=tmp_path, environment=here).stdout
-    assert f"{done} granules ended of 120" in told
+    assert f"{done} granules ended of 60" in told
     finished = lightlake(*command, cwd=tmp_path, environment=here)
     assert finished.returncode == 0, finished.stderr
-    assert "120 of 120 tiles are in the lake" in finished.stdout
-    assert rows("SELECT status, count(*) AS n FROM ledger GROUP BY ALL") == [{"status": "done", "n": 120}]
+    assert "60 of 60 tiles are in the lake" in finished.stdout
+    assert rows("SELECT status, count(*) AS n FROM ledger GROUP BY ALL") == [{"status": "done", "n": 60}]
     watched = lightlake("status", "virac", "--watch", cwd=tmp_path, environment=here)
-    assert "120 done, 0 empty, 0 rejected, 0 failed" in watched.stdout
+    assert "60 done, 0 empty, 0 rejected, 0 failed" in watched.stdout
 
 
 def _alive(group: int) -> bool:
