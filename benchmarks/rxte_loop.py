@@ -9,6 +9,7 @@ RATE is found by its name. As there, a file that cannot be read is skipped with 
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def collect(
             for path in sorted(folder.glob(f"xp*_n2{band}.lc.gz")):
                 try:
                     frames.append(read(path).assign(obsid=row["obsid"], band=band))
-                except Exception as error:  # noqa: BLE001 - as notebooks do
+                except (OSError, EOFError, LookupError, TypeError, ValueError, zlib.error) as error:
                     print(f"skipped {path.name}: {error}")
                     skipped.append(path)
     if not frames:
