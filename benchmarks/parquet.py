@@ -161,7 +161,8 @@ def _planned(folder: str, collection: str, targets: str, n: int) -> tuple[Any, I
 
     catalog = Catalog(Storage.from_url(folder), load_settings(url=folder))
     catalog.create()
-    add_targets(catalog, pq.read_table(targets).slice(0, n), "sky")
+    # Of so many at random places two may be within an arcsecond; they are to stay two.
+    add_targets(catalog, pq.read_table(targets).slice(0, n), "sky", radius_arcsec=0.0)
     catalog.close()
     opened, archive = lake_at(folder), find("ztf")
     register_archive(opened, archive)
