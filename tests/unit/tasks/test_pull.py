@@ -187,7 +187,7 @@ def test_what_an_archive_cuts_goes_on_over_the_ends_of_what_is_read_at_once(
     """Targets are read 8 at a time; a piece of the sky that ends later is one granule all the same."""
     seen: list[int] = []
 
-    def by_piece(targets: pa.Table, settings: Settings, parameters: Any) -> list[Granule]:
+    def by_piece(archive: Archive, targets: pa.Table, settings: Settings, parameters: Any) -> list[Granule]:
         seen.append(targets.num_rows)
         piece = targets["hpx29"].to_numpy() >> 2 * 29
         edges = np.flatnonzero(np.diff(piece, prepend=-1, append=-1)).tolist()
