@@ -102,5 +102,6 @@ def test_two_processes_killed_at_random_lose_nothing(
     assert {source: n for source, n, _ in rows} == dict(expected)
     assert all(n == distinct for _, n, distinct in rows), "no row twice"
     assert [finding.message for finding in verify(anywhere_catalog) if finding.is_error] == []
+    # One that is killed between its commit and the end of its claim leaves an empty file, which bars nobody.
     claims = Path(anywhere_catalog.location.target).parent / "claims"
-    assert not list(claims.glob("*.lock")) if claims.is_dir() else True
+    assert len(list(claims.glob("*.lock"))) <= kills
