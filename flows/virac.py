@@ -38,7 +38,6 @@ class TileReport:
     tiles: int
     done_before: int = 0
     rejected_before: int = 0
-    failed_before: int = 0
     done: int = 0
     rejected: int = 0
     failed: int = 0
@@ -81,8 +80,8 @@ class TileReport:
         if not told:
             told.append("nothing to do")
         told.append(f"{self.done_before + self.done} of {self.tiles} tiles are in the lake")
-        if before := self.rejected_before + self.failed_before:
-            told.append(f"{before} were rejected or failed before: --retry-failed tries them again")
+        if self.rejected_before:
+            told.append(f"{self.rejected_before} were rejected before: --retry-failed tries them again")
         return f"{NAME}: {'. '.join(told)}"
 
 
@@ -131,9 +130,7 @@ def extract_virac(
     write_plan(opened.storage, NAME, len(found))
     now = standing(opened, found, cut, retry_failed=retry_failed)
     waiting = _of_shard(now.waiting, found, shard)
-    report = TileReport(len(found), now.done, now.rejected, now.failed)
-    if retry_failed:
-        report = replace(report, rejected_before=0, failed_before=0)
+    report = TileReport(len(found), now.done, 0 if retry_failed else now.rejected)
     log.info("%d tiles, %d done before, %d to do", len(found), now.done, len(waiting))
     window: deque[tuple[list[Piece], PrefectFuture[Any]]] = deque()
     with Watch(NAME, len(waiting), what="tiles") as watch, task_runner(settings) as runs:

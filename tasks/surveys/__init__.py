@@ -1,1 +1,1 @@
-"""Surveys that come as files: VIRAC's tiles."""
+"""Surveys that come as files: VIRAC's tiles, RXTE's observations."""

@@ -197,7 +197,6 @@ class Standing:
     waiting: list[Piece]
     done: int
     rejected: int
-    failed: int
 
 
 def standing(lake: Lake, tiles: Sequence[Piece], cut: Cut, *, retry_failed: bool = False) -> Standing:
@@ -218,7 +217,6 @@ def standing(lake: Lake, tiles: Sequence[Piece], cut: Cut, *, retry_failed: bool
         [tile for tile, state in zip(tiles, states, strict=True) if state in wanted],
         sum(state in ("done", "empty") for state in states),
         states.count("rejected"),
-        states.count("failed"),
     )
 
 

@@ -90,7 +90,9 @@ def test_what_a_dead_worker_had_is_told_and_done_by_the_next_run(
     assert "3 FAILED" in lost.message
     assert "MemoryError: killed" in lost.message
     assert rows("SELECT DISTINCT status FROM ledger") == [{"status": "failed"}]
-    assert run(tmp_path / "tiles").is_completed()
+    mended = run(tmp_path / "tiles")
+    assert mended.is_completed()
+    assert "before" not in mended.message
     assert rows("SELECT status, attempt FROM ledger WHERE status = 'done'") == [{"status": "done", "attempt": 2}] * 3
 
 
