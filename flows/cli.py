@@ -154,8 +154,13 @@ def _existing(url: str | None) -> str:
 
 
 def quiet() -> None:
-    """Let the final line speak, unless the user asked Prefect for more; call it before Prefect is imported."""
+    """Let the final line speak, unless the user asked Prefect for more; call it before Prefect is imported.
+
+    The server that Prefect starts for the length of a command writes to SQLite from several tasks, and logs the
+    traceback of each "database is locked", although it tries again and nothing is lost.
+    """
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
 
 
 def _tell(state: Any) -> int:
