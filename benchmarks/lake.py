@@ -184,8 +184,8 @@ def stage_some(url: str, granules: int, first: int, step: int) -> list[float]:
     """Stage every `step`-th granule; return the seconds of each, without those of making it up."""
     from datetime import UTC, datetime
 
-    from lake.commit import stage
     from lake.ledger import Attempt
+    from lake.staging import stage
     from lake.storage import Storage
 
     storage = Storage.from_url(url)
@@ -204,8 +204,9 @@ def stage_some(url: str, granules: int, first: int, step: int) -> list[float]:
 def commit_all(url: str, granules: int) -> list[float]:
     """Commit the staged granules in the order of the sky, in one process; return the seconds of each."""
     from lake.catalog import Catalog
-    from lake.commit import Manifest, commit
+    from lake.commit import commit
     from lake.settings import Settings
+    from lake.staging import Manifest
     from lake.storage import Storage
 
     storage = Storage.from_url(url)

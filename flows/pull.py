@@ -22,9 +22,10 @@ from pydantic import Field
 
 from flows.report import PullReport, Watch
 from flows.runners import task_runner
-from lake.commit import Manifest, Receipt
+from lake.commit import Receipt
 from lake.errors import ArchiveError
 from lake.settings import load_settings
+from lake.staging import Manifest
 from lake.storage import remove_folder
 from tasks.archives import find, releases
 from tasks.archives.base import Archive

@@ -1,4 +1,4 @@
-"""Stage Parquet, validate it, and bring it into the lake in one transaction.
+"""Bring what was staged into the lake, in one transaction.
 
 The rule that everything here serves: data and ledger cannot disagree, a source's rows exist once,
 and a crash at any point leaves either the old state or the new one.
@@ -6,13 +6,11 @@ and a crash at any point leaves either the old state or the new one.
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
-from itertools import chain
+from dataclasses import dataclass
 
 import duckdb
 import hpgeom
@@ -23,63 +21,26 @@ from upath import UPath
 
 from lake import ledger
 from lake.catalog import Catalog
-from lake.errors import GranuleRejected, SchemaError, StagingLost
+from lake.errors import StagingLost
 from lake.ledger import Attempt
 from lake.schema import SOURCE_TABLES, TABLES
 from lake.sky import HPX_ORDER
+from lake.staging import Manifest
 from lake.storage import (
     Storage,
     checksum,
-    decoded,
     parquet_rows,
     read_parquet,
     remove_folder,
     write_parquet,
-    write_text,
 )
 from lake.transaction import recover, transact
-from lake.validate import validate, validate_rows
 
-MANIFEST = "manifest.json"
 _CONFLICT_RETRIES = 5
 
 # An archive that goes on observing may move a source a little within a release. Its earlier rows are looked
 # for in the pixels of this order (26 arcsec wide) around its new place.
 _MOVED_ORDER = 13
-
-
-@dataclass(frozen=True)
-class StagedFile:
-    """One Parquet file that waits for its commit."""
-
-    table: str
-    name: str
-    rows: int
-    bytes: int
-    blake2b: str
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a granule staged: small enough to travel between tasks and machines."""
-
-    folder: str
-    attempt: Attempt
-    files: tuple[StagedFile, ...]
-
-    def as_json(self) -> str:
-        """Return it as JSON."""
-        return json.dumps({"attempt": self.attempt.as_dict(), "files": [asdict(file) for file in self.files]})
-
-    @classmethod
-    def read(cls, folder: UPath) -> Manifest | None:
-        """Read the manifest of a staging folder; None if the staging was not finished."""
-        try:
-            data = json.loads((folder / MANIFEST).read_text())
-        except FileNotFoundError:
-            return None
-        files = tuple(StagedFile(**file) for file in data["files"])
-        return cls(str(folder), Attempt.from_dict(data["attempt"]), files)
 
 
 @dataclass(frozen=True)
@@ -97,95 +58,22 @@ class Receipt:
     reason: str | None = None
 
 
-def stage(
-    folder: UPath,
-    attempt: Attempt,
-    tables: Mapping[str, pa.Table],
-    band_units: Mapping[str, str | None] | None = None,
-    *,
-    lightcurves: Iterable[pa.Table] | None = None,
-    afterwards: Callable[[], Mapping[str, pa.Table]] | None = None,
-) -> Manifest:
-    """Validate a granule's tables and write them where no reader looks.
-
-    Parameters
-    ----------
-    folder
-        Staging folder of this granule alone.
-    attempt
-        The granule and its circumstances; counts and bytes are filled in here.
-    tables
-        Arrow tables by the name of the lake's table.
-    band_units
-        VOUnit of flux by band; light curves may hold these bands only. None: not checked.
-    lightcurves
-        Light curves too large to be held at once, instead of those in tables: parts, each sorted as the table is.
-        They are validated and written as they come.
-    afterwards
-        Gives further tables once the light curves have been seen, such as their statistics.
-
-    Raises
-    ------
-    GranuleRejected
-        If the tables break a rule of the lake.
-    """
-    cast = _cast({name: decoded(table) for name, table in tables.items()})
-    validate(attempt.archive, attempt.release, cast, band_units)
-    files = []
-    if lightcurves is not None:
-        parts = _checked(attempt, lightcurves, cast.get("sources", TABLES["sources"].empty()), band_units)
-        files += _stage(folder, "lightcurves", parts)
-    if afterwards is not None:
-        later = _cast({name: decoded(table) for name, table in afterwards().items()})
-        validate(attempt.archive, attempt.release, {**cast, **later}, band_units)
-        cast |= later
-    for name, table in cast.items():
-        order = [(column, "ascending") for column in TABLES[name].sort]
-        files += _stage(folder, name, iter([table.sort_by(order) if order else table]))
-    rows = {file.table: file.rows for file in files}
-    attempt = replace(
-        attempt,
-        n_sources=rows.get("sources", 0),
-        n_rows=rows.get("lightcurves", 0),
-        bytes=sum(file.bytes for file in files),
-    )
-    manifest = Manifest(str(folder), attempt, tuple(files))
-    write_text(folder / MANIFEST, manifest.as_json())
-    return manifest
-
-
-def _cast(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
-    try:
-        return {name: TABLES[name].cast(table) for name, table in tables.items() if table.num_rows}
-    except SchemaError as error:
-        raise GranuleRejected(str(error)) from error
-
-
-def _checked(
-    attempt: Attempt, parts: Iterable[pa.Table], sources: pa.Table, band_units: Mapping[str, str | None] | None
-) -> Iterator[pa.Table]:
-    for part in parts:
-        for cast in _cast({"lightcurves": part}).values():
-            validate_rows(attempt.archive, attempt.release, "lightcurves", cast, sources, band_units)
-            yield cast
-
-
-def _stage(folder: UPath, table: str, parts: Iterator[pa.Table]) -> list[StagedFile]:
-    """Write one staged file; none if there are no rows."""
-    first = next(parts, None)
-    if first is None:
-        return []
-    path = folder / f"{table}.parquet"
-    rows = write_parquet(chain([first], parts), path)
-    return [StagedFile(table, path.name, rows, path.stat().st_size, checksum(path))]
-
-
 def commit(catalog: Catalog, manifest: Manifest) -> Receipt:
-    """Bring a staged granule into the lake, whole or not at all.
+    """Bring a staged granule into the lake, whole or not at all: see `commit_together`."""
+    return commit_together(catalog, manifest)[0]
+
+
+def commit_together(catalog: Catalog, manifest: Manifest) -> list[Receipt]:
+    """Bring all granules of a manifest into the lake, whole or not at all.
 
     Rows of a source that the lake has already, unchanged, stay as they are and the new copy is left
-    out; changed ones are replaced. Matches and coverage of the granule's targets are replaced.
+    out; changed ones are replaced. Matches and coverage of the granules' targets are replaced.
     Committing the same manifest again does nothing.
+
+    Returns
+    -------
+    list of Receipt
+        One a granule, in their order. What was replaced and kept is told of all together, in the first.
 
     Raises
     ------
@@ -194,7 +82,6 @@ def commit(catalog: Catalog, manifest: Manifest) -> Receipt:
     CatalogError
         If the catalogue cannot be locked or written.
     """
-    attempt = manifest.attempt
     with catalog.lock():
         for tries_left in reversed(range(_CONFLICT_RETRIES)):
             try:
@@ -203,12 +90,11 @@ def commit(catalog: Catalog, manifest: Manifest) -> Receipt:
                     # One transaction from the first question on: outside of one, each question makes DuckLake
                     # read its catalogue anew.
                     cursor.execute("BEGIN")
-                    number = ledger.number(cursor, attempt)
-                    if number is None:
-                        receipt = _receipt(attempt, 0, 0)
-                    else:
+                    numbers = ledger.numbers(cursor, manifest.attempts)
+                    replaced, kept = 0, 0
+                    if numbers is not None:
                         _check_staged(catalog.storage, manifest)
-                        receipt = _Merge(cursor, catalog.storage, manifest).run(number)
+                        replaced, kept = _Merge(cursor, catalog.storage, manifest).run(numbers)
                 break
             except duckdb.Error as error:
                 # Only writers that do not take our lock can conflict: another tool on PostgreSQL.
@@ -217,7 +103,8 @@ def commit(catalog: Catalog, manifest: Manifest) -> Receipt:
                     raise catalog.unwritable(error) from None
                 time.sleep(0.2)
         remove_folder(catalog.storage.path(manifest.folder))
-    return receipt
+    first, *others = manifest.attempts
+    return [_receipt(first, replaced, kept), *(_receipt(attempt, 0, 0) for attempt in others)]
 
 
 def _receipt(attempt: Attempt, replaced: int, kept: int) -> Receipt:
@@ -247,18 +134,19 @@ def _check_staged(storage: Storage, manifest: Manifest) -> None:
 
 
 class _Merge:
-    """One granule's way into the lake: what it overlaps, which files move, and the transaction."""
+    """The way of granules into the lake: what they overlap, which files move, and the transaction."""
 
     def __init__(self, cursor: duckdb.DuckDBPyConnection, storage: Storage, manifest: Manifest) -> None:
         self.cursor = cursor
         self.storage = storage
         self.folder = storage.path(manifest.folder)
-        self.attempt = manifest.attempt
+        self.attempts = manifest.attempts
+        self.scope = [manifest.attempt.archive, manifest.attempt.release]
         self.staged = {file.table: self.folder / file.name for file in manifest.files}
         self.checksums = {self.folder / file.name: file.blake2b for file in manifest.files}
 
-    def run(self, number: int) -> Receipt:
-        attempt = self.attempt
+    def run(self, numbers: Sequence[int]) -> tuple[int, int]:
+        """Do it; return how many sources were replaced, and how many kept."""
         changed, same = self._overlap("source_id", ("sources", "lightcurves"), pruned_by="hpx29")
         changed_exposures, same_exposures = self._overlap("exposure_id", ("exposures",), pruned_by="exposure_id")
         moved = self._moved(changed)
@@ -269,9 +157,9 @@ class _Merge:
                 paths[table] = self._without(path, "source_id", same)
             elif table == "exposures":
                 paths[table] = self._without(path, "exposure_id", same_exposures)
-            elif table == "coverage" and attempt.status not in ("done", "empty"):
+            elif table == "coverage" and any(attempt.status not in ("done", "empty") for attempt in self.attempts):
                 paths[table] = self._without(path, "target_id", self._answered(path))
-        name = f"{attempt.granule}-{uuid.uuid4().hex[:8]}.parquet"
+        name = f"{self.attempts[0].granule}-{uuid.uuid4().hex[:8]}.parquet"
         moves = {
             table: (path, self.storage.table_folder(table, self._partition(table)) / name)
             for table, path in paths.items()
@@ -286,13 +174,13 @@ class _Merge:
                 self._delete_targets(moves["coverage"][1])
             self._follow(moved)
             snapshot = self.cursor.execute("FROM ducklake_current_snapshot('lake')").fetchall()[0][0]
-            ledger.record(self.cursor, attempt, number, snapshot + 1)
+            ledger.record(self.cursor, self.attempts, numbers, snapshot + 1)
 
         transact(self.cursor, self.storage, moves, change, self.checksums)
-        return _receipt(attempt, changed.num_rows, same.num_rows)
+        return changed.num_rows, same.num_rows
 
     def _partition(self, table: str) -> str | None:
-        return self.attempt.archive if TABLES[table].partition else None
+        return self.scope[0] if TABLES[table].partition else None
 
     def _overlap(self, key: str, tables: Sequence[str], pruned_by: str) -> tuple[pa.Table, pa.Table]:
         """Return the staged keys that the lake has with other content, and with the same.
@@ -308,7 +196,7 @@ class _Merge:
             ranges = _around(keys["hpx29"].to_numpy())
         else:
             ranges = [tuple(pc.min_max(keys[pruned_by]).as_py().values())]
-        scope = [self.attempt.archive, self.attempt.release]
+        scope = list(self.scope)
         where = f"archive = ? AND release = ? AND {pruned_by} BETWEEN ? AND ?"
         self.cursor.register("offered", keys)
         # One SELECT a range: DuckLake leaves files unread for a BETWEEN, not for several joined by OR. And
@@ -363,7 +251,7 @@ class _Merge:
             self.cursor.execute(
                 "UPDATE matches SET hpx29 = moved.hpx29 FROM moved "
                 "WHERE archive = ? AND release = ? AND matches.source_id = moved.source_id",
-                [self.attempt.archive, self.attempt.release],
+                self.scope,
             )
             self.cursor.unregister("moved")
 
@@ -380,11 +268,12 @@ class _Merge:
         return smaller
 
     def _answered(self, path: UPath) -> pa.Table:
-        """Return the targets of a failed granule that have an answer already: that one stays true."""
+        """Return the targets that failed now but have an answer already: that one stays true."""
         return self.cursor.execute(
             "SELECT target_id FROM coverage WHERE archive = ? AND release = ? AND status <> 'failed' "
-            "AND target_id IN (SELECT target_id FROM read_parquet(?, hive_partitioning = false))",
-            [self.attempt.archive, self.attempt.release, str(path)],
+            "AND target_id IN "
+            "(SELECT target_id FROM read_parquet(?, hive_partitioning = false) WHERE status = 'failed')",
+            [*self.scope, str(path)],
         ).to_arrow_table()
 
     def _delete(self, table: str, key: str, keys: pa.Table, pruned_by: str) -> None:
@@ -395,7 +284,7 @@ class _Merge:
         self.cursor.execute(
             f"DELETE FROM {table} WHERE archive = ? AND release = ? AND {pruned_by} BETWEEN ? AND ? "
             f"AND {key} IN (SELECT {key} FROM outgoing)",
-            [self.attempt.archive, self.attempt.release, bounds["min"], bounds["max"]],
+            [*self.scope, bounds["min"], bounds["max"]],
         )
         self.cursor.unregister("outgoing")
 
@@ -408,7 +297,7 @@ class _Merge:
             "WHERE archive = ? AND release = ? AND target_id BETWEEN ? AND ? "
             "AND target_id IN (SELECT target_id FROM asked)"
         )
-        scope = [self.attempt.archive, self.attempt.release, bounds["min"], bounds["max"]]
+        scope = [*self.scope, bounds["min"], bounds["max"]]
         # Most targets are asked for the first time. No target has matches but no coverage: see lake.validate.
         known = self.cursor.execute(
             "WITH near AS MATERIALIZED "  # by target_id alone, as in _overlap

@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from lake.catalog import SOFTWARE
+from lake.schema import TABLES
 from lake.storage import Storage, write_text
 
 
@@ -66,20 +67,32 @@ def canonical(parameters: Mapping[str, Any]) -> str:
     return json.dumps(parameters, sort_keys=True, separators=(",", ":"), default=str)
 
 
-def number(cursor: duckdb.DuckDBPyConnection, attempt: Attempt) -> int | None:
-    """Return the number that an attempt gets in the ledger; None if this very attempt is there already."""
-    recorded, earlier = cursor.execute(
-        "SELECT count(*) FILTER (started_at = ?), coalesce(max(attempt), 0) FROM ledger WHERE granule = ?",
-        [attempt.started_at, attempt.granule],
-    ).fetchall()[0]
-    return None if recorded else int(earlier) + 1
+def numbers(cursor: duckdb.DuckDBPyConnection, attempts: Sequence[Attempt]) -> list[int] | None:
+    """Return the numbers that attempts, committed together, get in the ledger; None if they are there already."""
+    granules = [attempt.granule for attempt in attempts]
+    rows = cursor.execute(
+        "SELECT granule, max(attempt), list(started_at) FROM ledger "
+        "WHERE granule IN (SELECT unnest(?)) GROUP BY granule",
+        [granules],
+    ).fetchall()
+    earlier = {granule: (last, set(starts)) for granule, last, starts in rows}
+    known = [earlier.get(granule, (0, set())) for granule in granules]
+    if any(attempt.started_at in starts for attempt, (_, starts) in zip(attempts, known, strict=True)):
+        return None
+    return [int(last) + 1 for last, _ in known]
 
 
-def record(cursor: duckdb.DuckDBPyConnection, attempt: Attempt, number: int, snapshot_id: int) -> None:
-    """Write an attempt into the ledger, inside the caller's transaction."""
-    values = {**asdict(attempt), "attempt": number, "snapshot_id": snapshot_id}
-    names = ", ".join(values)
-    cursor.execute(f"INSERT INTO ledger ({names}) VALUES ({', '.join('?' * len(values))})", list(values.values()))
+def record(
+    cursor: duckdb.DuckDBPyConnection, attempts: Sequence[Attempt], numbers: Sequence[int], snapshot_id: int
+) -> None:
+    """Write attempts into the ledger, inside the caller's transaction."""
+    rows = [
+        {**asdict(attempt), "attempt": number, "snapshot_id": snapshot_id}
+        for attempt, number in zip(attempts, numbers, strict=True)
+    ]
+    cursor.register("attempts", TABLES["ledger"].cast(pa.Table.from_pylist(rows)))
+    cursor.execute("INSERT INTO ledger BY NAME FROM attempts")
+    cursor.unregister("attempts")
 
 
 _PENDING = """

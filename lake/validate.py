@@ -22,6 +22,8 @@ def validate(
     release: str,
     tables: Mapping[str, pa.Table],
     band_units: Mapping[str, str | None] | None = None,
+    *,
+    known: pa.Table | None = None,
 ) -> None:
     """Check a granule's tables against the schema and against each other.
 
@@ -33,16 +35,20 @@ def validate(
         Tables in the lake's schema, by name.
     band_units
         VOUnit of flux by band; None: units are not checked.
+    known
+        Columns source_id and hpx29 of sources that the lake has: matches may be with these, too.
 
     Raises
     ------
     GranuleRejected
         With the first rule broken, how many rows break it, and one of them.
     """
-    known = tables["sources"] if "sources" in tables else TABLES["sources"].empty()
+    own = tables["sources"] if "sources" in tables else TABLES["sources"].empty()
+    names = ["source_id", "hpx29"]
+    matched = own if known is None else pa.concat_tables([own.select(names), known.select(names)])
     # Sources first: what is wrong with them is wrong with all that refers to them.
     for name, table in sorted(tables.items(), key=lambda item: item[0] != "sources"):
-        validate_rows(archive, release, name, table, known, band_units)
+        validate_rows(archive, release, name, table, matched if name == "matches" else own, band_units)
         if name in _UNIQUE_IN_GRANULE:
             _check_unique(TABLES[name], table)
         if name == "sources":

@@ -29,12 +29,13 @@ from prefect.concurrency.sync import concurrency
 from prefect.runtime import task_run
 from upath import UPath
 
-from lake.commit import Manifest, Receipt, commit, stage
+from lake.commit import Receipt, commit
 from lake.errors import ArchiveError, GranuleRejected, LightlakeError, SchemaError, StagingLost, TruncatedAnswer
 from lake.ledger import Attempt, canonical, count_pending, pending
 from lake.query import Lake
 from lake.schema import TABLES
 from lake.settings import load_settings
+from lake.staging import Manifest, stage
 from lake.storage import is_local, path_of
 from tasks.archives import find
 from tasks.archives.base import Archive, Granule, Harvest, Origin

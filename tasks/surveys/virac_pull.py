@@ -23,11 +23,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from upath import UPath
 
-from lake.commit import Manifest, Receipt, commit, stage
+from lake.commit import Receipt, commit
 from lake.errors import ArchiveError, ConfigurationError, GranuleRejected, LightlakeError
 from lake.ledger import Attempt, canonical
 from lake.query import Lake
 from lake.settings import load_settings
+from lake.staging import Manifest, stage
 from lake.storage import is_local, path_of, remove_folder
 from tasks.archives.base import Origin
 from tasks.pull import lake_at
@@ -89,7 +90,7 @@ class TileFile:
                 folder, attempt, extraction.tables(), ORIGIN.band_units,
                 lightcurves=extraction.lightcurves(), afterwards=extraction.statistics,
             )  # fmt: skip
-            return replace(staged, attempt=replace(staged.attempt, reason=extraction.remark))
+            return staged.told(reason=extraction.remark)
 
 
 @dataclass(frozen=True)
@@ -274,7 +275,7 @@ def _stage(tile: Piece, granule: str, cut: Cut, folder: UPath) -> Manifest:
         remove_folder(folder)
         staged = stage(folder, _lost(attempt, error), {})
     spent = (datetime.now(UTC) - attempt.started_at).total_seconds()
-    return replace(staged, attempt=replace(staged.attempt, seconds=spent, peak_rss_mb=_peak_rss_mb()))
+    return staged.told(seconds=spent, peak_rss_mb=_peak_rss_mb())
 
 
 @contextmanager

@@ -19,13 +19,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from upath import UPath
 
-from lake.commit import Manifest, stage
 from lake.errors import ConfigurationError, GranuleRejected, TruncatedAnswer
 from lake.ledger import Attempt, canonical
 from lake.photometry import flux_err
 from lake.schema import TABLES
 from lake.settings import Settings
 from lake.sky import hpx29
+from lake.staging import Manifest, stage
 from lake.times import EarthTimes
 from tasks.archives.tap import Service
 from tasks.stats import statistics_of_sorted

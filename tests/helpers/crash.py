@@ -15,10 +15,11 @@ import lake.commit
 import lake.transaction
 from helpers.granules import Version, committed, staged
 from lake.catalog import Catalog
-from lake.commit import Manifest, commit
+from lake.commit import commit
 from lake.errors import CatalogError
 from lake.maintenance import compact
 from lake.settings import Settings
+from lake.staging import Manifest
 from lake.storage import Storage, path_of
 
 # Every step of a commit, in order; a number is how often it happens before the end comes.

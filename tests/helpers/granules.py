@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from lake.catalog import Catalog
-from lake.commit import Manifest, Receipt, commit, stage
+from lake.commit import Receipt, commit
 from lake.ledger import Attempt, canonical
 from lake.maintenance import Finding, verify
 from lake.sky import hpx29
+from lake.staging import Manifest, stage
 from lake.targets import add_targets
 
 ARCHIVE, RELEASE = "ztf", "DR1"

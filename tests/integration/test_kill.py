@@ -10,8 +10,9 @@ from helpers.crash import STEPS, child, commit_and_die, fill_the_disk, work
 from helpers.granules import committed, content, count, errors, expected, register, staged
 
 from lake.catalog import Catalog
-from lake.commit import Manifest, commit
+from lake.commit import commit
 from lake.maintenance import compact
+from lake.staging import Manifest
 
 # A few each time the tests run; all of them, on both catalogues, where .ci/run asks for it.
 FULL = bool(os.environ.get("LIGHTLAKE_TEST_FULL"))

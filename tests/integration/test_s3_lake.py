@@ -16,11 +16,12 @@ from helpers.s3 import S3, FaultyProxy
 from helpers.servers import PrefectServer
 
 from lake.catalog import Catalog, extension_file
-from lake.commit import Manifest, commit
+from lake.commit import commit
 from lake.errors import CatalogError, ConfigurationError
 from lake.maintenance import compact
 from lake.query import Lake
 from lake.settings import Settings, load_settings
+from lake.staging import Manifest
 from lake.storage import Storage
 
 pytestmark = pytest.mark.server

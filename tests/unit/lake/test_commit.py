@@ -19,9 +19,10 @@ from helpers.granules import (
     target_ids,
 )  # fmt: skip
 
-from lake.commit import Manifest, commit, stage
+from lake.commit import commit
 from lake.errors import GranuleRejected, StagingLost
 from lake.maintenance import verify
+from lake.staging import Manifest, stage
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from helpers.granules import ARCHIVE, ASKED, PARAMETERS, RELEASE, attempt, committed, register, target_ids
 
-from lake.ledger import Attempt, canonical, count_pending, number, pending
+from lake.ledger import Attempt, canonical, count_pending, numbers, pending
 
 
 def _asked_for(catalog, *more, batch_size=100, **options):
@@ -64,11 +64,13 @@ def test_a_commit_while_batches_are_being_taken(catalog):
 
 def test_attempts_are_numbered_and_known_again(catalog):
     cursor = catalog.cursor()
-    assert number(cursor, attempt("g0")) == 1
+    assert numbers(cursor, [attempt("g0")]) == [1]
     committed(catalog, range(2), "g0")
-    assert number(cursor, attempt("g0")) is None
-    assert number(cursor, attempt("g0", again=1)) == 2
-    assert number(cursor, attempt("g1")) == 1
+    assert numbers(cursor, [attempt("g0")]) is None
+    assert numbers(cursor, [attempt("g0", again=1)]) == [2]
+    assert numbers(cursor, [attempt("g1")]) == [1]
+    assert numbers(cursor, [attempt("g1"), attempt("g0", again=1)]) == [1, 2]
+    assert numbers(cursor, [attempt("g1"), attempt("g0")]) is None
 
 
 def test_an_attempt_survives_json():

@@ -9,10 +9,11 @@ from astropy.coordinates import SkyCoord
 from helpers.granules import attempt, committed, positions, register, rows_of, target_ids
 
 from lake.catalog import extension_file
-from lake.commit import commit, stage
+from lake.commit import commit
 from lake.errors import CatalogError, ConfigurationError
 from lake.schema import TABLES
 from lake.sky import hpx29, separation_arcsec
+from lake.staging import stage
 
 
 @pytest.fixture

@@ -6,9 +6,10 @@ import pyarrow as pa
 import pytest
 from helpers.granules import ASKED, positions, target_ids
 
-from lake.commit import commit, stage
+from lake.commit import commit
 from lake.ledger import Attempt
 from lake.query import Lake
+from lake.staging import stage
 from lake.targets import add_targets
 
 

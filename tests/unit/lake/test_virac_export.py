@@ -23,10 +23,11 @@ from deployments.sandbox import virac as sandbox
 from lake import virac_csv, virac_lines
 from lake.catalog import Catalog
 from lake.cli import main
-from lake.commit import commit, stage
+from lake.commit import commit
 from lake.errors import ConfigurationError, SchemaError
 from lake.ledger import Attempt
 from lake.query import Lake
+from lake.staging import stage
 from lake.virac_csv import export_virac_csv, path_of, read_ids
 from lake.virac_lines import _decimals
 from tasks.surveys.virac import LEFT_OUT, NAME, ORIGIN, RELEASE, Cut, Extraction

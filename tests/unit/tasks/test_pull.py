@@ -19,12 +19,12 @@ from helpers.archives import harvest, refusal, register
 
 from flows.report import PullReport
 from lake.catalog import Catalog
-from lake.commit import MANIFEST
 from lake.errors import ArchiveError, CatalogError, GranuleRejected, StagingLost, TruncatedAnswer
 from lake.maintenance import verify
 from lake.query import Lake
 from lake.schema import TABLES
 from lake.settings import Settings
+from lake.staging import MANIFEST
 from lake.targets import add_targets
 from tasks.archives import REGISTRY
 from tasks.archives.base import Archive, Granule, Harvest

@@ -17,11 +17,12 @@ from astropy.io import fits
 from astropy.time import Time
 
 from lake.catalog import Catalog
-from lake.commit import commit, stage
+from lake.commit import commit
 from lake.errors import GranuleRejected
 from lake.ledger import Attempt
 from lake.schema import TABLES
 from lake.sky import hpx29
+from lake.staging import stage
 from lake.validate import validate
 from tasks.surveys import rxte
 from tasks.surveys.rxte import ORIGIN, PRODUCTS, Observation

@@ -37,8 +37,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deployments.sandbox import virac as sandbox
-from lake.commit import Manifest, commit, stage
+from lake.commit import commit
 from lake.errors import ConfigurationError, GranuleRejected
+from lake.staging import Manifest, stage
 from lake.storage import decoded, read_parquet
 from tasks.stats import statistics
 from tasks.surveys import virac

@@ -20,11 +20,12 @@ from deployments.sandbox import virac as sandbox_virac
 from deployments.sandbox import virac_tap as eso
 from deployments.sandbox.server import Sandbox
 from lake.catalog import Catalog
-from lake.commit import Manifest, commit
+from lake.commit import commit
 from lake.errors import ArchiveError, ConfigurationError, GranuleRejected, TruncatedAnswer
 from lake.ledger import Attempt
 from lake.schema import TABLES
 from lake.settings import Settings, load_settings
+from lake.staging import Manifest
 from lake.validate import validate
 from tasks.archives.tap import Service
 from tasks.stats import statistics
