@@ -45,7 +45,9 @@ def validate(
     """
     own = tables["sources"] if "sources" in tables else TABLES["sources"].empty()
     names = ["source_id", "hpx29"]
-    matched = own if known is None else pa.concat_tables([own.select(names), known.select(names)])
+    matched = own.select(names)
+    if known is not None:
+        matched = pa.concat_tables([matched, known.select(names).cast(matched.schema)])
     # Sources first: what is wrong with them is wrong with all that refers to them.
     for name, table in sorted(tables.items(), key=lambda item: item[0] != "sources"):
         validate_rows(archive, release, name, table, matched if name == "matches" else own, band_units)
