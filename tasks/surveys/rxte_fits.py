@@ -1,4 +1,4 @@
-"""Light curves of RXTE in FITS, read robustly: by column names, whole, and with nothing made up.
+"""Light curves and other tables of RXTE in FITS, read robustly: by column names, whole, and with nothing made up.
 
 The FITS is read here, card by card and in whole columns, since an observation has up to 33 files and astropy takes ten
 times as long for one. Whatever a file lacks is missing, never 0; whatever it contradicts itself in is a GranuleRejected
@@ -12,9 +12,11 @@ import math
 import re
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,7 @@ from lake.errors import GranuleRejected
 from lake.times import DAY_S, met_to_mjd
 from tasks.surveys import rxte
 from tasks.surveys.rxte import Product
+from tasks.surveys.rxte_cut import ChannelCut
 
 Floats = NDArray[np.float64]
 Data = bytes | Path | UPath
@@ -64,13 +67,71 @@ class Header:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A table: its keywords and the primary header's, columns' names in capitals, bytes, how many there should be."""
+
+    header: Header
+    names: list[str]
+    data: bytes
+    size: int
+
+    @cached_property
+    def _fields(self) -> dict[str, tuple[int, str, int, int]]:
+        """Number, type, values in a row, and offset in it of each column that is numbers."""
+        if len(self.data) < self.size:
+            raise GranuleRejected(f"it is cut short: {len(self.data)} of {self.size} bytes of its table")
+        fields: dict[str, tuple[int, str, int, int]] = {}
+        at, length = 0, int(self.header.values.get("NAXIS1", 0))
+        for number, name in enumerate(self.names, 1):
+            form = _FORM.match(self.header.text(f"TFORM{number}"))
+            if form is None:
+                raise GranuleRejected(f"column {name} has the form {self.header.text(f'TFORM{number}')!r}")
+            repeat = int(form[1] or 1)
+            if form[2] in _DTYPE:
+                fields.setdefault(name, (number, form[2], repeat, at))
+            at += -(-repeat // 8) if form[2] == "X" else repeat * _WIDTH[form[2]]
+        if at != length or len(self.data) < int(self.header.values.get("NAXIS2", 0)) * length:
+            raise GranuleRejected(f"rows of {length} bytes do not hold columns of {at}")
+        return fields
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Return how many values a row has in each column that is numbers; GranuleRejected if it is not whole."""
+        return {name: repeat for name, (_, _, repeat, _) in self._fields.items()}
+
+    def column(self, name: str, part: slice = slice(None)) -> Floats:
+        """Return one of `widths`, scaled, native, NaN for nulls: shape (rows,), or (rows, values of `part`)."""
+        number, form, repeat, offset = self._fields[name]
+        values = self.header.values
+        length, n = (int(values.get(axis, 0)) for axis in ("NAXIS1", "NAXIS2"))
+        shape = (repeat,) if repeat != 1 else ()
+        kind = np.dtype({"names": ["x"], "formats": [(_DTYPE[form], shape)], "offsets": [offset], "itemsize": length})
+        raw = np.frombuffer(self.data, kind, n)["x"][(slice(None), part)[: 1 + len(shape)]]
+        column: Floats = raw.astype(np.float64) * values.get(f"TSCAL{number}", 1) + values.get(f"TZERO{number}", 0)
+        if form in "BIJK" and f"TNULL{number}" in values:
+            column[raw == values[f"TNULL{number}"]] = np.nan
+        return column
+
+
+class Clock(NamedTuple):
+    """What a header says of times, MJDREF in days and in two; what of it is assumed, and remarks on that."""
+
+    mjdref: tuple[float, float]
+    timezero_s: float
+    timepixr: float
+    bin_s: float
+    assumed: list[str]
+    remarks: list[str]
+
+
+@dataclass(frozen=True)
 class LightCurve:
     """A light curve as its file has it; times are TT on the satellite's clock, values NaN where there are none.
 
     Parameters
     ----------
     product
-        Which one.
+        Which standard product, or which cut of the channels.
     seconds
         Column TIME, with TIMEZERO added.
     mjd
@@ -95,7 +156,7 @@ class LightCurve:
         What had to be assumed.
     """
 
-    product: Product
+    product: Product | ChannelCut
     seconds: Floats
     mjd: Floats
     rate: Floats
@@ -117,16 +178,22 @@ class LightCurve:
     remarks: tuple[str, ...] = ()
 
     def energies(self, epoch: int) -> dict[str, Any]:
-        """Return its energy range: as the archive names it, and as the channels have it in a gain epoch, keV."""
-        told: dict[str, Any] = {"nominal_kev": list(self.product.nominal_kev)}
-        if self.product.instrument == "pca" and self.channels:
+        """Return its energy range: as it is asked for, and as the channels have it in a gain epoch, keV.
+
+        Of a cut the channels are those that were counted; where nobody says them, those that were asked for.
+        """
+        nominal, channels = self.product.nominal_kev, self.channels
+        told: dict[str, Any] = {} if nominal is None else {"nominal_kev": list(nominal)}
+        if channels is None and isinstance(self.product, ChannelCut):
+            channels = self.product.channels(epoch)
+        if self.product.instrument == "pca" and channels:
             detector = "PCU0" if epoch == 5 and self.pcus == (0,) else None
-            low, high = rxte.energy_range(*self.channels, epoch, detector)
-            told |= {"channels": list(self.channels), "emin_kev": low, "emax_kev": high}
+            low, high = rxte.energy_range(*channels, epoch, detector)
+            told |= {"channels": list(channels), "emin_kev": low, "emax_kev": high}
         return told
 
 
-def read_light_curve(data: Data, product: Product, name: str = "") -> LightCurve:
+def read_light_curve(data: Data, product: Product | ChannelCut, name: str = "") -> LightCurve:
     """Read a light curve, packed by gzip or not.
 
     Parameters
@@ -134,7 +201,7 @@ def read_light_curve(data: Data, product: Product, name: str = "") -> LightCurve
     data
         The file, or where it is.
     product
-        Which product its name says it is.
+        Which product its name says it is, or which cut it was made for.
     name
         The file's name, for messages.
 
@@ -145,24 +212,26 @@ def read_light_curve(data: Data, product: Product, name: str = "") -> LightCurve
     OSError
         If it cannot be read.
     """
-    name = name or (product.band if isinstance(data, bytes) else data.name)
-    body = data if isinstance(data, bytes) else data.read_bytes()
+    with naming(name or (product.band if isinstance(data, bytes) else data.name)):
+        return _light_curve(unpacked(data), product)
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Let a GranuleRejected say which file it is of, and be one if a header has no sense in it."""
     try:
-        return _light_curve(_unpacked(body), product)
+        yield
     except GranuleRejected as error:
         raise GranuleRejected(f"{name}: {error.reason}") from error
     except (TypeError, ValueError, OverflowError) as error:
         raise GranuleRejected(f"{name}: its header makes no sense: {error}") from error
 
 
-def _light_curve(body: bytes, product: Product) -> LightCurve:
-    header, names, columns = _rate_table(body)
+def clock(header: Header, bin_s: float) -> Clock:
+    """Return what a header says of times, `bin_s` if not of a bin's length; GranuleRejected if not RXTE's, in TT."""
     for keyword, wanted in (("TELESCOP", "XTE"), ("TIMESYS", "TT")):
         if header.text(keyword) != wanted:
             raise GranuleRejected(f"{keyword} is {header.text(keyword) or 'absent'}, not {wanted}")
-    is_net = header.text("HDUCLAS2") == "NET"
-    if header.text("HDUCLAS2") and is_net != (product.kind == "n"):
-        raise GranuleRejected(f"it is called {product.band}, but its HDUCLAS2 is {header.text('HDUCLAS2')}")
     ref = header.number("MJDREF")
     if ref is None:
         raise GranuleRejected("it has no MJDREF")
@@ -170,14 +239,25 @@ def _light_curve(body: bytes, product: Product) -> LightCurve:
     mjdref = (ref // 1, ref % 1)
     if "MJDREF" not in header.values:
         mjdref = (float(header.values["MJDREFI"]), float(header.values.get("MJDREFF") or 0))
-    given = {name: header.number(name) for name in ("TIMEZERO", "TIMEPIXR", "TIMEDEL", "TSTART", "TSTOP")}
     # TIMEZERO is 0 where there is none; without TIMEPIXR, TIME is the start of the bin for XTE: facts B.3.
-    zero = given["TIMEZERO"] or 0.0
-    defaults = {"TIMEPIXR": 0.0, "TIMEDEL": product.bin_s}
-    assumed = [name for name in defaults if given[name] is None]
-    pixr, bin_s = (defaults[name] if given[name] is None else float(given[name] or 0) for name in defaults)
-    if bin_s <= 0:
-        raise GranuleRejected(f"TIMEDEL is {bin_s}")
+    pixr, length, other = map(header.number, ("TIMEPIXR", "TIMEDEL", "DELTAT"))
+    length = other if length is None else length
+    absent = {"TIMEPIXR": 0.0} if pixr is None else {}
+    absent |= {"TIMEDEL": bin_s} if length is None else {}
+    pixr, length = absent.get("TIMEPIXR", pixr or 0.0), absent.get("TIMEDEL", length or 0.0)
+    if not 0 < length < math.inf:
+        raise GranuleRejected(f"TIMEDEL is {length}")
+    remarks = [f"{name} is absent, {value:g} assumed" for name, value in absent.items()]
+    return Clock(mjdref, header.number("TIMEZERO") or 0.0, pixr, length, list(absent), remarks)
+
+
+def _light_curve(body: bytes, product: Product | ChannelCut) -> LightCurve:
+    header, names, columns = _rate_table(body)
+    times = clock(header, product.bin_s)
+    is_net = header.text("HDUCLAS2") == "NET"
+    if header.text("HDUCLAS2") and is_net != (product.kind == "n"):
+        raise GranuleRejected(f"it is called {product.band}, but its HDUCLAS2 is {header.text('HDUCLAS2')}")
+    mjdref, zero, pixr, bin_s = times[:4]
     none = np.full(len(columns["TIME"]), np.nan)
     rate, error, counts = columns.get("RATE"), columns.get("ERROR", columns.get("RATE_ERR", none)), none
     fracexp = columns.get("FRACEXP", none)
@@ -192,7 +272,8 @@ def _light_curve(body: bytes, product: Product) -> LightCurve:
         rxte.gain_epoch(mjd)
     except ValueError as error_:
         raise GranuleRejected(str(error_)) from error_
-    ends = [None if one is None else float(met_to_mjd(one, *mjdref, zero)) for one in (given["TSTART"], given["TSTOP"])]
+    given = map(header.number, ("TSTART", "TSTOP"))
+    ends = [None if one is None else float(met_to_mjd(one, *mjdref, zero)) for one in given]
     if len(mjd):
         edges = float(mjd.min() - bin_s / 2 / DAY_S), float(mjd.max() + bin_s / 2 / DAY_S)
         ends = [edge if end is None else end for end, edge in zip(ends, edges, strict=True)]
@@ -201,24 +282,23 @@ def _light_curve(body: bytes, product: Product) -> LightCurve:
     low, high = (min(int(cut[1]), rxte.ABSOLUTE_CHANNELS - 1) if cut else None for cut in cuts)
     rows = " ".join(str(value) for key, value in header.values.items() if key.startswith("ROWID"))
     scaled = re.search(r"Expression: RATE \* ([\d.eE+-]+)", notes)
-    remarks = [f"{name} is absent, {defaults[name]:g} assumed" for name in assumed]
-    if not dated.all():
-        remarks.append(f"{(~dated).sum()} bins without TIME left out")
+    undated = [] if dated.all() else [f"{(~dated).sum()} bins without TIME left out"]
     return LightCurve(
         product, seconds, mjd, rate[dated], error[dated], counts[dated], fracexp[dated], bin_s, pixr, mjdref, ends[0],
         ends[1], columns["BARYTIME"][dated] + zero if "BARYTIME" in columns else None,
-        *_pointing(header), tuple(sorted({int(number) for number in re.findall(r"Pcu(\d)", rows)})),
+        *pointing(header), tuple(sorted({int(number) for number in re.findall(r"Pcu(\d)", rows)})),
         None if low is None or high is None or low > high else (low, high), header.number("ONTIME"),
         {
             "columns": names, "extname": header.text("EXTNAME"), "object": header.text("OBJECT"),
             "hduclas2": header.text("HDUCLAS2"), "timezero_s": zero, "timepixr": pixr, "bin_s": bin_s,
-            "assumed": assumed, "rate_factor": float(scaled[1]) if scaled else None,
+            "assumed": times.assumed, "rate_factor": float(scaled[1]) if scaled else None,
         },
-        tuple(remarks),
+        (*times.remarks, *undated),
     )  # fmt: skip
 
 
-def _pointing(header: Header) -> tuple[float | None, float | None]:
+def pointing(header: Header) -> tuple[float | None, float | None]:
+    """Return where the telescope pointed, degrees; None, None if the header does not say."""
     for suffix in ("_PNT", "", "_OBJ"):
         ra, dec = header.number(f"RA{suffix}"), header.number(f"DEC{suffix}")
         if ra is not None and dec is not None and 0 <= ra <= 360 and -90 <= dec <= 90:
@@ -226,7 +306,9 @@ def _pointing(header: Header) -> tuple[float | None, float | None]:
     return None, None
 
 
-def _unpacked(body: bytes) -> bytes:
+def unpacked(data: Data) -> bytes:
+    """Return the bytes of a file that may be packed by gzip; GranuleRejected if it is cut short or damaged."""
+    body = data if isinstance(data, bytes) else data.read_bytes()
     if not body.startswith(b"\x1f\x8b"):
         return body
     try:
@@ -235,32 +317,42 @@ def _unpacked(body: bytes) -> bytes:
         raise GranuleRejected(f"gzip: {error}") from error
 
 
-def _rate_table(body: bytes) -> tuple[Header, list[str], dict[str, Floats]]:
-    """Return the header of the table of rates, which the primary one fills up, its columns' names, and the columns."""
+def read_tables(body: bytes) -> list[Table]:
+    """Return the binary tables of a file in order; GranuleRejected if it is no FITS or its headers are broken."""
     if not body.startswith(b"SIMPLE  ="):
         raise GranuleRejected("it is empty" if not body else "it is no FITS file")
     tables = []
     primary = Header()
     for header, data, size in _hdus(body):
-        values = header.values
         if header.text("XTENSION") == "BINTABLE":
-            names = [header.text(f"TTYPE{n + 1}") for n in range(int(values.get("TFIELDS", 0)))]
-            tables.append((header, names, data, size))
-        elif "SIMPLE" in values:
+            names = [header.text(f"TTYPE{n + 1}") for n in range(int(header.values.get("TFIELDS", 0)))]
+            # The table's own TSTART is of all its rows, in whatever form; the primary header's may not be.
+            own = {_WHOLE.get(name, name) for name in header.values} | {"EXTNAME"}
+            values = {name: value for name, value in primary.values.items() if _WHOLE.get(name, name) not in own}
+            tables.append(Table(Header({**values, **header.values}, header.notes), names, data, size))
+        elif "SIMPLE" in header.values:
             primary = header
-    fits = [one for one in tables if "TIME" in one[1] and {"RATE", "COUNT", "COUNTS"} & set(one[1])]
-    named = [one for one in tables if one[0].text("EXTNAME") == "RATE"]
+    return tables
+
+
+def _rate_table(body: bytes) -> tuple[Header, list[str], dict[str, Floats]]:
+    """Return the header of the table of rates, its columns' names, and those that are numbers, rates in count/s."""
+    tables = read_tables(body)
+    fits = [one for one in tables if "TIME" in one.names and {"RATE", "COUNT", "COUNTS"} & set(one.names)]
+    named = [one for one in tables if one.header.text("EXTNAME") == "RATE"]
     if not fits or (named and named[0] not in fits):
-        seen = "; ".join(", ".join(names) for _, names, _, _ in named or tables) or "no table at all"
+        seen = "; ".join(", ".join(one.names) for one in named or tables) or "no table at all"
         raise GranuleRejected(f"it has no table RATE of TIME and RATE, but {seen}")
-    header, names, data, size = (named or fits)[0]
-    if len(data) < size:
-        raise GranuleRejected(f"it is cut short: {len(data)} of {size} bytes of its table")
-    columns = _columns(header, names, data)
-    # The table's own TSTART is of all its rows, in whatever form; the primary header's may not be.
-    own = {_WHOLE.get(name, name) for name in header.values}
-    values = {name: value for name, value in primary.values.items() if _WHOLE.get(name, name) not in own}
-    return Header({**values, **header.values}, header.notes), names, columns
+    table = (named or fits)[0]
+    columns = {name: table.column(name) for name, width in table.widths.items() if width == 1}
+    for name in columns:
+        unit = str(table.header.values.get(f"TUNIT{table.names.index(name) + 1}", "")).strip().lower()
+        allowed = {"RATE": _RATE_UNITS, "COUNT": _COUNT_UNITS, "COUNTS": _COUNT_UNITS, "TIME": {"s", "sec"}}.get(name)
+        if unit and allowed and unit not in allowed:
+            raise GranuleRejected(f"the unit of {name} is {unit!r}, not {min(allowed)}")
+    if "TIME" not in columns or not {"RATE", "COUNT", "COUNTS"} & set(columns):
+        raise GranuleRejected("its columns TIME and RATE are no numbers")
+    return table.header, table.names, columns
 
 
 def _hdus(body: bytes) -> Iterator[tuple[Header, bytes, int]]:
@@ -305,35 +397,3 @@ def _value(found: re.Match[str]) -> Any:
         return int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text.replace("D", "E"))
     except ValueError:
         return None
-
-
-def _columns(header: Header, names: list[str], data: bytes) -> dict[str, Floats]:
-    """Return the columns that are numbers, in native float64, and rates in count/s."""
-    fields: dict[str, tuple[int, str, int]] = {}
-    values, at = header.values, 0
-    length, n = int(values.get("NAXIS1", 0)), int(values.get("NAXIS2", 0))
-    for number, name in enumerate(names, 1):
-        form = _FORM.match(header.text(f"TFORM{number}"))
-        if form is None:
-            raise GranuleRejected(f"column {name} has the form {header.text(f'TFORM{number}')!r}")
-        repeat = int(form[1] or 1)
-        if repeat == 1 and form[2] in _DTYPE:
-            fields.setdefault(name, (number, form[2], at))
-        at += -(-repeat // 8) if form[2] == "X" else repeat * _WIDTH[form[2]]
-    if at != length or len(data) < n * length:
-        raise GranuleRejected(f"rows of {length} bytes do not hold columns of {at}")
-    columns = {}
-    for name, (number, form_, offset) in fields.items():
-        kind = np.dtype({"names": ["x"], "formats": [_DTYPE[form_]], "offsets": [offset], "itemsize": length})
-        raw = np.frombuffer(data, kind, n)["x"]
-        column = raw.astype(np.float64) * values.get(f"TSCAL{number}", 1) + values.get(f"TZERO{number}", 0)
-        if form_ in "BIJK" and f"TNULL{number}" in values:
-            column[raw == values[f"TNULL{number}"]] = np.nan
-        columns[name] = column
-        unit = str(values.get(f"TUNIT{number}", "")).strip().lower()
-        allowed = {"RATE": _RATE_UNITS, "COUNT": _COUNT_UNITS, "COUNTS": _COUNT_UNITS, "TIME": {"s", "sec"}}.get(name)
-        if unit and allowed and unit not in allowed:
-            raise GranuleRejected(f"the unit of {name} is {unit!r}, not {min(allowed)}")
-    if "TIME" not in columns or not {"RATE", "COUNT", "COUNTS"} & set(columns):
-        raise GranuleRejected("its columns TIME and RATE are no numbers")
-    return columns
