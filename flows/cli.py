@@ -1,4 +1,4 @@
-"""Commands that run flows: pull, refresh, virac."""
+"""Commands that run flows: pull, refresh, virac, rxte."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 
 from lake.cli import LakeURL, say
 from lake.errors import ConfigurationError
+from lake.settings import load_settings
 
 Parameters = Annotated[
     str | None, Parameter(help="Other than the defaults, as JSON: '{\"max_search_radius_deg\": 1.0}'.")
@@ -18,6 +19,10 @@ Parameters = Annotated[
 pull = App(name="pull")
 refresh = App(name="refresh")
 virac = App(name="virac")
+rxte = App(name="rxte")
+
+# What is extracted from a survey's files has a command of its own.
+_SURVEYS = {"virac": "virac", "rxte": "rxte", "rxte_pca": "rxte"}
 
 
 @pull.default
@@ -47,6 +52,11 @@ def run_pull(
     from tasks.archives import expand, find
 
     given = _parameters(parameters) or {}
+    if archive in _SURVEYS:
+        raise ConfigurationError(
+            f"{archive} is no archive that is pulled target by target",
+            hint=f"run: lightlake {_SURVEYS[archive]} --help",
+        )
     names = expand([archive])
     for name in names:
         find(name, release).with_defaults(given)
@@ -131,6 +141,88 @@ def run_virac(
     from flows.virac import extract_virac
 
     return _tell(extract_virac(tiles, url, pattern, min_ks, bands, retry_failed, shard, runner, return_state=True))
+
+
+@rxte.default
+def run_rxte(
+    target: str | None = None,
+    *,
+    sample: str | None = None,
+    lake: LakeURL = None,
+    radius_deg: float = 0.1,
+    method: Literal["products", "heasoft", "standard2"] = "products",
+    bands: list[str] | None = None,
+    chmin: int | None = None,
+    chmax: int | None = None,
+    emin_kev: float | None = None,
+    emax_kev: float | None = None,
+    pcus: list[int] | None = None,
+    layers: list[int] | None = None,
+    bin_s: float | None = None,
+    gti: str | None = None,
+    limit: int | None = None,
+    slews: bool = False,
+    xtemaster: str | None = None,
+    again: bool = False,
+    retry_failed: bool = False,
+    runner: Literal["threads", "processes", "dask"] | None = None,
+) -> int:
+    """Bring RXTE's observations of targets into the lake; exit with 1 if one cannot be.
+
+    Parameters
+    ----------
+    target
+        A target of the lake by name, or a new one as 'RA DEC', ICRS degrees; default: all that have no answer yet.
+    sample
+        Only targets of this sample.
+    radius_deg
+        Observations within this of a target, degrees.
+    method
+        products: the archive's standard light curves. heasoft: chosen channels by HEASoft's pcaextlc2. standard2:
+        chosen channels without HEASoft, with the background in them, not corrected for dead time.
+    bands
+        Of the standard products, such as pca_a; default: all that there are.
+    chmin, chmax
+        Absolute channels, 0 to 255, both ends included.
+    emin_kev, emax_kev
+        Instead of channels: energies, keV, whose channels follow from each observation's gain epoch.
+    pcus, layers
+        Detectors 0 to 4, anode layers 1 to 3; default: all.
+    bin_s
+        Length of a bin, seconds: a multiple of 16, which is the default.
+    gti
+        Good times, as maketime takes them; the default is HEASARC's: see the README.
+    limit
+        At most so many observations of a target.
+    slews
+        Slews to and from targets, too.
+    xtemaster
+        Rows of HEASARC's table xtemaster as a CSV file, instead of asking for them.
+    again
+        Ask for targets that were answered before, too.
+    retry_failed
+        Exactly the observations that were rejected or failed before.
+    runner
+        What runs the tasks: threads, processes or dask; default: LIGHTLAKE_RUNNER.
+    """
+    url = _existing(lake)
+    quiet()
+    from tasks.surveys.rxte_files import Mirror
+    from tasks.surveys.rxte_pull import extraction_of
+
+    cut: dict[str, Any] = {
+        "chmin": chmin, "chmax": chmax, "emin_kev": emin_kev, "emax_kev": emax_kev, "pcus": pcus, "layers": layers,
+        "bin_s": bin_s, "gti": gti,
+    }  # fmt: skip
+    extraction_of(method, bands, **cut)
+    Mirror(load_settings())
+    from flows.rxte import pull_rxte
+
+    state = pull_rxte(
+        target, sample, url, radius_deg, method, bands, **cut, limit=limit, slews=slews, xtemaster=xtemaster,
+        again=again, retry_failed=retry_failed, runner=runner, return_state=True,
+    )  # fmt: skip
+    return _tell(state)
 
 
 def _parameters(text: str | None) -> dict[str, Any] | None:

@@ -15,6 +15,8 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -99,6 +101,84 @@ class PullReport:
         """Leave the report as a table artifact of the run."""
         row = {**asdict(self), "reasons": "; ".join(self.reasons), "newer": ", ".join(self.newer)}
         create_table_artifact([row], key=f"pull-{self.archive.replace('_', '-')}", description=self.message)
+
+
+@dataclass(frozen=True)
+class SurveyReport:
+    """What a run did with the pieces of a survey that it found, be they tiles or observations.
+
+    Parameters
+    ----------
+    survey, what
+        Name of the survey, and what its pieces are called.
+    found
+        How many there are.
+    """
+
+    survey: str
+    what: str
+    found: int
+    done_before: int = 0
+    rejected_before: int = 0
+    done: int = 0
+    rejected: int = 0
+    failed: int = 0
+    elsewhere: int = 0
+    sources: int = 0
+    rows: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    reasons: tuple[str, ...] = ()
+
+    def plus(self, asked: int, receipts: Sequence[tuple[str, Receipt]]) -> SurveyReport:
+        """Return the report with a batch added."""
+        report = replace(self, elsewhere=self.elsewhere + asked - len(receipts))
+        for name, receipt in receipts:
+            lost = receipt.status in ("rejected", "failed")
+            count = receipt.status if lost else "done"
+            report = replace(
+                report,
+                sources=report.sources + receipt.n_sources,
+                rows=report.rows + receipt.n_rows,
+                bytes=report.bytes + receipt.bytes,
+                reasons=(*report.reasons, f"{name}: {receipt.reason}") if lost else report.reasons,
+                **{count: getattr(report, count) + 1},
+            )
+        return report
+
+    @property
+    def message(self) -> str:
+        """Return the run in one line: what was lost comes first."""
+        told = []
+        if self.rejected or self.failed:
+            reasons = "; ".join(self.reasons[:REASONS_TOLD])
+            more = len(self.reasons) - REASONS_TOLD
+            others = f"; and {more} more, see the ledger" if more > 0 else ""
+            told.append(f"{self.rejected} {self.what} REJECTED and {self.failed} FAILED: {reasons}{others}")
+        if self.done:
+            told.append(f"{self.done} {self.what} done, {self.sources} sources, {self.rows} rows")
+        if self.elsewhere:
+            told.append(f"{self.elsewhere} {self.what} were taken by other processes")
+        if not told:
+            told.append("nothing to do")
+        told.append(f"{self.done_before + self.done} of {self.found} {self.what} are in the lake")
+        if self.rejected_before:
+            told.append(f"{self.rejected_before} were rejected before: --retry-failed tries them again")
+        return f"{self.survey}: {'. '.join(told)}"
+
+    def publish(self) -> None:
+        """Leave the report as a table artifact of the run."""
+        row = {**asdict(self), "reasons": "; ".join(self.reasons[:REASONS_TOLD])}
+        create_table_artifact([row], key=self.survey.replace("_", "-"), description=self.message)
+
+    def state(self, log: Any) -> State[SurveyReport]:
+        """Publish the report, tell the log, and return the run's final state: Failed, if anything was lost."""
+        self.publish()
+        if self.rejected or self.failed:
+            log.error(self.message)
+            return Failed(message=self.message, data=self)
+        log.info(self.message)
+        return Completed(message=self.message, data=self)
 
 
 def publish_summary(reports: Sequence[PullReport], lost: Sequence[str]) -> None:

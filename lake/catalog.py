@@ -41,7 +41,11 @@ MIGRATIONS: dict[int, Sequence[str]] = {
         *add_statements(TABLES["lightcurves"], "x", "y", "sky", "cnf_ctr", "diff_fit_ap", "ext"),
         *add_statements(TABLES["exposures"], "seeing_arcsec", "sky_level", "ellipticity"),
     ],
+    4: create_statements(TABLES["channels"]),
 }  # fmt: skip
+
+# Commits after which a process goes on with a new DuckDB: making one takes as long as a commit or two.
+_RENEWED_AFTER = 50
 
 # Compaction makes files of this size from the small ones of single granules.
 TARGET_FILE_SIZE = "256MB"
@@ -52,6 +56,7 @@ CONSISTENT_SCANS = "SET GLOBAL sqlite_disable_multithreaded_scans = true"
 
 # Small inserts into these stay in the catalogue database until compaction; all other rows, and what is
 # deleted of them, are Parquet files at once, which is what plain readers see.
+INLINED_ROWS = 10
 KEPT_IN_CATALOGUE = ("ledger", "files", "archives", "bands", "schema_version")
 
 
@@ -136,6 +141,7 @@ class Catalog:
         self._instance: duckdb.DuckDBPyConnection | None = None
         self._attached = False
         self._private: TemporaryDirectory[str] | None = None
+        self._commits = 0
 
     def create(self) -> bool:
         """Make the catalogue, or bring an older one to this schema version.
@@ -182,7 +188,8 @@ class Catalog:
         if not found:  # the options of a table cannot be set in the transaction that makes it
             for name in KEPT_IN_CATALOGUE:
                 cursor.execute(
-                    "CALL ducklake_set_option('lake', 'data_inlining_row_limit', 10, table_name => ?)", [name]
+                    f"CALL ducklake_set_option('lake', 'data_inlining_row_limit', {INLINED_ROWS}, table_name => ?)",
+                    [name],
                 )
         cursor.execute("BEGIN")
         for step in range((found or SCHEMA_VERSION) + 1, SCHEMA_VERSION + 1):
@@ -254,6 +261,19 @@ class Catalog:
         if self._private is not None:
             self._private.cleanup()
             self._private = None
+
+    def committed(self) -> None:
+        """Note a commit; after some, go on with a new DuckDB.
+
+        DuckLake keeps the statistics of every snapshot that it has seen, and DuckDB the footers of all files, as long
+        as the process lives: a third of a megabyte a commit, measured. Cursors that are in use keep the old one.
+        """
+        self._commits += 1
+        if self._commits % _RENEWED_AFTER == 0 and self._private is None:
+            instance = _connect(self.settings, self.storage)
+            timeout = self.settings.lock_timeout_s
+            instance.execute(self.location.attach_statement(self.storage, timeout_s=timeout))
+            self._instance = instance
 
     @contextmanager
     def lock(self) -> Iterator[None]:

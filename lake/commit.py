@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from upath import UPath
 
 from lake import ledger
-from lake.catalog import Catalog
+from lake.catalog import INLINED_ROWS, Catalog
 from lake.errors import StagingLost
 from lake.ledger import Attempt
 from lake.schema import SOURCE_TABLES, TABLES
@@ -103,6 +103,7 @@ def commit_together(catalog: Catalog, manifest: Manifest) -> list[Receipt]:
                     raise catalog.unwritable(error) from None
                 time.sleep(0.2)
         remove_folder(catalog.storage.path(manifest.folder))
+    catalog.committed()
     first, *others = manifest.attempts
     return [_receipt(first, replaced, kept), *(_receipt(attempt, 0, 0) for attempt in others)]
 
@@ -159,6 +160,10 @@ class _Merge:
                 paths[table] = self._without(path, "exposure_id", same_exposures)
             elif table == "coverage" and any(attempt.status not in ("done", "empty") for attempt in self.attempts):
                 paths[table] = self._without(path, "target_id", self._answered(path))
+        snapshot = self.cursor.execute("FROM ducklake_current_snapshot('lake')").fetchall()[0][0] + 1
+        if len(self.attempts) > INLINED_ROWS:
+            told = paths["ledger"] = self.folder / "ledger.parquet"
+            write_parquet(ledger.rows(self.attempts, numbers, snapshot), told)
         name = f"{self.attempts[0].granule}-{uuid.uuid4().hex[:8]}.parquet"
         moves = {
             table: (path, self.storage.table_folder(table, self._partition(table)) / name)
@@ -173,8 +178,8 @@ class _Merge:
             if "coverage" in moves:
                 self._delete_targets(moves["coverage"][1])
             self._follow(moved)
-            snapshot = self.cursor.execute("FROM ducklake_current_snapshot('lake')").fetchall()[0][0]
-            ledger.record(self.cursor, self.attempts, numbers, snapshot + 1)
+            if "ledger" not in moves:
+                ledger.record(self.cursor, self.attempts, numbers, snapshot)
 
         transact(self.cursor, self.storage, moves, change, self.checksums)
         return changed.num_rows, same.num_rows

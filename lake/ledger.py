@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from lake.catalog import SOFTWARE
+from lake.catalog import SOFTWARE, Catalog
 from lake.schema import TABLES
 from lake.storage import Storage, write_text
 
@@ -70,27 +71,32 @@ def canonical(parameters: Mapping[str, Any]) -> str:
 def numbers(cursor: duckdb.DuckDBPyConnection, attempts: Sequence[Attempt]) -> list[int] | None:
     """Return the numbers that attempts, committed together, get in the ledger; None if they are there already."""
     granules = [attempt.granule for attempt in attempts]
-    rows = cursor.execute(
+    known_rows = cursor.execute(
         "SELECT granule, max(attempt), list(started_at) FROM ledger "
         "WHERE granule IN (SELECT unnest(?)) GROUP BY granule",
         [granules],
     ).fetchall()
-    earlier = {granule: (last, set(starts)) for granule, last, starts in rows}
+    earlier = {granule: (last, set(starts)) for granule, last, starts in known_rows}
     known = [earlier.get(granule, (0, set())) for granule in granules]
     if any(attempt.started_at in starts for attempt, (_, starts) in zip(attempts, known, strict=True)):
         return None
     return [int(last) + 1 for last, _ in known]
 
 
+def rows(attempts: Sequence[Attempt], numbers: Sequence[int], snapshot_id: int) -> pa.Table:
+    """Return attempts as rows of the ledger."""
+    told = [
+        {**asdict(attempt), "attempt": number, "snapshot_id": snapshot_id}
+        for attempt, number in zip(attempts, numbers, strict=True)
+    ]
+    return TABLES["ledger"].cast(pa.Table.from_pylist(told))
+
+
 def record(
     cursor: duckdb.DuckDBPyConnection, attempts: Sequence[Attempt], numbers: Sequence[int], snapshot_id: int
 ) -> None:
     """Write attempts into the ledger, inside the caller's transaction."""
-    rows = [
-        {**asdict(attempt), "attempt": number, "snapshot_id": snapshot_id}
-        for attempt, number in zip(attempts, numbers, strict=True)
-    ]
-    cursor.register("attempts", TABLES["ledger"].cast(pa.Table.from_pylist(rows)))
+    cursor.register("attempts", rows(attempts, numbers, snapshot_id))
     cursor.execute("INSERT INTO ledger BY NAME FROM attempts")
     cursor.unregister("attempts")
 
@@ -129,7 +135,7 @@ def count_pending(
 
 
 def pending(
-    cursor: duckdb.DuckDBPyConnection,
+    catalog: Catalog,
     archive: str,
     release: str,
     parameters: str,
@@ -157,14 +163,18 @@ def pending(
         Columns of table targets, in the order of hpx29.
     """
     sql, values = _pending_sql(archive, release, parameters, samples, max_age)
-    # Only ids are kept. A query that stays open between batches would keep a SQLite catalogue from commits.
-    ids = cursor.execute(f"SELECT hpx29, target_id {sql} ORDER BY hpx29, target_id", values).to_arrow_table()
+    # Only ids are kept. A query that stays open between batches would keep a SQLite catalogue from commits, and a
+    # cursor would keep its DuckDB, which has something of each of them, from being let go.
+    with closing(catalog.cursor()) as cursor:
+        ids = cursor.execute(f"SELECT hpx29, target_id {sql} ORDER BY hpx29, target_id", values).to_arrow_table()
     for start in range(0, ids.num_rows, batch_size):
         batch = ids.slice(start, batch_size)
-        cursor.register("batch", batch)
-        yield cursor.execute(
-            "SELECT * FROM targets WHERE hpx29 BETWEEN ? AND ? AND target_id IN (SELECT target_id FROM batch) "
-            "ORDER BY hpx29, target_id",
-            [batch["hpx29"][0].as_py(), batch["hpx29"][-1].as_py()],
-        ).to_arrow_table()
-        cursor.unregister("batch")
+        with closing(catalog.cursor()) as cursor:
+            cursor.register("batch", batch)
+            targets = cursor.execute(
+                "SELECT * FROM targets WHERE hpx29 BETWEEN ? AND ? AND target_id IN (SELECT target_id FROM batch) "
+                "ORDER BY hpx29, target_id",
+                [batch["hpx29"][0].as_py(), batch["hpx29"][-1].as_py()],
+            ).to_arrow_table()
+            cursor.unregister("batch")
+        yield targets

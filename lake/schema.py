@@ -11,7 +11,7 @@ from typing import Any
 
 from lake.table import Column, Table
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 def _required(name: str, type: str, description: str, **more: Any) -> Column:
@@ -329,6 +329,24 @@ TABLES: dict[str, Table] = {
                 Column("ab_source", "VARCHAR", "Where ab_minus_mag comes from", ucd="meta.ref"),
             ),
             key=("archive", "band"),
+        ),
+        Table(
+            "channels",
+            "an absolute channel of RXTE's PCA, in a gain epoch",
+            (
+                _required("epoch", "INTEGER", "Gain epoch", ucd="meta.number", low=1, high=5),
+                _required("detector", "VARCHAR", "Detectors that the energies are of: PCU0-4, PCU0 or PCU1-4",
+                    ucd="instr.det"),
+                _required("channel", "INTEGER", "Absolute channel", ucd="meta.number", low=0, high=255),
+                _required("std2_channel", "INTEGER", "Channel of Standard-2 data that it is packed into",
+                    ucd="meta.number", low=0, high=128),
+                Column("emin_kev", "DOUBLE", "Lower edge of the Standard-2 channel; NULL where nobody says it",
+                    unit="keV", ucd="em.energy;stat.min", low=0),
+                _required("emax_kev", "DOUBLE", "Upper edge of the Standard-2 channel", unit="keV",
+                    ucd="em.energy;stat.max", low=0),
+            ),
+            key=("epoch", "detector", "channel"),
+            sort=("epoch", "detector", "channel"),
         ),
         Table(
             "files",

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 from upath import UPath
 
-from lake.errors import GranuleRejected, SchemaError
+from lake.errors import GranuleRejected, LightlakeError, SchemaError
 from lake.ledger import Attempt
 from lake.schema import TABLES
 from lake.storage import checksum, decoded, write_parquet, write_text
@@ -137,15 +137,15 @@ def stage_together(
     archive, release = granules[0][0].archive, granules[0][0].release
     try:
         whole: list[tuple[Attempt, Tables]] = [(attempt, _cast(tables, plain=False)) for attempt, tables in granules]
-        joined = _joined([tables for _, tables in whole])
-        validate(archive, release, joined, band_units)
+        every = _joined([tables for _, tables in whole])
+        validate(archive, release, every, band_units)
     except GranuleRejected:
         # Which of them it is, is worth a second look.
         whole = [_alone(attempt, tables, band_units) for attempt, tables in granules]
-        joined = _joined([tables for _, tables in whole])
-        validate(archive, release, joined, band_units)
+        every = _joined([tables for _, tables in whole])
+        validate(archive, release, every, band_units)
     rows = [{name: table.num_rows for name, table in tables.items()} for _, tables in whole]
-    return _finish(folder, tuple(attempt for attempt, _ in whole), joined, [], rows)
+    return _finish(folder, tuple(attempt for attempt, _ in whole), every, [], rows)
 
 
 def _alone(attempt: Attempt, tables: Tables, band_units: Units | None) -> tuple[Attempt, Tables]:
@@ -153,29 +153,32 @@ def _alone(attempt: Attempt, tables: Tables, band_units: Units | None) -> tuple[
         cast = _cast(tables, plain=False)
         validate(attempt.archive, attempt.release, cast, band_units)
     except GranuleRejected as error:
-        return rejected(attempt, error), {}
+        return lost(attempt, error), {}
     return attempt, cast
 
 
-def rejected(attempt: Attempt, error: BaseException, status: str = "rejected") -> Attempt:
-    """Return an attempt that came to nothing, and why."""
-    told = (str(error).strip() or type(error).__name__).splitlines()[0]
+def lost(attempt: Attempt, error: BaseException) -> Attempt:
+    """Return an attempt that came to nothing, and why: rejected, if the fault is in the data, else failed."""
+    kind, told = type(error).__name__, str(error).strip().splitlines()[:1]
+    if not isinstance(error, LightlakeError):
+        told = [": ".join([kind, *told])]  # what others raise may say nothing without its type
     return replace(
         attempt,
-        status=status,
-        reason=told,
-        error_type=type(error).__name__,
+        status="rejected" if isinstance(error, GranuleRejected) else "failed",
+        reason="".join(told) or kind,
+        error_type=kind,
         error="".join(traceback.format_exception(error)),
     )
 
 
 def _joined(parts: Sequence[Tables]) -> dict[str, pa.Table]:
-    joined = {}
-    for name in TABLES:
-        mine = [tables[name] for tables in parts if name in tables]
-        if mine:
-            joined[name] = pa.concat_tables(mine).unify_dictionaries()
-    return joined
+    names = [name for name in TABLES if any(name in tables for tables in parts)]
+    return {name: joined([tables[name] for tables in parts if name in tables]) for name in names}
+
+
+def joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return tables as one, whatever dictionaries their columns of text have."""
+    return pa.concat_tables([widened(table) for table in tables]).unify_dictionaries()
 
 
 def _finish(
@@ -206,14 +209,14 @@ def _finish(
 
 
 def _cast(tables: Tables, *, plain: bool = True) -> dict[str, pa.Table]:
-    form = decoded if plain else _widened
+    form = decoded if plain else widened
     try:
         return {name: TABLES[name].cast(form(table)) for name, table in tables.items() if table.num_rows}
     except SchemaError as error:
         raise GranuleRejected(str(error)) from error
 
 
-def _widened(table: pa.Table) -> pa.Table:
+def widened(table: pa.Table) -> pa.Table:
     """Return a table whose dictionaries have room for those of many granules, one and the same type."""
     for place, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):

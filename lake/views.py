@@ -168,6 +168,40 @@ CREATE OR REPLACE VIEW virac AS
     WHERE rows.archive = 'virac'
 """
 
+# One light curve a target and band over sixteen years. What a rate is of, in keV, is the observation's: the same
+# channels have other energies in each gain epoch, and PCUs come and go. Table exposures has it as JSON, a part a band.
+_RXTE = """
+CREATE OR REPLACE VIEW rxte AS
+    WITH observations AS (
+        SELECT archive, release, exposure_id, details->>'$.target_name' AS observed_as,
+            (details->>'$.epoch')::INTEGER AS epoch, (details->>'$.pcu_count')::INTEGER AS pcu_count,
+            details->>'$.pcus' AS pcus, (details->>'$.is_slew')::BOOLEAN AS is_slew,
+            (details->>'$.is_scan')::BOOLEAN AS is_scan, details->'$.energies' AS energies,
+            unnest(json_keys(details, '$.energies')) AS band
+        FROM exposures WHERE archive IN ('rxte', 'rxte_pca')
+    ),
+    ranges AS (
+        SELECT * EXCLUDE (energies), (energies->band->>'emin_kev')::DOUBLE AS emin_kev,
+            (energies->band->>'emax_kev')::DOUBLE AS emax_kev,
+            (energies->band->'nominal_kev'->>0)::DOUBLE AS nominal_emin_kev,
+            (energies->band->'nominal_kev'->>1)::DOUBLE AS nominal_emax_kev
+        FROM observations
+    )
+    SELECT targets.target_id, targets.name, matches.separation_arcsec, rows.source_id AS obsid, rows.release, rows.band,
+        rows.mjd, rows.bmjd_tdb, rows.flux AS rate, rows.flux_err AS rate_err, rows.unit, rows.counts, rows.exposure_s,
+        rows.detected, rows.good, rows.quality, ranges.epoch, ranges.pcu_count, ranges.pcus, ranges.emin_kev,
+        ranges.emax_kev, ranges.nominal_emin_kev, ranges.nominal_emax_kev, ranges.is_slew, ranges.is_scan,
+        ranges.observed_as
+    FROM targets
+    JOIN matches ON matches.target_id = targets.target_id
+    JOIN lightcurves AS rows ON rows.archive = matches.archive AND rows.release = matches.release
+        AND rows.hpx29 = matches.hpx29 AND rows.source_id = matches.source_id
+    LEFT JOIN ranges ON ranges.archive = rows.archive AND ranges.release = rows.release
+        AND ranges.exposure_id = rows.exposure_id AND ranges.band = rows.band
+    WHERE matches.archive IN ('rxte', 'rxte_pca') AND rows.archive IN ('rxte', 'rxte_pca')
+    ORDER BY targets.target_id, rows.band, rows.mjd
+"""
+
 VIEWS = (
     _SEPARATION,
     _IN_CONE.format(name="targets_in_cone", table="targets"),
@@ -178,4 +212,5 @@ VIEWS = (
     _BRIGHTEST,
     _FORNAX_AS_PUBLISHED,
     _VIRAC,
+    _RXTE,
 )

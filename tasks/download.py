@@ -1,18 +1,22 @@
-"""Fetch whole files that an archive publishes, once, into the cache."""
+"""Fetch whole files that an archive publishes, once, into the cache; and ask again what may pass."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import filelock
 import httpx
 
 from lake.errors import ArchiveError
 from lake.settings import Settings
+
+Answer = TypeVar("Answer")
 
 TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
@@ -60,6 +64,25 @@ def download(url: str, archive: str, settings: Settings, *, check: Callable[[Pat
         finally:
             partial.unlink(missing_ok=True)
     return final
+
+
+def patiently(ask: Callable[[], Answer], settings: Settings) -> Answer:
+    """Ask, and ask again as often as the settings say, with pauses that double, as long as that may help.
+
+    Raises
+    ------
+    ArchiveError
+        The last one, or the first that asking again does not mend.
+    """
+    for tries in range(settings.retries + 1):
+        try:
+            return ask()
+        except ArchiveError as error:
+            if not error.transient or tries == settings.retries:
+                raise
+            pause = settings.retry_delay_s * 2**tries * (1 + random.random() / 2)  # noqa: S311
+            time.sleep(max(pause, min(error.retry_after_s or 0.0, settings.timeout_s)))
+    raise AssertionError("unreachable")
 
 
 def _stream(url: str, archive: str, settings: Settings, path: Path) -> None:

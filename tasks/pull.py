@@ -10,10 +10,10 @@ import json
 import resource
 import sys
 import time
-import traceback
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -29,14 +29,18 @@ from prefect.concurrency.sync import concurrency
 from prefect.runtime import task_run
 from upath import UPath
 
+from lake.catalog import INLINED_ROWS
 from lake.commit import Receipt, commit
 from lake.errors import ArchiveError, GranuleRejected, LightlakeError, SchemaError, StagingLost, TruncatedAnswer
 from lake.ledger import Attempt, canonical, count_pending, pending
+from lake.memory import give_back
 from lake.query import Lake
 from lake.schema import TABLES
 from lake.settings import load_settings
 from lake.staging import Manifest, stage
-from lake.storage import is_local, path_of
+from lake.staging import lost as as_lost
+from lake.storage import is_local, path_of, remove_folder, write_parquet
+from lake.transaction import recover, transact
 from tasks.archives import find
 from tasks.archives.base import Archive, Granule, Harvest, Origin
 from tasks.stats import statistics
@@ -56,7 +60,8 @@ class Batch:
 
 @lru_cache(maxsize=4)
 def lake_at(url: str) -> Lake:
-    """Return the lake at a URL, opened once a process."""
+    """Return the lake at a URL, opened once a process, which then gives back what memory it frees."""
+    give_back()
     return Lake(url, load_settings())
 
 
@@ -68,11 +73,16 @@ def release_in(lake: Lake, archive: Archive) -> str:
     return str(shown[0]) if shown else archive.release
 
 
-def register_archive(lake: Lake, archive: Origin) -> bool:
+def register_archive(lake: Lake, archive: Origin, **facts: pa.Table) -> bool:
     """Bring the rows of tables archives and bands up to date; say whether the lake shows this release.
 
     Another release than the one that the lake shows takes over once it has an answer for every target that the
     one before has.
+
+    Parameters
+    ----------
+    facts
+        Whole tables that the archive's numbers are to be read with, such as channels.
     """
     waiting = lake.sql(
         """
@@ -87,28 +97,42 @@ def register_archive(lake: Lake, archive: Origin) -> bool:
         """,
         {"archive": archive.name, "release": archive.release},
     )
-    if waiting["n"][0].as_py():
-        return False
-    rows = {"archives": [archive.row()], "bands": archive.band_rows()}
-    wanted = {name: TABLES[name].cast(pa.Table.from_pylist(rows[name])) for name in rows}
-    query = "FROM {} WHERE archive = ? ORDER BY {}"
-    if all(
-        lake.sql(query.format(name, ", ".join(TABLES[name].key)), [archive.name]).to_pylist()
-        == table.sort_by([(key, "ascending") for key in TABLES[name].key]).to_pylist()
-        for name, table in wanted.items()
-    ):
-        return True
-    with lake.catalog.lock():
-        cursor = lake.catalog.cursor()
+    taking_over = not waiting["n"][0].as_py()
+    rows = (
+        {"archives": [archive.row()], "bands": archive.band_rows()} if taking_over else {"bands": archive.band_rows()}
+    )
+    mine = {name: TABLES[name].cast(pa.Table.from_pylist(rows[name])) for name in rows}
+    wanted = {name: (table, "WHERE archive = ?", [archive.name]) for name, table in mine.items()}
+    wanted |= {name: (TABLES[name].cast(table), "", []) for name, table in facts.items()}
+    news = {
+        name: one
+        for name, one in wanted.items()
+        if lake.sql(f"FROM {name} {one[1]} ORDER BY {', '.join(TABLES[name].key)}", one[2]).to_pylist()
+        != one[0].sort_by([(key, "ascending") for key in TABLES[name].key]).to_pylist()
+    }
+    if not news:
+        return taking_over
+    folder = lake.storage.staging / f"register-{uuid.uuid4().hex}"
+    moves = {}
+    for name, (table, _, _) in news.items():
+        if table.num_rows > INLINED_ROWS:
+            moves[name] = (folder / f"{name}.parquet", lake.storage.table_folder(name) / f"{folder.name}.parquet")
+            write_parquet(table.sort_by([(key, "ascending") for key in TABLES[name].key]), moves[name][0])
+    with lake.catalog.lock(), closing(lake.catalog.cursor()) as cursor:
+        recover(lake.catalog)
         cursor.execute("BEGIN")
-        for name, table in wanted.items():
-            cursor.register("wanted", table)
-            cursor.execute(f"DELETE FROM {name} WHERE archive = ?", [archive.name])
-            cursor.execute(f"INSERT INTO {name} BY NAME FROM wanted")
-            cursor.unregister("wanted")
-        cursor.execute("COMMIT")
-        cursor.close()
-    return True
+
+        def change() -> None:
+            for name, (table, where, values) in news.items():
+                cursor.execute(f"DELETE FROM {name} {where}", values)
+                if name not in moves:
+                    cursor.register("wanted", table)
+                    cursor.execute(f"INSERT INTO {name} BY NAME FROM wanted")
+                    cursor.unregister("wanted")
+
+        transact(cursor, lake.storage, moves, change)
+    remove_folder(folder)
+    return taking_over
 
 
 def max_age(archive: Archive, *, again: bool = False) -> timedelta | None:
@@ -158,7 +182,6 @@ def plan_batches(
     granules_per_batch
         Granules that one task carries, at most: if there are few, all workers get some.
     """
-    cursor = lake.catalog.cursor()
     size = archive.batch_size * granules_per_batch
     key = canonical(parameters)
     age = max_age(archive, again=again)
@@ -167,25 +190,22 @@ def plan_batches(
     if archive.plan is not None:
         # Until there is work for all workers it is not known how to share it out.
         enough = granules_per_batch * lake.settings.workers
-    try:
-        for targets in pending(cursor, archive.name, archive.release, key, samples, age, batch_size=size):
-            if open_end is not None:
-                targets = pa.concat_tables([open_end.targets, targets])
-            waiting += archive.granules(targets, lake.settings, parameters)
-            # Where an archive cuts for itself, the last piece may go on in the targets that come next.
-            open_end = waiting.pop() if archive.plan is not None else None
-            while len(waiting) >= enough:
-                yield _batch(archive, key, folder, waiting[:granules_per_batch])
-                del waiting[:granules_per_batch]
+    for targets in pending(lake.catalog, archive.name, archive.release, key, samples, age, batch_size=size):
         if open_end is not None:
-            waiting.append(open_end)
-        share = granules_per_batch
-        if archive.plan is not None:
-            share = min(share, -(-len(waiting) // lake.settings.workers))
-        for first in range(0, len(waiting), max(share, 1)):
-            yield _batch(archive, key, folder, waiting[first : first + share])
-    finally:
-        cursor.close()
+            targets = pa.concat_tables([open_end.targets, targets])
+        waiting += archive.granules(targets, lake.settings, parameters)
+        # Where an archive cuts for itself, the last piece may go on in the targets that come next.
+        open_end = waiting.pop() if archive.plan is not None else None
+        while len(waiting) >= enough:
+            yield _batch(archive, key, folder, waiting[:granules_per_batch])
+            del waiting[:granules_per_batch]
+    if open_end is not None:
+        waiting.append(open_end)
+    share = granules_per_batch
+    if archive.plan is not None:
+        share = min(share, -(-len(waiting) // lake.settings.workers))
+    for first in range(0, len(waiting), max(share, 1)):
+        yield _batch(archive, key, folder, waiting[first : first + share])
 
 
 def _batch(archive: Archive, parameters: str, folder: UPath, granules: Sequence[Granule]) -> Batch:
@@ -355,31 +375,18 @@ def _attempt(archive: Archive, granule: Granule, started_at: datetime, seconds: 
 def lost(archive: Archive, granule: Granule, folder: UPath, error: BaseException) -> Manifest:
     """Stage the news that a granule was not got: rejected or failed, and why."""
     now = datetime.now(UTC)
-    status = "rejected" if isinstance(error, GranuleRejected) else "failed"
     n = granule.targets.num_rows
     nothing = np.zeros(n, np.int64)
     coverage = _coverage_rows(granule, ["failed"] * n, nothing, nothing, now)
-    return stage(folder, _trouble(archive, granule, now, status, error), {"coverage": coverage})
+    attempt = as_lost(_attempt(archive, granule, now, 0.0), error)
+    return stage(folder, attempt, {"coverage": coverage})
 
 
 def split(archive: Archive, granule: Granule, folder: UPath, error: TruncatedAnswer) -> Manifest:
     """Stage the news that a granule's answer was cut short; its targets get their coverage from its halves."""
-    attempt = _trouble(archive, granule, datetime.now(UTC), "split", error)
+    attempt = replace(as_lost(_attempt(archive, granule, datetime.now(UTC), 0.0), error), status="split")
     halves = " and ".join(half.id for half in granule.halves())
     return stage(folder, replace(attempt, reason=f"{attempt.reason}; asked again as {halves}"), {})
-
-
-def _trouble(archive: Archive, granule: Granule, now: datetime, status: str, error: BaseException) -> Attempt:
-    kind, told = type(error).__name__, str(error).strip().splitlines()[:1]
-    if not isinstance(error, LightlakeError):
-        told = [": ".join([kind, *told])]  # what others raise may say nothing without its type
-    return replace(
-        _attempt(archive, granule, now, 0.0),
-        status=status,
-        reason="".join(told) or kind,
-        error_type=kind,
-        error="".join(traceback.format_exception(error)),
-    )
 
 
 def lose_batch(batch: Batch, error: BaseException) -> list[Manifest]:

@@ -5,11 +5,14 @@ Sources: B.4 and B.5 of the facts on RXTE (HEASARC's recipes for pcaprepobsid, m
 
 from __future__ import annotations
 
+import hashlib
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from lake.errors import ConfigurationError
+from lake.ledger import canonical
+from tasks.archives.base import Band, Origin
 from tasks.surveys import rxte
 
 # The cookbook's: the Earth's limb well below, the source near the axis, and at least one detector on. The notebook that
@@ -19,6 +22,15 @@ GTI = "(ELV > 4) && (OFFSET < 0.1) && (NUM_PCU_ON > 0) && (NUM_PCU_ON < 6) && !I
 # Standard 2 has a spectrum each 16 s: facts B.5.
 STD2_BIN_S = 16.0
 PCUS, LAYERS = (0, 1, 2, 3, 4), (1, 2, 3)
+
+# Archive of what is extracted anew: its releases lie beside the standard products.
+NAME = "rxte_pca"
+
+_NOTES = (
+    "Count rates of RXTE's PCA, a PCU, in channels that a user chose; each choice is a release. heasoft: by pcaextlc2, "
+    "net, corrected for dead time. standard2: counts of Standard-2 files, with the background in them, not corrected "
+    "for dead time; not to be compared with the others. Times and ids as in archive rxte."
+)
 
 Method = Literal["heasoft", "standard2"]
 
@@ -117,6 +129,23 @@ class ChannelCut:
     def detector(self, epoch: int) -> str | None:
         """Return whose energies count, as table channels names it; None: those of all PCUs."""
         return "PCU0" if epoch == 5 and self.pcus == (0,) else None
+
+    @property
+    def origin(self) -> Origin:
+        """Return archive and release that its rows are of: each cut is a release of its own."""
+        usual = (self.pcus, self.layers, self.bin_s, self.gti) == (PCUS, LAYERS, STD2_BIN_S, GTI)
+        digest = hashlib.blake2b(canonical(self.as_parameters()).encode(), digest_size=3).hexdigest()
+        release = f"{self.method}_{self.band.removeprefix('pca_')}{'' if usual else f'_{digest}'}"
+        what = f"PCA, {self.band.removeprefix('pca_')}, {self.bin_s:g} s bins"
+        kind = "net, dead time corrected" if self.kind == "n" else "with background, dead time not corrected"
+        return replace(
+            rxte.ORIGIN,
+            name=NAME,
+            title="RXTE: PCA light curves in chosen channels",
+            release=release,
+            bands=(Band(self.band, f"{what}; {kind}", rxte.UNIT),),
+            notes=_NOTES,
+        )
 
     def as_parameters(self) -> dict[str, Any]:
         """Return it as parameters of a granule: what is not said is left out."""

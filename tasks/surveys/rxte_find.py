@@ -75,6 +75,13 @@ class Found:
         """Return it less the slews to and from targets."""
         return Found(self.observations.filter(pc.invert(self.observations["is_slew"])), self.apart)
 
+    def limited(self, limit: int | None) -> Found:
+        """Return it with the first observations of each target alone; None: all."""
+        if limit is None:
+            return self
+        number = ranks(self.observations["target_id"].to_numpy())
+        return Found(self.observations.filter(pa.array(number <= limit)), self.apart)
+
     def each(self) -> list[Observation]:
         """Return every observation once, in the order of time, whatever targets it is near."""
         once: dict[str, Observation] = {}

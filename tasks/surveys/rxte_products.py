@@ -19,6 +19,7 @@ from lake.errors import GranuleRejected
 from lake.schema import TABLES
 from lake.sky import hpx29, separation_arcsec
 from lake.times import DAY_S, met_to_mjd, to_bmjd_tdb
+from tasks.archives.base import Origin
 from tasks.surveys import rxte
 from tasks.surveys.rxte import PRODUCTS, Observation, product_of
 from tasks.surveys.rxte_fits import Data, Floats, LightCurve, read_light_curve
@@ -79,8 +80,42 @@ def read_observation(files: Mapping[str, Data], observation: Observation, granul
     chosen, left_alone = _choose(files, observation)
     curves = [read_light_curve(files[name], PRODUCTS[band], name) for band, name in sorted(chosen.items())]
     curves = [_distinct(curve, chosen[curve.product.band]) for curve in curves]
+    absent = [band for band in PRODUCTS if band not in chosen]
+    return tables_of(curves, observation, granule, rxte.ORIGIN, {"absent": absent, "not_read": left_alone}, NO_PRODUCTS)
+
+
+def tables_of(
+    curves: list[LightCurve],
+    observation: Observation,
+    granule: str,
+    origin: Origin,
+    more: Mapping[str, Any],
+    nothing: str,
+) -> Reading:
+    """Make tables of the lake out of the light curves of one observation.
+
+    Parameters
+    ----------
+    curves
+        Light curves, each of another band; none is a valid answer, too.
+    observation
+        What is known of it before.
+    granule
+        Id of the granule.
+    origin
+        Archive and release that the rows are of.
+    more
+        What else the exposure's details are to say.
+    nothing
+        Why there is no light curve, where there is none: column left_out of table sources.
+
+    Raises
+    ------
+    GranuleRejected
+        If nobody says where the telescope pointed, or the times are not of the mission.
+    """
     ra, dec = _position(curves, observation)
-    keys = {"archive": rxte.NAME, "release": rxte.RELEASE, "granule": granule}
+    keys = {"archive": origin.name, "release": origin.release, "granule": granule}
     pixel = int(hpx29(ra, dec))
     epochs = _epochs(curves, observation)
     sources = pa.table(
@@ -90,14 +125,14 @@ def read_observation(files: Mapping[str, Data], observation: Observation, granul
             "hpx29": [pixel],
             "ra": [ra],
             "dec": [dec],
-            "left_out": pa.array([None if curves else NO_PRODUCTS], pa.string()),
+            "left_out": pa.array([None if curves else nothing], pa.string()),
         }
     )
-    tables = {"sources": sources, "exposures": _exposure(curves, observation, keys, epochs, left_alone)}
+    tables = {"sources": sources, "exposures": _exposure(curves, observation, keys, epochs, more)}
     tables["lightcurves"] = TABLES["lightcurves"].empty()
     if curves:
         tables["lightcurves"] = _rows(curves, observation, keys, (ra, dec, pixel), len(epochs) > 1)
-    return Reading(tables, _remark(curves, observation))
+    return Reading(tables, _remark(curves, nothing))
 
 
 def _choose(files: Mapping[str, Data], observation: Observation) -> tuple[dict[str, str], list[str]]:
@@ -194,7 +229,7 @@ def _exposure(
     observation: Observation,
     keys: Mapping[str, str],
     epochs: list[int],
-    left_alone: list[str],
+    more: Mapping[str, Any],
 ) -> pa.Table:
     """Return the row of table exposures."""
     starts = [curve.mjd_start for curve in curves if curve.mjd_start is not None]
@@ -221,12 +256,11 @@ def _exposure(
         "pcus": list(pcus) or None,
         "pcu_count": len(pcus) or None,
         "found": found,
-        "absent": [band for band in PRODUCTS if band not in found],
-        "not_read": left_alone,
         "exposure_from": "xtemaster" if observation.exposure_s is not None else "ONTIME" if ontimes else None,
         "path": None if observation.id.is_merged else observation.paths[0],
         "energies": {curve.product.band: curve.energies(epochs[0]) for curve in curves if epochs},
         "products": {curve.product.band: curve.details for curve in curves},
+        **more,
     }
     if pointing and observation.ra is not None and observation.dec is not None:
         details["offset_arcsec"] = round(float(separation_arcsec(*pointing, observation.ra, observation.dec)), 3)
@@ -248,10 +282,10 @@ def _exposure(
     )
 
 
-def _remark(curves: list[LightCurve], observation: Observation) -> str | None:
+def _remark(curves: list[LightCurve], nothing: str) -> str | None:
     """Return what the ledger should say, in one line."""
     if not curves:
-        return "no standard products"
+        return nothing.replace("_", " ")
     told: dict[str, list[str]] = {}
     for curve in curves:
         for remark in curve.remarks:

@@ -11,8 +11,7 @@ import hashlib
 import resource
 import sys
 import tempfile
-import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,15 +23,17 @@ from prefect.cache_policies import NO_CACHE
 from upath import UPath
 
 from lake.commit import Receipt, commit
-from lake.errors import ArchiveError, ConfigurationError, GranuleRejected, LightlakeError
+from lake.errors import ArchiveError, ConfigurationError, GranuleRejected
 from lake.ledger import Attempt, canonical
 from lake.query import Lake
 from lake.settings import load_settings
-from lake.staging import Manifest, stage
+from lake.staging import Manifest, lost, stage
 from lake.storage import is_local, path_of, remove_folder
 from tasks.archives.base import Origin
 from tasks.pull import lake_at
 from tasks.surveys import virac_tap
+from tasks.surveys.standing import Standing, last_status
+from tasks.surveys.standing import standing as standing_of
 from tasks.surveys.virac import NAME, ORIGIN, RELEASE, Cut, Extraction
 from tasks.surveys.virac_tile import open_tile, tile_of
 
@@ -191,44 +192,10 @@ def find_tiles(folder: str, pattern: str = PATTERN) -> list[TileFile]:
     return sorted(found, key=lambda tile: tile.name)
 
 
-@dataclass(frozen=True)
-class Standing:
-    """Which tiles are to be extracted, and how many the ledger knows."""
-
-    waiting: list[Piece]
-    done: int
-    rejected: int
-
-
-def standing(lake: Lake, tiles: Sequence[Piece], cut: Cut, *, retry_failed: bool = False) -> Standing:
-    """Return how things stand with some tiles, from the last attempt at each.
-
-    What was rejected is not tried again by itself, since it is still the same file; what failed is.
-
-    Parameters
-    ----------
-    retry_failed
-        Exactly those that were rejected or failed.
-    """
-    known = last_status(lake, {tile.origin.release for tile in tiles})
-    states = [known.get(tile.granule(cut)) for tile in tiles]
-    lost = ("rejected", "failed")
-    wanted = lost if retry_failed else (None, "failed")
-    return Standing(
-        [tile for tile, state in zip(tiles, states, strict=True) if state in wanted],
-        sum(state in ("done", "empty") for state in states),
-        states.count("rejected"),
-    )
-
-
-def last_status(lake: Lake, releases: Iterable[str], granule: str | None = None) -> dict[str, str]:
-    """Return the status of the last attempt at each granule of some releases, or at one."""
-    rows = lake.sql(
-        "SELECT granule, arg_max(status, attempt) AS status FROM ledger WHERE archive = $archive "
-        "AND release IN (SELECT unnest($releases)) AND ($granule IS NULL OR granule = $granule) GROUP BY granule",
-        {"archive": NAME, "releases": sorted(releases), "granule": granule},
-    )
-    return dict(zip(rows["granule"].to_pylist(), rows["status"].to_pylist(), strict=True))
+def standing(lake: Lake, tiles: Sequence[Piece], cut: Cut, *, retry_failed: bool = False) -> Standing[Piece]:
+    """Return how things stand with some tiles: see tasks.surveys.standing."""
+    releases = {tile.origin.release for tile in tiles}
+    return standing_of(lake, NAME, releases, {tile.granule(cut): tile for tile in tiles}, retry_failed=retry_failed)
 
 
 def extract(lake: Lake, tile: Piece, cut: Cut, *, again: bool = False) -> Receipt | None:
@@ -247,7 +214,7 @@ def extract(lake: Lake, tile: Piece, cut: Cut, *, again: bool = False) -> Receip
     granule = tile.granule(cut)
     with lake.catalog.claim(granule) as ours:
         settled = ("done", "empty") if again else ("done", "empty", "rejected")
-        if not ours or last_status(lake, [tile.origin.release], granule).get(granule) in settled:
+        if not ours or last_status(lake, NAME, [tile.origin.release], granule).get(granule) in settled:
             return None
         folder = lake.storage.staging / NAME / granule
         return commit(lake.catalog, Manifest.read(folder) or _stage(tile, granule, cut, folder))
@@ -259,10 +226,10 @@ def lose(lake: Lake, tiles: Sequence[Piece], cut: Cut, error: BaseException) -> 
     for tile in tiles:
         granule = tile.granule(cut)
         with lake.catalog.claim(granule) as ours:
-            last = last_status(lake, [tile.origin.release], granule).get(granule)
+            last = last_status(lake, NAME, [tile.origin.release], granule).get(granule)
             if ours and last not in ("done", "empty", "rejected"):
                 folder = lake.storage.staging / NAME / granule
-                manifest = stage(folder, _lost(_attempt(tile, granule, cut), error), {})
+                manifest = stage(folder, lost(_attempt(tile, granule, cut), error), {})
                 receipts.append((tile.name, commit(lake.catalog, manifest)))
     return receipts
 
@@ -273,7 +240,7 @@ def _stage(tile: Piece, granule: str, cut: Cut, folder: UPath) -> Manifest:
         staged = tile.stage(attempt, cut, folder)
     except (GranuleRejected, ArchiveError, OSError) as error:
         remove_folder(folder)
-        staged = stage(folder, _lost(attempt, error), {})
+        staged = stage(folder, lost(attempt, error), {})
     spent = (datetime.now(UTC) - attempt.started_at).total_seconds()
     return staged.told(seconds=spent, peak_rss_mb=_peak_rss_mb())
 
@@ -296,18 +263,6 @@ def _attempt(tile: Piece, granule: str, cut: Cut) -> Attempt:
         NAME, tile.origin.release, granule, status="done", started_at=datetime.now(UTC), n_targets=0, seconds=0.0,
         parameters=canonical(cut.as_parameters()), endpoint=tile.url, input_checksum=tile.checksum,
     )  # fmt: skip
-
-
-def _lost(attempt: Attempt, error: BaseException) -> Attempt:
-    kind = type(error).__name__
-    told = (str(error).strip() or kind).splitlines()[0]
-    return replace(
-        attempt,
-        status="rejected" if isinstance(error, GranuleRejected) else "failed",
-        reason=told if isinstance(error, LightlakeError) else f"{kind}: {told}",
-        error_type=kind,
-        error="".join(traceback.format_exception(error)),
-    )
 
 
 def _peak_rss_mb() -> float:

@@ -78,11 +78,14 @@ def test_a_lake_of_version_1_gets_the_columns_that_came_since(catalog):
     for table, columns in added.items():
         for column in columns:
             cursor.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+    cursor.execute("DROP VIEW rxte")
+    cursor.execute("DROP TABLE channels")
     cursor.execute("UPDATE schema_version SET version = 1")
     cursor.close()
     catalog.close()
     assert catalog.create()
-    for table in added:
+    assert catalog.cursor().execute("SELECT count(*) FROM rxte").fetchall() == [(0,)]
+    for table in (*added, "channels"):
         described = {row[0]: row[1] for row in catalog.cursor().execute(f"DESCRIBE {table}").fetchall()}
         assert described == {column.name: column.type for column in TABLES[table].columns}
         comments = catalog.cursor().execute(

@@ -32,7 +32,7 @@ def test_other_parameters_releases_and_old_answers_are_asked_anew(catalog):
     committed(catalog, range(4), "g0")
     assert _asked_for(catalog) == []
     assert _ids(_asked_for(catalog, canonical({"radius_arcsec": 2.0}))) == set(target_ids(range(4)))
-    assert len(_ids(pending(catalog.cursor(), ARCHIVE, "DR2", PARAMETERS, batch_size=9))) == 4
+    assert len(_ids(pending(catalog, ARCHIVE, "DR2", PARAMETERS, batch_size=9))) == 4
     assert len(_ids(_asked_for(catalog, max_age=timedelta(days=1)))) == 4
     assert _asked_for(catalog, max_age=timedelta(days=36500)) == []
 
@@ -56,7 +56,7 @@ def test_batches_are_of_neighbours_and_of_the_size_asked_for(catalog):
 
 def test_a_commit_while_batches_are_being_taken(catalog):
     register(catalog, range(20))
-    batches = pending(catalog.cursor(), ARCHIVE, RELEASE, PARAMETERS, batch_size=5)
+    batches = pending(catalog, ARCHIVE, RELEASE, PARAMETERS, batch_size=5)
     taken = next(batches)
     committed(catalog, range(20), "g0")
     assert taken.num_rows + sum(batch.num_rows for batch in batches) == 20

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lake.commit import commit_together
 from lake.errors import GranuleRejected
-from lake.staging import Manifest, rejected, stage, stage_together
+from lake.staging import Manifest, lost, stage, stage_together
 
 
 def pairs(versions, *, again=0):
@@ -74,9 +74,9 @@ def test_one_that_breaks_a_rule_is_rejected_and_the_others_go_on(known):
 
 
 def test_what_was_lost_before_is_told_beside_what_came(known):
-    lost = rejected(attempt("g1"), OSError("no such disk"), "failed")
-    receipts = together(known, [(lost, {}), *pairs({0: {0: 1}})])
-    assert [(one.status, one.reason) for one in receipts] == [("failed", "no such disk"), ("done", None)]
+    gone = lost(attempt("g1"), OSError("no such disk"))
+    receipts = together(known, [(gone, {}), *pairs({0: {0: 1}})])
+    assert [(one.status, one.reason) for one in receipts] == [("failed", "OSError: no such disk"), ("done", None)]
     again = together(known, pairs({1: {10: 2}}, again=5))
     assert again[0].status == "done"
     assert count(known, "ledger WHERE granule = 'g1' AND attempt = 2 AND status = 'done'") == 1
@@ -84,7 +84,7 @@ def test_what_was_lost_before_is_told_beside_what_came(known):
 
 
 def test_all_of_them_lost_is_a_commit_of_the_ledger_alone(known):
-    receipts = together(known, [(rejected(attempt(f"g{n}"), GranuleRejected("no")), {}) for n in range(3)])
+    receipts = together(known, [(lost(attempt(f"g{n}"), GranuleRejected("no")), {}) for n in range(3)])
     assert {one.status for one in receipts} == {"rejected"}
     assert count(known, "ledger") == 3
     assert count(known, "sources") == 0

@@ -1,0 +1,190 @@
+"""Pull RXTE's standard products of many observations into a lake, beside a notebook's serial loop over the same files.
+
+The mirror is generated as the archive lies: missing bands, broken files, slews, scans, all gain epochs. Both sides read
+the net light curves of the PCA. The loop (benchmarks/rxte_loop.py) reads with astropy and joins with pandas, in memory;
+Lightlake finds the observations in the same rows of xtemaster, reads, validates, stages and commits on two processes,
+and matches them with the targets. What both could read must have the same rows and sums. Each side runs in fresh
+processes, in turns, with the files in the page cache; times are without imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as csv
+import pyarrow.parquet as pq
+
+from benchmarks.measure import Run, fresh, print_result, print_table
+
+CORES, SEED = 2, 20260612
+FULL, QUICK = 2_000, 200
+BATCH = 150
+LETTERS = "abcde"
+
+
+def generate(folder: Path, n: int) -> None:
+    """Write the mirror, what is in it, and xtemaster's rows."""
+    from deployments.sandbox.rxte import write_mirror, xtemaster
+
+    rows = write_mirror(folder / "mirror", n_obsids=n, seed=SEED, broken=0.03)
+    pq.write_table(rows, folder / "rows.parquet")
+    csv.write_csv(xtemaster(rows).drop(["__row"]), folder / "xtemaster.csv")
+
+
+def loop(folder: str, letters: str) -> dict[str, Any]:
+    """Run the notebook's loop; leave rows and summed rate of each observation and band."""
+    from benchmarks.rxte_loop import collect
+
+    rows = pq.read_table(Path(folder) / "rows.parquet")
+    started = time.perf_counter()
+    table, files, skipped = collect(Path(folder) / "mirror", rows, letters)
+    seconds = time.perf_counter() - started
+    table["rate"] = table["rate"].astype("f8")
+    sums = table.groupby(["obsid", "band"])["rate"].agg(["size", "sum"]).reset_index()
+    pq.write_table(pa.Table.from_pandas(sums, preserve_index=False), Path(folder) / "loop.parquet")
+    return {"seconds": seconds, "rows": len(table), "files": files, "skipped": len(skipped)}
+
+
+def _extract(url: str, observations: Any, extraction: Any) -> Any:
+    from tasks.surveys.rxte_pull import extract_all
+
+    return extract_all(url, observations, extraction)
+
+
+def _warm() -> None:
+    import tasks.surveys.rxte_pull  # noqa: F401  imports are not what is measured
+
+
+def lightlake(folder: str, letters: str, lake: str) -> dict[str, Any]:
+    """Pull all targets' observations on two processes; leave rows and summed rate, and ask for a light curve."""
+    os.environ["LIGHTLAKE_ENDPOINTS__RXTE"] = f"{folder}/mirror"
+    from datetime import UTC, datetime
+
+    from deployments.sandbox.rxte import TARGETS
+    from lake.catalog import Catalog
+    from lake.maintenance import compact
+    from lake.settings import load_settings
+    from lake.storage import Storage
+    from lake.targets import add_targets
+    from tasks.pull import lake_at
+    from tasks.surveys import rxte_pull, rxte_targets
+    from tasks.surveys.rxte_find import read_csv, select
+
+    catalog = Catalog(Storage.from_url(lake), load_settings(url=lake))
+    catalog.create()
+    names, ra, dec = zip(*TARGETS, strict=True)
+    add_targets(catalog, pa.table({"name": names, "ra": ra, "dec": dec}), "benchmark")
+    catalog.close()
+    opened = lake_at(lake)
+    with ProcessPoolExecutor(CORES, get_context("spawn")) as pool:
+        for waiting in [pool.submit(_warm) for _ in range(2 * CORES)]:
+            waiting.result()
+        started = time.perf_counter()
+        extraction = rxte_pull.extraction_of("products", [f"pca_{letter}" for letter in letters])
+        rxte_pull.register(opened, extraction)
+        targets = opened.sql("FROM targets")
+        found = select(targets, read_csv(f"{folder}/xtemaster.csv"))
+        todo = rxte_pull.waiting(opened, found.each(), extraction).waiting
+        parts = [todo[start : start + BATCH] for start in range(0, len(todo), BATCH)]
+        done = [pool.submit(_extract, lake, part, extraction) for part in parts]
+        receipts = [receipt for each in done for receipt in each.result()]
+        rxte_targets.answer(lake, targets, found, extraction, extraction.parameters, datetime.now(UTC), "a file")
+        seconds = time.perf_counter() - started
+    nameless = [obsid for obsid, receipt in receipts if receipt.status in ("rejected", "failed") and not receipt.reason]
+    if nameless:
+        raise RuntimeError(f"lost without a reason: {nameless}")
+    sums = opened.sql(
+        "SELECT source_id AS obsid, band[-1:] AS band, count(*) AS size, sum(flux::DOUBLE) AS sum "
+        "FROM lightcurves GROUP BY ALL"
+    )
+    pq.write_table(sums, Path(folder) / "lake.parquet")
+    counts: dict[str, int] = {}
+    for _, receipt in receipts:
+        counts[receipt.status] = counts.get(receipt.status, 0) + 1
+    before = _curve_ms(opened)
+    compact(opened.catalog)
+    return {"seconds": seconds, "counts": counts, "curve_ms": before, "curve_compacted_ms": _curve_ms(opened)}
+
+
+def _curve_ms(lake: Any) -> float:
+    """Return how long the first target's light curve over sixteen years takes, ms."""
+    times = []
+    for _ in range(7):
+        started = time.perf_counter()
+        curve = lake.sql(
+            "SELECT mjd, bmjd_tdb, rate, rate_err, obsid, epoch, emin_kev, emax_kev FROM rxte "
+            "WHERE name = 'ETA_CAR' AND band = 'pca_a' AND good"
+        )
+        times.append(1000 * (time.perf_counter() - started))
+    if not curve.num_rows:
+        raise RuntimeError("the light curve is empty")
+    return median(times)
+
+
+def compare(folder: Path) -> int:
+    """Return how many light curves both sides have; RuntimeError if one differs."""
+    ours, theirs = (pq.read_table(folder / name) for name in ("lake.parquet", "loop.parquet"))
+    both = ours.join(theirs, ["obsid", "band"], right_suffix="_loop", join_type="inner").to_pylist()
+    for row in both:
+        # NaN bins are no rate on either side; sums are of the same float32 in another order.
+        if row["size"] != row["size_loop"] or abs(row["sum"] - row["sum_loop"]) > 1e-6 * abs(row["sum"]):
+            raise RuntimeError(f"the sides differ: {row}")
+    return len(both)
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK} observations instead of {FULL}")
+    parser.add_argument("--turns", type=int, default=3)
+    given = parser.parse_args()
+    n, turns = (QUICK, 1) if given.quick else (FULL, given.turns)
+    if hasattr(os, "sched_setaffinity"):  # children inherit it
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    with tempfile.TemporaryDirectory(prefix="lightlake-benchmark-") as name:
+        folder = Path(name)
+        generate(folder, n)
+        runs: dict[tuple[str, str], list[Run]] = {}
+        for turn in range(turns):
+            for letters in (LETTERS, "a"):
+                lake = str(folder / f"lake-{letters}-{turn}")
+                runs.setdefault(("loop", letters), []).append(fresh(loop, name, letters))
+                runs.setdefault(("lightlake", letters), []).append(fresh(lightlake, name, letters, lake))
+                same = compare(folder)
+                if not same:
+                    sys.exit("no light curve is on both sides")
+    seconds = {key: median(run.value["seconds"] for run in timed) for key, timed in runs.items()}
+    print_table(
+        f"{n:,} observations, net light curves of the PCA; median of {turns}",
+        ("side", "bands", "seconds", "peak RSS (MB)"),
+        [(*key, took, max(run.peak_rss_mb for run in runs[key])) for key, took in seconds.items()],
+    )
+    last = runs["lightlake", LETTERS][-1].value
+    print_result(
+        {
+            "vs_loop": seconds["loop", LETTERS] / seconds["lightlake", LETTERS],
+            "vs_loop_one_band": seconds["loop", "a"] / seconds["lightlake", "a"],
+            "observations": n,
+            "ended": last["counts"],
+            "loop_files": runs["loop", LETTERS][-1].value["files"],
+            "loop_skipped": runs["loop", LETTERS][-1].value["skipped"],
+            "long_term_curve_ms": last["curve_ms"],
+            "long_term_curve_compacted_ms": last["curve_compacted_ms"],
+            "turns": turns,
+            "load": os.getloadavg()[0],
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

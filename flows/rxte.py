@@ -1,0 +1,163 @@
+"""Pull RXTE's observations of targets: find them in xtemaster, extract and commit each, match them, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+import pyarrow as pa
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from pydantic import Field
+
+from flows.report import SurveyReport, Watch
+from flows.runners import task_runner, windowed
+from lake.errors import ArchiveError, GranuleRejected
+from lake.ledger import canonical, pending, write_plan
+from lake.query import Lake
+from lake.settings import Settings, load_settings
+from tasks.download import patiently
+from tasks.pull import lake_at
+from tasks.surveys import rxte_pull, rxte_targets
+from tasks.surveys.rxte import NAME
+from tasks.surveys.rxte_cut import GTI
+from tasks.surveys.rxte_files import Mirror
+from tasks.surveys.rxte_find import RADIUS_DEG, Found, find, read_csv, select
+from tasks.surveys.rxte_pull import extract_observations
+
+# Targets that xtemaster is asked for at once, and observations that one task carries: some ten seconds of work.
+_TARGETS = 2_000
+_OBSERVATIONS = {"products": 150, "standard2": 50, "heasoft": 4}
+
+
+def run_name() -> str:
+    """Return the name of a run, for the UI."""
+    given = flow_run.parameters
+    who = given.get("target") or given.get("sample") or "all targets"
+    return f"rxte {who}{' (failed ones)' if given.get('retry_failed') else ''}"
+
+
+@flow(name="rxte", flow_run_name=run_name, task_runner=task_runner(), validate_parameters=True)
+def pull_rxte(
+    target: Annotated[
+        str | None, Field(description="A target of the lake by name, or a new one as 'RA DEC' in degrees; empty: all")
+    ] = None,
+    sample: Annotated[str | None, Field(description="Only targets of this sample")] = None,
+    lake: Annotated[str | None, Field(description="The lake; empty: LIGHTLAKE_URL")] = None,
+    radius_deg: Annotated[float, Field(gt=0, le=5, description="Observations within this of a target")] = RADIUS_DEG,
+    method: Annotated[
+        Literal["products", "heasoft", "standard2"],
+        Field(
+            description="products: the archive's standard light curves. heasoft: chosen channels by pcaextlc2. "
+            "standard2: chosen channels without HEASoft, background in them, dead time not corrected"
+        ),
+    ] = "products",
+    bands: Annotated[
+        list[str] | None, Field(description="Of the standard products, such as pca_a; empty: all that there are")
+    ] = None,
+    chmin: Annotated[int | None, Field(ge=0, le=255, description="First absolute channel")] = None,
+    chmax: Annotated[int | None, Field(ge=0, le=255, description="Last absolute channel")] = None,
+    emin_kev: Annotated[float | None, Field(ge=0, description="Instead of channels: lowest energy, keV")] = None,
+    emax_kev: Annotated[float | None, Field(gt=0, description="Highest energy, keV")] = None,
+    pcus: Annotated[list[int] | None, Field(description="Detectors 0 to 4; empty: all")] = None,
+    layers: Annotated[list[int] | None, Field(description="Anode layers 1 to 3; empty: all")] = None,
+    bin_s: Annotated[
+        float | None, Field(description="Length of a bin, seconds: a multiple of 16, which is the default")
+    ] = None,
+    gti: Annotated[str | None, Field(description=f"Good times, as maketime takes them; empty: {GTI}")] = None,
+    limit: Annotated[int | None, Field(gt=0, description="At most so many observations of a target")] = None,
+    slews: Annotated[bool, Field(description="Slews to and from targets, too")] = False,
+    xtemaster: Annotated[
+        str | None, Field(description="Rows of table xtemaster as a CSV file, instead of HEASARC's service")
+    ] = None,
+    again: Annotated[
+        bool, Field(description="Look for observations of targets that were asked for before, too")
+    ] = False,
+    retry_failed: Annotated[
+        bool, Field(description="Exactly observations that were rejected or failed before")
+    ] = False,
+    runner: Annotated[
+        Literal["threads", "processes", "dask"] | None,
+        Field(description="What runs the tasks; empty: LIGHTLAKE_RUNNER"),
+    ] = None,
+) -> State[SurveyReport]:
+    """Bring every RXTE observation of targets into the lake, each a granule of its own.
+
+    The run ends Failed if an observation was rejected or failed; its message says which and why. All the rest is in
+    the lake all the same. A run that was killed has lost nothing but the observations in hand, and the next goes on.
+    """
+    log = get_run_logger()
+    started = time.monotonic()
+    settings = load_settings(runner=runner)
+    url = str(lake or settings.url)
+    extraction = rxte_pull.extraction_of(
+        method, bands, chmin=chmin, chmax=chmax, emin_kev=emin_kev, emax_kev=emax_kev, pcus=pcus, layers=layers,
+        bin_s=bin_s, gti=gti,
+    )  # fmt: skip
+    Mirror(settings)  # is there such a place? Better now than in every task
+    opened = lake_at(url)
+    origin = rxte_pull.register(opened, extraction)
+    parameters = {**extraction.parameters, "radius_deg": radius_deg, "slews": slews, "limit": limit}
+    report = SurveyReport(NAME, "observations", 0)
+    seen: set[str] = set()
+    chunks = _targets(opened, target, sample, origin, parameters, again=again or retry_failed)
+    with task_runner(settings) as runs:
+        for targets in chunks:
+            asked_at = datetime.now(UTC)
+            try:
+                found, endpoint = _found(targets, settings, radius_deg, xtemaster)
+            except (ArchiveError, GranuleRejected) as error:
+                log.error("xtemaster could not be asked: %s", error)
+                report = report.plus(1, [(f"{targets.num_rows} targets", rxte_targets.give_up(
+                    url, targets, extraction, parameters, error
+                ))])  # fmt: skip
+                continue
+            found = (found if slews else found.without_slews()).limited(limit)
+            observations = [one for one in found.each() if one.obsid not in seen]
+            seen.update(one.obsid for one in observations)
+            now = rxte_pull.waiting(opened, observations, extraction, retry_failed=retry_failed)
+            report = replace(
+                report,
+                found=report.found + len(observations),
+                done_before=report.done_before + now.done,
+                rejected_before=report.rejected_before + (0 if retry_failed else now.rejected),
+            )
+            log.info("%d observations of %d targets, %d to do", len(observations), targets.num_rows, len(now.waiting))
+            write_plan(opened.storage, origin.name, report.found)
+            size = _OBSERVATIONS[method]
+            parts = [now.waiting[start : start + size] for start in range(0, len(now.waiting), size)]
+            work = ((part, {"url": url, "observations": part, "extraction": extraction}) for part in parts)
+            with Watch(NAME, len(now.waiting), what="observations") as watch:
+                for part, outcome in windowed(runs, extract_observations, work, 2 * settings.workers):
+                    if isinstance(outcome, BaseException):
+                        log.error("a batch was lost: %s", outcome)
+                        outcome = rxte_pull.lose(url, part, extraction, outcome)
+                    report = report.plus(len(part), outcome)
+                    watch.advance(len(part))
+            rxte_targets.answer(url, targets, found, extraction, parameters, asked_at, endpoint)
+    return replace(report, seconds=time.monotonic() - started).state(log)
+
+
+def _targets(
+    lake: Lake, target: str | None, sample: str | None, origin: Any, parameters: dict[str, Any], *, again: bool
+) -> Iterator[pa.Table]:
+    """Yield the targets to be asked for: the one that is named, or all that have no answer yet."""
+    if target is not None:
+        yield rxte_targets.target_of(lake, target)
+        return
+    age = timedelta(0) if again else None
+    yield from pending(
+        lake.catalog, origin.name, origin.release, canonical(parameters), [sample] if sample else None, age,
+        batch_size=_TARGETS,
+    )  # fmt: skip
+
+
+def _found(targets: pa.Table, settings: Settings, radius_deg: float, xtemaster: str | None) -> tuple[Found, str]:
+    if xtemaster is not None:
+        return select(targets, read_csv(xtemaster), radius_deg=radius_deg), xtemaster
+    found = patiently(lambda: find(targets, settings, radius_deg=radius_deg), settings)
+    return found, settings.endpoints.get("heasarc", "xtemaster at HEASARC")

@@ -1,0 +1,195 @@
+"""RXTE's archive as folders and files: a local mirror, a bucket, or HEASARC's server of files by its listings.
+
+Whatever is asked is asked again if that may help; then it is an ArchiveError.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from html import unescape
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import httpx
+
+from lake.errors import ArchiveError
+from lake.settings import Settings
+from tasks.archives.parquet import Store, open_store
+from tasks.download import TRANSIENT_STATUS, Answer, patiently
+from tasks.surveys import rxte
+from tasks.surveys.rxte import Observation
+
+# One process asks for this many files at the same time, where they are far away.
+CONNECTIONS = 8
+
+_HREF = re.compile(r"""<a\s[^>]*href\s*=\s*["']([^"']+)["']""", re.I)
+
+
+@dataclass(frozen=True)
+class WebStore:
+    """A folder on a server that lists its folders as pages of links.
+
+    Parameters
+    ----------
+    url
+        Address of the folder, without a slash at the end.
+    timeout_s
+        Longest silence of the server, seconds.
+    """
+
+    url: str
+    timeout_s: float
+
+    def files(self, folder: str = "") -> list[str]:
+        """Return the paths of the files in a folder, sorted; none if it is not there."""
+        return [path for path in self._listed(folder) if not path.endswith("/")]
+
+    def folders(self, folder: str = "") -> list[str]:
+        """Return the paths of the folders in a folder, sorted; none if it is not there."""
+        return [path.rstrip("/") for path in self._listed(folder) if path.endswith("/")]
+
+    def read(self, path: str) -> bytes | None:
+        """Return the content of a file, or None if it is not there."""
+        answer = self._get(path)
+        return None if answer is None else answer.content
+
+    def _listed(self, folder: str) -> list[str]:
+        folder = folder.strip("/")
+        answer = self._get(f"{folder}/")
+        if answer is None:
+            return []
+        links = [unescape(link) for link in _HREF.findall(answer.text)]
+        if not links:
+            # An empty folder has a link to the one above; a page of an overloaded server has none.
+            raise self._trouble(folder, "what came is no listing of a folder", transient=True)
+        names = {unquote(link) for link in links if re.fullmatch(r"(?:\./)?[^/?#]+/?", link) and link != "../"}
+        return sorted(f"{folder}/{name.removeprefix('./')}" for name in names)
+
+    def _get(self, path: str) -> httpx.Response | None:
+        try:
+            answer = _client(self.timeout_s).get(f"{self.url}/{quote(path)}")
+        except httpx.TimeoutException as error:
+            raise self._trouble(path, f"no answer for {self.timeout_s:g} s", transient=True) from error
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            raise self._trouble(path, f"the connection failed: {error}", transient=True) from error
+        except (httpx.InvalidURL, httpx.TooManyRedirects) as error:
+            raise self._trouble(path, str(error)) from error
+        if answer.status_code in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
+            return None
+        if answer.status_code != httpx.codes.OK:
+            wait = answer.headers.get("Retry-After", "")
+            raise self._trouble(
+                path,
+                f"HTTP {answer.status_code} {answer.reason_phrase}",
+                transient=answer.status_code in TRANSIENT_STATUS,
+                retry_after_s=float(wait) if wait.isdigit() else None,
+            )
+        return answer
+
+    def _trouble(
+        self, path: str, message: str, *, transient: bool = False, retry_after_s: float | None = None
+    ) -> ArchiveError:
+        return ArchiveError(
+            message, archive=rxte.NAME, endpoint=f"{self.url}/{path}", transient=transient,
+            retry_after_s=retry_after_s, hint=None if transient else "check LIGHTLAKE_ENDPOINTS__RXTE",
+        )  # fmt: skip
+
+
+@lru_cache(maxsize=4)
+def _client(timeout_s: float) -> httpx.Client:
+    """Return a client that keeps its connections; it may be used by several threads."""
+    return httpx.Client(timeout=timeout_s, follow_redirects=True, limits=httpx.Limits(max_connections=2 * CONNECTIONS))
+
+
+class Mirror:
+    """RXTE's archive at an address.
+
+    Parameters
+    ----------
+    settings
+        LIGHTLAKE_ENDPOINTS__RXTE, a folder, s3:// or https://, below which there is xte/data/archive or
+        rxte/data/archive; a folder may as well be that archive itself. And how often to try, and how long to wait.
+
+    Raises
+    ------
+    ArchiveError
+        If there is no such place.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.url = settings.endpoints.get(rxte.NAME, rxte.ORIGIN.endpoint).rstrip("/")
+        self.is_local = not re.match(r"(https?|s3)://", self.url)
+        self.store: Store | WebStore = (
+            WebStore(self.url, settings.timeout_s)
+            if self.url.startswith(("http://", "https://"))
+            else open_store(self.url, rxte.NAME, settings.timeout_s)
+        )
+        if self.is_local and isinstance(self.store, Store) and not Path(self.store.root).is_dir():
+            raise ArchiveError(
+                "there is no such folder", archive=rxte.NAME, endpoint=self.url, hint="check LIGHTLAKE_ENDPOINTS__RXTE"
+            )
+
+    def folder(self, observation: Observation) -> str | None:
+        """Return where an observation lies, below the address; None if it is nowhere."""
+        for path in self._candidates(observation):
+            if self._tried(partial(self.store.folders, path)) or self.files(path):
+                return path
+        return None
+
+    def light_curves(self, observation: Observation) -> list[str] | None:
+        """Return the paths of the files in an observation's stdprod; None if there is no such observation.
+
+        Not every band exists for every observation, and pieces of one often have no standard products at all: an
+        empty list is an answer.
+        """
+        for path in self._candidates(observation):
+            if found := self.files(f"{path}/{rxte.STDPROD}"):
+                return found
+        return None if self.folder(observation) is None else []
+
+    def files(self, folder: str) -> list[str]:
+        """Return the paths of the files in a folder."""
+        return self._tried(partial(self.store.files, folder))
+
+    def read(self, path: str) -> bytes:
+        """Return the content of a file.
+
+        Raises
+        ------
+        ArchiveError
+            If it cannot be read, or is gone since it was listed.
+        """
+        content = self._tried(partial(self.store.read, path))
+        if content is None:
+            raise ArchiveError(
+                "a file is gone", archive=rxte.NAME, endpoint=f"{self.url}/{path}", hint="try again later"
+            )
+        return content
+
+    def fetch(self, folder: str, into: Path) -> Path:
+        """Copy a folder and all below it to this machine, unless it is here; return where it is."""
+        if self.is_local and isinstance(self.store, Store):
+            return Path(self.store.root) / folder
+        for path in self._walk(folder):
+            copy = into / path.removeprefix(folder).strip("/")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(self.read(path))
+        return into
+
+    def _walk(self, folder: str) -> Iterator[str]:
+        yield from self.files(folder)
+        for below in self._tried(partial(self.store.folders, folder)):
+            yield from self._walk(below)
+
+    def _candidates(self, observation: Observation) -> list[str]:
+        paths = [path.strip("/") for path in observation.paths]
+        if self.is_local:  # a mirror may begin at the folders of the cycles
+            paths += [path.split("data/archive/", 1)[1] for path in paths[:1]]
+        return paths
+
+    def _tried(self, ask: Callable[[], Answer]) -> Answer:
+        return patiently(ask, self.settings)

@@ -1,0 +1,329 @@
+"""RXTE's observations as granules: their files read, staged many at a time, committed; then the targets' matches.
+
+An observation is done when its rows are in the lake, and at no other time. What is far away is read by several threads;
+what is here, by one, since reading is what takes the time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.concurrency.sync import concurrency
+
+from lake.commit import Receipt, commit_together
+from lake.errors import ArchiveError, ConfigurationError, GranuleRejected
+from lake.ledger import Attempt, canonical
+from lake.query import Lake
+from lake.settings import load_settings
+from lake.staging import joined, lost, stage_together
+from lake.storage import is_local
+from tasks.archives.base import Band, Origin
+from tasks.pull import lake_at, register_archive
+from tasks.stats import statistics
+from tasks.surveys import rxte, rxte_heasoft, rxte_standard2
+from tasks.surveys.rxte import PRODUCTS, Observation, gain_epoch, product_of, utc_to_tt
+from tasks.surveys.rxte_cut import ChannelCut
+from tasks.surveys.rxte_files import CONNECTIONS, Mirror
+from tasks.surveys.rxte_fits import read_light_curve
+from tasks.surveys.rxte_products import Reading, read_observation, tables_of
+from tasks.surveys.standing import Standing, last_status, standing
+
+# Of column left_out of table sources.
+NO_GOOD_TIME, NO_STANDARD_2 = "no_good_time", "no_standard2_data"
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What is taken of each observation.
+
+    Parameters
+    ----------
+    bands
+        Standard products, by their names in the lake; none: all that there are.
+    cut
+        Channels to be extracted anew, instead of standard products.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such band.
+    """
+
+    bands: tuple[str, ...] = ()
+    cut: ChannelCut | None = None
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.bands) - set(PRODUCTS))
+        if unknown:
+            raise ConfigurationError(f"RXTE has no band {', '.join(unknown)}", hint=f"it has {', '.join(PRODUCTS)}")
+        object.__setattr__(self, "bands", tuple(sorted(set(self.bands))))
+
+    @property
+    def origin(self) -> Origin:
+        """Return archive and release that its rows are of."""
+        return rxte.ORIGIN if self.cut is None else self.cut.origin
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Return what makes it another question."""
+        return {"bands": list(self.bands)} if self.cut is None else self.cut.as_parameters()
+
+    def granule(self, obsid: str) -> str:
+        """Return the id of an observation's granule."""
+        return granule_id(self.origin, self.parameters, obsid)
+
+
+def extraction_of(
+    method: str,
+    bands: Sequence[str] | None = None,
+    **cut: Any,
+) -> Extraction:
+    """Return what is to be taken of each observation, once it is sure that it can be.
+
+    Parameters
+    ----------
+    method
+        products, heasoft or standard2.
+    bands
+        Of the standard products; none: all.
+    cut
+        Parameters of ChannelCut; None stands for the default.
+
+    Raises
+    ------
+    ConfigurationError
+        If it makes no sense, or HEASoft is needed and is not installed.
+    """
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in cut.items() if value is not None
+    }
+    if method not in ("heasoft", "standard2"):
+        if given:
+            raise ConfigurationError(
+                f"standard products take no {', '.join(sorted(given))}", hint="give method heasoft or standard2"
+            )
+        return Extraction(tuple(bands or ()))
+    if bands:
+        raise ConfigurationError(
+            f"method {method} takes no bands", hint="give chmin and chmax, or emin_kev and emax_kev"
+        )
+    if method == "heasoft":
+        rxte_heasoft.find_tools()
+        return Extraction(cut=ChannelCut("heasoft", **given))
+    return Extraction(cut=ChannelCut("standard2", **given))
+
+
+def granule_id(origin: Origin, parameters: Mapping[str, Any], *inputs: str) -> str:
+    """Return the id of a granule: the same for the same release, parameters and inputs."""
+    key = "\n".join((origin.release, canonical(parameters), *inputs))
+    return f"{origin.name}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
+
+
+def register(lake: Lake, extraction: Extraction) -> Origin:
+    """Let the lake know where the rows are from, what their bands are, and which energies channels have."""
+    origin = extraction.origin
+    if extraction.cut is not None:
+        # Each cut brings a band; those of others stay.
+        known = lake.sql("SELECT * EXCLUDE (archive) FROM bands WHERE archive = ? ORDER BY band", [origin.name])
+        mine = {band.band for band in origin.bands}
+        others = tuple(Band(**row) for row in known.to_pylist() if row["band"] not in mine)
+        origin = replace(origin, bands=(*others, *origin.bands))
+    register_archive(lake, origin, channels=rxte.channels())
+    return origin
+
+
+def waiting(
+    lake: Lake, observations: Sequence[Observation], extraction: Extraction, *, retry_failed: bool = False
+) -> Standing[Observation]:
+    """Return which observations are to be extracted: see tasks.surveys.standing."""
+    origin = extraction.origin
+    pieces = {extraction.granule(observation.obsid): observation for observation in observations}
+    return standing(lake, origin.name, [origin.release], pieces, retry_failed=retry_failed)
+
+
+def extract_all(url: str, observations: Sequence[Observation], extraction: Extraction) -> list[tuple[str, Receipt]]:
+    """Bring observations into the lake in one transaction, or the news that they cannot be.
+
+    Returns
+    -------
+    list
+        Each ObsID with what came of it.
+
+    Raises
+    ------
+    ArchiveError
+        If the archive's place is not there at all.
+    ConfigurationError
+        If HEASoft is needed and is not installed.
+    """
+    lake = lake_at(url)
+    mirror = Mirror(load_settings())
+    tools = rxte_heasoft.find_tools() if extraction.cut and extraction.cut.method == "heasoft" else None
+    logs = (Path(lake.storage.root) if is_local(lake.storage.root) else lake.settings.cache_dir.expanduser()) / "logs"
+
+    def one(observation: Observation) -> tuple[Attempt, dict[str, pa.Table]]:
+        granule = extraction.granule(observation.obsid)
+        attempt = Attempt(
+            extraction.origin.name, extraction.origin.release, granule, status="done", started_at=datetime.now(UTC),
+            parameters=canonical(extraction.parameters), endpoint=f"{mirror.url}/{observation.paths[0]}",
+        )  # fmt: skip
+        started = time.monotonic()
+        try:
+            reading = _read(mirror, observation, extraction, granule, tools, logs / rxte.NAME)
+        except (GranuleRejected, ArchiveError, OSError) as error:
+            return replace(lost(attempt, error), seconds=time.monotonic() - started), {}
+        status = "done" if reading.tables["lightcurves"].num_rows else "empty"
+        spent = time.monotonic() - started
+        return replace(attempt, status=status, reason=reading.remark, seconds=spent), reading.tables
+
+    if mirror.is_local:
+        read = [one(observation) for observation in observations]
+    else:
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            read = list(pool.map(one, observations))
+    name = hashlib.blake2b("\n".join(attempt.granule for attempt, _ in read).encode(), digest_size=8).hexdigest()
+    folder = lake.storage.staging / rxte.NAME / name
+    staged = stage_together(folder, _with_statistics(read), extraction.origin.band_units)
+    receipts = commit_together(lake.catalog, staged.told(peak_rss_mb=peak_rss_mb()))
+    obsids = [observation.obsid for observation in observations]
+    return list(zip(obsids, receipts, strict=True))
+
+
+def _read(
+    mirror: Mirror,
+    observation: Observation,
+    extraction: Extraction,
+    granule: str,
+    tools: rxte_heasoft.Tools | None,
+    logs: Path,
+) -> Reading:
+    if extraction.cut is None:
+        listed = mirror.light_curves(observation)
+        if listed is None:
+            raise _absent(mirror, observation)
+        wanted = extraction.bands or PRODUCTS
+        paths = {path.rpartition("/")[2]: path for path in listed}
+        products = {name: product_of(name) for name in paths}
+        files = {
+            name: mirror.read(paths[name]) for name, known in products.items() if known and known[1].band in wanted
+        }
+        return read_observation(files, observation, granule)
+    folder = mirror.folder(observation)
+    if folder is None:
+        raise _absent(mirror, observation)
+    if observation.mjd_start is None:
+        raise GranuleRejected(f"nobody says when {observation.obsid} began, and so in which gain epoch")
+    try:
+        epoch = int(gain_epoch(utc_to_tt([observation.mjd_start]))[0])
+    except ValueError as error:
+        raise GranuleRejected(f"{observation.obsid}: {error}") from error
+    if tools is not None:
+        return _by_heasoft(mirror, folder, observation, extraction.cut, epoch, granule, tools, logs)
+    return _by_standard2(mirror, folder, observation, extraction.cut, epoch, granule)
+
+
+def _absent(mirror: Mirror, observation: Observation) -> ArchiveError:
+    asked = " or ".join(observation.paths)
+    return ArchiveError(
+        f"there is no observation {observation.obsid}: no {asked}", archive=rxte.NAME, endpoint=mirror.url,
+        hint="is the mirror whole?",
+    )  # fmt: skip
+
+
+def _by_standard2(
+    mirror: Mirror, folder: str, observation: Observation, cut: ChannelCut, epoch: int, granule: str
+) -> Reading:
+    paths = [path for path in mirror.files(f"{folder}/pca") if rxte_standard2.is_standard2(path)]
+    curves = []
+    if paths:
+        filters = [path for path in mirror.files(f"{folder}/{rxte.STDPROD}") if path.endswith((".xfl", ".xfl.gz"))]
+        data = {path.rpartition("/")[2]: mirror.read(path) for path in paths}
+        curves = [rxte_standard2.light_curve(data, cut, epoch, mirror.read(filters[0]) if filters else None)]
+    return tables_of(curves, observation, granule, cut.origin, {"files": paths}, NO_STANDARD_2)
+
+
+def _by_heasoft(
+    mirror: Mirror,
+    folder: str,
+    observation: Observation,
+    cut: ChannelCut,
+    epoch: int,
+    granule: str,
+    tools: rxte_heasoft.Tools,
+    logs: Path,
+) -> Reading:
+    settings = mirror.settings
+    with tempfile.TemporaryDirectory(prefix="lightlake-") as name:
+        here = mirror.fetch(folder, Path(name) / observation.obsid)
+        done = rxte_heasoft.extract(tools, here, observation, cut, epoch, Path(name), logs, settings.task_timeout_s)
+    more = {"method": "heasoft", "log": str(done.log), "remark": done.remark}
+    curves = [read_light_curve(done.data, cut, f"{observation.obsid} {cut.band}")] if done.data is not None else []
+    reading = tables_of(curves, observation, granule, cut.origin, more, NO_GOOD_TIME)
+    return replace(reading, remark=done.remark or reading.remark)
+
+
+def _with_statistics(
+    read: Sequence[tuple[Attempt, Mapping[str, pa.Table]]],
+) -> list[tuple[Attempt, dict[str, pa.Table]]]:
+    """Add table statistics to each observation's; they are made for all at once, which is the quicker way."""
+    curves = [tables["lightcurves"] for _, tables in read if tables and tables["lightcurves"].num_rows]
+    made = statistics(joined(curves)) if curves else None
+    complete = []
+    for attempt, tables in read:
+        mine = dict(tables)
+        if made is not None and tables:
+            mine["statistics"] = made.filter(pc.equal(made["granule"], attempt.granule))
+        complete.append((attempt, mine))
+    return complete
+
+
+def lose(
+    url: str, observations: Sequence[Observation], extraction: Extraction, error: BaseException
+) -> list[tuple[str, Receipt]]:
+    """Note observations as failed that a dead worker had, unless they are done all the same."""
+    lake = lake_at(url)
+    origin = extraction.origin
+    known = last_status(lake, origin.name, [origin.release])
+    left = [one for one in observations if known.get(extraction.granule(one.obsid)) not in ("done", "empty")]
+    if not left:
+        return []
+    attempts = [
+        Attempt(
+            origin.name, origin.release, extraction.granule(observation.obsid), status="failed",
+            started_at=datetime.now(UTC), parameters=canonical(extraction.parameters),
+        )
+        for observation in left
+    ]  # fmt: skip
+    folder = lake.storage.staging / rxte.NAME / f"lost-{attempts[0].granule}"
+    staged = stage_together(folder, [(lost(attempt, error), {}) for attempt in attempts])
+    receipts = commit_together(lake.catalog, staged)
+    return list(zip((observation.obsid for observation in left), receipts, strict=True))
+
+
+def peak_rss_mb() -> float:
+    """Return the peak of this process's memory, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1e6)
+
+
+# What is in the lake is not read again, so there is no result to keep, and nothing for Prefect to try again by itself.
+@task(name="extract observations", cache_policy=NO_CACHE, persist_result=False, tags=["rxte"])
+def extract_observations(
+    url: str, observations: Sequence[Observation], extraction: Extraction
+) -> list[tuple[str, Receipt]]:
+    """Extract some observations into the lake at a URL, a few tasks at a time where the archive is far away."""
+    with concurrency(f"lightlake-{rxte.NAME}", occupy=1, lease_duration=60):
+        return extract_all(url, observations, extraction)

@@ -1,0 +1,164 @@
+"""What targets have of RXTE's observations: their matches and coverage, committed when the observations are there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from astropy.coordinates import SkyCoord
+
+from lake.commit import Receipt, commit
+from lake.errors import ConfigurationError
+from lake.ledger import Attempt, canonical
+from lake.query import Lake
+from lake.sky import ranks
+from lake.staging import lost, stage
+from lake.targets import add_targets
+from tasks.pull import lake_at
+from tasks.surveys import rxte
+from tasks.surveys.rxte_find import Found
+from tasks.surveys.rxte_pull import Extraction, granule_id, peak_rss_mb
+
+
+def target_of(lake: Lake, target: str) -> pa.Table:
+    """Return the row of table targets of a name, or of a position, which is registered if it is new.
+
+    Parameters
+    ----------
+    target
+        A name of the lake's; or right ascension and declination, ICRS degrees, with a space or comma between.
+
+    Raises
+    ------
+    ConfigurationError
+        If the lake has no target of that name, or the position is none.
+    """
+    parts = re.fullmatch(r"\s*([0-9.]+)[\s,]+([+-]?[0-9.]+)\s*", target)
+    if parts is None:
+        wanted = lake.target_id(target)
+    else:
+        try:
+            ra, dec = float(parts[1]), float(parts[2])
+        except ValueError as error:
+            raise ConfigurationError(f"{target!r} is no position", hint="such as '161.265 -59.6845'") from error
+        add_targets(lake.catalog, pa.table({"ra": [ra], "dec": [dec], "name": [target.strip()]}), rxte.NAME)
+        wanted = lake.target_id(SkyCoord(ra, dec, unit="deg"))
+    row: pa.Table = lake.sql("SELECT * FROM targets WHERE target_id = ?", [wanted])
+    return row
+
+
+def answer(
+    url: str,
+    targets: pa.Table,
+    found: Found,
+    extraction: Extraction,
+    parameters: Mapping[str, Any],
+    asked_at: datetime,
+    endpoint: str,
+) -> Receipt:
+    """Commit what targets have: their matches with the observations in the lake, and that they were asked for.
+
+    A target of which an observation could not be had counts as failed, so that the next run asks again; its matches
+    with the others are there all the same.
+
+    Parameters
+    ----------
+    targets
+        Columns of table targets.
+    found
+        What xtemaster has near them.
+    extraction, parameters
+        What was asked.
+    asked_at, endpoint
+        When xtemaster was asked, and where.
+    """
+    lake = lake_at(url)
+    origin = extraction.origin
+    obsids = pc.unique(found.observations["obsid"]).to_pylist()
+    known = lake.sql(
+        "SELECT sources.source_id, any_value(sources.hpx29) AS hpx29, coalesce(sum(statistics.n), 0)::BIGINT AS n "
+        "FROM sources LEFT JOIN statistics USING (archive, release, source_id, hpx29) "
+        "WHERE archive = $archive AND release = $release AND source_id IN (SELECT unnest($obsids)) GROUP BY ALL",
+        {"archive": origin.name, "release": origin.release, "obsids": obsids},
+    )
+    pairs = found.matches().drop(["hpx29"]).join(known, "source_id", join_type="left outer")
+    pairs = pairs.sort_by([("target_id", "ascending"), ("rank", "ascending")])
+    missing = pc.is_null(pairs["hpx29"])
+    matches = pairs.filter(pc.invert(missing))
+    granule = granule_id(origin, parameters, *map(str, targets["target_id"].to_pylist()))
+    keys = {"archive": origin.name, "release": origin.release, "granule": granule}
+    counts = {row["target_id"]: row for row in _counts(matches)}
+    lost_of = set(pc.unique(pairs.filter(missing)["target_id"]).to_pylist())
+    ids = targets["target_id"].to_pylist()
+    status = ["failed" if one in lost_of else "found" if one in counts else "empty" for one in ids]
+    n_sources, n_rows = ([counts.get(one, {}).get(name, 0) for one in ids] for name in ("n_sources", "n_rows"))
+    coverage = {
+        "target_id": targets["target_id"],
+        "status": status,
+        "n_sources": n_sources,
+        "n_rows": n_rows,
+        "parameters": [canonical(parameters)] * len(ids),
+        "asked_at": pa.array([asked_at] * len(ids), pa.timestamp("us", tz="UTC")),
+    }
+    tables = {"coverage": _keyed(pa.table(coverage), keys)}
+    if matches.num_rows:
+        ranked = pa.array(ranks(matches["target_id"].to_numpy()))
+        columns = matches.select(["target_id", "source_id", "hpx29", "separation_arcsec"])
+        tables["matches"] = _keyed(columns.append_column("rank", ranked), keys)
+    attempt = Attempt(
+        origin.name, origin.release, granule, status="done" if matches.num_rows else "empty", started_at=asked_at,
+        n_targets=len(ids), parameters=canonical(parameters), endpoint=endpoint, reason=_remark(found, pairs, missing),
+        seconds=(datetime.now(UTC) - asked_at).total_seconds(), peak_rss_mb=peak_rss_mb(),
+    )  # fmt: skip
+    folder = lake.storage.staging / rxte.NAME / granule
+    return commit(lake.catalog, stage(folder, attempt, tables, known=known))
+
+
+def give_up(
+    url: str, targets: pa.Table, extraction: Extraction, parameters: Mapping[str, Any], error: BaseException
+) -> Receipt:
+    """Note that targets could not even be looked for; an answer that they had before stays."""
+    lake = lake_at(url)
+    origin, now, n = extraction.origin, datetime.now(UTC), targets.num_rows
+    granule = granule_id(origin, parameters, *map(str, targets["target_id"].to_pylist()))
+    keys = {"archive": origin.name, "release": origin.release, "granule": granule}
+    coverage = {
+        "target_id": targets["target_id"],
+        "status": ["failed"] * n,
+        "n_sources": pa.array([0] * n, pa.int64()),
+        "n_rows": pa.array([0] * n, pa.int64()),
+        "parameters": [canonical(parameters)] * n,
+        "asked_at": pa.array([now] * n, pa.timestamp("us", tz="UTC")),
+    }
+    attempt = Attempt(
+        origin.name, origin.release, granule, status="failed", started_at=now, n_targets=n,
+        parameters=canonical(parameters),
+    )  # fmt: skip
+    tables = {"coverage": _keyed(pa.table(coverage), keys)}
+    return commit(lake.catalog, stage(lake.storage.staging / rxte.NAME / granule, lost(attempt, error), tables))
+
+
+def _counts(matches: pa.Table) -> list[dict[str, Any]]:
+    grouped = matches.group_by("target_id").aggregate([([], "count_all"), ("n", "sum")])
+    rows: list[dict[str, Any]] = grouped.rename_columns(["target_id", "n_sources", "n_rows"]).to_pylist()
+    return rows
+
+
+def _keyed(table: pa.Table, keys: Mapping[str, str]) -> pa.Table:
+    for name, value in keys.items():
+        table = table.append_column(name, pa.array([value] * table.num_rows, pa.string()))
+    return table
+
+
+def _remark(found: Found, pairs: pa.Table, missing: pa.ChunkedArray) -> str | None:
+    """Return what the ledger should say of rows of xtemaster that nothing can be had of, and of what is missing."""
+    told = []
+    if gone := pc.unique(pairs.filter(missing)["source_id"]).to_pylist():
+        told.append(f"{len(gone)} observations are not in the lake: {', '.join(gone[:5])}{', ...' * (len(gone) > 5)}")
+    reasons = found.apart["reason"].value_counts().to_pylist()
+    told += [f"{one['counts']} rows of xtemaster: {one['values']}" for one in reasons]
+    return "; ".join(told) or None
