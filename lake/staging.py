@@ -135,12 +135,12 @@ def stage_together(
         As in `stage`.
     """
     archive, release = granules[0][0].archive, granules[0][0].release
+    whole = list(granules)
     try:
-        whole: list[tuple[Attempt, Tables]] = [(attempt, _cast(tables, plain=False)) for attempt, tables in granules]
-        every = _joined([tables for _, tables in whole])
+        # Those of one kind have the same columns, so that they can be looked at as one.
+        every = _cast(_joined([tables for _, tables in whole]), plain=False)
         validate(archive, release, every, band_units)
-    except GranuleRejected:
-        # Which of them it is, is worth a second look.
+    except (GranuleRejected, pa.ArrowInvalid, pa.ArrowTypeError):
         whole = [_alone(attempt, tables, band_units) for attempt, tables in granules]
         every = _joined([tables for _, tables in whole])
         validate(archive, release, every, band_units)
@@ -172,8 +172,8 @@ def lost(attempt: Attempt, error: BaseException) -> Attempt:
 
 
 def _joined(parts: Sequence[Tables]) -> dict[str, pa.Table]:
-    names = [name for name in TABLES if any(name in tables for tables in parts)]
-    return {name: joined([tables[name] for tables in parts if name in tables]) for name in names}
+    some = {name: [tables[name] for tables in parts if name in tables and tables[name].num_rows] for name in TABLES}
+    return {name: joined(tables) for name, tables in some.items() if tables}
 
 
 def joined(tables: Sequence[pa.Table]) -> pa.Table:

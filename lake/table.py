@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -62,7 +63,7 @@ class Table:
         """Return the column names, in order."""
         return [column.name for column in self.columns]
 
-    @property
+    @cached_property
     def arrow(self) -> pa.Schema:
         """Return the Arrow schema, with unit, UCD and description as field metadata."""
         return pa.schema(

@@ -5,6 +5,7 @@ Whatever is asked is asked again if that may help; then it is an ArchiveError.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from tasks.surveys.rxte import Observation
 
 # One process asks for this many files at the same time, where they are far away.
 CONNECTIONS = 8
+
+_ARCHIVE = "data/archive"
 
 _HREF = re.compile(r"""<a\s[^>]*href\s*=\s*["']([^"']+)["']""", re.I)
 
@@ -104,6 +107,45 @@ def _client(timeout_s: float) -> httpx.Client:
     return httpx.Client(timeout=timeout_s, follow_redirects=True, limits=httpx.Limits(max_connections=2 * CONNECTIONS))
 
 
+@dataclass(frozen=True)
+class DiskStore:
+    """A folder on a disk of this machine."""
+
+    root: Path
+
+    def files(self, folder: str = "") -> list[str]:
+        """Return the paths of the files in a folder, sorted; none if it is not there."""
+        return self._listed(folder, is_folder=False)
+
+    def folders(self, folder: str = "") -> list[str]:
+        """Return the paths of the folders in a folder, sorted; none if it is not there."""
+        return self._listed(folder, is_folder=True)
+
+    def read(self, path: str) -> bytes | None:
+        """Return the content of a file, or None if it is not there."""
+        try:
+            return (self.root / path).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._trouble(path, error) from error
+
+    def _listed(self, folder: str, *, is_folder: bool) -> list[str]:
+        try:
+            with os.scandir(self.root / folder) as entries:
+                return sorted(f"{folder}/{entry.name}" for entry in entries if entry.is_dir() == is_folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise self._trouble(folder, error) from error
+
+    def _trouble(self, path: str, error: OSError) -> ArchiveError:
+        return ArchiveError(
+            f"reading failed: {error.strerror}", archive=rxte.NAME, endpoint=str(self.root / path),
+            transient=not isinstance(error, PermissionError),
+        )  # fmt: skip
+
+
 class Mirror:
     """RXTE's archive at an address.
 
@@ -111,7 +153,8 @@ class Mirror:
     ----------
     settings
         LIGHTLAKE_ENDPOINTS__RXTE, a folder, s3:// or https://, below which there is xte/data/archive or
-        rxte/data/archive; a folder may as well be that archive itself. And how often to try, and how long to wait.
+        rxte/data/archive; a local folder may as well be that archive itself. And how
+        often to try, and how long to wait.
 
     Raises
     ------
@@ -122,16 +165,28 @@ class Mirror:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.url = settings.endpoints.get(rxte.NAME, rxte.ORIGIN.endpoint).rstrip("/")
-        self.is_local = not re.match(r"(https?|s3)://", self.url)
-        self.store: Store | WebStore = (
-            WebStore(self.url, settings.timeout_s)
-            if self.url.startswith(("http://", "https://"))
-            else open_store(self.url, rxte.NAME, settings.timeout_s)
-        )
-        if self.is_local and isinstance(self.store, Store) and not Path(self.store.root).is_dir():
-            raise ArchiveError(
-                "there is no such folder", archive=rxte.NAME, endpoint=self.url, hint="check LIGHTLAKE_ENDPOINTS__RXTE"
-            )
+        kind = self.url.partition("://")[0] if "://" in self.url else "file"
+        self.store: DiskStore | Store | WebStore
+        self.prefixes = [f"{prefix}/{_ARCHIVE}" for prefix in rxte.PREFIXES]
+        if kind == "file":
+            root = Path(self.url.removeprefix("file://")).expanduser().absolute()
+            if not root.is_dir():
+                raise self._nowhere("there is no such folder")
+            self.store = DiskStore(root)
+            # A mirror may begin at the folders of the cycles.
+            self.prefixes = [prefix for prefix in (*self.prefixes, ".") if (root / prefix).is_dir()]
+        elif kind in ("http", "https"):
+            self.store = WebStore(self.url, settings.timeout_s)
+        else:
+            self.store = open_store(self.url, rxte.NAME, settings.timeout_s)
+
+    @property
+    def is_local(self) -> bool:
+        """Say whether it is on a disk of this machine."""
+        return isinstance(self.store, DiskStore)
+
+    def _nowhere(self, message: str) -> ArchiveError:
+        return ArchiveError(message, archive=rxte.NAME, endpoint=self.url, hint="check LIGHTLAKE_ENDPOINTS__RXTE")
 
     def folder(self, observation: Observation) -> str | None:
         """Return where an observation lies, below the address; None if it is nowhere."""
@@ -172,8 +227,8 @@ class Mirror:
 
     def fetch(self, folder: str, into: Path) -> Path:
         """Copy a folder and all below it to this machine, unless it is here; return where it is."""
-        if self.is_local and isinstance(self.store, Store):
-            return Path(self.store.root) / folder
+        if isinstance(self.store, DiskStore):
+            return self.store.root / folder
         for path in self._walk(folder):
             copy = into / path.removeprefix(folder).strip("/")
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -186,10 +241,8 @@ class Mirror:
             yield from self._walk(below)
 
     def _candidates(self, observation: Observation) -> list[str]:
-        paths = [path.strip("/") for path in observation.paths]
-        if self.is_local:  # a mirror may begin at the folders of the cycles
-            paths += [path.split("data/archive/", 1)[1] for path in paths[:1]]
-        return paths
+        below = observation.paths[0].partition(f"{_ARCHIVE}/")[2].strip("/")
+        return [f"{prefix}/{below}".removeprefix("./") for prefix in self.prefixes]
 
     def _tried(self, ask: Callable[[], Answer]) -> Answer:
         return patiently(ask, self.settings)

@@ -11,7 +11,7 @@ from lake.ledger import Attempt, canonical, count_pending, numbers, pending
 def _asked_for(catalog, *more, batch_size=100, **options):
     arguments = (ARCHIVE, RELEASE, *(more or (PARAMETERS,)))
     cursor = catalog.cursor()
-    batches = list(pending(cursor, *arguments, batch_size=batch_size, **options))
+    batches = list(pending(catalog, *arguments, batch_size=batch_size, **options))
     assert sum(batch.num_rows for batch in batches) == count_pending(cursor, *arguments, **options)
     return batches
 

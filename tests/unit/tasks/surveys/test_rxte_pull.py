@@ -1,0 +1,349 @@
+"""RXTE's observations on their way into a lake: files by listing, granules, matches, one light curve over the years."""
+
+from __future__ import annotations
+
+import gzip
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as csv
+import pytest
+from astropy.io import fits
+from astropy.time import Time
+from helpers.heasoft import complete, install
+
+from deployments.sandbox.rxte import TARGETS, ArchiveService, write_mirror, xtemaster
+from deployments.sandbox.server import Sandbox
+from lake.catalog import Catalog
+from lake.errors import ArchiveError, ConfigurationError
+from lake.maintenance import verify
+from lake.query import Lake
+from lake.settings import load_settings
+from lake.targets import add_targets
+from tasks.pull import lake_at
+from tasks.surveys import rxte, rxte_pull, rxte_targets
+from tasks.surveys.rxte import Observation
+from tasks.surveys.rxte_files import Mirror
+from tasks.surveys.rxte_find import read_csv, select
+from tasks.surveys.rxte_products import NO_PRODUCTS
+from tasks.surveys.rxte_pull import Extraction, extract_all, extraction_of, lose, waiting
+
+ETA_CAR = (161.265, -59.6845)
+ALL = Extraction()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pa.Table]:
+    """A mirror of 60 observations, and what is in it; every piece is there at least as an empty folder."""
+    folder = tmp_path_factory.mktemp("rxte")
+    rows = write_mirror(folder / "mirror", n_obsids=60, seed=8, broken=0.15, std2=0.3, bins=(20, 60))
+    csv.write_csv(xtemaster(rows).drop(["__row"]), folder / "xtemaster.csv")
+    for row in rows.to_pylist():
+        if row["obsid"]:
+            (folder / "mirror" / row["folder"]).mkdir(parents=True, exist_ok=True)
+            (folder / "mirror" / row["folder"] / "FMI").touch()
+    return folder, rows
+
+
+@pytest.fixture
+def lake(catalog: Catalog, made: tuple[Path, pa.Table], monkeypatch: pytest.MonkeyPatch) -> Lake:
+    monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__RXTE", str(made[0] / "mirror"))
+    monkeypatch.setenv("LIGHTLAKE_RETRY_DELAY_S", "0")
+    names, ra, dec = zip(*TARGETS, strict=True)
+    add_targets(catalog, pa.table({"name": names, "ra": ra, "dec": dec}), "sources")
+    opened = lake_at(str(catalog.storage.root))
+    rxte_pull.register(opened, ALL)
+    return opened
+
+
+def url(lake: Lake) -> str:
+    return str(lake.storage.root)
+
+
+def found_in(folder: Path, lake: Lake) -> Any:
+    return select(lake.sql("FROM targets ORDER BY target_id"), read_csv(folder / "xtemaster.csv"))
+
+
+def answered(lake: Lake, found: Any, extraction: Extraction = ALL) -> Any:
+    targets = lake.sql("FROM targets ORDER BY target_id")
+    return rxte_targets.answer(url(lake), targets, found, extraction, {}, datetime.now(UTC), "here")
+
+
+def errors(lake: Lake) -> list[str]:
+    return [finding.message for finding in verify(lake.catalog) if finding.is_error]
+
+
+def truth(rows: pa.Table) -> dict[str, dict[str, Any]]:
+    return {row["obsid"]: row for row in rows.to_pylist() if row["obsid"]}
+
+
+def test_every_observation_ends_in_the_ledger_by_what_it_is(lake: Lake, made: tuple[Path, pa.Table]) -> None:
+    folder, rows = made
+    known = truth(rows)
+    found = found_in(folder, lake)
+    observations = found.each()
+    receipts = dict(extract_all(url(lake), observations, ALL))
+    assert set(receipts) == set(known)
+    expected = {
+        obsid: "rejected" if row["broken"] else "done" if row["products"] else "empty" for obsid, row in known.items()
+    }
+    assert {obsid: receipt.status for obsid, receipt in receipts.items()} == expected
+    for obsid, receipt in receipts.items():
+        if receipt.status == "rejected":
+            names = {one["file"].rpartition("/")[2] for one in known[obsid]["broken"]}
+            assert any(name in (receipt.reason or "") for name in names), receipt.reason
+    assert lake.sql("SELECT count(*) AS n FROM ducklake_snapshots('lake') WHERE changes::VARCHAR LIKE '%sources%'")
+
+    answered(lake, found)
+    left_out = lake.sql("SELECT source_id FROM sources WHERE left_out = ?", [NO_PRODUCTS])["source_id"].to_pylist()
+    assert set(left_out) == {obsid for obsid, status in expected.items() if status == "empty"}
+    # A band that is absent is absent, and its name is in the exposure's details.
+    bands = lake.sql("SELECT source_id, list(DISTINCT band) AS bands FROM lightcurves GROUP BY ALL").to_pylist()
+    for one in bands:
+        assert len(one["bands"]) == len(known[one["source_id"]]["products"])
+    coverage = {row["target_id"]: row for row in lake.sql("FROM coverage").to_pylist()}
+    broken_of = Counter(row["target_name"] for row in known.values() if row["broken"])
+    for target in lake.sql("FROM targets").to_pylist():
+        assert coverage[target["target_id"]]["status"] == ("failed" if broken_of[target["name"]] else "found")
+    per_target = lake.sql("SELECT target_id, count(*) AS n FROM matches GROUP BY ALL").to_pylist()
+    assert {one["target_id"]: one["n"] for one in per_target} == {
+        target: row["n_sources"] for target, row in coverage.items()
+    }
+    assert errors(lake) == []
+
+    # The same again, and one by one, changes nothing.
+    before = lake.sql("FROM lightcurves ORDER BY ALL")
+    assert waiting(lake, observations, ALL).waiting == []
+    assert waiting(lake, observations, ALL).rejected == sum(status == "rejected" for status in expected.values())
+    extract_all(url(lake), observations[:7], ALL)
+    answered(lake, found)
+    assert lake.sql("FROM lightcurves ORDER BY ALL").equals(before)
+    assert lake.sql("SELECT count(*) AS n FROM matches")["n"][0].as_py() == sum(one["n"] for one in per_target)
+    assert errors(lake) == []
+
+
+def test_a_light_curve_over_the_years_is_one_query(lake: Lake, made: tuple[Path, pa.Table]) -> None:
+    folder, rows = made
+    found = found_in(folder, lake)
+    extract_all(url(lake), found.each(), ALL)
+    answered(lake, found)
+    curve = lake.sql("FROM rxte WHERE name = 'ETA_CAR' AND band = 'pca_a'")
+    mine = [row for row in truth(rows).values() if row["target_name"] == "ETA_CAR" and not row["broken"]]
+    mine = [row for row in mine if any("n2a" in name for name in row["products"])]
+    assert set(curve["obsid"].to_pylist()) == {row["obsid"] for row in mine}
+    mjd = curve["mjd"].to_numpy()
+    assert (np.diff(mjd) > 0).all(), "in order, each bin once"
+    assert set(curve["epoch"].to_pylist()) >= {3, 4, 5}
+    for row in mine:
+        if not row["mixed"]:
+            at = pc.equal(curve["obsid"], row["obsid"])
+            assert set(curve.filter(at)["epoch"].to_pylist()) == {row["epoch"]}
+    assert curve.filter(pc.field("good"))["rate"].null_count == 0
+    assert set(curve["nominal_emin_kev"].to_pylist()) == {2.0}
+    # Each file of a good observation is there, bin by bin.
+    row = next(row for row in mine if row["quirk"] == "")
+    name = next(name for name in row["products"] if "n2a" in name)
+    with fits.open(folder / "mirror" / row["folder"] / "stdprod" / name) as file:
+        table, head = file["RATE"].data, file["RATE"].header
+        rate = np.sort(table["RATE"].astype("f4"))
+        middle = table["TIME"] + head.get("TIMEZERO", head.get("TIMEZERI", 0) + head.get("TIMEZERF", 0.0)) + 8
+        expected = head["MJDREFI"] + head["MJDREFF"] + middle / 86400
+    ours = curve.filter(pc.equal(curve["obsid"], row["obsid"]))
+    assert np.sort(ours["rate"].to_numpy()).tolist() == rate.tolist()
+    assert np.abs(ours["mjd"].to_numpy() - expected).max() * 86400 < 1e-4
+
+
+def test_channels_are_a_table_of_the_lake(lake: Lake) -> None:
+    rows = lake.sql(
+        "SELECT emin_kev, emax_kev FROM channels WHERE epoch = 3 AND channel BETWEEN 5 AND 10 ORDER BY channel"
+    )
+    # Facts B.4: channels 5 to 10 are 1.94 to 4.05 keV in epoch 3.
+    assert (rows["emin_kev"][0].as_py(), rows["emax_kev"][-1].as_py()) == (1.94, 4.05)
+    assert lake.sql("SELECT count(*) AS n FROM channels")["n"][0].as_py() == rxte.channels().num_rows
+    rxte_pull.register(lake, ALL)
+    assert lake.sql("SELECT count(*) AS n FROM channels")["n"][0].as_py() == rxte.channels().num_rows
+    assert [finding.message for finding in verify(lake.catalog) if finding.check == "checksums"] == []
+
+
+def test_what_failed_is_tried_again_and_what_was_rejected_when_asked(
+    lake: Lake, made: tuple[Path, pa.Table], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, rows = made
+    known = truth(rows)
+    observations = found_in(folder, lake).each()
+    some = [one for one in observations if known[one.obsid]["products"]][:6]
+    lost = lose(url(lake), some, ALL, MemoryError("killed"))
+    assert {receipt.status for _, receipt in lost} == {"failed"}
+    assert len(waiting(lake, some, ALL).waiting) == 6
+    receipts = dict(extract_all(url(lake), some, ALL))
+    bad = [obsid for obsid, receipt in receipts.items() if receipt.status == "rejected"]
+    assert {one.obsid for one in waiting(lake, some, ALL, retry_failed=True).waiting} == set(bad)
+    assert lose(url(lake), [one for one in some if one.obsid not in bad], ALL, MemoryError("again")) == []
+
+    # Nothing at all is at the address: that is no absence of products.
+    (tmp_path / "empty" / "AO1").mkdir(parents=True)
+    monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__RXTE", str(tmp_path / "empty"))
+    gone = dict(extract_all(url(lake), [Observation("10001-01-01-00", "X", *ETA_CAR, 50090.0, 10.0)], ALL))
+    receipt = gone["10001-01-01-00"]
+    assert receipt.status == "failed"
+    assert "no xte/data/archive/AO1/P10001/10001-01-01-00/" in (receipt.reason or "")
+    assert errors(lake) == []
+
+
+def test_only_some_bands_are_another_question(lake: Lake, made: tuple[Path, pa.Table]) -> None:
+    one = extraction_of("products", ["pca_a"])
+    observations = found_in(made[0], lake).each()
+    extract_all(url(lake), observations, one)
+    assert set(lake.sql("SELECT DISTINCT band FROM lightcurves")["band"].to_pylist()) == {"pca_a"}
+    assert len(waiting(lake, observations, ALL).waiting) == len(observations)
+    with pytest.raises(ConfigurationError, match="no band pca_z"):
+        extraction_of("products", ["pca_z"])
+
+
+def test_chosen_channels_lie_beside_the_standard_products(lake: Lake, made: tuple[Path, pa.Table]) -> None:
+    folder, rows = made
+    found = found_in(folder, lake)
+    known = truth(rows)
+    with_std2 = [one for one in found.each() if known[one.obsid]["std2"]]
+    extract_all(url(lake), with_std2, ALL)
+    for cut in ({"chmin": 5, "chmax": 10}, {"emin_kev": 2.0, "emax_kev": 9.0}):
+        extraction = extraction_of("standard2", **cut)
+        rxte_pull.register(lake, extraction)
+        receipts = dict(extract_all(url(lake), with_std2, extraction))
+        assert {receipt.status for receipt in receipts.values()} == {"done"}
+        answered(lake, found, extraction)
+    shown = lake.sql("SELECT DISTINCT release, band, epoch, emin_kev, emax_kev FROM rxte WHERE band LIKE 'pca_ch%'")
+    for row in shown.to_pylist():
+        assert row["release"] == "standard2_ch5_10"
+        assert (row["emin_kev"], row["emax_kev"]) == rxte.energy_range(5, 10, row["epoch"])
+    bands = lake.sql("SELECT band FROM bands WHERE archive = 'rxte_pca' ORDER BY band")["band"].to_pylist()
+    assert bands == ["pca_2_9kev", "pca_ch5_10"]
+    details = lake.sql("SELECT details->>'$.products.pca_ch5_10.background' AS b FROM exposures WHERE release = "
+                       "'standard2_ch5_10'")["b"].to_pylist()  # fmt: skip
+    assert set(details) == {"included"}
+    assert lake.sql("SELECT count(*) AS n FROM lightcurves WHERE archive = 'rxte'")["n"][0].as_py() > 0
+    assert errors(lake) == []
+
+
+def test_chosen_channels_by_heasoft(
+    lake: Lake, made: tuple[Path, pa.Table], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, rows = made
+    known = truth(rows)
+    with pytest.raises(ConfigurationError, match="HEASoft"):
+        extraction_of("heasoft", chmin=5, chmax=10)
+    heasoft = install(tmp_path)
+    for name, value in heasoft.environment.items():
+        monkeypatch.setenv(name, value)
+    found = found_in(folder, lake)
+    one = next(one for one in found.each() if known[one.obsid]["std2"])
+    complete(folder / "mirror" / known[one.obsid]["folder"])
+    extraction = extraction_of("heasoft", chmin=5, chmax=10)
+    rxte_pull.register(lake, extraction)
+    ((_, receipt),) = extract_all(url(lake), [one], extraction)
+    assert (receipt.status, receipt.n_sources) == ("done", 1), receipt.reason
+    log = lake.sql("SELECT details->>'$.log' AS log FROM exposures WHERE archive = 'rxte_pca'")["log"][0].as_py()
+    assert "pcaextlc2" in Path(log).read_text()
+    heasoft.fail("pcaextlc2", "status")
+    other = extraction_of("heasoft", chmin=11, chmax=20)
+    rxte_pull.register(lake, other)
+    ((_, receipt),) = extract_all(url(lake), [one], other)
+    assert receipt.status == "rejected"
+    assert "pcaextlc2" in (receipt.reason or "")
+    assert errors(lake) == []
+
+
+def test_the_real_files_are_in_the_lake_with_the_right_times_bands_and_epochs(
+    lake: Lake, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = {
+        "20033-01_e3": ("xp2003301_e3_n2a.lc", 3, 4965, "1997-03-01T18:26:24"),
+        "50011-01_e5": ("xp5001101_e5_n2a.lc", 5, 2400, "2000-05-13T00:12:32"),
+    }
+    observations = []
+    for obsid, (name, *_) in real.items():
+        content = (data_dir / "rxte" / name).read_bytes()
+        observation = Observation(obsid, "SS CYG", 325.6784, 43.5861)
+        stdprod = tmp_path / "mirror" / observation.paths[0] / "stdprod"
+        stdprod.mkdir(parents=True)
+        (stdprod / f"{name}.gz").write_bytes(gzip.compress(content))
+        observations.append(observation)
+    monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__RXTE", str(tmp_path / "mirror"))
+    receipts = dict(extract_all(url(lake), observations, ALL))
+    assert {receipt.status for receipt in receipts.values()} == {"done"}, receipts
+    for obsid, (name, epoch, n, started) in real.items():
+        rows = lake.sql("FROM lightcurves WHERE source_id = ? ORDER BY mjd", [obsid])
+        assert (rows.num_rows, set(rows["band"].to_pylist())) == (n, {"pca_a"})
+        details = lake.sql("SELECT (details->>'$.epoch')::INT AS e FROM exposures WHERE exposure_id = ?", [obsid])
+        assert details["e"][0].as_py() == epoch
+        with fits.open(data_dir / "rxte" / name) as file:
+            table, head = file[1].data, file[1].header
+            zero = head.get("TIMEZERO", head.get("TIMEZERI", 0) + head.get("TIMEZERF", 0.0))
+            barytime = np.sort(table["BARYTIME"].astype("f8"))
+            half = head["TIMEDEL"] * (0.5 - head.get("TIMEPIXR", 0.0))
+        reference = Time(49353, 0.000696574074, format="mjd", scale="tt")
+        expected = reference.mjd + (barytime + zero + half) / 86400
+        assert np.abs(np.sort(rows["bmjd_tdb"].to_numpy()) - expected).max() * 86400 < 0.1
+        first = Time(started, scale="utc").tt.mjd
+        assert abs(rows["mjd"][0].as_py() - first) * 86400 < head["TIMEDEL"] + 1
+
+
+def test_files_come_over_https_by_listing_and_by_either_prefix(
+    lake: Lake, made: tuple[Path, pa.Table], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, rows = made
+    some = found_in(folder, lake).each()[:5]
+    local = dict(extract_all(url(lake), some, ALL))
+    before = lake.sql("FROM lightcurves ORDER BY ALL")
+    with Sandbox.start(tmp_path / "box", archives=()) as box:
+        service = ArchiveService(box, folder / "mirror", rows)
+        monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__RXTE", service.ftp_url)
+        for prefixes in ({"xte", "rxte"}, {"rxte"}):
+            service.prefixes = prefixes
+            far = dict(extract_all(url(lake), some, ALL))
+            assert {k: (r.status, r.n_rows) for k, r in far.items()} == {
+                k: (r.status, r.n_rows) for k, r in local.items()
+            }
+        assert lake.sql("FROM lightcurves ORDER BY ALL").equals(before)
+        mirror = Mirror(load_settings())
+        copied = mirror.fetch(mirror.folder(some[0]) or "", tmp_path / "copy")
+        theirs = {p.relative_to(copied): p.read_bytes() for p in copied.rglob("*") if p.is_file()}
+        home = folder / "mirror" / some[0].paths[0].partition("archive/")[2]
+        assert theirs == {p.relative_to(home): p.read_bytes() for p in home.rglob("*") if p.is_file()}
+
+        asked = []
+
+        def overloaded(request: Any) -> Any:
+            from deployments.sandbox.server import Response
+
+            asked.append(request.path)
+            return Response(b"<html>busy</html>", 503 if len(asked) % 2 else 200, "text/html")
+
+        box.mount("/busy", overloaded)
+        monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__RXTE", box.url("/busy"))
+        receipts = dict(extract_all(url(lake), some[:1], ALL))
+        (receipt,) = receipts.values()
+        assert receipt.status == "failed"
+        assert len(asked) == 4, "once, and three more times"
+        assert "no listing" in (receipt.reason or "")
+    monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__RXTE", str(tmp_path / "nowhere"))
+    with pytest.raises(ArchiveError, match="no such folder"):
+        extract_all(url(lake), some, ALL)
+
+
+def test_a_target_by_name_or_place(lake: Lake) -> None:
+    assert rxte_targets.target_of(lake, "eta_car")["name"].to_pylist() == ["ETA_CAR"]
+    n = lake.sql("SELECT count(*) AS n FROM targets")["n"][0].as_py()
+    assert rxte_targets.target_of(lake, "161.265 -59.6845")["name"].to_pylist() == ["ETA_CAR"]
+    new = rxte_targets.target_of(lake, " 12.5, +3.25 ")
+    assert (new["ra"][0].as_py(), new["dec"][0].as_py()) == (12.5, 3.25)
+    assert lake.sql("SELECT count(*) AS n FROM targets")["n"][0].as_py() == n + 1
+    with pytest.raises(ConfigurationError, match="no target is named"):
+        rxte_targets.target_of(lake, "nobody")
+    with pytest.raises(ConfigurationError):
+        rxte_targets.target_of(lake, "1.2.3 4")
