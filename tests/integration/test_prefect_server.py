@@ -68,7 +68,11 @@ def test_schedules_fire(
     with log.open("w") as out:
         child = subprocess.Popen(
             [sys.executable, "-c", SERVE], cwd=tmp_path, stdout=out, stderr=subprocess.STDOUT,
-            env=child_environment(**pull_settings, **prefect_server.environment),
+            env=child_environment(
+                **pull_settings, **prefect_server.environment,
+                # The server is asked each second what is to run, instead of every ten.
+                PREFECT_RUNNER_POLL_FREQUENCY="1",
+            ),
         )  # fmt: skip
     try:
         patience = time.monotonic() + 180
