@@ -215,7 +215,7 @@ def run_rxte(
         "bin_s": bin_s, "gti": gti,
     }  # fmt: skip
     extraction_of(method, bands, **cut)
-    Mirror(load_settings())
+    Mirror(load_settings()).close()
     from flows.rxte import pull_rxte
 
     state = pull_rxte(

@@ -98,7 +98,7 @@ def pull_rxte(
         method, bands, chmin=chmin, chmax=chmax, emin_kev=emin_kev, emax_kev=emax_kev, pcus=pcus, layers=layers,
         bin_s=bin_s, gti=gti,
     )  # fmt: skip
-    Mirror(settings)  # is there such a place? Better now than in every task
+    Mirror(settings).close()  # is there such a place? Better now than in every task
     opened = lake_at(url)
     origin = rxte_pull.register(opened, extraction)
     parameters = {**extraction.parameters, "radius_deg": radius_deg, "slews": slews, "limit": limit}

@@ -270,7 +270,7 @@ class Catalog:
         """
         self._commits += 1
         if self._commits % _RENEWED_AFTER == 0 and self._private is None:
-            instance = _connect(self.settings, self.storage)
+            instance = _connect(self.settings, self.storage, self.location.kind)
             timeout = self.settings.lock_timeout_s
             instance.execute(self.location.attach_statement(self.storage, timeout_s=timeout))
             self._instance = instance
@@ -318,7 +318,7 @@ class Catalog:
 
     def _duckdb(self) -> duckdb.DuckDBPyConnection:
         if self._instance is None:
-            self._instance = _connect(self.settings, self.storage)
+            self._instance = _connect(self.settings, self.storage, self.location.kind)
         return self._instance
 
     def _attach(self, *, create: bool) -> None:
@@ -371,7 +371,7 @@ class Catalog:
         return CatalogError(f"cannot read the catalogue {self.location}: {_first_line(error)}", hint=hint)
 
 
-def _connect(settings: Settings, storage: Storage) -> duckdb.DuckDBPyConnection:
+def _connect(settings: Settings, storage: Storage, kind: str) -> duckdb.DuckDBPyConnection:
     """Open a DuckDB with the extensions from their wheels; nothing is downloaded, nothing is unsigned."""
     spill = storage.staging if storage.is_local else UPath(gettempdir())
     config: dict[str, str | bool | int | float | list[str]] = {
@@ -387,11 +387,13 @@ def _connect(settings: Settings, storage: Storage) -> duckdb.DuckDBPyConnection:
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
     # Files of a lake never change, so their footers, large because of small row groups, are read once.
     connection.execute("SET GLOBAL parquet_metadata_cache = true")
-    for name in ("ducklake", "sqlite_scanner", "postgres_scanner", *(() if storage.is_local else ("httpfs",))):
+    # Only what this lake needs: DuckDB checks the signature of each, which takes a tenth of a second.
+    for name in ("ducklake", f"{kind}_scanner", *(() if storage.is_local else ("httpfs",))):
         connection.execute(f"LOAD {quoted(str(extension_file(name)))}")
     if not storage.is_local:
         connection.execute(s3_secret(storage))
-    connection.execute(CONSISTENT_SCANS)
+    if kind == "sqlite":
+        connection.execute(CONSISTENT_SCANS)
     return connection
 
 

@@ -63,6 +63,9 @@ FRAMES = ("topocentre", "geocentre", "heliocentre", "barycentre")
 # day the errors are 0.02 us (cubic Hermite, position and velocity) and 0.02 us (linear).
 _GRID_D = 0.5
 
+# Vectors of so many times are held at once: a time takes some 250 bytes on the way.
+_AT_ONCE = 1 << 16
+
 # The grid is computed, and kept, by the block of a month: 2.6 ms and 6 kB each.
 _BLOCK, _BLOCKS_KEPT = 64, 4096
 
@@ -101,6 +104,11 @@ def to_bmjd_tdb(mjd: ArrayLike, ra_deg: ArrayLike, dec_deg: ArrayLike, *, scale:
         raise ValueError(f"unknown time frame {frame!r}: one of {', '.join(FRAMES)}")
     read, ra, dec = np.broadcast_arrays(*(np.asarray(a, dtype=np.float64) for a in (mjd, ra_deg, dec_deg)))
     _check_scale(read, scale)
+    if read.size > _AT_ONCE:
+        each = [array.reshape(-1) for array in (read, ra, dec)]
+        parts = [slice(start, start + _AT_ONCE) for start in range(0, read.size, _AT_ONCE)]
+        done = [to_bmjd_tdb(*(array[part] for array in each), scale=scale, frame=frame) for part in parts]
+        return np.concatenate(done).reshape(read.shape)
     known = ~np.isnan(read)
     if frame != "barycentre":
         known &= ~(np.isnan(ra) | np.isnan(dec))

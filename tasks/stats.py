@@ -43,7 +43,8 @@ def statistics(lightcurves: pa.Table) -> pa.Table:
         Rows of table statistics; fluxes and magnitudes are of good detections only.
     """
     rows = TABLES["lightcurves"].cast(lightcurves)
-    with duckdb.connect() as connection:
+    # One thread: there are several workers, and each thread has memory of its own.
+    with duckdb.connect(config={"threads": 1}) as connection:
         connection.register("rows", rows)
         return TABLES["statistics"].cast(connection.execute(_STATISTICS).to_arrow_table())
 

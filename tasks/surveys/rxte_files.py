@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from dataclasses import dataclass, field
+from functools import partial
 from html import unescape
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 from urllib.parse import quote, unquote
 
 import httpx
@@ -45,6 +47,7 @@ class WebStore:
 
     url: str
     timeout_s: float
+    client: httpx.Client = field(repr=False)
 
     def files(self, folder: str = "") -> list[str]:
         """Return the paths of the files in a folder, sorted; none if it is not there."""
@@ -73,7 +76,7 @@ class WebStore:
 
     def _get(self, path: str) -> httpx.Response | None:
         try:
-            answer = _client(self.timeout_s).get(f"{self.url}/{quote(path)}")
+            answer = self.client.get(f"{self.url}/{quote(path)}")
         except httpx.TimeoutException as error:
             raise self._trouble(path, f"no answer for {self.timeout_s:g} s", transient=True) from error
         except (httpx.TransportError, httpx.DecodingError) as error:
@@ -99,12 +102,6 @@ class WebStore:
             message, archive=rxte.NAME, endpoint=f"{self.url}/{path}", transient=transient,
             retry_after_s=retry_after_s, hint=None if transient else "check LIGHTLAKE_ENDPOINTS__RXTE",
         )  # fmt: skip
-
-
-@lru_cache(maxsize=4)
-def _client(timeout_s: float) -> httpx.Client:
-    """Return a client that keeps its connections; it may be used by several threads."""
-    return httpx.Client(timeout=timeout_s, follow_redirects=True, limits=httpx.Limits(max_connections=2 * CONNECTIONS))
 
 
 @dataclass(frozen=True)
@@ -176,9 +173,24 @@ class Mirror:
             # A mirror may begin at the folders of the cycles.
             self.prefixes = [prefix for prefix in (*self.prefixes, ".") if (root / prefix).is_dir()]
         elif kind in ("http", "https"):
-            self.store = WebStore(self.url, settings.timeout_s)
+            limits = httpx.Limits(max_connections=CONNECTIONS)
+            client = httpx.Client(timeout=settings.timeout_s, follow_redirects=True, limits=limits)
+            self.store = WebStore(self.url, settings.timeout_s, client)
         else:
             self.store = open_store(self.url, rxte.NAME, settings.timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of connections."""
+        if isinstance(self.store, WebStore):
+            self.store.client.close()
 
     @property
     def is_local(self) -> bool:

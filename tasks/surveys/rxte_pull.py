@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,11 +172,10 @@ def extract_all(url: str, observations: Sequence[Observation], extraction: Extra
         If HEASoft is needed and is not installed.
     """
     lake = lake_at(url)
-    mirror = Mirror(load_settings())
     tools = rxte_heasoft.find_tools() if extraction.cut and extraction.cut.method == "heasoft" else None
     logs = (Path(lake.storage.root) if is_local(lake.storage.root) else lake.settings.cache_dir.expanduser()) / "logs"
 
-    def one(observation: Observation) -> tuple[Attempt, dict[str, pa.Table]]:
+    def one(mirror: Mirror, observation: Observation) -> tuple[Attempt, dict[str, pa.Table]]:
         granule = extraction.granule(observation.obsid)
         attempt = Attempt(
             extraction.origin.name, extraction.origin.release, granule, status="done", started_at=datetime.now(UTC),
@@ -190,11 +190,12 @@ def extract_all(url: str, observations: Sequence[Observation], extraction: Extra
         spent = time.monotonic() - started
         return replace(attempt, status=status, reason=reading.remark, seconds=spent), reading.tables
 
-    if mirror.is_local:
-        read = [one(observation) for observation in observations]
-    else:
-        with ThreadPoolExecutor(CONNECTIONS) as pool:
-            read = list(pool.map(one, observations))
+    with Mirror(load_settings()) as mirror:
+        if mirror.is_local:
+            read = [one(mirror, observation) for observation in observations]
+        else:
+            with ThreadPoolExecutor(CONNECTIONS) as pool:
+                read = list(pool.map(partial(one, mirror), observations))
     name = hashlib.blake2b("\n".join(attempt.granule for attempt, _ in read).encode(), digest_size=8).hexdigest()
     folder = lake.storage.staging / rxte.NAME / name
     staged = stage_together(folder, _with_statistics(read), extraction.origin.band_units)

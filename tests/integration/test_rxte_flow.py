@@ -1,0 +1,173 @@
+"""The flow over RXTE's observations: found over TAP, read over HTTP, all of them once, killed and resumed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.csv as csv
+import pytest
+from helpers.processes import child_environment, lightlake
+from prefect.settings import PREFECT_API_URL
+from prefect.states import State
+
+from deployments.sandbox import rxte as sandbox_rxte
+from deployments.sandbox.rxte import write_mirror, xtemaster
+from deployments.sandbox.server import Sandbox
+from flows.rxte import pull_rxte
+from lake.catalog import Catalog
+from lake.maintenance import verify
+
+Rows = Callable[..., list[dict[str, Any]]]
+
+pytestmark = pytest.mark.usefixtures("prefect_server", "pull_settings")
+
+PLACE = "161.265 -59.6845"  # eta Carinae
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """A mirror on disk, and the observations of the first target in it."""
+    rows = write_mirror(tmp_path / "mirror", n_obsids=48, seed=4, broken=0.1, std2=0, bins=(20, 60))
+    csv.write_csv(xtemaster(rows).drop(["__row"]), tmp_path / "xtemaster.csv")
+    known = [row for row in rows.to_pylist() if row["obsid"] and row["target_name"] == "ETA_CAR"]
+    for row in known:
+        (tmp_path / "mirror" / row["folder"]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mirror" / row["folder"] / "FMI").touch()
+    monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__RXTE", str(tmp_path / "mirror"))
+    return known
+
+
+def run(**more: Any) -> State[Any]:
+    return pull_rxte(**more, return_state=True)
+
+
+def errors(catalog: Catalog) -> list[str]:
+    return [finding.message for finding in verify(catalog) if finding.is_error]
+
+
+def test_over_the_services_with_every_loss_named(
+    catalog: Catalog, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Sandbox.start(tmp_path / "box", archives=()) as box:
+        tap = sandbox_rxte.mount(box, tmp_path / "box", seed=6, scale=0.001)
+        service = box.services["rxte"]
+        monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__HEASARC", tap)
+        monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__RXTE", service.ftp_url)
+        monkeypatch.setenv("LIGHTLAKE_RETRIES", "0")
+        state = run(target=PLACE)
+        every = {row["obsid"] for row in service.table.to_pylist() if row["obsid"] and row["target_name"] == "ETA_CAR"}
+        slews = {obsid for obsid in every if obsid[-1] in "AZ"}
+        ledger = {row["source_id"] for row in rows("SELECT source_id FROM sources")}
+        report = state.result(raise_on_failure=False)
+        assert report.found == len(every - slews)
+        missing = every - slews - ledger
+        assert (report.failed + report.rejected) == len(missing)
+        assert all(obsid in state.message for obsid in sorted(missing)[:1])
+        assert state.is_failed() == bool(missing)
+        assert rows("SELECT DISTINCT status FROM coverage") == [{"status": "failed" if missing else "found"}]
+        assert rows("SELECT count(*) AS n FROM matches") == [{"n": len(ledger)}]
+        assert errors(catalog) == []
+
+        # xtemaster does not answer: the target is in coverage as failed only if it had no answer.
+        box.fault(sandbox_rxte.TAP_PATH, "status:503")
+        lost = run(target="20.5 30.5")
+        assert lost.is_failed()
+        assert "503" in lost.message
+        assert {"status": "failed", "n_targets": 1} in rows("SELECT status, n_targets FROM ledger")
+        assert errors(catalog) == []
+
+
+def test_all_once_limits_and_what_was_mended(
+    catalog: Catalog, rows: Rows, mirror: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    here = {"target": PLACE, "xtemaster": str(tmp_path / "xtemaster.csv")}
+    wanted = [row for row in mirror if not row["is_slew"]]
+    first = run(**here, limit=5)
+    assert first.result(raise_on_failure=False).found == 5
+    assert rows("SELECT count(*) AS n FROM sources")[0]["n"] <= 5
+    second = run(**here)
+    bad = [row for row in wanted if row["broken"]]
+    assert second.is_failed() == bool(bad)
+    report = second.result(raise_on_failure=False)
+    assert report.found == len(wanted)
+    assert rows("SELECT count(*) AS n FROM sources") == [{"n": len(wanted) - len(bad)}]
+    assert rows("SELECT count(*) AS n FROM ledger WHERE status = 'rejected'") == [{"n": len(bad)}]
+    third = run(**here)
+    assert third.is_completed()
+    assert "nothing to do" in third.message
+    assert "--retry-failed" in third.message
+    before = rows("SELECT * FROM lightcurves ORDER BY ALL")
+
+    # The archive mends its files: those, and only those, are read again.
+    whole = write_mirror(tmp_path / "mirror", n_obsids=48, seed=4, broken=0.0, std2=0, bins=(20, 60))
+    assert {row["obsid"] for row in whole.to_pylist()} >= {row["obsid"] for row in wanted}
+    mended = run(**here, retry_failed=True)
+    assert mended.is_completed(), mended.message
+    assert f"{len(bad)} observations done" in mended.message
+    assert rows("SELECT DISTINCT status FROM coverage") == [{"status": "found"}]
+    after = rows("SELECT * FROM lightcurves ORDER BY ALL")
+    held = {row["source_id"] for row in before}
+    assert [row for row in after if row["source_id"] in held] == before
+    with_slews = run(**here, slews=True)
+    assert with_slews.result().found == len(mirror)
+    good = rows("SELECT DISTINCT good FROM rxte WHERE is_slew")
+    assert good in ([], [{"good": False}])
+    assert errors(catalog) == []
+
+
+def test_killed_and_resumed(
+    catalog: Catalog, rows: Rows, mirror: list[dict[str, Any]], tmp_path: Path, pull_settings: dict[str, str]
+) -> None:
+    here = {
+        **pull_settings, "LIGHTLAKE_WORKERS": "1", "PREFECT_API_URL": str(PREFECT_API_URL.value()),
+        "LIGHTLAKE_ENDPOINTS__RXTE": str(tmp_path / "mirror"),
+    }  # fmt: skip
+    command = ["rxte", PLACE, "--xtemaster", str(tmp_path / "xtemaster.csv")]
+    # Small batches, slowly: so that there is something to be killed.
+    code = (
+        "import time; from flows import rxte; rxte._OBSERVATIONS['products'] = 2; from lake import commit; "
+        "true = commit._check_staged; commit._check_staged = lambda *a: (time.sleep(0.3), true(*a)); "
+        "from lake.cli import main; main()"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, *command], env=child_environment(**here), cwd=tmp_path,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    patience = time.monotonic() + 120
+    try:
+        while time.monotonic() < patience and child.poll() is None:
+            if rows("SELECT count(*) AS n FROM ledger")[0]["n"] >= 4:
+                break
+            time.sleep(0.2)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    done = rows("SELECT count(*) AS n FROM ledger WHERE n_targets = 0")[0]["n"]
+    wanted = [row for row in mirror if not row["is_slew"]]
+    assert 0 < done < len(wanted)
+    finished = lightlake(*command, cwd=tmp_path, environment=here)
+    bad = sum(bool(row["broken"]) for row in wanted)
+    assert finished.returncode == (1 if "REJECTED" in finished.stdout else 0), finished.stderr
+    counted = rows("SELECT status, count(*) AS n FROM ledger WHERE n_targets = 0 GROUP BY ALL")
+    assert sum(row["n"] for row in counted) == len(wanted), "each once"
+    assert rows("SELECT count(*) AS n FROM sources") == [{"n": len(wanted) - bad}]
+    assert rows("SELECT count(*) AS n FROM matches") == [{"n": len(wanted) - bad}]
+    assert errors(catalog) == []
+
+
+def test_the_command_refuses_in_one_line(catalog: Catalog, tmp_path: Path, pull_settings: dict[str, str]) -> None:
+    here = {**pull_settings, "PATH": "/usr/bin:/bin", "HEADAS": "", "LIGHTLAKE_ENDPOINTS__RXTE": str(tmp_path)}
+    for arguments, told in ((["--method", "heasoft", "--chmin", "5", "--chmax", "10"], "HEASoft"),):
+        done = lightlake("rxte", PLACE, *arguments, cwd=tmp_path, environment=here)
+        assert done.returncode == 2, done.stdout
+        assert told in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+    done = lightlake("pull", "rxte", cwd=tmp_path, environment=here)
+    assert done.returncode == 2
+    assert "lightlake rxte" in done.stderr
