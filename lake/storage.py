@@ -8,7 +8,7 @@ import itertools
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,10 +209,10 @@ def write_parquet(tables: pa.Table | Iterable[pa.Table], path: UPath | Path) -> 
     return rows
 
 
-def decoded(table: pa.Table) -> pa.Table:
-    """Return a table with the values of its dictionaries in their place."""
+def decoded(table: pa.Table, names: Collection[str] | None = None) -> pa.Table:
+    """Return a table with the values of its dictionaries in their place; of some columns, or of all."""
     for place, field in enumerate(table.schema):
-        if pa.types.is_dictionary(field.type):
+        if pa.types.is_dictionary(field.type) and (names is None or field.name in names):
             plain = field.type.value_type
             table = table.set_column(place, field.with_type(plain), table[place].cast(plain))
     return table

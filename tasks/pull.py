@@ -307,7 +307,10 @@ def fetch_granule(archive: Archive, granule: Granule, folder: UPath) -> Manifest
         reason=harvest.remark,
         endpoint=harvest.endpoint or archive.reach(settings),
     )
-    return stage(folder, attempt, tables, archive.band_units)
+    del harvest
+    given = [tables]
+    del tables
+    return stage(folder, attempt, given.pop(), archive.band_units)  # which then holds them alone
 
 
 def complete(harvest: Harvest, granule: Granule, asked_at: datetime) -> dict[str, pa.Table]:
@@ -323,7 +326,8 @@ def complete(harvest: Harvest, granule: Granule, asked_at: datetime) -> dict[str
 def _with_keys(table: pa.Table, granule: Granule) -> pa.Table:
     for name, value in (("archive", granule.archive), ("release", granule.release), ("granule", granule.id)):
         if name not in table.column_names:
-            table = table.append_column(name, pa.array([value] * table.num_rows, pa.string()))
+            place = pa.array(np.zeros(table.num_rows, np.int32))
+            table = table.append_column(name, pa.DictionaryArray.from_arrays(place, pa.array([value])))
     return table
 
 
