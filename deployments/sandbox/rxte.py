@@ -292,6 +292,7 @@ def _choose(rng: np.random.Generator, rows: list[Row], broken: float, std2: floa
 def _write(folder: Path, row: Row, clock: Array, rng: np.random.Generator) -> None:
     """Write the folder of an ObsID."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "FMI").write_bytes(b"")  # each folder has its index, even that of a slew
     pcus = sorted({2, *np.nonzero(rng.random(5) < (0.6 if row["epoch"] < 5 else 0.3))[0].tolist()})
     if row["std2"] is not None:
         name = f"pca/FS4a_{int(clock[0]):x}-{int(clock[-1]) + 16:x}.gz"
