@@ -57,7 +57,11 @@ def pull_rxte(
         ),
     ] = "products",
     bands: Annotated[
-        list[str] | None, Field(description="Of the standard products, such as pca_a; empty: all that there are")
+        list[str] | None,
+        Field(
+            description="Of the standard products, such as pca_a, beside those that the lake has; empty: all that "
+            "there are"
+        ),
     ] = None,
     chmin: Annotated[int | None, Field(ge=0, le=255, description="First absolute channel")] = None,
     chmax: Annotated[int | None, Field(ge=0, le=255, description="Last absolute channel")] = None,
@@ -100,6 +104,7 @@ def pull_rxte(
     )  # fmt: skip
     Mirror(settings).close()  # is there such a place? Better now than in every task
     opened = lake_at(url)
+    extraction = rxte_pull.widened(opened, extraction)
     origin = rxte_pull.register(opened, extraction)
     parameters = {**extraction.parameters, "radius_deg": radius_deg, "slews": slews, "limit": limit}
     report = SurveyReport(NAME, "observations", 0)

@@ -199,7 +199,7 @@ CREATE OR REPLACE VIEW rxte AS
     LEFT JOIN ranges ON ranges.archive = rows.archive AND ranges.release = rows.release
         AND ranges.exposure_id = rows.exposure_id AND ranges.band = rows.band
     WHERE matches.archive IN ('rxte', 'rxte_pca') AND rows.archive IN ('rxte', 'rxte_pca')
-    ORDER BY targets.target_id, rows.band, rows.mjd
+    ORDER BY targets.target_id, rows.band, rows.release, rows.mjd, rows.source_id
 """
 
 VIEWS = (

@@ -74,6 +74,10 @@ class ChannelCut:
     def __post_init__(self) -> None:
         object.__setattr__(self, "pcus", tuple(sorted(set(self.pcus))))
         object.__setattr__(self, "layers", tuple(sorted(set(self.layers))))
+        # 2 and 2.0 are the same cut, and its granules' ids are made of the numbers as text.
+        for name in ("emin_kev", "emax_kev", "bin_s"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, float(value))
         channels, energies = (self.chmin, self.chmax), (self.emin_kev, self.emax_kev)
         if sorted(sum(end is None for end in pair) for pair in (channels, energies)) != [0, 2]:
             raise ConfigurationError(
@@ -97,7 +101,7 @@ class ChannelCut:
         """Return the name of its band in the lake."""
         if self.chmin is not None:
             return f"pca_ch{self.chmin}_{self.chmax}"
-        return f"pca_{self.emin_kev:g}_{self.emax_kev:g}kev"
+        return f"pca_{_told(self.emin_kev)}_{_told(self.emax_kev)}kev"
 
     @property
     def kind(self) -> str:
@@ -150,6 +154,11 @@ class ChannelCut:
     def as_parameters(self) -> dict[str, Any]:
         """Return it as parameters of a granule: what is not said is left out."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def _told(energy: float | None) -> str:
+    """Return an energy as short text, and another text for each other energy."""
+    return repr(energy).removesuffix(".0")
 
 
 def channel_range(emin_kev: float, emax_kev: float, epoch: int, detector: str | None = None) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from html import unescape
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import httpx
 
@@ -67,12 +67,17 @@ class WebStore:
         answer = self._get(f"{folder}/")
         if answer is None:
             return []
-        links = [unescape(link) for link in _HREF.findall(answer.text)]
-        if not links:
-            # An empty folder has a link to the one above; a page of an overloaded server has none.
+        # Links may be names, or start at the server's root, or have its name before that.
+        here = urljoin(str(answer.url), ".")
+        links = {
+            urljoin(here, unescape(link)) for link in _HREF.findall(answer.text) if not link.startswith(("?", "#"))
+        }
+        below = [_place(link).removeprefix(_place(here)) for link in links if _place(link).startswith(_place(here))]
+        names = {name for name in below if re.fullmatch(r"[^/]+/?", name) and name.strip("./")}
+        # An empty folder has a link to the one above; a page of an overloaded server has none.
+        if not names and _place(urljoin(here, "..")) not in map(_place, links):
             raise self._trouble(folder, "what came is no listing of a folder", transient=True)
-        names = {unquote(link) for link in links if re.fullmatch(r"(?:\./)?[^/?#]+/?", link) and link != "../"}
-        return sorted(f"{folder}/{name.removeprefix('./')}" for name in names)
+        return sorted(f"{folder}/{name}" for name in names)
 
     def _get(self, path: str) -> httpx.Response | None:
         try:
@@ -102,6 +107,12 @@ class WebStore:
             message, archive=rxte.NAME, endpoint=f"{self.url}/{path}", transient=transient,
             retry_after_s=retry_after_s, hint=None if transient else "check LIGHTLAKE_ENDPOINTS__RXTE",
         )  # fmt: skip
+
+
+def _place(url: str) -> str:
+    """Return server and path of an address, to be compared."""
+    parts = urlsplit(url)
+    return parts.netloc + unquote(parts.path)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ what is here, by one, since reading is what takes the time.
 from __future__ import annotations
 
 import hashlib
+import json
 import resource
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +149,24 @@ def register(lake: Lake, extraction: Extraction) -> Origin:
     return origin
 
 
+def widened(lake: Lake, extraction: Extraction) -> Extraction:
+    """Return it with all bands of standard products that were ever asked for.
+
+    The products of an observation are committed as one: with fewer bands than before, the others would be taken out
+    of the lake, while the ledger goes on to call them done.
+    """
+    if extraction.cut is not None:
+        return extraction
+    origin = extraction.origin
+    asked = lake.sql(
+        "SELECT DISTINCT parameters FROM ledger WHERE archive = ? AND release = ? AND status IN ('done', 'empty')",
+        [origin.name, origin.release],
+    )
+    parameters = [json.loads(one) for one in asked["parameters"].to_pylist()]
+    choices = [extraction.bands, *(one["bands"] for one in parameters if "bands" in one)]
+    return Extraction(tuple(chain.from_iterable(choices)) if all(choices) else ())
+
+
 def waiting(
     lake: Lake, observations: Sequence[Observation], extraction: Extraction, *, retry_failed: bool = False
 ) -> Standing[Observation]:
@@ -177,6 +197,7 @@ def extract_all(url: str, observations: Sequence[Observation], extraction: Extra
 
     def one(mirror: Mirror, observation: Observation) -> tuple[Attempt, dict[str, pa.Table]]:
         granule = extraction.granule(observation.obsid)
+        observation = replace(observation, **places.get(observation.obsid, {}))
         attempt = Attempt(
             extraction.origin.name, extraction.origin.release, granule, status="done", started_at=datetime.now(UTC),
             parameters=canonical(extraction.parameters), endpoint=f"{mirror.url}/{observation.paths[0]}",
@@ -190,6 +211,7 @@ def extract_all(url: str, observations: Sequence[Observation], extraction: Extra
         spent = time.monotonic() - started
         return replace(attempt, status=status, reason=reading.remark, seconds=spent), reading.tables
 
+    places = _places(lake, extraction.origin, observations)
     with Mirror(load_settings()) as mirror:
         if mirror.is_local:
             read = [one(mirror, observation) for observation in observations]
@@ -202,6 +224,16 @@ def extract_all(url: str, observations: Sequence[Observation], extraction: Extra
     receipts = commit_together(lake.catalog, staged.told(peak_rss_mb=peak_rss_mb()))
     obsids = [observation.obsid for observation in observations]
     return list(zip(obsids, receipts, strict=True))
+
+
+def _places(lake: Lake, origin: Origin, observations: Sequence[Observation]) -> dict[str, dict[str, Any]]:
+    """Return where the lake has observations already: a commit looks for the rows to be replaced near there alone."""
+    rows = lake.sql(
+        "SELECT source_id, ra, dec FROM sources WHERE archive = $archive AND release = $release "
+        "AND source_id IN (SELECT unnest($obsids))",
+        {"archive": origin.name, "release": origin.release, "obsids": [one.obsid for one in observations]},
+    )
+    return {row["source_id"]: {"ra": row["ra"], "dec": row["dec"]} for row in rows.to_pylist()}
 
 
 def _read(

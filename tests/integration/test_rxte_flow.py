@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.csv as csv
 import pytest
 from helpers.processes import child_environment, lightlake
@@ -22,6 +23,7 @@ from deployments.sandbox.server import Sandbox
 from flows.rxte import pull_rxte
 from lake.catalog import Catalog
 from lake.maintenance import verify
+from lake.targets import add_targets
 
 Rows = Callable[..., list[dict[str, Any]]]
 
@@ -118,6 +120,57 @@ def test_all_once_limits_and_what_was_mended(
     assert with_slews.result().found == len(mirror)
     good = rows("SELECT DISTINCT good FROM rxte WHERE is_slew")
     assert good in ([], [{"good": False}])
+    assert errors(catalog) == []
+
+
+def test_targets_of_a_sample_are_asked_once_and_again_when_asked(
+    catalog: Catalog, rows: Rows, mirror: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.rxte._TARGETS", 1)  # chunks that have the same observations
+    ra, dec = (float(part) for part in PLACE.split())
+    add_targets(catalog, pa.table({"name": ["one", "two"], "ra": [ra] * 2, "dec": [dec, dec + 0.01]}), "pair")
+    add_targets(catalog, pa.table({"name": ["far"], "ra": [10.0], "dec": [80.0]}), "others")
+    here = {"xtemaster": str(tmp_path / "xtemaster.csv")}
+    wanted = [row for row in mirror if not row["is_slew"]]
+    bad = [row for row in wanted if row["broken"]]
+    held = len(wanted) - len(bad)
+    nothing = run(**here, sample="nobody")
+    assert (nothing.is_completed(), nothing.result().found) == (True, 0)
+    first = run(**here, sample="pair").result(raise_on_failure=False)
+    assert (first.found, first.done, first.rejected, first.done_before) == (len(wanted), held, len(bad), 0)
+    assert rows("SELECT count(*) AS n FROM ledger WHERE n_targets = 0") == [{"n": len(wanted)}]
+    of_each = "SELECT name, count(*) AS n FROM matches JOIN targets USING (target_id) GROUP BY ALL ORDER BY name"
+    assert rows(of_each) == [{"name": "one", "n": held}, {"name": "two", "n": held}]
+    # What was rejected leaves its targets unanswered, so they are asked for with those that are new.
+    every = run(**here)
+    assert (every.is_completed(), every.result().rejected_before) == (True, len(bad))
+    answers = "SELECT name, status, asked_at FROM coverage JOIN targets USING (target_id) ORDER BY name"
+    assert [(row["name"], row["status"]) for row in rows(answers)] == [
+        ("far", "empty"), ("one", "failed" if bad else "found"), ("two", "failed" if bad else "found")
+    ]  # fmt: skip
+    write_mirror(tmp_path / "mirror", n_obsids=48, seed=4, broken=0.0, std2=0, bins=(20, 60))
+    mended = run(**here, retry_failed=True).result()
+    assert (mended.done, mended.rejected_before) == (len(bad), 0)
+    before = rows(answers)
+    assert {row["status"] for row in before} == {"found", "empty"}
+    later = run(**here)
+    assert later.result().found == 0, "every target has its answer"
+    assert rows(answers) == before
+    once_more = run(**here, again=True).result()
+    assert (once_more.found, once_more.done_before, once_more.done) == (len(wanted), len(wanted), 0)
+    after = rows(answers)
+    assert all(new["asked_at"] > old["asked_at"] for new, old in zip(after, before, strict=True))
+
+    # xtemaster that cannot be read takes no answer away; other bands do not take away those that are there.
+    (tmp_path / "torn.csv").write_text("obsid,ra\n1,2\n")
+    torn = run(sample="pair", xtemaster=str(tmp_path / "torn.csv"), again=True)
+    assert torn.is_failed()
+    assert "lack time" in torn.message
+    assert rows(answers) == after
+    n = rows("SELECT count(*) AS n FROM lightcurves")
+    some = run(**here, bands=["pca_a"], again=True).result()
+    assert (some.done, some.done_before) == (0, len(wanted))
+    assert rows("SELECT count(*) AS n FROM lightcurves") == n
     assert errors(catalog) == []
 
 

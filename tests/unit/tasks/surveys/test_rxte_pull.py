@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,13 @@ from astropy.time import Time
 from helpers.heasoft import complete, install
 
 from deployments.sandbox.rxte import TARGETS, ArchiveService, write_mirror, xtemaster
-from deployments.sandbox.server import Sandbox
+from deployments.sandbox.server import Response, Sandbox
 from lake.catalog import Catalog
 from lake.errors import ArchiveError, ConfigurationError
 from lake.maintenance import verify
 from lake.query import Lake
 from lake.settings import load_settings
+from lake.sky import separation_arcsec
 from lake.targets import add_targets
 from tasks.pull import lake_at
 from tasks.surveys import rxte, rxte_pull, rxte_targets
@@ -119,6 +122,7 @@ def test_every_observation_ends_in_the_ledger_by_what_it_is(lake: Lake, made: tu
     # The same again, and one by one, changes nothing.
     before = lake.sql("FROM lightcurves ORDER BY ALL")
     assert waiting(lake, observations, ALL).waiting == []
+    assert waiting(lake, observations, ALL).done == sum(status != "rejected" for status in expected.values())
     assert waiting(lake, observations, ALL).rejected == sum(status == "rejected" for status in expected.values())
     extract_all(url(lake), observations[:7], ALL)
     answered(lake, found)
@@ -326,8 +330,6 @@ def test_files_come_over_https_by_listing_and_by_either_prefix(
         asked = []
 
         def overloaded(request: Any) -> Any:
-            from deployments.sandbox.server import Response
-
             asked.append(request.path)
             return Response(b"<html>busy</html>", 503 if len(asked) % 2 else 200, "text/html")
 
@@ -341,6 +343,150 @@ def test_files_come_over_https_by_listing_and_by_either_prefix(
     monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__RXTE", str(tmp_path / "nowhere"))
     with pytest.raises(ArchiveError, match="no such folder"):
         extract_all(url(lake), some, ALL)
+
+
+@pytest.mark.parametrize(
+    "link", ["{name}", "./{name}", "{path}{name}", "//{host}{path}{name}", "http://{host}{path}{name}"]
+)
+def test_a_listing_may_have_links_of_any_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: str) -> None:
+    one = Observation("94002-01-15-00", "X", *ETA_CAR)
+    answers: dict[str, list[str]] = {"": ["xte/"]}
+    folder = one.paths[0].rstrip("/")
+    answers |= {folder: ["stdprod/", "FMI"], f"{folder}/stdprod": ["a%20b.lc.gz", "xp_n2a.lc.gz"], f"{folder}/pca": []}
+
+    def listed(request: Any) -> Any:
+        path = request.path.removeprefix("/here/").rstrip("/")
+        if path not in answers:
+            return Response(b"not here", 404, "text/plain")
+        where = {"host": request.headers["host"], "path": f"/here/{path}/"}
+        links = [link.format(name=name, **where) for name in answers[path]]
+        above = f"/here/{path}".rpartition("/")[0] + "/"
+        # What else pages have: columns to sort by, the folder above and itself, other places, an address.
+        links += [above, "?C=N;O=D", "#top", "./", "mailto:help@example.org", "https://example.org/x", "%2E%2E/", "/x"]
+        page = "".join(f'<A class="x" HREF="{each}">name</A>' for each in links)
+        return Response(page.encode(), 200, "text/html")
+
+    with Sandbox.start(tmp_path / "box", archives=()) as box:
+        box.mount("/here", listed)
+        monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__RXTE", box.url("/here"))
+        with Mirror(load_settings()) as mirror:
+            assert mirror.light_curves(one) == [f"{folder}/stdprod/{name}" for name in ("a b.lc.gz", "xp_n2a.lc.gz")]
+            assert mirror.store.folders(folder) == [f"{folder}/stdprod"]
+            assert mirror.files(folder) == [f"{folder}/FMI"]
+            assert mirror.files(f"{folder}/pca") == [], "empty is an answer"
+            assert mirror.files(f"{folder}/hexte") == [], "and so is nothing"
+
+
+def test_a_page_of_trouble_is_no_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTLAKE_RETRIES", "0")
+    with Sandbox.start(tmp_path / "box", archives=()) as box:
+        box.mount(
+            "/down", lambda request: Response(b'We are down. <a href="/status.html">Status</a>', 200, "text/html")
+        )
+        monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__RXTE", box.url("/down"))
+        with Mirror(load_settings()) as mirror, pytest.raises(ArchiveError, match="no listing"):
+            mirror.light_curves(Observation("94002-01-15-00", "X", *ETA_CAR))
+
+
+def test_bands_asked_for_later_do_not_take_others_out(lake: Lake, made: tuple[Path, pa.Table]) -> None:
+    found = found_in(made[0], lake)
+    some = found.each()[:20]
+
+    def pull(*bands: str) -> set[str]:
+        extraction = rxte_pull.widened(lake, Extraction(bands))
+        extract_all(url(lake), waiting(lake, some, extraction).waiting, extraction)
+        answered(lake, found, extraction)
+        return set(lake.sql("SELECT DISTINCT band FROM lightcurves")["band"].to_pylist())
+
+    assert rxte_pull.widened(lake, Extraction(("pca_b",))).bands == ("pca_b",)
+    assert pull("pca_b") == {"pca_b"}
+    assert pull("pca_a") == {"pca_a", "pca_b"}
+    everything = pull()
+    assert everything > {"pca_a", "pca_b"}
+    before = lake.sql("FROM lightcurves ORDER BY ALL")
+    again = rxte_pull.widened(lake, Extraction(("pca_a",)))
+    assert again == ALL
+    done = [one for one in some if one not in waiting(lake, some, again, retry_failed=True).waiting]
+    assert waiting(lake, done, again).waiting == []
+    assert lake.sql("FROM lightcurves ORDER BY ALL").equals(before)
+    cut = extraction_of("standard2", chmin=5, chmax=10)
+    assert rxte_pull.widened(lake, cut) == cut
+
+
+def test_an_observation_that_moved_far_is_there_once(lake: Lake, made: tuple[Path, pa.Table]) -> None:
+    folder, rows = made
+    known = truth(rows)
+    found = found_in(folder, lake)
+    good = [one for one in found.each() if known[one.obsid]["products"] and not known[one.obsid]["broken"]]
+    one = next(one for one in good if one.target_name == "ETA_CAR")
+    extract_all(url(lake), [one], extraction_of("products", ["pca_a"]))
+    answered(lake, found)
+    extract_all(url(lake), [replace(one, dec=(one.dec or 0.0) + 0.05)], ALL)
+    answered(lake, found)
+    assert lake.sql("SELECT count(*) AS n FROM sources")["n"].to_pylist() == [1]
+    assert lake.sql("SELECT DISTINCT obsid FROM rxte WHERE name = 'ETA_CAR'")["obsid"].to_pylist() == [one.obsid]
+    mjd = lake.sql("SELECT mjd FROM rxte WHERE name = 'ETA_CAR' AND band = 'pca_a'")["mjd"].to_numpy()
+    assert (np.diff(mjd) > 0).all()
+    assert errors(lake) == []
+
+
+def test_a_target_without_observations_has_coverage_and_an_observation_near_two_is_of_both(
+    lake: Lake, made: tuple[Path, pa.Table]
+) -> None:
+    folder, _ = made
+    ra, dec = ETA_CAR
+    beside, nowhere = (
+        rxte_targets.target_of(lake, f"{ra:.4f} {place:.4f}")["target_id"][0].as_py() for place in (dec + 0.01, 80.0)
+    )
+    found = found_in(folder, lake)
+    extract_all(url(lake), found.each(), ALL)
+    answered(lake, found)
+    coverage = {row["target_id"]: row for row in lake.sql("FROM coverage").to_pylist()}
+    assert [coverage[nowhere][name] for name in ("status", "n_sources", "n_rows")] == ["empty", 0, 0]
+    eta = lake.target_id("ETA_CAR")
+    assert coverage[beside]["n_sources"] == coverage[eta]["n_sources"] > 0
+    counted = "SELECT target_id, count(*) AS n FROM rxte GROUP BY ALL"
+    shown = {row["target_id"]: row["n"] for row in lake.sql(counted).to_pylist()}
+    assert shown == {target: row["n_rows"] for target, row in coverage.items() if row["n_rows"]}
+    # Each has its own separation, as on the sphere.
+    kept = lake.sql("SELECT DISTINCT target_id, obsid, separation_arcsec FROM rxte").to_pylist()
+    place = {row["target_id"]: (row["ra"], row["dec"]) for row in lake.sql("FROM targets").to_pylist()}
+    lies = {one.obsid: (one.ra, one.dec) for one in found.each()}
+    for row in kept:
+        apart = separation_arcsec(*place[row["target_id"]], *lies[row["obsid"]])
+        assert row["separation_arcsec"] == pytest.approx(float(apart), abs=1e-6)
+    assert len({row["separation_arcsec"] for row in kept if row["target_id"] in (eta, beside)}) > 1
+    ranked = lake.sql("SELECT separation_arcsec AS s, rank FROM matches WHERE target_id = ? ORDER BY rank", [beside])
+    assert ranked["rank"].to_pylist() == list(range(1, ranked.num_rows + 1))
+    assert ranked["s"].to_pylist() == sorted(ranked["s"].to_pylist())
+    # Alone, it is an answer all the same; and a target asked with another radius loses what is beyond it.
+    alone = lake.sql("SELECT * FROM targets WHERE target_id = ?", [nowhere])
+    receipt = rxte_targets.answer(
+        url(lake), alone, select(alone, read_csv(folder / "xtemaster.csv")), ALL, {}, datetime.now(UTC), "here"
+    )
+    assert (receipt.status, receipt.n_targets) == ("empty", 1)
+    other = lake.sql("SELECT * FROM targets WHERE target_id = ?", [beside])
+    less = select(other, read_csv(folder / "xtemaster.csv"), radius_deg=0.001)
+    rxte_targets.answer(url(lake), other, less, ALL, {"radius_deg": 0.001}, datetime.now(UTC), "here")
+    assert lake.sql("SELECT count(*) AS n FROM matches WHERE target_id = ?", [beside])["n"].to_pylist() == [0]
+    assert lake.sql("SELECT count(*) AS n FROM sources")["n"][0].as_py() >= coverage[beside]["n_sources"]
+    assert errors(lake) == []
+
+
+def test_cuts_of_the_same_band_are_one_after_the_other(lake: Lake, made: tuple[Path, pa.Table]) -> None:
+    folder, rows = made
+    found = found_in(folder, lake)
+    known = truth(rows)
+    some = [one for one in found.each() if known[one.obsid]["std2"]][:3]
+    for more in ({}, {"bin_s": 32.0}):
+        extraction = extraction_of("standard2", chmin=5, chmax=10, **more)
+        rxte_pull.register(lake, extraction)
+        extract_all(url(lake), some, extraction)
+        answered(lake, found, extraction)
+    shown = lake.sql("SELECT name, release, mjd FROM rxte WHERE band = 'pca_ch5_10'").to_pylist()
+    curves = [(row["name"], row["release"]) for row in shown]
+    assert len({release for _, release in curves}) == 2
+    assert len(list(groupby(curves))) == len(set(curves)), "each a piece"
 
 
 def test_a_target_by_name_or_place(lake: Lake) -> None:
