@@ -317,6 +317,14 @@ def unpacked(data: Data) -> bytes:
         raise GranuleRejected(f"gzip: {error}") from error
 
 
+def _count(header: Header, name: str, default: int | None = None) -> int:
+    """Return a number of axes or columns; FITS 4.0, sections 4.4.1 and 7.3.1: at most 999."""
+    number = int(header.values[name] if default is None else header.values.get(name, default))
+    if not 0 <= number <= 999:
+        raise GranuleRejected(f"a header speaks of {name} {number}")
+    return number
+
+
 def read_tables(body: bytes) -> list[Table]:
     """Return the binary tables of a file in order; GranuleRejected if it is no FITS or its headers are broken."""
     if not body.startswith(b"SIMPLE  ="):
@@ -325,7 +333,7 @@ def read_tables(body: bytes) -> list[Table]:
     primary = Header()
     for header, data, size in _hdus(body):
         if header.text("XTENSION") == "BINTABLE":
-            names = [header.text(f"TTYPE{n + 1}") for n in range(int(header.values.get("TFIELDS", 0)))]
+            names = [header.text(f"TTYPE{n + 1}") for n in range(_count(header, "TFIELDS", 0))]
             # The table's own TSTART is of all its rows, in whatever form; the primary header's may not be.
             own = {_WHOLE.get(name, name) for name in header.values} | {"EXTNAME"}
             values = {name: value for name, value in primary.values.items() if _WHOLE.get(name, name) not in own}
@@ -376,7 +384,7 @@ def _hdus(body: bytes) -> Iterator[tuple[Header, bytes, int]]:
                     header.values.setdefault(key, _value(found))
         values = header.values
         try:
-            axes = [int(values[f"NAXIS{n + 1}"]) for n in range(int(values["NAXIS"]))]
+            axes = [int(values[f"NAXIS{n + 1}"]) for n in range(_count(header, "NAXIS"))]
             each = abs(int(values["BITPIX"])) // 8 * int(values.get("GCOUNT", 1))
         except KeyError as error:
             raise GranuleRejected(f"a header has no {error}") from error

@@ -205,7 +205,8 @@ def extract_all(url: str, observations: Sequence[Observation], extraction: Extra
         started = time.monotonic()
         try:
             reading = _read(mirror, observation, extraction, granule, tools, logs / rxte.NAME)
-        except (GranuleRejected, ArchiveError, OSError) as error:
+        except (GranuleRejected, ArchiveError, OSError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            # One file that nobody thought of must not take the others of its batch with it.
             return replace(lost(attempt, error), seconds=time.monotonic() - started), {}
         status = "done" if reading.tables["lightcurves"].num_rows else "empty"
         spent = time.monotonic() - started

@@ -491,3 +491,14 @@ def test_rows_come_sorted_as_the_table_is() -> None:
     assert keys == sorted(keys)
     again = cast(read_observation(dict(reversed(files.items())), FACTS, "g").tables)["lightcurves"]
     assert again.equals(rows)
+
+
+@pytest.mark.parametrize(
+    "card", ["TFIELDS =          99999999999", "NAXIS   =          99999999999", "TFIELDS =     -1"]
+)
+def test_a_header_that_speaks_of_endless_columns_is_refused(card: str) -> None:
+    whole = light_curve()
+    at = whole.index(card[:8].encode("ascii"), 2880)
+    broken = whole[:at] + card.ljust(80).encode("ascii") + whole[at + 80 :]
+    with pytest.raises(GranuleRejected, match=card[:8].strip()):
+        read_light_curve(broken, NET)
