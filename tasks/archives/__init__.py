@@ -6,13 +6,14 @@ import difflib
 
 from lake.errors import ConfigurationError
 from lake.settings import load_settings
-from tasks.archives import gaia, heasarc, icecube, panstarrs, wise, ztf
+from tasks.archives import gaia, hcv, heasarc, icecube, panstarrs, wise, ztf
 from tasks.archives.base import Archive
 
 REGISTRY: dict[str, Archive] = {
     archive.name: archive
     for archive in (
         gaia.ARCHIVE,
+        hcv.ARCHIVE,
         *heasarc.ARCHIVES,
         icecube.ARCHIVE,
         panstarrs.ARCHIVE,
