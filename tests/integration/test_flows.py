@@ -136,7 +136,7 @@ def test_a_pull_answers_every_target_and_the_next_one_only_what_is_new(
 @pytest.mark.parametrize(
     ("archive", "parameters", "message"),
     [
-        ("icecub", None, r"unknown archive 'icecub' \(did you mean icecube\? known: fermigtrig, gaia, icecube, "),
+        ("icecub", None, r"unknown archive 'icecub' \(did you mean icecube\? known: fermigtrig, gaia, hcv, icecube, "),
         ("icecube", {"radius": 1}, r"icecube has no parameter radius \(it has: max_search_radius_deg, seasons\)"),
         ("icecube", {"seasons": "IC40"}, r"parameter seasons of icecube cannot be 'IC40'"),
     ],
