@@ -29,7 +29,7 @@ def run(mirror: Path, observations: pa.Table, bands: Sequence[str] = ("a",)) -> 
     observations
         Columns ``obsid``, ``cycle`` and ``prnb``. Rows without an obsid were not observed and are left out.
     bands
-        Letters of the bands, a to e.
+        Letters of the PCA's bands, a to e; or all, for every light curve that there is.
 
     Returns
     -------
@@ -53,10 +53,10 @@ def collect(
         if not row["obsid"]:
             continue
         folder = mirror / f"AO{row['cycle']}" / f"P{row['prnb']}" / row["obsid"] / "stdprod"
-        for band in bands:
-            for path in sorted(folder.glob(f"xp*_n2{band}.lc.gz")):
+        for pattern in ["x[ph]*.lc.gz"] if bands == "all" else [f"xp*_n2{band}.lc.gz" for band in bands]:
+            for path in sorted(folder.glob(pattern)):
                 try:
-                    frames.append(read(path).assign(obsid=row["obsid"], band=band))
+                    frames.append(read(path).assign(obsid=row["obsid"], band=path.name.split("_")[1][:3]))
                 except (OSError, EOFError, LookupError, TypeError, ValueError, zlib.error) as error:
                     print(f"skipped {path.name}: {error}")
                     skipped.append(path)

@@ -31,7 +31,7 @@ from tasks.surveys.rxte_pull import extract_observations
 
 # Targets that xtemaster is asked for at once, and observations that one task carries: some ten seconds of work.
 _TARGETS = 2_000
-_OBSERVATIONS = {"products": 150, "standard2": 50, "heasoft": 4}
+_OBSERVATIONS = {"products": 250, "standard2": 50, "heasoft": 4}
 
 
 def run_name() -> str:

@@ -174,19 +174,17 @@ CREATE OR REPLACE VIEW virac AS
 _RXTE = """
 CREATE OR REPLACE VIEW rxte AS
     WITH observations AS (
-        SELECT archive, release, exposure_id, details->>'$.target_name' AS observed_as,
-            (details->>'$.epoch')::INTEGER AS epoch, (details->>'$.pcu_count')::INTEGER AS pcu_count,
-            details->>'$.pcus' AS pcus, (details->>'$.is_slew')::BOOLEAN AS is_slew,
-            (details->>'$.is_scan')::BOOLEAN AS is_scan, details->'$.energies' AS energies,
-            unnest(json_keys(details, '$.energies')) AS band
+        SELECT archive, release, exposure_id, from_json(details, '{"target_name": "VARCHAR", "epoch": "INTEGER", '
+            || '"pcu_count": "INTEGER", "pcus": "VARCHAR", "is_slew": "BOOLEAN", "is_scan": "BOOLEAN", "energies": '
+            || '"MAP(VARCHAR, STRUCT(emin_kev DOUBLE, emax_kev DOUBLE, nominal_kev DOUBLE[]))"}') AS told
         FROM exposures WHERE archive IN ('rxte', 'rxte_pca')
     ),
     ranges AS (
-        SELECT * EXCLUDE (energies), (energies->band->>'emin_kev')::DOUBLE AS emin_kev,
-            (energies->band->>'emax_kev')::DOUBLE AS emax_kev,
-            (energies->band->'nominal_kev'->>0)::DOUBLE AS nominal_emin_kev,
-            (energies->band->'nominal_kev'->>1)::DOUBLE AS nominal_emax_kev
-        FROM observations
+        SELECT archive, release, exposure_id, told.target_name AS observed_as, told.epoch AS epoch,
+            told.pcu_count AS pcu_count, told.pcus AS pcus, told.is_slew AS is_slew, told.is_scan AS is_scan,
+            entry.key AS band, entry.value.emin_kev AS emin_kev, entry.value.emax_kev AS emax_kev,
+            entry.value.nominal_kev[1] AS nominal_emin_kev, entry.value.nominal_kev[2] AS nominal_emax_kev
+        FROM (SELECT *, unnest(map_entries(told.energies)) AS entry FROM observations)
     )
     SELECT targets.target_id, targets.name, matches.separation_arcsec, rows.source_id AS obsid, rows.release, rows.band,
         rows.mjd, rows.bmjd_tdb, rows.flux AS rate, rows.flux_err AS rate_err, rows.unit, rows.counts, rows.exposure_s,

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +41,7 @@ _WHOLE = {
 }
 
 _BLOCK, _CARD = 2880, 80
+_NOTHING = object()  # a card without a value, which is not a value of None
 _VALUE = re.compile(r"= *(?:'((?:[^']|'')*)'|([^/]*))")
 _FORM = re.compile(r"(\d*)([LXBIJKAEDCMPQ])")
 _WIDTH = {"L": 1, "B": 1, "I": 2, "J": 4, "K": 8, "A": 1, "E": 4, "D": 8, "C": 8, "M": 16, "P": 8, "Q": 16}
@@ -375,13 +376,13 @@ def _hdus(body: bytes) -> Iterator[tuple[Header, bytes, int]]:
                 raise GranuleRejected("it is cut short: a header does not end")
             at += _BLOCK
             for start in range(0, _BLOCK, _CARD):
-                key, card = block[start : start + 8].rstrip(), block[start + 8 : start + _CARD]
+                key, value = _card(block[start : start + _CARD])
                 if ended := key == "END":
                     break
                 if key in ("COMMENT", "HISTORY"):
-                    header.notes.append(card.strip())
-                elif found := _VALUE.match(card):
-                    header.values.setdefault(key, _value(found))
+                    header.notes.append(value)
+                elif value is not _NOTHING:
+                    header.values.setdefault(key, value)
         values = header.values
         try:
             axes = [int(values[f"NAXIS{n + 1}"]) for n in range(_count(header, "NAXIS"))]
@@ -393,6 +394,16 @@ def _hdus(body: bytes) -> Iterator[tuple[Header, bytes, int]]:
             raise GranuleRejected(f"a header speaks of {size} bytes")
         yield header, body[at : at + size], size
         at += -(-size // _BLOCK) * _BLOCK
+
+
+@lru_cache(maxsize=1 << 14)
+def _card(card: str) -> tuple[str, Any]:
+    """Return the keyword and value of a card; cards of one archive's files are nearly all the same."""
+    key, text = card[:8].rstrip(), card[8:]
+    if key in ("COMMENT", "HISTORY"):
+        return key, text.strip()
+    found = _VALUE.match(text)
+    return key, _value(found) if found else _NOTHING
 
 
 def _value(found: re.Match[str]) -> Any:
