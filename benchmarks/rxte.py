@@ -4,8 +4,8 @@ The mirror is generated as the archive lies: missing bands, broken files, slews,
 every light curve that there is (vs_loop), then the net ones of the PCA alone, then one band of those. The loop
 (benchmarks/rxte_loop.py) reads with astropy and joins with pandas, in memory; Lightlake finds the observations in the
 same rows of xtemaster, reads, validates, stages and commits on two processes, and matches them with the targets. What
-both could read must have the same rows and sums. Each side runs in fresh processes, in turns, with the files in the page
-cache; times are without imports.
+both could read must have the same rows and sums. Each side runs in fresh processes, in turns, with the files in the
+page cache; times are without imports.
 """
 
 from __future__ import annotations
