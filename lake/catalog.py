@@ -266,7 +266,7 @@ class Catalog:
         """Note a commit; after some, go on with a new DuckDB.
 
         DuckLake keeps the statistics of every snapshot that it has seen, and DuckDB the footers of all files, as long
-        as the process lives: a third of a megabyte a commit, measured. Cursors that are in use keep the old one.
+        as the process lives. Cursors that are in use keep the old one.
         """
         self._commits += 1
         if self._commits % _RENEWED_AFTER == 0 and self._private is None:

@@ -20,8 +20,7 @@ def give_back() -> None:
     """Let freed arrays go back to the system, in this process, from now on.
 
     Arrow's own allocator keeps what threads have freed, and glibc's raises the size from which it maps arrays with
-    each large one that is freed, and then keeps them in its arenas. In a pull of 20,000 targets of ZTF that was 830 MB
-    at most instead of 570 to 700.
+    each large one that is freed, and then keeps them in its arenas. `benchmarks.parquet` prints what a pull peaks at.
     """
     pa.set_memory_pool(pa.system_memory_pool())
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):

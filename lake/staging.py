@@ -218,7 +218,7 @@ def _cast(tables: Tables) -> dict[str, pa.Table]:
 
 
 def _ordered(table: pa.Table, names: tuple[str, ...]) -> Iterator[pa.Table]:
-    """Yield a table's rows in order, a row group at a time: a second copy of all of them would be a third of a pull."""
+    """Yield a table's rows in order, a row group at a time: a second copy of all of them would cost memory."""
     if not names:
         yield table
         return
