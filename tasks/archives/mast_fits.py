@@ -15,7 +15,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,10 +28,7 @@ from lake.sky import hpx29
 from lake.times import DAY_S
 from tasks.archives import mast_products as facts
 from tasks.archives.mast_products import PIPELINES, Curve, Flux, Pipeline, Product
-from tasks.surveys.rxte_fits import Floats, Header, Table, _hdus, naming, unpacked
-
-_BLOCK, _CARD = 2880, 80
-_END = b"END".ljust(_CARD)
+from tasks.fits import Floats, Hdu, Header, Table, check_sums, hdus, naming, unpacked
 
 # How files spell electrons per second: the real files, and lightkurve's read_generic_lightcurve.
 _ELECTRONS = {"e-/s", "electron/s", "electron / s", "electrons/s", "electron.s**-1"}
@@ -44,12 +41,6 @@ _DETAILS = {
     "deadc": "DEADC", "tess_mag": "TESSMAG", "kepler_mag": "KEPMAG", "ticver": "TICVER", "data_rel": "DATA_REL",
     "procver": "PROCVER", "version": "VERSION", "date": "DATE", "date_obs": "DATE-OBS", "date_end": "DATE-END",
 }  # fmt: skip
-
-
-class _Hdu(NamedTuple):
-    header: Header
-    data: bytes
-    size: int
 
 
 def read_product(data: bytes | Path | UPath, name: str) -> Product:
@@ -71,16 +62,14 @@ def read_product(data: bytes | Path | UPath, name: str) -> Product:
     """
     with naming(name):
         body = unpacked(data)
-        if not body.startswith(b"SIMPLE  ="):
-            raise GranuleRejected("it is empty" if not body else "it is no FITS file")
-        hdus = [_Hdu(*hdu) for hdu in _hdus(body)]
-        for number, hdu in enumerate(hdus):
+        parts = list(hdus(body))
+        for number, hdu in enumerate(parts):
             if len(hdu.data) < hdu.size:
                 raise GranuleRejected(f"it is cut short: {len(hdu.data)} of {hdu.size} bytes of HDU {number}")
-        pipeline = _pipeline(hdus)
+        pipeline = _pipeline(parts)
         if pipeline.is_own:
-            _check_sums(body, hdus)
-        return _product(hdus, pipeline, name)
+            check_sums(body, parts)
+        return _product(parts, pipeline, name)
 
 
 def tables_of(products: Sequence[Product], archive: str, release: str) -> dict[str, pa.Table]:
@@ -136,10 +125,10 @@ def remark_of(products: Sequence[Product]) -> str | None:
     return "; ".join([f"{undated} cadences without TIME left out", *parts] if undated else parts) or None
 
 
-def _pipeline(hdus: list[_Hdu]) -> Pipeline:
+def _pipeline(parts: list[Hdu]) -> Pipeline:
     """Return who made a file: the rules of lightkurve's detect_filetype, without its guesses from names."""
-    primary = hdus[0].header
-    tables = [hdu.header for hdu in hdus if hdu.header.text("XTENSION") == "BINTABLE"]
+    primary = parts[0].header
+    tables = [hdu.header for hdu in parts if hdu.header.text("XTENSION") == "BINTABLE"]
     telescop = primary.text("TELESCOP") or (tables[0].text("TELESCOP") if tables else "")
     creator, cadence_d = primary.text("CREATOR"), tables[0].number("TIMEDEL") if tables else None
     names = {str(value).strip().upper() for one in tables for key, value in one.values.items() if key[:5] == "TTYPE"}
@@ -163,33 +152,14 @@ def _pipeline(hdus: list[_Hdu]) -> Pipeline:
     return found
 
 
-def _check_sums(body: bytes, hdus: list[_Hdu]) -> None:
-    """Raise GranuleRejected if an HDU has not the CHECKSUM it states: FITS Standard 4.0, appendix J."""
-    at = 0
-    for number, hdu in enumerate(hdus):
-        end = at
-        while body[end : end + _CARD] != _END:
-            end += _CARD
-        end += _CARD
-        stop = at + -(-(end - at) // _BLOCK) * _BLOCK + -(-hdu.size // _BLOCK) * _BLOCK
-        if "CHECKSUM" in hdu.header.values:
-            whole = body[at:stop].ljust(stop - at, b"\0")
-            total = int(np.frombuffer(whole, ">u4").sum(dtype=np.uint64))
-            while total >> 32:
-                total = (total & 0xFFFFFFFF) + (total >> 32)
-            if total not in (0, 0xFFFFFFFF):
-                raise GranuleRejected(f"it is damaged: HDU {number} has not the CHECKSUM it states")
-        at = stop
-
-
-def _table(hdus: list[_Hdu], pipeline: Pipeline) -> Table:
+def _table(parts: list[Hdu], pipeline: Pipeline) -> Table:
     """Return the table of the light curve."""
     wanted = [flux.column for flux in pipeline.fluxes]
     needed = {pipeline.time} | ({pipeline.quality} if pipeline.quality else set())
     if pipeline.is_own:
         needed |= {pipeline.cadence, *wanted, *(flux.error for flux in pipeline.fluxes if flux.error)}
     seen = []
-    for header, data, size in hdus:
+    for header, data, size, *_ in parts:
         if header.text("XTENSION") != "BINTABLE":
             continue
         extname = header.text("EXTNAME")
@@ -206,10 +176,10 @@ def _table(hdus: list[_Hdu], pipeline: Pipeline) -> Table:
     )
 
 
-def _product(hdus: list[_Hdu], pipeline: Pipeline, name: str) -> Product:
+def _product(parts: list[Hdu], pipeline: Pipeline, name: str) -> Product:
     """Return the light curve of a file."""
-    table = _table(hdus, pipeline)
-    header, primary, mission = table.header, hdus[0].header, pipeline.mission
+    table = _table(parts, pipeline)
+    header, primary, mission = table.header, parts[0].header, pipeline.mission
     target, sequence = (_whole(primary, header, key) for key in (mission.id_keyword, mission.sequence.upper()))
     if (told := facts.named(name)) is not None:
         sequence = told.sequence if sequence is None else sequence
@@ -264,7 +234,7 @@ def _product(hdus: list[_Hdu], pipeline: Pipeline, name: str) -> Product:
         "file": name, "mission": mission.name, "pipeline": pipeline.name, mission.sequence: sequence,
         **{key: value for key, value in said.items() if value is not None},
         "cadences": [int(numbers.min()), int(numbers.max())] if numbers.size else None,
-        "undated": len(time) - len(order), "aperture": _aperture(hdus),
+        "undated": len(time) - len(order), "aperture": _aperture(parts),
     }  # fmt: skip
     return Product(
         name, pipeline, target, sequence, ra, dec, dated, cadence, quality, _is_good(quality, pipeline), curves,
@@ -340,9 +310,9 @@ def _said(primary: Header, header: Header, keyword: str) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _aperture(hdus: list[_Hdu]) -> dict[str, Any] | None:
+def _aperture(parts: list[Hdu]) -> dict[str, Any] | None:
     """Return the pixels of the aperture, row by row, as the flag words the file has; None if there are none."""
-    for header, data, _ in hdus:
+    for header, data, *_ in parts:
         if header.text("EXTNAME") == "APERTURE" and header.values.get("BITPIX") == 32 and data:
             shape = [int(header.values[f"NAXIS{axis}"]) for axis in (2, 1)]
             corner = [header.number(keyword) for keyword in ("CRVAL1P", "CRVAL2P")]

@@ -20,9 +20,10 @@ from lake.schema import TABLES
 from lake.sky import hpx29, separation_arcsec
 from lake.times import DAY_S, met_to_mjd, to_bmjd_tdb
 from tasks.archives.base import Origin
+from tasks.fits import Data, Floats
 from tasks.surveys import rxte
 from tasks.surveys.rxte import PRODUCTS, Observation, product_of
-from tasks.surveys.rxte_fits import Data, Floats, LightCurve, read_light_curve
+from tasks.surveys.rxte_fits import LightCurve, read_light_curve
 
 # Of column left_out of table sources.
 NO_PRODUCTS = "no_standard_products"

@@ -21,21 +21,10 @@ from numpy.typing import NDArray
 
 from lake.errors import ConfigurationError, GranuleRejected
 from lake.times import DAY_S, met_to_mjd
+from tasks.fits import Data, Floats, Header, Table, naming, read_tables, unpacked
 from tasks.surveys import rxte
 from tasks.surveys.rxte_cut import GTI, PCUS, STD2_BIN_S, ChannelCut
-from tasks.surveys.rxte_fits import (
-    Clock,
-    Data,
-    Floats,
-    Header,
-    LightCurve,
-    Table,
-    clock,
-    naming,
-    pointing,
-    read_tables,
-    unpacked,
-)
+from tasks.surveys.rxte_fits import Clock, LightCurve, clock, pointing
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
