@@ -120,9 +120,11 @@ def lightlake(folder: str, letters: str, lake: str) -> dict[str, Any]:
     counts: dict[str, int] = {}
     for _, receipt in receipts:
         counts[receipt.status] = counts.get(receipt.status, 0) + 1
+    peak = opened.sql("SELECT max(peak_rss_mb) AS mb FROM ledger")["mb"][0].as_py()
     before = _curve_ms(opened)
     compact(opened.catalog)
-    return {"seconds": seconds, "counts": counts, "curve_ms": before, "curve_compacted_ms": _curve_ms(opened)}
+    told = {"seconds": seconds, "counts": counts, "peak_rss_mb": peak}
+    return {**told, "curve_ms": before, "curve_compacted_ms": _curve_ms(opened)}
 
 
 def _curve_ms(lake: Any) -> float:
@@ -186,6 +188,7 @@ def main() -> None:
             "vs_loop_one_band": seconds["loop", "a"] / seconds["lightlake", "a"],
             "observations": n,
             "ended": last["counts"],
+            "pull_peak_rss_mb": last["peak_rss_mb"],
             "loop_files": runs["loop", "all"][-1].value["files"],
             "loop_skipped": runs["loop", "all"][-1].value["skipped"],
             "long_term_curve_ms": last["curve_ms"],

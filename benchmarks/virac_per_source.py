@@ -1,10 +1,10 @@
 """The side to compare with: extraction of VIRAC tiles source after source, a CSV for each, as published.
 
 ``python -m benchmarks.virac_per_source TILES OUT --processes 2`` extracts a folder of tiles. It is what an astronomer
-writes with h5py and NumPy: columns, precision and order of rows are those of the published light curves. It differs
-from the published extractor in what would make the comparison unfair or the numbers wrong: each array is read once,
-``catindexid`` is looked up and not taken for a row number, filters may be padded or text, errors are raised, and files
-that are already there are written anew.
+writes with h5py and NumPy, and what the published extractor does: a record array for each source, a line for each of
+its records. Columns, precision and order of rows are those of the published light curves. It differs from that
+extractor in what would make the numbers wrong: ``catindexid`` is looked up and not taken for a row number, filters may
+be padded or text, errors are raised, and files that are already there are written anew.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 BANDS = ("Ks", "Z", "Y", "J", "H")
-HEADER = (
-    "mjd,ks_mag,ks_err,z_mag,z_err,y_mag,y_err,j_mag,j_err,h_mag,h_err,"
-    "seeing,exptime,skylevel,ellipticity,chi,ast_res_chisq,detected,filter\n"
-)
-# Commas before and after the two columns of a band.
-BEFORE = {band: "," * (1 + 2 * place) for place, band in enumerate(BANDS)}
-AFTER = {band: "," * (2 * (len(BANDS) - place) - 1) for place, band in enumerate(BANDS)}
+
+# Columns of a CSV that are numbers, and how they are written; an empty string is NaN.
+MEASURED = {f"{band.lower()}_{what}": ".4f" for band in BANDS for what in ("mag", "err")}
+OF_PAWPRINT = {"seeing": ".3f", "exptime": ".2f", "skylevel": ".2f", "ellipticity": ".4f"}
+FORMATS = {"mjd": ".6f", **MEASURED, **OF_PAWPRINT, "chi": ".4f", "ast_res_chisq": ".4f"}
+RECORD = [(name, "f8") for name in FORMATS] + [("detected", "i1"), ("filter", "U2")]
+HEADER = ",".join(name for name, _ in RECORD) + "\n"
 
 
 def extract_tile(tile: Path, out: Path, min_ks: int = 20) -> dict[str, int]:
@@ -46,54 +46,55 @@ def extract_tile(tile: Path, out: Path, min_ks: int = 20) -> dict[str, int]:
     ValueError
         If a pawprint is not in the catalogue, its filter is unknown, or arrays of a source differ in length.
     """
-    made: set[Path] = set()
     done = Counter(sources=0, kept=0, rows=0, bytes=0, files=0)
     with h5py.File(tile, "r") as file:
-        catalogue = file["catIndex"]
-        ids = catalogue["catindexid"][:]
-        order = np.argsort(ids)
-        ids = ids[order]
-        filters = [_text(value) for value in catalogue["filter"][:][order]]
-        if unknown := set(filters) - set(BANDS):
+        order = np.argsort(file["catIndex/catindexid"][:])
+        catalogue = {
+            name: file["catIndex"][name][:][order] for name in ("catindexid", "mjdobs", "filter", *OF_PAWPRINT)
+        }
+        catalogue["filter"] = np.array([_text(value) for value in catalogue["filter"]], dtype="U16")
+        if unknown := set(catalogue["filter"].tolist()) - set(BANDS):
             raise ValueError(f"{tile}: unknown filters {sorted(unknown)}")
-        is_ks = np.array([name == "Ks" for name in filters], dtype=bool)
-        mjd, seeing, exptime, skylevel, ellipticity = (
-            catalogue[name][:][order].tolist() for name in ("mjdobs", "seeing", "exptime", "skylevel", "ellipticity")
-        )
 
-        series = file["timeSeries"]
-        arrays = [series[name] for name in ("hfad_mag", "hfad_emag", "chi", "ast_res_chisq")]
         for number, sourceid in enumerate(file["sourceList/sourceid"][:].tolist()):
             done["sources"] += 1
-            found = series["catindexid"][number]
-            detected = _rows(ids, found)
-            if np.count_nonzero(is_ks[detected]) <= min_ks:
+            rows = _rows(catalogue["catindexid"], file["timeSeries/catindexid"][number])
+            if np.count_nonzero(catalogue["filter"][rows] == "Ks") <= min_ks:
                 continue
-            covered = series["catindexidcovered"][number]
-            missed = _rows(ids, covered[~np.isin(covered, found)])
-            values = (array[number].tolist() for array in arrays)
-
+            records = light_curve(file["timeSeries"], number, catalogue)
             lines = [HEADER]
-            for row, mag, error, chi, chisq in zip(detected.tolist(), *values, strict=True):
-                band = filters[row]
-                lines.append(
-                    f"{mjd[row]:.6f}{BEFORE[band]}{mag:.4f},{error:.4f}{AFTER[band]}{seeing[row]:.3f},"
-                    f"{exptime[row]:.2f},{skylevel[row]:.2f},{ellipticity[row]:.4f},{chi:.4f},{chisq:.4f},1,{band}\n"
-                )
-            lines.extend(
-                f"{mjd[row]:.6f},,,,,,,,,,,{seeing[row]:.3f},{exptime[row]:.2f},{skylevel[row]:.2f},"
-                f"{ellipticity[row]:.4f},,,0,{filters[row]}\n"
-                for row in missed.tolist()
-            )
-            text = "".join(lines).replace("nan", "")  # an empty string is NaN, and no other text has these letters
+            for record in records:
+                numbers = [f"{record[name]:{form}}".replace("nan", "") for name, form in FORMATS.items()]
+                lines.append(",".join([*numbers, str(record["detected"]), str(record["filter"])]) + "\n")
+            text = "".join(lines)
             name = str(sourceid)
             folder = out / name[:3] / name[3:6]
-            if folder not in made:
-                folder.mkdir(parents=True, exist_ok=True)
-                made.add(folder)
+            folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{name}.csv").write_text(text, encoding="ascii")
-            done.update(kept=1, rows=len(lines) - 1, bytes=len(text), files=1)
+            done.update(kept=1, rows=len(records), bytes=len(text), files=1)
     return dict(done)
+
+
+def light_curve(series: Any, number: int, catalogue: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """Return the records of a source: detections in the order of catindexid, then non-detections."""
+    found, covered = series["catindexid"][number], series["catindexidcovered"][number]
+    rows = _rows(catalogue["catindexid"], np.concatenate([found, covered[~np.isin(covered, found)]]))
+    records = np.zeros(len(rows), RECORD)
+    for name in (*MEASURED, "chi", "ast_res_chisq"):
+        records[name] = np.nan
+    records["mjd"] = catalogue["mjdobs"][rows]
+    for name in (*OF_PAWPRINT, "filter"):
+        records[name] = catalogue[name][rows]
+    detected = records[: len(found)]
+    detected["detected"] = 1
+    mag, error, chi, chisq = (series[name][number] for name in ("hfad_mag", "hfad_emag", "chi", "ast_res_chisq"))
+    if {len(mag), len(error), len(chi), len(chisq)} != {len(found)}:
+        raise ValueError(f"arrays of source {number} differ in length")
+    detected["chi"], detected["ast_res_chisq"] = chi, chisq
+    for band in BANDS:
+        mine = detected["filter"] == band
+        detected[f"{band.lower()}_mag"][mine], detected[f"{band.lower()}_err"][mine] = mag[mine], error[mine]
+    return records
 
 
 def extract_folder(tiles: Path, out: Path, processes: int = 1, min_ks: int = 20) -> dict[str, int]:

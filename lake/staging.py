@@ -233,6 +233,8 @@ def widened(table: pa.Table) -> pa.Table:
     for place, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):
             wide = pa.dictionary(pa.int32(), field.type.value_type)
+            if field.type == wide:
+                continue
             table = table.set_column(place, field.with_type(wide), table[place].cast(wide))
     return table
 

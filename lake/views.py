@@ -174,31 +174,29 @@ CREATE OR REPLACE VIEW virac AS
 _RXTE = """
 CREATE OR REPLACE VIEW rxte AS
     WITH observations AS (
-        SELECT archive, release, exposure_id, from_json(details, '{"target_name": "VARCHAR", "epoch": "INTEGER", '
-            || '"pcu_count": "INTEGER", "pcus": "VARCHAR", "is_slew": "BOOLEAN", "is_scan": "BOOLEAN", "energies": '
+        SELECT targets.target_id, targets.name, matches.separation_arcsec, matches.archive, matches.release,
+            matches.hpx29, matches.source_id, from_json(exposures.details, '{"target_name": "VARCHAR", '
+            || '"epoch": "INTEGER", "pcu_count": "INTEGER", "pcus": "VARCHAR", "is_slew": "BOOLEAN", '
+            || '"is_scan": "BOOLEAN", "energies": '
             || '"MAP(VARCHAR, STRUCT(emin_kev DOUBLE, emax_kev DOUBLE, nominal_kev DOUBLE[]))"}') AS told
-        FROM exposures WHERE archive IN ('rxte', 'rxte_pca')
+        FROM targets JOIN matches ON matches.target_id = targets.target_id
+        LEFT JOIN exposures ON exposures.archive = matches.archive AND exposures.release = matches.release
+            AND exposures.exposure_id = matches.source_id
+        WHERE matches.archive IN ('rxte', 'rxte_pca')
     ),
-    ranges AS (
-        SELECT archive, release, exposure_id, told.target_name AS observed_as, told.epoch AS epoch,
-            told.pcu_count AS pcu_count, told.pcus AS pcus, told.is_slew AS is_slew, told.is_scan AS is_scan,
-            entry.key AS band, entry.value.emin_kev AS emin_kev, entry.value.emax_kev AS emax_kev,
-            entry.value.nominal_kev[1] AS nominal_emin_kev, entry.value.nominal_kev[2] AS nominal_emax_kev
-        FROM (SELECT *, unnest(map_entries(told.energies)) AS entry FROM observations)
+    curves AS (
+        SELECT observations.*, bands.band, told.energies[bands.band] AS energy
+        FROM observations JOIN bands ON bands.archive = observations.archive
     )
-    SELECT targets.target_id, targets.name, matches.separation_arcsec, rows.source_id AS obsid, rows.release, rows.band,
-        rows.mjd, rows.bmjd_tdb, rows.flux AS rate, rows.flux_err AS rate_err, rows.unit, rows.counts, rows.exposure_s,
-        rows.detected, rows.good, rows.quality, ranges.epoch, ranges.pcu_count, ranges.pcus, ranges.emin_kev,
-        ranges.emax_kev, ranges.nominal_emin_kev, ranges.nominal_emax_kev, ranges.is_slew, ranges.is_scan,
-        ranges.observed_as
-    FROM targets
-    JOIN matches ON matches.target_id = targets.target_id
-    JOIN lightcurves AS rows ON rows.archive = matches.archive AND rows.release = matches.release
-        AND rows.hpx29 = matches.hpx29 AND rows.source_id = matches.source_id
-    LEFT JOIN ranges ON ranges.archive = rows.archive AND ranges.release = rows.release
-        AND ranges.exposure_id = rows.exposure_id AND ranges.band = rows.band
-    WHERE matches.archive IN ('rxte', 'rxte_pca') AND rows.archive IN ('rxte', 'rxte_pca')
-    ORDER BY targets.target_id, rows.band, rows.release, rows.mjd, rows.source_id
+    SELECT curves.target_id, curves.name, curves.separation_arcsec, curves.source_id AS obsid, curves.release,
+        curves.band, rows.mjd, rows.bmjd_tdb, rows.flux AS rate, rows.flux_err AS rate_err, rows.unit, rows.counts,
+        rows.exposure_s, rows.detected, rows.good, rows.quality, curves.told.epoch, curves.told.pcu_count,
+        curves.told.pcus, curves.energy.emin_kev, curves.energy.emax_kev,
+        curves.energy.nominal_kev[1] AS nominal_emin_kev, curves.energy.nominal_kev[2] AS nominal_emax_kev,
+        curves.told.is_slew, curves.told.is_scan, curves.told.target_name AS observed_as
+    FROM curves JOIN lightcurves AS rows ON rows.archive = curves.archive AND rows.release = curves.release
+        AND rows.hpx29 = curves.hpx29 AND rows.source_id = curves.source_id AND rows.band = curves.band
+    ORDER BY curves.target_id, curves.band, curves.release, rows.mjd
 """
 
 VIEWS = (

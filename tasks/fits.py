@@ -32,7 +32,7 @@ _WHOLE = {
     form: name for name in ("MJDREF", "TIMEZERO", "TSTART", "TSTOP") for form in (name, f"{name[:7]}I", f"{name[:7]}F")
 }
 
-_BLOCK, _CARD = 2880, 80
+BLOCK, _CARD = 2880, 80
 _NOTHING = object()  # a card without a value, which is not a value of None
 _VALUE = re.compile(r"= *(?:'((?:[^']|'')*)'|([^/]*))")
 _FORM = re.compile(r"(\d*)([LXBIJKAEDCMPQ])")
@@ -138,9 +138,8 @@ def unpacked(data: Data) -> bytes:
         raise GranuleRejected(f"gzip: {error}") from error
 
 
-def read_tables(body: bytes) -> list[Table]:
-    """Return the binary tables of a file in order; GranuleRejected if it is no FITS or its headers are broken."""
-    tables = []
+def read_tables(body: bytes) -> Iterator[Table]:
+    """Yield the binary tables of a file in order; GranuleRejected if it is no FITS or a header is broken."""
     primary = Header()
     for header, data, size, *_ in hdus(body):
         if header.text("XTENSION") == "BINTABLE":
@@ -148,10 +147,9 @@ def read_tables(body: bytes) -> list[Table]:
             # The table's own TSTART is of all its rows, in whatever form; the primary header's may not be.
             own = {_WHOLE.get(name, name) for name in header.values} | {"EXTNAME"}
             values = {name: value for name, value in primary.values.items() if _WHOLE.get(name, name) not in own}
-            tables.append(Table(Header({**values, **header.values}, header.notes), names, data, size))
+            yield Table(Header({**values, **header.values}, header.notes), names, data, size)
         elif "SIMPLE" in header.values:
             primary = header
-    return tables
 
 
 def hdus(body: bytes) -> Iterator[Hdu]:
@@ -163,11 +161,11 @@ def hdus(body: bytes) -> Iterator[Hdu]:
         header, start = Header(), at
         ended = False
         while not ended:
-            block = body[at : at + _BLOCK].decode("latin-1")
-            if len(block) < _BLOCK:
+            block = body[at : at + BLOCK].decode("latin-1")
+            if len(block) < BLOCK:
                 raise GranuleRejected("it is cut short: a header does not end")
-            at += _BLOCK
-            for place in range(0, _BLOCK, _CARD):
+            at += BLOCK
+            for place in range(0, BLOCK, _CARD):
                 key, value = _card(block[place : place + _CARD])
                 if ended := key == "END":
                     break
@@ -184,7 +182,7 @@ def hdus(body: bytes) -> Iterator[Hdu]:
         size = each * (math.prod(axes) + int(values.get("PCOUNT", 0))) if axes else 0
         if size < 0:
             raise GranuleRejected(f"a header speaks of {size} bytes")
-        stop = at + -(-size // _BLOCK) * _BLOCK
+        stop = at + -(-size // BLOCK) * BLOCK
         yield Hdu(header, body[at : at + size], size, start, stop)
         at = stop
 

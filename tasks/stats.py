@@ -55,7 +55,7 @@ def statistics_of_sorted(lightcurves: pa.Table) -> pa.Table:
     Parameters
     ----------
     lightcurves
-        Rows of table lightcurves, sorted as it is, with dictionaries for the columns of text.
+        Rows of table lightcurves, those of a source and band together and in order of time.
 
     Returns
     -------
@@ -65,11 +65,12 @@ def statistics_of_sorted(lightcurves: pa.Table) -> pa.Table:
     table = lightcurves.combine_chunks()
     if not table.num_rows:
         return TABLES["statistics"].empty()
-    source, band = (table[name].chunk(0).indices.to_numpy() for name in ("source_id", "band"))
+    source, band = (_codes(table[name].chunk(0)) for name in ("source_id", "band"))
     new = np.append(True, (source[1:] != source[:-1]) | (band[1:] != band[:-1]))
     first = np.flatnonzero(new)
     group = np.cumsum(new) - 1
-    mjd, flux, mag = (table[name].to_numpy() for name in ("mjd", "flux", "mag"))
+    mjd, flux = (table[name].to_numpy() for name in ("mjd", "flux"))
+    mag = table["mag"].to_numpy() if "mag" in table.column_names else np.full(len(mjd), np.nan, np.float32)
     detected, good = (table[name].to_numpy() for name in ("detected", "good"))
     good = detected & good
     with np.errstate(invalid="ignore"):
@@ -95,6 +96,12 @@ def statistics_of_sorted(lightcurves: pa.Table) -> pa.Table:
     for name, column in columns.items():
         same = same.append_column(name, pa.array(column))
     return TABLES["statistics"].cast(decoded(same))
+
+
+def _codes(texts: pa.Array) -> NDArray[np.int32]:
+    """Return a number for each text, the same for the same."""
+    coded = texts if pa.types.is_dictionary(texts.type) else texts.dictionary_encode()
+    return np.asarray(coded.indices.to_numpy())
 
 
 def _medians(values: NDArray[np.float32], group: NDArray[np.int64], wanted: NDArray[np.bool_], n: int) -> pa.Array:

@@ -16,7 +16,7 @@ import numpy as np
 
 from lake.errors import GranuleRejected
 from lake.times import DAY_S, met_to_mjd
-from tasks.fits import Data, Floats, Header, naming, read_tables, unpacked
+from tasks.fits import BLOCK, Data, Floats, Header, Table, naming, read_tables, unpacked
 from tasks.surveys import rxte
 from tasks.surveys.rxte import Product
 from tasks.surveys.rxte_cut import ChannelCut
@@ -208,15 +208,24 @@ def pointing(header: Header) -> tuple[float | None, float | None]:
     return None, None
 
 
-def _rate_table(body: bytes) -> tuple[Header, list[str], dict[str, Floats]]:
-    """Return the header of the table of rates, its columns' names, and those that are numbers, rates in count/s."""
-    tables = read_tables(body)
+def _table_of_rates(body: bytes) -> Table:
+    """Return table RATE; without one of that name, the first that has rates. What comes after it is not read."""
+    tables = []
+    for table in read_tables(body):
+        tables.append(table)
+        if table.header.text("EXTNAME") == "RATE":
+            break
     fits = [one for one in tables if "TIME" in one.names and {"RATE", "COUNT", "COUNTS"} & set(one.names)]
     named = [one for one in tables if one.header.text("EXTNAME") == "RATE"]
     if not fits or (named and named[0] not in fits):
         seen = "; ".join(", ".join(one.names) for one in named or tables) or "no table at all"
         raise GranuleRejected(f"it has no table RATE of TIME and RATE, but {seen}")
-    table = (named or fits)[0]
+    return (named or fits)[0]
+
+
+def _rate_table(body: bytes) -> tuple[Header, list[str], dict[str, Floats]]:
+    """Return the header of the table of rates, its columns' names, and those that are numbers, rates in count/s."""
+    table = _table_of_rates(body)
     columns = {name: table.column(name) for name, width in table.widths.items() if width == 1}
     for name in columns:
         unit = str(table.header.values.get(f"TUNIT{table.names.index(name) + 1}", "")).strip().lower()
@@ -225,4 +234,6 @@ def _rate_table(body: bytes) -> tuple[Header, list[str], dict[str, Floats]]:
             raise GranuleRejected(f"the unit of {name} is {unit!r}, not {min(allowed)}")
     if "TIME" not in columns or not {"RATE", "COUNT", "COUNTS"} & set(columns):
         raise GranuleRejected("its columns TIME and RATE are no numbers")
+    if len(body) % BLOCK:
+        raise GranuleRejected(f"it is cut short: {len(body)} bytes are not whole blocks of {BLOCK}")
     return table.header, table.names, columns

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.concurrency.sync import concurrency
@@ -32,17 +31,16 @@ from lake.errors import ArchiveError, ConfigurationError, GranuleRejected
 from lake.ledger import Attempt, canonical
 from lake.query import Lake
 from lake.settings import load_settings
-from lake.staging import joined, lost, stage_together
+from lake.staging import lost, stage_together
 from lake.storage import is_local
 from tasks.archives.base import Band, Origin
 from tasks.pull import lake_at, register_archive
-from tasks.stats import statistics
 from tasks.surveys import rxte, rxte_heasoft, rxte_standard2
 from tasks.surveys.rxte import PRODUCTS, Observation, gain_epoch, product_of, utc_to_tt
 from tasks.surveys.rxte_cut import ChannelCut
 from tasks.surveys.rxte_files import CONNECTIONS, Mirror
 from tasks.surveys.rxte_fits import read_light_curve
-from tasks.surveys.rxte_products import Reading, read_observation, tables_of
+from tasks.surveys.rxte_products import Reading, completed, distinct, read_observation, tables_of
 from tasks.surveys.standing import Standing, last_status, standing
 
 # Of column left_out of table sources.
@@ -221,7 +219,9 @@ def extract_all(url: str, observations: Sequence[Observation], extraction: Extra
                 read = list(pool.map(partial(one, mirror), observations))
     name = hashlib.blake2b("\n".join(attempt.granule for attempt, _ in read).encode(), digest_size=8).hexdigest()
     folder = lake.storage.staging / rxte.NAME / name
-    staged = stage_together(folder, _with_statistics(read), extraction.origin.band_units)
+    attempts, tables = zip(*read, strict=True)
+    granules = list(zip(attempts, completed(tables), strict=True))
+    staged = stage_together(folder, granules, extraction.origin.band_units)
     receipts = commit_together(lake.catalog, staged.told(peak_rss_mb=peak_rss_mb()))
     obsids = [observation.obsid for observation in observations]
     return list(zip(obsids, receipts, strict=True))
@@ -286,7 +286,8 @@ def _by_standard2(
     if paths:
         filters = [path for path in mirror.files(f"{folder}/{rxte.STDPROD}") if path.endswith((".xfl", ".xfl.gz"))]
         data = {path.rpartition("/")[2]: mirror.read(path) for path in paths}
-        curves = [rxte_standard2.light_curve(data, cut, epoch, mirror.read(filters[0]) if filters else None)]
+        curve = rxte_standard2.light_curve(data, cut, epoch, mirror.read(filters[0]) if filters else None)
+        curves = [distinct(curve, cut.band)]
     return tables_of(curves, observation, granule, cut.origin, {"files": paths}, NO_STANDARD_2)
 
 
@@ -305,24 +306,12 @@ def _by_heasoft(
         here = mirror.fetch(folder, Path(name) / observation.obsid)
         done = rxte_heasoft.extract(tools, here, observation, cut, epoch, Path(name), logs, settings.task_timeout_s)
     more = {"method": "heasoft", "log": str(done.log), "remark": done.remark}
-    curves = [read_light_curve(done.data, cut, f"{observation.obsid} {cut.band}")] if done.data is not None else []
+    curves = []
+    if done.data is not None:
+        name = f"{observation.obsid} {cut.band}"
+        curves = [distinct(read_light_curve(done.data, cut, name), name)]
     reading = tables_of(curves, observation, granule, cut.origin, more, NO_GOOD_TIME)
     return replace(reading, remark=done.remark or reading.remark)
-
-
-def _with_statistics(
-    read: Sequence[tuple[Attempt, Mapping[str, pa.Table]]],
-) -> list[tuple[Attempt, dict[str, pa.Table]]]:
-    """Add table statistics to each observation's; they are made for all at once, which is the quicker way."""
-    curves = [tables["lightcurves"] for _, tables in read if tables and tables["lightcurves"].num_rows]
-    made = statistics(joined(curves)) if curves else None
-    complete = []
-    for attempt, tables in read:
-        mine = dict(tables)
-        if made is not None and tables:
-            mine["statistics"] = made.filter(pc.equal(made["granule"], attempt.granule))
-        complete.append((attempt, mine))
-    return complete
 
 
 def lose(

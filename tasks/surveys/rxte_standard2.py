@@ -215,7 +215,7 @@ def _absolute(part: slice) -> tuple[int, int]:
 def _read(name: str, data: Data, cut: ChannelCut, part: slice, blind: Sequence[int]) -> _File:
     """Read a Standard-2 file: the counts of a cut, and of PCUs that are `blind`, whether there are any."""
     with naming(name):
-        tables = read_tables(unpacked(data))
+        tables = list(read_tables(unpacked(data)))
         fits = [one for one in tables if "TIME" in one.names and any(map(_SPECTRUM.fullmatch, one.names))]
         if not fits:
             seen = "; ".join(", ".join(one.names) for one in tables) or "no table at all"
@@ -287,7 +287,7 @@ def _read_filter(data: Data) -> _Filter:
     """Read a filter file: where the default good time is, and which PCUs are on."""
     with naming("filter file" if isinstance(data, bytes) else data.name):
         wanted = {"TIME", "ELV", "OFFSET", "NUM_PCU_ON"}
-        tables = read_tables(unpacked(data))
+        tables = list(read_tables(unpacked(data)))
         fits = [one for one in tables if wanted <= set(one.names)]
         if not fits:
             seen = "; ".join(", ".join(one.names) for one in tables) or "no table at all"

@@ -27,7 +27,7 @@ from lake.validate import validate
 from tasks.surveys import rxte
 from tasks.surveys.rxte import ORIGIN, PRODUCTS, Observation
 from tasks.surveys.rxte_fits import read_light_curve
-from tasks.surveys.rxte_products import barytime_difference, read_observation
+from tasks.surveys.rxte_products import barytime_difference, completed, read_observation
 
 # Keyword DATE-OBS, or the same in the notation of before 2000.
 STARTED = {
@@ -95,7 +95,8 @@ def cast(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
 
 
 def read(files: dict[str, Any], facts: Observation = FACTS) -> tuple[dict[str, pa.Table], dict[str, Any]]:
-    tables = cast(read_observation(files, facts, "rxte-1").tables)
+    (whole,) = completed([read_observation(files, facts, "rxte-1").tables])
+    tables = cast(whole)
     return tables, json.loads(tables["exposures"]["details"][0].as_py())
 
 
@@ -315,6 +316,7 @@ def test_columns_may_be_scaled_integers_with_nulls_among_arrays() -> None:
         (gzip.compress(b"", mtime=0), "it is empty"),
         (light_curve()[:4000], "a header does not end"),
         (light_curve(rate=np.ones(900))[:-4000], "cut short: .* bytes of its table"),
+        (light_curve() + b"XTENSION= 'BINTABLE'", "cut short: .* not whole blocks"),
         (light_curve()[:2880], "no table RATE of TIME and RATE, but no table at all"),
         (light_curve(columns={"RATE": None}), "no table RATE of TIME and RATE, but TIME, ERROR, FRACEXP"),
         (light_curve(columns={"RATE": None, "LAG": np.ones(4)}, extname="LC"), "but TIME, ERROR, FRACEXP, LAG"),
