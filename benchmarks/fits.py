@@ -2,8 +2,8 @@
 
 Files are generated, TESS-SPOC's of one sector. The loop is what notebooks do: read each file with lightkurve, keep its
 time, flux and error as a table, join the tables at the end. Each side runs in fresh processes, in turns, with the files
-in the page cache; times are without imports. Both must have the same good fluxes. Needs lightkurve, which is no
-dependency: pip install -c constraints.txt lightkurve==2.6.0
+in the page cache; times are without imports. Both must have the same good fluxes. Needs lightkurve, which comes with
+the extra test: pip install -c constraints.txt -e '.[test]'
 
 The last line is a JSON object: ``vs_lightkurve_loop``, how many times faster we are on two processes, the same on one,
 and ``rss_growth``, our peak memory with all files over that with a quarter of them.

@@ -11,7 +11,7 @@ from typing import Any
 
 from lake.table import Column, Table
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 def _required(name: str, type: str, description: str, **more: Any) -> Column:

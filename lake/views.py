@@ -49,6 +49,42 @@ CREATE OR REPLACE VIEW target_lightcurves AS
     WHERE matches.release = coalesce(archives.release, matches.release)
 """
 
+# What a light curve is. DuckDB applies a condition on any of these before it makes a window over them, so they are more
+# than it takes to tell light curves apart, and other targets stay unread. Of TESS, Kepler and K2 each sector, quarter
+# or campaign at each cadence is one of its own, with its own aperture and level; elsewhere an exposure is a single
+# measurement, or has no part in the level.
+_A_LIGHT_CURVE = """target_id, name, archive, release, hpx29, source_id, band,
+            CASE WHEN archive = 'lightkurve' THEN exposure_id END"""
+
+# What is not good or not detected is divided, too, by the median of what is; without a median, or with one that is not
+# positive, flux and flux_err are NULL.
+_NORMALISED = f"""
+CREATE OR REPLACE VIEW normalised AS
+    SELECT target_id, name, ra, dec, rank, separation_arcsec, archive, release, source_id, hpx29, band, exposure_id,
+        mjd, bmjd_tdb, CASE WHEN flux_median > 0 THEN flux::DOUBLE / flux_median END AS flux,
+        CASE WHEN flux_median > 0 THEN flux_err::DOUBLE / flux_median END AS flux_err, '' AS unit,
+        flux_median, unit AS flux_median_unit, detected, good, quality, exposure_s
+    FROM (
+        SELECT *, median(flux::DOUBLE) FILTER (WHERE good AND detected) OVER (
+            PARTITION BY {_A_LIGHT_CURVE}
+        ) AS flux_median
+        FROM target_lightcurves
+    )
+"""
+
+# The cadences of TESS, Kepler and K2 are too many for a plot; other archives are there in full. Good rows are counted
+# by themselves, so that a bad cadence never stands for thirty.
+_THINNED_BY = 30
+_DECIMATED = f"""
+CREATE OR REPLACE VIEW decimated AS
+    SELECT * FROM target_lightcurves WHERE archive <> 'lightkurve'
+    UNION ALL
+    SELECT * FROM target_lightcurves WHERE archive = 'lightkurve'
+    QUALIFY (row_number() OVER (
+        PARTITION BY {_A_LIGHT_CURVE}, good, detected ORDER BY mjd
+    ) - 1) % {_THINNED_BY} = 0
+"""
+
 # objectid, label, band, time, flux, err: the row of the Fornax light-curve collector. A target of several
 # samples keeps all its labels, joined by "; ". IceCube's flux is log10(E/GeV) there, to two decimals as in
 # the release; its error does not exist. Events without a measured flux, such as triggers, have none.
@@ -83,11 +119,12 @@ _ONCE = """(rows.archive <> 'icecubepsc' OR NOT EXISTS (
     WHERE coverage.archive = 'icecube' AND coverage.target_id = rows.target_id AND coverage.status <> 'failed'
 ))"""
 
-# Aperture fluxes beside better ones (Pan-STARRS, HCV) are bands of their own, of which the collector knows nothing.
-_BY_PSF = r"rows.band NOT LIKE '%!_ap' ESCAPE '!'"
+# Aperture fluxes beside better ones (Pan-STARRS, HCV, and those of TESS, Kepler and K2 before their systematics are
+# taken off) are bands of their own, of which the collector knows nothing.
+_IS_BEST = r"NOT regexp_matches(rows.band, '_(ap|sap|raw)$')"
 
 _FORNAX = "CREATE OR REPLACE VIEW fornax AS" + _fornax_rows(
-    where=f"rows.good AND rows.detected AND {_BY_PSF} AND {_ONCE}"
+    where=f"rows.good AND rows.detected AND {_IS_BEST} AND {_ONCE}"
 )
 
 # The collector keeps the N events of highest energy of each target (N = 3 as published).
@@ -126,7 +163,24 @@ _ZTF_AS_PUBLISHED = _fornax_rows(
 # (-999), and does not any more (D9): here it is left out.
 _PANSTARRS_AS_PUBLISHED = _fornax_rows(
     rows="(SELECT * FROM target_lightcurves WHERE archive = 'panstarrs')",
-    where=f"rows.rank = 1 AND {_BY_PSF} AND rows.flux IS NOT NULL",
+    where=f"rows.rank = 1 AND {_IS_BEST} AND rows.flux IS NOT NULL",
+)
+
+# Of TESS, Kepler and K2 every thirtieth cadence: of TESS those with positive flux, of the others those without, too.
+# Places are counted among cadences with a time that pass lightkurve's default mask, and the lake has all of these, so
+# they are the collector's. Times are BTJD + 56999.5 for all three, though Kepler's and K2's are BKJD: 2167 days late
+# (D3). The collector mixes whatever pipelines and cadences it finds, flux normalised or not (D4). That is not done
+# again: here is the one pipeline that bands calls by the collector's name, at all cadences that were pulled.
+_TESS_AS_PUBLISHED = _fornax_rows(
+    rows=f"""(
+        SELECT target_lightcurves.*, bands.fornax_band
+        FROM target_lightcurves JOIN bands USING (archive, band)
+        WHERE archive = 'lightkurve' AND bands.fornax_band IN ('TESS', 'Kepler', 'K2')
+            AND quality & CASE bands.fornax_band WHEN 'TESS' THEN 17087 ELSE 1130799 END = 0
+        QUALIFY (row_number() OVER (PARTITION BY {_A_LIGHT_CURVE} ORDER BY mjd) - 1) % {_THINNED_BY} = 0
+    )""",
+    time="rows.mjd + CASE rows.fornax_band WHEN 'TESS' THEN 0 ELSE 2167 END",
+    where="rows.fornax_band <> 'TESS' OR rows.flux > 0",
 )
 
 # D13: triggers get a flux and an error of 0.1, so that a mark appears in the plot.
@@ -139,12 +193,13 @@ _FORNAX_AS_PUBLISHED = "CREATE OR REPLACE VIEW fornax_as_published AS" + " UNION
     (
         _fornax_rows(
             rows="(SELECT * FROM target_lightcurves WHERE archive NOT IN "
-            "('gaia', 'ztf', 'panstarrs', 'hcv', 'fermigtrig', 'saxgrbmgrb', 'icecube', 'icecubepsc'))",
+            "('gaia', 'ztf', 'panstarrs', 'hcv', 'fermigtrig', 'saxgrbmgrb', 'icecube', 'icecubepsc', 'lightkurve'))",
             where="rows.good AND rows.detected AND rows.flux IS NOT NULL",
         ),
         _GAIA_AS_PUBLISHED,
         _ZTF_AS_PUBLISHED,
         _PANSTARRS_AS_PUBLISHED,
+        _TESS_AS_PUBLISHED,
         _TRIGGERS_AS_PUBLISHED,
         _fornax_rows(rows="brightest_events('icecube', 3)", err="0.0"),
         _fornax_rows(rows="brightest_events('icecubepsc', 3)", err="0.0", where=_ONCE),
@@ -205,6 +260,8 @@ VIEWS = (
     _IN_CONE.format(name="sources_in_cone", table="sources"),
     _LIGHTCURVES_IN_CONE,
     _TARGET_LIGHTCURVES,
+    _NORMALISED,
+    _DECIMATED,
     _FORNAX,
     _BRIGHTEST,
     _FORNAX_AS_PUBLISHED,

@@ -2,37 +2,66 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import altair as alt
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 # Points in one page: beyond this a browser becomes slow and the page large.
 MOST_POINTS = 20_000
 
+# Above this many, points hide each other unless they are small.
+_FEW_POINTS = 2_000
 
-def light_curve_page(rows: pa.Table, title: str, path: Path) -> Path:
+# Fluxes within a factor of this are drawn on a linear scale, or a transit would be a hair's breadth deep.
+_LINEAR_WITHIN = 10.0
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What times are folded by, days: a period, and a time of phase 0, MJD(TDB) at the barycentre."""
+
+    period_d: float
+    epoch_mjd: float
+
+
+def light_curve_page(rows: pa.Table, title: str, path: Path, *, fold: Fold | None = None) -> Path:
     """Write one HTML page with the light curves of targets, to zoom, pan and choose from; it needs no network.
 
     Parameters
     ----------
     rows
-        Columns name, archive, band, mjd, flux, unit, detected, good, separation_arcsec, as in view
-        target_lightcurves. Rows without flux are left out; more than MOST_POINTS are thinned evenly.
+        Columns name, archive, band, mjd, flux, unit, detected, good, separation_arcsec, as in views
+        target_lightcurves and normalised; bmjd_tdb, too, to fold. Rows without positive flux are left out. Of more
+        than MOST_POINTS the longest light curves are thinned, each evenly.
     title
         Heading of the plot.
     path
         File to write.
+    fold
+        Draw phases from -0.5 to 0.5 instead of dates; rows without a time at the barycentre are left out.
     """
     rows = rows.filter(pc.and_(pc.is_valid(rows["flux"]), pc.greater(pc.fill_null(rows["flux"], 0), 0)))
-    step = max(1, -(-rows.num_rows // MOST_POINTS))
-    rows = rows.take(pa.array(range(0, rows.num_rows, step), pa.int64()))
-    # mjd is days since 1858-11-17; 40587 of them to the epoch of Unix.
-    milliseconds = pc.multiply(pc.subtract(rows["mjd"], 40587.0), 86_400_000.0)
-    rows = rows.append_column("date", milliseconds.cast(pa.int64(), safe=False).cast(pa.timestamp("ms")))
-    series = pc.binary_join_element_wise(rows["band"], pc.fill_null(rows["unit"], ""), ", ")
-    frame = rows.append_column("series", series).to_pandas()
+    if fold is not None:
+        rows = rows.filter(pc.is_valid(rows["bmjd_tdb"]))
+    unit = pc.fill_null(pc.if_else(pc.equal(rows["unit"], ""), "relative", rows["unit"]), "")
+    rows = rows.append_column("series", pc.binary_join_element_wise(rows["band"], unit, ", "))
+    rows = _thinned(rows)
+    if fold is None:
+        # mjd is days since 1858-11-17; 40587 of them to the epoch of Unix.
+        milliseconds = pc.multiply(pc.subtract(rows["mjd"], 40587.0), 86_400_000.0)
+        rows = rows.append_column("date", milliseconds.cast(pa.int64(), safe=False).cast(pa.timestamp("ms")))
+        x = alt.X("date:T", title="Date (UTC)", scale=alt.Scale(padding=20))
+    else:
+        cycles = (rows["bmjd_tdb"].to_numpy() - fold.epoch_mjd) / fold.period_d
+        rows = rows.append_column("phase", pa.array(cycles - np.floor(cycles + 0.5)))
+        told = f"Phase: {fold.period_d:.10g} d from MJD {fold.epoch_mjd:.10g} (TDB)"
+        x = alt.X("phase:Q", title=told, scale=alt.Scale(domain=[-0.5, 0.5]))
+    frame = rows.to_pandas()
     names = sorted(frame["name"].dropna().unique())
     chosen = alt.param(
         "target", bind=alt.binding_select(options=names, name="Target "), value=names[0] if names else None
@@ -40,10 +69,10 @@ def light_curve_page(rows: pa.Table, title: str, path: Path) -> Path:
     bands = alt.selection_point(fields=["series"], bind="legend")
     chart = (
         alt.Chart(frame)
-        .mark_point(filled=True, size=60)
+        .mark_point(filled=True, size=60 if rows.num_rows <= _FEW_POINTS else 6)
         .encode(
-            x=alt.X("date:T", title="Date (UTC)", scale=alt.Scale(padding=20)),
-            y=alt.Y("flux:Q", title="Flux, in the unit of the band", scale=alt.Scale(type="log", padding=20)),
+            x=x,
+            y=alt.Y("flux:Q", title="Flux, in the unit of the band", scale=_scale(rows["flux"])),
             color=alt.Color("series:N", title="Band"),
             shape=alt.Shape("detected:N", title="Detected"),
             opacity=alt.condition(bands, alt.value(0.85), alt.value(0.08)),
@@ -63,3 +92,26 @@ def light_curve_page(rows: pa.Table, title: str, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     chart.save(path, format="html", inline=True)
     return path
+
+
+def _scale(flux: pa.ChunkedArray) -> Any:
+    ends = pc.min_max(flux).as_py()
+    if ends["min"] is not None and ends["max"] <= _LINEAR_WITHIN * ends["min"]:
+        return alt.Scale(zero=False, padding=20)
+    return alt.Scale(type="log", padding=20)
+
+
+def _thinned(rows: pa.Table) -> pa.Table:
+    """Return MOST_POINTS rows at most: short light curves whole, the others cut to the same length."""
+    if rows.num_rows <= MOST_POINTS:
+        return rows
+    groups = rows.select(["name", "series"]).to_pandas().groupby(["name", "series"], dropna=False)
+    counts = groups["series"].transform("size").to_numpy()
+    most, left, series = 1, MOST_POINTS, groups.ngroups
+    for count in np.sort(groups.size().to_numpy()):
+        most = max(1, left // series)
+        if count > most:
+            break
+        left, series = left - int(count), series - 1
+    steps = -(-counts // most)
+    return rows.filter(pa.array(groups.cumcount().to_numpy() % steps == 0))

@@ -13,6 +13,7 @@ from lake.catalog import Catalog
 from lake.commit import Receipt, commit
 from lake.ledger import Attempt, canonical
 from lake.maintenance import Finding, verify
+from lake.query import Lake
 from lake.sky import hpx29
 from lake.staging import Manifest, stage
 from lake.targets import add_targets
@@ -182,6 +183,27 @@ def committed(
 ) -> Receipt:
     """Stage and commit a granule."""
     return commit(catalog, staged(catalog, sources, granule, **more))  # type: ignore[arg-type]
+
+
+def hold(lake: Lake, archive: str, band: str, rows: list[dict[str, object]]) -> None:
+    """Bring one source with some rows into the lake, matched to the first target."""
+    (pixel,), ((ra,), (dec,)) = target_ids([0]), positions([0])
+    scope = {"archive": archive, "release": "1"}
+    tables = {
+        "sources": [{"source_id": "s", "hpx29": pixel, "ra": ra, "dec": dec}],
+        "matches": [{"target_id": pixel, "source_id": "s", "hpx29": pixel, "separation_arcsec": 0.0, "rank": 1}],
+        "lightcurves": [
+            {"band": band, "source_id": "s", "hpx29": pixel, "detected": True, "good": True, **row} for row in rows
+        ],
+        "coverage": [{"target_id": pixel, "status": "found", "n_sources": 1, "n_rows": len(rows), "parameters": "{}",
+                      "asked_at": ASKED}],
+    }  # fmt: skip
+    made = {
+        name: pa.Table.from_pylist([{**scope, "granule": archive, **row} for row in held])
+        for name, held in tables.items()
+    }
+    attempt = Attempt(archive, "1", archive, "done", ASKED)
+    commit(lake.catalog, stage(lake.storage.staging / archive, attempt, made))
 
 
 def register(catalog: Catalog, targets: Iterable[int], sample: str = "test") -> None:

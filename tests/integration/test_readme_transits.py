@@ -1,0 +1,164 @@
+"""The README's example as it stands there: a planet's period by SQL and astropy, and its transits in the plots."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import vl_convert
+from helpers.mast_lake import hold, read
+
+from lake.cli import main
+from lake.query import Lake
+
+README = Path(__file__).parents[2] / "README.md"
+HEADING = "TESS: the transits of a planet"
+FILE = "tess2018206045859-s0001-0000000025155310-0120-s_lc.fits"
+
+# Maxted et al. 2016, A&A 591, A55: period, days, and a mid-transit, BJD(TDB).
+PERIOD, PERIOD_ERR = 3.28880, 0.00001
+EPOCH, EPOCH_ERR = 2456890.3191, 0.0006
+
+# A page is 860 by 420 pixels: what is that much lower, nobody overlooks.
+SEEN = 40
+
+
+def blocks() -> list[tuple[str, str]]:
+    """Language and text of the example's code blocks."""
+    section = README.read_text().split(f"\n## {HEADING}\n")[1].split("\n## ")[0]
+    return re.findall(r"^```(\w+)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+
+
+def command(line: str) -> str:
+    """What a command of lightlake says."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), pytest.raises(SystemExit) as ended:
+        main(shlex.split(line)[1:])
+    assert ended.value.code == 0, line
+    return said.getvalue()
+
+
+def pulled(data_dir: Path, url: str) -> None:
+    """What the pull brings, of the file at hand."""
+    with Lake(url) as opened:
+        hold(opened, [read(data_dir / "kepler_k2_tess" / FILE)])
+
+
+class Example(NamedTuple):
+    """The folder in which the example was run, what it printed, and what its Python left behind."""
+
+    folder: Path
+    printed: str
+    names: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def example(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Example:
+    folder = tmp_path_factory.mktemp("readme")
+    printed, names = [], {"__name__": "readme"}
+    with contextlib.chdir(folder):
+        for language, text in blocks():
+            if language == "python":
+                said = io.StringIO()
+                with contextlib.redirect_stdout(said):
+                    exec(compile(text, str(README), "exec"), names)
+                printed.append(said.getvalue())
+                continue
+            for line in text.splitlines():
+                if line.startswith("lightlake pull lightkurve "):
+                    pulled(data_dir, shlex.split(line)[-1])
+                elif line.startswith("lightlake "):
+                    printed.append(command(line))
+                else:
+                    subprocess.run(["sh", "-c", line], check=True)
+    return Example(folder, "".join(printed), names)
+
+
+def test_the_section_has_what_a_user_needs() -> None:
+    languages = [language for language, _ in blocks()]
+    assert languages == ["bash", "python", "bash"]
+    assert "lightlake pull lightkurve" in blocks()[0][1]
+
+
+def test_the_period_is_the_published_one(example: Example) -> None:
+    found, best = example.names["found"], example.names["best"]
+    # A box begins at tenths of its length, 0.12 d; seven cycles lie between the first transit and the last.
+    assert found.duration[best] == 0.12
+    step = 0.12 / 10
+    assert abs(found.period[best] - PERIOD) <= step / 7 + PERIOD_ERR
+    assert 0.006 < found.depth[best] < 0.007
+    assert found.depth_snr[best] > 100
+    first = found.transit_time[best]
+    cycles = round((first + 2400000.5 - EPOCH) / PERIOD)
+    expected = EPOCH + cycles * PERIOD - 2400000.5
+    assert abs(first - expected) <= step + EPOCH_ERR + cycles * PERIOD_ERR
+    said = re.search(r"It prints `(.*?)`", README.read_text())
+    assert said
+    assert said[1] in example.printed.splitlines()
+
+
+@pytest.fixture
+def drawn(example: Example) -> Callable[[str], np.ndarray]:
+    """Return where a page has its points: x and y in pixels, y downwards, as Vega draws them."""
+
+    def drawn(page: str) -> np.ndarray:
+        text = (example.folder / page).read_text()
+        spec, _ = json.JSONDecoder().raw_decode(text, text.rindex("const spec = ") + len("const spec = "))
+        svg = vl_convert.vegalite_to_svg(spec)
+        places = re.findall(r'aria-roledescription="point"[^>]* transform="translate\(([-\d.]+),([-\d.]+)\)"', svg)
+        return np.array(places, float)
+
+    return drawn
+
+
+def test_the_folded_plot_shows_the_transit(drawn: Callable[[str], np.ndarray]) -> None:
+    x, y = drawn("folded.html").T
+    assert len(x) > 17_000
+    left, right = 0.0, 860.0  # phases -0.5 and 0.5
+    phase = (x - left) / (right - left) - 0.5
+    inside = np.abs(phase) < 0.04 / PERIOD
+    outside = np.abs(phase) > 0.10 / PERIOD
+    noise = np.std(y[outside])
+    assert np.median(y[inside]) - np.median(y[outside]) > max(3 * noise, SEEN)
+    # Nowhere else: the curve is flat in a hundred bins.
+    bins = [np.median(y[outside & (np.floor(phase * 100) == k)]) for k in range(-50, 50) if abs(k + 0.5) > 4]
+    assert np.ptp(bins) < noise
+
+
+def test_eight_transits_are_seen_over_time(drawn: Callable[[str], np.ndarray]) -> None:
+    x, y = drawn("transits.html").T
+    order = np.argsort(x)
+    x, y = x[order], y[order]
+    level, noise = np.median(y), 1.4826 * np.median(np.abs(y - np.median(y)))
+    smooth = np.array([np.median(y[max(0, i - 15) : i + 16]) for i in range(len(y))])
+    low = np.flatnonzero(smooth - level > max(3 * noise, SEEN))
+    dips = np.split(low, np.flatnonzero(np.diff(x[low]) > 20) + 1)
+    centres = np.array([np.median(x[dip]) for dip in dips if len(dip) > 20])
+    assert len(centres) == 8
+    between = np.diff(centres) / np.median(np.diff(centres))
+    assert np.allclose(between, 1, atol=0.05)
+
+
+def test_plot_says_what_is_wrong(example: Example, capsys: Any) -> None:
+    url, page = str(example.folder / "transits"), str(example.folder / "none.html")
+    for arguments, message in (
+        (["WASP-12"], "did you mean WASP-126"),
+        (["WASP-126", "--band", "G"], "no good, positive fluxes of WASP-126"),
+        (["WASP-126", "--period", "0"], "--period cannot be 0"),
+        (["WASP-126", "--period", "nan"], "--period cannot be nan"),
+        (["WASP-126", "--epoch", "58327"], "add: --period"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["plot", *arguments, "--to", page, "--lake", url])
+        assert ended.value.code == 2
+        assert message in capsys.readouterr().err
+    assert not Path(page).exists()
