@@ -21,7 +21,7 @@ import httpx
 from lake.errors import ArchiveError
 from lake.settings import Settings
 from tasks.archives.parquet import Store, open_store
-from tasks.download import TRANSIENT_STATUS, Answer, patiently
+from tasks.download import Answer, check_status, connecting, patiently
 from tasks.surveys import rxte
 from tasks.surveys.rxte import Observation
 
@@ -80,24 +80,12 @@ class WebStore:
         return sorted(f"{folder}/{name}" for name in names)
 
     def _get(self, path: str) -> httpx.Response | None:
-        try:
+        failed = partial(self._trouble, path)
+        with connecting(failed, self.timeout_s):
             answer = self.client.get(f"{self.url}/{quote(path)}")
-        except httpx.TimeoutException as error:
-            raise self._trouble(path, f"no answer for {self.timeout_s:g} s", transient=True) from error
-        except (httpx.TransportError, httpx.DecodingError) as error:
-            raise self._trouble(path, f"the connection failed: {error}", transient=True) from error
-        except (httpx.InvalidURL, httpx.TooManyRedirects) as error:
-            raise self._trouble(path, str(error)) from error
         if answer.status_code in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
             return None
-        if answer.status_code != httpx.codes.OK:
-            wait = answer.headers.get("Retry-After", "")
-            raise self._trouble(
-                path,
-                f"HTTP {answer.status_code} {answer.reason_phrase}",
-                transient=answer.status_code in TRANSIENT_STATUS,
-                retry_after_s=float(wait) if wait.isdigit() else None,
-            )
+        check_status(answer, failed)
         return answer
 
     def _trouble(
