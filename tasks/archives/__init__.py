@@ -6,7 +6,7 @@ import difflib
 
 from lake.errors import ConfigurationError
 from lake.settings import load_settings
-from tasks.archives import gaia, hcv, heasarc, icecube, panstarrs, wise, ztf
+from tasks.archives import gaia, hcv, heasarc, icecube, lightkurve, panstarrs, wise, ztf
 from tasks.archives.base import Archive
 
 REGISTRY: dict[str, Archive] = {
@@ -16,6 +16,7 @@ REGISTRY: dict[str, Archive] = {
         hcv.ARCHIVE,
         *heasarc.ARCHIVES,
         icecube.ARCHIVE,
+        lightkurve.ARCHIVE,
         panstarrs.ARCHIVE,
         wise.ARCHIVE,
         ztf.ARCHIVE,
