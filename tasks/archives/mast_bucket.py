@@ -29,7 +29,7 @@ from typing import NamedTuple, Self
 
 from pyarrow import fs
 
-from lake.errors import ArchiveError, ConfigurationError
+from lake.errors import ArchiveError
 from lake.settings import Settings
 from tasks.archives import mast_products as facts
 from tasks.archives.mast_products import Named, Pipeline, named
@@ -250,7 +250,7 @@ class Bucket:
 
         Raises
         ------
-        ConfigurationError
+        ArchiveError
             If it is far away and has more than MOST files and folders.
         """
         following = [""] if self.is_local else self.bases() or [""]
@@ -271,9 +271,11 @@ class Bucket:
     def _listed(self, folder: str) -> tuple[list[Entry], list[str]]:
         return self.tried(partial(self.store.entries, folder))
 
-    def _too_many(self) -> ConfigurationError:
-        return ConfigurationError(
-            f"{self.store.url} has more than {MOST} files and folders: too many to look into each",
+    def _too_many(self) -> ArchiveError:
+        return ArchiveError(
+            f"more than {MOST} files and folders: too many to look into each",
+            archive=self.store.archive,
+            endpoint=self.store.url,
             hint="by the layout of stpubdata, only targets called TIC n, KIC n or EPIC n can be found there; or "
             f"let MAST search and get the files there: LIGHTLAKE_ENDPOINTS__MAST_FILES={self.store.url}",
         )

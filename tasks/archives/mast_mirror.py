@@ -70,9 +70,7 @@ def find(
     Raises
     ------
     ArchiveError
-        If there is no such place, or it cannot be read.
-    ConfigurationError
-        If an s3:// prefix is too large for what is asked.
+        If there is no such place, it cannot be read, or an s3:// prefix is too large for what is asked.
     """
     bucket = Bucket.at(url, settings, archive)
     wanted = {catalogue: set(numbers) for catalogue, numbers in ids.items()}

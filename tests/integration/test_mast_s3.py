@@ -11,7 +11,7 @@ import pytest
 from helpers.mast import KINDS, name_of, product
 from helpers.s3 import S3, FaultyProxy
 
-from lake.errors import ArchiveError, ConfigurationError
+from lake.errors import ArchiveError
 from lake.settings import Settings
 from lake.storage import path_of
 from tasks.archives import mast_bucket
@@ -169,6 +169,6 @@ def test_a_large_bucket_needs_names_of_targets(
 ) -> None:
     reach(s3, monkeypatch)
     monkeypatch.setattr(mast_bucket, "MOST", 20)
-    with pytest.raises(ConfigurationError, match=r"TIC n, KIC n or EPIC n.*LIGHTLAKE_ENDPOINTS__MAST_FILES=s3://"):
+    with pytest.raises(ArchiveError, match=r"TIC n, KIC n or EPIC n.*LIGHTLAKE_ENDPOINTS__MAST_FILES=s3://"):
         find(f"s3://{bucket}", settings, {}, (np.array([1.0]), np.array([2.0])), 1.0)
     assert len(find(f"s3://{bucket}", settings, IDS, NOWHERE, 1.0)) == 19

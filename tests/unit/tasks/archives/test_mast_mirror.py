@@ -17,7 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from deployments.sandbox.server import Sandbox
-from lake.errors import ArchiveError, ConfigurationError
+from lake.errors import ArchiveError
 from lake.settings import Settings
 from tasks.archives import mast_bucket, mast_mirror
 from tasks.archives.mast_bucket import Bucket, Listing
@@ -277,7 +277,7 @@ def test_far_away_a_prefix_that_is_too_large_is_refused(
     assert len(find(str(mirror), settings, {}, at, 1.0)) == 3
     monkeypatch.setattr(mast_bucket, "MOST", 10)
     for root, ids, where in ((flat, {}, at), (flat, {"KIC": [2556081]}, NOWHERE), (mirror, {}, at)):
-        with pytest.raises(ConfigurationError, match=r"more than 10 files and folders.*TIC n, KIC n or EPIC n"):
+        with pytest.raises(ArchiveError, match=r"more than 10 files and folders.*TIC n, KIC n or EPIC n"):
             find(str(root), settings, ids, where, 1.0)
     assert len(find(str(mirror), settings, {"KIC": [2556081]}, NOWHERE, 1.0)) == 3
 
