@@ -19,7 +19,7 @@ from urllib.parse import quote
 import duckdb
 from upath import UPath
 
-from lake.errors import CatalogError, ConfigurationError
+from lake.errors import CatalogError, ConfigurationError, NoLake
 from lake.lock import advisory_lock, file_lock
 from lake.s3 import s3_secret
 from lake.schema import SCHEMA_VERSION, TABLES
@@ -218,14 +218,14 @@ class Catalog:
             except OSError:
                 exists = False
             if not exists:
-                raise CatalogError(
+                raise NoLake(
                     f"there is no lake at {self.storage.root}",
                     hint=f"make one with: lightlake init {self.storage.root}",
                 )
         self._attach(create=False)
         found = _schema_version(self.cursor())
         if not found:
-            raise CatalogError(
+            raise NoLake(
                 f"the catalogue {self.location} holds no lake",
                 hint=f"run: lightlake init {self.storage.root}",
             )
@@ -366,6 +366,8 @@ class Catalog:
         return CatalogError(f"cannot write the catalogue {self.location}: {_first_line(error)}", hint=hint)
 
     def _unreadable(self, error: duckdb.Error) -> CatalogError:
+        if "explicitly disabled" in str(error):  # to make one by attaching it
+            return NoLake(f"{self.location} holds no lake", hint=f"run: lightlake init {self.storage.root}")
         hint = "check LIGHTLAKE_CATALOG and the database; a damaged SQLite file must come back from a backup"
         if "database is locked" in str(error):
             hint = "end the process that holds it, or raise LIGHTLAKE_LOCK_TIMEOUT_S"

@@ -44,6 +44,10 @@ class CatalogError(LightlakeError):
     """The lake's catalogue is missing, unreadable, locked or of another version."""
 
 
+class NoLake(CatalogError):
+    """There is no lake yet at a place where one may be made."""
+
+
 class SchemaError(LightlakeError):
     """A table does not have the columns, types or values that the schema asks for."""
 

@@ -24,8 +24,7 @@ def s3_secret(storage: Storage) -> str:
     """
     options = dict(storage.root.storage_options)
     client = {**options.get("client_kwargs", {})}
-    endpoint = options.get("endpoint_url") or client.get("endpoint_url")
-    endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    endpoint = s3_endpoint(storage)
     values: dict[str, Any] = {"SCOPE": str(storage.root)}
     if not options.get("anon"):
         values |= _credentials(options, storage)
@@ -38,6 +37,13 @@ def s3_secret(storage: Storage) -> str:
     given = ", ".join(f"{name} {str(value).lower() if isinstance(value, bool) else quoted(value)}"
                       for name, value in values.items())  # fmt: skip
     return f"CREATE OR REPLACE SECRET lightlake (TYPE s3, {given})"
+
+
+def s3_endpoint(storage: Storage) -> str | None:
+    """Return the address of the S3 service of a lake, where it is not that of AWS."""
+    options = storage.root.storage_options
+    endpoint = options.get("endpoint_url") or options.get("client_kwargs", {}).get("endpoint_url")
+    return endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
 
 
 def _credentials(options: dict[str, Any], storage: Storage) -> dict[str, str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from lake.errors import ConfigurationError
 
@@ -69,11 +70,26 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
-        first = error.errors()[0]
-        name = "LIGHTLAKE_" + "__".join(str(part) for part in first["loc"]).upper()
-        raise ConfigurationError(
-            f"{name}={first.get('input')!r} is not valid: {first['msg']}", hint="see 'Settings' in the README"
-        ) from error
+        raise wrong_values(error)[0] from error
+    except SettingsError as error:
+        raise not_json(error) from error
+
+
+def wrong_values(error: ValidationError) -> list[ConfigurationError]:
+    """Return an error for each variable that has a value which its setting does not take."""
+    wrong = []
+    for one in error.errors():
+        name = "LIGHTLAKE_" + "__".join(str(part) for part in one["loc"]).upper()
+        told = f"{name}={one.get('input')!r} is not valid: {one['msg']}"
+        wrong.append(ConfigurationError(told, hint="see 'Settings' in the README"))
+    return wrong
+
+
+def not_json(error: SettingsError) -> ConfigurationError:
+    """Return the error of a variable that should be JSON, without its value, which may be a secret."""
+    field = re.search(r'field "(\w+)"', str(error))
+    name = f"LIGHTLAKE_{field[1].upper()}" if field else "a LIGHTLAKE_ variable"
+    return ConfigurationError(f"{name} is not valid JSON: {error.__cause__}", hint="see 'Settings' in the README")
 
 
 @cache

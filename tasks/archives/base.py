@@ -110,6 +110,10 @@ class Origin:
         Default match radius; None where each source has its own, or targets play no part.
     cadence
         frozen: asked once, ever; live: again after max_age_days.
+    probe
+        What an endpoint on the web answers at once if it works: a path below it; None: nothing is known.
+    further
+        Other addresses that are asked, by the names of their settings.
     """
 
     name: str
@@ -125,6 +129,8 @@ class Origin:
     acknowledgement: str
     bibcode: str | None = None
     notes: str | None = None
+    probe: str | None = None
+    further: Mapping[str, str] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
         """Return the row of table archives."""

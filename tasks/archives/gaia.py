@@ -281,6 +281,8 @@ ARCHIVE = Archive(
     notes="All sources within the radius are in matches; only variable ones have epoch photometry. Fluxes are made "
     "from the electron rate and the AB zero point; magnitudes are Vega, as reported. exposure_id is the transit. "
     + gaia_epochs.QUALITY_NOTE,
+    probe="/capabilities",
+    further={"gaia_datalink": DATALINK},
     fetch=fetch,
     parameters={"radius_arcsec": 1.0, "data_structure": STRUCTURES[0]},
 )

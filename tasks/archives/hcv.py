@@ -394,6 +394,7 @@ ARCHIVE = Archive(
     "are a magnitude and an error. quality: AutoClass in bits 0 and 1, ExpertClass (1 certain, 2 probable, 4 possible "
     "artefact) in 2 to 4, FilterDetFlag (varies in this filter) in 5, from bit 6 on two bits a letter of VarQualFlag "
     "(CI, D, MagErr, MagAper2 - MagAuto, point to point): 1 A, 2 B, 3 C, 0 none. Wavelengths in bands are nominal.",
+    probe=f"/{SUMMARY}/metadata",
     fetch=fetch,
     parameters={"radius_arcsec": 1.0},
 )  # fmt: skip

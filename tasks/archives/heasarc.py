@@ -245,6 +245,7 @@ def archive(table: EventTable) -> Archive:
         title=table.title,
         release=table.release,
         endpoint=ENDPOINT,
+        probe="/capabilities",
         service=SERVICE,
         time_scale=table.time_scale,
         time_frame="geocentre",

@@ -294,6 +294,7 @@ ARCHIVE = Archive(
     title="IceCube neutrino candidates for point-source searches, 2008-2018",
     release=RELEASE,
     endpoint="http://icecube.wisc.edu/data-releases/20210126_PS-IC40-IC86_VII.zip",
+    probe="",
     time_scale="UTC",
     time_frame="topocentre",
     bands=(

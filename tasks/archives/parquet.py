@@ -158,7 +158,7 @@ class Store:
             raise self.trouble(path, f"reading failed: {_told(error)}", transient=not refused) from error
 
 
-def open_store(url: str, archive: str, timeout_s: float) -> Store:
+def open_store(url: str, archive: str, timeout_s: float, tries: int | None = None) -> Store:
     """Open a folder at a URL: a path, file:// or s3://.
 
     Parameters
@@ -169,6 +169,8 @@ def open_store(url: str, archive: str, timeout_s: float) -> Store:
         Name for messages.
     timeout_s
         Longest wait for a connection, or for bytes.
+    tries
+        How often the client itself asks; default: three times.
 
     Raises
     ------
@@ -188,7 +190,7 @@ def open_store(url: str, archive: str, timeout_s: float) -> Store:
     bucket = root.partition("/")[0]
     environment = _aws_environment()
     try:
-        filesystem = _s3(bucket, environment, timeout_s)
+        filesystem = _s3(bucket, environment, timeout_s, tries or _ATTEMPTS)
     except OSError as error:
         raise ArchiveError(
             f"the bucket cannot be found: {_told(error)}", archive=archive, endpoint=url,
@@ -204,14 +206,14 @@ def _aws_environment() -> str:
 
 
 @lru_cache(maxsize=16)
-def _s3(bucket: str, environment: str, timeout_s: float) -> fs.FileSystem:
+def _s3(bucket: str, environment: str, timeout_s: float, tries: int) -> fs.FileSystem:
     """Return a client for a bucket, made of the environment of that fingerprint, which is the one there is."""
     service = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     options = {
         "anonymous": not os.environ.get("AWS_ACCESS_KEY_ID"),
         "connect_timeout": timeout_s,
         "request_timeout": timeout_s,
-        "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+        "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=tries),
     }
     if service:
         parts = urlsplit(service if "://" in service else f"https://{service}")

@@ -425,6 +425,7 @@ ORIGIN = Origin(
     title="VIRAC time series of VVV and VVVX",
     release=RELEASE,
     endpoint="https://archive.eso.org/tap_cat",
+    probe="/capabilities",
     time_scale="UTC",
     time_frame="topocentre",
     bands=tuple(_band(name) for name in BANDS),

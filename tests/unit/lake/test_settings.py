@@ -37,3 +37,11 @@ def test_a_wrong_value_is_one_line_that_names_the_variable(monkeypatch, name, va
 
 def test_every_setting_is_described():
     assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_what_is_not_json_is_one_line_without_its_value(monkeypatch):
+    monkeypatch.setenv("LIGHTLAKE_STORAGE_OPTIONS", '{"secret": "xyz')
+    with pytest.raises(ConfigurationError, match="LIGHTLAKE_STORAGE_OPTIONS is not valid JSON: ") as error:
+        load_settings()
+    assert "\n" not in str(error.value)
+    assert "xyz" not in str(error.value)

@@ -1,0 +1,102 @@
+"""Everything that a new user trips over, looked at in one go: what `lightlake doctor` runs."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError
+from typing import TYPE_CHECKING
+
+from packaging.requirements import InvalidRequirement
+
+from lake.doctor import Check, extensions, guarded, packages, python, settings, workers
+from lake.errors import ConfigurationError
+from lake.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from lake.storage import Storage
+
+_EXTENSIONS = ("ducklake", "sqlite_scanner", "postgres_scanner")
+
+
+def examine(url: str | None, *, offline: bool, patience_s: float) -> list[Check]:
+    """Run all checks, whatever becomes of each.
+
+    Parameters
+    ----------
+    url
+        The lake; None: LIGHTLAKE_URL.
+    offline
+        Leave archives out.
+    patience_s
+        Longest wait for a connection, and for an answer.
+    """
+    given = guarded("settings", settings, OSError, ValueError)
+    try:
+        loaded = load_settings(url=url)
+    except (ConfigurationError, OSError, ValueError):
+        loaded = None
+    on_s3 = loaded is not None and loaded.url.startswith("s3://")
+    extras = [*(["s3"] if on_s3 else []), *(["dask"] if loaded is not None and loaded.runner == "dask" else [])]
+    names = (*_EXTENSIONS, "httpfs") if on_s3 else _EXTENSIONS
+    checks = guarded("python", python, PackageNotFoundError)
+    checks += guarded("packages", lambda: packages(extras), PackageNotFoundError, InvalidRequirement)
+    checks += guarded("extensions", lambda: extensions(names), ImportError, OSError)
+    checks += given
+    if loaded is None:
+        told = "the lake, its disks, the archives and the clock were not looked at"
+        checks.append(Check("lake", "warn", told, "mend the settings, and run this again"))
+    else:
+        checks += guarded("lake", lambda: _lake(loaded, patience_s), ImportError, OSError)
+    checks += guarded("prefect", lambda: _prefect(patience_s), ImportError, OSError, ValueError)
+    if loaded is not None and not offline:
+        checks += guarded("archives", lambda: _archives(loaded, patience_s), ImportError, OSError)
+    checks += guarded("heasoft", _heasoft, ImportError, OSError)
+    if loaded is not None:
+        checks += guarded("workers", lambda: workers(loaded), OSError, ValueError)
+    return checks
+
+
+def _lake(settings: Settings, patience_s: float) -> list[Check]:
+    import duckdb
+
+    from lake import places
+    from lake.storage import Storage
+
+    storage = Storage.from_url(settings.url)
+    checks = guarded("catalogue", lambda: places.catalogue(storage, settings, patience_s), duckdb.Error, OSError)
+    checks += guarded("lake", lambda: _rights(storage, settings, patience_s), ImportError, OSError)
+    checks += guarded("cache", lambda: [places.cache(settings)], OSError)
+    checks += guarded("room", lambda: places.rooms(storage, settings), OSError)
+    if not storage.is_local:
+        checks += guarded("clock of S3", lambda: places.clock_of_s3(storage, patience_s), OSError)
+    return checks
+
+
+def _rights(storage: Storage, settings: Settings, patience_s: float) -> list[Check]:
+    from lake.places import storage_rights
+
+    return storage_rights(storage, settings.storage_options, patience_s)
+
+
+def _prefect(patience_s: float) -> list[Check]:
+    from flows.cli import quiet
+
+    quiet()
+    from flows.doctor import prefect
+
+    return prefect(patience_s)
+
+
+def _archives(settings: Settings, patience_s: float) -> list[Check]:
+    from lake.places import clock
+    from tasks.doctor import endpoints, look, skews, unknown_endpoints
+
+    there = endpoints(settings)
+    answers = look(there, patience_s)
+    checks = [*unknown_endpoints(settings, there), *(answer.check for answer in answers)]
+    return checks + clock("clock", skews(answers))
+
+
+def _heasoft() -> list[Check]:
+    from tasks.doctor import heasoft
+
+    return heasoft()

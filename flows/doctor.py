@@ -1,0 +1,89 @@
+"""Whether Prefect can run flows: with the server that is set, or with one of its own for the length of a command."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from lake.catalog import redacted
+from lake.doctor import Check, first_line
+from lake.places import rights
+
+_SETTING = "PREFECT_API_URL"
+
+
+def prefect(patience_s: float) -> list[Check]:
+    """Ask Prefect's API for its health and version, or see that a temporary server can keep its database.
+
+    Parameters
+    ----------
+    patience_s
+        Longest wait for an answer.
+    """
+    try:
+        from prefect.settings import get_current_settings
+
+        settings = get_current_settings()
+    except ValidationError as error:  # as soon as it is imported
+        wrong = error.errors()[0]
+        told = f"{'.'.join(map(str, wrong['loc']))} of Prefect's {error.title} is not valid: {wrong['msg']}"
+        return [Check("prefect", "fail", told, "check the PREFECT_* variables, and Prefect's profile")]
+    if settings.api.url:
+        return [_server(settings.api.url, patience_s)]
+    if not settings.server.ephemeral.enabled:
+        return [
+            Check(
+                "prefect",
+                "fail",
+                f"{_SETTING} is not set, and Prefect may start no server of its own",
+                f"set {_SETTING}, or PREFECT_SERVER_EPHEMERAL_ENABLED=true",
+            )
+        ]
+    kept = rights("prefect", settings.home, "PREFECT_HOME")
+    if kept.status != "ok":
+        return [kept]
+    told = f"{_SETTING} is not set: each command starts a server of its own, which keeps its runs in {settings.home}"
+    return [Check("prefect", "ok", told)]
+
+
+def _server(url: str, patience_s: float) -> Check:
+    import httpx
+    import prefect
+    from packaging.version import InvalidVersion, Version
+    from prefect.client.base import ServerType
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    shown, ours = redacted(url), prefect.__version__
+    try:
+        with (
+            temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+            get_client(sync_client=True, httpx_settings={"timeout": patience_s}) as client,
+        ):
+            if client.server_type == ServerType.CLOUD:
+                client.hello()
+                return Check("prefect", "ok", f"{shown} answers; client {ours}")
+            theirs = client.api_version()
+        server = Version(theirs)
+    except httpx.HTTPStatusError as error:
+        code = error.response.status_code
+        hint = "set PREFECT_API_AUTH_STRING or PREFECT_API_KEY" if code in (401, 403) else _hint(url)
+        return Check("prefect", "fail", f"{shown}: HTTP {code} {error.response.reason_phrase}", hint)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return Check("prefect", "fail", f"{shown} does not answer: {first_line(error)}", _hint(url))
+    except (ValueError, TypeError, InvalidVersion):  # a page for people, or another service
+        return Check("prefect", "fail", f"what answers at {shown} is not Prefect's API", _hint(url))
+    found = f"{shown}, server {server}, client {ours}"
+    client_version = Version(ours)
+    if server.major != client_version.major:
+        return Check(
+            "prefect", "fail", f"{found}: their first numbers must be the same", f"install Prefect {ours} there"
+        )
+    if server < client_version:
+        return Check("prefect", "warn", f"{found}: the server is older", f"update the server to Prefect {ours}")
+    return Check("prefect", "ok", found)
+
+
+def _hint(url: str) -> str:
+    if not url.rstrip("/").endswith("/api"):
+        return f"{_SETTING} ends in /api: try {redacted(url).rstrip('/')}/api"
+    return f"start it with: prefect server start; or unset {_SETTING} (prefect config unset {_SETTING})"

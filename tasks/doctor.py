@@ -1,0 +1,192 @@
+"""Whether archives can be reached, what their clocks say, and whether HEASoft is here."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from lake.catalog import redacted
+from lake.doctor import Check, first_line
+from lake.errors import ArchiveError, ConfigurationError
+from lake.places import skew_s
+from lake.settings import Settings
+from tasks.archives import known
+from tasks.archives.base import Archive
+from tasks.archives.parquet import open_store
+from tasks.surveys import rxte, virac
+from tasks.surveys.rxte_heasoft import find_tools
+
+_SURVEYS = (rxte.ORIGIN, virac.ORIGIN)
+
+_REFUSED = (401, 403, 407)
+_GONE = (404, 410)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where an archive, or several, is asked.
+
+    Parameters
+    ----------
+    name
+        Of its setting, LIGHTLAKE_ENDPOINTS__<NAME>, in small letters.
+    url
+        A folder, s3:// or https://.
+    probe
+        What it answers at once if it works: a path below it; None: nothing is known.
+    is_public
+        True if it is not from the settings.
+    """
+
+    name: str
+    url: str
+    probe: str | None
+    is_public: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of looking at an endpoint, and how far this machine's clock is ahead of its, if that is known."""
+
+    check: Check
+    host: str | None = None
+    skew_s: float | None = None
+
+
+def endpoints(settings: Settings) -> list[Endpoint]:
+    """Return where all archives and surveys are asked, public or configured, each once."""
+    found: dict[str, Endpoint] = {}
+    for origin in (*known().values(), *_SURVEYS):
+        name, url = origin.name, settings.endpoints.get(origin.name, origin.address)
+        if isinstance(origin, Archive):
+            name, url = origin.service or name, origin.reach(settings)
+        found.setdefault(name, Endpoint(name, url, origin.probe, name not in settings.endpoints))
+        for other, public in origin.further.items():
+            given = settings.endpoints.get(other)
+            found.setdefault(other, Endpoint(other, given or public, None, given is None))
+    return [found[name] for name in sorted(found)]
+
+
+def unknown_endpoints(settings: Settings, there: list[Endpoint]) -> list[Check]:
+    """Name the endpoints of the settings that no archive has."""
+    names = [one.name for one in there]
+    checks = []
+    for name in sorted(set(settings.endpoints) - set(names)):
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f"rename it to {_variable(near[0])}, if that is meant; " if near else ""
+        told = f"{_variable(name)} is of no archive, and does nothing"
+        checks.append(Check("settings", "fail", told, f"{hint}there are: {', '.join(names)}"))
+    return checks
+
+
+def look(there: list[Endpoint], patience_s: float) -> list[Answer]:
+    """Look at endpoints, all at the same time.
+
+    Parameters
+    ----------
+    patience_s
+        Longest wait for a connection, and for an answer.
+    """
+    if not there:
+        return []
+    workers = ThreadPoolExecutor(len(there))
+    asked = [workers.submit(_look, one, patience_s) for one in there]
+    # Longer than each of them takes: a name may be resolved slowly, and S3 is asked for a bucket's region first.
+    done, _ = wait(asked, timeout=3 * patience_s)
+    workers.shutdown(wait=False, cancel_futures=True)
+    return [
+        future.result() if future in done else Answer(_missing(one, f"no answer for {3 * patience_s:g} s"))
+        for one, future in zip(there, asked, strict=True)
+    ]
+
+
+def heasoft() -> list[Check]:
+    """Say whether HEASoft is here; hardly anybody needs it."""
+    try:
+        return [Check("heasoft", "ok", str(find_tools().headas))]
+    except ConfigurationError:
+        return [Check("heasoft", "ok", "not installed; only lightlake rxte --method heasoft needs it")]
+
+
+def _look(endpoint: Endpoint, patience_s: float) -> Answer:
+    if endpoint.url.startswith(("http://", "https://")):
+        return _ask(endpoint, patience_s)
+    try:
+        found = _listed(endpoint, patience_s)
+    except ArchiveError as error:
+        return Answer(Check(_title(endpoint), "fail", error.message, _hint(endpoint)))
+    except OSError as error:
+        return Answer(_missing(endpoint, error.strerror or first_line(error)))
+    if found is None:
+        return Answer(_missing(endpoint, "there is nothing"))
+    return Answer(Check(_title(endpoint), "ok", f"{redacted(endpoint.url)}: {found}"))
+
+
+def _listed(endpoint: Endpoint, patience_s: float) -> str | None:
+    """Return what is in a folder or bucket, or None if nothing is."""
+    if "://" not in endpoint.url or endpoint.url.startswith("file://"):
+        path = Path(endpoint.url.removeprefix("file://")).expanduser()
+        if path.is_file():
+            with path.open("rb") as file:
+                file.read(1)
+            return "a file"
+        path.stat()
+    store = open_store(endpoint.url, endpoint.name, patience_s, tries=1)
+    entries = store.folders() or store.files()
+    return f"{len(entries)} folders or files" if entries else None
+
+
+def _ask(endpoint: Endpoint, patience_s: float) -> Answer:
+    url = f"{endpoint.url.rstrip('/')}{endpoint.probe}" if endpoint.probe else endpoint.url
+    before = time.time()
+    try:
+        # The body is left where it is.
+        with httpx.stream("GET", url, timeout=patience_s, follow_redirects=True) as answer:
+            after, status = time.time(), answer.status_code
+    except httpx.TimeoutException:
+        return Answer(_missing(endpoint, f"no answer for {patience_s:g} s"))
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return Answer(_missing(endpoint, first_line(error)))
+    told = f"HTTP {status} {answer.reason_phrase}".strip()
+    broken = status >= 500 or status in _REFUSED or (status in _GONE and endpoint.probe is not None)
+    check = Check(_title(endpoint), "ok", f"{redacted(endpoint.url)} answers")
+    if broken:
+        check = _missing(endpoint, told)
+    # After redirects the time is that of the last server, asked a moment later.
+    return Answer(check, urlsplit(str(answer.url)).hostname, skew_s(answer, before, after))
+
+
+def _missing(endpoint: Endpoint, why: str) -> Check:
+    return Check(_title(endpoint), "fail", f"{redacted(endpoint.url)}: {why}", _hint(endpoint))
+
+
+def _title(endpoint: Endpoint) -> str:
+    return f"archive {endpoint.name}"
+
+
+def _hint(endpoint: Endpoint) -> str:
+    if not endpoint.is_public:
+        return f"check {_variable(endpoint.name)}"
+    return f"see whether this machine may reach it (HTTPS_PROXY), or name a mirror: {_variable(endpoint.name)}"
+
+
+def _variable(name: str) -> str:
+    return f"LIGHTLAKE_ENDPOINTS__{name.upper()}"
+
+
+def skews(answers: list[Answer]) -> dict[str, float]:
+    """Return the seconds by which this machine's clock is ahead of each host that told the time."""
+    return dict(_skews(answers))
+
+
+def _skews(answers: list[Answer]) -> Iterator[tuple[str, float]]:
+    for answer in answers:
+        if answer.host is not None and answer.skew_s is not None:
+            yield answer.host, answer.skew_s
