@@ -1,4 +1,4 @@
-"""Commands that bring everything together: the doctor and the demo."""
+"""Commands that bring everything together: the doctor, the demo, the service."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from pathlib import Path
 import pyarrow as pa
 from cyclopts import App
 
+from flows.cli import existing
 from lake.cli import LakeURL, Output, say, show
 from lake.errors import ConfigurationError
+from lake.settings import load_settings
 
 doctor = App(name="doctor")
 demo = App(name="demo")
+serve = App(name="serve")
+deployments = App(name="deployments")
+notify = App(name="notify")
 
 _CHECKS = pa.schema([(name, pa.string()) for name in ("status", "name", "found", "hint")])
 
@@ -64,3 +69,59 @@ def run_demo(folder: Path = Path("lightlake-demo")) -> int:
 
     folder.mkdir(parents=True, exist_ok=True)
     return run(folder.absolute())
+
+
+@serve.default
+def run_serve(*, lake: LakeURL = None, limit: int = 5) -> int:
+    """Serve all deployments on this machine, with their schedules, until Ctrl-C or SIGTERM; it needs a Prefect server.
+
+    Parameters
+    ----------
+    limit
+        Runs at the same time, those that wait for another among them.
+    """
+    if limit < 1:
+        raise ConfigurationError(f"--limit cannot be {limit}", hint="give 1 or more")
+    url = existing(lake)
+    from deployments.deployed import deployed
+    from deployments.serve import serve
+
+    serve(deployed(url), limit=limit, notify=load_settings().notify, say=say)
+    return 0
+
+
+@deployments.default
+def write_deployments(*, to: Path | None = None, pool: str = "lightlake") -> int:
+    """Write prefect.yaml, from which `prefect deploy --all` deploys everything to a work pool.
+
+    Parameters
+    ----------
+    to
+        File to write; default: print it.
+    pool
+        Name of the work pool.
+    """
+    from deployments.deployed import as_yaml
+
+    if to is None:
+        say(as_yaml(pool).rstrip("\n"))
+        return 0
+    to.write_text(as_yaml(pool))
+    say(f"{to}: now run: prefect deploy --all --prefect-file {to}")
+    return 0
+
+
+@notify.default
+def set_notify(block: str) -> int:
+    """Have Prefect tell of runs that fail; `lightlake serve` does so, too, with LIGHTLAKE_NOTIFY.
+
+    Parameters
+    ----------
+    block
+        A notification block of Prefect's, as TYPE/NAME: slack-webhook/observers.
+    """
+    from deployments.serve import notify_of_failures, reach_api
+
+    reach_api()
+    say(notify_of_failures(block))
+    return 0

@@ -64,7 +64,7 @@ def run_pull(
         return run_refresh(
             *names, sample=sample, lake=lake, parameters=json.dumps(dict.fromkeys(names, given)), again=again
         )
-    url = _existing(lake)
+    url = existing(lake)
     quiet()
     from flows.pull import pull_archive
 
@@ -97,7 +97,7 @@ def run_refresh(
     given = _parameters(parameters)
     for name in expand(archives):
         find(name).with_defaults((given or {}).get(name))
-    url = _existing(lake)
+    url = existing(lake)
     quiet()
     from flows.refresh import refresh as refresh_flow
 
@@ -136,7 +136,7 @@ def run_virac(
     runner
         What runs the tasks: threads, processes or dask; default: LIGHTLAKE_RUNNER.
     """
-    url = _existing(lake)
+    url = existing(lake)
     quiet()
     from flows.virac import extract_virac
 
@@ -205,7 +205,7 @@ def run_rxte(
     runner
         What runs the tasks: threads, processes or dask; default: LIGHTLAKE_RUNNER.
     """
-    url = _existing(lake)
+    url = existing(lake)
     quiet()
     from tasks.surveys.rxte_files import Mirror
     from tasks.surveys.rxte_pull import extraction_of
@@ -237,7 +237,7 @@ def _parameters(text: str | None) -> dict[str, Any] | None:
     return parameters
 
 
-def _existing(url: str | None) -> str:
+def existing(url: str | None) -> str:
     """Return the lake's URL, once it is sure that there is one: Prefect takes seconds to start."""
     from lake.query import Lake
 

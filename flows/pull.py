@@ -18,12 +18,14 @@ from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.tasks import exponential_backoff
-from pydantic import Field
 
+from flows.forms import Shown, archives
 from flows.report import PullReport, Watch
 from flows.runners import task_runner
+from flows.turns import turn
 from lake.commit import Receipt
 from lake.errors import ArchiveError
+from lake.query import Lake
 from lake.settings import load_settings
 from lake.staging import Manifest
 from lake.storage import remove_folder
@@ -55,29 +57,32 @@ def run_name() -> str:
 
 @flow(name="pull", flow_run_name=run_name, task_runner=task_runner(), validate_parameters=True)
 def pull_archive(
-    archive: Annotated[str, Field(description="Archive, as `lightlake archives` names it")],
-    sample: Annotated[str | None, Field(description="Only targets of this sample; empty: all")] = None,
-    lake: Annotated[str | None, Field(description="The lake; empty: LIGHTLAKE_URL")] = None,
-    parameters: Annotated[
-        dict[str, Any] | None, Field(description="Parameters of the archive, other than its defaults")
-    ] = None,
-    again: Annotated[bool, Field(description="Ask for what was answered before, too")] = False,
-    release: Annotated[
-        str | None, Field(description="Data release, such as DR24; empty: the one that the lake shows")
-    ] = None,
+    archive: Annotated[str, Shown("Archive, as `lightlake archives` names it", choices=archives)],
+    sample: Annotated[str | None, Shown("Only targets of this sample; empty: all")] = None,
+    lake: Annotated[str | None, Shown("The lake; empty: LIGHTLAKE_URL")] = None,
+    parameters: Annotated[dict[str, Any] | None, Shown("Parameters of the archive, other than its defaults")] = None,
+    again: Annotated[bool, Shown("Ask for what was answered before, too")] = False,
+    release: Annotated[str | None, Shown("Data release, such as DR24; empty: the one that the lake shows")] = None,
 ) -> State[PullReport]:
     """Ask an archive for every target that it has not answered yet, and commit what it gives.
 
     The run ends Failed if anything asked for was not got; its message says what. All the rest is in the
-    lake all the same, and the next run asks for what is missing.
+    lake all the same, and the next run asks for what is missing. While another run pulls the same archive into
+    the same lake, this one waits.
     """
+    url = str(lake or load_settings().url)
+    opened = lake_at(url)
+    with turn(opened, find(archive).name):
+        source = find(archive, release or release_in(opened, find(archive)))
+        return _pull(opened, url, source, source.with_defaults(parameters), sample, again=again)
+
+
+def _pull(
+    opened: Lake, url: str, source: Archive, asked_for: dict[str, Any], sample: str | None, *, again: bool
+) -> State[PullReport]:
     log = get_run_logger()
     started = time.monotonic()
     settings = load_settings()
-    url = str(lake or settings.url)
-    opened = lake_at(url)
-    source = find(archive, release or release_in(opened, find(archive)))
-    asked_for = source.with_defaults(parameters)
     register_archive(opened, source)
     samples = [sample] if sample else None
     total = count_to_ask(opened, source, asked_for, samples, again=again)

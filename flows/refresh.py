@@ -8,8 +8,8 @@ from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
-from pydantic import Field
 
+from flows.forms import Shown, archives_and_services
 from flows.pull import pull_archive
 from flows.report import PullReport, publish_summary
 from flows.runners import task_runner
@@ -26,14 +26,15 @@ def run_name() -> str:
 @flow(name="refresh", flow_run_name=run_name, task_runner=task_runner(), validate_parameters=True)
 def refresh(
     archives: Annotated[
-        list[str] | None, Field(description="Archives, or services for all of theirs; empty: all")
+        list[Annotated[str, Shown(choices=archives_and_services)]] | None,
+        Shown("Archives, or services for all of theirs; empty: all"),
     ] = None,
-    sample: Annotated[str | None, Field(description="Only targets of this sample; empty: all")] = None,
-    lake: Annotated[str | None, Field(description="The lake; empty: LIGHTLAKE_URL")] = None,
+    sample: Annotated[str | None, Shown("Only targets of this sample; empty: all")] = None,
+    lake: Annotated[str | None, Shown("The lake; empty: LIGHTLAKE_URL")] = None,
     parameters: Annotated[
-        dict[str, dict[str, Any]] | None, Field(description="Parameters by archive, other than the defaults")
+        dict[str, dict[str, Any]] | None, Shown("Parameters by archive, other than the defaults")
     ] = None,
-    again: Annotated[bool, Field(description="Ask for what was answered before, too")] = False,
+    again: Annotated[bool, Shown("Ask for what was answered before, too")] = False,
 ) -> State[list[PullReport]]:
     """Pull all archives, one after the other; one that fails does not keep the others from their turn.
 

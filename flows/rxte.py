@@ -14,8 +14,10 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from pydantic import Field
 
+from flows.forms import Shown
 from flows.report import SurveyReport, Watch
 from flows.runners import task_runner, windowed
+from flows.turns import turn
 from lake.errors import ArchiveError, GranuleRejected
 from lake.ledger import canonical, pending, write_plan
 from lake.query import Lake
@@ -44,55 +46,47 @@ def run_name() -> str:
 @flow(name="rxte", flow_run_name=run_name, task_runner=task_runner(), validate_parameters=True)
 def pull_rxte(
     target: Annotated[
-        str | None, Field(description="A target of the lake by name, or a new one as 'RA DEC' in degrees; empty: all")
+        str | None, Shown("A target of the lake by name, or a new one as 'RA DEC' in degrees; empty: all")
     ] = None,
-    sample: Annotated[str | None, Field(description="Only targets of this sample")] = None,
-    lake: Annotated[str | None, Field(description="The lake; empty: LIGHTLAKE_URL")] = None,
-    radius_deg: Annotated[float, Field(gt=0, le=5, description="Observations within this of a target")] = RADIUS_DEG,
+    sample: Annotated[str | None, Shown("Only targets of this sample")] = None,
+    lake: Annotated[str | None, Shown("The lake; empty: LIGHTLAKE_URL")] = None,
+    radius_deg: Annotated[float, Field(gt=0, le=5), Shown("Observations within this of a target")] = RADIUS_DEG,
     method: Annotated[
         Literal["products", "heasoft", "standard2"],
-        Field(
-            description="products: the archive's standard light curves. heasoft: chosen channels by pcaextlc2. "
+        Shown(
+            "products: the archive's standard light curves. heasoft: chosen channels by pcaextlc2. "
             "standard2: chosen channels without HEASoft, background in them, dead time not corrected"
         ),
     ] = "products",
     bands: Annotated[
         list[str] | None,
-        Field(
-            description="Of the standard products, such as pca_a, beside those that the lake has; empty: all that "
-            "there are"
-        ),
+        Shown("Of the standard products, such as pca_a, beside those that the lake has; empty: all that there are"),
     ] = None,
-    chmin: Annotated[int | None, Field(ge=0, le=255, description="First absolute channel")] = None,
-    chmax: Annotated[int | None, Field(ge=0, le=255, description="Last absolute channel")] = None,
-    emin_kev: Annotated[float | None, Field(ge=0, description="Instead of channels: lowest energy, keV")] = None,
-    emax_kev: Annotated[float | None, Field(gt=0, description="Highest energy, keV")] = None,
-    pcus: Annotated[list[int] | None, Field(description="Detectors 0 to 4; empty: all")] = None,
-    layers: Annotated[list[int] | None, Field(description="Anode layers 1 to 3; empty: all")] = None,
-    bin_s: Annotated[
-        float | None, Field(description="Length of a bin, seconds: a multiple of 16, which is the default")
-    ] = None,
-    gti: Annotated[str | None, Field(description=f"Good times, as maketime takes them; empty: {GTI}")] = None,
-    limit: Annotated[int | None, Field(gt=0, description="At most so many observations of a target")] = None,
-    slews: Annotated[bool, Field(description="Slews to and from targets, too")] = False,
+    chmin: Annotated[int | None, Field(ge=0, le=255), Shown("First absolute channel")] = None,
+    chmax: Annotated[int | None, Field(ge=0, le=255), Shown("Last absolute channel")] = None,
+    emin_kev: Annotated[float | None, Field(ge=0), Shown("Instead of channels: lowest energy, keV")] = None,
+    emax_kev: Annotated[float | None, Field(gt=0), Shown("Highest energy, keV")] = None,
+    pcus: Annotated[list[int] | None, Shown("Detectors 0 to 4; empty: all")] = None,
+    layers: Annotated[list[int] | None, Shown("Anode layers 1 to 3; empty: all")] = None,
+    bin_s: Annotated[float | None, Shown("Length of a bin, seconds: a multiple of 16, which is the default")] = None,
+    gti: Annotated[str | None, Shown(f"Good times, as maketime takes them; empty: {GTI}")] = None,
+    limit: Annotated[int | None, Field(gt=0), Shown("At most so many observations of a target")] = None,
+    slews: Annotated[bool, Shown("Slews to and from targets, too")] = False,
     xtemaster: Annotated[
-        str | None, Field(description="Rows of table xtemaster as a CSV file, instead of HEASARC's service")
+        str | None, Shown("Rows of table xtemaster as a CSV file, instead of HEASARC's service")
     ] = None,
-    again: Annotated[
-        bool, Field(description="Look for observations of targets that were asked for before, too")
-    ] = False,
-    retry_failed: Annotated[
-        bool, Field(description="Exactly observations that were rejected or failed before")
-    ] = False,
+    again: Annotated[bool, Shown("Look for observations of targets that were asked for before, too")] = False,
+    retry_failed: Annotated[bool, Shown("Exactly observations that were rejected or failed before")] = False,
     runner: Annotated[
         Literal["threads", "processes", "dask"] | None,
-        Field(description="What runs the tasks; empty: LIGHTLAKE_RUNNER"),
+        Shown("What runs the tasks; empty: LIGHTLAKE_RUNNER"),
     ] = None,
 ) -> State[SurveyReport]:
     """Bring every RXTE observation of targets into the lake, each a granule of its own.
 
     The run ends Failed if an observation was rejected or failed; its message says which and why. All the rest is in
     the lake all the same. A run that was killed has lost nothing but the observations in hand, and the next goes on.
+    While another run does the same for the same lake, this one waits.
     """
     log = get_run_logger()
     started = time.monotonic()
@@ -104,13 +98,13 @@ def pull_rxte(
     )  # fmt: skip
     Mirror(settings).close()  # is there such a place? Better now than in every task
     opened = lake_at(url)
-    extraction = rxte_pull.widened(opened, extraction)
-    origin = rxte_pull.register(opened, extraction)
-    parameters = {**extraction.parameters, "radius_deg": radius_deg, "slews": slews, "limit": limit}
-    report = SurveyReport(NAME, "observations", 0)
-    seen: set[str] = set()
-    chunks = _targets(opened, target, sample, origin, parameters, again=again or retry_failed)
-    with task_runner(settings) as runs:
+    with turn(opened, NAME), task_runner(settings) as runs:
+        extraction = rxte_pull.widened(opened, extraction)
+        origin = rxte_pull.register(opened, extraction)
+        parameters = {**extraction.parameters, "radius_deg": radius_deg, "slews": slews, "limit": limit}
+        report = SurveyReport(NAME, "observations", 0)
+        seen: set[str] = set()
+        chunks = _targets(opened, target, sample, origin, parameters, again=again or retry_failed)
         for targets in chunks:
             asked_at = datetime.now(UTC)
             try:

@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from pydantic import Field
 
+from flows.forms import Shown
 from flows.report import SurveyReport, Watch
 from flows.runners import task_runner, windowed
 from lake.errors import ConfigurationError
@@ -36,23 +37,21 @@ def run_name() -> str:
 def extract_virac(
     tiles: Annotated[
         str,
-        Field(
-            description="Folder of the tiles, or s3://BUCKET/PREFIX; or eso:n1024_9000000,... for the public release"
-        ),
+        Shown("Folder of the tiles, or s3://BUCKET/PREFIX; or eso:n1024_9000000,... for the public release"),
     ],
-    lake: Annotated[str | None, Field(description="The lake; empty: LIGHTLAKE_URL")] = None,
-    pattern: Annotated[str, Field(description="Names of the tiles' files")] = PATTERN,
-    min_ks: Annotated[int, Field(ge=0, description="Keep sources with more Ks detections than this")] = MIN_KS,
+    lake: Annotated[str | None, Shown("The lake; empty: LIGHTLAKE_URL")] = None,
+    pattern: Annotated[str, Shown("Names of the tiles' files")] = PATTERN,
+    min_ks: Annotated[int, Field(ge=0), Shown("Keep sources with more Ks detections than this")] = MIN_KS,
     bands: Annotated[
-        list[Literal["H", "J", "Ks", "Y", "Z"]] | None, Field(description="Bands whose rows are kept; empty: all")
+        list[Literal["H", "J", "Ks", "Y", "Z"]] | None, Shown("Bands whose rows are kept; empty: all")
     ] = None,
-    retry_failed: Annotated[bool, Field(description="Exactly those that were rejected or failed before")] = False,
+    retry_failed: Annotated[bool, Shown("Exactly those that were rejected or failed before")] = False,
     shard: Annotated[
-        str | None, Field(pattern=r"^\d+/\d+$", description="One of several jobs, such as 0/96; empty: all tiles")
+        str | None, Field(pattern=r"^\d+/\d+$"), Shown("One of several jobs, such as 0/96; empty: all tiles")
     ] = None,
     runner: Annotated[
         Literal["threads", "processes", "dask"] | None,
-        Field(description="What runs the tasks; empty: LIGHTLAKE_RUNNER"),
+        Shown("What runs the tasks; empty: LIGHTLAKE_RUNNER"),
     ] = None,
 ) -> State[SurveyReport]:
     """Extract every tile of a folder that is not in the lake yet, and commit each by itself.

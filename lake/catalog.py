@@ -298,22 +298,24 @@ class Catalog:
             yield
 
     @contextmanager
-    def claim(self, name: str) -> Iterator[bool]:
+    def claim(self, name: str, *, strict: bool = False) -> Iterator[bool]:
         """Take a piece of work for this process, unless another has it: yields whether it is ours.
 
         Parameters
         ----------
         name
             Of the work, such as the id of a granule.
+        strict
+            Two never have it at once: its file beside a SQLite catalogue stays.
         """
-        with self._held(name, 0.0) as held:
+        with self._held(name, 0.0, strict=strict) as held:
             yield held
 
-    def _held(self, name: str, timeout_s: float) -> AbstractContextManager[bool]:
+    def _held(self, name: str, timeout_s: float, *, strict: bool = True) -> AbstractContextManager[bool]:
         if self.location.kind == "sqlite":
             database = Path(self.location.target)
             path = database.parent / "claims" / f"{name}.lock" if name else database.with_suffix(".lock")
-            return file_lock(path, timeout_s, remove=bool(name))
+            return file_lock(path, timeout_s, remove=not strict)
         key = f"lightlake:{self.location.metadata_schema}" + (f":{name}" if name else "")
         return advisory_lock(self._duckdb(), self.location.target, key, timeout_s, self._unreadable)
 

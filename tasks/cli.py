@@ -119,6 +119,7 @@ def add(
     """
     from lake.query import Lake
     from lake.targets import add_targets
+    from tasks.events import announce
     from tasks.samples.files import read_targets
 
     if match_radius < 0:
@@ -143,7 +144,10 @@ def add(
             bibcode=bibcode,
             radius_arcsec=match_radius,
         )
+        url = str(opened.storage.root)
     say(f"{added.rows} rows of {file.name}: {added.new} new targets, {added.known} known, {added.labels} new labels")
+    if (added.new or added.labels) and (trouble := announce(sample, url, added)):
+        say(f"Prefect was not told, so that nothing is pulled by itself (run: lightlake refresh): {trouble}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Schedules on a real Prefect server: what `flow.serve` schedules really runs.
+"""The service on a real Prefect server: what `lightlake serve` schedules really runs, and at which events.
 
 Two pins of pyproject.toml rest on these tests, since a plain `pip install prefect` breaks both silently:
 
@@ -10,6 +10,7 @@ Two pins of pyproject.toml rest on these tests, since a plain `pip install prefe
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -19,26 +20,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.archives import register
+from helpers.archives import PLACES, register
 from helpers.processes import child_environment
 from helpers.servers import PrefectServer
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 
+from deployments.deployed import NAME, deployed
 from lake.catalog import Catalog
+from lake.cli import main
 from lake.maintenance import verify
 from tasks.archives import REGISTRY
 
+# What `lightlake serve` does, but that the first archive's clock is a fast one.
 SERVE = """
-from prefect import serve
-from flows.pull import pull_archive
-from flows.refresh import refresh
+import sys
+from dataclasses import replace
+from datetime import timedelta
+from prefect.schedules import Interval
+from deployments.deployed import deployed
+from deployments.serve import serve
 
-serve(
-    pull_archive.to_deployment(name="scheduled", interval=3, parameters={"archive": "icecube", "sample": "pulled"}),
-    refresh.to_deployment(name="scheduled", interval=3, parameters={"sample": "refreshed"}),
-    limit=1,
-)
+soon = Interval(timedelta(seconds=15), slug="soon", parameters={"archive": "icecube", "sample": "pulled"})
+first, *others = deployed(sys.argv[1])
+serve([replace(first, schedules=(soon,)), *others], limit=2, notify=None, say=lambda line: print(line, flush=True))
 """
 
 
@@ -54,44 +59,78 @@ def test_the_pinned_versions_are_installed() -> None:
 def runs(name: str) -> list[Any]:
     """Flow runs of that name that ended well."""
     with get_client(sync_client=True) as client:
-        found = client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name])))
+        found = client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(like_=name)))
     return [run for run in found if run.state is not None and run.state.is_completed()]
 
 
-def test_schedules_fire(
+def test_it_serves_what_is_due_and_what_events_ask_for(
     prefect_server: PrefectServer, pull_settings: dict[str, str], catalog: Catalog, tmp_path: Path,
-    rows: Callable[..., list[dict[str, Any]]],
+    rows: Callable[..., list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server.api)
+    root = str(catalog.storage.root)
     register(catalog, range(6), "pulled")
-    register(catalog, range(6, 9), "refreshed")
     log = tmp_path / "serve.log"
     with log.open("w") as out:
         child = subprocess.Popen(
-            [sys.executable, "-c", SERVE], cwd=tmp_path, stdout=out, stderr=subprocess.STDOUT,
+            [sys.executable, "-c", SERVE, root], cwd=tmp_path, stdout=out, stderr=subprocess.STDOUT,
             env=child_environment(
                 **pull_settings, **prefect_server.environment,
                 # The server is asked each second what is to run, instead of every ten.
                 PREFECT_RUNNER_POLL_FREQUENCY="1",
             ),
         )  # fmt: skip
-    try:
+
+    def until(true: Callable[[], Any]) -> Any:
         patience = time.monotonic() + 180
-        while not (runs("pull icecube for pulled") and runs("refresh all archives for refreshed")):
+        while not (found := true()):
             assert child.poll() is None, log.read_text()[-3000:]
             if time.monotonic() > patience:
-                pytest.fail(f"no schedule fired in 180 s:\n{log.read_text()[-3000:]}")
-            time.sleep(1)
+                pytest.fail(f"not in 180 s:\n{log.read_text()[-3000:]}")
+            time.sleep(0.5)
+        return found
+
+    try:
+        with get_client(sync_client=True) as client:
+            until(lambda: "serving 6 deployments" in log.read_text())
+            there = {one.full_name: client.read_deployment_by_name(one.full_name) for one in deployed()}
+            assert all(one.parameters == {"lake": root} and not one.paused for one in there.values())
+            assert all(one.version == version("lightlake") and NAME in one.tags for one in there.values())
+            pulled = until(lambda: runs("pull icecube for pulled"))
+            client.pause_deployment(there["pull/lightlake"].id)  # once was enough
+            listing = tmp_path / "more.csv"
+            places = [(*PLACES[n], n) for n in range(6, 9)]
+            listing.write_text("ra,dec,name\n" + "".join(f"{ra},{dec},T{n:03}\n" for ra, dec, n in places))
+            with pytest.raises(SystemExit, match="0"):
+                main(["targets", "add", str(listing), "--sample", "it's new", "--lake", root])
+            (refreshed,) = until(lambda: runs("refresh % for it's new"))
+            # A run that waits for its turn when the service ends is cancelled with it.
+            with catalog.claim("pull-icecube", strict=True):
+                late = client.create_flow_run_from_deployment(
+                    there["pull/lightlake"].id, parameters={"archive": "icecube"}
+                )
+                until(lambda: "for all targets' - another run fills" in log.read_text())
+                child.send_signal(signal.SIGTERM)
+                assert child.wait(90) == 0, log.read_text()[-3000:]
+            state = client.read_flow_run(late.id).state
+            assert state is not None
+            assert state.is_cancelled()
+            assert all(client.read_deployment(one.id).paused for one in there.values())
     finally:
-        child.terminate()
-        try:
-            child.wait(30)
-        except subprocess.TimeoutExpired:
+        if child.poll() is None:
             child.kill()
             child.wait()
-    for run in [*runs("pull icecube for pulled"), *runs("refresh all archives for refreshed")]:
-        assert run.deployment_id is not None
+    assert log.read_text().rstrip().endswith("ended; schedules are paused until it serves again")
+    assert "maintenance/lightlake: next " in log.read_text()
+    for run in pulled:
+        assert run.deployment_id == there["pull/lightlake"].id
         assert run.auto_scheduled
+    assert refreshed.deployment_id == there["refresh/lightlake"].id
+    assert refreshed.created_by.type == "AUTOMATION"
+    assert refreshed.parameters["lake"] == root
     assert rows("SELECT count(*) AS n FROM coverage WHERE status <> 'failed' AND archive = 'icecube'") == [{"n": 9}]
-    assert {row["archive"] for row in rows("SELECT DISTINCT archive FROM coverage")} == set(REGISTRY)
+    # What is frozen was asked for the new targets; what is live has its own clock.
+    frozen = {name for name, archive in REGISTRY.items() if archive.cadence == "frozen"}
+    assert {row["archive"] for row in rows("SELECT DISTINCT archive FROM coverage")} == frozen
     assert rows("SELECT count(*) > 0 AS some FROM lightcurves") == [{"some": True}]
     assert [finding for finding in verify(catalog) if finding.is_error] == []

@@ -1,0 +1,157 @@
+"""What is deployed: one deployment for each flow. `lightlake serve` and prefect.yaml are made of this list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import yaml
+from prefect import Flow
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.deployments.runner import RunnerDeployment
+from prefect.events import DeploymentEventTrigger
+from prefect.schedules import Schedule
+from prefect.types.entrypoint import EntrypointType
+
+from deployments import schedules
+from flows.maintenance import maintain, verify
+from flows.pull import pull_archive
+from flows.refresh import refresh
+from flows.rxte import pull_rxte
+from flows.virac import extract_virac
+from tasks.archives import known
+from tasks.events import LAKE, SAMPLE, TARGETS_ADDED
+
+# Every deployment has this name, and its runs this tag: `prefect deployment run pull/lightlake`.
+NAME = "lightlake"
+
+_HEAD = """\
+# Every deployment of Lightlake, for workers of a work pool. Run from the checkout's root:
+#   prefect work-pool create {pool} --type process
+#   prefect deploy --all --prefect-file deployments/prefect.yaml
+# Written by: lightlake deployments --to deployments/prefect.yaml
+"""
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A flow with when and how it runs; its description is the flow's.
+
+    Parameters
+    ----------
+    flow
+        The flow.
+    tags
+        What its runs can be found by.
+    parameters
+        Other than the flow's defaults.
+    schedules
+        When it runs by itself.
+    limit
+        Runs at the same time, and what becomes of one too many.
+    triggers
+        Events that it runs at.
+    """
+
+    flow: Flow[..., Any]
+    tags: tuple[str, ...]
+    parameters: dict[str, Any] = field(default_factory=dict)
+    schedules: tuple[Schedule, ...] = ()
+    limit: ConcurrencyLimitConfig | None = None
+    triggers: tuple[DeploymentEventTrigger, ...] = ()
+
+    @property
+    def entrypoint(self) -> str:
+        """Return where a process that runs it finds the flow."""
+        return f"{self.flow.fn.__module__}.{self.flow.fn.__name__}"
+
+    @property
+    def full_name(self) -> str:
+        """Return the name that `prefect deployment run` takes."""
+        return f"{self.flow.name}/{NAME}"
+
+    def as_runner(self) -> RunnerDeployment:
+        """Return what Prefect's runner serves."""
+        return RunnerDeployment.from_flow(
+            self.flow, NAME, schedules=list(self.schedules), concurrency_limit=self.limit,
+            parameters=self.parameters, triggers=list(self.triggers),
+            tags=[NAME, *self.tags], version=version("lightlake"), entrypoint_type=EntrypointType.MODULE_PATH,
+        )  # fmt: skip
+
+    def as_yaml(self, pool: str) -> dict[str, Any]:
+        """Return what `prefect deploy` reads."""
+        told: dict[str, Any] = {
+            "name": NAME,
+            "flow_name": self.flow.name,
+            "entrypoint": self.entrypoint,
+            "version": version("lightlake"),
+            "tags": [NAME, *self.tags],
+            "parameters": dict(self.parameters),
+            # An empty list, so that nobody is asked for schedules.
+            "schedules": [
+                {"cron": one.cron, "timezone": one.timezone, "slug": one.slug, "parameters": one.parameters}
+                for one in self.schedules
+            ],
+            "work_pool": {"name": pool},
+        }
+        if self.limit is not None:
+            told["concurrency_limit"] = self.limit.model_dump(mode="json", exclude_none=True)
+        if self.triggers:
+            told["triggers"] = [
+                {
+                    "type": "event", "name": trigger.name, "description": trigger.description,
+                    "expect": sorted(trigger.expect), "match": trigger.model_dump(mode="json")["match"],
+                    "parameters": trigger.parameters,
+                }
+                for trigger in self.triggers
+            ]  # fmt: skip
+        return told
+
+
+def deployed(lake: str | None = None) -> list[Deployed]:
+    """Return all deployments.
+
+    Parameters
+    ----------
+    lake
+        The lake that they keep; default: LIGHTLAKE_URL where they run.
+    """
+    given = {} if lake is None else {"lake": lake}
+    # Who waits for an archive waits in the flow, whatever deployment or command has started it. A limit here leaves
+    # the waiting to Prefect, and the processes to others.
+    queued = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
+    refused = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+    return [
+        Deployed(pull_archive, ("archives",), given, schedules.pulls(known().values())),
+        Deployed(refresh, ("archives",), given, limit=queued, triggers=(new_targets(lake),)),
+        Deployed(extract_virac, ("surveys",), given),
+        Deployed(pull_rxte, ("surveys",), given, limit=queued),
+        Deployed(maintain, ("upkeep",), given, schedules.maintenance(), refused),
+        Deployed(verify, ("upkeep",), given, schedules.verification(), refused),
+    ]
+
+
+def new_targets(lake: str | None = None) -> DeploymentEventTrigger:
+    """Return the trigger that pulls all frozen archives for a sample that has new targets."""
+    return DeploymentEventTrigger(
+        name="lightlake: new targets",
+        description="Pulls the archives that are asked once for targets that `lightlake targets add` has added.",
+        expect={TARGETS_ADDED},
+        match={"prefect.resource.id": f"{SAMPLE}.*", **({} if lake is None else {LAKE: lake})},
+        parameters={
+            "archives": sorted(archive.name for archive in known().values() if archive.cadence == "frozen"),
+            "sample": f"{{{{ event.resource['{SAMPLE}'] }}}}",
+        },
+    )
+
+
+def as_yaml(pool: str = NAME) -> str:
+    """Return prefect.yaml: what `prefect deploy --all` deploys to a work pool."""
+    told = {
+        "name": NAME,
+        # The package is installed where workers run: there is no code to fetch.
+        "pull": [],
+        "deployments": [one.as_yaml(pool) for one in deployed()],
+    }
+    return _HEAD.format(pool=pool) + str(yaml.safe_dump(told, sort_keys=False, width=120))

@@ -1,0 +1,58 @@
+"""Keep the lake in order: compact it, and check that it is as it must be."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_table_artifact
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from flows.forms import Shown
+from flows.report import REASONS_TOLD
+from lake import maintenance
+from lake.maintenance import Compacted, Finding
+from lake.query import Lake
+
+
+@flow(name="maintenance", flow_run_name="compact", validate_parameters=True)
+def maintain(
+    lake: Annotated[str | None, Shown("The lake; empty: LIGHTLAKE_URL")] = None,
+) -> State[Compacted]:
+    """Bring the lake to rest: few large sorted files, no deleted rows, no leftovers of crashes.
+
+    Afterwards the plain tree of files equals the catalogue. Queries that began before may have to be asked again.
+    """
+    with Lake(lake) as opened:
+        done = maintenance.compact(opened.catalog)
+    message = (
+        f"{done.files_before} files became {done.files_after} ({done.bytes_after / 1e6:.1f} MB), "
+        f"{done.orphans} orphans removed"
+    )
+    create_table_artifact([asdict(done)], key="maintenance", description=message)
+    return Completed(message=message, data=done)
+
+
+@flow(name="verify", flow_run_name="verify", validate_parameters=True)
+def verify(
+    lake: Annotated[str | None, Shown("The lake; empty: LIGHTLAKE_URL")] = None,
+    quick: Annotated[bool, Shown("Do not read the files' content")] = False,
+) -> State[list[Finding]]:
+    """Check files, checksums, the plain tree against the catalogue, constraints and coverage.
+
+    The run ends Failed if anything is wrong; its message says what, and its artifact has everything that was seen.
+    """
+    with Lake(lake) as opened:
+        findings = maintenance.verify(opened.catalog, quick=quick)
+    errors = [finding for finding in findings if finding.is_error]
+    count = f"{len(errors)} errors, {len(findings) - len(errors)} notes"
+    create_table_artifact([asdict(finding) for finding in findings], key="verify", description=count)
+    if not errors:
+        return Completed(message=count, data=findings)
+    told = "; ".join(f"{error.check}: {error.message} ({error.hint})" for error in errors[:REASONS_TOLD])
+    more = len(errors) - REASONS_TOLD
+    message = f"{count}: {told}{f'; and {more} more' if more > 0 else ''}"
+    get_run_logger().error(message)
+    return Failed(message=message, data=findings)

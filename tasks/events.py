@@ -1,0 +1,63 @@
+"""What Prefect is told of that no flow does: targets were added."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import httpx
+
+from lake.targets import Added
+
+TARGETS_ADDED = "lightlake.targets.added"
+# Labels of the event's resource; the first begins its id, too.
+SAMPLE, LAKE = "lightlake.sample", "lightlake.lake"
+
+# Longest wait for Prefect, seconds.
+PATIENCE_S = 5.0
+
+
+def announce(sample: str, lake: str, added: Added) -> str | None:
+    """Tell Prefect of targets that were added, if there is an API of it; return why it could not be told, if so."""
+    if not _may_have_api():
+        return None
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    api = PREFECT_API_URL.value()
+    if not api:
+        return None
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+        try:
+            _send(sample, lake, added)
+        except httpx.HTTPError as error:
+            return f"{api}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+    return None
+
+
+def _may_have_api() -> bool:
+    """Say whether an API may be configured: Prefect itself takes a second to say so."""
+    if "PREFECT_API_URL" in os.environ or Path("prefect.toml").exists():
+        return True
+    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
+    return profiles.is_file() and "PREFECT_API_URL" in profiles.read_text(errors="replace")
+
+
+def _send(sample: str, lake: str, added: Added) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.events import Event
+
+    event = Event(
+        event=TARGETS_ADDED,
+        resource={
+            "prefect.resource.id": f"{SAMPLE}.{sample}",
+            "prefect.resource.name": sample,
+            SAMPLE: sample,
+            LAKE: lake,
+        },
+        payload={"rows": added.rows, "new": added.new, "known": added.known, "labels": added.labels},
+    )
+    # Prefect's emit_event hands the event to a thread that does not say what becomes of it; here the server answers.
+    with get_client(sync_client=True, httpx_settings={"timeout": PATIENCE_S}) as client:
+        client.request("POST", "/events", json=[event.model_dump(mode="json")]).raise_for_status()

@@ -1,0 +1,130 @@
+"""What is deployed: every flow once, forms that say what is asked, clocks that keep archives fresh."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import yaml
+from helpers.archives import archive
+from prefect import Flow
+from prefect.flows import load_flow_from_entrypoint
+from prefect.server.schemas.schedules import CronSchedule
+from prefect.utilities.callables import parameter_schema
+
+import flows
+from deployments import schedules
+from deployments.deployed import NAME, as_yaml, deployed
+from tasks.archives import REGISTRY
+
+ROOT = Path(__file__).parents[3]
+FROZEN = sorted(name for name, one in REGISTRY.items() if one.cadence == "frozen")
+
+
+def forms() -> dict[str, dict[str, Any]]:
+    return {one.flow.name: parameter_schema(one.flow).model_dump()["properties"] for one in deployed()}
+
+
+def times(cron: str, count: int = 60) -> list[datetime]:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    return anyio.run(lambda: CronSchedule(cron=cron, timezone="UTC").get_dates(count, start=start))
+
+
+def test_every_flow_is_deployed_once() -> None:
+    modules = [importlib.import_module(f"flows.{module.name}") for module in pkgutil.iter_modules(flows.__path__)]
+    there = {id(value): value.name for module in modules for value in vars(module).values() if isinstance(value, Flow)}
+    assert sorted(one.flow.name for one in deployed()) == sorted(there.values())
+    for one in deployed():
+        assert load_flow_from_entrypoint(one.entrypoint) is one.flow
+
+
+def test_every_parameter_says_what_it_is() -> None:
+    for flow, form in forms().items():
+        for name, parameter in form.items():
+            assert len(parameter.get("description", "")) > 10, f"{flow}: {name}"
+            assert parameter["title"] == name
+    for one in deployed():
+        assert one.flow.description
+
+
+def test_forms_offer_choices_defaults_and_bounds() -> None:
+    form = forms()
+    assert form["pull"]["archive"]["enum"] == sorted(REGISTRY)
+    assert form["pull"]["again"] | {"position": 0} == {
+        "default": False, "description": "Ask for what was answered before, too", "position": 0, "title": "again",
+        "type": "boolean",
+    }  # fmt: skip
+    services = {one.service for one in REGISTRY.values() if one.service}
+    items = next(one["items"] for one in form["refresh"]["archives"]["anyOf"] if one["type"] == "array")
+    assert items["enum"] == sorted({*REGISTRY, *services})
+    assert form["rxte"]["method"]["enum"] == ["products", "heasoft", "standard2"]
+    assert form["rxte"]["method"]["default"] == "products"
+    assert (form["rxte"]["radius_deg"]["exclusiveMinimum"], form["rxte"]["radius_deg"]["maximum"]) == (0, 5)
+    assert form["virac"]["min_ks"]["minimum"] == 0
+    required = {one.flow.name: parameter_schema(one.flow).required for one in deployed()}
+    assert {name: asked for name, asked in required.items() if asked} == {"pull": ["archive"], "virac": ["tiles"]}
+
+
+def test_a_table_of_the_settings_is_a_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "LIGHTLAKE_TABLES__XMMSSC",
+        '{"radius_arcsec": 5, "error_column": null, "cadence": "live", "max_age_days": 100}',
+    )
+    assert "xmmssc" in forms()["pull"]["archive"]["enum"]
+    assert "xmmssc" in [schedule.slug for schedule in deployed()[0].schedules]
+
+
+def test_what_runs_by_itself_can_run() -> None:
+    for one in deployed("/data/lake"):
+        for schedule in one.schedules:
+            one.flow.validate_parameters({**one.parameters, **schedule.parameters})
+        for trigger in one.triggers:
+            one.flow.validate_parameters({**one.parameters, **(trigger.parameters or {})})
+            assert trigger.match.root["lightlake.lake"] == "/data/lake"
+
+
+def test_live_archives_have_clocks_and_frozen_ones_a_trigger() -> None:
+    pull, refresh = deployed()[:2]
+    assert [one.parameters for one in pull.schedules] == [
+        {"archive": name} for name, one in sorted(REGISTRY.items()) if one.cadence == "live"
+    ]
+    assert refresh.triggers[0].parameters is not None
+    assert refresh.triggers[0].parameters["archives"] == FROZEN
+    when = {one.flow.name: [schedule.cron for schedule in one.schedules] for one in deployed()}
+    assert len({night.date() for night in times(when["maintenance"][0], 30)}) == 30
+    assert {(later - one).total_seconds() for one, later in pairwise(times(when["verify"][0]))} == {7 * 86400}
+
+
+@pytest.mark.parametrize("days", [0.5, 1, 4, 7, 30, 400, None])
+@pytest.mark.parametrize("place", [0, 1, 13, 250])
+def test_a_live_archive_is_looked_at_before_its_answers_are_old(days: float | None, place: int) -> None:
+    looks = times(schedules.cron(days, place))
+    longest = max(later - one for one, later in pairwise(looks))
+    assert longest <= timedelta(days=min(7, max((days or 4) / 4, 0.25)))
+
+
+def test_no_two_archives_begin_together() -> None:
+    live = [archive(name=f"live{n}", cadence="live", max_age_days=days) for n, days in enumerate([7, 7, 1, 90, 7, 0.2])]
+    begins = [(time.hour, time.minute) for one in schedules.pulls(live) for time in set(times(one.cron or "", 1))]
+    assert len(set(begins)) == len(live)
+    assert schedules.pulls([archive()]) == ()
+
+
+def test_prefect_yaml_is_in_step() -> None:
+    """If not, run: lightlake deployments --to deployments/prefect.yaml."""
+    there = (ROOT / "deployments/prefect.yaml").read_text()
+    assert there == as_yaml()
+    told = {one["flow_name"]: one for one in yaml.safe_load(there)["deployments"]}
+    for one in deployed():
+        mine, served = told[one.flow.name], one.as_runner()
+        assert (mine["name"], mine["entrypoint"], mine["version"], mine["tags"]) == (
+            NAME, served.entrypoint, served.version, served.tags,
+        )  # fmt: skip
+        assert [each["cron"] for each in mine["schedules"]] == [each.schedule.cron for each in served.schedules or []]
+        assert mine.get("concurrency_limit", {}).get("limit") == served.concurrency_limit
