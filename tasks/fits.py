@@ -133,7 +133,10 @@ def unpacked(data: Data) -> bytes:
     if not body.startswith(b"\x1f\x8b"):
         return body
     try:
-        return gzip.decompress(body)
+        # Most are one member, which zlib unpacks and checks in one go.
+        member = zlib.decompressobj(wbits=31)
+        whole = member.decompress(body)
+        return whole if member.eof and not member.unused_data else gzip.decompress(body)
     except (EOFError, OSError, zlib.error) as error:
         raise GranuleRejected(f"gzip: {error}") from error
 
