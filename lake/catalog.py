@@ -7,7 +7,7 @@ import os
 import re
 import sqlite3
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,29 +21,15 @@ from upath import UPath
 
 from lake.errors import CatalogError, ConfigurationError, NoLake
 from lake.lock import advisory_lock, file_lock
+from lake.migrations import MIGRATIONS
 from lake.s3 import s3_secret
 from lake.schema import SCHEMA_VERSION, TABLES
 from lake.settings import Settings
 from lake.storage import ROW_GROUP_ROWS, Storage
-from lake.table import add_statements, create_statements, quoted
+from lake.table import create_statements, quoted
 from lake.views import VIEWS
 
 SOFTWARE = f"lightlake {version('lightlake')}"
-
-# Schema changes by the version that they lead to: SQL to run on a lake of the version before.
-MIGRATIONS: dict[int, Sequence[str]] = {
-    2: add_statements(TABLES["bands"], "ab_minus_mag", "ab_source"),
-    3: [
-        *add_statements(
-            TABLES["sources"], "ra_err", "dec_err", "parallax", "parallax_err", "pm_ra_err", "pm_dec_err",
-            "astfit_chisq", "astfit_params", "uwe", "duplicate", "left_out",
-        ),
-        *add_statements(TABLES["lightcurves"], "x", "y", "sky", "cnf_ctr", "diff_fit_ap", "ext"),
-        *add_statements(TABLES["exposures"], "seeing_arcsec", "sky_level", "ellipticity"),
-    ],
-    4: create_statements(TABLES["channels"]),
-    5: (),  # views alone, which every migration makes anew
-}  # fmt: skip
 
 # Commits after which a process goes on with a new DuckDB: making one takes as long as a commit or two.
 _RENEWED_AFTER = 50
