@@ -124,7 +124,7 @@ def deployed(lake: str | None = None) -> list[Deployed]:
     refused = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
     return [
         Deployed(pull_archive, ("archives",), given, schedules.pulls(known().values())),
-        Deployed(refresh, ("archives",), given, limit=queued, triggers=(new_targets(lake),)),
+        Deployed(refresh, ("archives",), given, schedules.refreshing(), queued, triggers=(new_targets(lake),)),
         Deployed(extract_virac, ("surveys",), given),
         Deployed(pull_rxte, ("surveys",), given, limit=queued),
         Deployed(maintain, ("upkeep",), given, schedules.maintenance(), refused),

@@ -10,6 +10,7 @@ from tasks.archives.base import Archive
 
 MAINTENANCE = "30 1 * * *"
 VERIFY = "30 2 * * 0"
+REFRESH = "30 3 * * *"
 
 # Pulls start after this hour, each so many minutes after the one before.
 _FIRST_HOUR, _APART = 4, 5
@@ -25,11 +26,21 @@ def verification() -> tuple[Schedule, ...]:
     return (Cron(VERIFY, timezone="UTC", slug="weekly"),)
 
 
+def refreshing() -> tuple[Schedule, ...]:
+    """Return the schedule of what no other asks: targets of frozen archives that failed, or whose event was lost."""
+    return (Cron(REFRESH, timezone="UTC", slug="nightly", parameters={"back_off": True}),)
+
+
 def pulls(archives: Iterable[Archive]) -> tuple[Schedule, ...]:
     """Return a schedule for each archive that is live; one that is frozen is asked when there are new targets."""
     live = sorted((archive for archive in archives if archive.cadence == "live"), key=lambda archive: archive.name)
     return tuple(
-        Cron(cron(archive.max_age_days, place), timezone="UTC", slug=archive.name, parameters={"archive": archive.name})
+        Cron(
+            cron(archive.max_age_days, place),
+            timezone="UTC",
+            slug=archive.name,
+            parameters={"archive": archive.name, "back_off": True},
+        )
         for place, archive in enumerate(live)
     )
 

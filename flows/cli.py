@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from lake.cli import LakeURL, say
+from lake.cli import LakeURL, Output, say, show
 from lake.errors import ConfigurationError
 from lake.settings import load_settings
 
@@ -78,6 +79,8 @@ def run_refresh(
     lake: LakeURL = None,
     parameters: Parameters = None,
     again: bool = False,
+    plan: Annotated[bool, Parameter(negative=())] = False,
+    output: Output = "table",
 ) -> int:
     """Pull all archives, or those named, for every target that they have not answered yet.
 
@@ -91,17 +94,45 @@ def run_refresh(
         By archive.
     again
         Ask for what was answered before, too.
+    plan
+        Ask for nothing, and say what would be asked: how many targets and why, with an estimate of time, rows and
+        bytes from what the ledger has of earlier answers.
+    output
+        Of the plan.
     """
     from tasks.archives import expand, find
 
     given = _parameters(parameters)
-    for name in expand(archives):
+    names = expand(archives)
+    for name in names:
         find(name).with_defaults((given or {}).get(name))
+    if plan:
+        return _show_plan(lake, names, given, sample, output, again=again)
     url = existing(lake)
     quiet()
     from flows.refresh import refresh as refresh_flow
 
     return _tell(refresh_flow(list(archives) or None, sample, url, given, again, return_state=True))
+
+
+def _show_plan(
+    url: str | None,
+    names: Sequence[str],
+    parameters: dict[str, Any] | None,
+    sample: str | None,
+    output: Output,
+    *,
+    again: bool,
+) -> int:
+    import pyarrow as pa
+
+    from lake.query import Lake
+    from tasks.plan import plans
+
+    with Lake(url) as lake:
+        made = plans(lake, names, parameters, sample, again=again)
+    show(pa.Table.from_pylist([one.row() for one in made]), output)
+    return 0
 
 
 @virac.default

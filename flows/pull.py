@@ -63,6 +63,9 @@ def pull_archive(
     parameters: Annotated[dict[str, Any] | None, Shown("Parameters of the archive, other than its defaults")] = None,
     again: Annotated[bool, Shown("Ask for what was answered before, too")] = False,
     release: Annotated[str | None, Shown("Data release, such as DR24; empty: the one that the lake shows")] = None,
+    back_off: Annotated[
+        bool, Shown("Leave alone what failed lately: an hour, and twice as long after each further failure")
+    ] = False,
 ) -> State[PullReport]:
     """Ask an archive for every target that it has not answered yet, and commit what it gives.
 
@@ -74,18 +77,26 @@ def pull_archive(
     opened = lake_at(url)
     with turn(opened, find(archive).name):
         source = find(archive, release or release_in(opened, find(archive)))
-        return _pull(opened, url, source, source.with_defaults(parameters), sample, again=again)
+        given = source.with_defaults(parameters)
+        return _pull(opened, url, source, given, sample, again=again, back_off=back_off)
 
 
 def _pull(
-    opened: Lake, url: str, source: Archive, asked_for: dict[str, Any], sample: str | None, *, again: bool
+    opened: Lake,
+    url: str,
+    source: Archive,
+    asked_for: dict[str, Any],
+    sample: str | None,
+    *,
+    again: bool,
+    back_off: bool,
 ) -> State[PullReport]:
     log = get_run_logger()
     started = time.monotonic()
     settings = load_settings()
     register_archive(opened, source)
     samples = [sample] if sample else None
-    total = count_to_ask(opened, source, asked_for, samples, again=again)
+    total = count_to_ask(opened, source, asked_for, samples, again=again, back_off=back_off)
     report = PullReport(source.name, source.release, newer=_newer(source))
     if total == 0:
         report = replace(report, shown=register_archive(opened, source))
@@ -115,7 +126,7 @@ def _pull(
             lost_in_a_row = lost_in_a_row + 1 if lost else 0
             watch.advance(batch.n_targets)
 
-        for batch in plan_batches(opened, source, asked_for, samples, folder, again=again):
+        for batch in plan_batches(opened, source, asked_for, samples, folder, again=again, back_off=back_off):
             if lost_in_a_row >= GIVE_UP_AFTER:
                 reason = ArchiveError(
                     f"not asked: {GIVE_UP_AFTER} batches before were lost", archive=source.name,

@@ -15,6 +15,8 @@ from flows.report import PullReport, publish_summary
 from flows.runners import task_runner
 from lake.settings import load_settings
 from tasks.archives import expand, find
+from tasks.plan import plans
+from tasks.pull import lake_at
 
 
 def run_name() -> str:
@@ -35,6 +37,9 @@ def refresh(
         dict[str, dict[str, Any]] | None, Shown("Parameters by archive, other than the defaults")
     ] = None,
     again: Annotated[bool, Shown("Ask for what was answered before, too")] = False,
+    back_off: Annotated[
+        bool, Shown("Leave alone what failed lately: an hour, and twice as long after each further failure")
+    ] = False,
 ) -> State[list[PullReport]]:
     """Pull all archives, one after the other; one that fails does not keep the others from their turn.
 
@@ -45,9 +50,13 @@ def refresh(
     for name in names:
         find(name).with_defaults((parameters or {}).get(name))  # all wrong names at once, before any work
     url = str(lake or load_settings().url)
+    for one in plans(lake_at(url), names, parameters, sample, again=again, back_off=back_off):
+        log.info(one.message)
     reports, lost, lines = [], [], []
     for name in names:
-        state = pull_archive(name, sample, url, (parameters or {}).get(name), again, return_state=True)
+        state = pull_archive(
+            name, sample, url, (parameters or {}).get(name), again, back_off=back_off, return_state=True
+        )
         outcome = state.result(raise_on_failure=False)
         message = state.message or state.name or ""
         if isinstance(outcome, PullReport):

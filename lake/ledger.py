@@ -111,14 +111,63 @@ _PENDING = """
         )
 """
 
+# A granule that fails again has the same id, and its next number; with other targets in it, it is another granule.
+_RESTING = """
+        AND NOT EXISTS (
+            FROM coverage JOIN (
+                SELECT granule, max(attempt) AS times FROM ledger WHERE archive = ? AND status = 'failed'
+                GROUP BY granule
+            ) USING (granule)
+            WHERE coverage.target_id = targets.target_id AND archive = ? AND release = ? AND parameters = ?
+                AND status = 'failed' AND asked_at + to_hours(least(1 << (least(times, 30) - 1), ?)::INTEGER) > ?
+        )
+"""
+
+# After a failure scheduled runs leave its targets alone for an hour, after each further one for twice as long; at most:
+MOST_HOURS = 7 * 24
+
 
 def _pending_sql(
-    archive: str, release: str, parameters: str, samples: Sequence[str] | None, max_age: timedelta | None
+    archive: str,
+    release: str,
+    parameters: str,
+    samples: Sequence[str] | None,
+    max_age: timedelta | None,
+    back_off: bool,
 ) -> tuple[str, list[Any]]:
-    oldest = datetime.now(UTC) - max_age if max_age is not None else datetime(1, 1, 1, tzinfo=UTC)
+    now = datetime.now(UTC)
+    oldest = now - max_age if max_age is not None else datetime(1, 1, 1, tzinfo=UTC)
     marks = ", ".join("?" * len(samples or ())) or "NULL"
     sql = _PENDING.format(everyone="true" if samples is None else "false", samples=marks)
-    return sql, [*(samples or ()), archive, release, parameters, oldest]
+    values = [*(samples or ()), archive, release, parameters, oldest]
+    if back_off:
+        sql += _RESTING
+        values += [archive, archive, release, parameters, MOST_HOURS, now]
+    return sql, values
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """How many targets an archive is still to be asked for, by why.
+
+    Parameters
+    ----------
+    new
+        Never asked for, or not with these parameters.
+    old
+        Answered, too long ago.
+    failed
+        Asked for, without an answer.
+    """
+
+    new: int
+    old: int
+    failed: int
+
+    @property
+    def total(self) -> int:
+        """Return how many there are."""
+        return self.new + self.old + self.failed
 
 
 def count_pending(
@@ -128,10 +177,54 @@ def count_pending(
     parameters: str,
     samples: Sequence[str] | None = None,
     max_age: timedelta | None = None,
+    *,
+    back_off: bool = False,
 ) -> int:
     """Count the targets that an archive is still to be asked for."""
-    sql, values = _pending_sql(archive, release, parameters, samples, max_age)
+    sql, values = _pending_sql(archive, release, parameters, samples, max_age, back_off)
     return int(cursor.execute(f"SELECT count(*) {sql}", values).fetchall()[0][0])
+
+
+def waiting(
+    cursor: duckdb.DuckDBPyConnection,
+    archive: str,
+    release: str,
+    parameters: str,
+    samples: Sequence[str] | None = None,
+    max_age: timedelta | None = None,
+    *,
+    back_off: bool = False,
+) -> Waiting:
+    """Count the same targets by why they are."""
+    sql, values = _pending_sql(archive, release, parameters, samples, max_age, back_off)
+    counts = cursor.execute(
+        "SELECT count(*) FILTER (status IS NULL), count(*) FILTER (status <> 'failed'), "
+        f"count(*) FILTER (status = 'failed') FROM (SELECT target_id {sql}) LEFT JOIN (SELECT target_id, status "
+        "FROM coverage WHERE archive = ? AND release = ? AND parameters = ?) USING (target_id)",
+        [*values, archive, release, parameters],
+    ).fetchall()[0]
+    return Waiting(*map(int, counts))
+
+
+@dataclass(frozen=True)
+class History:
+    """What granules of an archive that were answered have taken and given, all together."""
+
+    n_targets: int
+    seconds: float
+    n_rows: int
+    bytes: int
+
+
+def history(cursor: duckdb.DuckDBPyConnection, archive: str, release: str) -> History:
+    """Return what the ledger knows of granules of targets that an archive answered."""
+    row = cursor.execute(
+        "SELECT coalesce(sum(n_targets), 0), coalesce(sum(seconds), 0), coalesce(sum(n_rows), 0), "
+        "coalesce(sum(bytes), 0) FROM ledger "
+        "WHERE archive = ? AND release = ? AND status IN ('done', 'empty') AND n_targets > 0",
+        [archive, release],
+    ).fetchall()[0]
+    return History(int(row[0]), float(row[1]), int(row[2]), int(row[3]))
 
 
 def pending(
@@ -142,6 +235,7 @@ def pending(
     samples: Sequence[str] | None = None,
     max_age: timedelta | None = None,
     *,
+    back_off: bool = False,
     batch_size: int,
 ) -> Iterator[pa.Table]:
     """Yield the targets that an archive is still to be asked for, neighbours together.
@@ -154,6 +248,8 @@ def pending(
         Only targets of these samples; None for all.
     max_age
         An answer older than this counts as not asked; None if answers never age.
+    back_off
+        Leave targets that failed alone for a while: an hour, and twice as long after each further failure.
     batch_size
         Rows of each table.
 
@@ -162,7 +258,7 @@ def pending(
     pa.Table
         Columns of table targets, in the order of hpx29.
     """
-    sql, values = _pending_sql(archive, release, parameters, samples, max_age)
+    sql, values = _pending_sql(archive, release, parameters, samples, max_age, back_off)
     # Only ids are kept. A query that stays open between batches would keep a SQLite catalogue from commits, and a
     # cursor would keep its DuckDB, which has something of each of them, from being let go.
     with closing(catalog.cursor()) as cursor:

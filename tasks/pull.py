@@ -149,12 +149,14 @@ def count_to_ask(
     samples: Sequence[str] | None,
     *,
     again: bool = False,
+    back_off: bool = False,
 ) -> int:
     """Count the targets that an archive is still to be asked for."""
     cursor = lake.catalog.cursor()
     try:
         age = max_age(archive, again=again)
-        return count_pending(cursor, archive.name, archive.release, canonical(parameters), samples, age)
+        key = canonical(parameters)
+        return count_pending(cursor, archive.name, archive.release, key, samples, age, back_off=back_off)
     finally:
         cursor.close()
 
@@ -167,6 +169,7 @@ def plan_batches(
     folder: UPath,
     *,
     again: bool = False,
+    back_off: bool = False,
     granules_per_batch: int = 4,
 ) -> Iterator[Batch]:
     """Yield what is still to be asked, in batches of neighbouring targets; memory does not grow with the sample.
@@ -179,6 +182,8 @@ def plan_batches(
         Staging folder of this pull.
     again
         Ask for what was answered before, too.
+    back_off
+        Leave out what failed lately.
     granules_per_batch
         Granules that one task carries, at most: if there are few, all workers get some.
     """
@@ -190,7 +195,8 @@ def plan_batches(
     if archive.plan is not None:
         # Until there is work for all workers it is not known how to share it out.
         enough = granules_per_batch * lake.settings.workers
-    for targets in pending(lake.catalog, archive.name, archive.release, key, samples, age, batch_size=size):
+    asked = (archive.name, archive.release, key, samples, age)
+    for targets in pending(lake.catalog, *asked, back_off=back_off, batch_size=size):
         if open_end is not None:
             targets = pa.concat_tables([open_end.targets, targets])
         waiting += archive.granules(targets, lake.settings, parameters)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,15 @@ from lake.query import Lake
 from lake.settings import Settings, load_settings
 from lake.settings import settings as cached_settings
 from lake.storage import Storage
+
+# Few tests that take a minute or more each, most of it waiting: begun last, they would keep one process idle.
+_LONG = ("test_demo", "test_prefect_server", "test_service", "test_new_release", "test_real_files", "test_rxte_flow")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest; then those of most tests, as xdist does by itself."""
+    counts = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path.stem not in _LONG, -counts[item.path], str(item.path)))
 
 
 @pytest.fixture(scope="session")

@@ -221,17 +221,24 @@ def test_pull_and_status(
     (row,) = json.loads(run("status", "--output", "json").out)
     assert (row["archive"], row["asked"], row["failed"]) == ("icecube", 5, 0)
     assert row["found"] + row["empty"] == 5
-    done = run("refresh", "icecube")
+    register(catalog, range(5, 7), "more")
+    (ahead,) = json.loads(run("refresh", "icecube", "--plan", "--output", "json").out)
+    assert {name: ahead[name] for name in ("targets", "new", "old", "failed_before", "estimated_from")} == {
+        "targets": 2, "new": 2, "old": 0, "failed_before": 0, "estimated_from": 5,
+    }  # fmt: skip
+    assert ahead["fetch_s"] > 0
+    done = run("refresh", "icecube", "--sample", "test")
     assert (done.code, done.out) == (0, "icecube: nothing to do, every target has its answer\n")
-    done = run("refresh", "icecube", "--parameters", '{"icecube": {"max_search_radius_deg": 0.1}}')
+    changed = '{"icecube": {"max_search_radius_deg": 0.1}}'
+    done = run("refresh", "icecube", "--sample", "test", "--parameters", changed)
     assert (done.code, done.out.startswith("icecube: 5 of 5 targets answered")) == (0, True)
-    done = run("pull", "heasarc")
+    done = run("pull", "heasarc", "--sample", "test")
     assert (done.code, [line.partition(" targets")[0] for line in done.out.splitlines()]) == (
         0, ["fermigtrig: 5 of 5", "icecubepsc: 5 of 5", "saxgrbmgrb: 5 of 5"],
     )  # fmt: skip
     sandbox.fault("/", "status:404")
     shutil.rmtree(pull_settings["LIGHTLAKE_CACHE_DIR"])
-    done = run("pull", "icecube", "--again")
+    done = run("pull", "icecube", "--again", "--sample", "test")
     assert done.code == 1
     assert "icecube: 5 of 5 targets FAILED" in done.out
 

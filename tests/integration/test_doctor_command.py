@@ -78,7 +78,18 @@ def test_a_healthy_lake(
 
 def test_much_is_wrong_at_once(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    for name in ("GAIA_DATALINK", "HCV", "HEASARC", "ICECUBE", "PANSTARRS", "RXTE", "VIRAC", "WISE", "ZTF"):
+    for name in (
+        "GAIA_DATALINK",
+        "HCV",
+        "HEASARC",
+        "ICECUBE",
+        "LIGHTKURVE",
+        "PANSTARRS",
+        "RXTE",
+        "VIRAC",
+        "WISE",
+        "ZTF",
+    ):
         monkeypatch.setenv(f"LIGHTLAKE_ENDPOINTS__{name}", str(tmp_path))
     monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__GIAA", "http://127.0.0.1:9/tap")
     monkeypatch.setenv("LIGHTLAKE_CACHE_DIR", str(tmp_path / "file" / "cache"))

@@ -92,7 +92,7 @@ def test_what_runs_by_itself_can_run() -> None:
 def test_live_archives_have_clocks_and_frozen_ones_a_trigger() -> None:
     pull, refresh = deployed()[:2]
     assert [one.parameters for one in pull.schedules] == [
-        {"archive": name} for name, one in sorted(REGISTRY.items()) if one.cadence == "live"
+        {"archive": name, "back_off": True} for name, one in sorted(REGISTRY.items()) if one.cadence == "live"
     ]
     assert refresh.triggers[0].parameters is not None
     assert refresh.triggers[0].parameters["archives"] == FROZEN

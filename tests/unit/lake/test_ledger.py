@@ -1,11 +1,11 @@
 """What is still to be asked, and what was."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from helpers.granules import ARCHIVE, ASKED, PARAMETERS, RELEASE, attempt, committed, register, target_ids
 
-from lake.ledger import Attempt, canonical, count_pending, numbers, pending
+from lake.ledger import Attempt, canonical, count_pending, numbers, pending, waiting
 
 
 def _asked_for(catalog, *more, batch_size=100, **options):
@@ -13,6 +13,7 @@ def _asked_for(catalog, *more, batch_size=100, **options):
     cursor = catalog.cursor()
     batches = list(pending(catalog, *arguments, batch_size=batch_size, **options))
     assert sum(batch.num_rows for batch in batches) == count_pending(cursor, *arguments, **options)
+    assert waiting(cursor, *arguments, **options).total == count_pending(cursor, *arguments, **options)
     return batches
 
 
@@ -35,6 +36,25 @@ def test_other_parameters_releases_and_old_answers_are_asked_anew(catalog):
     assert len(_ids(pending(catalog, ARCHIVE, "DR2", PARAMETERS, batch_size=9))) == 4
     assert len(_ids(_asked_for(catalog, max_age=timedelta(days=1)))) == 4
     assert _asked_for(catalog, max_age=timedelta(days=36500)) == []
+
+
+@pytest.mark.parametrize(("failures", "hours"), [(1, 1), (2, 2), (3, 4), (9, 168), (40, 168)])
+def test_what_failed_rests_the_longer_the_more_often_it_failed(catalog, failures, hours):
+    register(catalog, range(4))
+    committed(catalog, range(2), "g0")
+    committed(catalog, [], "g1", targets=range(2, 3), status="failed", attempt_status="failed")
+    catalog.cursor().execute("UPDATE ledger SET attempt = ? WHERE granule = 'g1'", [failures])
+
+    def asked(**ago):
+        at = datetime.now(UTC) - timedelta(**ago)
+        catalog.cursor().execute("UPDATE coverage SET asked_at = ? WHERE status = 'failed'", [at])
+        return _ids(_asked_for(catalog, back_off=True))
+
+    new, failed = set(target_ids(range(3, 4))), set(target_ids(range(2, 3)))
+    assert asked(hours=hours, minutes=-1) == new
+    assert asked(hours=hours, minutes=1) == new | failed
+    assert asked(hours=0) == new
+    assert _ids(_asked_for(catalog)) == new | failed
 
 
 def test_by_sample(catalog):

@@ -1,0 +1,127 @@
+"""What a refresh would do: how many targets each archive would be asked for, why, and what that takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from lake.ledger import Waiting, canonical, history, waiting
+from lake.query import Lake
+from tasks.archives import find
+from tasks.archives.base import Archive
+from tasks.pull import max_age, release_in
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is ahead for one archive; estimates are of what its answered targets have taken, None before the first.
+
+    Parameters
+    ----------
+    waiting
+        Targets to ask for.
+    answered
+        Targets that the estimates are made of, each as often as it was answered.
+    seconds
+        Time to fetch and stage, one batch after the other; several at a time take less.
+    n_rows, bytes
+        Measurements, and bytes of Parquet.
+    """
+
+    archive: str
+    release: str
+    waiting: Waiting
+    answered: int
+    seconds: float | None
+    n_rows: int | None
+    bytes: int | None
+
+    def row(self) -> dict[str, Any]:
+        """Return it as a row of a table."""
+        return {
+            "archive": self.archive, "release": self.release, "targets": self.waiting.total, "new": self.waiting.new,
+            "old": self.waiting.old, "failed_before": self.waiting.failed, "fetch_s": self.seconds,
+            "rows": self.n_rows, "bytes": self.bytes, "estimated_from": self.answered,
+        }  # fmt: skip
+
+    @property
+    def message(self) -> str:
+        """Return it in one line."""
+        why = {"new": self.waiting.new, "too old": self.waiting.old, "failed before": self.waiting.failed}
+        told = ", ".join(f"{n} {what}" for what, n in why.items() if n)
+        if not told:
+            return f"{self.archive}: nothing to ask"
+        if self.seconds is None:
+            return f"{self.archive}: {self.waiting.total} targets to ask ({told}); none was answered yet, no estimate"
+        return (
+            f"{self.archive}: {self.waiting.total} targets to ask ({told}), about {self.seconds:.0f} s of fetching, "
+            f"{self.n_rows} rows"
+        )
+
+
+def plans(
+    lake: Lake,
+    archives: Sequence[str],
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    sample: str | None = None,
+    *,
+    again: bool = False,
+    back_off: bool = False,
+) -> list[Plan]:
+    """Return what a refresh would ask for, archive by archive: of each the release that the lake shows.
+
+    Parameters
+    ----------
+    archives
+        Their names.
+    parameters
+        By archive, other than the defaults.
+    sample
+        Only targets of this one.
+    again, back_off
+        As in `plan`.
+    """
+    made = []
+    for name in archives:
+        archive = find(name, release_in(lake, find(name)))
+        given = archive.with_defaults((parameters or {}).get(name))
+        made.append(plan(lake, archive, given, [sample] if sample else None, again=again, back_off=back_off))
+    return made
+
+
+def plan(
+    lake: Lake,
+    archive: Archive,
+    parameters: Mapping[str, Any],
+    samples: Sequence[str] | None = None,
+    *,
+    again: bool = False,
+    back_off: bool = False,
+) -> Plan:
+    """Return what a pull of an archive would ask for, without asking.
+
+    Parameters
+    ----------
+    parameters
+        All of the archive's, as from Archive.with_defaults.
+    samples
+        Only targets of these samples; None for all.
+    again
+        Ask for what was answered before, too.
+    back_off
+        Leave out what failed lately.
+    """
+    age = max_age(archive, again=again)
+    with closing(lake.catalog.cursor()) as cursor:
+        key = canonical(parameters)
+        ahead = waiting(cursor, archive.name, archive.release, key, samples, age, back_off=back_off)
+        past = history(cursor, archive.name, archive.release)
+    if not past.n_targets:
+        return Plan(archive.name, archive.release, ahead, 0, None, None, None)
+    each = ahead.total / past.n_targets
+    return Plan(
+        archive.name, archive.release, ahead, past.n_targets, each * past.seconds, round(each * past.n_rows),
+        round(each * past.bytes),
+    )  # fmt: skip
