@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -42,7 +42,7 @@ class Attempt:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain data, times in ISO 8601."""
-        return {**asdict(self), "started_at": self.started_at.isoformat()}
+        return {**vars(self), "started_at": self.started_at.isoformat()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Attempt:
@@ -86,7 +86,7 @@ def numbers(cursor: duckdb.DuckDBPyConnection, attempts: Sequence[Attempt]) -> l
 def rows(attempts: Sequence[Attempt], numbers: Sequence[int], snapshot_id: int) -> pa.Table:
     """Return attempts as rows of the ledger."""
     told = [
-        {**asdict(attempt), "attempt": number, "snapshot_id": snapshot_id}
+        {**vars(attempt), "attempt": number, "snapshot_id": snapshot_id}
         for attempt, number in zip(attempts, numbers, strict=True)
     ]
     return TABLES["ledger"].cast(pa.Table.from_pylist(told))

@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from pathlib import PurePosixPath
 
 import numpy as np
 import pyarrow as pa
@@ -302,7 +301,7 @@ def product_of(file_name: str) -> tuple[str, Product] | None:
     file_name
         Such as xp94002011500_n2a.lc.gz; folders before it do not matter.
     """
-    found = _FILE.fullmatch(PurePosixPath(file_name).name)
+    found = _FILE.fullmatch(file_name.rpartition("/")[2])
     if found is None or (found[1] == "p") != (found[4] == "2"):
         return None
     product = Product("pca" if found[1] == "p" else f"hexte{found[4]}", found[3], found[5])

@@ -214,7 +214,7 @@ def test_prefect_deploys_everything_to_a_work_pool(prefect_server: PrefectServer
             assert there.description == served.description
             assert there.pull_steps == []
             assert there.parameter_openapi_schema == served._parameter_openapi_schema.model_dump(exclude_unset=True)
-            assert [each.schedule.cron for each in there.schedules] == [each.cron for each in one.schedules]
+            assert {each.schedule.cron for each in there.schedules} == {each.cron for each in one.schedules}
             owned = client.read_resource_related_automations(f"prefect.deployment.{there.id}")
             assert [each.name for each in owned] == [trigger.name for trigger in one.triggers]
             for each, trigger in zip(owned, one.triggers, strict=True):
