@@ -34,9 +34,16 @@ def child(target: Callable[..., None], *arguments: Any) -> ForkServerProcess:
     """Start a process that has everything imported but shares nothing with this one."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["helpers.crash"])
-    process = context.Process(target=target, args=arguments, daemon=True)
+    # Else its environment would be that of the first test that has started one.
+    process = context.Process(target=_in_environment, args=(dict(os.environ), target, arguments), daemon=True)
     process.start()
     return process
+
+
+def _in_environment(environment: dict[str, str], target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    target(*arguments)
 
 
 def opened(settings: Settings) -> Catalog:
