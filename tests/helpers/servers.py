@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,24 @@ class PrefectServer:
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
     """`prefect server start`, once a session, used by the test process itself and by its children."""
+    with _prefect(tmp_path_factory.mktemp("prefect"), "--no-ui") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def prefect_on_postgres(tmp_path_factory: pytest.TempPathFactory, postgres: str) -> Iterator[PrefectServer]:
+    """The same with its database in PostgreSQL, and with its UI."""
+    place = dict(part.split("=", 1) for part in postgres.split())
+    url = f"postgresql+asyncpg://{place['user']}@{place['host']}:{place['port']}/{place['dbname']}"
+    home = tmp_path_factory.mktemp("prefect")
+    with _prefect(home, PREFECT_SERVER_DATABASE_CONNECTION_URL=url) as server:
+        yield server
+
+
+@contextmanager
+def _prefect(home: Path, *options: str, **more: str) -> Iterator[PrefectServer]:
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-    home = tmp_path_factory.mktemp("prefect")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -52,11 +68,13 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
         PREFECT_LOGGING_LEVEL="WARNING",
         # Schedules are looked at every two seconds instead of every minute.
         PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS="2",
+        PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT="false",
+        **more,
     )
     log = home / "server.log"
     with log.open("w") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--host", "127.0.0.1", "--port", str(port)],
+            [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), *options],
             env=environment, stdout=out, stderr=subprocess.STDOUT, cwd=home,
         )  # fmt: skip
     try:

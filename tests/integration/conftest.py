@@ -13,7 +13,14 @@ from pathlib import Path
 
 import pytest
 from helpers.dachs import Dachs, running
-from helpers.servers import archive_root, prefect_server, pull_settings, rows, sandbox  # noqa: F401
+from helpers.servers import (  # noqa: F401
+    archive_root,
+    prefect_on_postgres,
+    prefect_server,
+    pull_settings,
+    rows,
+    sandbox,
+)
 from helpers.tap_tables import TABLES
 
 from lake.catalog import Catalog
