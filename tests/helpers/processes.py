@@ -1,12 +1,17 @@
-"""Child processes of tests: nothing of the user's lake or Prefect profile reaches them."""
+"""The command in tests, here or in a child process: nothing of the user's lake or Prefect profile reaches it."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
+
+from lake.cli import main
 
 
 def child_environment(**more: str) -> dict[str, str]:
@@ -33,3 +38,31 @@ def lightlake(
         cwd=cwd, env=child_environment(**(environment or {})), capture_output=True, text=True, timeout=timeout_s,
         check=False,
     )  # fmt: skip
+
+
+@dataclass
+class Done:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Run the command in this process, in an empty folder: what a child process takes longest for is its imports."""
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+
+    def run(*arguments: object) -> Done:
+        with pytest.raises(SystemExit) as exit_:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Done(int(exit_.value.code or 0), captured.out, captured.err)
+
+    return run

@@ -93,15 +93,16 @@ def _prefect(home: Path, *options: str, **more: str) -> Iterator[PrefectServer]:
 
 def _wait_until_healthy(api: str, process: subprocess.Popen[bytes], log: Path) -> None:
     patience = time.monotonic() + 120
-    while time.monotonic() < patience:
-        if process.poll() is not None:
-            pytest.fail(f"the Prefect server died with {process.returncode}:\n{log.read_text()[-3000:]}")
-        try:
-            if httpx.get(f"{api}/health", timeout=5).is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
+    with httpx.Client(timeout=5) as client:
+        while time.monotonic() < patience:
+            if process.poll() is not None:
+                pytest.fail(f"the Prefect server died with {process.returncode}:\n{log.read_text()[-3000:]}")
+            try:
+                if client.get(f"{api}/health").is_success:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.2)
     pytest.fail(f"the Prefect server is not up after 120 s:\n{log.read_text()[-3000:]}")
 
 

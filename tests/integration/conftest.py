@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from helpers.dachs import Dachs, running
+from helpers.processes import run  # noqa: F401
 from helpers.servers import (  # noqa: F401
     archive_root,
     prefect_on_postgres,

@@ -10,8 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,41 +17,13 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 from helpers.archives import register
-from helpers.processes import child_environment, lightlake
+from helpers.processes import Done, Run, child_environment, lightlake
 from helpers.servers import PrefectServer
 
 from lake.catalog import Catalog, extension_file
 from lake.cli import app, main
 from lake.schema import SCHEMA_VERSION, TABLES
 from tasks.archives import REGISTRY
-
-
-@dataclass
-class Done:
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """Run the command in this process, in an empty folder."""
-    work = tmp_path / "work"
-    work.mkdir()
-    monkeypatch.chdir(work)
-
-    def run(*arguments: object) -> Done:
-        with pytest.raises(SystemExit) as exit_:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Done(int(exit_.value.code or 0), captured.out, captured.err)
-
-    return run
 
 
 def refused(done: Done, pattern: str) -> None:

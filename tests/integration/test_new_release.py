@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from helpers.archives import register
-from helpers.processes import lightlake
+from helpers.processes import Run
 from prefect.states import State
 
 from deployments.sandbox import ztf
@@ -88,23 +88,21 @@ def test_a_release_is_told_of_pulled_when_asked_for_and_takes_over_whole(
 
 
 def test_the_command_line_lists_releases_and_refuses_one_without_address(
-    catalog: Catalog, ztf_at: Callable[[str, int], None], tmp_path: Path
+    catalog: Catalog, ztf_at: Callable[[str, int], None], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register(catalog, range(2))
     ztf_at("dr24", 1)
     ztf_at("dr25", 1)
     (tmp_path / "unwise").mkdir()
-    here = {
-        "LIGHTLAKE_ENDPOINTS__ZTF": f"{tmp_path}/ztf/{{release}}/hats",
-        "LIGHTLAKE_ENDPOINTS__WISE": f"{tmp_path}/unwise/{{release}}",
-    }
-    listed = lightlake("archives", "--releases", "--json", cwd=tmp_path, environment=here)
-    assert listed.returncode == 0
-    assert json.loads(listed.stdout) == [
+    monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__ZTF", f"{tmp_path}/ztf/{{release}}/hats")
+    monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__WISE", f"{tmp_path}/unwise/{{release}}")
+    listed = run("archives", "--releases", "--json")
+    assert listed.code == 0
+    assert json.loads(listed.out) == [
         {"archive": "wise", "pulled": "neo7", "found": []},
         {"archive": "ztf", "pulled": "DR24", "found": ["DR24", "DR25"]},
     ]
-    here["LIGHTLAKE_ENDPOINTS__ZTF"] = f"{tmp_path}/ztf/dr24/hats"
-    refused = lightlake("pull", "ztf", "--release", "DR25", cwd=tmp_path, environment=here)
-    assert refused.returncode != 0
-    assert "LIGHTLAKE_ENDPOINTS__ZTF" in refused.stderr
+    monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__ZTF", f"{tmp_path}/ztf/dr24/hats")
+    refused = run("pull", "ztf", "--release", "DR25", "--lake", catalog.storage.root)
+    assert refused.code != 0
+    assert "LIGHTLAKE_ENDPOINTS__ZTF" in refused.err

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv as csv
 import pytest
-from helpers.processes import child_environment, lightlake
+from helpers.processes import Run, child_environment, lightlake
 from prefect.settings import PREFECT_API_URL
 from prefect.states import State
 
@@ -214,13 +214,15 @@ def test_killed_and_resumed(
     assert errors(catalog) == []
 
 
-def test_the_command_refuses_in_one_line(catalog: Catalog, tmp_path: Path, pull_settings: dict[str, str]) -> None:
-    here = {**pull_settings, "PATH": "/usr/bin:/bin", "HEADAS": "", "LIGHTLAKE_ENDPOINTS__RXTE": str(tmp_path)}
-    for arguments, told in ((["--method", "heasoft", "--chmin", "5", "--chmax", "10"], "HEASoft"),):
-        done = lightlake("rxte", PLACE, *arguments, cwd=tmp_path, environment=here)
-        assert done.returncode == 2, done.stdout
-        assert told in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1
-    done = lightlake("pull", "rxte", cwd=tmp_path, environment=here)
-    assert done.returncode == 2
-    assert "lightlake rxte" in done.stderr
+def test_the_command_refuses_in_one_line(
+    catalog: Catalog, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"PATH": "/usr/bin:/bin", "HEADAS": "", "LIGHTLAKE_ENDPOINTS__RXTE": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    done = run("rxte", PLACE, "--method", "heasoft", "--chmin", "5", "--chmax", "10")
+    assert done.code == 2, done
+    assert "HEASoft" in done.err
+    assert len(done.err.strip().splitlines()) == 1
+    done = run("pull", "rxte")
+    assert done.code == 2
+    assert "lightlake rxte" in done.err

@@ -11,9 +11,8 @@ import duckdb
 import pytest
 from helpers.crash import child, commit_and_die
 from helpers.granules import committed, content, errors, expected, register, staged
-from helpers.processes import lightlake
+from helpers.processes import Run
 from helpers.s3 import S3, FaultyProxy
-from helpers.servers import PrefectServer
 
 from lake.catalog import Catalog, extension_file
 from lake.commit import commit
@@ -42,31 +41,28 @@ def opened(place: Settings) -> Iterator[Catalog]:
     catalog.close()
 
 
-def test_the_commands(
-    s3: S3, s3_lake: str, prefect_server: PrefectServer, pull_settings: dict[str, str], tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("prefect_server", "pull_settings")
+def test_the_commands(s3_lake: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listing = tmp_path / "targets.csv"
     listing.write_text("name,ra,dec\nTXS 0506+056,77.3582,5.6931\nM 87,187.7059,12.3911\n")
-    environment = {
-        **pull_settings, **prefect_server.environment, **s3.environment, "LIGHTLAKE_URL": s3_lake,
-        "LIGHTLAKE_CATALOG": f"sqlite:{tmp_path / 'catalog.sqlite'}",
-    }  # fmt: skip
+    monkeypatch.setenv("LIGHTLAKE_URL", s3_lake)
+    monkeypatch.setenv("LIGHTLAKE_CATALOG", f"sqlite:{tmp_path / 'catalog.sqlite'}")
 
-    def run(*arguments: object) -> str:
-        done = lightlake(*arguments, cwd=tmp_path, environment=environment)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+    def told(*arguments: object) -> str:
+        done = run(*arguments)
+        assert done.code == 0, done
+        return done.out
 
-    assert run("init").startswith(f"made the lake at {s3_lake}")
-    assert "2 new targets" in run("targets", "add", listing, "--sample", "mine")
-    assert run("pull", "icecube").startswith("icecube: 2 of 2 targets answered")
-    assert "nothing to do" in run("pull", "icecube")
-    run("verify")
-    run("compact")
-    assert " 0 errors" in run("verify")
-    rows = json.loads(run("sql", "SELECT status, count(*) AS n FROM coverage GROUP BY ALL", "--output", "json"))
+    assert told("init").startswith(f"made the lake at {s3_lake}")
+    assert "2 new targets" in told("targets", "add", listing, "--sample", "mine")
+    assert told("pull", "icecube").startswith("icecube: 2 of 2 targets answered")
+    assert "nothing to do" in told("pull", "icecube")
+    told("verify")
+    told("compact")
+    assert " 0 errors" in told("verify")
+    rows = json.loads(told("sql", "SELECT status, count(*) AS n FROM coverage GROUP BY ALL", "--output", "json"))
     assert sum(row["n"] for row in rows) == 2
-    (row,) = json.loads(run("status", "--output", "json"))
+    (row,) = json.loads(told("status", "--output", "json"))
     assert (row["archive"], row["asked"]) == ("icecube", 2)
 
 

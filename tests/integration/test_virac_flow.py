@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.processes import child_environment, lightlake
+from helpers.processes import Run, child_environment, lightlake
 from prefect.settings import PREFECT_API_URL
 from prefect.states import State
 
@@ -23,7 +23,6 @@ from deployments.sandbox.server import Sandbox
 from flows.virac import extract_virac
 from lake.catalog import Catalog
 from lake.maintenance import verify
-from lake.settings import Settings
 from tasks.surveys import virac_pull
 
 Rows = Callable[..., list[dict[str, Any]]]
@@ -131,7 +130,7 @@ def test_other_parameters_are_another_question(catalog: Catalog, rows: Rows, tmp
 
 
 def test_the_command_is_watched_ended_by_sigterm_and_goes_on(
-    catalog: Catalog, settings: Settings, rows: Rows, tmp_path: Path, pull_settings: dict[str, str]
+    catalog: Catalog, rows: Rows, run: Run, tmp_path: Path, pull_settings: dict[str, str]
 ) -> None:
     sandbox_virac.write_tiles(tmp_path / "tiles", 60, seed=7, **SMALL)
     command = ["virac", str(tmp_path / "tiles"), "--runner", "processes"]
@@ -151,14 +150,12 @@ def test_the_command_is_watched_ended_by_sigterm_and_goes_on(
     assert not _alive(process.pid), "its workers go with it"
     done = rows("SELECT count(*) AS n FROM ledger")[0]["n"]
     assert 0 < done < 60
-    told = lightlake("status", "virac", cwd=tmp_path, environment=here).stdout
-    assert f"{done} granules ended of 60" in told
+    assert f"{done} granules ended of 60" in run("status", "virac").out
     finished = lightlake(*command, cwd=tmp_path, environment=here)
     assert finished.returncode == 0, finished.stderr
     assert "60 of 60 tiles are in the lake" in finished.stdout
     assert rows("SELECT status, count(*) AS n FROM ledger GROUP BY ALL") == [{"status": "done", "n": 60}]
-    watched = lightlake("status", "virac", "--watch", cwd=tmp_path, environment=here)
-    assert "60 done, 0 empty, 0 rejected, 0 failed" in watched.stdout
+    assert "60 done, 0 empty, 0 rejected, 0 failed" in run("status", "virac", "--watch").out
 
 
 def _alive(group: int) -> bool:
