@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from tasks.archives import known
+
+# What the tabs of a parameter that may be left out are called, else "str", "list", "float", ...
+_TABS = {"string": "text", "array": "list", "integer": "number", "number": "number"}
 
 
 @dataclass(frozen=True)
@@ -22,10 +26,13 @@ class Shown:
         One line.
     choices
         Gives the values there are to choose from, when the form is made.
+    empty
+        What None means: the form has a tab of this name for it.
     """
 
     description: str | None = None
     choices: Callable[[], Sequence[str]] | None = None
+    empty: str | None = None
 
     def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Add to the parameter's schema."""
@@ -34,7 +41,20 @@ class Shown:
             schema["description"] = self.description
         if self.choices is not None:
             schema["enum"] = list(self.choices())
+        if "anyOf" in schema:
+            kinds = schema["anyOf"]
+            if any(kind.get("type") == "object" for kind in kinds):
+                # The form of a dictionary has nothing to fill in. Of no type at all it is a box for JSON, checked by
+                # the flow.
+                del schema["anyOf"]
+            else:
+                schema["anyOf"] = [{**kind, "title": self._tab(kind)} for kind in kinds]
         return schema
+
+    def _tab(self, kind: dict[str, Any]) -> str:
+        if kind.get("type") == "null":
+            return self.empty or "none"
+        return "choice" if "enum" in kind else _TABS.get(kind.get("type", ""), "value")
 
 
 def archives() -> list[str]:

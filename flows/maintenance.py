@@ -19,7 +19,7 @@ from lake.query import Lake
 
 @flow(name="maintenance", flow_run_name="compact", validate_parameters=True)
 def maintain(
-    lake: Annotated[str | None, Shown("The lake; empty: LIGHTLAKE_URL")] = None,
+    lake: Annotated[str | None, Shown("The lake: a folder or s3://BUCKET/PREFIX", empty="LIGHTLAKE_URL")] = None,
 ) -> State[Compacted]:
     """Bring the lake to rest: few large sorted files, no deleted rows, no leftovers of crashes.
 
@@ -37,7 +37,7 @@ def maintain(
 
 @flow(name="verify", flow_run_name="verify", validate_parameters=True)
 def verify(
-    lake: Annotated[str | None, Shown("The lake; empty: LIGHTLAKE_URL")] = None,
+    lake: Annotated[str | None, Shown("The lake: a folder or s3://BUCKET/PREFIX", empty="LIGHTLAKE_URL")] = None,
     quick: Annotated[bool, Shown("Do not read the files' content")] = False,
 ) -> State[list[Finding]]:
     """Check files, checksums, the plain tree against the catalogue, constraints and coverage.

@@ -57,12 +57,14 @@ def run_name() -> str:
 
 @flow(name="pull", flow_run_name=run_name, task_runner=task_runner(), validate_parameters=True)
 def pull_archive(
-    archive: Annotated[str, Shown("Archive, as `lightlake archives` names it", choices=archives)],
-    sample: Annotated[str | None, Shown("Only targets of this sample; empty: all")] = None,
-    lake: Annotated[str | None, Shown("The lake; empty: LIGHTLAKE_URL")] = None,
-    parameters: Annotated[dict[str, Any] | None, Shown("Parameters of the archive, other than its defaults")] = None,
+    archive: Annotated[str, Shown("The archive to ask", choices=archives)],
+    sample: Annotated[str | None, Shown("Only targets of this sample", empty="all targets")] = None,
+    lake: Annotated[str | None, Shown("The lake: a folder or s3://BUCKET/PREFIX", empty="LIGHTLAKE_URL")] = None,
+    parameters: Annotated[
+        dict[str, Any] | None, Shown('Parameters of the archive other than its defaults, such as {"radius_arcsec": 2}')
+    ] = None,
     again: Annotated[bool, Shown("Ask for what was answered before, too")] = False,
-    release: Annotated[str | None, Shown("Data release, such as DR24; empty: the one that the lake shows")] = None,
+    release: Annotated[str | None, Shown("Data release, such as DR24", empty="the one that the lake shows")] = None,
     back_off: Annotated[
         bool, Shown("Leave alone what failed lately: an hour, and twice as long after each further failure")
     ] = False,

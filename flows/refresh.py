@@ -29,12 +29,13 @@ def run_name() -> str:
 def refresh(
     archives: Annotated[
         list[Annotated[str, Shown(choices=archives_and_services)]] | None,
-        Shown("Archives, or services for all of theirs; empty: all"),
+        Shown("Archives, or services for all of theirs", empty="all archives"),
     ] = None,
-    sample: Annotated[str | None, Shown("Only targets of this sample; empty: all")] = None,
-    lake: Annotated[str | None, Shown("The lake; empty: LIGHTLAKE_URL")] = None,
+    sample: Annotated[str | None, Shown("Only targets of this sample", empty="all targets")] = None,
+    lake: Annotated[str | None, Shown("The lake: a folder or s3://BUCKET/PREFIX", empty="LIGHTLAKE_URL")] = None,
     parameters: Annotated[
-        dict[str, dict[str, Any]] | None, Shown("Parameters by archive, other than the defaults")
+        dict[str, dict[str, Any]] | None,
+        Shown('Parameters by archive other than the defaults, such as {"gaia": {"radius_arcsec": 2}}'),
     ] = None,
     again: Annotated[bool, Shown("Ask for what was answered before, too")] = False,
     back_off: Annotated[

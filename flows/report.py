@@ -28,23 +28,23 @@ REASONS_TOLD = 5
 
 @dataclass(frozen=True)
 class PullReport:
-    """What a pull of one archive did."""
+    """What a pull of one archive did. What a person asks first comes first: the UI shows some eight columns."""
 
     archive: str
     release: str
     asked: int = 0
     failed: int = 0
+    sources: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    reasons: tuple[str, ...] = field(default=())
     granules: int = 0
     granules_done: int = 0
     granules_empty: int = 0
     granules_split: int = 0
     granules_rejected: int = 0
     granules_failed: int = 0
-    sources: int = 0
-    rows: int = 0
     bytes: int = 0
-    seconds: float = 0.0
-    reasons: tuple[str, ...] = field(default=())
     newer: tuple[str, ...] = field(default=())
     shown: bool = True
 
@@ -99,7 +99,10 @@ class PullReport:
 
     def publish(self) -> None:
         """Leave the report as a table artifact of the run."""
-        row = {**asdict(self), "reasons": "; ".join(self.reasons), "newer": ", ".join(self.newer)}
+        row = {
+            **asdict(self), "seconds": round(self.seconds, 1), "reasons": "; ".join(self.reasons),
+            "newer": ", ".join(self.newer),
+        }  # fmt: skip
         create_table_artifact([row], key=f"pull-{self.archive.replace('_', '-')}", description=self.message)
 
 
@@ -168,7 +171,9 @@ class SurveyReport:
 
     def publish(self) -> None:
         """Leave the report as a table artifact of the run."""
-        row = {**asdict(self), "reasons": "; ".join(self.reasons[:REASONS_TOLD])}
+        row = {
+            **asdict(self), "seconds": round(self.seconds, 1), "reasons": "; ".join(self.reasons[:REASONS_TOLD]),
+        }  # fmt: skip
         create_table_artifact([row], key=self.survey.replace("_", "-"), description=self.message)
 
     def state(self, log: Any) -> State[SurveyReport]:

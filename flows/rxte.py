@@ -46,10 +46,10 @@ def run_name() -> str:
 @flow(name="rxte", flow_run_name=run_name, task_runner=task_runner(), validate_parameters=True)
 def pull_rxte(
     target: Annotated[
-        str | None, Shown("A target of the lake by name, or a new one as 'RA DEC' in degrees; empty: all")
+        str | None, Shown("A target of the lake by name, or a new one as 'RA DEC' in degrees", empty="all targets")
     ] = None,
-    sample: Annotated[str | None, Shown("Only targets of this sample")] = None,
-    lake: Annotated[str | None, Shown("The lake; empty: LIGHTLAKE_URL")] = None,
+    sample: Annotated[str | None, Shown("Only targets of this sample", empty="all targets")] = None,
+    lake: Annotated[str | None, Shown("The lake: a folder or s3://BUCKET/PREFIX", empty="LIGHTLAKE_URL")] = None,
     radius_deg: Annotated[float, Field(gt=0, le=5), Shown("Observations within this of a target")] = RADIUS_DEG,
     method: Annotated[
         Literal["products", "heasoft", "standard2"],
@@ -60,26 +60,26 @@ def pull_rxte(
     ] = "products",
     bands: Annotated[
         list[str] | None,
-        Shown("Of the standard products, such as pca_a, beside those that the lake has; empty: all that there are"),
+        Shown("Of the standard products, such as pca_a, beside those that the lake has", empty="all that there are"),
     ] = None,
     chmin: Annotated[int | None, Field(ge=0, le=255), Shown("First absolute channel")] = None,
     chmax: Annotated[int | None, Field(ge=0, le=255), Shown("Last absolute channel")] = None,
     emin_kev: Annotated[float | None, Field(ge=0), Shown("Instead of channels: lowest energy, keV")] = None,
     emax_kev: Annotated[float | None, Field(gt=0), Shown("Highest energy, keV")] = None,
-    pcus: Annotated[list[int] | None, Shown("Detectors 0 to 4; empty: all")] = None,
-    layers: Annotated[list[int] | None, Shown("Anode layers 1 to 3; empty: all")] = None,
-    bin_s: Annotated[float | None, Shown("Length of a bin, seconds: a multiple of 16, which is the default")] = None,
-    gti: Annotated[str | None, Shown(f"Good times, as maketime takes them; empty: {GTI}")] = None,
-    limit: Annotated[int | None, Field(gt=0), Shown("At most so many observations of a target")] = None,
-    slews: Annotated[bool, Shown("Slews to and from targets, too")] = False,
-    xtemaster: Annotated[
-        str | None, Shown("Rows of table xtemaster as a CSV file, instead of HEASARC's service")
+    pcus: Annotated[list[int] | None, Shown("Detectors 0 to 4", empty="all")] = None,
+    layers: Annotated[list[int] | None, Shown("Anode layers 1 to 3", empty="all")] = None,
+    bin_s: Annotated[float | None, Shown("Length of a bin, seconds: a multiple of 16", empty="16")] = None,
+    gti: Annotated[
+        str | None, Shown(f"Good times, as maketime takes them. The usual: {GTI}", empty="the usual")
     ] = None,
+    limit: Annotated[int | None, Field(gt=0), Shown("At most so many observations of a target", empty="all")] = None,
+    slews: Annotated[bool, Shown("Slews to and from targets, too")] = False,
+    xtemaster: Annotated[str | None, Shown("Rows of table xtemaster as a CSV file", empty="HEASARC's service")] = None,
     again: Annotated[bool, Shown("Look for observations of targets that were asked for before, too")] = False,
     retry_failed: Annotated[bool, Shown("Exactly observations that were rejected or failed before")] = False,
     runner: Annotated[
         Literal["threads", "processes", "dask"] | None,
-        Shown("What runs the tasks; empty: LIGHTLAKE_RUNNER"),
+        Shown("What runs the tasks", empty="LIGHTLAKE_RUNNER"),
     ] = None,
 ) -> State[SurveyReport]:
     """Bring every RXTE observation of targets into the lake, each a granule of its own.

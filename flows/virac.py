@@ -39,19 +39,19 @@ def extract_virac(
         str,
         Shown("Folder of the tiles, or s3://BUCKET/PREFIX; or eso:n1024_9000000,... for the public release"),
     ],
-    lake: Annotated[str | None, Shown("The lake; empty: LIGHTLAKE_URL")] = None,
+    lake: Annotated[str | None, Shown("The lake: a folder or s3://BUCKET/PREFIX", empty="LIGHTLAKE_URL")] = None,
     pattern: Annotated[str, Shown("Names of the tiles' files")] = PATTERN,
     min_ks: Annotated[int, Field(ge=0), Shown("Keep sources with more Ks detections than this")] = MIN_KS,
     bands: Annotated[
-        list[Literal["H", "J", "Ks", "Y", "Z"]] | None, Shown("Bands whose rows are kept; empty: all")
+        list[Literal["H", "J", "Ks", "Y", "Z"]] | None, Shown("Bands whose rows are kept", empty="all bands")
     ] = None,
     retry_failed: Annotated[bool, Shown("Exactly those that were rejected or failed before")] = False,
     shard: Annotated[
-        str | None, Field(pattern=r"^\d+/\d+$"), Shown("One of several jobs, such as 0/96; empty: all tiles")
+        str | None, Field(pattern=r"^\d+/\d+$"), Shown("One of several jobs, such as 0/96", empty="all tiles")
     ] = None,
     runner: Annotated[
         Literal["threads", "processes", "dask"] | None,
-        Shown("What runs the tasks; empty: LIGHTLAKE_RUNNER"),
+        Shown("What runs the tasks", empty="LIGHTLAKE_RUNNER"),
     ] = None,
 ) -> State[SurveyReport]:
     """Extract every tile of a folder that is not in the lake yet, and commit each by itself.

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.browser import page  # noqa: F401
 from helpers.dachs import Dachs, running
 from helpers.processes import run  # noqa: F401
 from helpers.servers import (  # noqa: F401

@@ -67,6 +67,15 @@ def test_forms_offer_choices_defaults_and_bounds() -> None:
     assert form["rxte"]["method"]["default"] == "products"
     assert (form["rxte"]["radius_deg"]["exclusiveMinimum"], form["rxte"]["radius_deg"]["maximum"]) == (0, 5)
     assert form["virac"]["min_ks"]["minimum"] == 0
+    nothing = {
+        name: kind["title"]
+        for name, one in form["pull"].items()
+        for kind in one.get("anyOf", ())
+        if kind["type"] == "null"
+    }
+    assert nothing == {"sample": "all targets", "lake": "LIGHTLAKE_URL", "release": "the one that the lake shows"}
+    # Prefect's form has a box for JSON where there is no type, and nothing at all for a dictionary or None.
+    assert not {"type", "anyOf"} & form["pull"]["parameters"].keys()
     required = {one.flow.name: parameter_schema(one.flow).required for one in deployed()}
     assert {name: asked for name, asked in required.items() if asked} == {"pull": ["archive"], "virac": ["tiles"]}
 
