@@ -19,6 +19,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.tasks import exponential_backoff
 
+from flows.artifacts import told_of
 from flows.forms import Shown, archives
 from flows.report import PullReport, Watch
 from flows.runners import task_runner
@@ -31,6 +32,7 @@ from lake.staging import Manifest
 from lake.storage import remove_folder
 from tasks.archives import find, releases
 from tasks.archives.base import Archive
+from tasks.effort import several
 from tasks.pull import (
     Batch,
     commit_batch,
@@ -102,7 +104,7 @@ def _pull(
     report = PullReport(source.name, source.release, newer=_newer(source))
     if total == 0:
         report = replace(report, shown=register_archive(opened, source))
-        report.publish()
+        report.publish(opened, source, log)
         return Completed(message=report.message, data=report)
     log.info("%s %s: %d targets to ask", source.name, source.release, total)
     _limit(source.name, settings.archive_concurrency)
@@ -124,6 +126,8 @@ def _pull(
             batch, staged, committed = window.popleft()
             receipts = _receipts(url, batch, staged, committed)
             report = report.plus(receipts)
+            for receipt in receipts:
+                told_of(log, receipt)
             lost = all(receipt.status == "failed" for receipt in receipts)
             lost_in_a_row = lost_in_a_row + 1 if lost else 0
             watch.advance(batch.n_targets)
@@ -134,11 +138,17 @@ def _pull(
                     f"not asked: {GIVE_UP_AFTER} batches before were lost", archive=source.name,
                     endpoint=source.reach(settings), hint="see why, and pull again",
                 )  # fmt: skip
-                report = report.plus(commit_batch(url, lose_batch(batch, reason)))
+                receipts = commit_batch(url, lose_batch(batch, reason))
+                report = report.plus(receipts)
+                for receipt in receipts:
+                    told_of(log, receipt)
                 watch.advance(batch.n_targets)
                 continue
-            fetched: Any = fetch.submit(batch, settings.retries)  # Prefect hands on its result, not the future
-            window.append((batch, fetched, commit_staged.submit(url, fetched)))
+            name = several(batch.granules)
+            # Prefect hands on its result, not the future.
+            fetched: Any = fetch.with_options(task_run_name=f"fetch {name}").submit(batch, settings.retries)
+            commit = commit_staged.with_options(task_run_name=f"commit {name}")
+            window.append((batch, fetched, commit.submit(url, fetched)))
             # A window, so that neither futures nor plans pile up with the size of the sample.
             while len(window) >= 2 * settings.workers:
                 settle()
@@ -146,7 +156,7 @@ def _pull(
             settle()
     remove_folder(folder)
     report = replace(report, seconds=time.monotonic() - started, shown=register_archive(opened, source))
-    report.publish()
+    report.publish(opened, source, log)
     if report.failed:
         log.error(report.message)
         return Failed(message=report.message, data=report)

@@ -51,7 +51,8 @@ def refresh(
     for name in names:
         find(name).with_defaults((parameters or {}).get(name))  # all wrong names at once, before any work
     url = str(lake or load_settings().url)
-    for one in plans(lake_at(url), names, parameters, sample, again=again, back_off=back_off):
+    opened = lake_at(url)
+    for one in plans(opened, names, parameters, sample, again=again, back_off=back_off):
         log.info(one.message)
     reports, lost, lines = [], [], []
     for name in names:
@@ -67,7 +68,7 @@ def refresh(
         lines.append(message)
         if not state.is_completed():
             lost.append(message)
-    publish_summary(reports, lost)
+    publish_summary(opened, reports, lost, log)
     if lost:
         log.error("%d of %d archives lost something", len(lost), len(names))
         return Failed(message=" | ".join(lost), data=reports)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,7 +21,24 @@ from prefect.states import Completed, Failed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from flows.artifacts import (
+    Loss,
+    answers_picture,
+    credits_of,
+    harmless,
+    is_lost,
+    key_of,
+    losses_table,
+    names_of,
+    publish_light_curves,
+    whereabouts,
+    with_losses,
+)
 from lake.commit import Receipt
+from lake.ledger import count_failed
+from lake.query import Lake
+from tasks.archives.base import Origin
+from tasks.effort import Log
 
 # At most this many reasons are told in full; the ledger has them all.
 REASONS_TOLD = 5
@@ -28,23 +46,29 @@ REASONS_TOLD = 5
 
 @dataclass(frozen=True)
 class PullReport:
-    """What a pull of one archive did. What a person asks first comes first: the UI shows some eight columns."""
+    """What a pull of one archive did."""
 
     archive: str
     release: str
     asked: int = 0
+    found: int = 0
     failed: int = 0
-    sources: int = 0
-    rows: int = 0
-    seconds: float = 0.0
-    reasons: tuple[str, ...] = field(default=())
     granules: int = 0
     granules_done: int = 0
     granules_empty: int = 0
     granules_split: int = 0
     granules_rejected: int = 0
     granules_failed: int = 0
+    sources: int = 0
+    rows: int = 0
     bytes: int = 0
+    seconds: float = 0.0
+    retries: int = 0
+    requests: int | None = None
+    peak_rss_mb: float | None = None
+    largest: Receipt | None = None
+    losses: tuple[Loss, ...] = ()
+    reasons: tuple[str, ...] = field(default=())
     newer: tuple[str, ...] = field(default=())
     shown: bool = True
 
@@ -52,7 +76,7 @@ class PullReport:
         """Return the report with some commits added."""
         report = self
         for receipt in receipts:
-            lost = receipt.status in ("rejected", "failed")
+            lost = is_lost(receipt)
             count = f"granules_{receipt.status}"
             # The targets of a split granule are counted with its halves.
             asked = 0 if receipt.status == "split" else receipt.n_targets
@@ -62,11 +86,17 @@ class PullReport:
             report = replace(
                 report,
                 asked=report.asked + asked,
+                found=report.found + receipt.n_found,
                 failed=report.failed + (receipt.n_targets if lost else 0),
                 granules=report.granules + 1,
                 sources=report.sources + receipt.n_sources,
                 rows=report.rows + receipt.n_rows,
                 bytes=report.bytes + receipt.bytes,
+                retries=report.retries + receipt.retries,
+                requests=_sum(report.requests, receipt.requests),
+                peak_rss_mb=_most(report.peak_rss_mb, receipt.peak_rss_mb),
+                largest=_larger(report.largest, receipt),
+                losses=with_losses(report.losses, receipt),
                 reasons=reasons,
                 **{count: getattr(report, count) + 1},
             )
@@ -97,13 +127,53 @@ class PullReport:
             f"{told}{f'; and {more} other reasons' if more > 0 else ''}. {done}"
         )
 
-    def publish(self) -> None:
-        """Leave the report as a table artifact of the run."""
-        row = {
-            **asdict(self), "seconds": round(self.seconds, 1), "reasons": "; ".join(self.reasons),
-            "newer": ", ".join(self.newer),
+    @property
+    def granules_lost(self) -> int:
+        """Return how many granules came to nothing."""
+        return self.granules_failed + self.granules_rejected
+
+    @property
+    def empty(self) -> int:
+        """Return how many targets the archive has nothing of."""
+        return self.asked - self.found - self.failed
+
+    def row(self) -> dict[str, Any]:
+        """Return it as a row of a table."""
+        return {
+            "archive": self.archive, "release": self.release, "asked": self.asked, "found": self.found,
+            "empty": self.empty, "failed": self.failed, "rows": self.rows, "sources": self.sources,
+            **_spent(self), "granules": self.granules, "granules lost": self.granules_lost,
         }  # fmt: skip
-        create_table_artifact([row], key=f"pull-{self.archive.replace('_', '-')}", description=self.message)
+
+    def publish(self, lake: Lake, origin: Origin, log: Log) -> None:
+        """Leave a table of the run, what is missing and why, and a plot of what came."""
+        description = f"{self.message}\n\n{credits_of(origin)}"
+        create_table_artifact([self.row()], key=key_of("pull", self.archive), description=description)
+        with harmless(log, "the list of what is missing"):
+            create_markdown_artifact(self.missing(lake), key=key_of("missing", self.archive))
+        if self.largest is not None:
+            with harmless(log, "the plot of what came"):
+                publish_light_curves(lake, origin, self.largest.granule)
+
+    def missing(self, lake: Lake) -> str:
+        """Return what the run lost and why, in Markdown, and how many have no answer since runs before."""
+        lines = [f"# What is missing of {self.archive} {self.release}", ""]
+        with closing(lake.catalog.cursor()) as cursor:
+            unanswered = count_failed(cursor, self.archive, self.release)
+        if self.failed:
+            lines += [
+                f"{self.failed} of {self.asked} targets, in {self.granules_lost} of {self.granules} granules.",
+                "",
+            ]
+            names = names_of(lake, self.archive, self.release, self.losses)
+            lines += losses_table(self.losses, self.granules_lost, names)
+        else:
+            lines.append(f"Nothing is missing: {self.asked} targets were asked for, and all have their answer.")
+        if unanswered > self.failed:
+            lines += ["", f"{unanswered - self.failed} targets have had no answer since runs before this one."]
+        if unanswered or self.failed:
+            lines += whereabouts(self.archive, f"lightlake pull {self.archive}")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -131,19 +201,29 @@ class SurveyReport:
     rows: int = 0
     bytes: int = 0
     seconds: float = 0.0
+    retries: int = 0
+    requests: int | None = None
+    peak_rss_mb: float | None = None
+    largest: Receipt | None = None
+    losses: tuple[Loss, ...] = ()
     reasons: tuple[str, ...] = ()
 
     def plus(self, asked: int, receipts: Sequence[tuple[str, Receipt]]) -> SurveyReport:
         """Return the report with a batch added."""
         report = replace(self, elsewhere=self.elsewhere + asked - len(receipts))
         for name, receipt in receipts:
-            lost = receipt.status in ("rejected", "failed")
+            lost = is_lost(receipt)
             count = receipt.status if lost else "done"
             report = replace(
                 report,
                 sources=report.sources + receipt.n_sources,
                 rows=report.rows + receipt.n_rows,
                 bytes=report.bytes + receipt.bytes,
+                retries=report.retries + receipt.retries,
+                requests=_sum(report.requests, receipt.requests),
+                peak_rss_mb=_most(report.peak_rss_mb, receipt.peak_rss_mb),
+                largest=_larger(report.largest, receipt),
+                losses=with_losses(report.losses, receipt, name),
                 reasons=(*report.reasons, f"{name}: {receipt.reason}") if lost else report.reasons,
                 **{count: getattr(report, count) + 1},
             )
@@ -169,16 +249,43 @@ class SurveyReport:
             told.append(f"{self.rejected_before} were rejected before: --retry-failed tries them again")
         return f"{self.survey}: {'. '.join(told)}"
 
-    def publish(self) -> None:
-        """Leave the report as a table artifact of the run."""
-        row = {
-            **asdict(self), "seconds": round(self.seconds, 1), "reasons": "; ".join(self.reasons[:REASONS_TOLD]),
+    def row(self) -> dict[str, Any]:
+        """Return it as a row of a table."""
+        return {
+            "survey": self.survey, "found": self.found, "done before": self.done_before, "done": self.done,
+            "rejected": self.rejected, "failed": self.failed, "rejected before": self.rejected_before,
+            "elsewhere": self.elsewhere, "sources": self.sources, "rows": self.rows, **_spent(self),
         }  # fmt: skip
-        create_table_artifact([row], key=self.survey.replace("_", "-"), description=self.message)
 
-    def state(self, log: Any) -> State[SurveyReport]:
+    def publish(self, lake: Lake, origin: Origin, log: Log) -> None:
+        """Leave a table of the run, what is missing and why, and a plot of what came."""
+        description = f"{self.message}\n\n{credits_of(origin)}"
+        create_table_artifact([self.row()], key=self.survey.replace("_", "-"), description=description)
+        with harmless(log, "the list of what is missing"):
+            names = names_of(lake, origin.name, origin.release, self.losses)
+            create_markdown_artifact(self.missing(origin, names), key=key_of("missing", self.survey))
+        if self.largest is not None:
+            with harmless(log, "the plot of what came"):
+                publish_light_curves(lake, origin, self.largest.granule)
+
+    def missing(self, origin: Origin, names: Mapping[str, Sequence[str]]) -> str:
+        """Return what the run lost and why, in Markdown; `names` are of targets of granules that were lost."""
+        lost = self.rejected + self.failed
+        lines = [f"# What is missing of {self.survey} {origin.release}", ""]
+        if lost:
+            lines += [f"{self.rejected} {self.what} were rejected, {self.failed} failed.", ""]
+            lines += losses_table(self.losses, lost, names)
+        else:
+            lines.append(f"Nothing is missing of the {self.what} that this run took.")
+        if self.rejected_before:
+            lines += ["", f"{self.rejected_before} {self.what} were rejected in runs before this one."]
+        if lost or self.rejected_before:
+            lines += whereabouts(origin.name, f"lightlake {self.survey} ... --retry-failed")
+        return "\n".join(lines)
+
+    def state(self, log: Log, lake: Lake, origin: Origin) -> State[SurveyReport]:
         """Publish the report, tell the log, and return the run's final state: Failed, if anything was lost."""
-        self.publish()
+        self.publish(lake, origin, log)
         if self.rejected or self.failed:
             log.error(self.message)
             return Failed(message=self.message, data=self)
@@ -186,20 +293,41 @@ class SurveyReport:
         return Completed(message=self.message, data=self)
 
 
-def publish_summary(reports: Sequence[PullReport], lost: Sequence[str]) -> None:
+def _sum(total: int | None, one: int | None) -> int | None:
+    return total if one is None else (total or 0) + one
+
+
+def _most(most: float | None, one: float | None) -> float | None:
+    return one if most is None else max(most, one or 0.0)
+
+
+def _larger(largest: Receipt | None, one: Receipt) -> Receipt | None:
+    return one if one.n_rows > (largest.n_rows if largest else 0) else largest
+
+
+def _spent(report: PullReport | SurveyReport) -> dict[str, Any]:
+    return {
+        "seconds": round(report.seconds, 1), "MB of Parquet": round(report.bytes / 1e6, 3),
+        "tried again": report.retries, "requests": report.requests,
+        "peak memory, MB": None if report.peak_rss_mb is None else round(report.peak_rss_mb),
+    }  # fmt: skip
+
+
+def publish_summary(lake: Lake, reports: Sequence[PullReport], lost: Sequence[str], log: Log) -> None:
     """Leave the summary of a refresh as a Markdown artifact."""
-    lines = [
-        "# Refresh",
-        "",
-        "| archive | release | asked | failed | granules | sources | rows | MB | seconds |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {r.archive} | {r.release} | {r.asked} | {r.failed} | {r.granules} | {r.sources} | {r.rows} "
-        f"| {r.bytes / 1e6:.1f} | {r.seconds:.1f} |"
-        for r in reports
-    ]
+    lines = ["# Refresh", ""]
+    if rows := [report.row() for report in reports]:
+        lines += [f"| {' | '.join(rows[0])} |", f"|{'---|' * len(rows[0])}"]
+        lines += [f"| {' | '.join('' if cell is None else str(cell) for cell in row.values())} |" for row in rows]
+    answers = [(r.archive, what, getattr(r, what)) for r in reports for what in ("found", "empty", "failed") if r.asked]
+    if answers:
+        with harmless(log, "the plot of the answers"):
+            lines += ["", answers_picture(answers)]
     lines += ["", "## Missing", "", *(f"- {line}" for line in lost)] if lost else ["", "Nothing is missing."]
+    for report in reports:
+        if report.losses:
+            with harmless(log, "the list of what is missing"):
+                lines += ["", report.missing(lake).replace("# What", "### What", 1)]
     create_markdown_artifact("\n".join(lines), key="refresh")
 
 

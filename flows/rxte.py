@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from pydantic import Field
 
+from flows.artifacts import is_lost, told_of
 from flows.forms import Shown
 from flows.report import SurveyReport, Watch
 from flows.runners import task_runner, windowed
@@ -23,6 +25,7 @@ from lake.ledger import canonical, pending, write_plan
 from lake.query import Lake
 from lake.settings import Settings, load_settings
 from tasks.download import patiently
+from tasks.effort import effort, several
 from tasks.pull import lake_at
 from tasks.surveys import rxte_pull, rxte_targets
 from tasks.surveys.rxte import NAME
@@ -107,14 +110,15 @@ def pull_rxte(
         chunks = _targets(opened, target, sample, origin, parameters, again=again or retry_failed)
         for targets in chunks:
             asked_at = datetime.now(UTC)
-            try:
-                found, endpoint = _found(targets, settings, radius_deg, xtemaster)
-            except (ArchiveError, GranuleRejected) as error:
-                log.error("xtemaster could not be asked: %s", error)
-                report = report.plus(1, [(f"{targets.num_rows} targets", rxte_targets.give_up(
-                    url, targets, extraction, parameters, error
-                ))])  # fmt: skip
-                continue
+            with effort("xtemaster", log) as asking:
+                try:
+                    found, endpoint = _found(targets, settings, radius_deg, xtemaster)
+                except (ArchiveError, GranuleRejected) as error:
+                    log.error("xtemaster could not be asked: %s", error)
+                    report = report.plus(1, [(f"{targets.num_rows} targets", rxte_targets.give_up(
+                        url, targets, extraction, parameters, error
+                    ))])  # fmt: skip
+                    continue
             found = (found if slews else found.without_slews()).limited(limit)
             observations = [one for one in found.each() if one.obsid not in seen]
             seen.update(one.obsid for one in observations)
@@ -135,10 +139,15 @@ def pull_rxte(
                     if isinstance(outcome, BaseException):
                         log.error("a batch was lost: %s", outcome)
                         outcome = rxte_pull.lose(url, part, extraction, outcome)
+                    for name, receipt in outcome:
+                        told_of(log, receipt, name, level=logging.DEBUG)  # hundreds in a few seconds
+                    done = [receipt for _, receipt in outcome if not is_lost(receipt)]
+                    told = several([name for name, _ in outcome]) or "no observations"
+                    log.info("%s: %d done, %d rows", told, len(done), sum(receipt.n_rows for receipt in done))
                     report = report.plus(len(part), outcome)
                     watch.advance(len(part))
-            rxte_targets.answer(url, targets, found, extraction, parameters, asked_at, endpoint)
-    return replace(report, seconds=time.monotonic() - started).state(log)
+            rxte_targets.answer(url, targets, found, extraction, parameters, asked_at, endpoint, asking.facts())
+    return replace(report, seconds=time.monotonic() - started).state(log, opened, origin)
 
 
 def _targets(

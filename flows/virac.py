@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from pydantic import Field
 
+from flows.artifacts import told_of
 from flows.forms import Shown
 from flows.report import SurveyReport, Watch
 from flows.runners import task_runner, windowed
@@ -78,9 +79,11 @@ def extract_virac(
             if isinstance(outcome, BaseException):
                 log.error("a worker was lost: %s", outcome)
                 outcome = lose(opened, batch, cut, outcome)
+            for name, receipt in outcome:
+                told_of(log, receipt, name)
             report = report.plus(len(batch), outcome)
             watch.advance(len(batch))
-    return replace(report, seconds=time.monotonic() - started).state(log)
+    return replace(report, seconds=time.monotonic() - started).state(log, opened, found[0].origin)
 
 
 def _of_shard(waiting: list[Piece], found: Sequence[Piece], shard: str | None) -> list[Piece]:

@@ -56,6 +56,11 @@ class Receipt:
     replaced: int
     kept: int
     reason: str | None = None
+    n_found: int = 0
+    seconds: float = 0.0
+    retries: int = 0
+    requests: int | None = None
+    peak_rss_mb: float | None = None
 
 
 def commit(catalog: Catalog, manifest: Manifest) -> Receipt:
@@ -119,6 +124,11 @@ def _receipt(attempt: Attempt, replaced: int, kept: int) -> Receipt:
         replaced,
         kept,
         attempt.reason,
+        attempt.n_found,
+        attempt.seconds,
+        attempt.retries,
+        attempt.requests,
+        attempt.peak_rss_mb,
     )
 
 

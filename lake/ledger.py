@@ -39,6 +39,9 @@ class Attempt:
     endpoint: str | None = None
     input_checksum: str | None = None
     software: str = SOFTWARE
+    n_found: int = 0
+    retries: int = 0
+    requests: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain data, times in ISO 8601."""
@@ -99,6 +102,27 @@ def record(
     cursor.register("attempts", rows(attempts, numbers, snapshot_id))
     cursor.execute("INSERT INTO ledger BY NAME FROM attempts")
     cursor.unregister("attempts")
+
+
+def failed_targets(
+    cursor: duckdb.DuckDBPyConnection, archive: str, release: str, granules: Sequence[str], most: int
+) -> dict[str, list[str]]:
+    """Return the names, or else ids, of some targets of each granule that have no answer."""
+    found = cursor.execute(
+        "SELECT granule, list(coalesce(name, target_id::VARCHAR) ORDER BY hpx29)[:?] FROM coverage "
+        "JOIN targets USING (target_id) WHERE archive = ? AND release = ? AND status = 'failed' "
+        "AND granule IN (SELECT unnest(?)) GROUP BY granule",
+        [most, archive, release, list(granules)],
+    ).fetchall()
+    return dict(found)
+
+
+def count_failed(cursor: duckdb.DuckDBPyConnection, archive: str, release: str) -> int:
+    """Count the targets that an archive was asked for and has no answer for."""
+    counted = cursor.execute(
+        "SELECT count(*) FROM coverage WHERE archive = ? AND release = ? AND status = 'failed'", [archive, release]
+    ).fetchall()
+    return int(counted[0][0])
 
 
 _PENDING = """

@@ -42,7 +42,10 @@ class Finding:
 
 
 def status(cursor: duckdb.DuckDBPyConnection) -> pa.Table:
-    """Return, for each archive and release: targets asked, found, empty, failed; sources, rows, bytes, age."""
+    """Return, for each archive and release, what was asked and is held, its age, and what all attempts took.
+
+    That is: targets asked, found, empty, failed; sources, rows, bytes, age; seconds, retries, requests, peak memory.
+    """
     return cursor.execute(
         """
         WITH asked AS (
@@ -58,12 +61,18 @@ def status(cursor: duckdb.DuckDBPyConnection) -> pa.Table:
         ), sizes AS (
             SELECT regexp_extract(path, 'archive=([^/]+)', 1) AS archive, sum(bytes)::BIGINT AS bytes
             FROM files GROUP BY ALL
+        ), spent AS (
+            SELECT archive, release, sum(seconds) AS seconds, sum(retries)::BIGINT AS retries,
+                sum(requests)::BIGINT AS requests, max(peak_rss_mb) AS peak_rss_mb
+            FROM ledger GROUP BY ALL
         )
         SELECT archive, release, coalesce(asked, 0) AS asked, coalesce(found, 0) AS found,
             coalesce(empty, 0) AS empty, coalesce(failed, 0) AS failed, coalesce(sources, 0) AS sources,
             coalesce(rows, 0) AS rows, coalesce(bytes, 0) AS bytes,
-            extract(epoch FROM now() - last_asked) / 86400 AS age_days
-        FROM asked FULL JOIN held USING (archive, release) LEFT JOIN sizes USING (archive)
+            extract(epoch FROM now() - last_asked) / 86400 AS age_days,
+            round(seconds, 1) AS seconds, retries, requests, round(peak_rss_mb) AS peak_rss_mb
+        FROM asked FULL JOIN held USING (archive, release) FULL JOIN spent USING (archive, release)
+            LEFT JOIN sizes USING (archive)
         ORDER BY archive, release
         """
     ).to_arrow_table()

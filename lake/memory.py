@@ -1,8 +1,9 @@
-"""Give memory back as soon as it is free: what a pull of many batches holds is then that of the batches in hand."""
+"""Memory: its peak, and giving back what is free, so that a pull of many batches holds what is in hand alone."""
 
 from __future__ import annotations
 
 import ctypes
+import resource
 import sys
 from functools import cache
 
@@ -26,3 +27,8 @@ def give_back() -> None:
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(_MMAP_THRESHOLD, _MAPPED)
         libc.mallopt(_ARENA_MAX, 2)
+
+
+def peak_rss_mb() -> float:
+    """Return the peak of this process's memory, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1e6)

@@ -20,4 +20,5 @@ MIGRATIONS: dict[int, Sequence[str]] = {
     ],
     4: create_statements(TABLES["channels"]),
     5: (),  # views alone, which every migration makes anew
+    6: add_statements(TABLES["ledger"], "n_found", "retries", "requests"),
 }  # fmt: skip

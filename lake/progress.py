@@ -36,6 +36,8 @@ class Progress:
         When none will be left at that rate.
     median_s, longest_s
         Time that those took that are done.
+    retries, requests
+        How often something was tried again, and requests that were sent, in all attempts; None if that is not known.
     peak_rss_mb
         Largest peak of a process's memory.
     """
@@ -52,6 +54,8 @@ class Progress:
     expected_end: datetime | None
     median_s: float | None
     longest_s: float | None
+    retries: int | None
+    requests: int | None
     peak_rss_mb: float | None
 
     @property
@@ -89,6 +93,11 @@ def progress(lake: Lake, archive: str) -> Progress:
         """,
         {"archive": archive, "since": now - RECENT},
     ).to_pylist()
+    (spent,) = lake.sql(
+        "SELECT sum(retries)::BIGINT AS retries, sum(requests)::BIGINT AS requests FROM ledger "
+        "WHERE archive = $archive",
+        {"archive": archive},
+    ).to_pylist()
     recent, since = row.pop("recent"), row.pop("recent_start")
     granules = read_plan(lake.storage, archive)
     per_minute = end = None
@@ -97,15 +106,15 @@ def progress(lake: Lake, archive: str) -> Progress:
         if granules is not None:
             left = granules - sum(row[name] for name in ("done", "empty", "rejected", "failed"))
             end = now + timedelta(minutes=left / per_minute) if left > 0 else None
-    return Progress(archive=archive, granules=granules, per_minute=per_minute, expected_end=end, **row)
+    return Progress(archive=archive, granules=granules, per_minute=per_minute, expected_end=end, **row, **spent)
 
 
 def slowest(lake: Lake, archive: str, n: int = _SLOWEST) -> pa.Table:
     """Return the granules that took longest: what they were, seconds, rows and memory."""
     table: pa.Table = lake.sql(
         f"""
-        SELECT regexp_extract(endpoint, '[^/]*$') AS granule, status, round(seconds, 1) AS seconds, n_sources, n_rows,
-            round(peak_rss_mb) AS peak_rss_mb
+        SELECT regexp_extract(endpoint, '[^/]*$') AS granule, status, round(seconds, 1) AS seconds, retries, n_sources,
+            n_rows, round(peak_rss_mb) AS peak_rss_mb
         FROM {_LAST} WHERE status <> 'split' ORDER BY seconds DESC, granule LIMIT $n
         """,
         {"archive": archive, "n": n},
@@ -124,6 +133,9 @@ def as_text(now: Progress) -> str:
     if now.median_s is not None:
         memory = "" if now.peak_rss_mb is None else f"; memory of a process at most {now.peak_rss_mb:.0f} MB"
         lines.append(f"  {now.median_s:.1f} s each (median), {now.longest_s:.1f} s at most{memory}")
+    if now.retries is not None:
+        asked = "" if now.requests is None else f", {now.requests} requests"
+        lines.append(f"  {now.retries} times tried again{asked}")
     rate = "none ended of late" if now.per_minute is None else f"{now.per_minute:.1f} a minute"
     end = "" if now.expected_end is None else f", the last one at {now.expected_end.astimezone():%Y-%m-%d %H:%M:%S}"
     lines.append(f"  {rate}{end}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from lake.table import Column, Table
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 
 def _required(name: str, type: str, description: str, **more: Any) -> Column:
@@ -258,6 +258,11 @@ TABLES: dict[str, Table] = {
                 Column("input_checksum", "VARCHAR", "Checksum of the granule's inputs", ucd="meta.checksum"),
                 _required("software", "VARCHAR", "Version of Lightlake", ucd="meta.software"),
                 Column("snapshot_id", "BIGINT", "Snapshot of the catalogue that holds it", ucd="meta.id"),
+                Column("n_found", "BIGINT", "Targets with a source in the answer", ucd="meta.number", low=0),
+                Column("retries", "INTEGER", "Times that it, or a request of it, was tried again after a failure that "
+                    "may pass", ucd="meta.number", low=0),
+                Column("requests", "INTEGER", "HTTP requests that were sent for it; NULL where Arrow reads S3, which "
+                    "does not say", ucd="meta.number", low=0),
             ),
             key=("granule", "attempt"),
             sort=("started_at",),

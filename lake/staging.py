@@ -106,6 +106,8 @@ def stage(
     """
     tables = cast = _cast(tables)  # the caller's are let go, if nobody else holds them
     validate(attempt.archive, attempt.release, cast, band_units, known=known)
+    if "coverage" in cast:
+        attempt = replace(attempt, n_found=pc.sum(pc.equal(cast["coverage"]["status"], "found")).as_py() or 0)
     files = []
     if lightcurves is not None:
         parts = _checked(attempt, lightcurves, cast.get("sources", TABLES["sources"].empty()), band_units)

@@ -20,6 +20,7 @@ import httpx
 
 from lake.errors import ArchiveError
 from lake.settings import Settings
+from tasks.effort import request_sent, tried_again
 
 Answer = TypeVar("Answer")
 
@@ -104,6 +105,7 @@ def patiently(ask: Callable[[], Answer], settings: Settings, pause: Callable[[fl
         except ArchiveError as error:
             if not error.transient or tries == settings.retries:
                 raise
+            tried_again(error)
             wait = settings.retry_delay_s * 2**tries * (1 + random.random() / 2)  # noqa: S311
             pause(max(wait, min(error.retry_after_s or 0.0, settings.timeout_s)))
     raise AssertionError("unreachable")
@@ -181,6 +183,7 @@ def resume(
     if at:
         headers |= {"Range": f"bytes={at}-", "If-Range": known["validator"]}
     deadline = time.monotonic() + settings.task_timeout_s
+    request_sent()
     with connecting(failed, settings.timeout_s), client.stream("GET", url, headers=headers) as answer:
         if "Range" in headers and not _continues(answer, at, known):
             discard(part)
@@ -280,6 +283,7 @@ def _stream(url: str, archive: str, settings: Settings, path: Path) -> None:
         )  # fmt: skip
 
     deadline = time.monotonic() + settings.task_timeout_s
+    request_sent()
     with connecting(failed, settings.timeout_s):
         with (
             httpx.stream("GET", url, timeout=settings.timeout_s, follow_redirects=True) as answer,

@@ -7,8 +7,6 @@ file of targets, manifests name staged files.
 from __future__ import annotations
 
 import json
-import resource
-import sys
 import time
 import uuid
 from collections import deque
@@ -22,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.cache_policies import INPUTS, RUN_ID
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.concurrency.sync import concurrency
@@ -33,7 +31,7 @@ from lake.catalog import INLINED_ROWS
 from lake.commit import Receipt, commit
 from lake.errors import ArchiveError, GranuleRejected, LightlakeError, SchemaError, StagingLost, TruncatedAnswer
 from lake.ledger import Attempt, canonical, count_pending, pending
-from lake.memory import give_back
+from lake.memory import give_back, peak_rss_mb
 from lake.query import Lake
 from lake.schema import TABLES
 from lake.settings import load_settings
@@ -43,6 +41,7 @@ from lake.storage import is_local, path_of, remove_folder, write_parquet
 from lake.transaction import recover, transact
 from tasks.archives import find
 from tasks.archives.base import Archive, Granule, Harvest, Origin
+from tasks.effort import Log, effort, facts
 from tasks.stats import statistics
 
 
@@ -237,7 +236,7 @@ def read_granules(batch: Batch) -> Iterator[Granule]:
             yield Granule(batch.archive, batch.release, json.loads(batch.parameters), targets)
 
 
-def fetch_batch(batch: Batch, *, last_try: bool = True) -> list[Manifest]:
+def fetch_batch(batch: Batch, *, last_try: bool = True, log: Log | None = None) -> list[Manifest]:
     """Fetch and stage every granule of a batch; what an earlier try staged is not fetched again.
 
     A granule whose answer was cut short is asked again in halves, down to a single target.
@@ -248,6 +247,8 @@ def fetch_batch(batch: Batch, *, last_try: bool = True) -> list[Manifest]:
         The granules.
     last_try
         Give up on granules that fail in a passing way: their manifests then say failed.
+    log
+        Is told of what is tried again, and why.
 
     Raises
     ------
@@ -260,18 +261,18 @@ def fetch_batch(batch: Batch, *, last_try: bool = True) -> list[Manifest]:
     for granule, folder in _walk(batch):
         manifest = Manifest.read(folder)
         if manifest is None:
-            try:
-                manifest = fetch_granule(archive, granule, folder)
-            except TruncatedAnswer as error:
-                divisible = granule.targets.num_rows > 1
-                manifest = (split if divisible else lost)(archive, granule, folder, error)
-            except ArchiveError as error:
-                if error.transient and not last_try:
-                    passing = passing or error
-                    continue
-                manifest = lost(archive, granule, folder, error)
-            except GranuleRejected as error:
-                manifest = lost(archive, granule, folder, error)
+            with effort(granule.id, log, folder, again=True) as done:
+                try:
+                    manifest = fetch_granule(archive, granule, folder)
+                except TruncatedAnswer as error:
+                    divisible = granule.targets.num_rows > 1
+                    manifest = (split if divisible else lost)(archive, granule, folder, error, done.seconds)
+                except (ArchiveError, GranuleRejected) as error:
+                    if isinstance(error, ArchiveError) and error.transient and not last_try:
+                        passing = passing or error
+                        done.keep(folder, error)
+                        continue
+                    manifest = lost(archive, granule, folder, error, done.seconds)
         manifests.append(manifest)
     if passing is not None:
         raise passing
@@ -376,25 +377,27 @@ def _attempt(archive: Archive, granule: Granule, started_at: datetime, seconds: 
         n_targets=granule.targets.num_rows,
         seconds=seconds,
         parameters=canonical(granule.parameters),
-        peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1e6),
+        peak_rss_mb=peak_rss_mb(),
         endpoint=archive.reach(load_settings()),
         input_checksum=granule.input_checksum,
+        **facts(),
     )
 
 
-def lost(archive: Archive, granule: Granule, folder: UPath, error: BaseException) -> Manifest:
-    """Stage the news that a granule was not got: rejected or failed, and why."""
+def lost(archive: Archive, granule: Granule, folder: UPath, error: BaseException, seconds: float = 0.0) -> Manifest:
+    """Stage the news that a granule was not got: rejected or failed, why, and after how many seconds."""
     now = datetime.now(UTC)
     n = granule.targets.num_rows
     nothing = np.zeros(n, np.int64)
     coverage = _coverage_rows(granule, ["failed"] * n, nothing, nothing, now)
-    attempt = as_lost(_attempt(archive, granule, now, 0.0), error)
+    attempt = as_lost(_attempt(archive, granule, now - timedelta(seconds=seconds), seconds), error)
     return stage(folder, attempt, {"coverage": coverage})
 
 
-def split(archive: Archive, granule: Granule, folder: UPath, error: TruncatedAnswer) -> Manifest:
+def split(archive: Archive, granule: Granule, folder: UPath, error: TruncatedAnswer, seconds: float) -> Manifest:
     """Stage the news that a granule's answer was cut short; its targets get their coverage from its halves."""
-    attempt = replace(as_lost(_attempt(archive, granule, datetime.now(UTC), 0.0), error), status="split")
+    started_at = datetime.now(UTC) - timedelta(seconds=seconds)
+    attempt = replace(as_lost(_attempt(archive, granule, started_at, seconds), error), status="split")
     halves = " and ".join(half.id for half in granule.halves())
     return stage(folder, replace(attempt, reason=f"{attempt.reason}; asked again as {halves}"), {})
 
@@ -406,7 +409,8 @@ def lose_batch(batch: Batch, error: BaseException) -> list[Manifest]:
     for granule, folder in _walk(batch):
         # If staged files went missing, a manifest says nothing any more.
         staged = None if isinstance(error, StagingLost) else Manifest.read(folder)
-        manifests.append(staged or lost(archive, granule, folder, error))
+        with effort(granule.id, folder=folder):
+            manifests.append(staged or lost(archive, granule, folder, error))
     return manifests
 
 
@@ -433,7 +437,7 @@ def fetch_and_stage(batch: Batch, retries: int) -> list[Manifest]:
     # The shortest lease: after it, slots of a task that was killed are free again.
     with concurrency(f"lightlake-{batch.archive}", occupy=1, lease_duration=60):
         try:
-            return fetch_batch(batch, last_try=int(task_run.run_count or 1) > retries)
+            return fetch_batch(batch, last_try=int(task_run.run_count or 1) > retries, log=get_run_logger())
         except ArchiveError as error:
             # The archive said how long to leave it alone; it is, on top of the retry's own pause.
             time.sleep(min(error.retry_after_s or 0.0, load_settings().timeout_s))

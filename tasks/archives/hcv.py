@@ -11,7 +11,6 @@ import queue
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -30,6 +29,7 @@ from tasks.archives.base import Archive, Band, Granule, Harvest
 from tasks.archives.hats import sources_and_matches
 from tasks.archives.parquet import dated, nullable, undated_remark
 from tasks.archives.tap import Session
+from tasks.effort import Threads
 
 Floats = NDArray[np.float64]
 Row = dict[str, Any]
@@ -131,7 +131,7 @@ def _asking(endpoint: str, settings: Settings) -> Iterator[Ask]:
 
 def _few_at_a_time(ask: Callable[[Any], Rows], asked: Sequence[Any]) -> Rows:
     """Return the rows of all answers in order; after the first failure nothing more is asked."""
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix=NAME) as pool:
+    with Threads(_AT_ONCE, thread_name_prefix=NAME) as pool:
         futures = [pool.submit(ask, one) for one in asked]
         try:
             return [row for future in futures for row in future.result()]

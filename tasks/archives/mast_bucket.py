@@ -20,7 +20,6 @@ import os
 import re
 import threading
 from collections.abc import Callable, Collection, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -35,6 +34,7 @@ from tasks.archives import mast_products as facts
 from tasks.archives.mast_products import Named, Pipeline, named
 from tasks.archives.parquet import Store, open_store
 from tasks.download import Answer, patiently
+from tasks.effort import Threads
 
 ROOT = "stpubdata"
 
@@ -237,7 +237,7 @@ class Bucket:
         if len(folders) < 2 or self.is_local:
             yield from map(self._listed, folders)
             return
-        with ThreadPoolExecutor(CONNECTIONS) as pool:
+        with Threads(CONNECTIONS) as pool:
             yield from pool.map(self._listed, folders)
 
     def walk(self, skip: Collection[str] = ()) -> list[Entry]:

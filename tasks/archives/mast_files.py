@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -33,6 +33,7 @@ from lake.storage import checksum
 from tasks.archives.mast_bucket import MIRROR, Bucket, setting
 from tasks.archives.mast_products import Named
 from tasks.download import discard, patiently, replace_by, resume
+from tasks.effort import Threads
 from tasks.fits import hdus, naming, unpacked
 
 logger = logging.getLogger(__name__)
@@ -141,7 +142,7 @@ class Files:
         stop = threading.Event()
         rest = iter(files)
         waiting: deque[tuple[Found, Future[Path]]] = deque()
-        pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix=SERVICE)
+        pool = Threads(CONNECTIONS, thread_name_prefix=SERVICE)
         try:
             waiting.extend((found, pool.submit(self._got, found, stop)) for found in islice(rest, 2 * CONNECTIONS))
             while waiting:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 
 import numpy as np
@@ -22,6 +21,7 @@ from tasks.archives import mast_products as facts
 from tasks.archives.mast_bucket import CONNECTIONS, Bucket, Entry, Listing
 from tasks.archives.mast_files import SERVICE, Found
 from tasks.archives.mast_products import PIPELINES, Named, named
+from tasks.effort import Threads
 from tasks.fits import hdus, naming
 
 logger = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ def _positions(bucket: Bucket, entries: Sequence[Entry]) -> dict[str, Position |
     def position(entry: Entry) -> Position | None:
         return bucket.tried(partial(_position, bucket.store, *entry))
 
-    with ThreadPoolExecutor(1 if bucket.is_local else CONNECTIONS) as pool:
+    with Threads(1 if bucket.is_local else CONNECTIONS) as pool:
         return dict(zip((entry.path for entry in entries), pool.map(position, entries), strict=True))
 
 

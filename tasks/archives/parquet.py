@@ -28,6 +28,7 @@ from pyarrow import fs
 
 from lake.errors import ArchiveError
 from lake.times import FIRST_UTC_MJD, LAST_MJD
+from tasks.effort import not_counted
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -143,6 +144,8 @@ class Store:
 
     @contextmanager
     def _asking(self, path: str) -> Iterator[None]:
+        if not isinstance(self.filesystem, fs.LocalFileSystem):
+            not_counted()
         try:
             yield
         except FileNotFoundError as error:

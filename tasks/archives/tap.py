@@ -32,6 +32,7 @@ from pyvo.dal.exceptions import DALAccessError, DALFormatError, DALQueryError
 
 from lake.errors import ArchiveError, TruncatedAnswer
 from tasks.download import TRANSIENT_STATUS
+from tasks.effort import request_sent
 
 # Archives spell units as they like; the columns that are used here have theirs by documentation.
 warnings.filterwarnings("ignore", category=UnitsWarning, module="astropy.units")
@@ -189,6 +190,7 @@ class Session(requests.Session):  # type: ignore[misc]  # requests comes without
             Transient for silence, a drip beyond the deadline, failing connections, names that do not resolve,
             429 and 5xx; final for every other status from 400 on. The message has the server's own words.
         """
+        request_sent()
         try:
             reply = super().request(*args, **{**more, "timeout": self.timeout_s, "stream": True})
             body = self._read(reply)

@@ -22,6 +22,7 @@ from lake.errors import ArchiveError
 from lake.settings import Settings
 from tasks.archives.parquet import Store, open_store
 from tasks.download import Answer, check_status, connecting, patiently
+from tasks.effort import request_sent
 from tasks.surveys import rxte
 from tasks.surveys.rxte import Observation
 
@@ -81,6 +82,7 @@ class WebStore:
 
     def _get(self, path: str) -> httpx.Response | None:
         failed = partial(self._trouble, path)
+        request_sent()
         with connecting(failed, self.timeout_s):
             answer = self.client.get(f"{self.url}/{quote(path)}")
         if answer.status_code in (httpx.codes.NOT_FOUND, httpx.codes.GONE):

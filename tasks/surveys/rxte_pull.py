@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import resource
-import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -22,18 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.concurrency.sync import concurrency
+from prefect.runtime import task_run
 
 from lake.commit import Receipt, commit_together
 from lake.errors import ArchiveError, ConfigurationError, GranuleRejected
 from lake.ledger import Attempt, canonical
+from lake.memory import peak_rss_mb
 from lake.query import Lake
 from lake.settings import load_settings
 from lake.staging import lost, stage_together
 from lake.storage import is_local
 from tasks.archives.base import Band, Origin
+from tasks.effort import Log, effort, several
 from tasks.pull import lake_at, register_archive
 from tasks.surveys import rxte, rxte_heasoft, rxte_standard2
 from tasks.surveys.rxte import PRODUCTS, Observation, gain_epoch, product_of, utc_to_tt
@@ -45,6 +45,9 @@ from tasks.surveys.standing import Standing, last_status, standing
 
 # Of column left_out of table sources.
 NO_GOOD_TIME, NO_STANDARD_2 = "no_good_time", "no_standard2_data"
+
+# One file that nobody thought of must not take the others of its batch with it.
+_OF_ONE = (GranuleRejected, ArchiveError, OSError, ArithmeticError, LookupError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -174,8 +177,15 @@ def waiting(
     return standing(lake, origin.name, [origin.release], pieces, retry_failed=retry_failed)
 
 
-def extract_all(url: str, observations: Sequence[Observation], extraction: Extraction) -> list[tuple[str, Receipt]]:
+def extract_all(
+    url: str, observations: Sequence[Observation], extraction: Extraction, log: Log | None = None
+) -> list[tuple[str, Receipt]]:
     """Bring observations into the lake in one transaction, or the news that they cannot be.
+
+    Parameters
+    ----------
+    log
+        Is told of what is tried again, and why.
 
     Returns
     -------
@@ -200,15 +210,14 @@ def extract_all(url: str, observations: Sequence[Observation], extraction: Extra
             extraction.origin.name, extraction.origin.release, granule, status="done", started_at=datetime.now(UTC),
             parameters=canonical(extraction.parameters), endpoint=f"{mirror.url}/{observation.paths[0]}",
         )  # fmt: skip
-        started = time.monotonic()
-        try:
-            reading = _read(mirror, observation, extraction, granule, tools, logs / rxte.NAME)
-        except (GranuleRejected, ArchiveError, OSError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-            # One file that nobody thought of must not take the others of its batch with it.
-            return replace(lost(attempt, error), seconds=time.monotonic() - started), {}
+        with effort(granule, log) as done:
+            try:
+                reading = _read(mirror, observation, extraction, granule, tools, logs / rxte.NAME)
+            except _OF_ONE as error:
+                return replace(lost(attempt, error), seconds=done.seconds, **done.facts()), {}
         status = "done" if reading.tables["lightcurves"].num_rows else "empty"
-        spent = time.monotonic() - started
-        return replace(attempt, status=status, reason=reading.remark, seconds=spent), reading.tables
+        told = replace(attempt, status=status, reason=reading.remark, seconds=done.seconds, **done.facts())
+        return told, reading.tables
 
     places = _places(lake, extraction.origin, observations)
     with Mirror(load_settings()) as mirror:
@@ -337,16 +346,15 @@ def lose(
     return list(zip((observation.obsid for observation in left), receipts, strict=True))
 
 
-def peak_rss_mb() -> float:
-    """Return the peak of this process's memory, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1e6)
+def _run_name() -> str:
+    return f"extract rxte {several([observation.obsid for observation in task_run.parameters['observations']])}"
 
 
 # What is in the lake is not read again, so there is no result to keep, and nothing for Prefect to try again by itself.
-@task(name="extract observations", cache_policy=NO_CACHE, persist_result=False, tags=["rxte"])
+@task(name="extract observations", task_run_name=_run_name, cache_policy=NO_CACHE, persist_result=False, tags=["rxte"])
 def extract_observations(
     url: str, observations: Sequence[Observation], extraction: Extraction
 ) -> list[tuple[str, Receipt]]:
     """Extract some observations into the lake at a URL, a few tasks at a time where the archive is far away."""
     with concurrency(f"lightlake-{rxte.NAME}", occupy=1, lease_duration=60):
-        return extract_all(url, observations, extraction)
+        return extract_all(url, observations, extraction, get_run_logger())

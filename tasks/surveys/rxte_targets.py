@@ -14,14 +14,16 @@ from astropy.coordinates import SkyCoord
 from lake.commit import Receipt, commit
 from lake.errors import ConfigurationError
 from lake.ledger import Attempt, canonical
+from lake.memory import peak_rss_mb
 from lake.query import Lake
 from lake.sky import ranks
 from lake.staging import lost, stage
 from lake.targets import add_targets
+from tasks.effort import facts
 from tasks.pull import lake_at
 from tasks.surveys import rxte
 from tasks.surveys.rxte_find import Found
-from tasks.surveys.rxte_pull import Extraction, granule_id, peak_rss_mb
+from tasks.surveys.rxte_pull import Extraction, granule_id
 
 
 def target_of(lake: Lake, target: str) -> pa.Table:
@@ -59,6 +61,7 @@ def answer(
     parameters: Mapping[str, Any],
     asked_at: datetime,
     endpoint: str,
+    spent: Mapping[str, Any] | None = None,
 ) -> Receipt:
     """Commit what targets have: their matches with the observations in the lake, and that they were asked for.
 
@@ -75,6 +78,8 @@ def answer(
         What was asked.
     asked_at, endpoint
         When xtemaster was asked, and where.
+    spent
+        Requests and retries that it took, for the ledger.
     """
     lake = lake_at(url)
     origin = extraction.origin
@@ -113,6 +118,7 @@ def answer(
         origin.name, origin.release, granule, status="done" if matches.num_rows else "empty", started_at=asked_at,
         n_targets=len(ids), parameters=canonical(parameters), endpoint=endpoint, reason=_remark(found, pairs, missing),
         seconds=(datetime.now(UTC) - asked_at).total_seconds(), peak_rss_mb=peak_rss_mb(),
+        **(spent or {}),
     )  # fmt: skip
     folder = lake.storage.staging / rxte.NAME / granule
     return commit(lake.catalog, stage(folder, attempt, tables, known=known))
@@ -136,7 +142,7 @@ def give_up(
     }
     attempt = Attempt(
         origin.name, origin.release, granule, status="failed", started_at=now, n_targets=n,
-        parameters=canonical(parameters),
+        parameters=canonical(parameters), **facts(),
     )  # fmt: skip
     tables = {"coverage": _keyed(pa.table(coverage), keys)}
     return commit(lake.catalog, stage(lake.storage.staging / rxte.NAME / granule, lost(attempt, error), tables))

@@ -8,8 +8,6 @@ tiles.
 from __future__ import annotations
 
 import hashlib
-import resource
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,18 +16,21 @@ from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import task_run
 from upath import UPath
 
 from lake.commit import Receipt, commit
 from lake.errors import ArchiveError, ConfigurationError, GranuleRejected
 from lake.ledger import Attempt, canonical
+from lake.memory import peak_rss_mb
 from lake.query import Lake
 from lake.settings import load_settings
 from lake.staging import Manifest, lost, stage
 from lake.storage import is_local, path_of, remove_folder
 from tasks.archives.base import Origin
+from tasks.effort import Log, effort, several
 from tasks.pull import lake_at
 from tasks.surveys import virac_tap
 from tasks.surveys.standing import Standing, last_status
@@ -198,13 +199,15 @@ def standing(lake: Lake, tiles: Sequence[Piece], cut: Cut, *, retry_failed: bool
     return standing_of(lake, NAME, releases, {tile.granule(cut): tile for tile in tiles}, retry_failed=retry_failed)
 
 
-def extract(lake: Lake, tile: Piece, cut: Cut, *, again: bool = False) -> Receipt | None:
+def extract(lake: Lake, tile: Piece, cut: Cut, *, again: bool = False, log: Log | None = None) -> Receipt | None:
     """Bring a tile into the lake, or the news that it cannot be.
 
     Parameters
     ----------
     again
         Do it even though it was rejected before.
+    log
+        Is told of what is tried again, and why.
 
     Returns
     -------
@@ -217,7 +220,7 @@ def extract(lake: Lake, tile: Piece, cut: Cut, *, again: bool = False) -> Receip
         if not ours or last_status(lake, NAME, [tile.origin.release], granule).get(granule) in settled:
             return None
         folder = lake.storage.staging / NAME / granule
-        return commit(lake.catalog, Manifest.read(folder) or _stage(tile, granule, cut, folder))
+        return commit(lake.catalog, Manifest.read(folder) or _stage(tile, granule, cut, folder, log))
 
 
 def lose(lake: Lake, tiles: Sequence[Piece], cut: Cut, error: BaseException) -> list[tuple[str, Receipt]]:
@@ -234,15 +237,15 @@ def lose(lake: Lake, tiles: Sequence[Piece], cut: Cut, error: BaseException) -> 
     return receipts
 
 
-def _stage(tile: Piece, granule: str, cut: Cut, folder: UPath) -> Manifest:
+def _stage(tile: Piece, granule: str, cut: Cut, folder: UPath, log: Log | None) -> Manifest:
     attempt = _attempt(tile, granule, cut)
-    try:
-        staged = tile.stage(attempt, cut, folder)
-    except (GranuleRejected, ArchiveError, OSError) as error:
-        remove_folder(folder)
-        staged = stage(folder, lost(attempt, error), {})
-    spent = (datetime.now(UTC) - attempt.started_at).total_seconds()
-    return staged.told(seconds=spent, peak_rss_mb=_peak_rss_mb())
+    with effort(granule, log) as done:
+        try:
+            staged = tile.stage(attempt, cut, folder)
+        except (GranuleRejected, ArchiveError, OSError) as error:
+            remove_folder(folder)
+            staged = stage(folder, lost(attempt, error), {})
+    return staged.told(seconds=done.seconds, peak_rss_mb=peak_rss_mb(), **done.facts())
 
 
 @contextmanager
@@ -265,19 +268,21 @@ def _attempt(tile: Piece, granule: str, cut: Cut) -> Attempt:
     )  # fmt: skip
 
 
-def _peak_rss_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1e6)
-
-
-def extract_all(url: str, tiles: Sequence[Piece], cut: Cut, *, again: bool = False) -> list[tuple[str, Receipt]]:
+def extract_all(
+    url: str, tiles: Sequence[Piece], cut: Cut, *, again: bool = False, log: Log | None = None
+) -> list[tuple[str, Receipt]]:
     """Extract tiles one after the other: the names of those that came to something here, with what."""
     lake = lake_at(url)
-    receipts = ((tile.name, extract(lake, tile, cut, again=again)) for tile in tiles)
+    receipts = ((tile.name, extract(lake, tile, cut, again=again, log=log)) for tile in tiles)
     return [(name, receipt) for name, receipt in receipts if receipt is not None]
 
 
+def _run_name() -> str:
+    return f"extract virac {several([tile.name for tile in task_run.parameters['tiles']])}"
+
+
 # A tile is in the lake or it is not: there is no result to keep, and nothing that Prefect should try again by itself.
-@task(name="extract tiles", cache_policy=NO_CACHE, persist_result=False)
+@task(name="extract tiles", task_run_name=_run_name, cache_policy=NO_CACHE, persist_result=False)
 def extract_tiles(url: str, tiles: Sequence[Piece], cut: Cut, again: bool = False) -> list[tuple[str, Receipt]]:
     """Extract some tiles into the lake at a URL."""
-    return extract_all(url, tiles, cut, again=again)
+    return extract_all(url, tiles, cut, again=again, log=get_run_logger())

@@ -151,3 +151,18 @@ def pull_settings(settings: Settings, sandbox: Sandbox, monkeypatch: pytest.Monk
 def rows(lake: Lake) -> Callable[..., list[dict[str, Any]]]:
     """Ask the test's lake: rows as dictionaries."""
     return lambda query, *values: lake.sql(query, list(values)).to_pylist()
+
+
+def artifacts(state: Any) -> dict[str, Any]:
+    """Artifacts of a flow run, by key."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+    from prefect.client.schemas.sorting import ArtifactSort
+
+    with get_client(sync_client=True) as client:
+        run_id = state.state_details.flow_run_id
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id])),
+            sort=ArtifactSort.KEY_ASC,
+        )
+    return {artifact.key: artifact for artifact in found}

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,11 +20,16 @@ import pytest
 from helpers import archives
 from helpers.archives import harvest, numbers_of, refusal, register
 from helpers.processes import child_environment, lightlake
-from helpers.servers import PrefectServer
+from helpers.servers import PrefectServer, artifacts
 from prefect.client.base import ServerType
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
-from prefect.client.schemas.sorting import ArtifactSort
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    LogFilter,
+    LogFilterFlowRunId,
+)
+from prefect.logging.handlers import APILogWorker
 from prefect.states import State
 
 from deployments.sandbox.icecube import URL_PATH
@@ -56,15 +62,27 @@ def errors(catalog: Catalog) -> list[str]:
     return [finding.message for finding in verify(catalog) if finding.is_error]
 
 
-def artifacts(state: State[Any]) -> dict[str, Any]:
-    """Artifacts of a flow run, by key."""
+def logged(state: State[Any]) -> str:
+    """What the logs of a flow run and its tasks say, as Prefect's server has them."""
+    APILogWorker.drain_all(timeout=20)
+    run_id = state.state_details.flow_run_id
     with get_client(sync_client=True) as client:
-        run_id = state.state_details.flow_run_id
-        found = client.read_artifacts(
-            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id])),
-            sort=ArtifactSort.KEY_ASC,
-        )
-    return {artifact.key: artifact for artifact in found}
+        found = client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id])))
+    return "\n".join(line.message for line in found)
+
+
+def task_runs(state: State[Any]) -> set[str]:
+    """Names of the task runs of a flow run; events bring them to the server a little later."""
+    run_id = state.state_details.flow_run_id
+    patience = time.monotonic() + 60
+    while True:
+        with get_client(sync_client=True) as client:
+            found = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])))
+        names = {run.name for run in found}
+        if all(run.state is not None and run.state.is_final() for run in found) and len(names) > 1:
+            return names
+        assert time.monotonic() < patience, names
+        time.sleep(0.5)
 
 
 @pytest.fixture
@@ -102,10 +120,19 @@ def test_a_pull_answers_every_target_and_the_next_one_only_what_is_new(
     assert errors(catalog) == []
 
     left = artifacts(first)
-    assert set(left) == {"progress-icecube", "pull-icecube"}
+    assert set(left) == {"missing-icecube", "plot-icecube", "progress-icecube", "pull-icecube"}
     assert left["progress-icecube"].data == 100.0
     (table,) = json.loads(left["pull-icecube"].data)
     assert (table["asked"], table["failed"], table["rows"]) == (24, 0, report.rows)
+    assert table["found"] == counts(rows)["found"]
+    assert table["found"] + table["empty"] == 24
+    assert (table["tried again"], table["requests"]) == (0, 1)
+    assert left["missing-icecube"].data.endswith("24 targets were asked for, and all have their answer.")
+    assert "](data:image/png;base64,iVBORw0KGgo" in left["plot-icecube"].data
+    assert len(left["plot-icecube"].data) < 100_000, "it is in Prefect's database"
+    (granule,) = (row["granule"] for row in rows("SELECT granule FROM ledger"))
+    assert f"{granule}: done, 24 targets, {table['found']} found, " in logged(first)
+    assert task_runs(first) == {f"fetch {granule}", f"commit {granule}"}
     with get_client(sync_client=True) as client:
         assert client.read_global_concurrency_limit_by_name("lightlake-icecube").limit == 4
 
@@ -164,7 +191,14 @@ def test_what_can_pass_is_tried_again(catalog: Catalog, rows: Rows, sandbox: San
     state = pull()
     assert state.is_completed(), state.message
     assert len(sandbox.requests) == len(kinds) + 1
-    assert rows("SELECT status FROM ledger") == [{"status": "done"}]
+    assert rows("SELECT status, retries, requests FROM ledger") == [
+        {"status": "done", "retries": len(kinds), "requests": len(kinds) + 1}
+    ]
+    (granule,) = (row["granule"] for row in rows("SELECT granule FROM ledger"))
+    log = logged(state)
+    assert log.count(f"{granule}: trying again: icecube: ") == len(kinds)
+    assert f"tried again {len(kinds)} times" in log
+    assert json.loads(artifacts(state)["pull-icecube"].data)[0]["tried again"] == len(kinds)
     assert sum(counts(rows).values()) == 5
 
 
@@ -183,7 +217,14 @@ def test_what_cannot_pass_is_told_and_mended_by_the_next_run(catalog: Catalog, r
     (ledger,) = rows("FROM ledger")
     assert (ledger["status"], ledger["reason"], ledger["error_type"]) == ("failed", told, "ArchiveError")
     assert ledger["endpoint"] == endpoint
-    assert json.loads(artifacts(state)["pull-icecube"].data)[0]["failed"] == 5
+    left = artifacts(state)
+    assert json.loads(left["pull-icecube"].data)[0]["failed"] == 5
+    assert "plot-icecube" not in left
+    missing = left["missing-icecube"].data
+    assert "5 of 5 targets, in 1 of 1 granules." in missing
+    assert f"| `{ledger['granule']}` | failed | T00" in missing
+    assert f" and 2 more | 0 | {told} |" in missing
+    assert f"{ledger['granule']}: failed, 5 targets, 0 found, " in logged(state)
     assert errors(catalog) == []
 
     mended = pull()
@@ -193,6 +234,21 @@ def test_what_cannot_pass_is_told_and_mended_by_the_next_run(catalog: Catalog, r
         {"status": "failed", "attempt": 1}, {"status": "done", "attempt": 2}
     ]  # fmt: skip
     assert errors(catalog) == []
+
+
+def test_a_plot_that_cannot_be_made_does_not_fail_the_pull(
+    catalog: Catalog, madeup: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(rows: Any) -> bytes:
+        raise ValueError("no such font")
+
+    monkeypatch.setattr("tasks.plots.light_curve_png", broken)
+    madeup()
+    register(catalog, range(3))
+    state = pull("madeup")
+    assert state.is_completed()
+    assert set(artifacts(state)) == {"missing-madeup", "progress-madeup", "pull-madeup"}
+    assert "the plot of what came could not be made: ValueError: no such font" in logged(state)
 
 
 def test_an_archive_that_hangs_is_given_up(
@@ -301,9 +357,11 @@ def test_refresh_goes_on_past_a_failing_archive(
         {"archive": "madeup", "status": "found"},
     ]
     summary = artifacts(state)["refresh"].data
-    assert "| icecube | 20210126 | 6 | 6 |" in summary
-    assert "| madeup | DR1 | 6 | 0 |" in summary
+    assert "| icecube | 20210126 | 6 | 0 | 0 | 6 | 1 | 1 |" in summary
+    assert "| madeup | DR1 | 6 | 4 | 2 | 0 |" in summary
+    assert "![Targets by archive and answer](data:image/png;base64," in summary
     assert "- icecube: 6 of 6 targets FAILED" in summary
+    assert "### What is missing of icecube 20210126" in summary
 
     mended = refresh(["icecube", "madeup"], return_state=True)
     assert mended.is_completed()

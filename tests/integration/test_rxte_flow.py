@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.csv as csv
 import pytest
 from helpers.processes import Run, child_environment, lightlake
+from helpers.servers import artifacts
 from prefect.settings import PREFECT_API_URL
 from prefect.states import State
 
@@ -72,6 +73,10 @@ def test_over_the_services_with_every_loss_named(
         assert (report.failed + report.rejected) == len(missing)
         assert all(obsid in state.message for obsid in sorted(missing)[:1])
         assert state.is_failed() == bool(missing)
+        left = artifacts(state)
+        assert set(left) == {"missing-rxte", "plot-rxte", "progress-rxte", "rxte"}
+        assert all(f"| {obsid} (`" in left["missing-rxte"].data for obsid in sorted(missing))
+        assert rows("SELECT bool_and(requests > 0) AS asked FROM ledger WHERE status = 'done'") == [{"asked": True}]
         assert rows("SELECT DISTINCT status FROM coverage") == [{"status": "failed" if missing else "found"}]
         assert rows("SELECT count(*) AS n FROM matches") == [{"n": len(ledger)}]
         assert errors(catalog) == []

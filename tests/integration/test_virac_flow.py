@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from helpers.processes import Run, child_environment, lightlake
+from helpers.servers import artifacts
 from prefect.settings import PREFECT_API_URL
 from prefect.states import State
 
@@ -52,6 +53,12 @@ def test_every_tile_once_and_broken_ones_told(catalog: Catalog, rows: Rows, tmp_
     assert {row["name"] for row in ledger if row["status"] == "rejected"} == bad
     assert all(row["reason"] for row in ledger if row["status"] == "rejected")
     assert Counter(row["status"] for row in ledger) == {"done": 20 - len(bad), "rejected": len(bad)}
+    assert rows("SELECT DISTINCT retries, requests FROM ledger") == [{"retries": 0, "requests": 0}]
+    left = artifacts(first)
+    assert set(left) == {"missing-virac", "plot-virac", "progress-virac", "virac"}
+    assert f"{len(bad)} tiles were rejected, 0 failed." in left["missing-virac"].data
+    assert all(f"| {name} (`virac-" in left["missing-virac"].data for name in bad)
+    assert "](data:image/png;base64,iVBORw0KGgo" in left["plot-virac"].data
     assert errors(catalog) == []
 
     again = run(tmp_path / "tiles")

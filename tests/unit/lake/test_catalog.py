@@ -6,14 +6,17 @@ import subprocess
 import sys
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers.granules import committed, content, count, errors, expected, register
+from helpers.granules import committed, content, count, errors, expected, register, staged
 
 import lake.catalog
 from lake.catalog import Catalog, CatalogLocation, redacted
+from lake.commit import commit
 from lake.errors import CatalogError, ConfigurationError
+from lake.maintenance import compact
 from lake.query import Lake
 from lake.schema import SCHEMA_VERSION, TABLES
 from lake.settings import load_settings
@@ -73,6 +76,7 @@ def test_a_lake_of_version_1_gets_the_columns_that_came_since(catalog):
         ),
         "lightcurves": ("x", "y", "sky", "cnf_ctr", "diff_fit_ap", "ext"),
         "exposures": ("seeing_arcsec", "sky_level", "ellipticity"),
+        "ledger": ("n_found", "retries", "requests"),
     }  # fmt: skip
     cursor = catalog.cursor()
     for table, columns in added.items():
@@ -86,12 +90,43 @@ def test_a_lake_of_version_1_gets_the_columns_that_came_since(catalog):
     assert catalog.create()
     assert catalog.cursor().execute("SELECT count(*) FROM rxte").fetchall() == [(0,)]
     for table in (*added, "channels"):
-        described = {row[0]: row[1] for row in catalog.cursor().execute(f"DESCRIBE {table}").fetchall()}
+        described = {
+            row[0]: row[1].replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ")
+            for row in catalog.cursor().execute(f"DESCRIBE {table}").fetchall()
+        }
         assert described == {column.name: column.type for column in TABLES[table].columns}
         comments = catalog.cursor().execute(
             "SELECT column_name, comment FROM duckdb_columns() WHERE table_name = ? AND database_name = 'lake'", [table]
         )
         assert dict(comments.fetchall()) == {column.name: column.comment for column in TABLES[table].columns}
+
+
+def test_a_lake_of_version_5_keeps_its_ledger_and_does_not_know_retries_of_then(tmp_path, settings, monkeypatch):
+    root = tmp_path / "older"
+    catalog = Catalog(Storage(root), settings.model_copy(update={"url": str(root), "catalog": None}))
+    with monkeypatch.context() as then:
+        then.setattr(lake.catalog, "SCHEMA_VERSION", 5)
+        then.setitem(TABLES, "ledger", replace(TABLES["ledger"], columns=TABLES["ledger"].columns[:-3]))
+        catalog.create()
+        catalog.cursor().execute(
+            "INSERT INTO ledger BY NAME SELECT 'ztf' AS archive, 'DR1' AS release, 'old' AS granule, 'done' AS status, "
+            "3 AS n_targets, 3 AS n_sources, 18 AS n_rows, 9 AS bytes, 1 AS attempt, now() AS started_at, "
+            "1.5 AS seconds, '{}' AS parameters, 'lightlake 0' AS software"
+        )
+        assert "retries" not in [row[0] for row in catalog.cursor().execute("DESCRIBE ledger").fetchall()]
+        catalog.close()
+    with pytest.raises(CatalogError, match="has schema version 5, this is 6"):
+        catalog.open()
+    catalog.close()
+    assert catalog.create()
+    register(catalog, range(5))
+    commit(catalog, staged(catalog, range(3, 5), "new").told(retries=2, requests=7))
+    query = "SELECT granule, n_sources, n_found, retries, requests FROM ledger ORDER BY granule DESC"
+    for step in (lambda: None, lambda: compact(catalog)):
+        step()
+        assert catalog.cursor().execute(query).fetchall() == [("old", 3, None, None, None), ("new", 2, 2, 2, 7)]
+        assert errors(catalog) == []
+    catalog.close()
 
 
 def test_a_migration_that_fails_leaves_the_old_lake(catalog, monkeypatch):

@@ -11,8 +11,11 @@ from helpers.granules import committed, content, errors, expected, register, sta
 
 import lake.transaction
 from lake.catalog import Catalog, extension_file
+from lake.commit import commit
 from lake.errors import CatalogError
 from lake.maintenance import compact, status, verify
+from lake.progress import as_text, progress
+from lake.query import Lake
 from lake.s3 import s3_secret
 from lake.schema import TABLES
 from lake.storage import read_parquet, write_parquet
@@ -223,6 +226,26 @@ def test_status_counts_what_was_asked_and_also_surveys_without_targets(kept):
     assert [virac[k] for k in ("asked", "sources", "rows")] == [0, 3, 18]
     assert ztf["bytes"] > 0
     assert ztf["age_days"] > 0
+
+
+def test_status_and_progress_tell_what_attempts_took(kept):
+    spent = {"retries": 2, "requests": 5, "seconds": 3.5, "peak_rss_mb": 100.0}
+    commit(kept, staged(kept, [], "g1", targets=[10]).told(**spent))
+    commit(kept, staged(kept, [], "g1", targets=[10], again=1).told(**spent | {"peak_rss_mb": 70.0, "requests": None}))
+    # An archive that gave nothing but failures is told of, too.
+    commit(kept, staged(kept, [], "lost", archive="virac", targets=[], attempt_status="failed").told(seconds=1.24))
+    cursor = kept.cursor()
+    rows = {row["archive"]: row for row in status(cursor).to_pylist()}
+    cursor.close()
+    names = ("seconds", "retries", "requests", "peak_rss_mb")
+    assert [rows["ztf"][name] for name in names] == [7.0, 4, 5, 100.0]
+    assert [rows["virac"][name] for name in ("asked", *names)] == [0, 1.2, 0, None, None]
+    with Lake(kept.storage.root, kept.settings) as opened:
+        now = progress(opened, "ztf")
+        assert (now.retries, now.requests, now.peak_rss_mb) == (4, 5, 70.0)
+        assert "\n  4 times tried again, 5 requests\n" in as_text(now)
+        assert "\n  0 times tried again\n" in as_text(progress(opened, "virac"))
+        assert "tried again" not in as_text(progress(opened, "gaia"))
 
 
 def test_verify_while_another_commits_sees_no_ghosts(kept, monkeypatch):

@@ -1,0 +1,148 @@
+"""Artifacts that a person reads of a run: what is missing and why, and a plot; and what its log says of granules."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+import duckdb
+import httpx
+from prefect.artifacts import create_markdown_artifact
+
+from lake.commit import Receipt
+from lake.errors import LightlakeError
+from lake.ledger import failed_targets
+from lake.query import Lake
+from tasks.archives.base import Origin
+from tasks.effort import Log
+
+# At most so many losses are named, with so many of their targets, and so much of the reason; the ledger has it all.
+MOST_LOSSES, MOST_TARGETS, MOST_LETTERS = 20, 3, 400
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A granule that a run lost; `name` is what a person calls it, if that is not the granule's id."""
+
+    granule: str
+    status: str
+    n_targets: int
+    retries: int
+    reason: str
+    name: str | None = None
+
+
+def is_lost(receipt: Receipt) -> bool:
+    """Say whether a granule came to nothing."""
+    return receipt.status in ("rejected", "failed")
+
+
+def with_losses(losses: tuple[Loss, ...], receipt: Receipt, name: str | None = None) -> tuple[Loss, ...]:
+    """Return losses with another one, if a granule was lost and there is room for it."""
+    if not is_lost(receipt) or len(losses) >= MOST_LOSSES:
+        return losses
+    loss = Loss(receipt.granule, receipt.status, receipt.n_targets, receipt.retries, receipt.reason or "", name)
+    return (*losses, loss)
+
+
+def key_of(kind: str, archive: str) -> str:
+    """Return the key of an artifact."""
+    return f"{kind}-{archive.replace('_', '-')}"
+
+
+def told_of(log: Log, receipt: Receipt, name: str | None = None, *, level: int = logging.INFO) -> None:
+    """Leave a line in the log on a granule: a warning with the reason, if it is lost."""
+    what = receipt.granule if name is None else f"{name} ({receipt.granule})"
+    parts = [receipt.status]
+    if receipt.n_targets:
+        parts.append(f"{receipt.n_targets} targets, {receipt.n_found} found")
+    parts += [f"{receipt.n_sources} sources", f"{receipt.n_rows} rows", f"{receipt.seconds:.1f} s"]
+    if receipt.retries:
+        parts.append(f"tried again {receipt.retries} times")
+    if receipt.reason:
+        parts.append(receipt.reason)
+    log.log(logging.WARNING if is_lost(receipt) else level, "%s: %s", what, ", ".join(parts))
+
+
+@contextmanager
+def harmless(log: Log, what: str) -> Iterator[None]:
+    """Let an artifact that cannot be made be an error in the log, and not the end of a run that went well."""
+    try:
+        yield
+    except (LightlakeError, duckdb.Error, httpx.HTTPError, OSError, ImportError, ValueError) as error:
+        log.error("%s could not be made: %s: %s", what, type(error).__name__, error)
+
+
+def losses_table(losses: Sequence[Loss], count: int, targets: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a table of losses in Markdown; `targets` has names of some of the targets of each granule."""
+    lines = ["| granule | status | targets | tried again | why |", "|---|---|---|---:|---|"]
+    for loss in losses:
+        names = list(targets.get(loss.granule, ()))
+        more = loss.n_targets - len(names)
+        who = ", ".join(names) + (f" and {more} more" if names and more > 0 else "" if names else str(loss.n_targets))
+        granule = f"`{loss.granule}`" if loss.name is None else f"{_cell(loss.name)} (`{loss.granule}`)"
+        why = loss.reason if len(loss.reason) <= MOST_LETTERS else f"{loss.reason[:MOST_LETTERS]}..."
+        lines.append(f"| {granule} | {loss.status} | {_cell(who)} | {loss.retries} | {_cell(why)} |")
+    if count > len(losses):
+        lines += ["", f"and {count - len(losses)} more granules."]
+    return lines
+
+
+def whereabouts(archive: str, command: str) -> list[str]:
+    """Return where the rest is to be read, and how to mend it, in Markdown."""
+    query = (
+        "SELECT granule, status, n_targets, retries, reason, error FROM ledger "
+        f"WHERE archive = '{archive}' AND status IN ('failed', 'rejected') ORDER BY started_at DESC"
+    )
+    return [
+        "", f"`{command}` asks for them again; scheduled runs do so by themselves. What the lake knows of them, every",
+        "attempt with its error in full:", "", "```", f"lightlake status {archive}", f'lightlake sql "{query}"', "```",
+    ]  # fmt: skip
+
+
+def names_of(lake: Lake, archive: str, release: str, losses: Sequence[Loss]) -> dict[str, list[str]]:
+    """Return the names of some targets of each granule that was lost."""
+    if not losses:
+        return {}
+    with closing(lake.catalog.cursor()) as cursor:
+        return failed_targets(cursor, archive, release, [loss.granule for loss in losses], MOST_TARGETS)
+
+
+def publish_light_curves(lake: Lake, origin: Origin, granule: str) -> None:
+    """Leave a picture of light curves that a granule brought, if it brought any that are new."""
+    from tasks.plots import brought, light_curve_png
+
+    rows = brought(lake, origin.name, origin.release, granule)
+    if not rows.num_rows:
+        return
+    told = f"The light curves with most measurements that granule `{granule}` brought."
+    picture = _picture(f"Light curves of {origin.name}", light_curve_png(rows))
+    lines = [f"# What came from {origin.name} {origin.release}", "", picture, "", told, "", credits_of(origin)]
+    create_markdown_artifact("\n".join(lines), key=key_of("plot", origin.name))
+
+
+def answers_picture(answers: Sequence[tuple[str, str, int]]) -> str:
+    """Return a picture, in Markdown, of how many targets got which answer: archive, answer, number."""
+    from tasks.plots import answers_png
+
+    return _picture("Targets by archive and answer", answers_png(answers))
+
+
+def credits_of(origin: Origin) -> str:
+    """Return an archive's terms in Markdown, with links where there are any."""
+    title = f"[{origin.title}]({origin.address})" if origin.address.startswith("http") else origin.title
+    paper = f" ([{origin.bibcode}](https://ui.adsabs.harvard.edu/abs/{origin.bibcode}))" if origin.bibcode else ""
+    return f"{title}. Terms of use: {origin.licence} To be acknowledged{paper}: {origin.acknowledgement}"
+
+
+def _picture(title: str, png: bytes) -> str:
+    # Prefect's UI shows pictures that are in the text itself, and no others that a lake could have.
+    return f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})"
+
+
+def _cell(text: str) -> str:
+    """Return text as it may stand in a cell of a table in Markdown."""
+    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())

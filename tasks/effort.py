@@ -1,0 +1,155 @@
+"""What a granule costs: requests, and how often something was tried again; counted wherever it happens."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from upath import UPath
+
+from lake.storage import write_text
+
+Log = logging.Logger | logging.LoggerAdapter[Any]
+
+# What earlier tries at a granule took, in its staging folder.
+_NOTE = "tries.json"
+
+_Result = TypeVar("_Result")
+
+
+@dataclass
+class Effort:
+    """What was done for one granule so far.
+
+    Parameters
+    ----------
+    granule
+        Its id.
+    log
+        Is told of what is tried again.
+    retries, requests
+        So far; requests None if they cannot be counted.
+    """
+
+    granule: str
+    log: Log | None = None
+    retries: int = 0
+    requests: int | None = 0
+    started: float = field(default_factory=time.monotonic)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def seconds(self) -> float:
+        """Return the time since this try began."""
+        return time.monotonic() - self.started
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the ledger is to say of it."""
+        return {"retries": self.retries, "requests": self.requests}
+
+    def again(self, why: BaseException | str) -> None:
+        """Count that something is tried again."""
+        with self._lock:
+            self.retries += 1
+        if self.log is not None:
+            self.log.warning("%s: trying again: %s", self.granule, why)
+
+    def sent(self) -> None:
+        """Count a request."""
+        with self._lock:
+            if self.requests is not None:
+                self.requests += 1
+
+    def keep(self, folder: UPath, why: BaseException) -> None:
+        """Leave a note of it for the next try at the granule."""
+        note = {"retries": self.retries, "requests": self.requests, "why": str(why) or type(why).__name__}
+        write_text(folder / _NOTE, json.dumps(note))
+
+
+_current: ContextVar[Effort | None] = ContextVar("effort", default=None)
+
+
+@contextmanager
+def effort(
+    granule: str, log: Log | None = None, folder: UPath | None = None, *, again: bool = False
+) -> Iterator[Effort]:
+    """Count what is done for a granule, by this thread and by those of a `Threads`.
+
+    Parameters
+    ----------
+    granule, log
+        As in Effort.
+    folder
+        Its staging folder: what earlier tries noted there counts, too, and one that is broken off leaves a note.
+    again
+        If there was an earlier try, this is another one.
+    """
+    note = _noted(folder)
+    # Of a granule that is only given up, whoever had it may have sent some.
+    done = Effort(granule, log, note.get("retries", 0), note.get("requests", 0 if again or folder is None else None))
+    if note and again:
+        done.again(note["why"])
+    token = _current.set(done)
+    try:
+        yield done
+    except BaseException as error:
+        if folder is not None:  # a time-out, such as Prefect's, may be tried again
+            done.keep(folder, error)
+        raise
+    finally:
+        _current.reset(token)
+
+
+def _noted(folder: UPath | None) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / _NOTE).read_text())) if folder is not None else {}
+    except FileNotFoundError:
+        return {}
+
+
+def facts() -> dict[str, Any]:
+    """Return what the ledger is to say of the granule in hand."""
+    done = _current.get()
+    return {} if done is None else done.facts()
+
+
+def request_sent() -> None:
+    """Count a request for the granule in hand."""
+    done = _current.get()
+    if done is not None:
+        done.sent()
+
+
+def not_counted() -> None:
+    """Note that requests for the granule in hand are sent by what does not say how many."""
+    done = _current.get()
+    if done is not None:
+        done.requests = None
+
+
+def tried_again(why: BaseException) -> None:
+    """Count that a request for the granule in hand is tried again."""
+    done = _current.get()
+    if done is not None:
+        done.again(why)
+
+
+def several(names: Sequence[str]) -> str:
+    """Return some names in a few words."""
+    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else "".join(names)
+
+
+class Threads(ThreadPoolExecutor):
+    """Threads that work, and count, for the granule of whoever gives them the work."""
+
+    def submit(self, fn: Callable[..., _Result], /, *args: Any, **kwargs: Any) -> Future[_Result]:
+        """Run a function in one of the threads."""
+        return super().submit(copy_context().run, fn, *args, **kwargs)
