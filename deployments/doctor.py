@@ -50,6 +50,8 @@ def examine(url: str | None, *, offline: bool, patience_s: float) -> list[Check]
     if loaded is not None and not offline:
         checks += guarded("archives", lambda: _archives(loaded, patience_s), ImportError, OSError)
     checks += guarded("heasoft", _heasoft, ImportError, OSError)
+    if loaded is not None and loaded.runner == "dask" and loaded.dask_cluster:
+        checks += guarded("dask cluster", lambda: _dask_cluster(loaded), ImportError, OSError)
     if loaded is not None:
         checks += guarded("workers", lambda: workers(loaded), OSError, ValueError)
     return checks
@@ -84,6 +86,12 @@ def _prefect(patience_s: float) -> list[Check]:
     from flows.doctor import prefect
 
     return prefect(patience_s)
+
+
+def _dask_cluster(settings: Settings) -> list[Check]:
+    from flows.doctor import dask
+
+    return dask(settings)
 
 
 def _archives(settings: Settings, patience_s: float) -> list[Check]:

@@ -1,12 +1,15 @@
-"""Whether Prefect can run flows: with the server that is set, or with one of its own for the length of a command."""
+"""Whether flows can run: Prefect with its server, or one of its own for the length of a command; and Dask's cluster."""
 
 from __future__ import annotations
+
+import shutil
 
 from pydantic import ValidationError
 
 from lake.catalog import redacted
 from lake.doctor import Check, first_line
 from lake.places import rights
+from lake.settings import Settings
 
 _SETTING = "PREFECT_API_URL"
 
@@ -87,3 +90,22 @@ def _hint(url: str) -> str:
     if not url.rstrip("/").endswith("/api"):
         return f"{_SETTING} ends in /api: try {redacted(url).rstrip('/')}/api"
     return f"start it with: prefect server start; or unset {_SETTING} (prefect config unset {_SETTING})"
+
+
+def dask(settings: Settings) -> list[Check]:
+    """See that the cluster of LIGHTLAKE_DASK_CLUSTER can be made: its class is there, and the command that starts jobs.
+
+    Raises
+    ------
+    ConfigurationError
+        If it cannot, and why.
+    """
+    from flows.runners import dask_cluster
+
+    described = dask_cluster(settings)["cluster_class"]
+    found = f"{described.__module__.split('.')[0]}.{described.__name__}, by {settings.dask_cluster}"
+    command = getattr(getattr(described, "job_cls", None), "submit_command", None)
+    if command and shutil.which(command.split()[0]) is None:
+        told = f"{found}: the command {command.split()[0]} is not in PATH"
+        return [Check("dask cluster", "fail", told, "run flows where jobs can be submitted")]
+    return [Check("dask cluster", "ok", found)]

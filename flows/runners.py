@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from prefect import Task
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+from prefect.utilities.importtools import from_qualified_name
 
 from lake.errors import ConfigurationError
 from lake.settings import Settings, load_settings
+
+# What a file of LIGHTLAKE_DASK_CLUSTER may say: arguments of prefect_dask.DaskTaskRunner.
+_MAPPINGS = ("cluster_kwargs", "adapt_kwargs", "client_kwargs")
 
 
 def task_runner(settings: Settings | None = None) -> TaskRunner[Any]:
@@ -20,7 +26,7 @@ def task_runner(settings: Settings | None = None) -> TaskRunner[Any]:
     Raises
     ------
     ConfigurationError
-        If it needs a package that is not installed.
+        If it needs a package that is not installed, or its Dask cluster is not described as it has to be.
     """
     settings = settings or load_settings()
     if settings.runner == "threads":
@@ -33,11 +39,76 @@ def task_runner(settings: Settings | None = None) -> TaskRunner[Any]:
         raise ConfigurationError(
             "LIGHTLAKE_RUNNER=dask needs prefect-dask", hint="pip install 'lightlake[dask]'"
         ) from error
-    if settings.dask_address:
-        runner: TaskRunner[Any] = DaskTaskRunner(address=settings.dask_address)
+    if settings.dask_cluster:
+        runner: TaskRunner[Any] = DaskTaskRunner(**dask_cluster(settings))
+    elif settings.dask_address:
+        runner = DaskTaskRunner(address=settings.dask_address)
     else:
         runner = DaskTaskRunner(cluster_kwargs={"n_workers": settings.workers, "threads_per_worker": 1})
     return runner
+
+
+def dask_cluster(settings: Settings) -> dict[str, Any]:
+    """Return the arguments of DaskTaskRunner that the file of LIGHTLAKE_DASK_CLUSTER has, its class imported.
+
+    A cluster that the file gives no size has LIGHTLAKE_WORKERS workers, or if it is adaptive at most so many.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such file, if it does not say what it has to, or if there is LIGHTLAKE_DASK_ADDRESS, too.
+    """
+    path = Path(settings.dask_cluster or "").expanduser()
+    if settings.dask_address:
+        raise ConfigurationError(
+            "LIGHTLAKE_DASK_ADDRESS and LIGHTLAKE_DASK_CLUSTER are both set",
+            hint="unset the first to have a cluster made for each run, the second to use the one that runs",
+        )
+    try:
+        given = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        told = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ConfigurationError(
+            f"LIGHTLAKE_DASK_CLUSTER: cannot read {path}: {told}",
+            hint="give the path of a file such as deployments/cluster/slurm.yaml",
+        ) from error
+    except yaml.YAMLError as error:
+        raise _wrong(path, f"is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(given, dict) or "cluster_class" not in given:
+        raise _wrong(path, "is not a mapping with cluster_class")
+    if unknown := set(given) - {"cluster_class", *_MAPPINGS}:
+        raise _wrong(path, f"has {', '.join(sorted(map(str, unknown)))}, which nothing reads")
+    if wrong := [name for name in _MAPPINGS if not isinstance(given.get(name) or {}, dict)]:
+        raise _wrong(path, f"has {', '.join(wrong)}, which is not a mapping")
+    arguments = {name: dict(given.get(name) or {}) for name in _MAPPINGS}
+    if any("asynchronous" in arguments[name] for name in _MAPPINGS):
+        raise _wrong(path, "has asynchronous, which Prefect sets itself")
+    kwargs, adapt = arguments["cluster_kwargs"], arguments["adapt_kwargs"]
+    if adapt and "maximum_jobs" not in adapt:
+        adapt.setdefault("maximum", settings.workers)
+    elif not adapt:
+        kwargs.setdefault("n_workers", settings.workers)
+    return {"cluster_class": _class(path, given["cluster_class"]), **arguments}
+
+
+def _class(path: Path, name: Any) -> type:
+    try:
+        found = from_qualified_name(str(name))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(
+            f"{path}: cluster_class {name} cannot be imported: {error}",
+            hint="for those of dask_jobqueue: pip install 'lightlake[cluster]'; others are in packages of their own",
+        ) from error
+    if not isinstance(found, type):
+        raise _wrong(path, f"has cluster_class {name}, which is not a class")
+    return found
+
+
+def _wrong(path: Path, told: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{path} of LIGHTLAKE_DASK_CLUSTER {told}",
+        hint=f"it has cluster_class, {', '.join(_MAPPINGS)}, as deployments/cluster/slurm.yaml has",
+    )
 
 
 Piece = TypeVar("Piece")
@@ -65,11 +136,13 @@ def windowed(
     def settled() -> tuple[Piece, Any]:
         piece, future = window.popleft()
         future.wait()
-        if future.state.is_completed():
+        state = future.state
+        if state.is_completed():
             return piece, future.result()
-        error = future.state.result(raise_on_failure=False)
+        # Dask gives a task up with its worker, and nobody is left to tell Prefect how it ended.
+        error = state.result(raise_on_failure=False) if state.is_final() else None
         if not isinstance(error, BaseException):
-            error = RuntimeError(future.state.message or future.state.name)
+            error = RuntimeError(state.message or f"its worker was lost, and left it {state.name}")
         return piece, error
 
     for piece, parameters in work:

@@ -28,7 +28,7 @@ from lake.settings import Settings, not_json, wrong_values
 _TOLD = ("duckdb", "pyarrow", "prefect", "fastapi", "sqlalchemy", "astropy", "pandas", "numpy")
 
 # Extras that a lake may need; the others are for those who work on Lightlake.
-_EXTRAS = ("s3", "dask")
+_EXTRAS = ("s3", "dask", "cluster")
 
 _PREFIX, _OF_TESTS = "LIGHTLAKE_", "LIGHTLAKE_TEST_"
 
@@ -207,8 +207,8 @@ def workers(settings: Settings) -> list[Check]:
     cores, memory = _cores(), _memory()
     room = "" if memory is None else f", {memory / 2**30:.1f} GiB of memory"
     found = f"{settings.workers} workers ({settings.runner}) on {cores} core{'s'[: cores > 1]}{room}"
-    if settings.dask_address:
-        return [Check("workers", "ok", f"those of the Dask cluster at {settings.dask_address}")]
+    if settings.runner == "dask" and (elsewhere := settings.dask_address or settings.dask_cluster):
+        return [Check("workers", "ok", f"{settings.workers} of the Dask cluster of {elsewhere}")]
     most = cores * (_THREADS_OF_A_CORE if settings.runner == "threads" else 1)
     if memory is not None:
         most = min(most, max(1, memory // _WORKER_BYTES))

@@ -49,6 +49,9 @@ class Settings(BaseSettings):
     )
     workers: int = Field(4, ge=1, description="Tasks that run at the same time.")
     dask_address: str | None = Field(None, description="Scheduler of a running Dask cluster.")
+    dask_cluster: Path | None = Field(
+        None, description="File that describes the Dask cluster to make for each run, such as one of SLURM jobs."
+    )
     archive_concurrency: int = Field(4, ge=1, description="Tasks at the same archive at the same time.")
     retries: int = Field(3, ge=0, description="Times that a passing failure of an archive is tried again.")
     retry_delay_s: float = Field(5.0, ge=0, description="First pause before trying again; doubles each time.")

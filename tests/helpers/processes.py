@@ -13,6 +13,8 @@ import pytest
 
 from lake.cli import main
 
+CLUSTER = Path(__file__).parents[2] / "deployments" / "cluster"
+
 
 def child_environment(**more: str) -> dict[str, str]:
     """Environment of a child process, with no phoning home."""
@@ -66,3 +68,14 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
         return Done(int(exit_.value.code or 0), captured.out, captured.err)
 
     return run
+
+
+def shipped_environment(name: str, **ours: str) -> dict[str, str]:
+    """Variables of a file of deployments/cluster, as a shell reads it; what only a site knows is replaced by ours."""
+    command = ["env", "-i", "sh", "-c", 'set -a; . "$1"; env -0', "sh", str(CLUSTER / name)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\0")
+    given = dict(line.split("=", 1) for line in lines if line)
+    assert ours.keys() <= given.keys(), f"not in {name}: {sorted(ours.keys() - given.keys())}"
+    here = {key: value for key, value in {**given, **ours}.items() if key not in ("PWD", "OLDPWD", "SHLVL", "_")}
+    assert not [value for value in here.values() if "example.org" in value], "what a site has to replace"
+    return here

@@ -18,7 +18,7 @@ import pytest
 import flows  # noqa: F401  # its settings come before Prefect is imported
 from deployments.sandbox.server import Sandbox
 from helpers.archives import PLACES
-from helpers.processes import child_environment
+from helpers.processes import child_environment, shipped_environment
 from lake.query import Lake
 from lake.settings import Settings
 
@@ -49,7 +49,7 @@ def prefect_on_postgres(tmp_path_factory: pytest.TempPathFactory, postgres: str)
     place = dict(part.split("=", 1) for part in postgres.split())
     url = f"postgresql+asyncpg://{place['user']}@{place['host']}:{place['port']}/{place['dbname']}"
     home = tmp_path_factory.mktemp("prefect")
-    with _prefect(home, PREFECT_SERVER_DATABASE_CONNECTION_URL=url) as server:
+    with _prefect(home, **shipped_environment("server.env", PREFECT_SERVER_DATABASE_CONNECTION_URL=url)) as server:
         yield server
 
 
@@ -68,8 +68,7 @@ def _prefect(home: Path, *options: str, **more: str) -> Iterator[PrefectServer]:
         PREFECT_LOGGING_LEVEL="WARNING",
         # Schedules are looked at every two seconds instead of every minute.
         PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS="2",
-        PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT="false",
-        **more,
+        **{"PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false", **more},
     )
     log = home / "server.log"
     with log.open("w") as out:

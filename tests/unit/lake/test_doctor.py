@@ -141,6 +141,9 @@ def test_more_workers_than_cores_or_memory() -> None:
     cores = len(os.sched_getaffinity(0))
     assert one(workers(load_settings(workers=cores + 1, runner="processes"))).status == "warn"
     assert one(workers(load_settings(workers=100_000, runner="dask", dask_address="tcp://c:1"))).status == "ok"
+    cluster = one(workers(load_settings(workers=100_000, runner="dask", dask_cluster="slurm.yaml")))
+    assert (cluster.status, cluster.found) == ("ok", "100000 of the Dask cluster of slurm.yaml")
+    assert one(workers(load_settings(workers=100_000, dask_address="tcp://c:1"))).status == "warn"
 
 
 def test_a_check_that_breaks_says_so_by_name() -> None:

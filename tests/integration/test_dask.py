@@ -1,0 +1,71 @@
+"""The same flows on Dask, with a cluster inside this process or beside it; for clusters of jobs see test_slurm.py."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dask import config
+from helpers.archives import register
+from prefect import flow, task
+
+from flows.pull import pull_archive
+from flows.runners import task_runner, windowed
+from lake.catalog import Catalog
+from lake.maintenance import verify
+from lake.settings import load_settings
+from tasks.pull import lake_at
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+INSIDE = """\
+cluster_class: distributed.LocalCluster
+cluster_kwargs: {processes: false, n_workers: 2, threads_per_worker: 1, dashboard_address: null}
+"""
+BESIDE = INSIDE.replace("processes: false, n_workers: 2", "processes: true, n_workers: 1, host: 127.0.0.1")
+
+
+def dask(tmp_path: Path, cluster: str) -> Any:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(cluster)
+    return task_runner(load_settings(runner="dask", dask_cluster=path))
+
+
+def test_a_pull_on_dask(
+    catalog: Catalog, rows: Callable[..., list[dict[str, Any]]], pull_settings: dict[str, str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("LIGHTLAKE_RUNNER", "dask")
+    register(catalog, range(12))
+    state = pull_archive.with_options(task_runner=dask(tmp_path, INSIDE))("icecube", return_state=True)
+    assert state.is_completed(), state.message
+    assert rows("SELECT count(*) AS n FROM coverage WHERE status <> 'failed'") == [{"n": 12}]
+    assert rows("SELECT count(*) > 0 AS some FROM lightcurves") == [{"some": True}]
+    assert [finding.message for finding in verify(catalog) if finding.is_error] == []
+    lake_at.cache_clear()
+
+
+@task
+def work(number: int) -> int:
+    """Work that one process of three does not survive."""
+    if number == 1:
+        os._exit(1)
+    return number
+
+
+@flow
+def three(folder: Path) -> list[tuple[int, Any]]:
+    """Three pieces of work, one after the other."""
+    with dask(folder, BESIDE) as runs:
+        return list(windowed(runs, work, ((n, {"number": n}) for n in range(3)), 1))
+
+
+def test_what_a_lost_worker_had_is_told_and_the_rest_is_done(tmp_path: Path) -> None:
+    with config.set({"distributed.scheduler.allowed-failures": 0}):
+        found = dict(three(tmp_path))
+    assert (found[0], found[2]) == (0, 2)
+    assert isinstance(found[1], Exception)
+    assert "worker" in str(found[1])
