@@ -112,16 +112,19 @@ def write_deployments(*, to: Path | None = None, pool: str = "lightlake") -> int
 
 
 @notify.default
-def set_notify(block: str) -> int:
-    """Have Prefect tell of runs that fail; `lightlake serve` does so, too, with LIGHTLAKE_NOTIFY.
+def set_notify(block: str | None = None) -> int:
+    """Have Prefect end runs whose process is gone, and tell of runs that fail; `lightlake serve` does both, too.
 
     Parameters
     ----------
     block
-        A notification block of Prefect's, as TYPE/NAME: slack-webhook/observers.
+        A notification block of Prefect's, as TYPE/NAME: slack-webhook/observers; default: LIGHTLAKE_NOTIFY, if that
+        is empty, too, nobody is told.
     """
-    from deployments.serve import notify_of_failures, reach_api
+    from deployments.serve import crash_silent_runs, notify_of_failures, reach_api
 
     reach_api()
-    say(notify_of_failures(block))
+    say(crash_silent_runs())
+    if told := block or load_settings().notify:
+        say(notify_of_failures(told))
     return 0

@@ -20,6 +20,7 @@ from flows.pull import pull_archive
 from flows.refresh import refresh
 from flows.rxte import pull_rxte
 from flows.virac import extract_virac
+from lake.settings import load_settings
 from tasks.archives import known
 from tasks.events import LAKE, SAMPLE, TARGETS_ADDED
 
@@ -122,9 +123,10 @@ def deployed(lake: str | None = None) -> list[Deployed]:
     # the waiting to Prefect, and the processes to others.
     queued = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
     refused = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+    nightly = schedules.refreshing(follow=load_settings().follow_releases)
     return [
         Deployed(pull_archive, ("archives",), given, schedules.pulls(known().values())),
-        Deployed(refresh, ("archives",), given, schedules.refreshing(), queued, triggers=(new_targets(lake),)),
+        Deployed(refresh, ("archives",), given, nightly, queued, triggers=(new_targets(lake),)),
         Deployed(extract_virac, ("surveys",), given),
         Deployed(pull_rxte, ("surveys",), given, limit=queued),
         Deployed(maintain, ("upkeep",), given, schedules.maintenance(), refused),

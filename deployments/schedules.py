@@ -26,9 +26,15 @@ def verification() -> tuple[Schedule, ...]:
     return (Cron(VERIFY, timezone="UTC", slug="weekly"),)
 
 
-def refreshing() -> tuple[Schedule, ...]:
-    """Return the schedule of what no other asks: targets of frozen archives that failed, or whose event was lost."""
-    return (Cron(REFRESH, timezone="UTC", slug="nightly", parameters={"back_off": True}),)
+def refreshing(*, follow: bool) -> tuple[Schedule, ...]:
+    """Return the schedule of what no other asks: targets of frozen archives that failed, or whose event was lost.
+
+    Parameters
+    ----------
+    follow
+        And new releases.
+    """
+    return (Cron(REFRESH, timezone="UTC", slug="nightly", parameters={"back_off": True, "newest": follow}),)
 
 
 def pulls(archives: Iterable[Archive]) -> tuple[Schedule, ...]:

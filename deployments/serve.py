@@ -5,23 +5,30 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
-from prefect.client.orchestration import get_client
-from prefect.events.actions import SendNotification
-from prefect.events.schemas.automations import AutomationCore, EventTrigger
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ChangeFlowRunState, SendNotification
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 from prefect.runner import Runner
 from prefect.schedules import Schedule
 from prefect.server.schemas.schedules import CronSchedule
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_URL, get_current_settings
 
 from deployments.deployed import NAME, Deployed
 from lake.errors import ConfigurationError
 
-FAILED_RUNS = "lightlake: failed runs"
+FAILED_RUNS, SILENT_RUNS = "lightlake: failed runs", "lightlake: silent runs"
+
+# Signs of life that a run may leave out, one after the other, before it counts as crashed.
+_MISSED = 3
+
+
+_OURS = {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{NAME}"}
 
 
 def serve(deployments: Sequence[Deployed], *, limit: int, notify: str | None, say: Callable[[str], None]) -> None:
@@ -42,6 +49,7 @@ def serve(deployments: Sequence[Deployed], *, limit: int, notify: str | None, sa
         If there is no Prefect API to register at, or no such block.
     """
     api = reach_api()
+    say(crash_silent_runs())
     if notify is not None:
         say(notify_of_failures(notify))
     # What was due while nobody served is not made up for: a pull asks for all that is due anyway.
@@ -127,7 +135,7 @@ def notify_of_failures(block: str) -> str:
             trigger=EventTrigger(
                 expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"},
                 match={"prefect.resource.id": "prefect.flow-run.*"},
-                match_related={"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{NAME}"},
+                match_related=_OURS,
                 for_each={"prefect.resource.id"},
             ),
             actions=[
@@ -138,10 +146,51 @@ def notify_of_failures(block: str) -> str:
                 )
             ],
         )
-        for there in client.read_automations_by_name(FAILED_RUNS):
-            client.delete_automation(there.id)
-        client.create_automation(automation)
+        _put(client, automation)
     return f"{FAILED_RUNS}: told to {block}"
+
+
+def crash_silent_runs() -> str:
+    """Make the automation that ends runs whose process is gone, or bring it up to date; return what it does.
+
+    Nobody else would: Prefect shows a run as running until its own process, or its worker, says otherwise.
+    """
+    every = get_current_settings().flows.heartbeat_frequency
+    if every is None:
+        return f"{SILENT_RUNS}: none, since PREFECT_FLOWS_HEARTBEAT_FREQUENCY is empty"
+    within = timedelta(seconds=_MISSED * every)
+    sign = "prefect.flow-run.heartbeat"
+    automation = AutomationCore(
+        name=SILENT_RUNS,
+        description="Ends as crashed every run of Lightlake's deployments that gives no sign of life any more.",
+        trigger=EventTrigger(
+            posture=Posture.Proactive,
+            after={sign},
+            # Any change of state will do as well, its name may be anything.
+            expect={"prefect.flow-run.*"},
+            match={"prefect.resource.id": "prefect.flow-run.*"},
+            match_related=_OURS,
+            for_each={"prefect.resource.id"},
+            within=within,
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED,
+                message=f"no sign of life for {within.total_seconds():g} s: its process was killed, or its machine is "
+                "gone. What it had committed stays; the next run goes on from there",
+            )
+        ],
+    )
+    with get_client(sync_client=True) as client:
+        _put(client, automation)
+    return f"{SILENT_RUNS}: crashed after {within.total_seconds():g} s"
+
+
+def _put(client: SyncPrefectClient, automation: AutomationCore) -> None:
+    """Put an automation in the place of the one of its name."""
+    for there in client.read_automations_by_name(automation.name):
+        client.delete_automation(there.id)
+    client.create_automation(automation)
 
 
 def _when(one: Deployed) -> str:

@@ -47,10 +47,11 @@ def run_pull(
     again
         Ask for what was answered before, too.
     release
-        Another data release than the one that the lake shows: see `lightlake archives --releases`. It is kept beside
-        that one, and takes over when it has an answer for all of that one's targets.
+        Another data release than the one that the lake shows, or newest: see `lightlake archives --releases`. It is
+        kept beside that one, and takes over when it has an answer for all of that one's targets.
     """
     from tasks.archives import expand, find
+    from tasks.archives.releases import NEWEST
 
     given = _parameters(parameters) or {}
     if archive in _SURVEYS:
@@ -60,7 +61,7 @@ def run_pull(
         )
     names = expand([archive])
     for name in names:
-        find(name, release).with_defaults(given)
+        find(name, None if release == NEWEST else release).with_defaults(given)
     if names != [archive]:
         return run_refresh(
             *names, sample=sample, lake=lake, parameters=json.dumps(dict.fromkeys(names, given)), again=again
@@ -79,6 +80,7 @@ def run_refresh(
     lake: LakeURL = None,
     parameters: Parameters = None,
     again: bool = False,
+    newest: Annotated[bool, Parameter(negative=())] = False,
     plan: Annotated[bool, Parameter(negative=())] = False,
     output: Output = "table",
 ) -> int:
@@ -94,6 +96,8 @@ def run_refresh(
         By archive.
     again
         Ask for what was answered before, too.
+    newest
+        Of ZTF and unWISE the newest release, too: all targets are asked anew, and it takes over when it has them all.
     plan
         Ask for nothing, and say what would be asked: how many targets and why, with an estimate of time, rows and
         bytes from what the ledger has of earlier answers.
@@ -107,12 +111,13 @@ def run_refresh(
     for name in names:
         find(name).with_defaults((given or {}).get(name))
     if plan:
-        return _show_plan(lake, names, given, sample, output, again=again)
+        return _show_plan(lake, names, given, sample, output, again=again, newest=newest)
     url = existing(lake)
     quiet()
     from flows.refresh import refresh as refresh_flow
 
-    return _tell(refresh_flow(list(archives) or None, sample, url, given, again, return_state=True))
+    state = refresh_flow(list(archives) or None, sample, url, given, again, newest=newest, return_state=True)
+    return _tell(state)
 
 
 def _show_plan(
@@ -123,6 +128,7 @@ def _show_plan(
     output: Output,
     *,
     again: bool,
+    newest: bool,
 ) -> int:
     import pyarrow as pa
 
@@ -130,7 +136,7 @@ def _show_plan(
     from tasks.plan import plans
 
     with Lake(url) as lake:
-        made = plans(lake, names, parameters, sample, again=again)
+        made = plans(lake, names, parameters, sample, again=again, newest=newest)
     show(pa.Table.from_pylist([one.row() for one in made]), output)
     return 0
 

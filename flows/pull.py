@@ -10,9 +10,18 @@ from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
 from prefect.client.base import ServerType
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+    TaskRunFilterTags,
+)
+from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
@@ -66,7 +75,9 @@ def pull_archive(
         dict[str, Any] | None, Shown('Parameters of the archive other than its defaults, such as {"radius_arcsec": 2}')
     ] = None,
     again: Annotated[bool, Shown("Ask for what was answered before, too")] = False,
-    release: Annotated[str | None, Shown("Data release, such as DR24", empty="the one that the lake shows")] = None,
+    release: Annotated[
+        str | None, Shown("Data release, such as DR24, or newest", empty="the one that the lake shows")
+    ] = None,
     back_off: Annotated[
         bool, Shown("Leave alone what failed lately: an hour, and twice as long after each further failure")
     ] = False,
@@ -77,10 +88,13 @@ def pull_archive(
     lake all the same, and the next run asks for what is missing. While another run pulls the same archive into
     the same lake, this one waits.
     """
-    url = str(lake or load_settings().url)
+    settings = load_settings()
+    url = str(lake or settings.url)
     opened = lake_at(url)
     with turn(opened, find(archive).name):
-        source = find(archive, release or release_in(opened, find(archive)))
+        source = find(archive, release_in(opened, find(archive)))
+        if release is not None:
+            source = find(archive, releases.newest(source, settings) if release == releases.NEWEST else release)
         given = source.with_defaults(parameters)
         return _pull(opened, url, source, given, sample, again=again, back_off=back_off)
 
@@ -193,11 +207,27 @@ def _limit(archive: str, slots: int) -> None:
     """Make sure that Prefect lets only so many tasks at an archive at once."""
     name = f"lightlake-{archive}"
     with get_client(sync_client=True) as client:
-        # A pull that was killed leaves its slots taken. A real server frees them when their lease ends;
-        # the one that Prefect starts for a run never does, so there they are freed here.
-        free = {"active_slots": 0} if client.server_type is ServerType.EPHEMERAL else {}
         try:
-            client.read_global_concurrency_limit_by_name(name)
+            taken = client.read_global_concurrency_limit_by_name(name).active_slots
+            # A pull that was killed leaves its slots taken. A server frees them when their lease ends, about a minute
+            # later; but not the one that Prefect starts for a run, nor one that was started anew in the meantime.
+            gone = taken and (client.server_type is ServerType.EPHEMERAL or not _asked(client, archive))
+            free = {"active_slots": 0} if gone else {}
             client.update_global_concurrency_limit(name, GlobalConcurrencyLimitUpdate(limit=slots, **free))
         except ObjectNotFound:
             client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=slots))
+
+
+def _asked(client: SyncPrefectClient, archive: str) -> bool:
+    """Say whether a run of this server has a task at an archive."""
+    running = [StateType.RUNNING]
+    return bool(
+        client.read_task_runs(
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=running))),
+            task_run_filter=TaskRunFilter(
+                state=TaskRunFilterState(type=TaskRunFilterStateType(any_=running)),
+                tags=TaskRunFilterTags(all_=[archive]),
+            ),
+            limit=1,
+        )
+    )

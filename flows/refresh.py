@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
@@ -14,9 +15,9 @@ from flows.pull import pull_archive
 from flows.report import PullReport, publish_summary
 from flows.runners import task_runner
 from lake.settings import load_settings
-from tasks.archives import expand, find
+from tasks.archives import expand, find, releases
 from tasks.plan import plans
-from tasks.pull import lake_at
+from tasks.pull import lake_at, release_in
 
 
 def run_name() -> str:
@@ -41,6 +42,9 @@ def refresh(
     back_off: Annotated[
         bool, Shown("Leave alone what failed lately: an hour, and twice as long after each further failure")
     ] = False,
+    newest: Annotated[
+        bool, Shown("Then pull the newest release, too, where releases lie side by side: all targets are asked anew")
+    ] = False,
 ) -> State[list[PullReport]]:
     """Pull all archives, one after the other; one that fails does not keep the others from their turn.
 
@@ -52,17 +56,25 @@ def refresh(
         find(name).with_defaults((parameters or {}).get(name))  # all wrong names at once, before any work
     url = str(lake or load_settings().url)
     opened = lake_at(url)
-    for one in plans(opened, names, parameters, sample, again=again, back_off=back_off):
+    # What the lake shows is looked up again when its turn comes: it may have changed by then.
+    ahead: list[tuple[str, str | None]] = []
+    for one in plans(opened, names, parameters, sample, again=again, back_off=back_off, newest=newest):
         log.info(one.message)
+        is_shown = one.release == release_in(opened, find(one.archive))
+        ahead.append((one.archive, None if is_shown else releases.NEWEST))
     reports, lost, lines = [], [], []
-    for name in names:
+    for name, release in ahead:
         state = pull_archive(
-            name, sample, url, (parameters or {}).get(name), again, back_off=back_off, return_state=True
+            name, sample, url, (parameters or {}).get(name), again, release, back_off=back_off, return_state=True
         )
         outcome = state.result(raise_on_failure=False)
         message = state.message or state.name or ""
         if isinstance(outcome, PullReport):
             reports.append(outcome)
+            if release is None and (name, releases.NEWEST) in ahead:
+                message = replace(outcome, newer=()).message  # they come next
+            elif release is not None:
+                message = f"{outcome.release} of {message}"
         elif name not in message:
             message = f"{name}: {message}"
         lines.append(message)

@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     timeout_s: float = Field(60.0, gt=0, description="Longest silence of an archive before it counts as hung.")
     task_timeout_s: float = Field(3600.0, gt=0, description="Longest time for one task.")
     lock_timeout_s: float = Field(600.0, gt=0, description="Longest wait for other writers of the catalogue.")
+    follow_releases: bool = Field(
+        True, description="Whether runs by schedule pull new releases of archives, for all targets."
+    )
     notify: str | None = Field(
         None, description="Prefect's block that tells of runs that fail, such as slack-webhook/observers."
     )

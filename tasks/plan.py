@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from lake.errors import ArchiveError
 from lake.ledger import Waiting, canonical, history, waiting
 from lake.query import Lake
-from tasks.archives import find
+from tasks.archives import find, releases
 from tasks.archives.base import Archive
 from tasks.pull import max_age, release_in
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def plans(
     *,
     again: bool = False,
     back_off: bool = False,
+    newest: bool = False,
 ) -> list[Plan]:
     """Return what a refresh would ask for, archive by archive: of each the release that the lake shows.
 
@@ -82,13 +87,32 @@ def plans(
         Only targets of this one.
     again, back_off
         As in `plan`.
+    newest
+        Then the newest release that the archive publishes, too.
     """
     made = []
     for name in archives:
-        archive = find(name, release_in(lake, find(name)))
-        given = archive.with_defaults((parameters or {}).get(name))
-        made.append(plan(lake, archive, given, [sample] if sample else None, again=again, back_off=back_off))
+        for archive in _at_releases(lake, name, newest=newest):
+            given = archive.with_defaults((parameters or {}).get(name))
+            made.append(plan(lake, archive, given, [sample] if sample else None, again=again, back_off=back_off))
     return made
+
+
+def _at_releases(lake: Lake, name: str, *, newest: bool) -> list[Archive]:
+    """Return an archive at the release that the lake shows, and at the newest; a lake that shows none skips older."""
+    shown = find(name, release_in(lake, find(name)))
+    if not newest:
+        return [shown]
+    try:
+        release = releases.newest(shown, lake.settings)
+    except ArchiveError as error:
+        logger.warning("newer releases of %s are not known: %s", name, error)
+        return [shown]
+    if release == shown.release:
+        return [shown]
+    later = find(name, release)
+    begun = lake.sql("SELECT release FROM archives WHERE archive = ?", [name]).num_rows
+    return [shown, later] if begun else [later]
 
 
 def plan(

@@ -21,7 +21,7 @@ from lake.storage import Storage
 
 # Few tests that take a minute or more each, most of it waiting: begun last, they would keep one process idle.
 _LONG = ("test_demo", "test_prefect_server", "test_service", "test_new_release", "test_real_files", "test_rxte_flow",
-         "test_slurm", "test_ui")  # fmt: skip
+         "test_slurm", "test_ui", "test_workers")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,6 +8,9 @@ from lake.settings import Settings
 from tasks.archives.base import Archive
 from tasks.archives.parquet import open_store
 
+# Stands for the name of whatever release is the newest, where a release is asked for.
+NEWEST = "newest"
+
 _NUMBERED = re.compile(r"(.*?)(\d+)")
 
 
@@ -43,6 +46,17 @@ def newer(archive: Archive, settings: Settings) -> list[str]:
         If they cannot be listed.
     """
     return [name for name in found(archive, settings) if _number(name) > _number(archive.release)]
+
+
+def newest(archive: Archive, settings: Settings) -> str:
+    """Return the newest release of an archive: the one that it is at, if there is none after it.
+
+    Raises
+    ------
+    ArchiveError
+        If they cannot be listed.
+    """
+    return [archive.release, *newer(archive, settings)][-1]
 
 
 def _number(release: str) -> int:

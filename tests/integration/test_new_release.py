@@ -14,9 +14,12 @@ from prefect.states import State
 
 from deployments.sandbox import ztf
 from flows.pull import pull_archive
+from flows.refresh import refresh
 from lake.catalog import Catalog
 from lake.maintenance import verify
 from lake.query import Lake
+from tasks.plan import plans
+from tasks.pull import lake_at
 
 Rows = Callable[..., list[dict[str, Any]]]
 
@@ -85,6 +88,49 @@ def test_a_release_is_told_of_pulled_when_asked_for_and_takes_over_whole(
         {"release": "DR25", "endpoint": "s3://ipac-irsa-ztf/ztf/enhanced/dr25/lc/hats"}
     ]
     assert [finding.message for finding in verify(catalog) if finding.is_error] == []
+
+
+def test_a_refresh_follows_releases_if_told_to(
+    catalog: Catalog,
+    rows: Rows,
+    ztf_at: Callable[[str, int], None],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    register(catalog, range(3), "first")
+    ztf_at("dr24", 1)
+    ztf_at("dr25", 2)
+
+    def planned(**more: Any) -> list[tuple[str, int]]:
+        return [(one.release, one.waiting.total) for one in plans(lake_at(str(catalog.storage.root)), ["ztf"], **more)]
+
+    def told(**more: Any) -> list[str]:
+        state = refresh(["ztf"], **more, return_state=True)
+        assert state.is_completed()
+        return str(state.message).split(" | ")
+
+    # A lake without any release begins with the newest.
+    assert planned() == [("DR24", 3)]
+    assert planned(newest=True) == [("DR25", 3)]
+    (first,) = told(newest=True)
+    assert first.startswith("DR25 of ztf: 3 of 3 targets answered")
+    assert rows("SELECT DISTINCT release FROM coverage") == [{"release": "DR25"}]
+
+    ztf_at("dr26", 3)
+    register(catalog, range(3, 5), "second")
+    (first,) = told()
+    assert first.startswith("ztf: 2 of 2 targets answered")
+    assert first.endswith("There is a newer release: lightlake pull ztf --release DR26")
+    assert planned(newest=True) == [("DR25", 0), ("DR26", 5)]
+    assert pull(release="newest").message.startswith("ztf: 5 of 5 targets answered")
+    assert rows(SHOWN)[0]["release"] == "DR26"
+    assert told(newest=True) == ["ztf: nothing to do, every target has its answer"]
+
+    # Where releases cannot be listed, the one that there is goes on.
+    monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__ZTF", "https://archive.invalid/{release}/hats")
+    lake_at.cache_clear()
+    assert planned(newest=True) == [("DR26", 0)]
+    assert "newer releases of ztf are not known" in caplog.text
 
 
 def test_the_command_line_lists_releases_and_refuses_one_without_address(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,14 +12,12 @@ from typing import Any
 
 import pytest
 from helpers.archives import register
-from helpers.processes import child_environment
-from helpers.servers import PrefectServer
 from prefect import tags
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.deployed import NAME, deployed
+from deployments.deployed import NAME
 from deployments.serve import FAILED_RUNS, notify_of_failures, reach_api
 from flows import turns
 from flows.maintenance import maintain, verify
@@ -30,7 +26,6 @@ from lake.catalog import Catalog
 from lake.cli import main
 from lake.errors import ConfigurationError
 
-ROOT = Path(__file__).parents[2]
 Rows = Callable[..., list[dict[str, Any]]]
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -192,30 +187,3 @@ def test_targets_are_added_whether_prefect_can_be_told_or_not(
         assert said[1].startswith("Prefect was not told")
         assert api in said[1]
         assert len(said) == 2
-
-
-@pytest.mark.server
-def test_prefect_deploys_everything_to_a_work_pool(prefect_server: PrefectServer, tmp_path: Path) -> None:
-    def prefect(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "prefect", "--no-prompt", *arguments], cwd=ROOT, capture_output=True, text=True,
-            env=child_environment(**prefect_server.environment), check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    prefect("work-pool", "create", "lightlake", "--type", "process")
-    prefect("deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
-    with get_client(sync_client=True) as client:
-        for one in deployed():
-            there, served = client.read_deployment_by_name(one.full_name), one.as_runner()
-            assert there.work_pool_name == "lightlake"
-            assert (there.entrypoint, there.tags, there.version) == (served.entrypoint, served.tags, served.version)
-            assert there.description == served.description
-            assert there.pull_steps == []
-            assert there.parameter_openapi_schema == served._parameter_openapi_schema.model_dump(exclude_unset=True)
-            assert {each.schedule.cron for each in there.schedules} == {each.cron for each in one.schedules}
-            owned = client.read_resource_related_automations(f"prefect.deployment.{there.id}")
-            assert [each.name for each in owned] == [trigger.name for trigger in one.triggers]
-            for each, trigger in zip(owned, one.triggers, strict=True):
-                assert each.actions[0].parameters == trigger.parameters

@@ -98,13 +98,16 @@ def test_what_runs_by_itself_can_run() -> None:
             assert trigger.match.root["lightlake.lake"] == "/data/lake"
 
 
-def test_live_archives_have_clocks_and_frozen_ones_a_trigger() -> None:
+def test_live_archives_have_clocks_and_frozen_ones_a_trigger(monkeypatch: pytest.MonkeyPatch) -> None:
     pull, refresh = deployed()[:2]
     assert [one.parameters for one in pull.schedules] == [
         {"archive": name, "back_off": True} for name, one in sorted(REGISTRY.items()) if one.cadence == "live"
     ]
     assert refresh.triggers[0].parameters is not None
     assert refresh.triggers[0].parameters["archives"] == FROZEN
+    assert [one.parameters for one in refresh.schedules] == [{"back_off": True, "newest": True}]
+    monkeypatch.setenv("LIGHTLAKE_FOLLOW_RELEASES", "false")
+    assert [one.parameters for one in deployed()[1].schedules] == [{"back_off": True, "newest": False}]
     when = {one.flow.name: [schedule.cron for schedule in one.schedules] for one in deployed()}
     assert len({night.date() for night in times(when["maintenance"][0], 30)}) == 30
     assert {(later - one).total_seconds() for one, later in pairwise(times(when["verify"][0]))} == {7 * 86400}
