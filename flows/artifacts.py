@@ -135,7 +135,7 @@ def credits_of(origin: Origin) -> str:
     """Return an archive's terms in Markdown, with links where there are any."""
     title = f"[{origin.title}]({origin.address})" if origin.address.startswith("http") else origin.title
     paper = f" ([{origin.bibcode}](https://ui.adsabs.harvard.edu/abs/{origin.bibcode}))" if origin.bibcode else ""
-    return f"{title}. Terms of use: {origin.licence} To be acknowledged{paper}: {origin.acknowledgement}"
+    return f"{title}. Terms of use: {origin.licence.rstrip('.')}. To be acknowledged{paper}: {origin.acknowledgement}"
 
 
 def _picture(title: str, png: bytes) -> str:

@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,3 +97,13 @@ def kill_tree(process: subprocess.Popen[bytes]) -> int:
             os.kill(pid, signal.SIGKILL)
     process.wait()
     return len(doomed)
+
+
+def until(true: Callable[[], Any], what: str | Callable[[], str], patience_s: float = 240) -> Any:
+    """Wait for something that comes by itself, and return it; `what` is told if it does not come."""
+    end = time.monotonic() + patience_s
+    while not (found := true()):
+        if time.monotonic() > end:
+            pytest.fail(f"not in {patience_s:g} s: {what if isinstance(what, str) else what()}")
+        time.sleep(0.2)
+    return found

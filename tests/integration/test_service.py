@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,16 +27,6 @@ from lake.errors import ConfigurationError
 
 Rows = Callable[..., list[dict[str, Any]]]
 pytestmark = pytest.mark.usefixtures("prefect_server")
-
-
-def until(true: Callable[[], Any], what: str, patience_s: float = 120) -> Any:
-    """Wait for something that comes by itself."""
-    end = time.monotonic() + patience_s
-    while not (found := true()):
-        if time.monotonic() > end:
-            pytest.fail(f"{what}: not in {patience_s:g} s")
-        time.sleep(0.2)
-    return found
 
 
 @pytest.mark.usefixtures("pull_settings")

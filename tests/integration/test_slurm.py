@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.archives import register
-from helpers.processes import CLUSTER, child_environment, lightlake, shipped_environment
+from helpers.processes import CLUSTER, child_environment, lightlake, shipped_environment, until
 from helpers.s3 import S3
 from helpers.servers import PrefectServer
 from helpers.slurm import PARTITION, Slurm, running
@@ -112,13 +111,6 @@ def cluster(site: Site, slurm: Slurm) -> dict[str, str]:
         SBATCH_PARTITION=PARTITION, SBATCH_ACCOUNT="observers", DASK_JOBQUEUE__SLURM__INTERFACE="lo",
     )  # fmt: skip
     return child_environment(**{**site.common, **here, **slurm.environment})
-
-
-def until(true: Callable[[], Any], what: str, patience_s: float = 180) -> None:
-    patience = time.monotonic() + patience_s
-    while not true():
-        assert time.monotonic() < patience, f"not in {patience_s:.0f} s: {what}"
-        time.sleep(0.3)
 
 
 def logs(folder: Path) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 from helpers.archives import PLACES, register
-from helpers.processes import child_environment, kill_tree
+from helpers.processes import child_environment, kill_tree, until
 from helpers.servers import PrefectServer
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate, GlobalConcurrencyLimitCreate
@@ -91,16 +90,6 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
     """HEASARC alone, with a log of its requests."""
     with Sandbox.start(tmp_path / "archives", archives=["heasarc"], scale=0.002, targets=PLACES[:48]) as box:
         yield box
-
-
-def until(true: Callable[[], Any], what: Callable[[], str], patience_s: float = 240) -> Any:
-    """Wait for something that comes by itself."""
-    end = time.monotonic() + patience_s
-    while not (found := true()):
-        if time.monotonic() > end:
-            pytest.fail(f"not in {patience_s:g} s: {what()}")
-        time.sleep(0.25)
-    return found
 
 
 @contextmanager
