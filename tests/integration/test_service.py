@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from helpers.archives import register
+from helpers.processes import until
 from prefect import tags
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client

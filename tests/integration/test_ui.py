@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,11 +40,8 @@ def serving(root: str, environment: dict[str, str], folder: Path) -> Iterator[No
             env=child_environment(**environment, PREFECT_RUNNER_POLL_FREQUENCY="1"),
         )  # fmt: skip
     try:
-        patience = time.monotonic() + 120
-        while "serving 6 deployments" not in log.read_text():
-            assert child.poll() is None, log.read_text()[-3000:]
-            assert time.monotonic() < patience, log.read_text()[-3000:]
-            time.sleep(0.2)
+        until(lambda: "serving 6 deployments" in log.read_text() or child.poll() is not None, log.read_text)
+        assert child.poll() is None, log.read_text()[-3000:]
         yield
         child.send_signal(signal.SIGTERM)
         assert child.wait(90) == 0, log.read_text()[-3000:]
