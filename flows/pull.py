@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections import deque
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -13,15 +13,15 @@ from prefect.client.base import ServerType
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
 from prefect.client.schemas.objects import State
+from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
-from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.tasks import exponential_backoff
 
 from flows.forms import Shown, archives
 from flows.report import PullReport, Watch
-from flows.runners import task_runner
+from flows.runners import task_runner, windowed
 from flows.turns import turn
 from lake.commit import Receipt
 from lake.errors import ArchiveError
@@ -55,7 +55,7 @@ def run_name() -> str:
     return f"pull {given.get('archive')} for {given.get('sample') or 'all targets'}"
 
 
-@flow(name="pull", flow_run_name=run_name, task_runner=task_runner(), validate_parameters=True)
+@flow(name="pull", flow_run_name=run_name, validate_parameters=True)
 def pull_archive(
     archive: Annotated[str, Shown("Archive, as `lightlake archives` names it", choices=archives)],
     sample: Annotated[str | None, Shown("Only targets of this sample; empty: all")] = None,
@@ -104,6 +104,9 @@ def _pull(
         return Completed(message=report.message, data=report)
     log.info("%s %s: %d targets to ask", source.name, source.release, total)
     _limit(source.name, settings.archive_concurrency)
+    # No more tasks at once than may ask the archive. On a cluster that others started, only what is handed in counts.
+    settings = settings.model_copy(update={"workers": min(settings.workers, settings.archive_concurrency)})
+    width = settings.workers if settings.runner == "dask" and settings.dask_address else 2 * settings.workers
     folder = opened.storage.staging / str(flow_run.id or uuid.uuid4())
     fetch = fetch_and_stage.with_options(
         retries=settings.retries,
@@ -113,35 +116,36 @@ def _pull(
         timeout_seconds=None if settings.runner == "threads" else settings.task_timeout_s,
         tags=[source.name],
     )
-    window: deque[tuple[Batch, PrefectFuture[list[Manifest]], PrefectFuture[list[Receipt]]]] = deque()
     lost_in_a_row = 0
-    with Watch(source.name, total) as watch:
+    # The run has its places at the archive from beginning to end: taking one for each task would cost two seconds
+    # whenever Prefect's server, on SQLite, is busy with another's. The shortest lease: after it, those of a run that
+    # was killed are free again.
+    with (
+        Watch(source.name, total) as watch,
+        concurrency(f"lightlake-{source.name}", occupy=settings.workers, lease_duration=60),
+        task_runner(settings) as runs,
+    ):
 
-        def settle() -> None:
-            nonlocal report, lost_in_a_row
-            batch, staged, committed = window.popleft()
-            receipts = _receipts(url, batch, staged, committed)
-            report = report.plus(receipts)
-            lost = all(receipt.status == "failed" for receipt in receipts)
-            lost_in_a_row = lost_in_a_row + 1 if lost else 0
-            watch.advance(batch.n_targets)
-
-        for batch in plan_batches(opened, source, asked_for, samples, folder, again=again, back_off=back_off):
-            if lost_in_a_row >= GIVE_UP_AFTER:
+        def to_ask() -> Iterator[tuple[Batch, dict[str, Any]]]:
+            nonlocal report
+            for batch in plan_batches(opened, source, asked_for, samples, folder, again=again, back_off=back_off):
+                if lost_in_a_row < GIVE_UP_AFTER:
+                    yield batch, {"batch": batch, "retries": settings.retries}
+                    continue
                 reason = ArchiveError(
                     f"not asked: {GIVE_UP_AFTER} batches before were lost", archive=source.name,
                     endpoint=source.reach(settings), hint="see why, and pull again",
                 )  # fmt: skip
                 report = report.plus(commit_batch(url, lose_batch(batch, reason)))
                 watch.advance(batch.n_targets)
-                continue
-            fetched: Any = fetch.submit(batch, settings.retries)  # Prefect hands on its result, not the future
-            window.append((batch, fetched, commit_staged.submit(url, fetched)))
-            # A window, so that neither futures nor plans pile up with the size of the sample.
-            while len(window) >= 2 * settings.workers:
-                settle()
-        while window:
-            settle()
+
+        # A window, so that neither futures nor plans pile up with the size of the sample.
+        for batch, staged in windowed(runs, fetch, to_ask(), width):
+            receipts = _receipts(url, batch, staged)
+            report = report.plus(receipts)
+            lost = all(receipt.status == "failed" for receipt in receipts)
+            lost_in_a_row = lost_in_a_row + 1 if lost else 0
+            watch.advance(batch.n_targets)
     remove_folder(folder)
     report = replace(report, seconds=time.monotonic() - started, shown=register_archive(opened, source))
     report.publish()
@@ -152,20 +156,22 @@ def _pull(
     return Completed(message=report.message, data=report)
 
 
-def _receipts(
-    url: str, batch: Batch, staged: PrefectFuture[list[Manifest]], committed: PrefectFuture[list[Receipt]]
-) -> list[Receipt]:
-    """Return what a batch came to; one that was lost on the way is noted as failed in the ledger."""
-    committed.wait()
-    if committed.state.is_completed():
-        receipts: list[Receipt] = committed.result()
+def _receipts(url: str, batch: Batch, staged: list[Manifest] | BaseException) -> list[Receipt]:
+    """Return what a batch came to; one that was lost on the way is noted as failed in the ledger.
+
+    The lake takes one commit at a time, so it is made here: as a task of its own in another process it would wait
+    there for its turn, and cost a fifth of a second more.
+    """
+    if isinstance(staged, BaseException):
+        return commit_batch(url, lose_batch(batch, staged))
+    state: State[list[Receipt]] = commit_staged(url, staged, return_state=True)
+    outcome: Any = state.result(raise_on_failure=False)
+    if state.is_completed():
+        receipts: list[Receipt] = outcome
         return receipts
-    # A commit whose fetch failed was never begun: its state says nothing.
-    state = committed.state if staged.state.is_completed() else staged.state
-    error = state.result(raise_on_failure=False) if state.is_final() else None
-    if not isinstance(error, BaseException):
-        error = RuntimeError(state.message or state.name)
-    return commit_batch(url, lose_batch(batch, error))
+    if not isinstance(outcome, BaseException):
+        outcome = RuntimeError(state.message or state.name)
+    return commit_batch(url, lose_batch(batch, outcome))
 
 
 def _newer(source: Archive) -> tuple[str, ...]:

@@ -25,7 +25,6 @@ import pyarrow.parquet as pq
 from prefect import task
 from prefect.cache_policies import INPUTS, RUN_ID
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.concurrency.sync import concurrency
 from prefect.runtime import task_run
 from upath import UPath
 
@@ -429,15 +428,13 @@ def is_passing(task: Any, run: TaskRun, state: State[Any]) -> bool:
 # The result, a list of manifests, is kept for the flow run: a retried flow fetches nothing twice.
 @task(name="fetch and stage", cache_policy=INPUTS + RUN_ID, persist_result=True, retry_condition_fn=is_passing)
 def fetch_and_stage(batch: Batch, retries: int) -> list[Manifest]:
-    """Fetch and stage a batch of granules, a few tasks at a time for each archive."""
-    # The shortest lease: after it, slots of a task that was killed are free again.
-    with concurrency(f"lightlake-{batch.archive}", occupy=1, lease_duration=60):
-        try:
-            return fetch_batch(batch, last_try=int(task_run.run_count or 1) > retries)
-        except ArchiveError as error:
-            # The archive said how long to leave it alone; it is, on top of the retry's own pause.
-            time.sleep(min(error.retry_after_s or 0.0, load_settings().timeout_s))
-            raise
+    """Fetch and stage a batch of granules; the run that it is of has a place at the archive for it."""
+    try:
+        return fetch_batch(batch, last_try=int(task_run.run_count or 1) > retries)
+    except ArchiveError as error:
+        # The archive said how long to leave it alone; it is, on top of the retry's own pause.
+        time.sleep(min(error.retry_after_s or 0.0, load_settings().timeout_s))
+        raise
 
 
 @task(name="commit", cache_policy=INPUTS + RUN_ID, persist_result=True, retries=2, retry_delay_seconds=1)
