@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections import deque
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -22,8 +22,8 @@ from prefect.client.schemas.filters import (
     TaskRunFilterTags,
 )
 from prefect.client.schemas.objects import State, StateType
+from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
-from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.tasks import exponential_backoff
@@ -31,7 +31,7 @@ from prefect.tasks import exponential_backoff
 from flows.artifacts import told_of
 from flows.forms import Shown, archives
 from flows.report import PullReport, Watch
-from flows.runners import task_runner
+from flows.runners import task_runner, windowed
 from flows.turns import turn
 from lake.commit import Receipt
 from lake.errors import ArchiveError
@@ -66,7 +66,7 @@ def run_name() -> str:
     return f"pull {given.get('archive')} for {given.get('sample') or 'all targets'}"
 
 
-@flow(name="pull", flow_run_name=run_name, task_runner=task_runner(), validate_parameters=True)
+@flow(name="pull", flow_run_name=run_name, validate_parameters=True)
 def pull_archive(
     archive: Annotated[str, Shown("The archive to ask", choices=archives)],
     sample: Annotated[str | None, Shown("Only targets of this sample", empty="all targets")] = None,
@@ -121,7 +121,12 @@ def _pull(
         report.publish(opened, source, log)
         return Completed(message=report.message, data=report)
     log.info("%s %s: %d targets to ask", source.name, source.release, total)
-    _limit(source.name, settings.archive_concurrency)
+    taken = _limit(source.name, settings.archive_concurrency)
+    # No more tasks at once than may ask the archive. On a cluster that others started, only what is handed in counts.
+    settings = settings.model_copy(update={"workers": min(settings.workers, settings.archive_concurrency)})
+    width = settings.workers if settings.runner == "dask" and settings.dask_address else 2 * settings.workers
+    if taken + settings.workers > load_settings().archive_concurrency:
+        log.warning("other runs have %d places at %s: waiting for theirs", taken, source.name)
     folder = opened.storage.staging / str(flow_run.id or uuid.uuid4())
     fetch = fetch_and_stage.with_options(
         retries=settings.retries,
@@ -131,43 +136,40 @@ def _pull(
         timeout_seconds=None if settings.runner == "threads" else settings.task_timeout_s,
         tags=[source.name],
     )
-    window: deque[tuple[Batch, PrefectFuture[list[Manifest]], PrefectFuture[list[Receipt]]]] = deque()
     lost_in_a_row = 0
-    with Watch(source.name, total) as watch:
+    # The run has its places at the archive from beginning to end: taking one for each task would cost two seconds
+    # whenever Prefect's server, on SQLite, is busy with another's. The shortest lease: after it, those of a run that
+    # was killed are free again.
+    with (
+        Watch(source.name, total) as watch,
+        concurrency(f"lightlake-{source.name}", occupy=settings.workers, lease_duration=60),
+        task_runner(settings) as runs,
+    ):
 
-        def settle() -> None:
-            nonlocal report, lost_in_a_row
-            batch, staged, committed = window.popleft()
-            receipts = _receipts(url, batch, staged, committed)
+        def settle(batch: Batch, receipts: list[Receipt]) -> None:
+            nonlocal report
             report = report.plus(receipts)
             for receipt in receipts:
                 told_of(log, receipt)
-            lost = all(receipt.status == "failed" for receipt in receipts)
-            lost_in_a_row = lost_in_a_row + 1 if lost else 0
             watch.advance(batch.n_targets)
 
-        for batch in plan_batches(opened, source, asked_for, samples, folder, again=again, back_off=back_off):
-            if lost_in_a_row >= GIVE_UP_AFTER:
+        def to_ask() -> Iterator[tuple[Batch, dict[str, Any]]]:
+            for batch in plan_batches(opened, source, asked_for, samples, folder, again=again, back_off=back_off):
+                if lost_in_a_row < GIVE_UP_AFTER:
+                    yield batch, {"batch": batch, "retries": settings.retries}
+                    continue
                 reason = ArchiveError(
                     f"not asked: {GIVE_UP_AFTER} batches before were lost", archive=source.name,
                     endpoint=source.reach(settings), hint="see why, and pull again",
                 )  # fmt: skip
-                receipts = commit_batch(url, lose_batch(batch, reason))
-                report = report.plus(receipts)
-                for receipt in receipts:
-                    told_of(log, receipt)
-                watch.advance(batch.n_targets)
-                continue
-            name = several(batch.granules)
-            # Prefect hands on its result, not the future.
-            fetched: Any = fetch.with_options(task_run_name=f"fetch {name}").submit(batch, settings.retries)
-            commit = commit_staged.with_options(task_run_name=f"commit {name}")
-            window.append((batch, fetched, commit.submit(url, fetched)))
-            # A window, so that neither futures nor plans pile up with the size of the sample.
-            while len(window) >= 2 * settings.workers:
-                settle()
-        while window:
-            settle()
+                settle(batch, commit_batch(url, lose_batch(batch, reason)))
+
+        # A window, so that neither futures nor plans pile up with the size of the sample.
+        for batch, staged in windowed(runs, fetch, to_ask(), width):
+            receipts = _receipts(url, batch, staged)
+            settle(batch, receipts)
+            lost = all(receipt.status == "failed" for receipt in receipts)
+            lost_in_a_row = lost_in_a_row + 1 if lost else 0
     remove_folder(folder)
     report = replace(report, seconds=time.monotonic() - started, shown=register_archive(opened, source))
     report.publish(opened, source, log)
@@ -178,20 +180,23 @@ def _pull(
     return Completed(message=report.message, data=report)
 
 
-def _receipts(
-    url: str, batch: Batch, staged: PrefectFuture[list[Manifest]], committed: PrefectFuture[list[Receipt]]
-) -> list[Receipt]:
-    """Return what a batch came to; one that was lost on the way is noted as failed in the ledger."""
-    committed.wait()
-    if committed.state.is_completed():
-        receipts: list[Receipt] = committed.result()
+def _receipts(url: str, batch: Batch, staged: list[Manifest] | BaseException) -> list[Receipt]:
+    """Return what a batch came to; one that was lost on the way is noted as failed in the ledger.
+
+    The lake takes one commit at a time, so it is made here: as a task of its own in another process it would wait
+    there for its turn, and cost a fifth of a second more.
+    """
+    if isinstance(staged, BaseException):
+        return commit_batch(url, lose_batch(batch, staged))
+    commit = commit_staged.with_options(task_run_name=f"commit {several(batch.granules)}")
+    state: State[list[Receipt]] = commit(url, staged, return_state=True)
+    outcome: Any = state.result(raise_on_failure=False)
+    if state.is_completed():
+        receipts: list[Receipt] = outcome
         return receipts
-    # A commit whose fetch failed was never begun: its state says nothing.
-    state = committed.state if staged.state.is_completed() else staged.state
-    error = state.result(raise_on_failure=False) if state.is_final() else None
-    if not isinstance(error, BaseException):
-        error = RuntimeError(state.message or state.name)
-    return commit_batch(url, lose_batch(batch, error))
+    if not isinstance(outcome, BaseException):
+        outcome = RuntimeError(state.message or state.name)
+    return commit_batch(url, lose_batch(batch, outcome))
 
 
 def _newer(source: Archive) -> tuple[str, ...]:
@@ -203,8 +208,8 @@ def _newer(source: Archive) -> tuple[str, ...]:
         return ()
 
 
-def _limit(archive: str, slots: int) -> None:
-    """Make sure that Prefect lets only so many tasks at an archive at once."""
+def _limit(archive: str, slots: int) -> int:
+    """Make sure that Prefect lets only so many tasks at an archive at once; return how many places others have."""
     name = f"lightlake-{archive}"
     with get_client(sync_client=True) as client:
         try:
@@ -214,8 +219,10 @@ def _limit(archive: str, slots: int) -> None:
             gone = taken and (client.server_type is ServerType.EPHEMERAL or not _asked(client, archive))
             free = {"active_slots": 0} if gone else {}
             client.update_global_concurrency_limit(name, GlobalConcurrencyLimitUpdate(limit=slots, **free))
+            return 0 if gone else taken
         except ObjectNotFound:
             client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=slots))
+            return 0
 
 
 def _asked(client: SyncPrefectClient, archive: str) -> bool:

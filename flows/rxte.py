@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import pyarrow as pa
 from prefect import flow, get_run_logger
@@ -34,9 +34,13 @@ from tasks.surveys.rxte_files import Mirror
 from tasks.surveys.rxte_find import RADIUS_DEG, Found, find, read_csv, select
 from tasks.surveys.rxte_pull import extract_observations
 
-# Targets that xtemaster is asked for at once, and observations that one task carries: some ten seconds of work.
+# Targets that xtemaster is asked for at once; observations that are committed together; and those that one task
+# carries, if there are enough for all workers: some seconds of work, where files are near.
 _TARGETS = 2_000
-_OBSERVATIONS = {"products": 250, "standard2": 50, "heasoft": 4}
+_TOGETHER = {"products": 250, "standard2": 50, "heasoft": 4}
+_OBSERVATIONS = {"products": 1_000, "standard2": 50, "heasoft": 4}
+
+Piece = TypeVar("Piece")
 
 
 def run_name() -> str:
@@ -131,9 +135,8 @@ def pull_rxte(
             )
             log.info("%d observations of %d targets, %d to do", len(observations), targets.num_rows, len(now.waiting))
             write_plan(opened.storage, origin.name, report.found)
-            size = _OBSERVATIONS[method]
-            parts = [now.waiting[start : start + size] for start in range(0, len(now.waiting), size)]
-            work = ((part, {"url": url, "observations": part, "extraction": extraction}) for part in parts)
+            more = {"url": url, "extraction": extraction, "together": _TOGETHER[method]}
+            work = ((part, {"observations": part, **more}) for part in _parts(now.waiting, method, settings.workers))
             with Watch(NAME, len(now.waiting), what="observations") as watch:
                 for part, outcome in windowed(runs, extract_observations, work, 2 * settings.workers):
                     if isinstance(outcome, BaseException):
@@ -148,6 +151,12 @@ def pull_rxte(
                     watch.advance(len(part))
             rxte_targets.answer(url, targets, found, extraction, parameters, asked_at, endpoint, asking.facts())
     return replace(report, seconds=time.monotonic() - started).state(log, opened, origin)
+
+
+def _parts(waiting: Sequence[Piece], method: str, workers: int) -> list[Sequence[Piece]]:
+    """Return what each task is to carry."""
+    size = max(_TOGETHER[method], min(_OBSERVATIONS[method], len(waiting) // workers))
+    return [waiting[start : start + size] for start in range(0, len(waiting), size)]
 
 
 def _targets(

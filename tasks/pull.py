@@ -23,7 +23,6 @@ import pyarrow.parquet as pq
 from prefect import get_run_logger, task
 from prefect.cache_policies import INPUTS, RUN_ID
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.concurrency.sync import concurrency
 from prefect.runtime import task_run
 from upath import UPath
 
@@ -41,7 +40,7 @@ from lake.storage import is_local, path_of, remove_folder, write_parquet
 from lake.transaction import recover, transact
 from tasks.archives import find
 from tasks.archives.base import Archive, Granule, Harvest, Origin
-from tasks.effort import Log, effort, facts
+from tasks.effort import Log, effort, facts, several
 from tasks.stats import statistics
 
 
@@ -151,13 +150,9 @@ def count_to_ask(
     back_off: bool = False,
 ) -> int:
     """Count the targets that an archive is still to be asked for."""
-    cursor = lake.catalog.cursor()
-    try:
-        age = max_age(archive, again=again)
-        key = canonical(parameters)
+    key, age = canonical(parameters), max_age(archive, again=again)
+    with closing(lake.catalog.cursor()) as cursor:
         return count_pending(cursor, archive.name, archive.release, key, samples, age, back_off=back_off)
-    finally:
-        cursor.close()
 
 
 def plan_batches(
@@ -430,18 +425,23 @@ def is_passing(task: Any, run: TaskRun, state: State[Any]) -> bool:
     return isinstance(error, TimeoutError | ConnectionError)
 
 
+def _run_name() -> str:
+    return f"fetch {several(task_run.parameters['batch'].granules)}"
+
+
 # The result, a list of manifests, is kept for the flow run: a retried flow fetches nothing twice.
-@task(name="fetch and stage", cache_policy=INPUTS + RUN_ID, persist_result=True, retry_condition_fn=is_passing)
+@task(
+    name="fetch and stage", task_run_name=_run_name, cache_policy=INPUTS + RUN_ID, persist_result=True,
+    retry_condition_fn=is_passing,
+)  # fmt: skip
 def fetch_and_stage(batch: Batch, retries: int) -> list[Manifest]:
-    """Fetch and stage a batch of granules, a few tasks at a time for each archive."""
-    # The shortest lease: after it, slots of a task that was killed are free again.
-    with concurrency(f"lightlake-{batch.archive}", occupy=1, lease_duration=60):
-        try:
-            return fetch_batch(batch, last_try=int(task_run.run_count or 1) > retries, log=get_run_logger())
-        except ArchiveError as error:
-            # The archive said how long to leave it alone; it is, on top of the retry's own pause.
-            time.sleep(min(error.retry_after_s or 0.0, load_settings().timeout_s))
-            raise
+    """Fetch and stage a batch of granules; the run that it is of has a place at the archive for it."""
+    try:
+        return fetch_batch(batch, last_try=int(task_run.run_count or 1) > retries, log=get_run_logger())
+    except ArchiveError as error:
+        # The archive said how long to leave it alone; it is, on top of the retry's own pause.
+        time.sleep(min(error.retry_after_s or 0.0, load_settings().timeout_s))
+        raise
 
 
 @task(name="commit", cache_policy=INPUTS + RUN_ID, persist_result=True, retries=2, retry_delay_seconds=1)

@@ -94,6 +94,8 @@ class Sandbox:
         Services mounted that have faults or settings of their own, by the same names; each has a `close`.
     requests : list[Seen]
         Every request so far: method, path with query as sent, status.
+    sent : int
+        Bytes of the answers' bodies so far.
     drip : tuple[int, float]
         Bytes and seconds between them of a 'slow' answer.
     """
@@ -102,6 +104,7 @@ class Sandbox:
         self.endpoints: dict[str, str] = {}
         self.services: dict[str, Any] = {}
         self.requests: list[Seen] = []
+        self.sent = 0
         self.drip = (1024, 0.1)
         self.closing = threading.Event()
         self._lock = threading.Lock()
@@ -297,10 +300,13 @@ class _Handler(BaseHTTPRequestHandler):
         if kind in {"reset", "truncate"}:
             self.close_connection, count = True, count // 2
         piece, pause = self.server.box.drip if kind == "slow" else (1 << 20, 0)
+        whole = count
         with body.open("rb") if isinstance(body, Path) else io.BytesIO(body) as source:
             source.seek(first)
             while (chunk := source.read(min(piece, count))) and not self.server.box.closing.wait(pause):
                 count -= self.wfile.write(chunk)
+        with self.server.box._lock:
+            self.server.box.sent += whole - count
         self.close_connection |= count > 0
         if kind == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

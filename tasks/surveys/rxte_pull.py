@@ -353,8 +353,10 @@ def _run_name() -> str:
 # What is in the lake is not read again, so there is no result to keep, and nothing for Prefect to try again by itself.
 @task(name="extract observations", task_run_name=_run_name, cache_policy=NO_CACHE, persist_result=False, tags=["rxte"])
 def extract_observations(
-    url: str, observations: Sequence[Observation], extraction: Extraction
+    url: str, observations: Sequence[Observation], extraction: Extraction, together: int
 ) -> list[tuple[str, Receipt]]:
-    """Extract some observations into the lake at a URL, a few tasks at a time where the archive is far away."""
+    """Extract observations into the lake at a URL, some together, by a few tasks where the archive is far away."""
+    parts = [observations[start : start + together] for start in range(0, len(observations), together)]
     with concurrency(f"lightlake-{rxte.NAME}", occupy=1, lease_duration=60):
-        return extract_all(url, observations, extraction, get_run_logger())
+        log = get_run_logger()
+        return [receipt for part in parts for receipt in extract_all(url, part, extraction, log)]

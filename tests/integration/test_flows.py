@@ -31,6 +31,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.logging.handlers import APILogWorker
 from prefect.states import State
+from prefect.task_runners import ThreadPoolTaskRunner
 
 from deployments.sandbox.icecube import URL_PATH
 from deployments.sandbox.server import Sandbox
@@ -338,6 +339,53 @@ def test_one_granule_of_each_kind(catalog: Catalog, rows: Rows, madeup: Callable
     assert errors(catalog) == []
 
 
+def test_a_task_carries_a_batch_of_granules_and_commits_are_made_by_the_flow(
+    catalog: Catalog, rows: Rows, madeup: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task costs as much as some granules in another process, and commits would wait there for each other."""
+    submitted: list[str] = []
+
+    class Counted(ThreadPoolTaskRunner):
+        def submit(self, task: Any, *given: Any, **more: Any) -> Any:
+            submitted.append(task.name)
+            return super().submit(task, *given, **more)
+
+    monkeypatch.setattr(pull_module, "task_runner", lambda settings: Counted(max_workers=2))
+    madeup(batch_size=1)
+    register(catalog, range(12))
+    assert pull("madeup").is_completed()
+    assert submitted == ["fetch and stage"] * 3
+    assert len(rows("FROM ledger WHERE status IN ('done', 'empty')")) == 12
+    assert errors(catalog) == []
+
+
+def test_an_archive_is_asked_by_so_many_tasks_at_a_time(
+    catalog: Catalog, rows: Rows, madeup: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIGHTLAKE_ARCHIVE_CONCURRENCY", "2")
+    asking, most, taken = 0, 0, set()
+    counting = threading.Lock()
+
+    def fetch(granule: Granule, settings: Settings) -> Harvest:
+        nonlocal asking, most
+        with counting:
+            asking += 1
+            most = max(most, asking)
+        with get_client(sync_client=True) as client:
+            taken.add(client.read_global_concurrency_limit_by_name("lightlake-madeup").active_slots)
+        with counting:
+            asking -= 1
+        return harvest(granule)
+
+    madeup(batch_size=1, fetch=fetch)
+    register(catalog, range(24))
+    assert pull("madeup").is_completed()
+    assert most <= 2
+    assert taken == {2}
+    with get_client(sync_client=True) as client:
+        assert client.read_global_concurrency_limit_by_name("lightlake-madeup").active_slots == 0
+
+
 def test_refresh_goes_on_past_a_failing_archive(
     catalog: Catalog, rows: Rows, sandbox: Sandbox, madeup: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,9 +446,12 @@ def test_a_pull_that_was_killed_is_finished_by_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     register(catalog, range(24))
+    # Both have places at the archive: those of the killed one are free again after a minute only.
+    monkeypatch.setenv("LIGHTLAKE_WORKERS", "2")
+    environment = {**pull_settings, **prefect_server.environment, "LIGHTLAKE_WORKERS": "2"}
     child = subprocess.Popen(
         [sys.executable, "-c", SLOW, "0.3"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        env=child_environment(**pull_settings, **prefect_server.environment, PREFECT_LOGGING_LEVEL="ERROR"),
+        env=child_environment(**environment, PREFECT_LOGGING_LEVEL="ERROR"),
     )  # fmt: skip
     watchdog = threading.Timer(120, child.kill)
     try:

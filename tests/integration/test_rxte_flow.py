@@ -189,7 +189,8 @@ def test_killed_and_resumed(
     command = ["rxte", PLACE, "--xtemaster", str(tmp_path / "xtemaster.csv")]
     # Small batches, slowly: so that there is something to be killed.
     code = (
-        "import time; from flows import rxte; rxte._OBSERVATIONS['products'] = 2; from lake import commit; "
+        "import time; from flows import rxte; rxte._TOGETHER['products'] = rxte._OBSERVATIONS['products'] = 2; "
+        "from lake import commit; "
         "true = commit._check_staged; commit._check_staged = lambda *a: (time.sleep(0.3), true(*a)); "
         "from lake.cli import main; main()"
     )

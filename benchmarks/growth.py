@@ -1,0 +1,340 @@
+"""What a pull costs as the sample grows, and what 500,000 targets would cost: measured, fitted, extrapolated.
+
+Each size is pulled from the sandbox in a fresh process: processor time, requests and bytes that the archive saw, rows,
+bytes of Parquet, memory, granules, time of commits. Archives in buckets are read over S3, with targets all over the
+sky and with as many in one field: what they cost goes by the partitions that the targets touch. Lines through the
+smaller sizes predict the largest one, and how far off they are is printed. What the sandbox cannot tell, such as the
+time of real services, is an assumption that `PUBLISHED` and `places` name; `--markdown` prints the run sheet's table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.optimize import nnls
+
+from benchmarks import served
+from benchmarks.measure import fresh, print_result, print_table
+
+TARGETS = 500_000
+QUANTITIES = ("cpu_s", "commit_s", "requests", "bytes", "granules", "n_rows", "parquet_bytes")
+# Whole granules, where there are sizes of them: a part of one costs as much.
+SIZES: Mapping[str, tuple[int, ...]] = {
+    "icecube": (5_000, 10_000, 40_000), "gaia": (2_000, 6_000, 16_000), "fermigtrig": (10_000, 20_000, 40_000),
+    "ztf": (125, 500, 2_000), "wise": (125, 500, 2_000), "panstarrs": (125, 500, 2_000), "hcv": (100, 400, 1_600),
+    "lightkurve": (40, 160, 480),
+}  # fmt: skip
+QUICK_SIZES: Mapping[str, tuple[int, ...]] = {"gaia": (250, 500, 1_000), "wise": (20, 40, 80)}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One pull that was measured.
+
+    Parameters
+    ----------
+    n, partitions
+        Targets, and partitions of the archive's catalogue that were opened for them.
+    costs
+        What it cost, by the names of QUANTITIES.
+    wall_s, peak_mb
+        Time, and peak of the process's memory.
+    """
+
+    n: int
+    partitions: int
+    costs: Mapping[str, float]
+    wall_s: float
+    peak_mb: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """A cost as it grows: fixed, and for each target and partition."""
+
+    fixed: float
+    per_target: float
+    per_partition: float
+
+    def at(self, n: float, partitions: float) -> float:
+        """Return the cost of n targets in so many partitions."""
+        return self.fixed + self.per_target * n + self.per_partition * partitions
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is known of a real archive, beside what the sandbox shows.
+
+    Parameters
+    ----------
+    partitions
+        Partitions in all; 0: it has none. Those that a sample touches are read once.
+    share
+        Share of them that a sample of 500,000 lies in.
+    partition_mb
+        Bytes read of a partition.
+    partition_s, target_s
+        Time that the archive takes for a partition, or for a target, without waiting for others.
+    source
+        Where that is from.
+    """
+
+    source: str
+    partitions: int = 0
+    share: float = 1.0
+    partition_mb: float = 0.0
+    partition_s: float = 0.0
+    target_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where Lightlake runs. Every number is an assumption, but for the settings.
+
+    Parameters
+    ----------
+    cores
+        Cores that fetch.
+    services, buckets
+        Tasks at the same time at a service (LIGHTLAKE_ARCHIVE_CONCURRENCY), and at a public bucket.
+    latency_s, mb_per_s
+        Of a request, and of one connection.
+    granule_s
+        Time that a commit of a granule takes longer than on a local disk.
+    """
+
+    name: str
+    cores: int
+    services: int
+    buckets: int
+    latency_s: float
+    mb_per_s: float
+    granule_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a pull takes, wherever it runs."""
+
+    cpu_s: float
+    requests: float
+    mb: float
+    service_s: float
+    commit_s: float
+    granules: float
+    in_bucket: bool
+
+
+_COLLECTOR = "the published collector's run of 498,877 targets, one request after the other"
+_LIKE_WISE = "not published; assumed as for wise"
+PUBLISHED: Mapping[str, Published] = {
+    "icecube": Published("one file of 35 MB, read once"),
+    "gaia": Published(f"{_COLLECTOR}: 30 min 38 s", target_s=1838 / 498_877),
+    "fermigtrig": Published(f"{_COLLECTOR}: 354.9 s", target_s=354.9 / 498_877),
+    "wise": Published(
+        f"{_COLLECTOR}: 3,813 of 12,288 partitions, 2.29 s each", partitions=12_288, share=3_813 / 12_288,
+        partition_mb=10, partition_s=2.29,
+    ),
+    "ztf": Published(_LIKE_WISE, partitions=12_288, share=3_813 / 12_288, partition_mb=10, partition_s=2.29),
+    "panstarrs": Published(
+        f"83,000 tasks of the published collector for all partitions of both catalogues; the rest {_LIKE_WISE}",
+        partitions=83_000, share=3_813 / 12_288, partition_mb=10, partition_s=2.29,
+    ),
+    "hcv": Published("not published; assumed 0.2 s a target", target_s=0.2),
+    "lightkurve": Published("the published collector: 2.66 s a target, mostly searching", target_s=2.66),
+}  # fmt: skip
+
+
+def places(jobs: int) -> tuple[Place, ...]:
+    """Return a machine with the default settings, a cluster of so many jobs, and as many in the buckets' region."""
+    return (
+        Place("1 machine", cores=4, services=4, buckets=4, latency_s=0.15, mb_per_s=3.0),
+        Place("1 cluster", cores=jobs, services=4, buckets=jobs, latency_s=0.15, mb_per_s=10.0),
+        Place(
+            "1 cloud account", cores=jobs, services=4, buckets=jobs, latency_s=0.03, mb_per_s=50.0, granule_s=0.3
+        ),
+    )  # fmt: skip
+
+
+def fit(samples: Sequence[Sample], quantity: str) -> Line:
+    """Return the line through what was measured that is relatively nearest to it, without negative costs."""
+    partitioned = any(sample.partitions for sample in samples)
+    sides = np.array([[1.0, one.n, one.partitions if partitioned else 0.0] for one in samples])
+    values = np.array([float(one.costs[quantity]) for one in samples])
+    weights = 1 / np.maximum(values, 1e-9 + values.max(initial=0.0) * 1e-6)
+    scale = np.maximum(np.abs(sides).max(axis=0), 1.0)
+    found, _ = nnls(sides * weights[:, None] / scale, values * weights)
+    return Line(*(found / scale).tolist())
+
+
+def touched(n: int, partitions: int) -> float:
+    """Return how many of a sky's partitions n targets at random fall into: it saturates."""
+    return partitions * -np.expm1(n * np.log1p(-1 / partitions)) if partitions > 1 else float(partitions and n > 0)
+
+
+def load_of(lines: Mapping[str, Line], published: Published, n: int) -> Load:
+    """Return what n targets take of a real archive."""
+    parts = touched(n, round(published.partitions * published.share))
+    cost = {name: line.at(n, parts) for name, line in lines.items()}
+    return Load(
+        cpu_s=cost["cpu_s"],
+        requests=cost["requests"],
+        mb=parts * published.partition_mb if published.partitions else cost["bytes"] / 1e6,
+        service_s=n * published.target_s + parts * published.partition_s,
+        commit_s=cost["commit_s"],
+        granules=cost["granules"],
+        in_bucket=published.partitions > 0,
+    )
+
+
+def hours(load: Load, place: Place) -> float:
+    """Return how long it takes: the longer of computing and waiting, then the commits, of which there is one at a time.
+
+    Archives are asked by several tasks at the same time; what is bound by the network does not gain by more cores.
+    """
+    at_once = place.buckets if load.in_bucket else place.services
+    waiting = load.requests * place.latency_s + load.mb / place.mb_per_s + load.service_s
+    commits = load.commit_s + load.granules * place.granule_s
+    return (max(load.cpu_s / place.cores, waiting / at_once) + commits) / 3600
+
+
+def memory_gb(base_mb: float, peak_mb: float, at_once: int) -> float:
+    """Return the memory of a process that fetches several granules at once: what each adds to an idle one."""
+    return (base_mb + at_once * max(peak_mb - base_mb, 0.0)) / 1e3
+
+
+def idle(url: str) -> int:
+    """Open a lake, and do nothing with it."""
+    return len(served.new_lake(url, "icecube", 10, "sky")[0].sql("FROM targets"))
+
+
+def measured(archive: str, sizes: Sequence[int], spread: str, folder: Path) -> list[Sample]:
+    """Pull an archive at each size."""
+    samples = []
+    targets = served.places(max(sizes), spread)
+    with served.serving(folder / f"{archive}-{spread}", [served.service_of(archive)], targets) as box:
+        for n in sizes:
+            box.counts()
+            run = fresh(served.pull, f"{folder}/lake-{archive}-{spread}-{n}", archive, n, spread)
+            seen, value = box.counts(), run.value
+            # A commit is the processor's work, too, but the one that is not shared out.
+            costs = {
+                **{name: float(value[name]) for name in QUANTITIES if name in value},
+                "cpu_s": max(value["cpu_s"] - value["commit_cpu_s"], 0.0),
+                "requests": float(seen.requests), "bytes": float(seen.bytes),
+            }  # fmt: skip
+            samples.append(Sample(value["n"], seen.partitions, costs, value["wall_s"], run.peak_rss_mb))
+    return samples
+
+
+def errors(samples: Sequence[Sample]) -> dict[str, float]:
+    """Return how far off the largest sizes are predicted by the smaller ones, in percent, by quantity."""
+    largest = max(sample.n for sample in samples)
+    smaller = [sample for sample in samples if sample.n < largest]
+    off = {}
+    for name in QUANTITIES:
+        line = fit(smaller, name)
+        told = [(line.at(one.n, one.partitions), one.costs[name]) for one in samples if one.n == largest]
+        off[name] = max((100 * abs(guess / real - 1) for guess, real in told if real), default=0.0)
+    return off
+
+
+def markdown(loads: Mapping[str, Load], gb: Mapping[str, tuple[float, float]], at: Sequence[Place], sizes: str) -> str:
+    """Return the table of the run sheet."""
+    columns = ["archive", "requests", "GB read", *(f"hours, {one.name}" for one in at), "GB, 1 machine", "GB, a job"]
+    lines = [
+        f"Measured at n = {sizes}; extrapolated to {TARGETS:,} targets.",
+        "",
+        f"| {' | '.join(columns)} |",
+        "|" + "---|" * len(columns),
+    ]
+    for name, load in loads.items():
+        cells = [f"{load.requests:,.0f}", f"{load.mb / 1e3:,.1f}", *(f"{hours(load, one):,.1f}" for one in at)]
+        lines.append(f"| {name} | {' | '.join([*cells, *(f'{one:.1f}' for one in gb[name])])} |")
+    return "\n".join(lines)
+
+
+def _told(name: str, spread: str, one: Sample) -> tuple[Any, ...]:
+    costs = one.costs
+    return (
+        f"{name}, {spread}", one.n, one.partitions, int(costs["granules"]), one.wall_s, costs["cpu_s"],
+        costs["commit_s"], int(costs["requests"]), costs["bytes"] / 1e6, int(costs["n_rows"]),
+        costs["parquet_bytes"] / 1e6, one.peak_mb,
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--quick", action="store_true", help="two archives, a thousand targets at most")
+    parser.add_argument("--markdown", action="store_true", help="print the table of the run sheet, too")
+    parser.add_argument("--jobs", type=int, default=16, help="jobs of the cluster")
+    given = parser.parse_args()
+    started, load = time.perf_counter(), os.getloadavg()[0]
+    rows, off, loads, memory = [], {}, {}, {}
+    at = places(given.jobs)
+    chosen = QUICK_SIZES if given.quick else SIZES
+    with tempfile.TemporaryDirectory(prefix="lightlake-benchmark-") as name:
+        folder = Path(name)
+        base_mb = fresh(idle, f"{folder}/idle").peak_rss_mb
+        for archive, sizes in chosen.items():
+            samples = []
+            for spread in ("sky", "field") if archive in served.IN_BUCKETS else ("sky",):
+                part = measured(archive, sizes, spread, folder)
+                rows += [_told(archive, spread, one) for one in part]
+                samples += part
+            off[archive] = errors(samples)
+            loads[archive] = load_of({one: fit(samples, one) for one in QUANTITIES}, PUBLISHED[archive], TARGETS)
+            peak = max(sample.peak_mb for sample in samples)
+            memory[archive] = (memory_gb(base_mb, peak, at[0].services), memory_gb(base_mb, peak, 1))
+    print_table(
+        "Pulls in fresh processes",
+        ("archive", "n", "partitions", "granules", "wall s", "CPU s", "commit s", "requests", "MB", "rows",
+         "Parquet MB", "peak RSS (MB)"),
+        rows,
+    )  # fmt: skip
+    print_table(
+        "The largest size as predicted by the smaller ones: percent off",
+        ("archive", *QUANTITIES), [(archive, *one.values()) for archive, one in off.items()],
+    )  # fmt: skip
+    print_table(
+        f"{TARGETS:,} targets, extrapolated",
+        ("archive", "CPU h", "requests", "GB", "service h", "commit h", *(f"h, {place.name}" for place in at)),
+        [
+            (
+                name, one.cpu_s / 3600, int(one.requests), one.mb / 1e3, one.service_s / 3600, one.commit_s / 3600,
+                *(hours(one, place) for place in at),
+            )
+            for name, one in loads.items()
+        ],
+    )  # fmt: skip
+    print("\nAssumed, but for what is measured above:")
+    for place in at:
+        print(", ".join(f"{name} {value}" for name, value in vars(place).items()))
+    for archive in loads:
+        print(f"{archive}: {PUBLISHED[archive].source}")
+    if given.markdown:
+        largest = "; ".join(f"{name} {', '.join(f'{n:,}' for n in sizes)}" for name, sizes in chosen.items())
+        print(f"\n{markdown(loads, memory, at, largest)}")
+    print_result(
+        {
+            **{f"hours_{name}": hours(one, at[0]) for name, one in loads.items()},
+            "worst_error_percent": {name: round(max(one.values()), 1) for name, one in off.items()},
+            "jobs": given.jobs,
+            "quick": given.quick,
+            "load_average": f"{load:.1f} to {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores",
+            "total_s": time.perf_counter() - started,
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

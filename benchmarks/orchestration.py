@@ -1,0 +1,357 @@
+"""What Prefect costs: seconds for each granule at 10, 100, 1,000 and 10,000 of them, on threads, processes and Dask.
+
+Granules without work go through the house's task runners, windows and tasks: one to a task, and as many to a task as
+the flows put there. A Prefect server runs beside them, as in a service. Then archives are pulled, VIRAC tiles and RXTE
+observations extracted, by plain function calls in one process, and what the tasks of each carry is set against what a
+task costs the worker that runs it. At last the same work is done by the flow and by plain calls, each in a fresh
+process with one worker.
+
+On processes and Dask a task takes some 0.2 s, so that sizes of too many tasks are left out there unless `--unbatched`
+asks for them: that takes hours. What a runner takes to start is told by itself: a run pays it once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import fresh, print_result, print_table
+from benchmarks.prefect_server import prefect_server
+from benchmarks.served import new_lake, places, pull, service_of, serving
+
+RUNNERS = ("threads", "processes", "dask")
+SIZES, QUICK_SIZES = (10, 100, 1_000, 10_000), (10, 100)
+WORKERS, TASKS_OF_ONE_WORKER, GOAL_PERCENT = 2, 20, 5.0
+
+# Tasks that a size may take: of granules one to a task, of VIRAC's tiles, RXTE's observations, and of a pull.
+BATCHINGS = ("one", "tiles", "observations", "pull")
+MOST_TASKS = {
+    "threads": {"one": 10_000, "tiles": 1_000, "observations": 1_000, "pull": 25},
+    "processes": {"one": 1_000, "tiles": 100, "observations": 100, "pull": 25},
+    "dask": {"one": 1_000, "tiles": 100, "observations": 100, "pull": 25},
+}  # fmt: skip
+
+# Targets of the archives, in one field: a task or two of granules that are full.
+TARGETS = {
+    "gaia": 8_000, "icecube": 20_000, "fermigtrig": 40_000, "ztf": 1_000, "wise": 8_000, "panstarrs": 4_000,
+    "hcv": 400, "lightkurve": 80,
+}  # fmt: skip
+QUICK_TARGETS = {"gaia": 2_000}
+TILES, QUICK_TILES, OBSERVATIONS, QUICK_OBSERVATIONS = (8, 8_000), (2, 2_000), 2_000, 500
+
+
+@dataclass(frozen=True)
+class Work:
+    """What granules took without Prefect, one after the other in one process, and the tasks that carry them."""
+
+    granules: int
+    tasks: int
+    seconds: float
+
+    def percent(self, task_s: float) -> float:
+        """Return what their tasks cost the workers that run them, in percent of the work."""
+        return 100.0 * task_s * self.tasks / self.seconds
+
+
+def batched(n: int, batching: str) -> list[int]:
+    """Return how many granules are in each of the tasks that carry n of them, as the flows have it."""
+    if batching == "tiles":
+        from flows.virac import _batches
+        from tasks.surveys.virac_pull import TileFile
+
+        return [len(batch) for batch in _batches([TileFile("", str(number), 1, "") for number in range(n)])]
+    if batching == "observations":
+        from flows.rxte import _parts
+
+        return [len(part) for part in _parts(range(n), "products", WORKERS)]
+    size = 1
+    if batching == "pull":
+        from tasks.pull import plan_batches
+
+        size = inspect.signature(plan_batches).parameters["granules_per_batch"].default
+    return [min(size, n - first) for first in range(0, n, size)]
+
+
+def overhead(runner: str, workers: int, batching: str, sizes: Sequence[int], folder: str) -> dict[str, Any]:
+    """Run granules without work; return seconds until the runner has run its first tasks, then of each size."""
+    import flows  # noqa: F401  # its settings come before Prefect is imported
+
+    os.environ["LIGHTLAKE_URL"] = url = f"{folder}/nothing"
+    from prefect import flow
+
+    from flows.runners import task_runner, windowed
+    from lake.settings import load_settings
+    from tasks.pull import commit_staged, fetch_and_stage
+    from tasks.surveys.virac import Cut
+    from tasks.surveys.virac_pull import extract_tiles
+
+    settings = load_settings(runner=runner, workers=workers)
+    parameters: Callable[[int], dict[str, Any]]
+    if batching == "pull":
+        task: Any = fetch_and_stage
+        parameters = _empty_batches(folder)
+    else:
+        task = extract_tiles
+        parameters = lambda number: {"url": url, "tiles": [], "cut": Cut()}  # noqa: E731
+
+    @flow(name="nothing")
+    def measured() -> dict[str, Any]:
+        begun, number = time.perf_counter(), 0
+        with task_runner(settings) as runs:
+
+            def through(n_tasks: int) -> float:
+                nonlocal number
+                started = time.perf_counter()
+                work = ((n, parameters(n)) for n in range(number, number + n_tasks))
+                for _, outcome in windowed(runs, task, work, 2 * workers):
+                    if isinstance(outcome, BaseException):
+                        raise outcome
+                    if batching == "pull":
+                        commit_staged(url, outcome)
+                number += n_tasks
+                return time.perf_counter() - started
+
+            through(2 * workers)
+            told: dict[str, Any] = {"start_s": time.perf_counter() - begun}
+            for size in sizes:
+                tasks = len(batched(size, batching))
+                told[str(size)] = {"tasks": tasks, "seconds": through(tasks)}
+        return told
+
+    return measured()
+
+
+def _empty_batches(folder: str) -> Callable[[int], dict[str, Any]]:
+    """Return the parameters of fetches that have no granule; by their number Prefect knows them apart."""
+    import pyarrow.parquet as pq
+
+    from lake.schema import TABLES
+    from tasks.archives import find
+    from tasks.pull import Batch
+
+    path, archive = f"{folder}/empty.parquet", find("icecube")
+    pq.write_table(TABLES["targets"].empty(), path)
+    return lambda number: {"batch": Batch(archive.name, archive.release, "{}", path, (), number), "retries": 0}
+
+
+def virac(url: str, tiles: str, runner: Any) -> dict[str, Any]:
+    """Extract tiles, by plain calls or with a runner of one worker."""
+    from lake.catalog import Catalog
+    from lake.settings import load_settings
+    from lake.storage import Storage
+
+    os.environ |= {"LIGHTLAKE_URL": url, "LIGHTLAKE_WORKERS": "1"}
+    Catalog(Storage.from_url(url), load_settings(url=url)).create()
+    from flows.virac import _batches, extract_virac
+    from tasks.pull import lake_at, register_archive
+    from tasks.surveys.virac import ORIGIN, Cut
+    from tasks.surveys.virac_pull import extract_all, find_tiles
+
+    found = find_tiles(tiles)
+    batches = list(_batches(found))
+    begun = time.perf_counter()
+    if runner != "plain":
+        extract_virac(tiles, url, runner=runner, retry_failed=True)  # there is none
+    started = time.perf_counter()
+    if runner == "plain":
+        register_archive(lake_at(url), ORIGIN)
+        lost: list[Any] = [
+            one for batch in batches for one in extract_all(url, batch, Cut()) if one[1].status != "done"
+        ]
+    else:
+        state = extract_virac(tiles, url, runner=runner, return_state=True)
+        lost = [] if state.is_completed() else [state.message]
+    seconds = time.perf_counter() - started
+    if lost:
+        raise RuntimeError(f"tiles were lost: {lost}")
+    return {"granules": len(found), "batches": len(batches), "work_s": seconds, "run_s": started - begun}
+
+
+def rxte(url: str, mirror: str) -> dict[str, Any]:
+    """Extract observations by plain calls."""
+    import pyarrow as pa
+
+    from deployments.sandbox.rxte import TARGETS as RXTE_TARGETS
+    from flows.rxte import _TOGETHER
+    from lake.catalog import Catalog
+    from lake.settings import load_settings
+    from lake.storage import Storage
+    from lake.targets import add_targets
+    from tasks.pull import lake_at
+    from tasks.surveys import rxte_pull
+    from tasks.surveys.rxte_find import read_csv, select
+
+    os.environ["LIGHTLAKE_ENDPOINTS__RXTE"] = f"{mirror}/mirror"
+    catalog = Catalog(Storage.from_url(url), load_settings(url=url))
+    catalog.create()
+    names, ra, dec = zip(*RXTE_TARGETS, strict=True)
+    add_targets(catalog, pa.table({"name": names, "ra": ra, "dec": dec}), "benchmark")
+    catalog.close()
+    opened, extraction = lake_at(url), rxte_pull.extraction_of("products")
+    rxte_pull.register(opened, extraction)
+    found = select(opened.sql("FROM targets"), read_csv(f"{mirror}/xtemaster.csv")).each()
+    started = time.perf_counter()
+    for first in range(0, len(found), _TOGETHER["products"]):
+        rxte_pull.extract_all(url, found[first : first + _TOGETHER["products"]], extraction)
+    tasks = len(batched(len(found), "observations"))
+    return {"granules": len(found), "batches": tasks, "work_s": time.perf_counter() - started}
+
+
+def by_flow(url: str, archive: str, n: int) -> dict[str, Any]:
+    """Pull an archive by its flow on one thread."""
+    os.environ |= {"LIGHTLAKE_URL": url, "LIGHTLAKE_WORKERS": "1", "LIGHTLAKE_RUNNER": "threads"}
+    from flows.pull import pull_archive
+
+    new_lake(url, archive, n, "field")
+    begun = time.perf_counter()
+    pull_archive(archive, "nobody")
+    started = time.perf_counter()
+    state = pull_archive(archive, return_state=True)
+    if not state.is_completed():
+        raise RuntimeError(state.message)
+    return {"work_s": time.perf_counter() - started, "run_s": started - begun}
+
+
+def works(folder: Path, quick: bool) -> tuple[dict[str, Work], dict[str, tuple[float, float, float]]]:
+    """Do the work of every archive and survey; return it, and of flows: a run without work, plain calls, the run."""
+    told: dict[str, Work] = {}
+    flows: dict[str, tuple[float, float, float]] = {}
+
+    def noted(name: str, value: Mapping[str, Any]) -> Work:
+        told[name] = Work(value["granules"], value["batches"], value["work_s"])
+        return told[name]
+
+    for name, n in (QUICK_TARGETS if quick else TARGETS).items():
+        with serving(folder / name, [service_of(name)], places(n, "field")):
+            plain = noted(name, fresh(pull, f"{folder}/lake-{name}", name, n, "field").value)
+            if name == "gaia":
+                run = fresh(by_flow, f"{folder}/flow-{name}", name, n)
+                flows["gaia, threads"] = (run.value["run_s"], plain.seconds, run.value["work_s"])
+    tiles = str(_tiles(folder, *(QUICK_TILES if quick else TILES)))
+    plain = noted("virac", fresh(virac, f"{folder}/lake-virac", tiles, "plain").value)
+    for runner in RUNNERS[:1] if quick else RUNNERS[:2]:
+        run = fresh(virac, f"{folder}/lake-virac-{runner}", tiles, runner)
+        flows[f"virac, {runner}"] = (run.value["run_s"], plain.seconds, run.value["work_s"])
+    with _mirror(folder / "rxte", QUICK_OBSERVATIONS if quick else OBSERVATIONS) as mirror:
+        noted("rxte_pca", fresh(rxte, f"{folder}/lake-rxte", mirror).value)
+    return told, flows
+
+
+def _tiles(folder: Path, n: int, n_sources: int) -> Path:
+    from deployments.sandbox.virac import RANGES, tile_name, write_tile
+
+    where = folder / "tiles"
+    where.mkdir()
+    for number in range(n):
+        pixel = RANGES[1024][0] + number
+        write_tile(where / tile_name(1024, pixel), nside=1024, pixel=pixel, n_sources=n_sources, seed=number)
+    return where
+
+
+@contextmanager
+def _mirror(folder: Path, n: int) -> Any:
+    import pyarrow.csv as csv
+
+    from deployments.sandbox.rxte import write_mirror, xtemaster
+
+    rows = write_mirror(folder / "mirror", n_obsids=n, seed=1)
+    csv.write_csv(xtemaster(rows).drop(["__row"]), folder / "xtemaster.csv")
+    yield str(folder)
+
+
+def empties(
+    folder: Path, sizes: Sequence[int], runners: Sequence[str], batchings: Sequence[str], unbatched: bool
+) -> dict[str, float]:
+    """Print what granules without work cost; return of each runner what a task of a survey or pull costs its worker."""
+    rows: list[tuple[object, ...]] = []
+    tasks: dict[str, float] = {}
+    for runner in runners:
+        for batching in batchings:
+            counts = {size: len(batched(size, batching)) for size in sizes}
+            ours = [size for size in sizes if unbatched or counts[size] <= MOST_TASKS[runner][batching]]
+            told = fresh(overhead, runner, WORKERS, batching, ours, str(folder)).value
+            each = [told[str(size)]["seconds"] / size if size in ours else None for size in sizes]
+            last = told[str(ours[-1])]
+            rows.append((runner, batching, told["start_s"], *each, last["seconds"] / last["tasks"]))
+        for batching in ("one", "pull"):
+            n = TASKS_OF_ONE_WORKER * batched(1_000, batching)[0]
+            told = fresh(overhead, runner, 1, batching, [n], str(folder)).value
+            tasks[f"{runner}, {'pull' if batching == 'pull' else 'survey'}"] = (
+                told[str(n)]["seconds"] / TASKS_OF_ONE_WORKER
+            )
+    columns = ("runner", "batches", "start (s)", *(f"n = {size:,}" for size in sizes), "s/task")
+    print_table(f"Granules without work, {WORKERS} workers: seconds a granule", columns, rows)
+    print_table("A task without work, one worker", ("runner", "seconds"), list(tasks.items()))
+    return tasks
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--quick", action="store_true", help="10 and 100 granules, little work, without Dask")
+    parser.add_argument("--unbatched", action="store_true", help="all sizes on all runners, however many tasks")
+    given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends, too
+    started, load = time.perf_counter(), os.getloadavg()[0]
+    sizes, runners = (QUICK_SIZES, RUNNERS[:2]) if given.quick else (SIZES, RUNNERS)
+    batchings = ("one", "pull") if given.quick else BATCHINGS
+    with tempfile.TemporaryDirectory(prefix="lightlake-benchmark-") as name:
+        folder = Path(name)
+        with prefect_server(folder / "prefect"):
+            from lake.catalog import Catalog
+            from lake.settings import load_settings
+            from lake.storage import Storage
+
+            Catalog(Storage.from_url(f"{folder}/nothing"), load_settings(url=f"{folder}/nothing")).create()
+            tasks = empties(folder, sizes, runners, batchings, given.unbatched)
+            told, flows = works(folder, given.quick)
+    percents = {
+        (name, runner): work.percent(tasks[f"{runner}, {'survey' if name in ('virac', 'rxte_pca') else 'pull'}"])
+        for name, work in told.items()
+        for runner in runners
+    }
+    print_table(
+        f"What a task costs, in percent of the work that it carries (goal: under {GOAL_PERCENT:g})",
+        ("archive", "granules", "tasks", "s/granule", "s/task", *runners),
+        [
+            (
+                name,
+                work.granules,
+                work.tasks,
+                work.seconds / work.granules,
+                work.seconds / work.tasks,
+                *(percents[name, runner] for runner in runners),
+            )
+            for name, work in told.items()
+        ],
+    )
+    print_table(
+        "The flow beside plain calls, one worker; and a run that has nothing to do, the first of its process",
+        ("work", "nothing (s)", "plain (s)", "flow (s)", "ratio"),
+        [(name, *seconds, seconds[2] / seconds[1]) for name, seconds in flows.items()],
+    )
+    over = {f"{name}, {runner}": round(value, 2) for (name, runner), value in percents.items() if value > GOAL_PERCENT}
+    result = {
+        **{f"task_s_{name.replace(', ', '_')}": value for name, value in tasks.items()},
+        **{f"flow_ratio_{name.replace(', ', '_')}": flow / plain for name, (_, plain, flow) in flows.items()},
+        "worst_percent": max(percents.values()),
+        "over_goal": over,
+        "quick": given.quick,
+        "load_average": f"{load:.1f} to {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores",
+        "total_s": time.perf_counter() - started,
+    }
+    print_result(result)
+
+
+if __name__ == "__main__":
+    main()
