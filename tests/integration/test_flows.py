@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 import pytest
 from helpers import archives
 from helpers.archives import harvest, numbers_of, refusal, register
-from helpers.processes import child_environment, lightlake
+from helpers.processes import child_environment, lightlake, until
 from helpers.servers import PrefectServer, artifacts
+from prefect import flow, task
 from prefect.client.base import ServerType
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
@@ -480,21 +481,34 @@ def test_a_pull_that_was_killed_is_finished_by_the_next(
     assert errors(catalog) == []
 
 
-def test_slots_of_a_killed_pull_are_freed_where_no_server_frees_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server frees them with their lease; Prefect's own server of a single run cannot, so a new pull does."""
+def test_slots_that_nobody_uses_are_freed_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server frees those of a killed pull with their lease; one that was started anew, or is of a run, cannot."""
     name = "lightlake-killed"
 
     def taken() -> int:
         with get_client(sync_client=True) as client:
             return client.read_global_concurrency_limit_by_name(name).active_slots
 
-    pull_module._limit("killed", 1)
-    with get_client(sync_client=True) as client:
-        client.increment_concurrency_slots([name], 1, "concurrency").raise_for_status()
-    pull_module._limit("killed", 1)
-    assert taken() == 1
-    monkeypatch.setattr(pull_module, "ServerType", SimpleNamespace(EPHEMERAL=ServerType.SERVER))
-    pull_module._limit("killed", 1)
+    def take() -> None:
+        with get_client(sync_client=True) as client:
+            client.increment_concurrency_slots([name], 1, "concurrency").raise_for_status()
+
+    @task(tags=["killed"])
+    def asks() -> None:
+        with get_client(sync_client=True) as client:
+            until(lambda: pull_module._asked(client, "killed"), "the server knows that the task is running")
+        assert pull_module._limit("killed", 1) == 1
+        assert taken() == 1
+        with monkeypatch.context() as patch:
+            patch.setattr(pull_module, "ServerType", SimpleNamespace(EPHEMERAL=ServerType.SERVER))
+            assert pull_module._limit("killed", 1) == 0
+        assert taken() == 0
+
+    assert pull_module._limit("killed", 1) == 0
+    take()
+    flow(name="asks")(lambda: asks())()
+    take()
+    assert pull_module._limit("killed", 1) == 0
     assert taken() == 0
 
 
