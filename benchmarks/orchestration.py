@@ -27,7 +27,7 @@ from typing import Any
 
 from benchmarks.measure import fresh, print_result, print_table
 from benchmarks.prefect_server import prefect_server
-from benchmarks.served import new_lake, places, pull, service_of, serving
+from benchmarks.served import IN_BUCKETS, new_lake, places, pull, service_of, serving
 
 RUNNERS = ("threads", "processes", "dask")
 SIZES, QUICK_SIZES = (10, 100, 1_000, 10_000), (10, 100)
@@ -41,7 +41,7 @@ MOST_TASKS = {
     "dask": {"one": 1_000, "tiles": 100, "observations": 100, "pull": 25},
 }  # fmt: skip
 
-# Targets of the archives, in one field: a task or two of granules that are full.
+# Targets of the archives, those of buckets in one field: a task or two of granules that are full.
 TARGETS = {
     "gaia": 8_000, "icecube": 20_000, "fermigtrig": 40_000, "ztf": 1_000, "wise": 8_000, "panstarrs": 4_000,
     "hcv": 400, "lightkurve": 80,
@@ -207,12 +207,12 @@ def rxte(url: str, mirror: str) -> dict[str, Any]:
     return {"granules": len(found), "batches": tasks, "work_s": time.perf_counter() - started}
 
 
-def by_flow(url: str, archive: str, n: int) -> dict[str, Any]:
+def by_flow(url: str, archive: str, n: int, spread: str) -> dict[str, Any]:
     """Pull an archive by its flow on one thread."""
     os.environ |= {"LIGHTLAKE_URL": url, "LIGHTLAKE_WORKERS": "1", "LIGHTLAKE_RUNNER": "threads"}
     from flows.pull import pull_archive
 
-    new_lake(url, archive, n, "field")
+    new_lake(url, archive, n, spread)
     begun = time.perf_counter()
     pull_archive(archive, "nobody")
     started = time.perf_counter()
@@ -232,10 +232,11 @@ def works(folder: Path, quick: bool) -> tuple[dict[str, Work], dict[str, tuple[f
         return told[name]
 
     for name, n in (QUICK_TARGETS if quick else TARGETS).items():
-        with serving(folder / name, [service_of(name)], places(n, "field")):
-            plain = noted(name, fresh(pull, f"{folder}/lake-{name}", name, n, "field").value)
+        spread = "field" if name in IN_BUCKETS else "sky"
+        with serving(folder / name, [service_of(name)], places(n, spread)):
+            plain = noted(name, fresh(pull, f"{folder}/lake-{name}", name, n, spread).value)
             if name == "gaia":
-                run = fresh(by_flow, f"{folder}/flow-{name}", name, n)
+                run = fresh(by_flow, f"{folder}/flow-{name}", name, n, spread)
                 flows["gaia, threads"] = (run.value["run_s"], plain.seconds, run.value["work_s"])
     tiles = str(_tiles(folder, *(QUICK_TILES if quick else TILES)))
     plain = noted("virac", fresh(virac, f"{folder}/lake-virac", tiles, "plain").value)

@@ -75,8 +75,11 @@ def places(n: int, spread: str) -> list[tuple[float, float]]:
 
 @contextmanager
 def serving(root: Path, archives: list[str], targets: list[tuple[float, float]]) -> Iterator[Served]:
-    """Serve archives that have something at every target, with this process's environment set to ask them."""
-    with Sandbox.start(root, archives=archives, seed=SEED, scale=SCALE, targets=targets) as box:
+    """Serve archives that have something at every target (IceCube: at some), and set this process's environment."""
+    scale = SCALE
+    if "icecube" in archives:  # a file that is read whole, of which targets have what the sky has
+        scale, targets = 1.0, targets[:1_000]
+    with Sandbox.start(root, archives=archives, seed=SEED, scale=scale, targets=targets) as box:
         box.mount(f"/{BUCKET}", bucket(root))
         endpoints = {
             name: f"s3://{BUCKET}/{Path(url).relative_to(root)}" if name in IN_BUCKETS else url

@@ -13,7 +13,6 @@ from prefect.states import Completed, Failed
 from flows.forms import Shown, archives_and_services
 from flows.pull import pull_archive
 from flows.report import PullReport, publish_summary
-from flows.runners import task_runner
 from lake.settings import load_settings
 from tasks.archives import expand, find, releases
 from tasks.plan import plans
@@ -26,7 +25,7 @@ def run_name() -> str:
     return f"refresh {', '.join(given.get('archives') or ['all archives'])} for {given.get('sample') or 'all targets'}"
 
 
-@flow(name="refresh", flow_run_name=run_name, task_runner=task_runner(), validate_parameters=True)
+@flow(name="refresh", flow_run_name=run_name, validate_parameters=True)
 def refresh(
     archives: Annotated[
         list[Annotated[str, Shown(choices=archives_and_services)]] | None,

@@ -50,7 +50,7 @@ def run_name() -> str:
     return f"rxte {who}{' (failed ones)' if given.get('retry_failed') else ''}"
 
 
-@flow(name="rxte", flow_run_name=run_name, task_runner=task_runner(), validate_parameters=True)
+@flow(name="rxte", flow_run_name=run_name, validate_parameters=True)
 def pull_rxte(
     target: Annotated[
         str | None, Shown("A target of the lake by name, or a new one as 'RA DEC' in degrees", empty="all targets")

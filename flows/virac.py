@@ -34,7 +34,7 @@ def run_name() -> str:
     return f"virac {given.get('tiles')}{' (failed ones)' if given.get('retry_failed') else ''}"
 
 
-@flow(name="virac", flow_run_name=run_name, task_runner=task_runner(), validate_parameters=True)
+@flow(name="virac", flow_run_name=run_name, validate_parameters=True)
 def extract_virac(
     tiles: Annotated[
         str,

@@ -6,11 +6,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from dask import config
 from helpers.archives import register
 from prefect import flow, task
+from prefect_dask import DaskTaskRunner
 
 from flows.pull import pull_archive
 from flows.runners import task_runner, windowed
@@ -28,19 +30,20 @@ cluster_kwargs: {processes: false, n_workers: 2, threads_per_worker: 1, dashboar
 BESIDE = INSIDE.replace("processes: false, n_workers: 2", "processes: true, n_workers: 1, host: 127.0.0.1")
 
 
-def dask(tmp_path: Path, cluster: str) -> Any:
-    path = tmp_path / "cluster.yaml"
-    path.write_text(cluster)
-    return task_runner(load_settings(runner="dask", dask_cluster=path))
-
-
 def test_a_pull_on_dask(
     catalog: Catalog, rows: Callable[..., list[dict[str, Any]]], pull_settings: dict[str, str], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
+    (tmp_path / "cluster.yaml").write_text(INSIDE)
     monkeypatch.setenv("LIGHTLAKE_RUNNER", "dask")
+    monkeypatch.setenv("LIGHTLAKE_DASK_CLUSTER", str(tmp_path / "cluster.yaml"))
     register(catalog, range(12))
-    state = pull_archive.with_options(task_runner=dask(tmp_path, INSIDE))("icecube", return_state=True)
+    with (
+        patch.object(DaskTaskRunner, "__enter__", autospec=True, side_effect=DaskTaskRunner.__enter__) as clusters,
+        patch.object(DaskTaskRunner, "submit", autospec=True, side_effect=DaskTaskRunner.submit) as tasks,
+    ):
+        state = pull_archive("icecube", return_state=True)
+    assert (clusters.call_count, tasks.call_count) == (1, 1)
     assert state.is_completed(), state.message
     assert rows("SELECT count(*) AS n FROM coverage WHERE status <> 'failed'") == [{"n": 12}]
     assert rows("SELECT count(*) > 0 AS some FROM lightcurves") == [{"some": True}]
@@ -59,7 +62,8 @@ def work(number: int) -> int:
 @flow
 def three(folder: Path) -> list[tuple[int, Any]]:
     """Three pieces of work, one after the other."""
-    with dask(folder, BESIDE) as runs:
+    (folder / "cluster.yaml").write_text(BESIDE)
+    with task_runner(load_settings(runner="dask", dask_cluster=folder / "cluster.yaml")) as runs:
         return list(windowed(runs, work, ((n, {"number": n}) for n in range(3)), 1))
 
 
