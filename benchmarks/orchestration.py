@@ -6,8 +6,8 @@ observations extracted, by plain function calls in one process, and what the tas
 task costs the worker that runs it. At last the same work is done by the flow and by plain calls, each in a fresh
 process with one worker.
 
-On processes and Dask a task takes some 0.2 s, so that sizes of too many tasks are left out there unless `--unbatched`
-asks for them: that takes hours. What a runner takes to start is told by itself: a run pays it once.
+On processes and Dask a task takes some 0.1 s, so that sizes of too many tasks are left out there unless `--unbatched`
+asks for them, which takes half an hour more. What a runner takes to start is told by itself: a run pays it once.
 """
 
 from __future__ import annotations
@@ -33,13 +33,10 @@ RUNNERS = ("threads", "processes", "dask")
 SIZES, QUICK_SIZES = (10, 100, 1_000, 10_000), (10, 100)
 WORKERS, TASKS_OF_ONE_WORKER, GOAL_PERCENT = 2, 20, 5.0
 
-# Tasks that a size may take: of granules one to a task, of VIRAC's tiles, RXTE's observations, and of a pull.
+# Granules one to a task, and as many as there are of VIRAC's tiles, RXTE's observations, and granules of a pull.
 BATCHINGS = ("one", "tiles", "observations", "pull")
-MOST_TASKS = {
-    "threads": {"one": 10_000, "tiles": 1_000, "observations": 1_000, "pull": 25},
-    "processes": {"one": 1_000, "tiles": 100, "observations": 100, "pull": 25},
-    "dask": {"one": 1_000, "tiles": 100, "observations": 100, "pull": 25},
-}  # fmt: skip
+# Tasks that a size may take, unless all are asked for.
+MOST_TASKS = {"threads": 10_000, "processes": 1_000, "dask": 1_000}
 
 # Targets of the archives, those of buckets in one field: a task or two of granules that are full.
 TARGETS = {
@@ -279,7 +276,7 @@ def empties(
     for runner in runners:
         for batching in batchings:
             counts = {size: len(batched(size, batching)) for size in sizes}
-            ours = [size for size in sizes if unbatched or counts[size] <= MOST_TASKS[runner][batching]]
+            ours = [size for size in sizes if unbatched or counts[size] <= MOST_TASKS[runner]]
             told = fresh(overhead, runner, WORKERS, batching, ours, str(folder)).value
             each = [told[str(size)]["seconds"] / size if size in ours else None for size in sizes]
             last = told[str(ours[-1])]

@@ -45,7 +45,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.startswith("LIGHTLAKE_") and not name.startswith("LIGHTLAKE_TEST_"):
             monkeypatch.delenv(name)
     monkeypatch.setitem(Settings.model_config, "env_file", None)
-    # Two test processes share two cores, and lakes of tests are small: more threads only cost.
+    # Several test processes share two cores, and lakes of tests are small: more threads only cost.
     monkeypatch.setenv("LIGHTLAKE_DUCKDB_THREADS", "1")
     cached_settings.cache_clear()
 

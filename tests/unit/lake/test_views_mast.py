@@ -251,6 +251,8 @@ def test_an_older_lake_gets_the_views(template: Path, tmp_path: Path) -> None:
     cursor = catalog.cursor()
     for view in ("normalised", "decimated"):
         cursor.execute(f"DROP VIEW {view}")
+    for column in ("n_found", "retries", "requests"):
+        cursor.execute(f"ALTER TABLE ledger DROP COLUMN {column}")
     cursor.execute("UPDATE schema_version SET version = 4")
     cursor.close()
     catalog.close()
