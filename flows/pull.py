@@ -115,7 +115,8 @@ def _pull(
     register_archive(opened, source)
     samples = [sample] if sample else None
     total = count_to_ask(opened, source, asked_for, samples, again=again, back_off=back_off)
-    report = PullReport(source.name, source.release, newer=_newer(source))
+    everyone = count_to_ask(opened, source, asked_for, samples, again=again) if back_off else total
+    report = PullReport(source.name, source.release, newer=_newer(source), resting=everyone - total)
     if total == 0:
         report = replace(report, shown=register_archive(opened, source))
         report.publish(opened, source, log)

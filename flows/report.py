@@ -46,7 +46,7 @@ REASONS_TOLD = 5
 
 @dataclass(frozen=True)
 class PullReport:
-    """What a pull of one archive did."""
+    """What a pull of one archive did; `resting` are targets that failed lately and were left alone for now."""
 
     archive: str
     release: str
@@ -71,6 +71,7 @@ class PullReport:
     reasons: tuple[str, ...] = field(default=())
     newer: tuple[str, ...] = field(default=())
     shown: bool = True
+    resting: int = 0
 
     def plus(self, receipts: Sequence[Receipt]) -> PullReport:
         """Return the report with some commits added."""
@@ -106,6 +107,8 @@ class PullReport:
     def message(self) -> str:
         """Return the run in one line: what was lost comes first, releases that may be pulled last."""
         told = self._outcome
+        if self.resting:
+            told += f". {self.resting} targets that failed lately were left alone for now"
         if not self.shown:
             told += f". {self.release} is beside the release before it until it has an answer for all of its targets"
         if self.newer:
@@ -115,7 +118,7 @@ class PullReport:
     @property
     def _outcome(self) -> str:
         if not self.asked:
-            return f"{self.archive}: nothing to do, every target has its answer"
+            return f"{self.archive}: nothing to do{'' if self.resting else ', every target has its answer'}"
         done = f"{self.asked - self.failed} of {self.asked} targets answered, {self.rows} rows"
         if not self.failed:
             return f"{self.archive}: {done}"

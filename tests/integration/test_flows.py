@@ -289,6 +289,8 @@ def test_an_archive_that_stays_away_is_not_asked_for_ever(
     assert 4 * 3 <= len(asked) < 24
     assert counts(rows) == {"failed": 24}
     assert errors(catalog) == []
+    rested = pull("madeup", back_off=True)
+    assert rested.message == "madeup: nothing to do. 24 targets that failed lately were left alone for now"
 
 
 def test_one_granule_of_each_kind(catalog: Catalog, rows: Rows, madeup: Callable[..., Archive]) -> None:
