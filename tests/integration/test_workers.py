@@ -184,6 +184,7 @@ def _killed_in_mid_run(
     with worker(pool, log, environment | {"LIGHTLAKE_WORKERS": "1", "LIGHTLAKE_TIMEOUT_S": "600"}) as process:
         run = prefect.create_flow_run_from_deployment(pull, parameters={"archive": "xmmssc"})
         until(lambda: any(one.status == 0 for one in sandbox.requests), log.read_text)
+        until(lambda: rows("SELECT count(*) AS n FROM ledger") == [{"n": 8}], log.read_text)
         assert kill_tree(process) >= 2
     sandbox.drip = drip
     assert _ended(prefect, run) is None
