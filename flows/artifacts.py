@@ -91,15 +91,15 @@ def losses_table(losses: Sequence[Loss], count: int, targets: Mapping[str, Seque
     return lines
 
 
-def whereabouts(archive: str, command: str) -> list[str]:
-    """Return where the rest is to be read, and how to mend it, in Markdown."""
+def whereabouts(archive: str, advice: str) -> list[str]:
+    """Return how to mend it, and where the rest is to be read, in Markdown."""
     query = (
         "SELECT granule, status, n_targets, retries, reason, error FROM ledger "
         f"WHERE archive = '{archive}' AND status IN ('failed', 'rejected') ORDER BY started_at DESC"
     )
     return [
-        "", f"`{command}` asks for them again; scheduled runs do so by themselves. What the lake knows of them, every",
-        "attempt with its error in full:", "", "```", f"lightlake status {archive}", f'lightlake sql "{query}"', "```",
+        "", f"{advice} What the lake knows of them, every attempt with its error in full:", "",
+        "```", f"lightlake status {archive}", f'lightlake sql "{query}"', "```",
     ]  # fmt: skip
 
 

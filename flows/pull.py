@@ -126,7 +126,7 @@ def _pull(
     # No more tasks at once than may ask the archive. On a cluster that others started, only what is handed in counts.
     settings = settings.model_copy(update={"workers": min(settings.workers, settings.archive_concurrency)})
     width = settings.workers if settings.runner == "dask" and settings.dask_address else 2 * settings.workers
-    if taken + settings.workers > load_settings().archive_concurrency:
+    if taken + settings.workers > settings.archive_concurrency:
         log.warning("other runs have %d places at %s: waiting for theirs", taken, source.name)
     folder = opened.storage.staging / str(flow_run.id or uuid.uuid4())
     fetch = fetch_and_stage.with_options(
@@ -138,9 +138,9 @@ def _pull(
         tags=[source.name],
     )
     lost_in_a_row = 0
-    # The run has its places at the archive from beginning to end: taking one for each task would cost two seconds
-    # whenever Prefect's server, on SQLite, is busy with another's. The shortest lease: after it, those of a run that
-    # was killed are free again.
+    # The run has its places at the archive from beginning to end: a task that takes one for itself waits whenever
+    # Prefect's server, on SQLite, is busy with another's. The shortest lease: after it, those of a run that was killed
+    # are free again.
     with (
         Watch(source.name, total) as watch,
         concurrency(f"lightlake-{source.name}", occupy=settings.workers, lease_duration=60),
@@ -185,7 +185,7 @@ def _receipts(url: str, batch: Batch, staged: list[Manifest] | BaseException) ->
     """Return what a batch came to; one that was lost on the way is noted as failed in the ledger.
 
     The lake takes one commit at a time, so it is made here: as a task of its own in another process it would wait
-    there for its turn, and cost a fifth of a second more.
+    there for its turn, and cost more: see benchmarks.orchestration.
     """
     if isinstance(staged, BaseException):
         return commit_batch(url, lose_batch(batch, staged))

@@ -175,7 +175,8 @@ class PullReport:
         if unanswered > self.failed:
             lines += ["", f"{unanswered - self.failed} targets have had no answer since runs before this one."]
         if unanswered or self.failed:
-            lines += whereabouts(self.archive, f"lightlake pull {self.archive}")
+            again = f"`lightlake pull {self.archive}` asks for them again; scheduled runs do so by themselves."
+            lines += whereabouts(self.archive, again)
         return "\n".join(lines)
 
 
@@ -283,7 +284,7 @@ class SurveyReport:
         if self.rejected_before:
             lines += ["", f"{self.rejected_before} {self.what} were rejected in runs before this one."]
         if lost or self.rejected_before:
-            lines += whereabouts(origin.name, f"lightlake {self.survey} ... --retry-failed")
+            lines += whereabouts(origin.name, f"`lightlake {self.survey} ... --retry-failed` tries them again.")
         return "\n".join(lines)
 
     def state(self, log: Log, lake: Lake, origin: Origin) -> State[SurveyReport]:
