@@ -224,7 +224,7 @@ def commit_all(url: str, granules: int) -> list[float]:
 
 def run_compact(url: str) -> dict[str, int]:
     from lake.catalog import Catalog
-    from lake.maintenance import compact
+    from lake.compaction import compact
     from lake.settings import Settings
     from lake.storage import Storage
 

@@ -150,11 +150,12 @@ def virac(url: str, tiles: str, runner: Any) -> dict[str, Any]:
     os.environ |= {"LIGHTLAKE_URL": url, "LIGHTLAKE_WORKERS": "1"}
     Catalog(Storage.from_url(url), load_settings(url=url)).create()
     from flows.virac import _batches, extract_virac
-    from tasks.pull import lake_at, register_archive
+    from tasks.pull import lake_at
+    from tasks.register import register_archive
     from tasks.surveys.virac import ORIGIN, Cut
     from tasks.surveys.virac_pull import extract_all, find_tiles
 
-    found = find_tiles(tiles)
+    found = find_tiles(tiles).found
     batches = list(_batches(found))
     begun = time.perf_counter()
     if runner != "plain":

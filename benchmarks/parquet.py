@@ -157,7 +157,8 @@ def _planned(folder: str, collection: str, targets: str, n: int) -> tuple[Any, I
     from lake.storage import Storage
     from lake.targets import add_targets
     from tasks.archives import find
-    from tasks.pull import lake_at, plan_batches, register_archive
+    from tasks.pull import lake_at, plan_batches
+    from tasks.register import register_archive
 
     catalog = Catalog(Storage.from_url(folder), load_settings(url=folder))
     catalog.create()

@@ -26,7 +26,8 @@ def lightlake(folder: str, release: str, n_targets: int) -> dict[str, Any]:
     from lake.storage import Storage
     from lake.targets import add_targets
     from tasks.archives import find
-    from tasks.pull import commit_batch, fetch_batch, lake_at, plan_batches, register_archive
+    from tasks.pull import commit_batch, fetch_batch, lake_at, plan_batches
+    from tasks.register import register_archive
 
     catalog = Catalog(Storage.from_url(folder), load_settings(url=folder))
     catalog.create()

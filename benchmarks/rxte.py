@@ -74,7 +74,7 @@ def lightlake(folder: str, letters: str, lake: str) -> dict[str, Any]:
 
     from deployments.sandbox.rxte import TARGETS
     from lake.catalog import Catalog
-    from lake.maintenance import compact
+    from lake.compaction import compact
     from lake.settings import load_settings
     from lake.storage import Storage
     from lake.targets import add_targets

@@ -136,7 +136,8 @@ def _listed(folder: Path, prefix: str, delimiter: str) -> bytes:
 
 def pull(url: str, archive_name: str, n: int, spread: str) -> dict[str, Any]:
     """Pull an archive for n targets into a new lake in this one process by plain function calls, and time its parts."""
-    from tasks.pull import commit_batch, fetch_batch, lake_at, plan_batches, register_archive
+    from tasks.pull import commit_batch, fetch_batch, lake_at, plan_batches
+    from tasks.register import register_archive
 
     opened, archive = new_lake(url, archive_name, n, spread)
     started, cpu = time.perf_counter(), time.process_time()

@@ -61,7 +61,8 @@ def lightlake(servers: dict[str, str], folder: str, archive_name: str, targets: 
     from lake.storage import Storage
     from lake.targets import add_targets
     from tasks.archives import find
-    from tasks.pull import commit_batch, fetch_batch, lake_at, plan_batches, register_archive
+    from tasks.pull import commit_batch, fetch_batch, lake_at, plan_batches
+    from tasks.register import register_archive
 
     catalog = Catalog(Storage.from_url(folder), load_settings(url=folder))
     catalog.create()

@@ -149,7 +149,7 @@ def lightlake(url: str, warm: Path, tile: Path) -> Prepared:
     from tasks.surveys.virac_pull import extract, find_pieces
 
     opened, cut = lake_at(url), Cut(min_ks=MIN_KS)
-    (rehearsal,), (piece,) = (find_pieces(str(path.parent), path.name) for path in (warm, tile))
+    (rehearsal,), (piece,) = (find_pieces(str(path.parent), path.name).found for path in (warm, tile))
 
     def bring(what: Any) -> dict[str, int]:
         receipt = extract(opened, what, cut)
@@ -210,7 +210,7 @@ def new_lake(folder: Path) -> str:
     from lake.query import Lake
     from lake.settings import load_settings
     from lake.storage import Storage
-    from tasks.pull import register_archive
+    from tasks.register import register_archive
     from tasks.surveys.virac import ORIGIN
 
     shutil.rmtree(folder, ignore_errors=True)
@@ -218,7 +218,7 @@ def new_lake(folder: Path) -> str:
     catalog = Catalog(Storage.from_url(str(folder)), settings)
     catalog.create()
     catalog.close()
-    with Lake(str(folder), settings) as opened:
+    with Lake(str(folder), settings, writable=True) as opened:
         register_archive(opened, ORIGIN)
     return str(folder)
 

@@ -10,8 +10,9 @@ import pyarrow as pa
 from cyclopts import App
 
 from flows.cli import existing
-from lake.cli import LakeURL, Output, say, show
+from lake.cli import LakeURL
 from lake.errors import ConfigurationError
+from lake.output import Output, say, show, whole_file
 from lake.settings import load_settings
 
 doctor = App(name="doctor")
@@ -67,6 +68,8 @@ def run_demo(folder: Path = Path("lightlake-demo")) -> int:
     """
     from deployments.demo import run
 
+    if folder.exists() and not folder.is_dir():
+        raise ConfigurationError(f"{folder} is no folder", hint="give the folder that the demo may make")
     folder.mkdir(parents=True, exist_ok=True)
     return run(folder.absolute())
 
@@ -78,15 +81,18 @@ def run_serve(*, lake: LakeURL = None, limit: int = 5) -> int:
     Parameters
     ----------
     limit
-        Runs at the same time, those that wait for another among them.
+        Runs at the same time; those that wait for another are not counted.
     """
     if limit < 1:
         raise ConfigurationError(f"--limit cannot be {limit}", hint="give 1 or more")
     url = existing(lake)
     from deployments.deployed import deployed
     from deployments.serve import serve
+    from lake.query import Lake
 
-    serve(deployed(url), limit=limit, notify=load_settings().notify, say=say)
+    with Lake(url, writable=True) as opened:
+        opened.catalog.close()  # only its claims are wanted here, for months
+        serve(opened, deployed(url), limit=limit, notify=load_settings().notify, say=say)
     return 0
 
 
@@ -106,7 +112,8 @@ def write_deployments(*, to: Path | None = None, pool: str = "lightlake") -> int
     if to is None:
         say(as_yaml(pool).rstrip("\n"))
         return 0
-    to.write_text(as_yaml(pool))
+    with whole_file(to) as file:
+        file.write(as_yaml(pool).encode())
     say(f"{to}: now run: prefect deploy --all --prefect-file {to}")
     return 0
 
@@ -121,7 +128,7 @@ def set_notify(block: str | None = None) -> int:
         A notification block of Prefect's, as TYPE/NAME: slack-webhook/observers; default: LIGHTLAKE_NOTIFY, if that
         is empty, too, nobody is told.
     """
-    from deployments.serve import crash_silent_runs, notify_of_failures, reach_api
+    from deployments.automations import crash_silent_runs, notify_of_failures, reach_api
 
     reach_api()
     say(crash_silent_runs())

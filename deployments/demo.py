@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 from deployments.sandbox.server import ARCHIVES, Sandbox
-from flows.cli import quiet
+from flows.cli import check_prefect, quiet
 from lake.catalog import Catalog
-from lake.cli import say, show
 from lake.maintenance import status
+from lake.output import say, show
 from lake.query import Lake
 from lake.settings import load_settings
 from lake.storage import Storage
@@ -114,10 +114,7 @@ def run(folder: Path) -> int:
             show(lake.sql(query), "table")
         page = folder / "light_curves.html"
         if not page.exists() or added.new:
-            from tasks.plots import light_curve_page
-
-            rows = lake.sql("FROM target_lightcurves ORDER BY name, band, mjd")
-            light_curve_page(rows, "Light curves of the demo's targets", page)
+            write_page(lake, page)
     say(f"\nLook at {page} in a browser. Done in {time.monotonic() - started:.0f} s. Try next:")
     say(f"  lightlake sql \"FROM fornax WHERE label = 'blazar' LIMIT 10\" --lake {url}")
     say(f"  lightlake verify --lake {url}")
@@ -125,6 +122,14 @@ def run(folder: Path) -> int:
     say(f"  lightlake attach --lake {url}      # the lake in your own DuckDB")
     say("  lightlake init my-lake && lightlake targets add my-targets.csv --sample mine --lake my-lake")
     return 1 if failed else 0
+
+
+def write_page(lake: Lake, path: Path) -> Path:
+    """Write the page with the light curves of all targets."""
+    from tasks.plots import light_curve_page
+
+    rows = lake.sql("FROM target_lightcurves ORDER BY name, band, mjd")
+    return light_curve_page(rows, "Light curves of the demo's targets", path)
 
 
 def _write_targets(path: Path) -> Path:
@@ -146,9 +151,11 @@ def _refresh(url: str, archives: list[str]) -> bool:
         say("nothing to do: every archive has answered for every target")
         return False
     say("starting Prefect (its own server, for this run) ...")
+    check_prefect()
+    from flows.ready import run as run_flow
     from flows.refresh import refresh
 
-    state = refresh(archives, lake=url, return_state=True)
+    state = run_flow(lambda: refresh(archives, lake=url, return_state=True))
     for line in (state.message or "").split(" | "):
         say(line)
     return not state.is_completed()

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
 import yaml
 from prefect import Flow
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.schedules import Schedule
 from prefect.types.entrypoint import EntrypointType
 
 from deployments import schedules
+from deployments.kept import KeptDeployment
 from flows.maintenance import maintain, verify
 from flows.pull import pull_archive
+from flows.refresh import NAME as REFRESH
 from flows.refresh import refresh
 from flows.rxte import pull_rxte
+from flows.turns import of_archive
 from flows.virac import extract_virac
+from lake.errors import LightlakeError
 from lake.settings import load_settings
-from tasks.archives import known
+from tasks.archives import find, known
 from tasks.events import LAKE, SAMPLE, TARGETS_ADDED
+from tasks.surveys.rxte import NAME as RXTE
 
 # Every deployment has this name, and its runs this tag: `prefect deployment run pull/lightlake`.
 NAME = "lightlake"
@@ -49,18 +54,18 @@ class Deployed:
         Other than the flow's defaults.
     schedules
         When it runs by itself.
-    limit
-        Runs at the same time, and what becomes of one too many.
     triggers
         Events that it runs at.
+    turn
+        The turn that a run with given parameters waits for: see flows.turns.
     """
 
     flow: Flow[..., Any]
     tags: tuple[str, ...]
     parameters: dict[str, Any] = field(default_factory=dict)
     schedules: tuple[Schedule, ...] = ()
-    limit: ConcurrencyLimitConfig | None = None
     triggers: tuple[DeploymentEventTrigger, ...] = ()
+    turn: Callable[[dict[str, Any]], str | None] = lambda parameters: None
 
     @property
     def entrypoint(self) -> str:
@@ -72,13 +77,26 @@ class Deployed:
         """Return the name that `prefect deployment run` takes."""
         return f"{self.flow.name}/{NAME}"
 
-    def as_runner(self) -> RunnerDeployment:
-        """Return what Prefect's runner serves."""
-        return RunnerDeployment.from_flow(
-            self.flow, NAME, schedules=list(self.schedules), concurrency_limit=self.limit,
+    def as_runner(self, *, paused: bool = False, inactive: Collection[str | None] = ()) -> RunnerDeployment:
+        """Return what Prefect's runner serves.
+
+        Parameters
+        ----------
+        paused
+            None of its schedules makes runs.
+        inactive
+            Schedules, by slug, that make none.
+        """
+        # No limit of Prefect's: it would count runs that are dead, and end those whose lease its server forgot.
+        made = KeptDeployment.from_flow(
+            self.flow, NAME, paused=paused, concurrency_limit=None,
+            schedules=[replace(one, active=one.slug not in inactive) for one in self.schedules],
             parameters=self.parameters, triggers=list(self.triggers),
             tags=[NAME, *self.tags], version=version("lightlake"), entrypoint_type=EntrypointType.MODULE_PATH,
         )  # fmt: skip
+        # Said, so that one that was a work pool's before is not any more.
+        made.work_pool_name = made.work_queue_name = None
+        return made
 
     def as_yaml(self, pool: str) -> dict[str, Any]:
         """Return what `prefect deploy` reads."""
@@ -96,8 +114,6 @@ class Deployed:
             ],
             "work_pool": {"name": pool},
         }
-        if self.limit is not None:
-            told["concurrency_limit"] = self.limit.model_dump(mode="json", exclude_none=True)
         if self.triggers:
             told["triggers"] = [
                 {
@@ -119,19 +135,25 @@ def deployed(lake: str | None = None) -> list[Deployed]:
         The lake that they keep; default: LIGHTLAKE_URL where they run.
     """
     given = {} if lake is None else {"lake": lake}
-    # Who waits for an archive waits in the flow, whatever deployment or command has started it. A limit here leaves
-    # the waiting to Prefect, and the processes to others.
-    queued = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
-    refused = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
     nightly = schedules.refreshing(follow=load_settings().follow_releases)
     return [
-        Deployed(pull_archive, ("archives",), given, schedules.pulls(known().values())),
-        Deployed(refresh, ("archives",), given, nightly, queued, triggers=(new_targets(lake),)),
+        Deployed(pull_archive, ("archives",), given, schedules.pulls(known().values()), turn=_of_archive),
+        Deployed(
+            refresh, ("archives",), given, nightly, triggers=(new_targets(lake),), turn=lambda parameters: REFRESH
+        ),
         Deployed(extract_virac, ("surveys",), given),
-        Deployed(pull_rxte, ("surveys",), given, limit=queued),
-        Deployed(maintain, ("upkeep",), given, schedules.maintenance(), refused),
-        Deployed(verify, ("upkeep",), given, schedules.verification(), refused),
+        Deployed(pull_rxte, ("surveys",), given, turn=lambda parameters: of_archive(RXTE)),
+        Deployed(maintain, ("upkeep",), given, schedules.maintenance()),
+        Deployed(verify, ("upkeep",), given, schedules.verification()),
     ]
+
+
+def _of_archive(parameters: dict[str, Any]) -> str | None:
+    """Return the turn of a pull; none if there is no such archive, which the run itself will say."""
+    try:
+        return of_archive(find(str(parameters.get("archive"))).name)
+    except LightlakeError:
+        return None
 
 
 def new_targets(lake: str | None = None) -> DeploymentEventTrigger:

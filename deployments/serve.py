@@ -1,41 +1,52 @@
-"""All deployments in one process, for one machine; and who is told of runs that fail."""
+"""All deployments in one process, for one machine and one lake."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import httpx
-from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import StateType
-from prefect.events.actions import ChangeFlowRunState, SendNotification
-from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
-from prefect.exceptions import ObjectNotFound
-from prefect.runner import Runner
+from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectException
 from prefect.schedules import Schedule
 from prefect.server.schemas.schedules import CronSchedule
-from prefect.settings import PREFECT_API_URL, get_current_settings
 
-from deployments.deployed import NAME, Deployed
-from lake.errors import ConfigurationError
+from deployments import standing
+from deployments.automations import crash_silent_runs, notify_of_failures, reach_api
+from deployments.deployed import Deployed
+from deployments.runner import ServiceRunner
+from flows.living import bury
+from lake.claims import Holder, held, holder_of, note
+from lake.errors import ConfigurationError, LightlakeError
+from lake.query import Lake
+from lake.redact import safe_line
 
-FAILED_RUNS, SILENT_RUNS = "lightlake: failed runs", "lightlake: silent runs"
+# The lake's claim of its service.
+CLAIM = "serve"
+_WHAT = "a service (`lightlake serve`)"
 
-# Signs of life that a run may leave out, one after the other, before it counts as crashed.
-_MISSED = 3
+# Longest wait for a service that is about to end, s; it may take half a minute to end its runs.
+ENDING_S = 90.0
+
+# How often, in seconds, a service looks for dead runs, and says what is paused.
+LOOK_S, TELL_S = 20.0, 3600.0
 
 
-_OURS = {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{NAME}"}
-
-
-def serve(deployments: Sequence[Deployed], *, limit: int, notify: str | None, say: Callable[[str], None]) -> None:
+def serve(
+    lake: Lake, deployments: Sequence[Deployed], *, limit: int, notify: str | None, say: Callable[[str], None]
+) -> None:
     """Register deployments, and run what they are asked for until SIGTERM or Ctrl-C.
 
     Parameters
     ----------
+    lake
+        The lake that they keep.
     limit
         Runs at the same time.
     notify
@@ -46,23 +57,68 @@ def serve(deployments: Sequence[Deployed], *, limit: int, notify: str | None, sa
     Raises
     ------
     ConfigurationError
-        If there is no Prefect API to register at, or no such block.
+        If there is no Prefect API to register at, or no such block, or if another service has the lake.
     """
     api = reach_api()
-    say(crash_silent_runs())
-    if notify is not None:
-        say(notify_of_failures(notify))
-    # What was due while nobody served is not made up for: a pull asks for all that is due anyway.
-    runner = _Runner(name=NAME, limit=limit, pause_on_shutdown=True)
-    for one in deployments:
-        runner.add_deployment(one.as_runner())
-        say(f"{one.full_name}: {_when(one)}")
+    with _alone(lake, say):
+        try:
+            say(crash_silent_runs())
+            if notify is not None:
+                say(notify_of_failures(notify))
+            _bury(lake, say)
+            runner = _registered(lake, deployments, limit, say)
+            told = f"serving {len(deployments)} deployments of {api}, {limit} runs at a time"
+            asyncio.run(_until_stopped(runner, lake, deployments, told, say))
+        except (httpx.HTTPError, PrefectException) as error:
+            raise ConfigurationError(
+                f"Prefect's API at {api} fails: {' '.join(str(error).split()) or type(error).__name__}",
+                hint="see to its server, and start this again; schedules are not paused",
+            ) from error
+        _pause(lake, deployments, say)
 
-    asyncio.run(_until_stopped(runner, f"serving {len(deployments)} deployments of {api}, {limit} runs at a time", say))
-    say("ended; schedules are paused until it serves again")
+
+@contextmanager
+def _alone(lake: Lake, say: Callable[[str], None]) -> Iterator[None]:
+    """Be the lake's only service; one that is about to end is waited for."""
+    end, waited = time.monotonic() + ENDING_S, False
+    while True:
+        with held(lake.catalog, CLAIM, _WHAT) as ours:
+            if ours:
+                yield
+                return
+        other = holder_of(lake.storage, CLAIM)
+        if other is None or not other.ending or time.monotonic() > end:
+            raise ConfigurationError(
+                f"{lake.storage.root} is served already, by {other or 'another process'}",
+                hint="end that one first, or leave it be",
+            )
+        if not waited:
+            say(f"waiting for the end of {other}")
+            waited = True
+        time.sleep(0.5)
 
 
-async def _until_stopped(runner: Runner, told: str, say: Callable[[str], None]) -> None:
+def _registered(lake: Lake, deployments: Sequence[Deployed], limit: int, say: Callable[[str], None]) -> ServiceRunner:
+    """Register deployments, with schedules that somebody has paused as they are."""
+    ours = standing.paused_by_services()
+    turns: dict[UUID, Callable[..., str | None]] = {}
+    runner = ServiceRunner(lake, turns, limit=limit, say=say)
+    with get_client(sync_client=True) as client:
+        for one in deployments:
+            # What was due while nobody served is not made up for: a pull asks for all that is due anyway.
+            now = standing.found(client, one.full_name, ours)
+            made: Any = runner.add_deployment(one.as_runner(paused=now.paused, inactive=now.inactive))
+            turns[made] = one.turn
+            resumed = "resumed, a service had paused it at its end" if one.full_name in (ours or ()) else ""
+            other = f"it kept {now.lake} before" if now.lake not in (None, str(lake.storage.root)) else ""
+            say("; ".join(part for part in (f"{one.full_name}: {_when(one)}", now.told, resumed, other) if part))
+    standing.note_paused([])
+    return runner
+
+
+async def _until_stopped(
+    runner: ServiceRunner, lake: Lake, deployments: Sequence[Deployed], told: str, say: Callable[[str], None]
+) -> None:
     stopped = asyncio.Event()
     for one in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(one, stopped.set)
@@ -70,127 +126,77 @@ async def _until_stopped(runner: Runner, told: str, say: Callable[[str], None]) 
     while not (runner.started or serving.done() or stopped.is_set()):
         await asyncio.sleep(0.05)
     say(f"{told}; Ctrl-C ends it")
-    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    looking = asyncio.create_task(_look_after(runner, lake, deployments, say))
+    await asyncio.wait({serving, stopping, looking}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
+    looking.cancel()
     if runner.started:
+        if not _taken_over(lake):
+            note(lake.storage, CLAIM, Holder.this(_WHAT, ending=True))
         say("ending: runs are cancelled; what they have committed stays, and the next goes on from there")
         await runner.astop()
     await serving
+    if looking.done() and not looking.cancelled():
+        looking.result()
 
 
-class _Runner(Runner):
-    """A runner that SIGTERM ends as Ctrl-C does; Prefect's own leaves its runs as running for ever."""
-
-    def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
-        """End."""
-        signal.raise_signal(signal.SIGINT)
-
-
-def reach_api() -> str:
-    """Return the address of Prefect's API.
-
-    Raises
-    ------
-    ConfigurationError
-        If none is configured, or it does not answer.
-    """
-    api = PREFECT_API_URL.value()
-    if not api:
-        raise ConfigurationError(
-            "there is no Prefect server to serve",
-            hint="run: prefect server start; and: prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api",
-        )
-    with get_client(sync_client=True) as client:
-        trouble = client.api_healthcheck()
-    if trouble is not None:
-        raise ConfigurationError(f"Prefect's API at {api} does not answer: {trouble}", hint="see PREFECT_API_URL")
-    return str(api)
-
-
-def notify_of_failures(block: str) -> str:
-    """Make the automation that tells of runs that fail, or bring it up to date; return what it does.
-
-    Parameters
-    ----------
-    block
-        A notification block of Prefect's, as TYPE/NAME.
-
-    Raises
-    ------
-    ConfigurationError
-        If there is no such block.
-    """
-    kind, _, name = block.partition("/")
-    with get_client(sync_client=True) as client:
+async def _look_after(
+    runner: ServiceRunner, lake: Lake, deployments: Sequence[Deployed], say: Callable[[str], None]
+) -> None:
+    """Look for dead runs now and then, and say what is paused; return if another service has taken over."""
+    tell_at, trouble = time.monotonic() + TELL_S, ""
+    while True:
+        await asyncio.sleep(LOOK_S)
+        runner.watch_cancelling()
         try:
-            document = client.read_block_document_by_name(name, kind)
-        except (ObjectNotFound, httpx.HTTPStatusError) as error:
-            raise ConfigurationError(
-                f"Prefect has no block {block!r}",
-                hint="make one in its UI, under Blocks; `prefect block ls` names it: slack-webhook/observers",
-            ) from error
-        automation = AutomationCore(
-            name=FAILED_RUNS,
-            description="Tells of every run of Lightlake's deployments that has failed or crashed.",
-            trigger=EventTrigger(
-                expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"},
-                match={"prefect.resource.id": "prefect.flow-run.*"},
-                match_related=_OURS,
-                for_each={"prefect.resource.id"},
-            ),
-            actions=[
-                SendNotification(
-                    block_document_id=document.id,
-                    subject="Lightlake: {{ flow_run.name }} {{ flow_run.state.name }}",
-                    body="{{ flow_run.state.message }}\n{{ flow_run|ui_url }}",
-                )
-            ],
-        )
-        _put(client, automation)
-    return f"{FAILED_RUNS}: told to {block}"
+            await asyncio.to_thread(_bury, lake, say, runner.in_hand)
+            if time.monotonic() > tell_at:
+                tell_at = time.monotonic() + TELL_S
+                await asyncio.to_thread(_tell, deployments, say)
+            trouble = ""
+        except (httpx.HTTPError, PrefectException, LightlakeError) as error:
+            if trouble != str(error):
+                say(f"dead runs cannot be looked for: {safe_line(str(error)) or type(error).__name__}")
+            trouble = str(error)
+        if _taken_over(lake):
+            say(f"the lake was taken over, by {holder_of(lake.storage, CLAIM)}")
+            return
 
 
-def crash_silent_runs() -> str:
-    """Make the automation that ends runs whose process is gone, or bring it up to date; return what it does.
+def _taken_over(lake: Lake) -> bool:
+    """Say whether another service has the lake's claim, which this one must have lost."""
+    other = holder_of(lake.storage, CLAIM)
+    return other is not None and not other.is_this
 
-    Nobody else would: Prefect shows a run as running until its own process, or its worker, says otherwise.
-    """
-    every = get_current_settings().flows.heartbeat_frequency
-    if every is None:
-        return f"{SILENT_RUNS}: none, since PREFECT_FLOWS_HEARTBEAT_FREQUENCY is empty"
-    within = timedelta(seconds=_MISSED * every)
-    sign = "prefect.flow-run.heartbeat"
-    automation = AutomationCore(
-        name=SILENT_RUNS,
-        description="Ends as crashed every run of Lightlake's deployments that gives no sign of life any more.",
-        trigger=EventTrigger(
-            posture=Posture.Proactive,
-            after={sign},
-            # Any change of state will do as well, its name may be anything.
-            expect={"prefect.flow-run.*"},
-            match={"prefect.resource.id": "prefect.flow-run.*"},
-            match_related=_OURS,
-            for_each={"prefect.resource.id"},
-            within=within,
-        ),
-        actions=[
-            ChangeFlowRunState(
-                state=StateType.CRASHED,
-                message=f"no sign of life for {within.total_seconds():g} s: its process was killed, or its machine is "
-                "gone. What it had committed stays; the next run goes on from there",
-            )
-        ],
-    )
+
+def _bury(lake: Lake, say: Callable[[str], None], spare: Collection[UUID] = ()) -> None:
+    """Look for dead runs."""
     with get_client(sync_client=True) as client:
-        _put(client, automation)
-    return f"{SILENT_RUNS}: crashed after {within.total_seconds():g} s"
+        for run in bury(lake, client, spare):
+            say(f"{run.name}: its process is gone, and Prefect is told so")
 
 
-def _put(client: SyncPrefectClient, automation: AutomationCore) -> None:
-    """Put an automation in the place of the one of its name."""
-    for there in client.read_automations_by_name(automation.name):
-        client.delete_automation(there.id)
-    client.create_automation(automation)
+def _tell(deployments: Sequence[Deployed], say: Callable[[str], None]) -> None:
+    """Say which schedules are paused; while a service runs, it is not by itself."""
+    with get_client(sync_client=True) as client:
+        told = {one.full_name: standing.found(client, one.full_name, ()).told for one in deployments if one.schedules}
+        paused = [f"{name} ({how})" for name, how in told.items() if how]
+        say(f"paused: {'; '.join(paused)}" if paused else "no schedule is paused")
+
+
+def _pause(lake: Lake, deployments: Sequence[Deployed], say: Callable[[str], None]) -> None:
+    """Pause schedules, so that nothing piles up, unless another service has taken over."""
+    if _taken_over(lake):
+        say(f"ended; schedules are left to {holder_of(lake.storage, CLAIM)}")
+        return
+    names = [one.full_name for one in deployments]
+    try:
+        with get_client(sync_client=True) as client:
+            paused = standing.pause(client, names, str(lake.storage.root))
+    except (httpx.HTTPError, PrefectException) as error:
+        say(f"ended; schedules could not be paused: {type(error).__name__}")
+        return
+    say(f"ended; schedules of {len(paused)} deployments are paused until it serves again")
 
 
 def _when(one: Deployed) -> str:

@@ -12,10 +12,13 @@ import duckdb
 import httpx
 from prefect.artifacts import create_markdown_artifact
 
+from flows.markdown import code, row, text
 from lake.commit import Receipt
 from lake.errors import LightlakeError
 from lake.ledger import failed_targets
 from lake.query import Lake
+from lake.redact import safe_line
+from lake.text import one_line
 from tasks.archives.base import Origin
 from tasks.effort import Log
 
@@ -55,7 +58,7 @@ def key_of(kind: str, archive: str) -> str:
 
 def told_of(log: Log, receipt: Receipt, name: str | None = None, *, level: int = logging.INFO) -> None:
     """Leave a line in the log on a granule: a warning with the reason, if it is lost."""
-    what = receipt.granule if name is None else f"{name} ({receipt.granule})"
+    what = receipt.granule if name is None else f"{one_line(name)} ({receipt.granule})"
     parts = [receipt.status]
     if receipt.n_targets:
         parts.append(f"{receipt.n_targets} targets, {receipt.n_found} found")
@@ -73,7 +76,7 @@ def harmless(log: Log, what: str) -> Iterator[None]:
     try:
         yield
     except (LightlakeError, duckdb.Error, httpx.HTTPError, OSError, ImportError, ValueError) as error:
-        log.error("%s could not be made: %s: %s", what, type(error).__name__, error)
+        log.error("%s could not be made: %s: %s", what, type(error).__name__, safe_line(error))
 
 
 def losses_table(losses: Sequence[Loss], count: int, targets: Mapping[str, Sequence[str]]) -> list[str]:
@@ -83,9 +86,9 @@ def losses_table(losses: Sequence[Loss], count: int, targets: Mapping[str, Seque
         names = list(targets.get(loss.granule, ()))
         more = loss.n_targets - len(names)
         who = ", ".join(names) + (f" and {more} more" if names and more > 0 else "" if names else str(loss.n_targets))
-        granule = f"`{loss.granule}`" if loss.name is None else f"{_cell(loss.name)} (`{loss.granule}`)"
+        granule = code(loss.granule) if loss.name is None else f"{text(loss.name)} ({code(loss.granule)})"
         why = loss.reason if len(loss.reason) <= MOST_LETTERS else f"{loss.reason[:MOST_LETTERS]}..."
-        lines.append(f"| {granule} | {loss.status} | {_cell(who)} | {loss.retries} | {_cell(why)} |")
+        lines.append(row(granule, loss.status, text(who), loss.retries, text(why)))
     if count > len(losses):
         lines += ["", f"and {count - len(losses)} more granules."]
     return lines
@@ -118,9 +121,9 @@ def publish_light_curves(lake: Lake, origin: Origin, granule: str) -> None:
     rows = brought(lake, origin.name, origin.release, granule)
     if not rows.num_rows:
         return
-    told = f"The light curves with most measurements that granule `{granule}` brought."
+    told = f"The light curves with most measurements that granule {code(granule)} brought."
     picture = _picture(f"Light curves of {origin.name}", light_curve_png(rows))
-    lines = [f"# What came from {origin.name} {origin.release}", "", picture, "", told, "", credits_of(origin)]
+    lines = [f"# What came from {origin.name} {text(origin.release)}", "", picture, "", told, "", credits_of(origin)]
     create_markdown_artifact("\n".join(lines), key=key_of("plot", origin.name))
 
 
@@ -141,8 +144,3 @@ def credits_of(origin: Origin) -> str:
 def _picture(title: str, png: bytes) -> str:
     # Prefect's UI shows pictures that are in the text itself, and no others that a lake could have.
     return f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})"
-
-
-def _cell(text: str) -> str:
-    """Return text as it may stand in a cell of a table in Markdown."""
-    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from lake.cli import LakeURL, Output, say, show
+from lake.cli import LakeURL
 from lake.errors import ConfigurationError
+from lake.output import Output, say, show
 from lake.settings import load_settings
 
 Parameters = Annotated[
@@ -21,9 +23,6 @@ pull = App(name="pull")
 refresh = App(name="refresh")
 virac = App(name="virac")
 rxte = App(name="rxte")
-
-# What is extracted from a survey's files has a command of its own.
-_SURVEYS = {"virac": "virac", "rxte": "rxte", "rxte_pca": "rxte"}
 
 
 @pull.default
@@ -50,14 +49,14 @@ def run_pull(
         Another data release than the one that the lake shows, or newest: see `lightlake archives --releases`. It is
         kept beside that one, and takes over when it has an answer for all of that one's targets.
     """
-    from tasks.archives import expand, find
+    from tasks.archives import SURVEYS, expand, find
     from tasks.archives.releases import NEWEST
 
     given = _parameters(parameters) or {}
-    if archive in _SURVEYS:
+    if archive in SURVEYS:
         raise ConfigurationError(
             f"{archive} is no archive that is pulled target by target",
-            hint=f"run: lightlake {_SURVEYS[archive]} --help",
+            hint=f"run: lightlake {SURVEYS[archive]} --help",
         )
     names = expand([archive])
     for name in names:
@@ -66,11 +65,11 @@ def run_pull(
         return run_refresh(
             *names, sample=sample, lake=lake, parameters=json.dumps(dict.fromkeys(names, given)), again=again
         )
-    url = existing(lake)
-    quiet()
+    url = existing(lake, sample)
+    check_prefect()
     from flows.pull import pull_archive
 
-    return _tell(pull_archive(archive, sample, url, given, again, release, return_state=True))
+    return _tell(lambda: pull_archive(archive, sample, url, given, again, release, return_state=True))
 
 
 @refresh.default
@@ -104,20 +103,19 @@ def run_refresh(
     output
         Of the plan.
     """
-    from tasks.archives import expand, find
+    from tasks.archives import check_parameters, expand
 
     given = _parameters(parameters)
     names = expand(archives)
-    for name in names:
-        find(name).with_defaults((given or {}).get(name))
+    check_parameters(given, names)
     if plan:
         return _show_plan(lake, names, given, sample, output, again=again, newest=newest)
-    url = existing(lake)
-    quiet()
+    url = existing(lake, sample)
+    check_prefect()
     from flows.refresh import refresh as refresh_flow
 
-    state = refresh_flow(list(archives) or None, sample, url, given, again, newest=newest, return_state=True)
-    return _tell(state)
+    chosen = list(archives) or None
+    return _tell(lambda: refresh_flow(chosen, sample, url, given, again, newest=newest, return_state=True))
 
 
 def _show_plan(
@@ -175,9 +173,21 @@ def run_virac(
     """
     url = existing(lake)
     quiet()
+    from tasks.surveys.virac import Cut
+    from tasks.surveys.virac_pull import check_place, parse_shard
+    from tasks.surveys.virac_tile import BANDS
+
+    # Prefect takes long to start: what is wrong without it is better said before.
+    check_place(tiles)
+    Cut(min_ks, tuple(bands or BANDS))
+    if shard is not None:
+        parse_shard(shard)
+    check_prefect()
     from flows.virac import extract_virac
 
-    return _tell(extract_virac(tiles, url, pattern, min_ks, bands, retry_failed, shard, runner, return_state=True))
+    return _tell(
+        lambda: extract_virac(tiles, url, pattern, min_ks, bands, retry_failed, shard, runner, return_state=True)
+    )
 
 
 @rxte.default
@@ -242,10 +252,12 @@ def run_rxte(
     runner
         What runs the tasks: threads, processes or dask; default: LIGHTLAKE_RUNNER.
     """
-    url = existing(lake)
+    url = existing(lake, sample)
     quiet()
+    from lake.query import Lake
     from tasks.surveys.rxte_files import Mirror
     from tasks.surveys.rxte_pull import extraction_of
+    from tasks.surveys.rxte_targets import place_of
 
     cut: dict[str, Any] = {
         "chmin": chmin, "chmax": chmax, "emin_kev": emin_kev, "emax_kev": emax_kev, "pcus": pcus, "layers": layers,
@@ -253,13 +265,18 @@ def run_rxte(
     }  # fmt: skip
     extraction_of(method, bands, **cut)
     Mirror(load_settings()).close()
+    if target is not None and place_of(target) is None:
+        with Lake(url) as opened:
+            opened.target_id(target)  # is there one? Better now than when Prefect has started
+    check_prefect()
     from flows.rxte import pull_rxte
 
-    state = pull_rxte(
-        target, sample, url, radius_deg, method, bands, **cut, limit=limit, slews=slews, xtemaster=xtemaster,
-        again=again, retry_failed=retry_failed, runner=runner, return_state=True,
+    return _tell(
+        lambda: pull_rxte(
+            target, sample, url, radius_deg, method, bands, **cut, limit=limit, slews=slews, xtemaster=xtemaster,
+            again=again, retry_failed=retry_failed, runner=runner, return_state=True,
+        )
     )  # fmt: skip
-    return _tell(state)
 
 
 def _parameters(text: str | None) -> dict[str, Any] | None:
@@ -274,11 +291,13 @@ def _parameters(text: str | None) -> dict[str, Any] | None:
     return parameters
 
 
-def existing(url: str | None) -> str:
-    """Return the lake's URL, once it is sure that there is one: Prefect takes seconds to start."""
+def existing(url: str | None, sample: str | None = None) -> str:
+    """Return the lake's URL, once it is sure that it can be written and has that sample: Prefect takes seconds."""
+    from lake.names import check_sample
     from lake.query import Lake
 
-    with Lake(url) as lake:
+    with Lake(url, writable=True) as lake:
+        check_sample(lake, sample)
         return str(lake.storage.root)
 
 
@@ -288,12 +307,25 @@ def quiet() -> None:
     The server that Prefect starts for the length of a command writes to SQLite from several tasks, and logs the
     traceback of each "database is locked", although it tries again and nothing is lost.
     """
+    # A home that cannot be made is told of where it is needed.
+    warnings.filterwarnings("ignore", "Failed to create the Prefect home directory", UserWarning)
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
 
 
-def _tell(state: Any) -> int:
-    for line in (state.message or state.name).split(" | "):
+def check_prefect() -> None:
+    """Be quiet, and see that Prefect can run a flow: it takes its time to find out that it cannot."""
+    quiet()
+    from flows.ready import check_prefect as check
+
+    check()
+
+
+def _tell(flow: Callable[[], Any]) -> int:
+    from flows.ready import run
+
+    state = run(flow)
+    for line in str(state.message or state.name).split(" | "):
         say(line)
     return 0 if state.is_completed() else 1

@@ -6,7 +6,6 @@ import shutil
 
 from pydantic import ValidationError
 
-from lake.catalog import redacted
 from lake.doctor import Check, first_line
 from lake.places import rights
 from lake.settings import Settings
@@ -56,7 +55,7 @@ def _server(url: str, patience_s: float) -> Check:
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-    shown, ours = redacted(url), prefect.__version__
+    shown, ours = url, prefect.__version__
     try:
         with (
             temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
@@ -88,7 +87,7 @@ def _server(url: str, patience_s: float) -> Check:
 
 def _hint(url: str) -> str:
     if not url.rstrip("/").endswith("/api"):
-        return f"{_SETTING} ends in /api: try {redacted(url).rstrip('/')}/api"
+        return f"{_SETTING} ends in /api: try {url.rstrip('/')}/api"
     return f"start it with: prefect server start; or unset {_SETTING} (prefect config unset {_SETTING})"
 
 

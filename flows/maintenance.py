@@ -8,12 +8,17 @@ from typing import Annotated
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
 from flows.forms import Shown
+from flows.living import living
+from flows.markdown import cells
 from flows.report import REASONS_TOLD
 from lake import maintenance
-from lake.maintenance import Compacted, Finding
+from lake.backup import backup_hint
+from lake.claims import held
+from lake.compaction import Compacted, compact
+from lake.maintenance import Finding
 from lake.query import Lake
 
 
@@ -24,13 +29,18 @@ def maintain(
     """Bring the lake to rest: few large sorted files, no deleted rows, no leftovers of crashes.
 
     Afterwards the plain tree of files equals the catalogue. Queries that began before may have to be asked again.
+    While another run does the same for the same lake, this one does nothing.
     """
-    with Lake(lake) as opened:
-        done = maintenance.compact(opened.catalog)
+    with Lake(lake, writable=True) as opened, living(opened), held(opened.catalog, "maintenance", "a run") as ours:
+        if not ours:
+            return Cancelled(message="another run compacts this lake")
+        done = compact(opened.catalog)
     message = (
         f"{done.files_before} files became {done.files_after} ({done.bytes_after / 1e6:.1f} MB), "
-        f"{done.orphans} orphans removed"
+        f"{done.quarantined} unknown files to the quarantine"
     )
+    if opened.catalog.location.kind == "postgres":
+        get_run_logger().info("the catalogue has no backup from here: %s", backup_hint(opened.catalog.location))
     create_table_artifact([asdict(done)], key="maintenance", description=message)
     return Completed(message=message, data=done)
 
@@ -44,11 +54,11 @@ def verify(
 
     The run ends Failed if anything is wrong; its message says what, and its artifact has everything that was seen.
     """
-    with Lake(lake) as opened:
+    with Lake(lake) as opened, living(opened):
         findings = maintenance.verify(opened.catalog, quick=quick)
     errors = [finding for finding in findings if finding.is_error]
     count = f"{len(errors)} errors, {len(findings) - len(errors)} notes"
-    create_table_artifact([asdict(finding) for finding in findings], key="verify", description=count)
+    create_table_artifact([cells(asdict(finding)) for finding in findings], key="verify", description=count)
     if not errors:
         return Completed(message=count, data=findings)
     told = "; ".join(f"{error.check}: {error.message} ({error.hint})" for error in errors[:REASONS_TOLD])

@@ -9,39 +9,30 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
-from prefect.client.base import ServerType
-from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    TaskRunFilter,
-    TaskRunFilterState,
-    TaskRunFilterStateType,
-    TaskRunFilterTags,
-)
-from prefect.client.schemas.objects import State, StateType
-from prefect.concurrency.sync import concurrency
-from prefect.exceptions import ObjectNotFound
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.tasks import exponential_backoff
 
 from flows.artifacts import told_of
 from flows.forms import Shown, archives
+from flows.living import living
+from flows.places import places
 from flows.report import PullReport, Watch
 from flows.runners import task_runner, windowed
-from flows.turns import turn
+from flows.turns import of_archive, turn
 from lake.commit import Receipt
 from lake.errors import ArchiveError
+from lake.names import check_sample
 from lake.query import Lake
+from lake.redact import safe_line
 from lake.settings import load_settings
 from lake.staging import Manifest
 from lake.storage import remove_folder
 from tasks.archives import find, releases
 from tasks.archives.base import Archive
 from tasks.effort import several
+from tasks.plan import count_ahead
 from tasks.pull import (
     Batch,
     commit_batch,
@@ -51,9 +42,9 @@ from tasks.pull import (
     lake_at,
     lose_batch,
     plan_batches,
-    register_archive,
     release_in,
 )
+from tasks.register import register_archive
 
 # After this many batches lost in a row the archive counts as unreachable: the rest is noted as failed,
 # unasked, rather than waited for.
@@ -63,7 +54,7 @@ GIVE_UP_AFTER = 8
 def run_name() -> str:
     """Return the name of a run, for the UI: what it pulls, and for which sample."""
     given = flow_run.parameters
-    return f"pull {given.get('archive')} for {given.get('sample') or 'all targets'}"
+    return safe_line(f"pull {given.get('archive')} for {given.get('sample') or 'all targets'}")
 
 
 @flow(name="pull", flow_run_name=run_name, validate_parameters=True)
@@ -91,7 +82,8 @@ def pull_archive(
     settings = load_settings()
     url = str(lake or settings.url)
     opened = lake_at(url)
-    with turn(opened, find(archive).name):
+    check_sample(opened, sample)
+    with living(opened), turn(opened, of_archive(find(archive).name)):
         source = find(archive, release_in(opened, find(archive)))
         if release is not None:
             source = find(archive, releases.newest(source, settings) if release == releases.NEWEST else release)
@@ -113,21 +105,19 @@ def _pull(
     started = time.monotonic()
     settings = load_settings()
     register_archive(opened, source)
-    samples = [sample] if sample else None
+    samples = None if sample is None else [sample]
     total = count_to_ask(opened, source, asked_for, samples, again=again, back_off=back_off)
     everyone = count_to_ask(opened, source, asked_for, samples, again=again) if back_off else total
-    report = PullReport(source.name, source.release, newer=_newer(source), resting=everyone - total)
+    ahead = count_ahead(opened, source, again=again)
+    report = PullReport(source.name, source.release, newer=_newer(source), resting=everyone - total, ahead=ahead)
     if total == 0:
         report = replace(report, shown=register_archive(opened, source))
         report.publish(opened, source, log)
         return Completed(message=report.message, data=report)
     log.info("%s %s: %d targets to ask", source.name, source.release, total)
-    taken = _limit(source.name, settings.archive_concurrency)
     # No more tasks at once than may ask the archive. On a cluster that others started, only what is handed in counts.
     settings = settings.model_copy(update={"workers": min(settings.workers, settings.archive_concurrency)})
     width = settings.workers if settings.runner == "dask" and settings.dask_address else 2 * settings.workers
-    if taken + settings.workers > settings.archive_concurrency:
-        log.warning("other runs have %d places at %s: waiting for theirs", taken, source.name)
     folder = opened.storage.staging / str(flow_run.id or uuid.uuid4())
     fetch = fetch_and_stage.with_options(
         retries=settings.retries,
@@ -138,12 +128,9 @@ def _pull(
         tags=[source.name],
     )
     lost_in_a_row = 0
-    # The run has its places at the archive from beginning to end: a task that takes one for itself waits whenever
-    # Prefect's server, on SQLite, is busy with another's. The shortest lease: after it, those of a run that was killed
-    # are free again.
     with (
         Watch(source.name, total) as watch,
-        concurrency(f"lightlake-{source.name}", occupy=settings.workers, lease_duration=60),
+        places(opened, source, settings.workers),
         task_runner(settings) as runs,
     ):
 
@@ -207,35 +194,3 @@ def _newer(source: Archive) -> tuple[str, ...]:
     except ArchiveError as error:
         get_run_logger().warning("newer releases of %s are not known: %s", source.name, error)
         return ()
-
-
-def _limit(archive: str, slots: int) -> int:
-    """Make sure that Prefect lets only so many tasks at an archive at once; return how many places others have."""
-    name = f"lightlake-{archive}"
-    with get_client(sync_client=True) as client:
-        try:
-            taken = client.read_global_concurrency_limit_by_name(name).active_slots
-            # A pull that was killed leaves its slots taken. A server frees them when their lease ends, about a minute
-            # later; but not the one that Prefect starts for a run, nor one that was started anew in the meantime.
-            gone = taken and (client.server_type is ServerType.EPHEMERAL or not _asked(client, archive))
-            free = {"active_slots": 0} if gone else {}
-            client.update_global_concurrency_limit(name, GlobalConcurrencyLimitUpdate(limit=slots, **free))
-            return 0 if gone else taken
-        except ObjectNotFound:
-            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=slots))
-            return 0
-
-
-def _asked(client: SyncPrefectClient, archive: str) -> bool:
-    """Say whether a run of this server has a task at an archive."""
-    running = [StateType.RUNNING]
-    return bool(
-        client.read_task_runs(
-            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=running))),
-            task_run_filter=TaskRunFilter(
-                state=TaskRunFilterState(type=TaskRunFilterStateType(any_=running)),
-                tags=TaskRunFilterTags(all_=[archive]),
-            ),
-            limit=1,
-        )
-    )

@@ -34,6 +34,7 @@ from flows.artifacts import (
     whereabouts,
     with_losses,
 )
+from flows.markdown import cells, row, text
 from lake.commit import Receipt
 from lake.ledger import count_failed
 from lake.query import Lake
@@ -46,7 +47,10 @@ REASONS_TOLD = 5
 
 @dataclass(frozen=True)
 class PullReport:
-    """What a pull of one archive did; `resting` are targets that failed lately and were left alone for now."""
+    """What a pull of one archive did.
+
+    `resting` are targets that failed lately and were left alone for now, `ahead` answers that were dated in the future.
+    """
 
     archive: str
     release: str
@@ -72,6 +76,7 @@ class PullReport:
     newer: tuple[str, ...] = field(default=())
     shown: bool = True
     resting: int = 0
+    ahead: int = 0
 
     def plus(self, receipts: Sequence[Receipt]) -> PullReport:
         """Return the report with some commits added."""
@@ -109,6 +114,11 @@ class PullReport:
         told = self._outcome
         if self.resting:
             told += f". {self.resting} targets that failed lately were left alone for now"
+        if self.ahead:
+            told += (
+                f". {self.ahead} answers were dated in the future, and counted as too old: compare the clocks of the "
+                "machines that pull (lightlake doctor)"
+            )
         if not self.shown:
             told += f". {self.release} is beside the release before it until it has an answer for all of its targets"
         if self.newer:
@@ -150,8 +160,8 @@ class PullReport:
 
     def publish(self, lake: Lake, origin: Origin, log: Log) -> None:
         """Leave a table of the run, what is missing and why, and a plot of what came."""
-        description = f"{self.message}\n\n{credits_of(origin)}"
-        create_table_artifact([self.row()], key=key_of("pull", self.archive), description=description)
+        description = f"{text(self.message)}\n\n{credits_of(origin)}"
+        create_table_artifact([cells(self.row())], key=key_of("pull", self.archive), description=description)
         with harmless(log, "the list of what is missing"):
             create_markdown_artifact(self.missing(lake), key=key_of("missing", self.archive))
         if self.largest is not None:
@@ -160,7 +170,7 @@ class PullReport:
 
     def missing(self, lake: Lake) -> str:
         """Return what the run lost and why, in Markdown, and how many have no answer since runs before."""
-        lines = [f"# What is missing of {self.archive} {self.release}", ""]
+        lines = [f"# What is missing of {self.archive} {text(self.release)}", ""]
         with closing(lake.catalog.cursor()) as cursor:
             unanswered = count_failed(cursor, self.archive, self.release)
         if self.failed:
@@ -190,6 +200,8 @@ class SurveyReport:
         Name of the survey, and what its pieces are called.
     found
         How many there are.
+    unreadable
+        Folders and files that could not be looked at, and why: of what is in there nothing is known.
     """
 
     survey: str
@@ -211,6 +223,7 @@ class SurveyReport:
     largest: Receipt | None = None
     losses: tuple[Loss, ...] = ()
     reasons: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
     def plus(self, asked: int, receipts: Sequence[tuple[str, Receipt]]) -> SurveyReport:
         """Return the report with a batch added."""
@@ -237,6 +250,10 @@ class SurveyReport:
     def message(self) -> str:
         """Return the run in one line: what was lost comes first."""
         told = []
+        if self.unreadable:
+            more = len(self.unreadable) - REASONS_TOLD
+            others = f"; and {more} more" if more > 0 else ""
+            told.append(f"{len(self.unreadable)} NOT READ: {'; '.join(self.unreadable[:REASONS_TOLD])}{others}")
         if self.rejected or self.failed:
             reasons = "; ".join(self.reasons[:REASONS_TOLD])
             more = len(self.reasons) - REASONS_TOLD
@@ -258,13 +275,14 @@ class SurveyReport:
         return {
             "survey": self.survey, "found": self.found, "done before": self.done_before, "done": self.done,
             "rejected": self.rejected, "failed": self.failed, "rejected before": self.rejected_before,
-            "elsewhere": self.elsewhere, "sources": self.sources, "rows": self.rows, **_spent(self),
+            "not read": len(self.unreadable), "elsewhere": self.elsewhere, "sources": self.sources,
+            "rows": self.rows, **_spent(self),
         }  # fmt: skip
 
     def publish(self, lake: Lake, origin: Origin, log: Log) -> None:
         """Leave a table of the run, what is missing and why, and a plot of what came."""
-        description = f"{self.message}\n\n{credits_of(origin)}"
-        create_table_artifact([self.row()], key=self.survey.replace("_", "-"), description=description)
+        description = f"{text(self.message)}\n\n{credits_of(origin)}"
+        create_table_artifact([cells(self.row())], key=self.survey.replace("_", "-"), description=description)
         with harmless(log, "the list of what is missing"):
             names = names_of(lake, origin.name, origin.release, self.losses)
             create_markdown_artifact(self.missing(origin, names), key=key_of("missing", self.survey))
@@ -275,7 +293,9 @@ class SurveyReport:
     def missing(self, origin: Origin, names: Mapping[str, Sequence[str]]) -> str:
         """Return what the run lost and why, in Markdown; `names` are of targets of granules that were lost."""
         lost = self.rejected + self.failed
-        lines = [f"# What is missing of {self.survey} {origin.release}", ""]
+        lines = [f"# What is missing of {self.survey} {text(origin.release)}", ""]
+        if self.unreadable:
+            lines += ["What is in these could not be looked at:", "", *(f"- {one}" for one in self.unreadable), ""]
         if lost:
             lines += [f"{self.rejected} {self.what} were rejected, {self.failed} failed.", ""]
             lines += losses_table(self.losses, lost, names)
@@ -290,7 +310,7 @@ class SurveyReport:
     def state(self, log: Log, lake: Lake, origin: Origin) -> State[SurveyReport]:
         """Publish the report, tell the log, and return the run's final state: Failed, if anything was lost."""
         self.publish(lake, origin, log)
-        if self.rejected or self.failed:
+        if self.rejected or self.failed or self.unreadable:
             log.error(self.message)
             return Failed(message=self.message, data=self)
         log.info(self.message)
@@ -321,13 +341,12 @@ def publish_summary(lake: Lake, reports: Sequence[PullReport], lost: Sequence[st
     """Leave the summary of a refresh as a Markdown artifact."""
     lines = ["# Refresh", ""]
     if rows := [report.row() for report in reports]:
-        lines += [f"| {' | '.join(rows[0])} |", f"|{'---|' * len(rows[0])}"]
-        lines += [f"| {' | '.join('' if cell is None else str(cell) for cell in row.values())} |" for row in rows]
+        lines += [row(*rows[0]), f"|{'---|' * len(rows[0])}", *(row(*cells(one).values()) for one in rows)]
     answers = [(r.archive, what, getattr(r, what)) for r in reports for what in ("found", "empty", "failed") if r.asked]
     if answers:
         with harmless(log, "the plot of the answers"):
             lines += ["", answers_picture(answers)]
-    lines += ["", "## Missing", "", *(f"- {line}" for line in lost)] if lost else ["", "Nothing is missing."]
+    lines += ["", "## Missing", "", *(f"- {text(line)}" for line in lost)] if lost else ["", "Nothing is missing."]
     for report in reports:
         if report.losses:
             with harmless(log, "the list of what is missing"):
@@ -346,7 +365,7 @@ class Watch:
         )
         self.shown = 0.0
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),

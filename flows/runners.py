@@ -13,6 +13,7 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 from prefect.utilities.importtools import from_qualified_name
 
+from flows.endings import end_with_parent
 from lake.errors import ConfigurationError
 from lake.settings import Settings, load_settings
 
@@ -32,7 +33,7 @@ def task_runner(settings: Settings | None = None) -> TaskRunner[Any]:
     if settings.runner == "threads":
         return ThreadPoolTaskRunner(max_workers=settings.workers)
     if settings.runner == "processes":
-        return ProcessPoolTaskRunner(max_workers=settings.workers)
+        return ProcessPoolTaskRunner(max_workers=settings.workers, initializer=end_with_parent)
     try:
         from prefect_dask import DaskTaskRunner
     except ImportError as error:

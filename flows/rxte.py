@@ -17,12 +17,15 @@ from pydantic import Field
 
 from flows.artifacts import is_lost, told_of
 from flows.forms import Shown
+from flows.living import living
 from flows.report import SurveyReport, Watch
 from flows.runners import task_runner, windowed
-from flows.turns import turn
+from flows.turns import of_archive, turn
 from lake.errors import ArchiveError, GranuleRejected
 from lake.ledger import canonical, pending, write_plan
+from lake.names import check_sample
 from lake.query import Lake
+from lake.redact import safe_line
 from lake.settings import Settings, load_settings
 from tasks.download import patiently
 from tasks.effort import effort, several
@@ -47,7 +50,7 @@ def run_name() -> str:
     """Return the name of a run, for the UI."""
     given = flow_run.parameters
     who = given.get("target") or given.get("sample") or "all targets"
-    return f"rxte {who}{' (failed ones)' if given.get('retry_failed') else ''}"
+    return safe_line(f"rxte {who}{' (failed ones)' if given.get('retry_failed') else ''}")
 
 
 @flow(name="rxte", flow_run_name=run_name, validate_parameters=True)
@@ -105,12 +108,13 @@ def pull_rxte(
     )  # fmt: skip
     Mirror(settings).close()  # is there such a place? Better now than in every task
     opened = lake_at(url)
-    with turn(opened, NAME), task_runner(settings) as runs:
+    check_sample(opened, sample)
+    with living(opened), turn(opened, of_archive(NAME)), task_runner(settings) as runs:
         extraction = rxte_pull.widened(opened, extraction)
         origin = rxte_pull.register(opened, extraction)
         parameters = {**extraction.parameters, "radius_deg": radius_deg, "slews": slews, "limit": limit}
         report = SurveyReport(NAME, "observations", 0)
-        seen: set[str] = set()
+        seen, planned = set[str](), list[str]()
         chunks = _targets(opened, target, sample, origin, parameters, again=again or retry_failed)
         for targets in chunks:
             asked_at = datetime.now(UTC)
@@ -134,7 +138,8 @@ def pull_rxte(
                 rejected_before=report.rejected_before + (0 if retry_failed else now.rejected),
             )
             log.info("%d observations of %d targets, %d to do", len(observations), targets.num_rows, len(now.waiting))
-            write_plan(opened.storage, origin.name, report.found)
+            planned += [extraction.granule(one.obsid) for one in observations]
+            write_plan(opened.storage, origin.name, planned)
             more = {"url": url, "extraction": extraction, "together": _TOGETHER[method]}
             work = ((part, {"observations": part, **more}) for part in _parts(now.waiting, method, settings.workers))
             with Watch(NAME, len(now.waiting), what="observations") as watch:
@@ -168,7 +173,7 @@ def _targets(
         return
     age = timedelta(0) if again else None
     yield from pending(
-        lake.catalog, origin.name, origin.release, canonical(parameters), [sample] if sample else None, age,
+        lake.catalog, origin.name, origin.release, canonical(parameters), None if sample is None else [sample], age,
         batch_size=_TARGETS,
     )  # fmt: skip
 

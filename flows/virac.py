@@ -14,14 +14,16 @@ from pydantic import Field
 
 from flows.artifacts import told_of
 from flows.forms import Shown
+from flows.living import living
 from flows.report import SurveyReport, Watch
 from flows.runners import task_runner, windowed
-from lake.errors import ConfigurationError
 from lake.ledger import write_plan
+from lake.redact import safe_line
 from lake.settings import load_settings
-from tasks.pull import lake_at, register_archive
+from tasks.pull import lake_at
+from tasks.register import register_archive
 from tasks.surveys.virac import MIN_KS, NAME, Cut
-from tasks.surveys.virac_pull import PATTERN, Piece, extract_tiles, find_pieces, lose, standing
+from tasks.surveys.virac_pull import PATTERN, Piece, extract_tiles, find_pieces, lose, parse_shard, standing
 from tasks.surveys.virac_tile import BANDS
 
 # What one task carries: some ten seconds of work, so that Prefect's own 0.2 s do not count.
@@ -31,7 +33,7 @@ _BATCH_BYTES, _BATCH_TILES = 1 << 30, 16
 def run_name() -> str:
     """Return the name of a run, for the UI."""
     given = flow_run.parameters
-    return f"virac {given.get('tiles')}{' (failed ones)' if given.get('retry_failed') else ''}"
+    return safe_line(f"virac {given.get('tiles')}{' (failed ones)' if given.get('retry_failed') else ''}")
 
 
 @flow(name="virac", flow_run_name=run_name, validate_parameters=True)
@@ -57,8 +59,9 @@ def extract_virac(
 ) -> State[SurveyReport]:
     """Extract every tile of a folder that is not in the lake yet, and commit each by itself.
 
-    The run ends Failed if a tile was rejected or failed; its message says which and why. All the rest is in the lake
-    all the same. A run that was killed has lost nothing but the tiles in hand, and the next one goes on.
+    The run ends Failed if a tile was rejected or failed, or if a folder could not be read; its message says which and
+    why. All the rest is in the lake all the same. A run that was killed has lost nothing but the tiles in hand, and
+    the next one goes on.
     """
     log = get_run_logger()
     started = time.monotonic()
@@ -66,14 +69,17 @@ def extract_virac(
     url = str(lake or settings.url)
     cut = Cut(min_ks, tuple(sorted(bands or BANDS)))
     opened = lake_at(url)
-    found = find_pieces(tiles, pattern)
+    pieces = find_pieces(tiles, pattern)
+    found = pieces.found
     register_archive(opened, found[0].origin)
-    write_plan(opened.storage, NAME, len(found))
+    write_plan(opened.storage, NAME, [piece.granule(cut) for piece in found])
     now = standing(opened, found, cut, retry_failed=retry_failed)
     waiting = _of_shard(now.waiting, found, shard)
-    report = SurveyReport(NAME, "tiles", len(found), now.done, 0 if retry_failed else now.rejected)
+    report = SurveyReport(
+        NAME, "tiles", len(found), now.done, 0 if retry_failed else now.rejected, unreadable=pieces.unreadable
+    )
     log.info("%d tiles, %d done before, %d to do", len(found), now.done, len(waiting))
-    with Watch(NAME, len(waiting), what="tiles") as watch, task_runner(settings) as runs:
+    with living(opened), Watch(NAME, len(waiting), what="tiles") as watch, task_runner(settings) as runs:
         work = ((batch, {"url": url, "tiles": batch, "cut": cut, "again": retry_failed}) for batch in _batches(waiting))
         for batch, outcome in windowed(runs, extract_tiles, work, 2 * settings.workers):
             if isinstance(outcome, BaseException):
@@ -90,9 +96,7 @@ def _of_shard(waiting: list[Piece], found: Sequence[Piece], shard: str | None) -
     """Return what a shard is to do: every n-th of all tiles, whatever is done of them."""
     if shard is None:
         return waiting
-    number, count = map(int, shard.split("/"))
-    if not number < count:
-        raise ConfigurationError(f"there is no shard {shard}", hint=f"count from 0/{count} to {count - 1}/{count}")
+    number, count = parse_shard(shard)
     mine = {tile.name for tile in found[number::count]}
     return [tile for tile in waiting if tile.name in mine]
 

@@ -2,112 +2,44 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import re
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
-from urllib.parse import quote
 
 import duckdb
-from upath import UPath
 
-from lake.errors import CatalogError, ConfigurationError, NoLake
-from lake.lock import advisory_lock, file_lock
-from lake.migrations import MIGRATIONS
-from lake.s3 import s3_secret
-from lake.schema import SCHEMA_VERSION, TABLES
+from lake import confined, fence, s3, told
+from lake.access import (
+    check_catalogue,
+    check_folders,
+    check_postgres,
+    last_written,
+    make_catalogue,
+    make_folders,
+    readable_in_place,
+    share_catalogue,
+)
+from lake.backup import back_up
+from lake.connection import connect, copy_catalogue, rollback
+from lake.errors import CatalogError, NoLake, ReadOnly
+from lake.identity import check_same, foreign, has_data, mark_tree, new_id, no_lake, tree_id
+from lake.location import CatalogLocation
+from lake.lock import advisory_lock, file_lock, until_back
+from lake.migrations import make_tables, migrate, schema_version
+from lake.pruning import METADATA, index_statistics, note_no_nan
+from lake.schema import SCHEMA_VERSION
 from lake.settings import Settings
-from lake.storage import ROW_GROUP_ROWS, Storage
-from lake.table import create_statements, quoted
-from lake.views import VIEWS
-
-SOFTWARE = f"lightlake {version('lightlake')}"
+from lake.storage import Storage
+from lake.text import file_name
+from lake.told import READING_ONLY
+from lake.trouble import has_room, no_room
 
 # Commits after which a process goes on with a new DuckDB: making one takes as long as a commit or two.
 _RENEWED_AFTER = 50
-
-# Compaction makes files of this size from the small ones of single granules.
-TARGET_FILE_SIZE = "256MB"
-
-# Else DuckDB reads each of the catalogue's tables through a SQLite connection of its own, and what a query
-# sees while another process commits is of two states: rows that were replaced came up twice. It is also slower.
-CONSISTENT_SCANS = "SET GLOBAL sqlite_disable_multithreaded_scans = true"
-
-# Small inserts into these stay in the catalogue database until compaction; all other rows, and what is
-# deleted of them, are Parquet files at once, which is what plain readers see.
-INLINED_ROWS = 10
-KEPT_IN_CATALOGUE = ("ledger", "files", "archives", "bands", "schema_version")
-
-
-@dataclass(frozen=True)
-class CatalogLocation:
-    """Which database holds the catalogue.
-
-    Parameters
-    ----------
-    kind
-        sqlite or postgres.
-    target
-        The file's path, or PostgreSQL's connection string.
-    metadata_schema
-        PostgreSQL's schema for this lake, so that one database can hold several lakes.
-    """
-
-    kind: str
-    target: str
-    metadata_schema: str | None = None
-
-    @classmethod
-    def parse(cls, spec: str | None, storage: Storage) -> CatalogLocation:
-        """Read LIGHTLAKE_CATALOG: ``sqlite:PATH`` or ``postgres:CONNINFO [schema=NAME]``.
-
-        Raises
-        ------
-        ConfigurationError
-            If it is neither.
-        """
-        if not spec and not storage.is_local:
-            raise ConfigurationError(
-                f"the lake at {storage.root} needs a catalogue elsewhere: no database lives on S3",
-                hint="set LIGHTLAKE_CATALOG to sqlite:PATH on this machine, or to postgres:...",
-            )
-        if not spec:
-            return cls("sqlite", str(storage.root / "catalog.sqlite"))
-        kind, _, target = spec.partition(":")
-        if kind == "sqlite" and target:
-            return cls("sqlite", str(Path(target).expanduser().absolute()))
-        if kind == "postgres" and target:
-            schema = re.search(r"\bschema=(\w+)", target)
-            conninfo = re.sub(r"\s*\bschema=\w+", "", target).strip()
-            return cls("postgres", conninfo, schema[1] if schema else "public")
-        raise ConfigurationError(
-            f"LIGHTLAKE_CATALOG={redacted(spec)!r} is not valid",
-            hint="use sqlite:PATH or postgres:host=HOST dbname=NAME user=USER [schema=NAME]",
-        )
-
-    def __str__(self) -> str:
-        return redacted(f"{self.kind}:{self.target}")
-
-    def attach_statement(self, storage: Storage, *, create: bool = False, timeout_s: float = 60) -> str:
-        """Return the SQL that attaches the lake in any DuckDB that has the extensions."""
-        options = [f"DATA_PATH {quoted(f'{storage.data}/')}", "OVERRIDE_DATA_PATH true"]
-        if not create:
-            options.append("CREATE_IF_NOT_EXISTS false")
-        if self.kind == "sqlite":
-            # With a write-ahead log a long query and a commit do not wait for each other; the time-out is for
-            # the moments when they must.
-            options += ["META_JOURNAL_MODE 'WAL'", f"META_BUSY_TIMEOUT {int(timeout_s * 1000)}"]
-        if self.metadata_schema:
-            options.append(f"METADATA_SCHEMA {quoted(self.metadata_schema)}")
-        return f"ATTACH {quoted(f'ducklake:{self.kind}:{self.target}')} AS lake ({', '.join(options)})"
 
 
 class Catalog:
@@ -119,15 +51,24 @@ class Catalog:
         The lake's folders.
     settings
         Catalogue, DuckDB limits and lock timeout.
+    read_only
+        Attach it for reading; whatever would write is refused.
+    confined
+        For SQL of strangers: DuckDB reaches no other files, and its configuration is locked. See lake.confined.
     """
 
-    def __init__(self, storage: Storage, settings: Settings) -> None:
+    def __init__(
+        self, storage: Storage, settings: Settings, *, read_only: bool = False, confined: bool = False
+    ) -> None:
         self.storage = storage
         self.settings = settings
+        self.read_only = read_only or confined
+        self.confined = confined
         self.location = CatalogLocation.parse(settings.catalog, storage)
         self._instance: duckdb.DuckDBPyConnection | None = None
         self._attached = False
         self._private: TemporaryDirectory[str] | None = None
+        self.as_of: float | None = None  # of a copy: when the catalogue was written last before it
         self._commits = 0
 
     def create(self) -> bool:
@@ -144,49 +85,124 @@ class Catalog:
             If the catalogue is newer than this software, or unreadable.
         """
         self.storage.create()
-        with self.lock():
-            self._attach(create=True)
-            cursor = self.cursor()
-            try:
-                return self._upgrade(cursor)
-            except duckdb.Error as error:
-                raise self.unwritable(error) from None
-            finally:
-                cursor.close()
 
-    def _upgrade(self, cursor: duckdb.DuckDBPyConnection) -> bool:
-        found = _schema_version(cursor)
-        if found is not None and found >= SCHEMA_VERSION:
-            _check_not_newer(found, self.location)
-            return False
-        if found is None:
-            for option, value in (
-                ("parquet_row_group_size", str(ROW_GROUP_ROWS)),
-                ("parquet_compression", "zstd"),
-                ("target_file_size", TARGET_FILE_SIZE),
-                ("data_inlining_row_limit", "0"),
-            ):
-                cursor.execute("CALL ducklake_set_option('lake', ?, ?)", [option, value])
-            cursor.execute("BEGIN")
-            for table in TABLES.values():
-                for statement in create_statements(table):
-                    cursor.execute(statement)
-            cursor.execute("COMMIT")
-        if not found:  # the options of a table cannot be set in the transaction that makes it
-            for name in KEPT_IN_CATALOGUE:
-                cursor.execute(
-                    f"CALL ducklake_set_option('lake', 'data_inlining_row_limit', {INLINED_ROWS}, table_name => ?)",
-                    [name],
-                )
-        cursor.execute("BEGIN")
-        for step in range((found or SCHEMA_VERSION) + 1, SCHEMA_VERSION + 1):
-            for statement in MIGRATIONS[step]:
-                cursor.execute(statement)
-        for statement in VIEWS:
-            cursor.execute(statement)
-        cursor.execute("INSERT INTO schema_version VALUES (?, ?, ?)", [SCHEMA_VERSION, SOFTWARE, datetime.now(UTC)])
-        cursor.execute("COMMIT")
+        def once() -> bool:
+            with self.lock(fenced=False):
+                return self.create_locked()
+
+        return until_back(once, self.settings.lock_timeout_s, self.close)
+
+    def create_locked(self) -> bool:
+        """Do the same; the caller holds the lock."""
+        try:
+            self._attach_existing()
+            fresh = False
+        except NoLake:
+            fresh = True
+        if self.storage.is_local:
+            make_folders(Path(str(self.storage.data), "main"))
+        if self.location.kind == "sqlite":
+            share_catalogue(Path(self.location.target))
+        if fresh:
+            self._attach(create=True)
+        with closing(self.cursor()) as cursor, self.changing():
+            found, marked = self._accept(cursor)
+            fenced = fence.is_built(cursor, self.location)
+        if not fenced:
+            self.close()  # for SQLite's sake: see fence.build
+            with self.changing():
+                fence.build(self.location, self._duckdb)
+            self._attach(create=False)
+        if found == SCHEMA_VERSION:
+            return marked or not fenced
+        with closing(self.cursor()) as cursor, self.changing():
+            try:
+                self._upgrade(cursor, found)
+            finally:
+                rollback(cursor)
         return True
+
+    def check_lake(self) -> None:
+        """Refuse a catalogue of another lake than the tree's, whatever the version of its schema.
+
+        Raises
+        ------
+        CatalogError
+            If it is of another lake, or of none.
+        """
+        self._attach(create=False)
+        with closing(self.cursor()) as cursor:
+            found, own_id = schema_version(cursor)
+            if not found:
+                raise NoLake(f"the catalogue {self.location} holds no lake", hint="use another backup")
+            if own_id is not None:
+                check_same(self.storage, str(self.location), own_id)
+            elif not self._knows_tree(cursor):
+                raise foreign(self.storage, str(self.location))
+
+    def _accept(self, cursor: duckdb.DuckDBPyConnection) -> tuple[int | None, bool]:
+        """See that the catalogue is of this tree, or both new; return its version, and whether the tree got its id."""
+        found, own_id = schema_version(cursor)
+        if not found and has_data(self.storage):
+            raise self._empty()
+        _check_not_newer(found or 0, self.location)
+        return found, bool(found) and self._marked(cursor, own_id)
+
+    def _upgrade(self, cursor: duckdb.DuckDBPyConnection, found: int | None) -> None:
+        number = fence.take(cursor, self.location, self.settings.lock_timeout_s)
+        if not found:
+            make_tables(cursor, found)
+            # An empty tree gets a new id, so that an older catalogue of it, if there is one, is refused from now on.
+            mark_tree(self.storage, new_id())
+        else:
+            back_up(self.location, self.storage, self.settings.backups)
+        # Before the version is noted: whatever is not done then is done when it is run again.
+        index_statistics(cursor, self.location.kind, self.location.schema)
+        note_no_nan(cursor, self.location.kind, self.location.schema, newest=False)
+        migrate(cursor, found or SCHEMA_VERSION, tree_id(self.storage), number)
+
+    def _marked(self, cursor: duckdb.DuckDBPyConnection, own_id: str | None) -> bool:
+        """See that the tree carries the catalogue's id, or is its tree and gets it; return whether it got it."""
+        of_tree = tree_id(self.storage)
+        if own_id is not None and of_tree is not None:
+            check_same(self.storage, str(self.location), own_id)
+            return False
+        if not self._knows_tree(cursor):
+            raise foreign(self.storage, str(self.location))
+        if of_tree is None:
+            mark_tree(self.storage, own_id or new_id())
+        return of_tree is None
+
+    def _empty(self, place: str | None = None) -> CatalogError:
+        return no_lake(self.storage, str(self.location), place)
+
+    def _knows_tree(self, cursor: duckdb.DuckDBPyConnection) -> bool:
+        """Say whether the catalogue and the tree have a file in common, or both have none."""
+        known = self.known_files(cursor)
+        in_tree = (path.name for path in (self.storage.data / "main").rglob("*.parquet"))
+        if not known:
+            return next(in_tree, None) is None
+        return any(name in known for name in in_tree)
+
+    def _attach_existing(self) -> None:
+        """Attach the catalogue that there is.
+
+        Raises
+        ------
+        NoLake
+            If there is none, and no data in the tree either.
+        """
+        if self.location.kind == "sqlite" and not self._is_file():
+            raise self._empty(f"at {self.storage.root}")
+        self._attach(create=False)
+
+    def _is_file(self) -> bool:
+        try:
+            return stat.S_ISREG(Path(self.location.target).stat().st_mode)
+        except PermissionError as error:
+            raise CatalogError(f"no permission to read {self.location.target}", hint="ask its owner") from error
+        except OSError:
+            return False
 
     def open(self) -> None:
         """Attach an existing catalogue.
@@ -194,33 +210,31 @@ class Catalog:
         Raises
         ------
         CatalogError
-            If there is none, or it is of another version.
+            If there is none, or it is of another version or another lake.
+        ReadOnly
+            If it is opened for writing, and this user may not write it.
         """
-        if self.location.kind == "sqlite":
-            try:
-                exists = stat.S_ISREG(Path(self.location.target).stat().st_mode)
-            except PermissionError as error:
-                raise CatalogError(f"no permission to read {self.location.target}", hint="ask its owner") from error
-            except OSError:
-                exists = False
-            if not exists:
-                raise NoLake(
-                    f"there is no lake at {self.storage.root}",
-                    hint=f"make one with: lightlake init {self.storage.root}",
-                )
-        self._attach(create=False)
-        found = _schema_version(self.cursor())
-        if not found:
-            raise NoLake(
-                f"the catalogue {self.location} holds no lake",
-                hint=f"run: lightlake init {self.storage.root}",
+        if not self.read_only and (self.location.kind != "sqlite" or self._is_file()):
+            self.check_writable()
+            if self.storage.is_local:
+                check_folders(Path(str(self.storage.root)))
+            self.storage.check_reachable()
+        self._attach_existing()
+        found, own_id = schema_version(self.cursor())
+        if found is None and (tables := self._tables()):
+            raise CatalogError(
+                f"the catalogue {self.location} has the table {tables[0]}, but schema_version is missing",
+                hint="bring the catalogue of before it was dropped back with: lightlake restore",
             )
+        if not found:
+            raise self._empty()
         _check_not_newer(found, self.location)
         if found < SCHEMA_VERSION:
             raise CatalogError(
                 f"the lake at {self.storage.root} has schema version {found}, this is {SCHEMA_VERSION}",
                 hint=f"migrate it with: lightlake init {self.storage.root}",
             )
+        check_same(self.storage, str(self.location), own_id)
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """Return a new connection to the same database, for one thread or transaction."""
@@ -230,14 +244,23 @@ class Catalog:
         cursor.execute("USE lake")
         return cursor
 
+    def _tables(self) -> list[str]:
+        query = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake' ORDER BY ALL"
+        return [row[0] for row in self.cursor().execute(query).fetchall()]
+
     def known_files(self, cursor: duckdb.DuckDBPyConnection) -> set[str]:
         """Return the names of all files that any snapshot of the catalogue knows, or waits to remove."""
-        schema = self.location.metadata_schema or "main"
+        schema = self.location.schema
         known = " UNION ".join(
-            f'SELECT path FROM __ducklake_metadata_lake."{schema}".{name}'
+            f'SELECT path FROM {METADATA}."{schema}".{name}'
             for name in ("ducklake_data_file", "ducklake_delete_file", "ducklake_files_scheduled_for_deletion")
         )
         return {Path(row[0]).name for row in cursor.execute(known).fetchall()}
+
+    def refresh(self) -> None:
+        """See to it that what is asked next is answered as the catalogue is then, where a copy of it is read."""
+        if self._private is not None:
+            self.close()
 
     def close(self) -> None:
         """Let go of the catalogue."""
@@ -247,7 +270,7 @@ class Catalog:
             self._attached = False
         if self._private is not None:
             self._private.cleanup()
-            self._private = None
+            self._private = self.as_of = None
 
     def committed(self) -> None:
         """Note a commit; after some, go on with a new DuckDB.
@@ -256,32 +279,74 @@ class Catalog:
         as the process lives. Cursors that are in use keep the old one.
         """
         self._commits += 1
-        if self._commits % _RENEWED_AFTER == 0 and self._private is None:
-            instance = _connect(self.settings, self.storage, self.location.kind)
-            timeout = self.settings.lock_timeout_s
-            instance.execute(self.location.attach_statement(self.storage, timeout_s=timeout))
-            self._instance = instance
+        if self._commits % _RENEWED_AFTER == 0:
+            self.renew()
+
+    def renew(self) -> None:
+        """Go on with a new DuckDB, and new connections to the catalogue. Cursors that are in use keep the old one."""
+        if self._private is not None:
+            return
+        instance = connect(self.settings, self.storage, self.location.kind)
+        timeout = self.settings.lock_timeout_s
+        try:
+            instance.execute(self.location.attach_statement(self.storage, read_only=self.read_only, timeout_s=timeout))
+        except duckdb.Error as error:
+            raise self._unreadable(error) from None
+        self._instance, self._attached = instance, True
+
+    def check_writable(self) -> None:
+        """Check that rows may get in, before anything is done for them.
+
+        Raises
+        ------
+        ReadOnly
+            If this catalogue was opened for reading, or its file may not be written by this user.
+        """
+        if self.read_only:
+            raise ReadOnly(f"the lake at {self.storage.root} is open for reading only", hint=READING_ONLY)
+        if self.location.kind == "sqlite":
+            check_catalogue(Path(self.location.target))
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, *, reading: bool = False, fenced: bool = True) -> Iterator[int]:
         """Let one writer in at a time, over all processes and machines that share the catalogue.
 
         DuckLake itself lets two transactions add rows of the same source, since appends do not
         conflict; and SQLite fails with "database is locked". So every commit of ours holds this lock.
+        It yields the number of its fence: see lake.fence.
+
+        Parameters
+        ----------
+        reading
+            Only keep writers out: for one who looks at the lake while it is at rest.
+        fenced
+            Take a number, for which there must be a catalogue; else it is 0.
 
         Raises
         ------
         CatalogError
             If others hold it for longer than LIGHTLAKE_LOCK_TIMEOUT_S.
+        ReadOnly
+            If this catalogue may not be written.
         """
+        if not reading:
+            self.check_writable()
         timeout = self.settings.lock_timeout_s
+        if not all(has_room(folder) for folder in self._folders()) and (full := no_room(None, *self._folders())):
+            raise full
         with self._held("", timeout) as held:
             if not held:
                 raise CatalogError(
                     f"other writers held the catalogue {self.location} for {timeout:g} s",
                     hint="wait for them, or raise LIGHTLAKE_LOCK_TIMEOUT_S",
                 )
-            yield
+            with nullcontext() if self.storage.is_local else s3.reached(self.storage.root):
+                yield self.fence() if fenced and not reading else 0
+
+    def fence(self) -> int:
+        """Take the newest number: no writer before can commit any more. The caller holds the lock."""
+        with self.changing(), closing(self.cursor()) as cursor:
+            return fence.take(cursor, self.location, self.settings.lock_timeout_s)
 
     @contextmanager
     def claim(self, name: str, *, strict: bool = False) -> Iterator[bool]:
@@ -293,21 +358,27 @@ class Catalog:
             Of the work, such as the id of a granule.
         strict
             Two never have it at once: its file beside a SQLite catalogue stays.
+
+        Raises
+        ------
+        ReadOnly
+            If this catalogue may not be written.
         """
+        self.check_writable()
         with self._held(name, 0.0, strict=strict) as held:
             yield held
 
     def _held(self, name: str, timeout_s: float, *, strict: bool = True) -> AbstractContextManager[bool]:
         if self.location.kind == "sqlite":
             database = Path(self.location.target)
-            path = database.parent / "claims" / f"{name}.lock" if name else database.with_suffix(".lock")
+            path = database.parent / "claims" / f"{file_name(name)}.lock" if name else database.with_suffix(".lock")
             return file_lock(path, timeout_s, remove=not strict)
         key = f"lightlake:{self.location.metadata_schema}" + (f":{name}" if name else "")
-        return advisory_lock(self._duckdb(), self.location.target, key, timeout_s, self._unreadable)
+        return advisory_lock(self._duckdb(), self.location.connection, key, timeout_s, self._unreadable)
 
     def _duckdb(self) -> duckdb.DuckDBPyConnection:
         if self._instance is None:
-            self._instance = _connect(self.settings, self.storage, self.location.kind)
+            self._instance = connect(self.settings, self.storage, self.location.kind)
         return self._instance
 
     def _attach(self, *, create: bool) -> None:
@@ -316,11 +387,27 @@ class Catalog:
         timeout = self.settings.lock_timeout_s
         try:
             location = self.location
-            if location.kind == "sqlite" and not create and not _writable(Path(location.target)):
-                location = replace(location, target=str(self._copy(Path(location.target))))
-            self._duckdb().execute(location.attach_statement(self.storage, create=create, timeout_s=timeout))
-        except sqlite3.Error as error:
-            raise CatalogError(
+            if location.kind == "sqlite":
+                path = Path(location.target)
+                if create:
+                    make_catalogue(path)
+                elif self.read_only and not (readable_in_place(path) and has_room(path.parent)):
+                    # SQLite's write-ahead log wants to write on a full disk, too, to read.
+                    self._private = TemporaryDirectory(prefix="lightlake-")
+                    self.as_of = last_written(path)
+                    location = replace(location, target=str(copy_catalogue(path, Path(self._private.name))))
+            self._duckdb().execute(
+                location.attach_statement(self.storage, create=create, read_only=self.read_only, timeout_s=timeout)
+            )
+            if location.metadata_schema and not create and not self.read_only:
+                check_postgres(self._duckdb(), location.metadata_schema, f"the catalogue {self.location}")
+            if self.confined:
+                confined.lock(self._duckdb(), self.storage, self.settings)
+        except ReadOnly:
+            self.close()
+            raise
+        except (sqlite3.Error, OSError) as error:  # of the copy
+            raise no_room(error, gettempdir()) or CatalogError(
                 f"cannot read the catalogue {self.location}: {error}", hint="ask its owner for a look at it"
             ) from error
         except duckdb.Error as error:
@@ -328,106 +415,27 @@ class Catalog:
             raise self._unreadable(error) from None  # its text may hold a password
         self._attached = True
 
-    def _copy(self, path: Path) -> Path:
-        """Copy the catalogue for one who may only read: SQLite's write-ahead log needs writers.
+    def unwritable(self, error: duckdb.Error) -> Exception:
+        """Return what to raise for an error of a commit, or of maintenance."""
+        return told.of_writing(error, self.location, self.storage, self._folders())
 
-        Such a reader sees the lake as it was when it was opened.
-        """
-        self._private = TemporaryDirectory(prefix="lightlake-")
-        copy = Path(self._private.name) / path.name
-        # Without a log beside it the file is whole, and SQLite need not look for one.
-        at_rest = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
-        with (
-            closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro{at_rest}", uri=True)) as source,
-            closing(sqlite3.connect(copy)) as target,
-        ):
-            source.backup(target)
-        return copy
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Tell what a database says of a change that fails as what it is: see `unwritable`."""
+        try:
+            yield
+        except duckdb.Error as error:
+            raise self.unwritable(error) from None
 
-    def unwritable(self, error: duckdb.Error) -> CatalogError:
-        """Return what to raise for an error of a commit."""
-        hint = "the lake is as it was before; see what the database says"
-        if "database is locked" in str(error):
-            hint = "end the query that keeps a SQLite catalogue busy, and this process; then try again"
-        elif isinstance(error, duckdb.TransactionException):
-            hint = "see what else writes to it"
-        return CatalogError(f"cannot write the catalogue {self.location}: {_first_line(error)}", hint=hint)
+    def _folders(self) -> list[str]:
+        """Return the folders on disks that a change writes to."""
+        folders = [str(self.storage.root)] if self.storage.is_local else []
+        return [*folders, str(Path(self.location.target).parent)] if self.location.kind == "sqlite" else folders
 
-    def _unreadable(self, error: duckdb.Error) -> CatalogError:
+    def _unreadable(self, error: duckdb.Error) -> Exception:
         if "explicitly disabled" in str(error):  # to make one by attaching it
-            return NoLake(f"{self.location} holds no lake", hint=f"run: lightlake init {self.storage.root}")
-        hint = "check LIGHTLAKE_CATALOG and the database; a damaged SQLite file must come back from a backup"
-        if "database is locked" in str(error):
-            hint = "end the process that holds it, or raise LIGHTLAKE_LOCK_TIMEOUT_S"
-        return CatalogError(f"cannot read the catalogue {self.location}: {_first_line(error)}", hint=hint)
-
-
-def _connect(settings: Settings, storage: Storage, kind: str) -> duckdb.DuckDBPyConnection:
-    """Open a DuckDB with the extensions from their wheels; nothing is downloaded, nothing is unsigned."""
-    spill = storage.staging if storage.is_local else UPath(gettempdir())
-    config: dict[str, str | bool | int | float | list[str]] = {
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-        "temp_directory": str(spill / f"duckdb-{os.getpid()}"),
-    }
-    if settings.duckdb_memory:
-        config["memory_limit"] = settings.duckdb_memory
-    if settings.duckdb_threads:
-        config["threads"] = settings.duckdb_threads
-    connection = duckdb.connect(config=config)
-    connection.execute("SET GLOBAL TimeZone = 'UTC'")
-    # Files of a lake never change, so their footers, large because of small row groups, are read once.
-    connection.execute("SET GLOBAL parquet_metadata_cache = true")
-    # Only what this lake needs: DuckDB checks the signature of each, which takes a tenth of a second.
-    for name in ("ducklake", f"{kind}_scanner", *(() if storage.is_local else ("httpfs",))):
-        connection.execute(f"LOAD {quoted(str(extension_file(name)))}")
-    if not storage.is_local:
-        connection.execute(s3_secret(storage))
-    if kind == "sqlite":
-        connection.execute(CONSISTENT_SCANS)
-    return connection
-
-
-def extension_file(name: str) -> Path:
-    """Return the file of a DuckDB extension inside its wheel.
-
-    Raises
-    ------
-    ConfigurationError
-        If the wheel is not installed for this version of DuckDB.
-    """
-    spec = importlib.util.find_spec(f"duckdb_extension_{name}")
-    for folder in spec.submodule_search_locations or () if spec else ():
-        for file in Path(folder).glob(f"extensions/v{duckdb.__version__}/*.duckdb_extension"):
-            return file
-    raise ConfigurationError(
-        f"the DuckDB extension {name} for DuckDB {duckdb.__version__} is not installed",
-        hint=f"pip install duckdb-extension-{name.replace('_', '-')}=={duckdb.__version__}",
-    )
-
-
-def _writable(path: Path) -> bool:
-    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
-
-
-def _first_line(error: duckdb.Error) -> str:
-    return redacted(str(error).strip().splitlines()[0])
-
-
-def redacted(text: str) -> str:
-    """Return a text without the passwords of connection strings."""
-    text = re.sub(r"(password\s*=\s*)('(?:\\.|[^'\\])*'|\S+)", r"\1***", text)
-    return re.sub(r"(://[^:/@\s]+):[^@\s]+@", r"\1:***@", text)
-
-
-def _schema_version(cursor: duckdb.DuckDBPyConnection) -> int | None:
-    """Return the schema's version: None without tables, 0 if making them was cut short."""
-    found = cursor.execute(
-        "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'schema_version'"
-    ).fetchall()
-    if not found[0][0]:
-        return None
-    return int(cursor.execute("SELECT coalesce(max(version), 0) FROM schema_version").fetchall()[0][0])
+            return self._empty()
+        return told.of_reading(error, self.location, self._folders())
 
 
 def _check_not_newer(found: int, location: CatalogLocation) -> None:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
-from decimal import Decimal
+import traceback
+from contextlib import suppress
 from importlib.metadata import entry_points, version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import pyarrow as pa
 from cyclopts import App, CycloptsError, Parameter
 
-from lake.errors import ConfigurationError, LightlakeError
-from lake.settings import load_settings
+from lake.errors import ConfigurationError
+from lake.leaving import ending_with
+from lake.output import Output, say, show
+from lake.redact import safe_line, safe_text
+from lake.settings import check_env_file, load_settings
+from lake.text import one_line
+from lake.trouble import explained
 
 app = App(
     name="lightlake",
@@ -28,7 +34,6 @@ app.command(export)
 LakeURL = Annotated[
     str | None, Parameter(name=["--lake", "-l"], help="The lake; default: LIGHTLAKE_URL, else ./lightlake.")
 ]
-Output = Literal["table", "csv", "json", "parquet"]
 
 # Commands of the layers above plug in by name, so that the core never imports them. They are imported
 # only when called: Prefect alone takes seconds.
@@ -77,6 +82,7 @@ def status(
         Seconds between two looks.
     """
     from lake import progress
+    from lake.maintenance import quarantined
     from lake.maintenance import status as read_status
     from lake.query import Lake
 
@@ -85,6 +91,8 @@ def status(
     with Lake(lake) as opened:
         if archive is None:
             show(read_status(opened.catalog.cursor()), output)
+            for line in quarantined(opened.catalog) if output == "table" else ():
+                say(line)
         elif watch:
             progress.watch(opened, archive, say, every_s)
         elif output == "table":
@@ -115,7 +123,7 @@ def verify(*, lake: LakeURL = None, quick: bool = False, output: Literal["text",
             say(json.dumps([vars(finding) for finding in findings], indent=2))
         else:
             for finding in findings:
-                say(f"{finding.level}: {finding.check}: {finding.message} ({finding.hint})")
+                say(one_line(f"{finding.level}: {finding.check}: {finding.message} ({finding.hint})"))
             say(f"{opened.storage.root}: {errors} errors, {len(findings) - errors} notes")
     return 1 if errors else 0
 
@@ -123,21 +131,69 @@ def verify(*, lake: LakeURL = None, quick: bool = False, output: Literal["text",
 @app.command
 def compact(*, lake: LakeURL = None) -> int:
     """Bring the lake to rest: few large sorted files, and a plain tree equal to the catalogue."""
-    from lake.maintenance import compact as run_compact
+    from lake.backup import backup_hint
+    from lake.compaction import compact as run_compact
     from lake.query import Lake
 
-    with Lake(lake) as opened:
+    with Lake(lake, writable=True) as opened:
         done = run_compact(opened.catalog)
     say(
         f"{done.files_before} files became {done.files_after} ({done.bytes_after / 1e6:.1f} MB), "
-        f"{done.orphans} orphans removed, in {done.seconds:.1f} s"
+        f"{done.quarantined} unknown files moved to the quarantine, in {done.seconds:.1f} s"
     )
+    if opened.catalog.location.kind == "postgres":
+        say(f"the catalogue in PostgreSQL has no backup from here: {backup_hint(opened.catalog.location)}")
     return 0
 
 
 @app.command
-def sql(query: str, *, lake: LakeURL = None, output: Output = "table", to: Path | None = None) -> int:
-    """Run SQL in the lake.
+def restore(
+    date: str | None = None,
+    *,
+    lake: LakeURL = None,
+    list_only: Annotated[bool, Parameter(name="--list", negative=())] = False,
+) -> int:
+    """Bring the catalogue back from a backup, and the files into step with it; what that loses is asked again.
+
+    Parameters
+    ----------
+    date
+        Of the backup, such as 2026-11-28 or 2026-11-28T01:30; default: the newest. "now" is no backup: the catalogue
+        stays as it is, and files that it knows and that are gone are given up.
+    list_only
+        Only show the backups that there are.
+    """
+    from lake.backup import backups
+    from lake.catalog import Catalog
+    from lake.restore import restore as run_restore
+    from lake.restore import summary
+    from lake.storage import Storage
+
+    settings = load_settings()
+    storage = Storage.from_url(lake or settings.url)
+    if list_only:
+        for backup in backups(storage):
+            say(f"{backup.made_at:%Y-%m-%dT%H:%M:%SZ}  {backup.path}")
+        return 0
+    catalog = Catalog(storage, settings)
+    try:
+        for line in summary(run_restore(catalog, date)):
+            say(line)
+    finally:
+        catalog.close()
+    return 0
+
+
+@app.command
+def sql(
+    query: str,
+    *,
+    lake: LakeURL = None,
+    output: Output = "table",
+    to: Path | None = None,
+    confined: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Run SQL in the lake, which is open for reading only.
 
     Parameters
     ----------
@@ -145,21 +201,31 @@ def sql(query: str, *, lake: LakeURL = None, output: Output = "table", to: Path 
         DuckDB's SQL, such as "FROM target_lightcurves LIMIT 5".
     to
         File to write to; Parquet needs one.
+    confined
+        Take one SELECT over the lake alone: no other files, no network, limits on memory and time.
     """
     from lake.query import Lake
 
-    with Lake(lake) as opened:
+    with Lake(lake, confined=confined) as opened:
         show(opened.sql(query), output, to)
     return 0
 
 
 @app.command
-def attach(*, lake: LakeURL = None) -> int:
-    """Print what a stock DuckDB client runs to have this lake."""
-    from lake.query import Lake
+def attach(*, lake: LakeURL = None, write: Annotated[bool, Parameter(negative=())] = False) -> int:
+    """Print what a stock DuckDB client runs to have this lake, for reading.
 
-    with Lake(lake) as opened:
-        say(opened.attach_snippet())
+    Parameters
+    ----------
+    write
+        For writing, too: around the lake's lock and its rule of commits. For those who mean it.
+    """
+    from lake.query import ATTACHED_FOR_WRITING, Lake
+
+    with Lake(lake, writable=write) as opened:
+        say(opened.attach_snippet(write=write))
+    if write:
+        sys.stderr.write(f"lightlake: {ATTACHED_FOR_WRITING}\n")
     return 0
 
 
@@ -235,98 +301,56 @@ def schema(*, output: Literal["text", "json", "markdown"] = "text") -> int:
     return 0
 
 
-def say(text: str) -> None:
-    """Print a line for the user."""
-    sys.stdout.write(text + "\n")
-
-
-def show(table: pa.Table, output: Output, to: Path | None = None) -> None:
-    """Write a table for the user: on the terminal, or into a file.
-
-    Raises
-    ------
-    ConfigurationError
-        If Parquet has no file to go to, or the file cannot be written.
-    """
-    import pyarrow.parquet
-
-    if output == "parquet" and to is None:
-        raise ConfigurationError("Parquet needs a file", hint="add: --to FILE.parquet")
-    if to is None:
-        say(_text(table, output))
-        return
-    try:
-        if output == "parquet":
-            pyarrow.parquet.write_table(table, to)
-        else:
-            to.write_text(_text(table, output) + "\n")
-    except OSError as error:
-        raise ConfigurationError(f"cannot write {to}: {error.strerror or error}") from error
-
-
-def _text(table: pa.Table, output: Output) -> str:
-    import pyarrow.csv
-
-    if output == "json":
-        return json.dumps(table.to_pylist(), indent=2, default=_as_json)
-    if output == "csv":
-        sink = pa.BufferOutputStream()
-        pyarrow.csv.write_csv(table, sink)
-        return bytes(sink.getvalue().to_pybytes()).decode().rstrip("\n")
-    return _drawn(table)
-
-
-def _as_json(value: Any) -> Any:
-    if isinstance(value, Decimal):  # also what DuckDB's sum() of integers comes as
-        return float(value) if value.as_tuple().exponent else int(value)
-    return str(value)
-
-
-def _drawn(table: pa.Table, longest: int = 1000) -> str:
-    from rich.console import Console
-    from rich.table import Table
-
-    drawn = Table()
-    for field in table.schema:
-        number = pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
-        drawn.add_column(field.name, justify="right" if number else "left", overflow="fold")
-    for row in table.slice(0, longest).to_pylist():
-        drawn.add_row(*(_cell(value) for value in row.values()))
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    with console.capture() as capture:
-        console.print(drawn)
-    rows = f"{table.num_rows} rows" + (f", the first {longest} shown" if table.num_rows > longest else "")
-    return capture.get() + rows
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.10g}"
-    return str(value)
-
-
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command; an error on purpose is one line, unless --debug asks for more."""
+    """Run the command; an error is one line, unless --debug asks for more.
+
+    It exits with 2 for an error on purpose or one of the system, and with 70 for a mistake of the program.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
+    # What caused an error may be told with the address that was asked, and its password.
+    sys.excepthook = lambda _, error, __: sys.stderr.write(safe_text("".join(traceback.format_exception(error))))
     arguments = [argument for argument in arguments if argument != "--debug"]
+    _prepare()
     try:
+        check_env_file()
         code = app(arguments, result_action="return_value", print_error=False, exit_on_error=False)
-    except (LightlakeError, CycloptsError) as error:
+        sys.stdout.flush()
+    except CycloptsError as error:
         if debug:
             raise
-        sys.stderr.write(f"lightlake: {' '.join(str(error).split())}\n")
-        code = 2
+        code = _failed(error)
     except KeyboardInterrupt:
-        sys.stderr.write("lightlake: stopped\n")
-        code = 130
-    except BrokenPipeError:
+        code = _failed("stopped", 130)
+    except BrokenPipeError:  # whoever read this wants no more, nor what is still to be flushed
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except OSError as error:  # a full disk, a folder that went away
+    except Exception as error:
         if debug:
             raise
-        sys.stderr.write(f"lightlake: {error}\n")
-        code = 2
-    sys.exit(code or 0)
+        code = _failed(told) if (told := explained(error)) else _failed(_bug(error), 70)
+    sys.exit(ending_with(code or 0))
+
+
+def _prepare() -> None:
+    """Give this process what some have not: places to write to that take any text, and a home."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by who began this
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - as long as the process
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        Path.home()
+    except RuntimeError:  # no HOME, and a user that nobody knows: what needs one says so
+        os.environ["HOME"] = "/nonexistent"
+
+
+def _bug(error: Exception) -> str:
+    return f"this is a bug, please report it: {type(error).__name__}: {error} (--debug shows where)"
+
+
+def _failed(error: object, code: int = 2) -> int:
+    sys.stderr.write(f"lightlake: {safe_line(error)}\n")
+    return code

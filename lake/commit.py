@@ -6,13 +6,10 @@ and a crash at any point leaves either the old state or the new one.
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 
-import duckdb
 import hpgeom
 import numpy as np
 import pyarrow as pa
@@ -20,9 +17,10 @@ import pyarrow.compute as pc
 from upath import UPath
 
 from lake import ledger
-from lake.catalog import INLINED_ROWS, Catalog
+from lake.catalog import Catalog
 from lake.errors import StagingLost
 from lake.ledger import Attempt
+from lake.migrations import INLINED_ROWS
 from lake.schema import SOURCE_TABLES, TABLES
 from lake.sky import HPX_ORDER
 from lake.staging import Manifest
@@ -34,9 +32,8 @@ from lake.storage import (
     remove_folder,
     write_parquet,
 )
-from lake.transaction import recover, transact
-
-_CONFLICT_RETRIES = 5
+from lake.text import file_name
+from lake.transaction import Change, write
 
 # An archive that goes on observing may move a source a little within a release. Its earlier rows are looked
 # for in the pixels of this order (26 arcsec wide) around its new place.
@@ -87,27 +84,19 @@ def commit_together(catalog: Catalog, manifest: Manifest) -> list[Receipt]:
     CatalogError
         If the catalogue cannot be locked or written.
     """
-    with catalog.lock():
-        for tries_left in reversed(range(_CONFLICT_RETRIES)):
-            try:
-                recover(catalog)
-                with closing(catalog.cursor()) as cursor:
-                    # One transaction from the first question on: outside of one, each question makes DuckLake
-                    # read its catalogue anew.
-                    cursor.execute("BEGIN")
-                    numbers = ledger.numbers(cursor, manifest.attempts)
-                    replaced, kept = 0, 0
-                    if numbers is not None:
-                        _check_staged(catalog.storage, manifest)
-                        replaced, kept = _Merge(cursor, catalog.storage, manifest).run(numbers)
-                break
-            except duckdb.Error as error:
-                # Only writers that do not take our lock can conflict: another tool on PostgreSQL.
-                conflict = isinstance(error, duckdb.TransactionException)
-                if not (conflict and tries_left) or "database is locked" in str(error):
-                    raise catalog.unwritable(error) from None
-                time.sleep(0.2)
-        remove_folder(catalog.storage.path(manifest.folder))
+
+    def work(number: int) -> tuple[int, int]:
+        # One transaction from the first question on: outside of one, each question makes DuckLake read its catalogue
+        # anew.
+        with Change(catalog, number) as change:
+            numbers = ledger.numbers(change.cursor, manifest.attempts)
+            if numbers is None:
+                return 0, 0
+            _check_staged(catalog.storage, manifest)
+            return _Merge(change, catalog, manifest).run(numbers)
+
+    replaced, kept = write(catalog, work)
+    remove_folder(catalog.storage.path(manifest.folder))
     catalog.committed()
     first, *others = manifest.attempts
     return [_receipt(first, replaced, kept), *(_receipt(attempt, 0, 0) for attempt in others)]
@@ -147,9 +136,10 @@ def _check_staged(storage: Storage, manifest: Manifest) -> None:
 class _Merge:
     """The way of granules into the lake: what they overlap, which files move, and the transaction."""
 
-    def __init__(self, cursor: duckdb.DuckDBPyConnection, storage: Storage, manifest: Manifest) -> None:
-        self.cursor = cursor
-        self.storage = storage
+    def __init__(self, change: Change, catalog: Catalog, manifest: Manifest) -> None:
+        self.change = change
+        self.cursor = change.cursor
+        self.storage = storage = catalog.storage
         self.folder = storage.path(manifest.folder)
         self.attempts = manifest.attempts
         self.scope = [manifest.attempt.archive, manifest.attempt.release]
@@ -174,24 +164,28 @@ class _Merge:
         if len(self.attempts) > INLINED_ROWS:
             told = paths["ledger"] = self.folder / "ledger.parquet"
             write_parquet(ledger.rows(self.attempts, numbers, snapshot), told)
-        name = f"{self.attempts[0].granule}-{uuid.uuid4().hex[:8]}.parquet"
+        name = f"{file_name(self.attempts[0].granule)}-{uuid.uuid4().hex[:8]}.parquet"
         moves = {
             table: (path, self.storage.table_folder(table, self._partition(table)) / name)
             for table, path in paths.items()
             if path is not None
         }
 
-        def change() -> None:
+        def rewrites() -> list[str]:
+            rewritten = [*SOURCE_TABLES] if changed.num_rows else []
             for table in SOURCE_TABLES:
                 self._delete(table, "source_id", changed, "hpx29")
             self._delete("exposures", "exposure_id", changed_exposures, "exposure_id")
-            if "coverage" in moves:
-                self._delete_targets(moves["coverage"][1])
+            rewritten += ["exposures"] if changed_exposures.num_rows else []
+            if "coverage" in moves and self._delete_targets(moves["coverage"][1]):
+                rewritten += ["coverage", "matches"]
             self._follow(moved)
+            rewritten += ["matches"] if moved.num_rows else []
             if "ledger" not in moves:
                 ledger.record(self.cursor, self.attempts, numbers, snapshot)
+            return rewritten
 
-        transact(self.cursor, self.storage, moves, change, self.checksums)
+        self.change.bring_in(moves, rewrites, self.checksums, archive=self.scope[0])
         return changed.num_rows, same.num_rows
 
     def _partition(self, table: str) -> str | None:
@@ -303,8 +297,8 @@ class _Merge:
         )
         self.cursor.unregister("outgoing")
 
-    def _delete_targets(self, coverage: UPath) -> None:
-        """Take out what earlier pulls say of the granule's targets."""
+    def _delete_targets(self, coverage: UPath) -> bool:
+        """Take out what earlier pulls say of the granule's targets; return whether they said anything."""
         targets = read_parquet(coverage, ["target_id"])
         bounds = pc.min_max(targets["target_id"]).as_py()
         self.cursor.register("asked", targets)
@@ -325,6 +319,7 @@ class _Merge:
             self.cursor.execute(f"DELETE FROM coverage {where}", scope)
             self.cursor.execute(f"DELETE FROM matches {where}", scope)
         self.cursor.unregister("asked")
+        return bool(known[0][0])
 
 
 def _around(pixels: np.ndarray) -> list[tuple[int, int]]:

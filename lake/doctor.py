@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource, SettingsError
 
 from lake.errors import ConfigurationError, LightlakeError
+from lake.redact import safe_line
 from lake.settings import Settings, not_json, wrong_values
 
 # Those whose versions are told even if all is well: what breaks, breaks by them.
@@ -58,6 +59,12 @@ class Check:
     status: Literal["ok", "warn", "fail"]
     found: str
     hint: str | None = None
+
+    def __post_init__(self) -> None:
+        """Take secrets out of what was found."""
+        object.__setattr__(self, "found", safe_line(self.found))
+        if self.hint is not None:
+            object.__setattr__(self, "hint", safe_line(self.hint))
 
 
 def guarded(name: str, check: Callable[[], Iterable[Check]], *raises: type[Exception]) -> list[Check]:
@@ -138,7 +145,7 @@ def extensions(names: Iterable[str]) -> list[Check]:
     """Load DuckDB's extensions from their wheels, signatures checked, as a lake does."""
     import duckdb
 
-    from lake.catalog import extension_file
+    from lake.connection import extension_file
     from lake.table import quoted
 
     loaded, wrong = [], []

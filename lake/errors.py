@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
+
+from lake.redact import redacted, safe_line
 
 
 class LightlakeError(Exception):
     """Base of every error that Lightlake raises on purpose: one clear line, with what to do next.
+
+    Whatever it is made of, it has no secrets and no control characters: it goes to terminals, logs and the ledger.
 
     Parameters
     ----------
@@ -17,9 +22,9 @@ class LightlakeError(Exception):
     """
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = safe_line(message)
+        self.hint = None if hint is None else safe_line(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
@@ -48,6 +53,14 @@ class NoLake(CatalogError):
     """There is no lake yet at a place where one may be made."""
 
 
+class Interrupted(CatalogError):
+    """A writer lost its connection to the catalogue, or its lock: nothing is lost, and it can be done again."""
+
+
+class ReadOnly(CatalogError):
+    """The lake may be read but not written: by this user, or through this handle."""
+
+
 class SchemaError(LightlakeError):
     """A table does not have the columns, types or values that the schema asks for."""
 
@@ -59,11 +72,14 @@ class GranuleRejected(LightlakeError):
     ----------
     reason
         The rule that was broken, with the values seen.
+    sources
+        Ids of the sources that broke it; empty if it is not theirs alone.
     """
 
-    def __init__(self, reason: str, *, hint: str | None = None) -> None:
+    def __init__(self, reason: str, *, sources: Iterable[str] = (), hint: str | None = None) -> None:
         super().__init__(reason, hint=hint)
-        self.reason = reason
+        self.reason = self.message
+        self.sources = frozenset(sources)
 
 
 class StagingLost(LightlakeError):
@@ -80,7 +96,7 @@ class ArchiveError(LightlakeError):
     archive
         The archive's name in the registry.
     endpoint
-        The URL or path that was asked.
+        The URL or path that was asked; kept without its secrets.
     transient
         True if asking again may succeed (timeouts, 429, 5xx, resets, truncated bodies).
     retry_after_s
@@ -97,9 +113,9 @@ class ArchiveError(LightlakeError):
         retry_after_s: float | None = None,
         hint: str | None = None,
     ) -> None:
-        super().__init__(f"{archive}: {message} [{endpoint}]", hint=hint)
+        self.endpoint = redacted(endpoint)
+        super().__init__(f"{archive}: {redacted(message)} [{self.endpoint}]", hint=hint)
         self.archive = archive
-        self.endpoint = endpoint
         self.transient = transient
         self.retry_after_s = retry_after_s
 

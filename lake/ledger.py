@@ -12,14 +12,18 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from lake.catalog import SOFTWARE, Catalog
+from lake.catalog import Catalog
+from lake.migrations import SOFTWARE
+from lake.motion import Followed
+from lake.redact import redacted, safe_line, safe_text
 from lake.schema import TABLES
 from lake.storage import Storage, write_text
+from lake.walk import shown
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt at a granule: the ledger's row, before the commit adds its number and snapshot."""
+    """One attempt at a granule: the ledger's row, before the commit adds its number and snapshot; without secrets."""
 
     archive: str
     release: str
@@ -43,6 +47,13 @@ class Attempt:
     retries: int = 0
     requests: int | None = None
 
+    def __post_init__(self) -> None:
+        """Take secrets out of what others have said, and out of addresses; names of files become text."""
+        cleaned = {"reason": safe_line, "error": safe_text, "endpoint": redacted, "parameters": redacted}
+        for name, value in vars(self).items():
+            if isinstance(value, str):
+                object.__setattr__(self, name, cleaned.get(name, str)(shown(value)))
+
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain data, times in ISO 8601."""
         return {**vars(self), "started_at": self.started_at.isoformat()}
@@ -53,17 +64,20 @@ class Attempt:
         return cls(**{**data, "started_at": datetime.fromisoformat(data["started_at"])})
 
 
-def write_plan(storage: Storage, archive: str, granules: int) -> None:
-    """Note how many granules there are of an archive, for those who watch it."""
-    write_text(storage.staging / "plans" / f"{archive}.json", json.dumps({"granules": granules}))
+def write_plan(storage: Storage, archive: str, granules: Sequence[str]) -> None:
+    """Note which granules a run of an archive is about, done ones among them, for those who watch it."""
+    text = json.dumps({"granules": len(granules), "ids": list(granules)})
+    write_text(storage.staging / "plans" / f"{archive}.json", text)
 
 
-def read_plan(storage: Storage, archive: str) -> int | None:
-    """Return how many granules there are of an archive, if a run has noted it."""
+def read_plan(storage: Storage, archive: str) -> list[str] | None:
+    """Return the granules that the last run of an archive is about; None if no run has noted them."""
     try:
-        return int(json.loads((storage.staging / "plans" / f"{archive}.json").read_text())["granules"])
+        noted = json.loads((storage.staging / "plans" / f"{archive}.json").read_text())
     except FileNotFoundError:
         return None
+    ids: list[str] | None = noted.get("ids")  # earlier versions noted how many
+    return ids
 
 
 def canonical(parameters: Mapping[str, Any]) -> str:
@@ -130,8 +144,8 @@ _PENDING = """
     WHERE ({everyone} OR target_id IN (SELECT target_id FROM labels WHERE sample IN ({samples})))
         AND NOT EXISTS (
             FROM coverage
-            WHERE coverage.target_id = targets.target_id AND archive = ? AND release = ? AND parameters = ?
-                AND status <> 'failed' AND asked_at >= ?
+            WHERE coverage.target_id = targets.target_id AND archive = ? AND release = ? AND {answered}
+                AND status <> 'failed' AND asked_at BETWEEN ? AND ?
         )
 """
 
@@ -142,10 +156,35 @@ _RESTING = """
                 SELECT granule, max(attempt) AS times FROM ledger WHERE archive = ? AND status = 'failed'
                 GROUP BY granule
             ) USING (granule)
-            WHERE coverage.target_id = targets.target_id AND archive = ? AND release = ? AND parameters = ?
-                AND status = 'failed' AND asked_at + to_hours(least(1 << (least(times, 30) - 1), ?)::INTEGER) > ?
+            WHERE coverage.target_id = targets.target_id AND archive = ? AND release = ? AND {asked}
+                AND status = 'failed' AND asked_at <= ?
+                AND asked_at + to_hours(least(1 << (least(times, 30) - 1), ?)::INTEGER) > ?
         )
 """
+
+# A time that is ahead of the clock by more than this was noted by another clock that is wrong, or this one is.
+AHEAD = timedelta(minutes=10)
+
+# What has times, and what they are of.
+_DATED = {"coverage": "asked_at", "ledger": "started_at", "labels": "added_at", "targets": "added_at"}
+
+
+def dated_ahead(cursor: duckdb.DuckDBPyConnection, table: str) -> dict[str, tuple[int, datetime]]:
+    """Return how many rows of a table are dated in the future, and the latest of their times, by archive and release.
+
+    Parameters
+    ----------
+    table
+        coverage, ledger, labels or targets; the last two are of no archive.
+    """
+    column = _DATED[table]
+    archive = "archive || ' ' || release" if "archive" in TABLES[table].names else "''"
+    rows = cursor.execute(
+        f"SELECT {archive} AS who, count(*), max({column}) FROM {table} WHERE {column} > ? GROUP BY who ORDER BY who",
+        [datetime.now(UTC) + AHEAD],
+    ).fetchall()
+    return {who: (count, latest) for who, count, latest in rows}
+
 
 # After a failure scheduled runs leave its targets alone for an hour, after each further one for twice as long; at most:
 MOST_HOURS = 7 * 24
@@ -158,16 +197,30 @@ def _pending_sql(
     samples: Sequence[str] | None,
     max_age: timedelta | None,
     back_off: bool,
+    followed: Followed | None,
 ) -> tuple[str, list[Any]]:
     now = datetime.now(UTC)
-    oldest = now - max_age if max_age is not None else datetime(1, 1, 1, tzinfo=UTC)
+    # Once answers age, one of the future would never do so.
+    oldest, latest = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
+    if max_age is not None:
+        oldest, latest = now - max_age, now + min(max_age, AHEAD)
     marks = ", ".join("?" * len(samples or ())) or "NULL"
-    sql = _PENDING.format(everyone="true" if samples is None else "false", samples=marks)
-    values = [*(samples or ()), archive, release, parameters, oldest]
+    asked, forms = _asked_as(parameters, followed)
+    # An answer that did not follow a proper motion is one of those that did not need to.
+    answered = asked if followed is None else f"(parameters = ? OR parameters = ? AND NOT {followed.is_far})"
+    sql = _PENDING.format(everyone="true" if samples is None else "false", samples=marks, answered=answered)
+    values = [*(samples or ()), archive, release, *forms, oldest, latest]
     if back_off:
-        sql += _RESTING
-        values += [archive, archive, release, parameters, MOST_HOURS, now]
+        sql += _RESTING.format(asked=asked)
+        values += [archive, archive, release, *forms, now + AHEAD, MOST_HOURS, now]
     return sql, values
+
+
+def _asked_as(parameters: str, followed: Followed | None) -> tuple[str, list[str]]:
+    """Return the condition that coverage is of these parameters, and its values."""
+    if followed is None:
+        return "parameters = ?", [parameters]
+    return "parameters IN (?, ?)", [followed.parameters, parameters]
 
 
 @dataclass(frozen=True)
@@ -179,7 +232,7 @@ class Waiting:
     new
         Never asked for, or not with these parameters.
     old
-        Answered, too long ago.
+        Answered, too long ago, or before proper motion was followed.
     failed
         Asked for, without an answer.
     """
@@ -203,9 +256,10 @@ def count_pending(
     max_age: timedelta | None = None,
     *,
     back_off: bool = False,
+    followed: Followed | None = None,
 ) -> int:
     """Count the targets that an archive is still to be asked for."""
-    sql, values = _pending_sql(archive, release, parameters, samples, max_age, back_off)
+    sql, values = _pending_sql(archive, release, parameters, samples, max_age, back_off, followed)
     return int(cursor.execute(f"SELECT count(*) {sql}", values).fetchall()[0][0])
 
 
@@ -218,14 +272,17 @@ def waiting(
     max_age: timedelta | None = None,
     *,
     back_off: bool = False,
+    followed: Followed | None = None,
 ) -> Waiting:
     """Count the same targets by why they are."""
-    sql, values = _pending_sql(archive, release, parameters, samples, max_age, back_off)
+    sql, values = _pending_sql(archive, release, parameters, samples, max_age, back_off, followed)
+    asked, forms = _asked_as(parameters, followed)
     counts = cursor.execute(
         "SELECT count(*) FILTER (status IS NULL), count(*) FILTER (status <> 'failed'), "
-        f"count(*) FILTER (status = 'failed') FROM (SELECT target_id {sql}) LEFT JOIN (SELECT target_id, status "
-        "FROM coverage WHERE archive = ? AND release = ? AND parameters = ?) USING (target_id)",
-        [*values, archive, release, parameters],
+        f"count(*) FILTER (status = 'failed') FROM (SELECT target_id {sql}) LEFT JOIN (SELECT target_id, "
+        f"arg_max(status, asked_at) AS status FROM coverage WHERE archive = ? AND release = ? AND {asked} "
+        "GROUP BY target_id) USING (target_id)",
+        [*values, archive, release, *forms],
     ).fetchall()[0]
     return Waiting(*map(int, counts))
 
@@ -260,6 +317,7 @@ def pending(
     max_age: timedelta | None = None,
     *,
     back_off: bool = False,
+    followed: Followed | None = None,
     batch_size: int,
 ) -> Iterator[pa.Table]:
     """Yield the targets that an archive is still to be asked for, neighbours together.
@@ -271,9 +329,12 @@ def pending(
     samples
         Only targets of these samples; None for all.
     max_age
-        An answer older than this counts as not asked; None if answers never age.
+        An answer older than this counts as not asked, and so does one of the future; None if answers never age.
     back_off
         Leave targets that failed alone for a while: an hour, and twice as long after each further failure.
+    followed
+        Of an archive that follows proper motion: an answer that did not counts as not given for a target that is far
+        from where it was looked for.
     batch_size
         Rows of each table.
 
@@ -282,7 +343,7 @@ def pending(
     pa.Table
         Columns of table targets, in the order of hpx29.
     """
-    sql, values = _pending_sql(archive, release, parameters, samples, max_age, back_off)
+    sql, values = _pending_sql(archive, release, parameters, samples, max_age, back_off, followed)
     # Only ids are kept. A query that stays open between batches would keep a SQLite catalogue from commits, and a
     # cursor would keep its DuckDB, which has something of each of them, from being let go.
     with closing(catalog.cursor()) as cursor:

@@ -5,16 +5,59 @@ Either goes away with its process, however that ends.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 import filelock
 
-from lake.errors import ConfigurationError
+from lake.connection import rollback
+from lake.errors import ConfigurationError, Interrupted
 from lake.storage import remove as remove_file
 from lake.table import quoted
+
+T = TypeVar("T")
+
+# By default the server would let a machine that is gone hold a lock for two hours.
+_KEEPALIVES = (
+    "SET LOCAL tcp_keepalives_idle = 30",
+    "SET LOCAL tcp_keepalives_interval = 10",
+    "SET LOCAL tcp_keepalives_count = 3",
+)
+
+
+# A database that is restarted is back within a minute or two.
+_AWAY_FOR_S = 120.0
+
+
+def until_back(work: Callable[[], T], longest_s: float, between: Callable[[], object] = lambda: None) -> T:
+    """Do a piece of work, again and again while it is interrupted.
+
+    Parameters
+    ----------
+    work
+        Raises Interrupted if its connection or its lock is lost, and can be done again then.
+    longest_s
+        For how long after the first time, at most; a database that is away for two minutes is waited for no longer.
+    between
+        Done before each new try; it may be interrupted, too.
+    """
+    deadline, pause = math.inf, 0.1
+    while True:
+        try:
+            return work()
+        except Interrupted:
+            deadline = min(deadline, time.monotonic() + min(longest_s, _AWAY_FOR_S))
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(pause)
+            pause = min(2 * pause, 5.0)
+            with suppress(Interrupted):  # as the next try will find
+                between()
 
 
 @contextmanager
@@ -87,7 +130,7 @@ def advisory_lock(
             cursor.execute("BEGIN")
             # postgres_query would ask on a connection of its own, and 0 would stand for no limit.
             limit = f"SET LOCAL lock_timeout = {max(1, int(timeout_s * 1000))}"
-            for statement in (limit, f"SELECT pg_advisory_xact_lock({number})"):
+            for statement in (limit, *_KEEPALIVES, f"SELECT pg_advisory_xact_lock({number})"):
                 cursor.execute("CALL postgres_execute('locks', ?)", [statement])
             held = True
         except duckdb.Error as error:
@@ -96,4 +139,5 @@ def advisory_lock(
             held = False
         yield held
     finally:
+        rollback(cursor)
         cursor.close()

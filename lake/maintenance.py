@@ -1,29 +1,35 @@
-"""Keep a lake in order: status, verify, compact."""
+"""Look at a lake: what it has, and whether it is as it must be."""
 
 from __future__ import annotations
 
 import glob
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import duckdb
 import pyarrow as pa
 from upath import UPath
 
 from lake.catalog import Catalog
-from lake.errors import ConfigurationError
+from lake.errors import ConfigurationError, ReadOnly
+from lake.intents import Intent, intents
+from lake.ledger import AHEAD, dated_ahead
+from lake.quarantine import as_text, held
 from lake.schema import TABLES
-from lake.storage import Storage, checksum, parquet_rows, remove, remove_folder
+from lake.storage import Storage, changed_at, checksum, is_local, parquet_rows
 from lake.table import Table, quoted
-from lake.transaction import record_files, recover, remove_unknown, write_intent
 
-# Staging of a pull that has not been touched for this long belongs to a process that is dead.
-STALE_AFTER = timedelta(days=1)
+_GIVE_UP = "bring it back from a backup of the files; or move it away, and give it up with: lightlake restore now"
 
 # The catalogue's own bookkeeping: its rows may sit in the catalogue database, and need no plain reader.
-_BOOKKEEPING = ("files", "schema_version")
+BOOKKEEPING = ("files", "schema_version")
+
+# How often one who only reads looks again, at most, at a lake that is written meanwhile.
+_LOOKS = 3
+
+# The clocks of a catalogue's disk and of S3 differ by less.
+_SKEW_S = 60
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,11 @@ def status(cursor: duckdb.DuckDBPyConnection) -> pa.Table:
     ).to_arrow_table()
 
 
+def quarantined(catalog: Catalog) -> list[str]:
+    """Return a line for each day on which files that nothing knows were moved aside."""
+    return [as_text(one, catalog.settings.quarantine_days) for one in held(catalog.storage)]
+
+
 def verify(catalog: Catalog, *, quick: bool = False) -> list[Finding]:
     """Check a lake: its files, the plain Hive tree, checksums, constraints and coverage.
 
@@ -93,32 +104,68 @@ def verify(catalog: Catalog, *, quick: bool = False) -> list[Finding]:
     list of Finding
         Errors and notes; no errors means that the lake is as it must be.
     """
+    with catalog.storage.reached():
+        return _twice(catalog, quick=quick)
+
+
+def _twice(catalog: Catalog, *, quick: bool) -> list[Finding]:
     findings = _verify(catalog, quick=quick)
     if not any(finding.is_error for finding in findings):
         return findings
     # What looks wrong may be a commit or a compaction that is on its way: look again while writers wait.
     try:
-        with catalog.lock():
+        with catalog.lock(reading=True):
             return _verify(catalog, quick=quick)
-    except ConfigurationError:  # one who may only read cannot make writers wait
-        return findings
+    except (ConfigurationError, ReadOnly):
+        pass  # one who may only read cannot make writers wait: what two looks find alike is so
+    for _ in range(_LOOKS):
+        catalog.refresh()
+        again = _verify(catalog, quick=quick)
+        alike = [finding for finding in again if not finding.is_error or finding in findings]
+        if alike == again or any(finding.is_error for finding in alike):
+            return alike
+        findings = again
+    return findings
 
 
 def _verify(catalog: Catalog, *, quick: bool) -> list[Finding]:
     cursor = catalog.cursor()
     try:
-        findings: list[Finding] = []
+        findings: list[Finding] = list(_check_schema(cursor))
+        if findings:
+            return findings  # whatever else is asked would fail for want of them
         for table in TABLES.values():
             findings += _check_files(cursor, catalog, table, quick=quick)
         if any(finding.is_error for finding in findings):
             return findings  # what follows would stumble over the same files
         findings += _check_constraints(cursor)
         findings += _check_coverage(cursor)
+        findings += [
+            Finding("note", "quarantine", line, "look whether you miss any, and delete the folder if not")
+            for line in quarantined(catalog)
+        ]
         return findings
     except duckdb.Error as error:
-        return [*findings, Finding("error", "files", f"cannot be read: {error}", "restore them from a backup")]
+        return [*findings, Finding("error", "files", f"cannot be read: {error}", _GIVE_UP)]
     finally:
         cursor.close()
+
+
+def _check_schema(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
+    """Find tables and columns that somebody dropped."""
+    there: dict[str, set[str]] = {}
+    for table, column in cursor.execute(
+        "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"
+    ).fetchall():
+        there.setdefault(table, set()).add(column)
+    hint = "restore the catalogue from a backup of before it was dropped"
+    for spec in TABLES.values():
+        if spec.name not in there:
+            yield Finding("error", "schema", f"table {spec.name} of the schema is missing", hint)
+            continue
+        for name in spec.names:
+            if name not in there[spec.name]:
+                yield Finding("error", "schema", f"column {name} of table {spec.name} is missing", hint)
 
 
 def live_files(cursor: duckdb.DuckDBPyConnection, storage: Storage, table: str) -> dict[UPath, UPath | None]:
@@ -127,25 +174,38 @@ def live_files(cursor: duckdb.DuckDBPyConnection, storage: Storage, table: str) 
     return {storage.path(data): storage.path(delete) if delete else None for data, delete in rows}
 
 
+def recorded_files(
+    cursor: duckdb.DuckDBPyConnection, storage: Storage, table: str
+) -> dict[UPath, tuple[int, int, str]]:
+    """Return rows, bytes and checksum of a table's files, as their commits noted them."""
+    rows = cursor.execute("SELECT path, rows, bytes, blake2b FROM files WHERE table_name = ?", [table]).fetchall()
+    return {storage.data / "main" / path: (count, size, digest) for path, count, size, digest in rows}
+
+
 def _check_files(
     cursor: duckdb.DuckDBPyConnection, catalog: Catalog, table: Table, *, quick: bool
 ) -> Iterator[Finding]:
     storage = catalog.storage
+    try:
+        # First the tree, then what is about to be shown in it, then the catalogue: so a file that is in none of the
+        # latter was in none when it was seen in the tree.
+        in_tree = set(storage.table_files(table.name))
+    except OSError as error:
+        told = f"{error.filename or storage.table_folder(table.name)} cannot be read: {error.strerror or error}"
+        yield Finding(
+            "error", "files", f"{table.name}: {told}", "ask for the right to; no more of this table was checked"
+        )  # fmt: skip
+        return
+    under_way = intents(storage)
     live = live_files(cursor, storage, table.name)
-    recorded = {
-        storage.data / "main" / path: (rows, size, digest)
-        for path, rows, size, digest in cursor.execute(
-            "SELECT path, rows, bytes, blake2b FROM files WHERE table_name = ?", [table.name]
-        ).fetchall()
-    }
-    in_tree = set(storage.table_files(table.name))
+    recorded = recorded_files(cursor, storage, table.name)
     whole = True
     for path in sorted(live):
-        problem = _damage(path, recorded.get(path), quick=quick)
+        problem = damage(path, recorded.get(path), quick=quick)
         if problem:
             whole = False
-            yield Finding("error", "files", f"{storage.relative(path)} {problem}", "restore it from a backup")
-        elif path not in recorded and table.name not in _BOOKKEEPING:
+            yield Finding("error", "files", f"{storage.relative(path)} {problem}", _GIVE_UP)
+        elif path not in recorded and table.name not in BOOKKEEPING:
             yield Finding(
                 "note",
                 "checksums",
@@ -155,32 +215,56 @@ def _check_files(
     deletes = {delete for delete in live.values() if delete}
     others = in_tree - set(live) - deletes
     known = catalog.known_files(cursor) if others else set()
-    orphans = sorted(path for path in others if path.name not in known)
+    unknown = {path for path in others if path.name not in known}
+    unjudged = {path for path in unknown if _is_being_changed(catalog, path, under_way)}
+    orphans = sorted(unknown - unjudged)
+    if unjudged:
+        yield Finding(
+            "note", "changes", f"{table.name}: {len(unjudged)} files are of a change that is under way or later",
+            "look again; what a crash has left goes with the next change, or with: lightlake compact",
+        )  # fmt: skip
     for path in orphans:
         yield Finding(
             "error", "orphans", f"{storage.relative(path)} is in the tree but not in the catalogue",
-            "run: lightlake compact",
+            "run: lightlake compact, which moves it to the quarantine",
         )  # fmt: skip
-    if table.name in _BOOKKEEPING:
+    if table.name in BOOKKEEPING:
         return
-    waiting = len(others) - len(orphans) + len(deletes)
+    waiting = len(others) - len(unknown) + len(deletes)
     if waiting:
         yield Finding(
             "note", "at rest",
             f"{table.name}: {waiting} replaced or delete files are still in the tree, so plain readers count too much",
             "run: lightlake compact",
         )  # fmt: skip
-    elif whole and not orphans and live:
+    elif whole and not unknown and live:
         yield from _check_plain(cursor, storage, table, quick=quick)
 
 
-def _damage(path: UPath, record: tuple[int, int, str] | None, *, quick: bool) -> str | None:
+def _is_being_changed(catalog: Catalog, path: UPath, under_way: list[Intent]) -> bool:
+    """Say whether a file that the catalogue does not know may be of a change that is on its way, or gone by now."""
+    # Of DuckLake's own files, of a deletion or a compaction, nobody knows the names before they are there.
+    if under_way and path.name.startswith("ducklake-"):
+        return True
+    if any(catalog.storage.relative(path) in intent.files for intent in under_way):
+        return True
+    try:
+        changed = changed_at(path)
+    except FileNotFoundError:
+        return True
+    return catalog.as_of is not None and changed >= catalog.as_of - (0 if catalog.storage.is_local else _SKEW_S)
+
+
+def damage(path: UPath, record: tuple[int, int, str] | None, *, quick: bool = False) -> str | None:
+    """Say what is wrong with a file, by what its commit noted of it; None if nothing is."""
     try:
         size = path.stat().st_size
         rows = parquet_rows(path)
     except FileNotFoundError:
         return "is missing"
     except (OSError, pa.ArrowInvalid) as error:
+        if isinstance(error, OSError) and not is_local(path):
+            raise  # that is S3, and not the file: see Storage.reached
         return f"cannot be read: {error}"
     if record is None:
         return None
@@ -201,10 +285,12 @@ def _check_plain(
         f"hive_partitioning = {'true' if table.partition else 'false'}, union_by_name = true)"
     )
     # An order-free digest of whole rows; HUGEINT, since sums of 64-bit hashes overflow less.
-    columns = ", ".join(table.names)
-    digest = "0" if quick else f"sum(hash({columns})::HUGEINT)"
-    mine = cursor.execute(f"SELECT count(*), {digest} FROM {table.name}").fetchall()[0]
-    theirs = cursor.execute(f"SELECT count(*), {digest} FROM {plain}").fetchall()[0]
+    # Files of before a migration have not the columns that came with it; the catalogue has NULL there.
+    there = {row[0] for row in cursor.execute(f"DESCRIBE FROM {plain}").fetchall()}
+    columns = [column.name if column.name in there else f"NULL::{column.type}" for column in table.columns]
+    digests = ["0" if quick else f"sum(hash({', '.join(names)})::HUGEINT)" for names in (table.names, columns)]
+    mine = cursor.execute(f"SELECT count(*), {digests[0]} FROM {table.name}").fetchall()[0]
+    theirs = cursor.execute(f"SELECT count(*), {digests[1]} FROM {plain}").fetchall()[0]
     if mine != theirs:
         # Rows that the catalogue database still holds itself come to files with the next compaction.
         level = "note" if mine[0] > theirs[0] else "error"
@@ -282,18 +368,22 @@ def _check_coverage(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
     rows = cursor.execute(
         """
         WITH asked AS (
-            SELECT DISTINCT sample, archive, release, max(asked_at) OVER (PARTITION BY sample, archive, release) AS last
-            FROM coverage JOIN labels USING (target_id)
+            SELECT sample, archive, release, max(asked_at) FILTER (asked_at <= $now) AS last
+            FROM coverage JOIN labels USING (target_id) GROUP BY ALL
+        ), members AS (
+            SELECT sample, target_id, min(coalesce(labels.added_at, targets.added_at)) AS since
+            FROM labels JOIN targets USING (target_id) GROUP BY ALL
         )
-        SELECT sample, archive, release, count(DISTINCT target_id) FILTER (added_at <= last) AS lost,
-            count(DISTINCT target_id) FILTER (added_at > last) AS waiting
-        FROM asked JOIN labels USING (sample) JOIN targets USING (target_id)
+        SELECT sample, archive, release, count(*) FILTER (since <= last) AS lost,
+            count(*) FILTER (last IS NULL OR since > last) AS waiting
+        FROM asked JOIN members USING (sample)
         WHERE NOT EXISTS (
-            FROM coverage WHERE coverage.target_id = targets.target_id
+            FROM coverage WHERE coverage.target_id = members.target_id
                 AND coverage.archive = asked.archive AND coverage.release = asked.release
         )
         GROUP BY ALL ORDER BY ALL
-        """
+        """,
+        {"now": datetime.now(UTC) + AHEAD},
     ).fetchall()
     for sample, archive, release, lost, waiting in rows:
         hint = f"run: lightlake pull {archive} --sample {sample}"
@@ -311,79 +401,11 @@ def _check_coverage(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
             f"{archive} {release}: {count} targets failed",
             f"run: lightlake pull {archive}",
         )
-
-
-@dataclass(frozen=True)
-class Compacted:
-    """What compact did."""
-
-    files_before: int
-    files_after: int
-    bytes_after: int
-    orphans: int
-    seconds: float
-
-
-def compact(catalog: Catalog) -> Compacted:
-    """Bring the lake to rest: few large sorted files, and a plain tree equal to the catalogue.
-
-    Rows that the catalogue database holds go to files, deleted rows go, small files become large
-    ones, old snapshots and their files go, as do orphans and staging of dead pulls. Queries that
-    began before may fail and have to be asked again.
-    """
-    started = time.monotonic()
-    with catalog.lock():
-        orphans = len(recover(catalog))
-        cursor = catalog.cursor()
-        before = sum(len(live_files(cursor, catalog.storage, table)) for table in TABLES)
-        intent = write_intent(catalog.storage, [])
-        for step in (
-            "ducklake_flush_inlined_data('lake')",
-            "ducklake_rewrite_data_files('lake', delete_threshold => 0)",
-            "ducklake_merge_adjacent_files('lake')",
-            "ducklake_expire_snapshots('lake', older_than => now())",
-            "ducklake_cleanup_old_files('lake', cleanup_all => true)",
-        ):
-            cursor.execute(f"CALL {step}").fetchall()
-        orphans += len(remove_unknown(catalog))
-        remove(intent)
-        _refresh_file_records(cursor, catalog.storage)
-        _remove_stale_staging(catalog.storage)
-        live = [path for table in TABLES for path in live_files(cursor, catalog.storage, table)]
-        cursor.close()
-    size = sum(path.stat().st_size for path in live)
-    return Compacted(before, len(live), size, orphans, time.monotonic() - started)
-
-
-def _refresh_file_records(cursor: duckdb.DuckDBPyConnection, storage: Storage) -> None:
-    """Forget files that are gone, and note the checksums of files that compaction wrote."""
-    recorded = {row[0] for row in cursor.execute("SELECT path FROM files").fetchall()}
-    live = {storage.relative(path): (table, path) for table in TABLES for path in live_files(cursor, storage, table)}
-    gone = sorted(recorded - live.keys())
-    new = [live[name] for name in sorted(live.keys() - recorded) if live[name][0] not in _BOOKKEEPING]
-    if not gone and not new:
-        return
-    cursor.execute("BEGIN")
-    try:
-        if gone:
-            cursor.register("gone", pa.table({"path": gone}))
-            cursor.execute("DELETE FROM files WHERE path IN (SELECT path FROM gone)")
-            cursor.unregister("gone")
-        record_files(cursor, storage, new)
-        cursor.execute("COMMIT")
-    except BaseException:
-        cursor.execute("ROLLBACK")
-        raise
-
-
-def _remove_stale_staging(storage: Storage) -> None:
-    oldest = (datetime.now(UTC) - STALE_AFTER).timestamp()
-    for folder in storage.staging.iterdir() if storage.staging.exists() else ():
-        if not folder.is_dir():
-            continue
-        # On S3 a folder has no age of its own.
-        aged = (
-            [folder, *folder.rglob("*")] if storage.is_local else [path for path in folder.rglob("*") if path.is_file()]
-        )
-        if max((path.stat().st_mtime for path in aged), default=0) < oldest:
-            remove_folder(folder)
+    for table in ("coverage", "ledger", "labels", "targets"):
+        for who, (count, latest) in dated_ahead(cursor, table).items():
+            of = f" of {who}" if who else ""
+            yield Finding(
+                "note", "clocks",
+                f"{table}: {count} rows{of} are dated in the future, up to {latest:%Y-%m-%d %H:%M}",
+                "see the clocks of the machines that write to the lake: lightlake doctor",
+            )  # fmt: skip

@@ -9,17 +9,21 @@ import tempfile
 import time
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC
 from pathlib import Path
+from typing import Any, Protocol
 
 import httpx
 from upath import UPath
 
-from lake.catalog import Catalog, CatalogLocation
+from lake.access import check_catalogue
+from lake.catalog import Catalog
 from lake.doctor import Check, first_line
-from lake.errors import CatalogError, ConfigurationError, NoLake
-from lake.s3 import s3_endpoint
+from lake.errors import CatalogError, ConfigurationError, NoLake, ReadOnly
+from lake.ledger import dated_ahead
+from lake.location import CatalogLocation
+from lake.s3 import AWS, s3_endpoint, said
 from lake.schema import SCHEMA_VERSION
 from lake.settings import Settings
 from lake.storage import PARTIAL, Storage, is_local, path_of, publish, remove, write_text
@@ -37,8 +41,6 @@ _MOUNTS = Path("/proc/self/mountinfo")
 # Seconds by which a clock may be off; S3 refuses what was signed by one that is 900 s off.
 _LARGEST_SKEW_S = 60.0
 
-_AWS = "https://s3.amazonaws.com"
-
 
 def catalogue(storage: Storage, settings: Settings, patience_s: float) -> list[Check]:
     """Open the catalogue; it is to be of this program's schema version, and on a disk of this machine if in SQLite.
@@ -53,10 +55,10 @@ def catalogue(storage: Storage, settings: Settings, patience_s: float) -> list[C
     if given.startswith("postgres:") and "://" not in given and "connect_timeout" not in given:
         quick["catalog"] = f"{given} connect_timeout={max(2, round(patience_s))}"
     location = CatalogLocation.parse(settings.catalog, storage)
-    catalog = Catalog(storage, settings.model_copy(update=quick))
+    catalog = Catalog(storage, settings.model_copy(update=quick), read_only=True)
     try:
         catalog.open()
-        found = [Check("catalogue", "ok", f"{location}, schema version {SCHEMA_VERSION}")]
+        found = [Check("catalogue", "ok", f"{location}, schema version {SCHEMA_VERSION}"), *_dates(catalog)]
     except NoLake as error:
         found = [Check("catalogue", "warn", error.message, error.hint)]
     except CatalogError as error:
@@ -65,10 +67,30 @@ def catalogue(storage: Storage, settings: Settings, patience_s: float) -> list[C
         catalog.close()
     if location.kind == "sqlite":
         folder = Path(location.target).parent
+        try:
+            check_catalogue(Path(location.target))
+        except ReadOnly as error:  # to read, that does not matter
+            found.append(Check("catalogue", "warn", error.message, error.hint))
         if storage.root != folder:
             found.append(rights("folder of the catalogue", folder, "LIGHTLAKE_CATALOG"))
         found += _disk_of_catalogue(folder)
     return found
+
+
+def _dates(catalog: Catalog) -> list[Check]:
+    """Say whose answers are dated in the future: the clock of this machine is wrong, or that of another was."""
+    with closing(catalog.cursor()) as cursor:
+        ahead = dated_ahead(cursor, "coverage")
+    if not ahead:
+        return []
+    latest = max(time for _, time in ahead.values())
+    told = ", ".join(f"{count} of {who}" for who, (count, _) in ahead.items())
+    return [
+        Check(
+            "dates of answers", "warn", f"in the future, up to {latest:%Y-%m-%d %H:%M} UTC: {told}",
+            "compare the clocks of all machines that pull; live archives are asked for these again",
+        )
+    ]  # fmt: skip
 
 
 def _disk_of_catalogue(folder: Path) -> list[Check]:
@@ -136,21 +158,12 @@ def storage_rights(storage: Storage, options: Mapping[str, object], patience_s: 
             Check(
                 "lake",
                 "fail",
-                f"cannot write to {place.root} at {s3_endpoint(place) or _AWS}: {_words(error)}",
+                f"cannot write to {place.root} at {s3_endpoint(place) or AWS}: {said(error)}",
                 "check the bucket, the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID, ...), AWS_ENDPOINT_URL and "
                 "LIGHTLAKE_STORAGE_OPTIONS",
             )
         ]
     return [Check("lake", "ok", f"{place.root}: objects can be written, copied, read and removed")]
-
-
-def _words(error: BaseException) -> str:
-    """Return what S3 said, with its code."""
-    response = getattr(error.__cause__, "response", None)
-    if isinstance(response, Mapping) and "Error" in response:
-        told = response["Error"]
-        return f"{told.get('Code', '')}: {told.get('Message', '')}".strip(": ")
-    return first_line(error)
 
 
 def rights(name: str, folder: Path, setting: str, inner: tuple[UPath, UPath] | None = None) -> Check:
@@ -234,7 +247,15 @@ def rooms(storage: Storage, settings: Settings) -> list[Check]:
     return [room(f"room for {name}", folder) for name, folder in places.items()]
 
 
-def skew_s(answer: httpx.Response, before: float, after: float) -> float | None:
+class Answered(Protocol):
+    """An answer over HTTP, of whatever library."""
+
+    @property
+    def headers(self) -> Any:
+        """Its headers."""
+
+
+def skew_s(answer: Answered, before: float, after: float) -> float | None:
     """Return the seconds by which this machine's clock is ahead of a server's, from an answer's Date; None: no date.
 
     Parameters
@@ -273,7 +294,7 @@ def clock(name: str, skews: Mapping[str, float]) -> list[Check]:
 
 def clock_of_s3(storage: Storage, patience_s: float) -> list[Check]:
     """Compare the clock with that of the S3 service that has the lake, which checks signatures by it."""
-    endpoint = s3_endpoint(storage) or _AWS
+    endpoint = s3_endpoint(storage) or AWS
     endpoint = endpoint if "://" in endpoint else f"https://{endpoint}"
     before = time.time()
     try:

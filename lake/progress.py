@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 
 from lake.ledger import read_plan
+from lake.names import check_archive
 from lake.query import Lake
 
 # The rate is that of the granules that ended so long ago, or since then.
@@ -21,6 +22,9 @@ _SLOWEST = 5
 @dataclass(frozen=True)
 class Progress:
     """How the granules of an archive stand, by the last attempt at each.
+
+    They are those that the last run was about, if it noted them, as runs of surveys do. Else they are all that the
+    ledger has, less those whose targets have all been answered as parts of others since.
 
     Parameters
     ----------
@@ -73,12 +77,24 @@ class Progress:
         return pa.Table.from_pylist([asdict(self) | {"waiting": self.waiting}])
 
 
-_LAST = "(SELECT * FROM ledger WHERE archive = $archive QUALIFY attempt = max(attempt) OVER (PARTITION BY granule))"
+_LAST = """(
+            SELECT * FROM ledger WHERE archive = $archive AND status <> 'split' AND CASE
+                WHEN $planned::VARCHAR[] IS NOT NULL THEN granule IN (SELECT unnest($planned::VARCHAR[]))
+                ELSE n_targets = 0 OR granule IN (SELECT granule FROM coverage WHERE archive = $archive) END
+            QUALIFY attempt = max(attempt) OVER (PARTITION BY granule)
+        )"""
 
 
 def progress(lake: Lake, archive: str) -> Progress:
-    """Return how the granules of an archive stand."""
+    """Return how the granules of an archive stand.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such archive.
+    """
     now = datetime.now(UTC)
+    planned = read_plan(lake.storage, archive)
     (row,) = lake.sql(
         f"""
         SELECT count(*) FILTER (status = 'done') AS done, count(*) FILTER (status = 'empty') AS empty,
@@ -87,11 +103,11 @@ def progress(lake: Lake, archive: str) -> Progress:
             coalesce(sum(bytes) FILTER (status = 'done'), 0)::BIGINT AS bytes,
             median(seconds) FILTER (status = 'done') AS median_s, max(seconds) FILTER (status = 'done') AS longest_s,
             max(peak_rss_mb) AS peak_rss_mb,
-            count(*) FILTER (started_at + to_seconds(seconds) >= $since) AS recent,
-            min(started_at) FILTER (started_at + to_seconds(seconds) >= $since) AS recent_start
-        FROM {_LAST} WHERE status <> 'split'
+            count(*) FILTER (started_at + to_seconds(seconds) BETWEEN $since AND $now) AS recent,
+            min(started_at) FILTER (started_at + to_seconds(seconds) BETWEEN $since AND $now) AS recent_start
+        FROM {_LAST}
         """,
-        {"archive": archive, "since": now - RECENT},
+        {"archive": archive, "planned": planned, "since": now - RECENT, "now": now},
     ).to_pylist()
     (spent,) = lake.sql(
         "SELECT sum(retries)::BIGINT AS retries, sum(requests)::BIGINT AS requests FROM ledger "
@@ -99,7 +115,9 @@ def progress(lake: Lake, archive: str) -> Progress:
         {"archive": archive},
     ).to_pylist()
     recent, since = row.pop("recent"), row.pop("recent_start")
-    granules = read_plan(lake.storage, archive)
+    if not any(row[name] for name in ("done", "empty", "rejected", "failed")):
+        check_archive(lake, archive)
+    granules = None if planned is None else len(set(planned))
     per_minute = end = None
     if recent:
         per_minute = recent / max((now - max(since, now - RECENT)).total_seconds() / 60, 1 / 60)
@@ -115,9 +133,9 @@ def slowest(lake: Lake, archive: str, n: int = _SLOWEST) -> pa.Table:
         f"""
         SELECT regexp_extract(endpoint, '[^/]*$') AS granule, status, round(seconds, 1) AS seconds, retries, n_sources,
             n_rows, round(peak_rss_mb) AS peak_rss_mb
-        FROM {_LAST} WHERE status <> 'split' ORDER BY seconds DESC, granule LIMIT $n
+        FROM {_LAST} ORDER BY seconds DESC, granule LIMIT $n
         """,
-        {"archive": archive, "n": n},
+        {"archive": archive, "planned": read_plan(lake.storage, archive), "n": n},
     )
     return table
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,16 +15,38 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lake.catalog import CONSISTENT_SCANS, Catalog
-from lake.errors import CatalogError, ConfigurationError
+from lake.catalog import Catalog
+from lake.confined import Guard, time_limit
+from lake.connection import CONSISTENT_SCANS, rollback
+from lake.errors import ConfigurationError, ReadOnly
 from lake.export import Form, convert
+from lake.lock import until_back
+from lake.names import check_archive, check_band, check_sample
 from lake.s3 import s3_secret
 from lake.settings import Settings, load_settings
 from lake.sky import cone_ranges
 from lake.storage import Storage
+from lake.told import READING_ONLY, of_asking
 
 # Above this many sources a join is as good as a list: the list only serves to leave files unread.
 _LONGEST_LIST = 2000
+
+ATTACHED_FOR_WRITING = (
+    "Warning: what this client writes goes around the lake's lock and its rule of commits; an idle lake and a "
+    "backup are advised, and lightlake verify afterwards"
+)
+
+# Functions that change files of the lake, its options, or the catalogue's database by a way of their own: READ_ONLY
+# stops them late, after files were written or removed, or not at all; ducklake_set_option ends the process.
+# A question is asked again for so long if its connection to the catalogue is lost.
+_AWAY_FOR_S = 10.0
+
+_WRITING = re.compile(
+    r"(?:^|;)\s*(?:force\s+)?checkpoint\b|\b(?:force_)?checkpoint\s*\("
+    r"|\b(?:ducklake_)?(?:set_option|set_commit_message|add_data_files|expire_snapshots|cleanup_old_files"
+    r"|delete_orphaned_files|rewrite_data_files|merge_adjacent_files|flush_inlined_data|postgres_execute)\"?\s*\(",
+    re.IGNORECASE,
+)
 
 _SQL_TYPES = {"string": "VARCHAR", "int64": "BIGINT", "int32": "INTEGER", "double": "DOUBLE"}
 
@@ -37,19 +60,36 @@ class Lake:
         Where it is; None: LIGHTLAKE_URL.
     settings
         Other settings; None: those of the environment.
+    confined
+        For SQL of strangers: one SELECT at a time over the lake alone, no other files, no network, configuration
+        locked, memory (LIGHTLAKE_DUCKDB_MEMORY, else 1GB) and time (LIGHTLAKE_QUERY_TIMEOUT_S) limited.
+    writable
+        For what brings rows in: its catalogue takes commits. Else the lake is attached for reading only.
 
     Raises
     ------
     CatalogError, ConfigurationError
         If there is no lake, or it cannot be read.
+    ReadOnly
+        If it is to be writable, and this user may not write it.
     """
 
-    def __init__(self, url: str | os.PathLike[str] | None = None, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        url: str | os.PathLike[str] | None = None,
+        settings: Settings | None = None,
+        *,
+        confined: bool = False,
+        writable: bool = False,
+    ) -> None:
+        if confined and writable:
+            raise ConfigurationError("a confined lake is for reading only", hint="open another one for writing")
         settings = settings or load_settings()
         self.settings = settings
         self.storage = Storage.from_url(url if url is not None else settings.url)
-        self.catalog = Catalog(self.storage, settings)
+        self.catalog = Catalog(self.storage, settings, read_only=not writable, confined=confined)
         self.catalog.open()
+        self._guard = Guard(self.catalog.cursor()) if confined else None
         self._own = threading.local()  # each thread's cursor: a new one costs a millisecond
 
     def __enter__(self) -> Self:
@@ -82,9 +122,23 @@ class Lake:
         Raises
         ------
         ConfigurationError
-            If the SQL is wrong.
+            If the SQL is wrong, or asks for more than a confined handle gives.
+        ReadOnly
+            If it would write.
         """
+        if self.catalog.read_only and (found := _WRITING.search(query)):
+            what = found[0].strip('; "(')
+            raise ReadOnly(
+                f"the lake at {self.storage.root} is open for reading only, and {what} writes",
+                hint=READING_ONLY,
+            )
+        if self._guard is not None:
+            with closing(self.catalog.cursor()) as cursor, self._limited(cursor):
+                self._guard.check(cursor, query)
         return self._run(query, parameters, form)
+
+    def _limited(self, cursor: duckdb.DuckDBPyConnection) -> AbstractContextManager[None]:
+        return time_limit(cursor, self.settings.query_timeout_s) if self._guard else nullcontext()
 
     def _run(
         self,
@@ -94,19 +148,33 @@ class Lake:
         within: duckdb.DuckDBPyConnection | None = None,
         **tables: pa.Table,
     ) -> Any:
-        cursor = within or self.catalog.cursor()
+        if within is not None:
+            return self._ask(within, query, parameters, form, tables)
+
+        def once() -> Any:
+            with closing(self.catalog.cursor()) as cursor:
+                return self._ask(cursor, query, parameters, form, tables)
+
+        return until_back(once, _AWAY_FOR_S, self.catalog.renew)
+
+    def _ask(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        query: str,
+        parameters: Sequence[Any] | dict[str, Any] | None,
+        form: Form,
+        tables: dict[str, pa.Table],
+    ) -> Any:
         try:
             for name, table in tables.items():
                 cursor.register(name, table)
-            return convert(cursor.execute(query, parameters).to_arrow_table(), form)
-        except duckdb.IOException as error:
-            raise CatalogError(f"a file of the lake cannot be read: {error}", hint="run: lightlake verify") from error
+            with self._limited(cursor):
+                found = cursor.execute(query, parameters).to_arrow_table()
+            return convert(found, form)
         except duckdb.Error as error:
-            told = str(error).partition("\n\nLINE ")[0]  # less the copy of the SQL with a caret under it
-            raise ConfigurationError(f"the SQL failed: {told}", hint="see the tables with: lightlake schema") from error
-        finally:
-            if within is None:
-                cursor.close()
+            if self.catalog.read_only and "read-only" in str(error):
+                raise self.catalog.unwritable(error) from None
+            raise of_asking(error, self.catalog.location, self.storage) from error
 
     @contextmanager
     def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -118,11 +186,17 @@ class Lake:
         try:
             yield cursor
         finally:
-            cursor.execute("ROLLBACK")
+            rollback(cursor)
 
     def targets(self, sample: str | None = None, *, form: Form = "arrow") -> Any:
-        """Return the targets, all or of one sample, with all their labels."""
-        return self.sql(
+        """Return the targets, all or of one sample, with all their labels.
+
+        Raises
+        ------
+        ConfigurationError
+            If the lake has no such sample.
+        """
+        found = self.sql(
             """
             SELECT targets.*, list(DISTINCT labels.label) AS labels, list(DISTINCT labels.sample) AS samples
             FROM targets LEFT JOIN labels USING (target_id)
@@ -133,10 +207,17 @@ class Lake:
             {"sample": sample},
             form=form,
         )
+        return self._or_unknown(found, sample=sample)
 
     def coverage(self, archive: str | None = None, sample: str | None = None, *, form: Form = "arrow") -> Any:
-        """Return what each archive was asked for and what came of it."""
-        return self.sql(
+        """Return what each archive was asked for and what came of it.
+
+        Raises
+        ------
+        ConfigurationError
+            If there is no such archive or sample.
+        """
+        found = self.sql(
             """
             SELECT targets.name, coverage.*
             FROM coverage JOIN targets USING (target_id)
@@ -147,6 +228,17 @@ class Lake:
             {"archive": archive, "sample": sample},
             form=form,
         )
+        return self._or_unknown(found, archive=archive, sample=sample)
+
+    def _or_unknown(
+        self, found: Any, *, archive: str | None = None, band: str | None = None, sample: str | None = None
+    ) -> Any:
+        """Return what was found, once it is sure that it is empty for another reason than a name nobody knows."""
+        if not len(found):
+            check_sample(self, sample)
+            check_archive(self, archive)
+            check_band(self, band, archive)
+        return found
 
     def light_curve(
         self,
@@ -179,20 +271,21 @@ class Lake:
         Raises
         ------
         ConfigurationError
-            If there is no such target.
+            If there is no such target, archive or band.
         """
         with self._transaction() as cursor:
             known = isinstance(target, int)
             target_id = target if known else self._target_id(target, radius_arcsec, cursor)
             sources = self._run(
                 "SELECT archive, release, source_id, hpx29, rank, separation_arcsec FROM matches "
-                f"WHERE target_id = {target_id}" + (" AND archive = ?" if archive else ""),
-                [archive] if archive else [],
+                f"WHERE target_id = {target_id}" + (" AND archive = ?" if archive is not None else ""),
+                [archive] if archive is not None else [],
                 within=cursor,
             )
             if known and not sources.num_rows:
                 self._target_id(target, radius_arcsec, cursor)  # nothing matched, or no such target?
-            return self._measurements(cursor, self._shown(cursor, sources), band, good, form)
+            found = self._measurements(cursor, self._shown(cursor, sources), band, good, form)
+        return self._or_unknown(found, archive=archive, band=band)
 
     def cone(
         self,
@@ -215,6 +308,11 @@ class Lake:
             Radius.
         archive, band, good, form
             As in light_curve.
+
+        Raises
+        ------
+        ConfigurationError
+            If there is no such archive or band.
         """
         # One SELECT a range: DuckLake leaves files unread for a BETWEEN, not for several joined by OR.
         parts = " UNION ALL ".join(
@@ -230,7 +328,8 @@ class Lake:
                 {"ra": ra, "dec": dec, "radius": radius_arcsec, "archive": archive},
                 within=cursor,
             )
-            return self._measurements(cursor, self._shown(cursor, sources), band, good, form)
+            found = self._measurements(cursor, self._shown(cursor, sources), band, good, form)
+        return self._or_unknown(found, archive=archive, band=band)
 
     def _shown(self, cursor: duckdb.DuckDBPyConnection, sources: pa.Table) -> pa.Table:
         """Leave out releases beside the one that table archives names."""
@@ -250,7 +349,7 @@ class Lake:
     ) -> Any:
         keys = ("archive", "release", "hpx29", "source_id")
         extra = ", ".join(f"wanted.{name}" for name in sources.column_names if name not in keys)
-        parameters: dict[str, Any] = {"band": band} if band else {}
+        parameters: dict[str, Any] = {} if band is None else {"band": band}
         tables, wanted, near = {"wanted": sources}, "wanted", "lightcurves"
         if sources.num_rows <= _LONGEST_LIST:
             # Each column that a condition names costs DuckLake another search of its files' statistics, and
@@ -263,7 +362,7 @@ class Lake:
             )
             tables, wanted = {}, f"(SELECT {columns})"
             parameters |= {f"{name}_list": sources[name].to_pylist() for name in sources.column_names}
-        where = [*(["band = $band"] if band else []), *(["good"] if good else [])]
+        where = [*([] if band is None else ["band = $band"]), *(["good"] if good else [])]
         return self._run(
             f"WITH near AS {'NOT ' if tables else ''}MATERIALIZED (FROM {near}), wanted AS (FROM {wanted}) "
             f"SELECT near.*, {extra} FROM near JOIN wanted USING ({', '.join(keys)}) "
@@ -323,8 +422,14 @@ class Lake:
             hint=f"did you mean {near}?" if near else "see them with: lightlake sql 'FROM targets'",
         )
 
-    def attach_snippet(self) -> str:
-        """Return what a stock DuckDB client runs to have this lake."""
+    def attach_snippet(self, *, write: bool = False) -> str:
+        """Return what a stock DuckDB client runs to have this lake.
+
+        Parameters
+        ----------
+        write
+            Attach it for writing, too: around the lake's lock and its rule of commits.
+        """
         extensions = ["ducklake", "sqlite" if self.catalog.location.kind == "sqlite" else "postgres"]
         if not self.storage.is_local:
             extensions.append("httpfs")
@@ -333,4 +438,7 @@ class Lake:
             lines.append(s3_secret(self.storage).replace("OR REPLACE ", "") + ";")
         if self.catalog.location.kind == "sqlite":
             lines.append(f"{CONSISTENT_SCANS};")
-        return "\n".join([*lines, f"{self.catalog.location.attach_statement(self.storage)};", "USE lake;"])
+        if write:
+            lines.insert(0, f"-- {ATTACHED_FOR_WRITING}")
+        attach = self.catalog.location.attach_statement(self.storage, read_only=not write)
+        return "\n".join([*lines, f"{attach};", "USE lake;"])

@@ -11,7 +11,7 @@ from typing import Any
 
 from lake.table import Column, Table
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 
 def _required(name: str, type: str, description: str, **more: Any) -> Column:
@@ -81,6 +81,10 @@ TABLES: dict[str, Table] = {
                 Column("bibcode", "VARCHAR", "Paper that lists it", ucd="meta.bib.bibcode"),
                 Column("catalogue", "VARCHAR", "File or catalogue that lists it", ucd="meta.file"),
                 Column("row_in_catalogue", "BIGINT", "Row there, from 1", ucd="meta.record"),
+                Column(
+                    "added_at", "TIMESTAMPTZ", "When it was put into the sample; NULL of those before schema version 7",
+                    ucd="time.creation",
+                ),
             ),
             key=("target_id", "sample", "label", "catalogue", "row_in_catalogue"),
             sort=("target_id",),
@@ -372,6 +376,7 @@ TABLES: dict[str, Table] = {
                 _required("version", "INTEGER", "Version of this schema", ucd="meta.version", low=1),
                 _required("software", "VARCHAR", "Version of Lightlake that brought it", ucd="meta.software"),
                 _required("applied_at", "TIMESTAMPTZ", "When", ucd="time.processing"),
+                Column("lake_id", "VARCHAR", "Id of this lake, as its tree carries it in lake.json", ucd="meta.id"),
             ),
             key=("version",),
         ),

@@ -183,6 +183,38 @@ class SkyIndex:
         all_i, all_j, separations = (np.concatenate(column) for column in zip(*parts, strict=True))
         return all_i, all_j, separations
 
+    def nearest(self, ra: ArrayLike, dec: ArrayLike, radius_arcsec: float) -> Pairs:
+        """Return the nearest indexed position within a radius of each query position that has one.
+
+        Memory grows with the query positions alone, however crowded the index is.
+
+        Returns
+        -------
+        tuple
+            As `within`, but one pair at most for each row of the query.
+        """
+        lon, lat = (np.atleast_1d(a) for a in _positions(ra, dec))
+        i = np.flatnonzero(~(np.isnan(lon) | np.isnan(lat)))
+        if not i.size or not self._rows.size:
+            return i[:0], i[:0], np.empty(0)
+        _, found = self._tree.query(
+            unit_vectors(lon[i], lat[i]), distance_upper_bound=chord(radius_arcsec) + _CHORD_PAD
+        )
+        i, found = i[found < self._rows.size], found[found < self._rows.size]
+        j = self._rows[found]
+        separation = separation_arcsec(lon[i], lat[i], self._ra[j], self._dec[j])
+        close = separation <= radius_arcsec
+        return i[close], j[close], separation[close]
+
+    def is_alone(self, radius_arcsec: float) -> NDArray[np.bool_]:
+        """Say of each indexed position whether no other one is within a radius (or hardly more) of it."""
+        alone = np.ones(self._ra.shape, bool)
+        if self._rows.size > 1:
+            directions = unit_vectors(self._ra[self._rows], self._dec[self._rows])
+            reach, _ = self._tree.query(directions, k=2, distance_upper_bound=chord(radius_arcsec) + 2 * _CHORD_PAD)
+            alone[self._rows] = ~np.isfinite(reach[:, 1])
+        return alone
+
 
 def match(
     ra1: ArrayLike,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
@@ -104,7 +105,7 @@ def stage(
     GranuleRejected
         If the tables break a rule of the lake.
     """
-    tables = cast = _cast(tables)  # the caller's are let go, if nobody else holds them
+    tables = cast = cast_tables(tables)  # the caller's are let go, if nobody else holds them
     validate(attempt.archive, attempt.release, cast, band_units, known=known)
     if "coverage" in cast:
         attempt = replace(attempt, n_found=pc.sum(pc.equal(cast["coverage"]["status"], "found")).as_py() or 0)
@@ -113,7 +114,7 @@ def stage(
         parts = _checked(attempt, lightcurves, cast.get("sources", TABLES["sources"].empty()), band_units)
         files += _stage(folder, "lightcurves", parts)
     if afterwards is not None:
-        later = _cast(afterwards())
+        later = cast_tables(afterwards())
         validate(attempt.archive, attempt.release, {**cast, **later}, band_units, known=known)
         cast |= later
     return _finish(folder, (attempt,), cast, files)
@@ -141,7 +142,7 @@ def stage_together(
     whole = list(granules)
     try:
         # Those of one kind have the same columns, so that they can be looked at as one.
-        every = _cast(_joined([tables for _, tables in whole]))
+        every = cast_tables(_joined([tables for _, tables in whole]))
         validate(archive, release, every, band_units)
     except (GranuleRejected, pa.ArrowInvalid, pa.ArrowTypeError):
         whole = [_alone(attempt, tables, band_units) for attempt, tables in granules]
@@ -153,7 +154,7 @@ def stage_together(
 
 def _alone(attempt: Attempt, tables: Tables, band_units: Units | None) -> tuple[Attempt, Tables]:
     try:
-        cast = _cast(tables)
+        cast = cast_tables(tables)
         validate(attempt.archive, attempt.release, cast, band_units)
     except GranuleRejected as error:
         return lost(attempt, error), {}
@@ -210,7 +211,8 @@ def _finish(
     return manifest
 
 
-def _cast(tables: Tables) -> dict[str, pa.Table]:
+def cast_tables(tables: Tables) -> dict[str, pa.Table]:
+    """Bring tables into the schema of the lake, those without rows left out; GranuleRejected if they do not fit."""
     # Of all tables only light curves have so many rows that their texts count.
     forms = {name: widened if name == "lightcurves" else decoded for name in tables}
     try:
@@ -245,7 +247,7 @@ def _checked(
     attempt: Attempt, parts: Iterable[pa.Table], sources: pa.Table, band_units: Units | None
 ) -> Iterator[pa.Table]:
     for part in parts:
-        for cast in _cast({"lightcurves": part}).values():
+        for cast in cast_tables({"lightcurves": part}).values():
             validate_rows(attempt.archive, attempt.release, "lightcurves", cast, sources, band_units)
             yield cast
 
@@ -255,6 +257,8 @@ def _stage(folder: UPath, table: str, parts: Iterator[pa.Table]) -> list[StagedF
     first = next(parts, None)
     if first is None:
         return []
-    path = folder / f"{table}.parquet"
+    # A name of its own each time: DuckDB keeps the footers of files, and takes what is written to the same path in the
+    # same second, with the same size, for what was there.
+    path = folder / f"{table}-{uuid.uuid4().hex[:8]}.parquet"
     rows = write_parquet(chain([first], parts), path)
     return [StagedFile(table, path.name, rows, path.stat().st_size, checksum(path))]

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,25 @@ import pyarrow.parquet as pq
 from typing_extensions import TypeIs
 from upath import UPath
 
+from lake import s3
 from lake.errors import ConfigurationError
+from lake.schema import TABLES
 from lake.settings import load_settings
+from lake.walk import files_below
 
 # Small row groups make a query of one object cheap: 26-38 ms against 47 ms and more with larger ones,
 # on 100 million rows (design of the lake, section 2).
 ROW_GROUP_ROWS = 32_768
 
+# A folder that Hive's readers take for a column's value.
+_HIVE = re.compile(r"[^=]+=[^=]*$")
+
 # Suffix of a copy that is not complete yet.
 PARTIAL = ".part"
 
-# What the S3 file system does unless the settings say otherwise. Listings are never remembered: other processes
-# add files, and a file that is not seen would count as lost.
-_S3_OPTIONS: dict[str, Any] = {"use_listings_cache": False}
+# Signs in the name of a lake below which DuckDB does not find files that are there (tried one by one).
+_NOT_ON_S3 = r"&?[*\<>"
+_NOT_ON_DISK = "\\"
 
 
 def path_of(url: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> UPath:
@@ -44,13 +50,13 @@ def path_of(url: str | os.PathLike[str], options: Mapping[str, Any] | None = Non
     url
         A local path, file:// or s3:// URL.
     options
-        Options of fsspec's S3 file system; None: those of LIGHTLAKE_STORAGE_OPTIONS. Credentials come from the
-        usual AWS chain, if they are not among them.
+        Options of s3fs; None: those of LIGHTLAKE_STORAGE_OPTIONS. What they do not say comes from AWS's environment
+        and configuration files: see lake.s3.
 
     Raises
     ------
     ConfigurationError
-        If the URL is of another kind, or s3fs is not installed.
+        If the URL is of another kind, an option is not known, or s3fs is not installed.
     """
     text = os.fspath(url).strip()
     if not text:
@@ -61,7 +67,7 @@ def path_of(url: str | os.PathLike[str], options: Mapping[str, Any] | None = Non
             raise ConfigurationError(f"{text!r} names no bucket", hint="give s3://BUCKET/PREFIX")
         given = load_settings().storage_options if options is None else options
         try:
-            remote: UPath = UPath(text.rstrip("/"), **{**_S3_OPTIONS, **given})
+            remote: UPath = UPath(text.rstrip("/"), **s3.access(given).options())
             return remote
         except ImportError as error:
             raise ConfigurationError(f"a lake on S3 needs s3fs: {error}", hint="pip install 'lightlake[s3]'") from error
@@ -94,9 +100,18 @@ class Storage:
         Raises
         ------
         ConfigurationError
-            If the URL is of another kind.
+            If the URL is of another kind, or no lake can be there.
         """
-        return cls(path_of(url))
+        root = path_of(url)
+        for folder in (part for part in root.parts if _HIVE.match(part)):
+            # DuckDB, and with it DuckLake, takes the first such folder of a path for the value of the column.
+            name = folder.partition("=")[0]
+            if any(name.lower() in table.names for table in TABLES.values()):
+                raise ConfigurationError(
+                    f"no lake can be at {root}: readers take the folder {folder} for the {name} of every row",
+                    hint="choose a folder whose path has none of that kind",
+                )
+        return cls(root)
 
     @property
     def is_local(self) -> bool:
@@ -123,8 +138,18 @@ class Storage:
         return folder / f"archive={archive}" if archive else folder
 
     def table_files(self, table: str) -> Iterator[UPath]:
-        """Yield every Parquet file in a table's folder."""
-        return self.table_folder(table).rglob("*.parquet")
+        """Yield every Parquet file in a table's folder.
+
+        Raises
+        ------
+        OSError
+            If a folder in it cannot be read: what is in there is not known, so it must not count as nothing.
+        """
+        folder = self.table_folder(table)
+        if not is_local(folder):
+            return folder.rglob("*.parquet")
+        found = files_below(folder, "*.parquet", _raised, follow_links=False) if folder.exists() else ()
+        return (UPath(path) for path, _ in found)
 
     def relative(self, path: UPath) -> str:
         """Return a file's path below data/main, as table files records it."""
@@ -138,8 +163,12 @@ class Storage:
         ConfigurationError
             If the place cannot be written.
         """
+        _check_prefix(self.root)
         if not self.is_local:
-            self._try_to_write()
+            with s3.reached(self.root):
+                probe = self.staging / "probe"
+                probe.write_text("")
+                remove(probe)
             return
         try:
             (self.data / "main").mkdir(parents=True, exist_ok=True)
@@ -154,17 +183,41 @@ class Storage:
                 f"no permission to write to {self.root}", hint="choose a folder that you may write to"
             )
 
-    def _try_to_write(self) -> None:
-        probe = self.staging / "probe"
-        try:
-            probe.write_text("")
-            remove(probe)
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot write to {self.root}: {error}",
-                hint="check the bucket, the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID, ...) and "
-                "LIGHTLAKE_STORAGE_OPTIONS",
-            ) from error
+    def reached(self) -> AbstractContextManager[None]:
+        """Tell of a lake on S3 what goes wrong with it in one line: see `lake.s3.reached`."""
+        return nullcontext() if self.is_local else s3.reached(self.root)
+
+    def check_reachable(self) -> None:
+        """See that the bucket of a lake on S3 answers, before anything is done for it.
+
+        Raises
+        ------
+        CatalogError
+            If it does not; it names service and bucket.
+        """
+        if not self.is_local:
+            with s3.reached(self.root):
+                bucket, _, prefix = self.root.path.partition("/")
+                self.root.fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{prefix}/", MaxKeys=1)
+
+
+def _check_prefix(root: UPath | Path) -> None:
+    """Refuse names that DuckDB takes for patterns, or for parts of an address, and then does not find."""
+    text = str(root)
+    found = [
+        sign for sign in text if sign in (_NOT_ON_DISK if is_local(root) else _NOT_ON_S3) or not sign.isprintable()
+    ]
+    if not is_local(root) and "//" in text.removeprefix("s3://"):
+        found.append("//")
+    if found:
+        raise ConfigurationError(
+            f"no lake can be at {text!r}: DuckDB does not find files below a name with {' '.join(map(repr, found))}",
+            hint="choose a name of letters, digits, '-', '_' and '.'",
+        )
+
+
+def _raised(error: OSError) -> None:
+    raise error
 
 
 def write_parquet(tables: pa.Table | Iterable[pa.Table], path: UPath | Path) -> int:
@@ -201,9 +254,11 @@ def write_parquet(tables: pa.Table | Iterable[pa.Table], path: UPath | Path) -> 
                 rows += part.num_rows
             if not rows:
                 writer.write_table(first)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             remove(path)  # closed, it looks as if it were whole
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # what a full disk says has no name
         raise
     flush(path)
     return rows
@@ -231,6 +286,9 @@ def _encodings(table: pa.Table) -> dict[str, Any]:
         "use_dictionary": [name for name in table.column_names if name not in split],
         "use_byte_stream_split": split,
         "write_statistics": True,
+        # Read by read_parquet and by other readers, but not by DuckDB; a commit, a compaction and verify compare the
+        # checksum of the whole file.
+        "write_page_checksum": True,
         "store_schema": False,  # write_parquet does
     }
 
@@ -254,9 +312,12 @@ def _compact(table: pa.Table) -> pa.Table:
 
 
 def read_parquet(path: UPath | Path, columns: list[str] | None = None) -> pa.Table:
-    """Read one Parquet file, its columns only: no column comes from the names of folders."""
+    """Read one Parquet file, its columns only: no column comes from the names of folders.
+
+    Pages are compared with their checksums, where they have any; that takes about 5 % longer (benchmarks.damage).
+    """
     with path.open("rb") as file:
-        return decoded(pq.ParquetFile(file).read(columns))
+        return decoded(pq.ParquetFile(file, page_checksum_verification=True).read(columns))
 
 
 def parquet_rows(path: UPath | Path) -> int:
@@ -309,6 +370,12 @@ def publish(staged: UPath | Path, final: UPath | Path) -> None:
         flush(partial)
         partial.replace(final)
     flush(final.parent)
+
+
+def changed_at(path: UPath | Path) -> float:
+    """Return when a file, or what it is called, was changed last: showing one in the tree is such a change."""
+    found = path.stat()
+    return float(max(found.st_mtime, found.st_ctime) if is_local(path) else found.st_mtime)
 
 
 def remove(path: UPath | Path) -> None:

@@ -137,7 +137,7 @@ def create_statements(table: Table) -> list[str]:
         order = ", ".join(f"{name} ASC" for name in table.sort)
         statements.append(f"ALTER TABLE {table.name} SET SORTED BY ({order})")
     statements.append(f"COMMENT ON TABLE {table.name} IS {quoted('One row per ' + table.row)}")
-    return statements + [_comment(table, column) for column in table.columns]
+    return statements + [comment_statement(table, column) for column in table.columns]
 
 
 def add_statements(table: Table, *names: str) -> list[str]:
@@ -145,11 +145,15 @@ def add_statements(table: Table, *names: str) -> list[str]:
     statements = []
     for column in table.columns:
         if column.name in names:
-            statements += [f"ALTER TABLE {table.name} ADD COLUMN {column.name} {column.type}", _comment(table, column)]
+            statements += [
+                f"ALTER TABLE {table.name} ADD COLUMN {column.name} {column.type}",
+                comment_statement(table, column),
+            ]
     return statements
 
 
-def _comment(table: Table, column: Column) -> str:
+def comment_statement(table: Table, column: Column) -> str:
+    """Return the SQL that describes a column in the catalogue."""
     return f"COMMENT ON COLUMN {table.name}.{column.name} IS {quoted(column.comment)}"
 
 

@@ -1,71 +1,250 @@
-"""Files of the tree and rows of the catalogue, changed together; and what a crash in between leaves, taken back."""
+"""Files of the tree and rows of the catalogue, changed together; and what a crash in between leaves, taken back.
+
+Every change of a lake is one `Change` inside one `write`. An intent in the staging area names the files that are about
+to appear in the tree, and carries the number of the lock's fence: see lake.fence.
+"""
 
 from __future__ import annotations
 
-import json
 import uuid
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
+from pathlib import PurePosixPath
+from types import TracebackType
+from typing import Self, TypeVar
 
 import duckdb
 from upath import UPath
 
+from lake import fence
 from lake.catalog import Catalog
+from lake.connection import rollback
+from lake.errors import Interrupted, LightlakeError
+from lake.intents import PUBLISHING, Intent, recover, settle
+from lake.lock import until_back
+from lake.migrations import INLINED_ROWS
+from lake.pruning import note_no_nan
 from lake.schema import TABLES
-from lake.storage import PARTIAL, Storage, checksum, parquet_rows, publish, remove, write_text
+from lake.storage import Storage, checksum, parquet_rows, publish, remove, remove_folder
+from lake.told import overtaken
 
-PUBLISHING = "publishing"
+T = TypeVar("T")
 
 
-def transact(
-    cursor: duckdb.DuckDBPyConnection,
-    storage: Storage,
-    moves: Mapping[str, tuple[UPath, UPath]],
-    change: Callable[[], None],
-    checksums: Mapping[UPath, str] | None = None,
-) -> None:
-    """Show staged files in the tree and make them, and a change, part of the catalogue; end the transaction.
+def write(catalog: Catalog, work: Callable[[int], T]) -> T:
+    """Do a piece of work as the only writer; again if its connection or its lock is lost.
 
     Parameters
     ----------
-    cursor
-        Connection to the lake, in a transaction; the caller holds the catalogue's lock.
-    moves
-        Staged and final path, by table.
-    change
-        What else the transaction does, before the files are added.
-    checksums
-        Those of staged files that the caller has just verified: on a disk the file in the tree is the same file.
+    catalog
+        The lake.
+    work
+        Gets the number of its fence, for its `Change`. It may be called several times: what an earlier call did before
+        it was interrupted is in the lake whole, or not at all.
+
+    Raises
+    ------
+    CatalogError
+        If the catalogue cannot be locked or written, or was away for too long.
     """
-    verified = checksums if checksums and storage.is_local else {}
-    intent = write_intent(storage, [final for _, final in moves.values()])
-    try:
+
+    def once() -> T:
+        with catalog.lock() as number, catalog.changing():
+            try:
+                recover(catalog, number)
+                return work(number)
+            except (LightlakeError, duckdb.Error, OSError) as error:
+                # Whoever has taken over has also taken back what was in the tree, so anything may have failed.
+                if not isinstance(error, Interrupted) and _is_overtaken(catalog, number):
+                    raise overtaken(catalog.location) from error
+                raise
+
+    return until_back(once, catalog.settings.lock_timeout_s, catalog.renew)
+
+
+def _is_overtaken(catalog: Catalog, number: int) -> bool:
+    with closing(catalog.cursor()) as cursor:
+        return fence.newest(cursor, catalog.location) != number
+
+
+class Change:
+    """One transaction of the lake: entered it is begun, left it is committed, or undone if there is an error.
+
+    DuckLake takes a COMMIT whose answer is lost for one that failed, and deletes the files that it wrote in the
+    transaction. So these have a second name in the staging area until the outcome is known, for which the catalogue
+    is asked over a new connection.
+
+    Parameters
+    ----------
+    catalog
+        The lake; the caller holds its lock.
+    number
+        Number of the fence that came with the lock.
+    rewrites
+        DuckLake will write files for it, whose names nobody knows before: to be told by an intent from the beginning.
+    """
+
+    def __init__(self, catalog: Catalog, number: int, *, rewrites: bool = False) -> None:
+        self.catalog = catalog
+        self.storage = catalog.storage
+        self.number = number
+        self.id = uuid.uuid4().hex
+        self._intent = Intent(catalog.storage.staging / PUBLISHING / f"{self.id}.json", number)
+        self._has_intent = False
+        self._has_rewritten = rewrites
+        self._has_copies = False
+
+    def __enter__(self) -> Self:
+        self.cursor = self.catalog.cursor()
+        try:
+            self.cursor.execute("BEGIN")
+            fence.sign(self.cursor, self.number, self.id)
+            if self._has_rewritten:
+                self._note()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._commit()
+            else:
+                # In order, DuckLake takes back what it wrote.
+                self._has_rewritten &= not rollback(self.cursor)
+                self._undo()
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        rollback(self.cursor)
+        self.cursor.close()
+
+    def bring_in(
+        self,
+        moves: Mapping[str, tuple[UPath, UPath]],
+        rewrites: Callable[[], Iterable[str]] = tuple,
+        checksums: Mapping[UPath, str] | None = None,
+        *,
+        archive: str | None = None,
+    ) -> None:
+        """Show staged files in the tree and make them, and what else changes, part of the catalogue.
+
+        Parameters
+        ----------
+        moves
+            Staged and final path, by table.
+        rewrites
+            What else the transaction does, before the files are added; it returns the tables in which it deleted or
+            changed rows.
+        checksums
+            Those of staged files that the caller has just verified: on a disk the file in the tree is the same file.
+        archive
+            The partition of these rows; None: all.
+        """
+        storage = self.storage
+        finals = [(table, final) for table, (_, final) in moves.items()]
+        self._intent.files = [storage.relative(final) for _, final in finals]
+        self._note()
         for staged, final in moves.values():
             publish(staged, final)
-        change()
-        for table, (_, final) in moves.items():
-            add_file(cursor, table, final)
+        self._has_rewritten = True
+        rewritten = set(rewrites())
+        for table, final in finals:
+            add_file(self.cursor, table, final)
+        verified = checksums if checksums and storage.is_local else {}
         known = {final: verified[staged] for staged, final in moves.values() if staged in verified}
-        record_files(cursor, storage, [(table, final) for table, (_, final) in moves.items()], known)
-    except BaseException:
-        _rollback(cursor)
-        for _, final in moves.values():
-            remove(final)
-        remove(intent)
-        raise
-    try:
-        cursor.execute("COMMIT")
-    except BaseException:
-        # A connection that is lost now may have lost only the answer. So the files stay, and so does the
-        # intent: whoever writes next sees in the catalogue which it was.
-        _rollback(cursor)
-        raise
-    remove(intent)
+        record_files(self.cursor, storage, finals, known)
+        if len(finals) > INLINED_ROWS:
+            rewritten.add("files")
+        if rewritten:
+            self.keep_aside(rewritten, archive)
+
+    def _note(self) -> None:
+        self._intent.write()
+        self._has_intent = True
+
+    def keep_aside(self, tables: Iterable[str], archive: str | None = None) -> None:
+        """Give files that DuckLake wrote in this transaction a second name, which it does not know.
+
+        Parameters
+        ----------
+        tables
+            In the folders of these.
+        archive
+            In this partition and above; None: in all.
+        """
+        self._has_rewritten = self._has_copies = True
+        if not self._has_intent:
+            self._note()
+        found = [path for table in tables for path in _of_partition(self.storage, table, archive)]
+        known = self.catalog.known_files(self.cursor)
+        own = {PurePosixPath(name).name for name in self._intent.files}
+        for path in found:
+            if path.name not in known and path.name not in own:
+                try:
+                    publish(path, self._intent.aside / self.storage.relative(path))
+                except FileNotFoundError:
+                    # Another writer's, who had lost its lock, and took back what it had shown.
+                    if path.exists():
+                        raise
+
+    def _commit(self) -> None:
+        try:
+            self.cursor.execute("COMMIT")
+        except duckdb.Error:
+            rollback(self.cursor)
+            if not self._landed():
+                self._undo()
+                raise
+            settle(self.catalog, self._intent)
+        self._forget()
+        with suppress(duckdb.Error):  # the data are in; without this they are slower to find, until `compact` says it
+            note_no_nan(self.cursor, self.catalog.location.kind, self.catalog.location.schema)
+
+    def _landed(self) -> bool:
+        """Ask the catalogue, over a new connection, whether the transaction is in it.
+
+        Raises
+        ------
+        Interrupted
+            If it cannot be asked: files and intent stay, and whoever writes next settles it.
+        """
+        longest_s = self.catalog.settings.lock_timeout_s
+
+        def ask() -> bool:
+            with self.catalog.changing():
+                self.catalog.renew()
+                with closing(self.catalog.cursor()) as cursor:
+                    return fence.has(cursor, self.catalog.location, self.id, longest_s)
+
+        return until_back(ask, longest_s)
+
+    def _undo(self) -> None:
+        for name in self._intent.files:
+            remove(self.storage.data / "main" / name)
+        self._intent.files = []
+        if not self._has_rewritten:
+            self._forget()
+        # Else the intent stays, by which the next writer looks for what DuckLake may have left in the tree.
+
+    def _forget(self) -> None:
+        if self._has_copies:
+            remove_folder(self._intent.aside)
+        if self._has_intent:
+            remove(self._intent.path)
 
 
-def _rollback(cursor: duckdb.DuckDBPyConnection) -> None:
-    with suppress(duckdb.Error):  # the transaction may be over; what made it fail is what matters
-        cursor.execute("ROLLBACK")
+def _of_partition(storage: Storage, table: str, archive: str | None) -> Iterator[UPath]:
+    if archive is None:
+        yield from storage.table_files(table)
+        return
+    for folder in {storage.table_folder(table), storage.table_folder(table, archive)}:
+        if folder.exists():
+            yield from folder.glob("*.parquet")
 
 
 def add_file(cursor: duckdb.DuckDBPyConnection, table: str, final: UPath) -> None:
@@ -90,49 +269,3 @@ def record_files(
     if values:
         marks = ", ".join("(?, ?, ?, ?, ?)" for _ in range(len(values) // 5))
         cursor.execute(f"INSERT INTO files VALUES {marks}", values)
-
-
-def write_intent(storage: Storage, finals: Iterable[UPath]) -> UPath:
-    """Note, safely on disk, which files are about to appear in the tree."""
-    path = storage.staging / PUBLISHING / f"{uuid.uuid4().hex}.json"
-    write_text(path, json.dumps([storage.relative(final) for final in finals]))
-    return path
-
-
-def recover(catalog: Catalog) -> list[UPath]:
-    """Take out of the tree what a crashed commit put there but did not register.
-
-    The caller holds the lock, so no commit that is still alive can be met here.
-
-    Returns
-    -------
-    list of UPath
-        The files removed.
-    """
-    removed = []
-    tree = catalog.storage.data / "main"
-    for intent in (catalog.storage.staging / PUBLISHING).glob("*.json"):
-        names = set(json.loads(intent.read_text()))
-        cursor = catalog.cursor()
-        marks = ", ".join("?" * len(names)) or "NULL"
-        live = cursor.execute(f"SELECT path FROM files WHERE path IN ({marks})", list(names)).fetchall()
-        cursor.close()
-        for name in names - {row[0] for row in live}:
-            remove(tree / name)
-            remove((tree / name).with_suffix(PARTIAL))
-            removed.append(tree / name)
-        # DuckLake writes files of its own for a DELETE or a compaction.
-        removed += remove_unknown(catalog)
-        remove(intent)
-    return removed
-
-
-def remove_unknown(catalog: Catalog) -> list[UPath]:
-    """Take out of the tree all files that no snapshot of the catalogue knows; the caller holds the lock."""
-    cursor = catalog.cursor()
-    known = catalog.known_files(cursor)
-    cursor.close()
-    removed = [path for table in TABLES for path in catalog.storage.table_files(table) if path.name not in known]
-    for path in removed:
-        remove(path)
-    return removed

@@ -14,6 +14,20 @@ from lake.sky import hpx29
 from lake.storage import decoded
 from lake.table import Column, Table
 
+
+class _Broken(Exception):
+    """A rule that is broken, and by which rows of its table."""
+
+    def __init__(self, reason: str, rows: pa.ChunkedArray) -> None:
+        super().__init__(reason)
+        self.reason, self.rows = reason, rows
+
+    def of(self, table: pa.Table) -> GranuleRejected:
+        """Return what the caller is to be told: the rule, and the sources that broke it."""
+        ids = table.filter(self.rows)["source_id"].to_pylist() if "source_id" in table.column_names else []
+        return GranuleRejected(self.reason, sources=(one for one in ids if one is not None))
+
+
 _UNIQUE_IN_GRANULE = ("sources", "matches", "coverage", "exposures", "statistics")
 
 
@@ -54,12 +68,18 @@ def validate(
         if name in _UNIQUE_IN_GRANULE:
             _check_unique(TABLES[name], table)
         if name == "sources":
-            _check_positions(table)
+            try:
+                _check_positions(table)
+            except _Broken as error:
+                raise error.of(table) from None
     if "matches" in tables:
         asked = tables["coverage"] if "coverage" in tables else TABLES["coverage"].empty()
         target_ids = tables["matches"]["target_id"]
         unknown = pc.invert(pc.is_in(target_ids, value_set=asked["target_id"].combine_chunks()))
-        _refuse("matches", "target_id", target_ids, unknown, "is not among the granule's coverage")
+        try:
+            _refuse("matches", "target_id", target_ids, unknown, "is not among the granule's coverage")
+        except _Broken as error:
+            raise GranuleRejected(error.reason) from None
 
 
 def validate_rows(
@@ -90,11 +110,12 @@ def validate_rows(
     """
     try:
         _check_rows(archive, release, name, table, sources, band_units)
-    except GranuleRejected:
-        if not any(pa.types.is_dictionary(kind) for kind in table.schema.types):
-            raise
-        # Of the values of a dictionary, some may be of no row, and how many rows break a rule is to be said.
-        _check_rows(archive, release, name, decoded(table), sources, band_units)
+    except _Broken as error:
+        if any(pa.types.is_dictionary(kind) for kind in table.schema.types):
+            # Of the values of a dictionary, some may be of no row, and how many rows break a rule is to be said.
+            validate_rows(archive, release, name, decoded(table), sources, band_units)
+            return
+        raise error.of(table) from None
 
 
 def _check_rows(
@@ -131,12 +152,13 @@ def _refuse(table: str, column: str, values: pa.ChunkedArray, broken: pa.Chunked
     count = pc.sum(broken).as_py() or 0
     if count:
         first = values.filter(broken)[0].as_py()
-        raise GranuleRejected(f"{table}.{column} {rule} in {count} of {len(values)} rows, such as {first!r}")
+        raise _Broken(f"{table}.{column} {rule} in {count} of {len(values)} rows, such as {first!r}", broken)
 
 
 def _check_values(spec: Table, column: Column, values: pa.ChunkedArray) -> None:
     if column.required and values.null_count:
-        raise GranuleRejected(f"{spec.name}.{column.name} is NULL in {values.null_count} of {len(values)} rows")
+        told = f"{spec.name}.{column.name} is NULL in {values.null_count} of {len(values)} rows"
+        raise _Broken(told, values.is_null())
     if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
         low, high = pc.min_max(values).as_py().values()
         if low is None or (
@@ -163,7 +185,9 @@ def _check_unique(spec: Table, table: pa.Table) -> None:
     twice = keys.filter(pc.greater(keys["count_all"], 1))
     if twice.num_rows:
         first = {name: twice[name][0].as_py() for name in spec.key}
-        raise GranuleRejected(f"{spec.name} has {twice.num_rows} keys more than once, such as {first}")
+        whose = twice["source_id"].to_pylist() if "source_id" in twice.column_names else []
+        told = f"{spec.name} has {twice.num_rows} keys more than once, such as {first}"
+        raise GranuleRejected(told, sources=whose)
 
 
 def _check_positions(sources: pa.Table) -> None:

@@ -194,7 +194,8 @@ _FORNAX_AS_PUBLISHED = "CREATE OR REPLACE VIEW fornax_as_published AS" + " UNION
         _fornax_rows(
             rows="(SELECT * FROM target_lightcurves WHERE archive NOT IN "
             "('gaia', 'ztf', 'panstarrs', 'hcv', 'fermigtrig', 'saxgrbmgrb', 'icecube', 'icecubepsc', 'lightkurve'))",
-            where="rows.good AND rows.detected AND rows.flux IS NOT NULL",
+            # The collector takes no WISE flux of 0 or below.
+            where="rows.good AND rows.detected AND rows.flux IS NOT NULL AND (rows.archive <> 'wise' OR rows.flux > 0)",
         ),
         _GAIA_AS_PUBLISHED,
         _ZTF_AS_PUBLISHED,

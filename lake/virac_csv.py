@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lake.errors import ConfigurationError
+from lake.names import unknown
 from lake.query import Lake
 from lake.sky import HPX_ORDER
 from lake.virac_lines import HEADER, Bytes, Lines
@@ -108,12 +109,12 @@ def export_virac_csv(
     ConfigurationError
         If an id is unknown or has no light curve; nothing is written then. Or if the folder cannot be written to.
     """
-    found = _Export(lake, folder, release or _release(lake), again)
+    found = _Export(lake, folder, _release(lake, release), again)
     chosen = found.all(where) if sources is None else found.named(sources, where)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for part in folder.glob(".part-*"):
-            if time.time() - part.stat().st_mtime > _STALE_S:
+            if abs(time.time() - part.stat().st_mtime) > _STALE_S:
                 part.unlink(missing_ok=True)
         for some in chosen:
             found.write(some)
@@ -130,7 +131,15 @@ def export_virac_csv(
 
 
 def path_of(source: str) -> Path:
-    """Return where in the folder the file of a source is."""
+    """Return where in the folder the file of a source is.
+
+    Raises
+    ------
+    ConfigurationError
+        If the id is no number: as a name it might lead out of the folder.
+    """
+    if not (source.isascii() and source.isdigit()):
+        raise ConfigurationError(f"{source!r} is no id of a source of VIRAC", hint="see where the lake comes from")
     return Path(source[:3], source[3:6], f"{source}.csv")
 
 
@@ -153,9 +162,13 @@ def read_ids(path: Path) -> list[str]:
     return ids
 
 
-def _release(lake: Lake) -> str:
+def _release(lake: Lake, release: str | None) -> str:
     held = lake.sql("SELECT DISTINCT release FROM ledger WHERE archive = 'virac' AND status = 'done' ORDER BY ALL")
     releases = held["release"].to_pylist()
+    if release is not None and releases:
+        if release not in releases:
+            raise unknown("release", release, releases, "of VIRAC")
+        return release
     if len(releases) > 1:
         named = lake.sql("SELECT release FROM archives WHERE archive = 'virac'")["release"].to_pylist()
         if not named:

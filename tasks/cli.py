@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from pathlib import Path
@@ -10,18 +11,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import pyarrow.compute as pc
 from cyclopts import App, Parameter
 
-from lake.cli import LakeURL, Output, say, show
+from lake.cli import LakeURL
 from lake.errors import ArchiveError, ConfigurationError
+from lake.names import check_archive, check_band, check_not_blank
+from lake.output import Output, say, show
+from lake.redact import redacted
 from lake.settings import Settings, load_settings
+from lake.text import one_line
+from lake.walk import shown
 
 if TYPE_CHECKING:
     from tasks.archives.base import Archive
+    from tasks.samples.files import TargetFile
 
 archives = App(name="archives")
 targets = App(name="targets", help="Register targets, and list them.")
 
 # Bad rows beyond this many are counted, not listed.
 _BAD_ROWS_TOLD = 20
+_TEXT_TOLD = 200
+_COLUMNS_TOLD = 40
+_ROWS_TOLD = 5
 
 
 @archives.default
@@ -41,7 +51,7 @@ def list_archives(*, as_json: Annotated[bool, Parameter(name="--json")] = False,
         return _list_releases(known, settings, as_json)
     if as_json:
         rows = [
-            {**archive.row(), "endpoint": archive.reach(settings), "public_endpoint": archive.address,
+            {**archive.row(), "endpoint": redacted(archive.reach(settings)), "public_endpoint": archive.address,
              "parameters": dict(archive.parameters), "bands": archive.band_rows()}
             for archive in known
         ]  # fmt: skip
@@ -53,8 +63,9 @@ def list_archives(*, as_json: Annotated[bool, Parameter(name="--json")] = False,
             ("release", archive.release),
             ("bands", ", ".join(band.band for band in archive.bands)),
             ("times", f"MJD ({archive.time_scale}), {archive.time_frame}"),
-            ("endpoint", archive.reach(settings)),
+            ("endpoint", redacted(archive.reach(settings))),
             ("cadence", archive.cadence),
+            ("observed", archive.span and archive.span.told),
             ("parameters", json.dumps(dict(archive.parameters))),
             ("licence", archive.licence),
             ("cite", archive.bibcode),
@@ -81,7 +92,7 @@ def _list_releases(known: list[Archive], settings: Settings, as_json: bool) -> i
         say(json.dumps(rows, indent=2))
     else:
         for row in rows:
-            say(f"{row['archive']}: {', '.join(row.get('found', ())) or row.get('error') or 'none found'}")
+            say(one_line(f"{row['archive']}: {', '.join(row.get('found', ())) or row.get('error') or 'none found'}"))
     return int(any("error" in row for row in rows))
 
 
@@ -95,10 +106,13 @@ def add(
     ra: str | None = None,
     dec: str | None = None,
     frame: str | None = None,
+    epoch: float | None = None,
     bibcode: str | None = None,
+    dry_run: Annotated[bool, Parameter(negative=())] = False,
+    skip_bad: Annotated[bool, Parameter(negative=())] = False,
     lake: LakeURL = None,
 ) -> int:
-    """Register the targets of a file under a sample. If any row is bad, none is added.
+    """Register the targets of a file under a sample, and say what was taken of it. If any row is bad, none is added.
 
     Parameters
     ----------
@@ -109,46 +123,93 @@ def add(
     label
         Column that holds each target's label; default: the sample's name labels them all.
     match_radius
-        A row within this many arcsec of a known target is that target.
+        A row within this many arcsec of a known target is that target. With 0 each row is a target of its own.
     ra, dec
         Columns of the position, if they are not found by themselves.
     frame
         Frame of the position, as astropy names it, if the file does not say: icrs, fk5, galactic.
+    epoch
+        Julian year of the positions, such as 2016.0, of rows for which the file says none: proper motion is since then.
     bibcode
         Paper that lists the targets.
+    dry_run
+        Show what would be taken, and the first rows; add nothing.
+    skip_bad
+        Add the other rows, and write the bad ones to FILE.bad.csv.
     """
+    from contextlib import nullcontext
+
     from lake.query import Lake
     from lake.targets import add_targets
     from tasks.events import announce
     from tasks.samples.files import read_targets
 
+    check_not_blank("sample", sample)
+    check_not_blank("label", label)
     if match_radius < 0:
         raise ConfigurationError(f"--match-radius cannot be {match_radius:g}", hint="give arcsec, 0 or more")
-    with Lake(lake) as opened:
-        found = read_targets(file, label_column=label, ra_column=ra, dec_column=dec, frame=frame)
+    with nullcontext() if dry_run else Lake(lake, writable=True) as opened:
+        found = read_targets(file, label_column=label, ra_column=ra, dec_column=dec, frame=frame, epoch=epoch)
         if found.bad_rows:
             for row in found.bad_rows[:_BAD_ROWS_TOLD]:
-                say(f"{file}:{row.line}: {row.reason}: {row.text}")
+                say(one_line(f"{file}:{row.line}: {row.reason}: {row.text[:_TEXT_TOLD]}"))
             if len(found.bad_rows) > _BAD_ROWS_TOLD:
                 say(f"... and {len(found.bad_rows) - _BAD_ROWS_TOLD} more")
+        if opened is None or skip_bad or not found.bad_rows:
+            _say_taken(found)
+        if opened is None:
+            show(found.targets.slice(0, _ROWS_TOLD), "table")
+            say(f"{found.targets.num_rows} rows of {one_line(file.name)} are sound, {len(found.bad_rows)} are bad; "
+                "nothing was added")  # fmt: skip
+            return int(bool(found.bad_rows))
+        if found.bad_rows and not (skip_bad and found.targets.num_rows):
             raise ConfigurationError(
                 f"{len(found.bad_rows)} of {len(found.bad_rows) + found.targets.num_rows} rows of {file} are bad; "
                 "nothing was added",
-                hint="mend or remove them",
+                hint="mend or remove them, or add the others with --skip-bad",
             )
+        if found.bad_rows:
+            say(one_line(f"{len(found.bad_rows)} bad rows left out, see {_write_bad(file, found)}"))
         added = add_targets(
             opened.catalog,
             found.targets,
             sample,
-            catalogue=file.name,
+            catalogue=shown(file.name),
             bibcode=bibcode,
             radius_arcsec=match_radius,
         )
         url = str(opened.storage.root)
-    say(f"{added.rows} rows of {file.name}: {added.new} new targets, {added.known} known, {added.labels} new labels")
+    done = f"{added.new} new targets, {added.known} known, {added.labels} new labels"
+    say(f"{added.rows} rows of {one_line(file.name)}: {done}")
     if (added.new or added.labels) and (trouble := announce(sample, url, added)):
         say(f"Prefect was not told, so that nothing is pulled by itself (run: lightlake refresh): {trouble}")
     return 0
+
+
+def _say_taken(found: TargetFile) -> None:
+    for taken in found.taken:
+        said = [taken.unit, taken.frame, f"epoch {taken.epoch}" if taken.epoch else ""]
+        say(one_line(f"{taken.quantity}: column {taken.column}{''.join(f', {word}' for word in said if word)}"))
+    if found.unused:
+        more = f" and {len(found.unused) - _COLUMNS_TOLD} more" if len(found.unused) > _COLUMNS_TOLD else ""
+        say(one_line(f"not taken: {', '.join(found.unused[:_COLUMNS_TOLD])}{more}"))
+    for remark in found.remarks:
+        say(one_line(f"note: {remark}"))
+
+
+def _write_bad(file: Path, found: TargetFile) -> Path:
+    to = file.with_name(f"{file.name}.bad.csv")
+    try:
+        with to.open("w", newline="", encoding="utf-8") as out:
+            rows = csv.writer(out)
+            rows.writerow(("line", "reason", "text"))
+            rows.writerows((row.line, row.reason, row.text) for row in found.bad_rows)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the bad rows cannot be written to {to}: {error.strerror}; nothing was added",
+            hint="copy the list to a folder that can be written to",
+        ) from error
+    return to
 
 
 @targets.command(name="list")
@@ -209,6 +270,10 @@ def plot(
             """,
             {"target": opened.target_id(target), "archive": archive, "bands": band},
         )
+        for one in set(band or ()) - set(rows["band"].to_pylist()):
+            check_band(opened, one, archive)
+        if not rows.num_rows:
+            check_archive(opened, archive)
     if not rows.num_rows:
         raise ConfigurationError(
             f"the lake has no good, positive fluxes of {target} of that kind",
@@ -223,5 +288,5 @@ def plot(
         fold = Fold(period, first if epoch is None else epoch)
     light_curve_page(rows, f"{target}{', over its median' if normalised else ''}", to, fold=fold)
     thinned = f", {MOST_POINTS} of them at most are drawn" if rows.num_rows > MOST_POINTS else ""
-    say(f"{to}: {rows.num_rows} measurements of {target}{thinned}")
+    say(one_line(f"{to}: {rows.num_rows} measurements of {target}{thinned}"))
     return 0

@@ -6,20 +6,19 @@ import difflib
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
-
-from lake.catalog import redacted
 from lake.doctor import Check, first_line
-from lake.errors import ArchiveError, ConfigurationError
+from lake.errors import ArchiveError, ConfigurationError, LightlakeError
 from lake.places import skew_s
-from lake.settings import Settings
+from lake.settings import Settings, load_settings
 from tasks.archives import known
 from tasks.archives.base import Archive
 from tasks.archives.parquet import open_store
+from tasks.bounds import in_memory
+from tasks.http import Client
 from tasks.surveys import rxte, virac
 from tasks.surveys.rxte_heasoft import find_tools
 
@@ -126,7 +125,7 @@ def _look(endpoint: Endpoint, patience_s: float) -> Answer:
         return Answer(_missing(endpoint, error.strerror or first_line(error)))
     if found is None:
         return Answer(_missing(endpoint, "there is nothing"))
-    return Answer(Check(_title(endpoint), "ok", f"{redacted(endpoint.url)}: {found}"))
+    return Answer(Check(_title(endpoint), "ok", f"{endpoint.url}: {found}"))
 
 
 def _listed(endpoint: Endpoint, patience_s: float) -> str | None:
@@ -138,7 +137,7 @@ def _listed(endpoint: Endpoint, patience_s: float) -> str | None:
                 file.read(1)
             return "a file"
         path.stat()
-    store = open_store(endpoint.url, endpoint.name, patience_s, tries=1)
+    store = open_store(endpoint.url, endpoint.name, load_settings(timeout_s=patience_s), tries=1)
     entries = store.folders() or store.files()
     return f"{len(entries)} folders or files" if entries else None
 
@@ -146,17 +145,18 @@ def _listed(endpoint: Endpoint, patience_s: float) -> str | None:
 def _ask(endpoint: Endpoint, patience_s: float) -> Answer:
     url = f"{endpoint.url.rstrip('/')}{endpoint.probe}" if endpoint.probe else endpoint.url
     before = time.time()
+    # A header may come in drips, too.
+    budget = replace(in_memory(lambda message, **_: LightlakeError(message)), seconds=2 * patience_s, deadline=None)
     try:
         # The body is left where it is.
-        with httpx.stream("GET", url, timeout=patience_s, follow_redirects=True) as answer:
+        with Client(patience_s) as client, client.getting(url, budget) as answer:
             after, status = time.time(), answer.status_code
-    except httpx.TimeoutException:
-        return Answer(_missing(endpoint, f"no answer for {patience_s:g} s"))
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return Answer(_missing(endpoint, first_line(error)))
-    told = f"HTTP {status} {answer.reason_phrase}".strip()
+    except LightlakeError as error:
+        told = f"no answer for {patience_s:g} s" if budget.is_over else first_line(error)
+        return Answer(_missing(endpoint, told))
+    told = f"HTTP {status} {answer.reason}".strip()
     broken = status >= 500 or status in _REFUSED or (status in _GONE and endpoint.probe is not None)
-    check = Check(_title(endpoint), "ok", f"{redacted(endpoint.url)} answers")
+    check = Check(_title(endpoint), "ok", f"{endpoint.url} answers")
     if broken:
         check = _missing(endpoint, told)
     # After redirects the time is that of the last server, asked a moment later.
@@ -164,7 +164,7 @@ def _ask(endpoint: Endpoint, patience_s: float) -> Answer:
 
 
 def _missing(endpoint: Endpoint, why: str) -> Check:
-    return Check(_title(endpoint), "fail", f"{redacted(endpoint.url)}: {why}", _hint(endpoint))
+    return Check(_title(endpoint), "fail", f"{endpoint.url}: {why}", _hint(endpoint))
 
 
 def _title(endpoint: Endpoint) -> str:

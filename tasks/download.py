@@ -8,33 +8,23 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import filelock
-import httpx
+import requests
 
 from lake.errors import ArchiveError
 from lake.settings import Settings
-from tasks.effort import request_sent, tried_again
+from tasks.bounds import Failed, on_disk
+from tasks.effort import tried_again
+from tasks.http import PARTIAL_CONTENT, RANGE_NOT_SATISFIABLE, Client, check_status, failing, length_of, raw_pieces
 
 Answer = TypeVar("Answer")
 
-TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
-
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
-
-
-class Failed(Protocol):
-    """Makes the error of a request that failed."""
-
-    def __call__(self, message: str, *, transient: bool = False, retry_after_s: float | None = None) -> ArchiveError:
-        """Return the error."""
-        ...
 
 
 def download(url: str, archive: str, settings: Settings, *, check: Callable[[Path], str | None]) -> Path:
@@ -59,7 +49,7 @@ def download(url: str, archive: str, settings: Settings, *, check: Callable[[Pat
     ArchiveError
         Transient for timeouts, resets, 429, 5xx, and bodies that are cut or damaged; final for 4xx.
     """
-    name = Path(url.partition("?")[0]).name
+    name = Path(urlsplit(url).path).name  # not of the whole: a host may stand there with a password
     key = hashlib.blake2b(url.encode(), digest_size=8).hexdigest()
     final = settings.cache_dir.expanduser() / archive / f"{key}-{name}"
     if final.exists():
@@ -111,33 +101,8 @@ def patiently(ask: Callable[[], Answer], settings: Settings, pause: Callable[[fl
     raise AssertionError("unreachable")
 
 
-@contextmanager
-def connecting(failed: Failed, timeout_s: float) -> Iterator[None]:
-    """Let what a connection does wrong be an ArchiveError: silence and resets may pass, wrong addresses do not."""
-    try:
-        yield
-    except httpx.TimeoutException as error:
-        raise failed(f"no answer for {timeout_s:g} s", transient=True) from error
-    except (httpx.TransportError, httpx.DecodingError) as error:
-        raise failed(f"the connection failed: {error}", transient=True) from error
-    except httpx.TooManyRedirects as error:
-        raise failed(str(error)) from error
-    except httpx.InvalidURL as error:
-        raise failed(f"not a URL: {error}") from error
-
-
-def check_status(answer: httpx.Response, failed: Failed, *fine: int) -> None:
-    """Raise an ArchiveError if an answer has another status than 200, or one that is fine as well."""
-    if answer.status_code not in (httpx.codes.OK, *fine):
-        raise failed(
-            f"HTTP {answer.status_code} {answer.reason_phrase}",
-            transient=answer.status_code in TRANSIENT_STATUS,
-            retry_after_s=_retry_after_s(answer.headers.get("Retry-After", "")),
-        )
-
-
 def resume(
-    client: httpx.Client,
+    client: Client,
     url: str,
     part: Path,
     failed: Failed,
@@ -153,7 +118,7 @@ def resume(
     Parameters
     ----------
     client
-        Follows redirects, and gives up after `settings.timeout_s` of silence.
+        Asks.
     url
         Address of the file.
     part
@@ -161,7 +126,7 @@ def resume(
     failed
         Makes errors.
     settings
-        Timeouts.
+        Limits of time and size.
     going_on
         Asked now and then; if it says no, the rest is for another time.
 
@@ -182,29 +147,27 @@ def resume(
     headers = {"Accept-Encoding": "identity"}
     if at:
         headers |= {"Range": f"bytes={at}-", "If-Range": known["validator"]}
-    deadline = time.monotonic() + settings.task_timeout_s
-    request_sent()
-    with connecting(failed, settings.timeout_s), client.stream("GET", url, headers=headers) as answer:
+    budget = on_disk(failed, settings)
+    with client.getting(url, budget, headers) as answer:
         if "Range" in headers and not _continues(answer, at, known):
             discard(part)
             raise failed("what came is not the rest of the file", transient=True)
-        check_status(answer, failed, *[httpx.codes.PARTIAL_CONTENT] * ("Range" in headers))
-        if answer.status_code == httpx.codes.PARTIAL_CONTENT:
+        check_status(answer, failed, *[PARTIAL_CONTENT] * ("Range" in headers))
+        if answer.status_code == PARTIAL_CONTENT:
             size = known["size"]
         else:
             discard(part)
-            at, size = 0, _length(answer)
+            at, size = 0, length_of(answer)
             _note(note, {"validator": _validator(answer), "size": size})
+        budget.expects(size or 0)
         with part.open("ab") as file:
-            for chunk in answer.iter_raw():
+            for piece in raw_pieces(answer):
                 # What came is kept even if the process ends now.
-                file.write(chunk)
+                file.write(piece)
                 file.flush()
-                at += len(chunk)
+                at += len(piece)
                 if at != size and not going_on():
                     raise failed("interrupted", transient=True)
-                if time.monotonic() > deadline:
-                    raise failed(f"still not through after {settings.task_timeout_s:g} s", transient=True)
     if size is not None and at != size:
         raise failed(f"{at} of {size} bytes came", transient=True)
 
@@ -225,11 +188,11 @@ def replace_by(path: Path, text: str) -> None:
         new.unlink(missing_ok=True)
 
 
-def _continues(answer: httpx.Response, at: int, known: dict[str, Any]) -> bool:
+def _continues(answer: requests.Response, at: int, known: dict[str, Any]) -> bool:
     """Say whether an answer to a Range is what was asked for, or the whole file, or no file at all."""
-    if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+    if answer.status_code == RANGE_NOT_SATISFIABLE:
         return False
-    if answer.status_code != httpx.codes.PARTIAL_CONTENT:
+    if answer.status_code != PARTIAL_CONTENT:
         return True
     found = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
     return (
@@ -240,15 +203,10 @@ def _continues(answer: httpx.Response, at: int, known: dict[str, Any]) -> bool:
     )
 
 
-def _validator(answer: httpx.Response) -> str | None:
+def _validator(answer: requests.Response) -> str | None:
     """Return what a file's versions differ by: its ETag, if equal bytes are meant by it, or its date."""
     tag: str = answer.headers.get("ETag", "")
     return tag if tag.startswith('"') else answer.headers.get("Last-Modified")
-
-
-def _length(answer: httpx.Response) -> int | None:
-    length = answer.headers.get("Content-Length", "")
-    return int(length) if length.isdigit() else None
 
 
 def _noted(note: Path) -> dict[str, Any]:
@@ -265,35 +223,17 @@ def _note(note: Path, what: dict[str, Any]) -> None:
     replace_by(note, json.dumps(what))
 
 
-def _retry_after_s(text: str) -> float | None:
-    """Return seconds to wait, of a number or a date: RFC 9110, section 10.2.3."""
-    if text.isdigit():
-        return float(text)
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
-        return None
-
-
 def _stream(url: str, archive: str, settings: Settings, path: Path) -> None:
-    def failed(message: str, *, transient: bool = False, retry_after_s: float | None = None) -> ArchiveError:
-        return ArchiveError(
-            message, archive=archive, endpoint=url, transient=transient, retry_after_s=retry_after_s,
-            hint=None if transient else f"check LIGHTLAKE_ENDPOINTS__{archive.upper()}",
-        )  # fmt: skip
-
-    deadline = time.monotonic() + settings.task_timeout_s
-    request_sent()
-    with connecting(failed, settings.timeout_s):
-        with (
-            httpx.stream("GET", url, timeout=settings.timeout_s, follow_redirects=True) as answer,
-            path.open("wb") as file,
-        ):
-            check_status(answer, failed)
-            for chunk in answer.iter_bytes(1 << 20):
-                file.write(chunk)
-                if time.monotonic() > deadline:
-                    raise failed(f"still not through after {settings.task_timeout_s:g} s", transient=True)
-        size = _length(answer)
-        if size is not None and "Content-Encoding" not in answer.headers and path.stat().st_size != size:
-            raise failed(f"{path.stat().st_size} of {size} bytes came", transient=True)
+    failed = failing(archive, url, f"check LIGHTLAKE_ENDPOINTS__{archive.upper()}")
+    budget = on_disk(failed, settings)
+    headers = {"Accept-Encoding": "identity"}
+    with (
+        Client(settings.timeout_s) as client,
+        client.getting(url, budget, headers) as answer,
+        path.open("wb") as file,
+    ):
+        check_status(answer, failed)
+        budget.expects(length_of(answer) or 0)
+        while piece := answer.raw.read1(1 << 16, decode_content=True):
+            budget.made(len(piece))
+            file.write(piece)

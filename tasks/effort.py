@@ -15,7 +15,9 @@ from typing import Any, TypeVar
 
 from upath import UPath
 
+from lake.redact import safe_line
 from lake.storage import write_text
+from lake.text import one_line
 
 Log = logging.Logger | logging.LoggerAdapter[Any]
 
@@ -70,7 +72,7 @@ class Effort:
 
     def keep(self, folder: UPath, why: BaseException) -> None:
         """Leave a note of it for the next try at the granule."""
-        note = {"retries": self.retries, "requests": self.requests, "why": str(why) or type(why).__name__}
+        note = {"retries": self.retries, "requests": self.requests, "why": safe_line(why) or type(why).__name__}
         write_text(folder / _NOTE, json.dumps(note))
 
 
@@ -144,7 +146,7 @@ def tried_again(why: BaseException) -> None:
 
 def several(names: Sequence[str]) -> str:
     """Return some names in a few words."""
-    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else "".join(names)
+    return one_line(f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else "".join(names))
 
 
 class Threads(ThreadPoolExecutor):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 
+from lake.redact import safe_line
 from lake.targets import Added
 
 TARGETS_ADDED = "lightlake.targets.added"
@@ -31,7 +32,7 @@ def announce(sample: str, lake: str, added: Added) -> str | None:
         try:
             _send(sample, lake, added)
         except httpx.HTTPError as error:
-            return f"{api}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            return safe_line(f"{api}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
     return None
 
 

@@ -7,7 +7,6 @@ sections 4 and 7.3, appendix J.
 
 from __future__ import annotations
 
-import gzip
 import math
 import re
 import zlib
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from lake.errors import GranuleRejected
+from tasks.bounds import gunzipped, in_memory, read_file
 
 Floats = NDArray[np.float64]
 Data = bytes | Path | UPath
@@ -83,7 +83,8 @@ class Table:
             if form[2] in _DTYPE:
                 fields.setdefault(name, (number, form[2], repeat, at))
             at += -(-repeat // 8) if form[2] == "X" else repeat * _WIDTH[form[2]]
-        if at != length or len(self.data) < int(self.header.values.get("NAXIS2", 0)) * length:
+        rows = int(self.header.values.get("NAXIS2", 0))
+        if at != length or len(self.data) < rows * length or (rows and not length):
             raise GranuleRejected(f"rows of {length} bytes do not hold columns of {at}")
         return fields
 
@@ -128,15 +129,13 @@ def naming(name: str) -> Iterator[None]:
 
 
 def unpacked(data: Data) -> bytes:
-    """Return the bytes of a file that may be packed by gzip; GranuleRejected if it is cut short or damaged."""
-    body = data if isinstance(data, bytes) else data.read_bytes()
+    """Return the bytes of a file that may be packed by gzip; GranuleRejected if it is too large, cut or damaged."""
+    budget = in_memory(lambda message, **_: GranuleRejected(message))
+    body = data if isinstance(data, bytes) else read_file(data, budget)
     if not body.startswith(b"\x1f\x8b"):
         return body
     try:
-        # Most are one member, which zlib unpacks and checks in one go.
-        member = zlib.decompressobj(wbits=31)
-        whole = member.decompress(body)
-        return whole if member.eof and not member.unused_data else gzip.decompress(body)
+        return gunzipped(body, budget)
     except (EOFError, OSError, zlib.error) as error:
         raise GranuleRejected(f"gzip: {error}") from error
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lake.errors import ArchiveError
-from lake.ledger import Waiting, canonical, history, waiting
+from lake.ledger import Waiting, canonical, dated_ahead, history, waiting
+from lake.names import check_sample
 from lake.query import Lake
 from tasks.archives import find, releases
 from tasks.archives.base import Archive
@@ -89,12 +90,20 @@ def plans(
         As in `plan`.
     newest
         Then the newest release that the archive publishes, too.
+
+    Raises
+    ------
+    ConfigurationError
+        If the lake has no such sample.
     """
+    check_sample(lake, sample)
     made = []
     for name in archives:
         for archive in _at_releases(lake, name, newest=newest):
             given = archive.with_defaults((parameters or {}).get(name))
-            made.append(plan(lake, archive, given, [sample] if sample else None, again=again, back_off=back_off))
+            made.append(
+                plan(lake, archive, given, None if sample is None else [sample], again=again, back_off=back_off)
+            )
     return made
 
 
@@ -113,6 +122,14 @@ def _at_releases(lake: Lake, name: str, *, newest: bool) -> list[Archive]:
     later = find(name, release)
     begun = lake.sql("SELECT release FROM archives WHERE archive = ?", [name]).num_rows
     return [shown, later] if begun else [later]
+
+
+def count_ahead(lake: Lake, archive: Archive, *, again: bool = False) -> int:
+    """Return how many answers of an archive count as too old since they are dated in the future: see lake.ledger."""
+    if max_age(archive, again=again) is None:
+        return 0
+    with closing(lake.catalog.cursor()) as cursor:
+        return dated_ahead(cursor, "coverage").get(f"{archive.name} {archive.release}", (0, None))[0]
 
 
 def plan(
@@ -138,9 +155,17 @@ def plan(
         Leave out what failed lately.
     """
     age = max_age(archive, again=again)
+    if ahead_of_time := count_ahead(lake, archive, again=again):
+        logger.warning(
+            "%d answers of %s are dated in the future, and count as too old: compare the clocks (lightlake doctor)",
+            ahead_of_time, archive.name,
+        )  # fmt: skip
     with closing(lake.catalog.cursor()) as cursor:
         key = canonical(parameters)
-        ahead = waiting(cursor, archive.name, archive.release, key, samples, age, back_off=back_off)
+        ahead = waiting(
+            cursor, archive.name, archive.release, key, samples, age, back_off=back_off,
+            followed=archive.followed(parameters),
+        )  # fmt: skip
         past = history(cursor, archive.name, archive.release)
     if not past.n_targets:
         return Plan(archive.name, archive.release, ahead, 0, None, None, None)

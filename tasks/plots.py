@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lake.query import Lake
+from tasks.pages import write_chart_page
 
 # Points in one page: beyond this a browser becomes slow and the page large.
 MOST_POINTS = 20_000
@@ -95,9 +96,7 @@ def light_curve_page(rows: pa.Table, title: str, path: Path, *, fold: Fold | Non
         .properties(title=title, width=860, height=420)
         .interactive(bind_y=False)
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    chart.save(path, format="html", inline=True)
-    return path
+    return write_chart_page(chart, title, path)
 
 
 def brought(lake: Lake, archive: str, release: str, granule: str) -> pa.Table:

@@ -10,7 +10,7 @@ import json
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from prefect import get_run_logger, task
 from prefect.cache_policies import INPUTS, RUN_ID
@@ -26,20 +27,21 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import task_run
 from upath import UPath
 
-from lake.catalog import INLINED_ROWS
 from lake.commit import Receipt, commit
 from lake.errors import ArchiveError, GranuleRejected, LightlakeError, SchemaError, StagingLost, TruncatedAnswer
 from lake.ledger import Attempt, canonical, count_pending, pending
 from lake.memory import give_back, peak_rss_mb
+from lake.motion import Followed, has_motion
 from lake.query import Lake
 from lake.schema import TABLES
 from lake.settings import load_settings
+from lake.sound import rejected_remark, sound, without_broken
 from lake.staging import Manifest, stage
 from lake.staging import lost as as_lost
-from lake.storage import is_local, path_of, remove_folder, write_parquet
-from lake.transaction import recover, transact
+from lake.storage import is_local, path_of
+from lake.text import file_name
 from tasks.archives import find
-from tasks.archives.base import Archive, Granule, Harvest, Origin
+from tasks.archives.base import Archive, Granule, Harvest
 from tasks.effort import Log, effort, facts, several
 from tasks.stats import statistics
 
@@ -58,9 +60,9 @@ class Batch:
 
 @lru_cache(maxsize=4)
 def lake_at(url: str) -> Lake:
-    """Return the lake at a URL, opened once a process, which then gives back what memory it frees."""
+    """Return the lake at a URL for writing, opened once a process, which then gives back what memory it frees."""
     give_back()
-    return Lake(url, load_settings())
+    return Lake(url, load_settings(), writable=True)
 
 
 def release_in(lake: Lake, archive: Archive) -> str:
@@ -69,68 +71,6 @@ def release_in(lake: Lake, archive: Archive) -> str:
         return archive.release
     shown = lake.sql("SELECT release FROM archives WHERE archive = ?", [archive.name])["release"].to_pylist()
     return str(shown[0]) if shown else archive.release
-
-
-def register_archive(lake: Lake, archive: Origin, **facts: pa.Table) -> bool:
-    """Bring the rows of tables archives and bands up to date; say whether the lake shows this release.
-
-    Another release than the one that the lake shows takes over once it has an answer for every target that the
-    one before has.
-
-    Parameters
-    ----------
-    facts
-        Whole tables that the archive's numbers are to be read with, such as channels.
-    """
-    waiting = lake.sql(
-        """
-        SELECT count(*) AS n
-        FROM archives JOIN coverage AS shown ON shown.archive = archives.archive AND shown.release = archives.release
-        WHERE archives.archive = $archive AND archives.release <> $release AND shown.status <> 'failed'
-            AND NOT EXISTS (
-                FROM coverage AS next
-                WHERE next.archive = $archive AND next.release = $release AND next.status <> 'failed'
-                    AND next.target_id = shown.target_id
-            )
-        """,
-        {"archive": archive.name, "release": archive.release},
-    )
-    taking_over = not waiting["n"][0].as_py()
-    rows = (
-        {"archives": [archive.row()], "bands": archive.band_rows()} if taking_over else {"bands": archive.band_rows()}
-    )
-    mine = {name: TABLES[name].cast(pa.Table.from_pylist(rows[name])) for name in rows}
-    wanted = {name: (table, "WHERE archive = ?", [archive.name]) for name, table in mine.items()}
-    wanted |= {name: (TABLES[name].cast(table), "", []) for name, table in facts.items()}
-    news = {
-        name: one
-        for name, one in wanted.items()
-        if lake.sql(f"FROM {name} {one[1]} ORDER BY {', '.join(TABLES[name].key)}", one[2]).to_pylist()
-        != one[0].sort_by([(key, "ascending") for key in TABLES[name].key]).to_pylist()
-    }
-    if not news:
-        return taking_over
-    folder = lake.storage.staging / f"register-{uuid.uuid4().hex}"
-    moves = {}
-    for name, (table, _, _) in news.items():
-        if table.num_rows > INLINED_ROWS:
-            moves[name] = (folder / f"{name}.parquet", lake.storage.table_folder(name) / f"{folder.name}.parquet")
-            write_parquet(table.sort_by([(key, "ascending") for key in TABLES[name].key]), moves[name][0])
-    with lake.catalog.lock(), closing(lake.catalog.cursor()) as cursor:
-        recover(lake.catalog)
-        cursor.execute("BEGIN")
-
-        def change() -> None:
-            for name, (table, where, values) in news.items():
-                cursor.execute(f"DELETE FROM {name} {where}", values)
-                if name not in moves:
-                    cursor.register("wanted", table)
-                    cursor.execute(f"INSERT INTO {name} BY NAME FROM wanted")
-                    cursor.unregister("wanted")
-
-        transact(cursor, lake.storage, moves, change)
-    remove_folder(folder)
-    return taking_over
 
 
 def max_age(archive: Archive, *, again: bool = False) -> timedelta | None:
@@ -152,7 +92,10 @@ def count_to_ask(
     """Count the targets that an archive is still to be asked for."""
     key, age = canonical(parameters), max_age(archive, again=again)
     with closing(lake.catalog.cursor()) as cursor:
-        return count_pending(cursor, archive.name, archive.release, key, samples, age, back_off=back_off)
+        return count_pending(
+            cursor, archive.name, archive.release, key, samples, age, back_off=back_off,
+            followed=archive.followed(parameters),
+        )  # fmt: skip
 
 
 def plan_batches(
@@ -190,7 +133,8 @@ def plan_batches(
         # Until there is work for all workers it is not known how to share it out.
         enough = granules_per_batch * lake.settings.workers
     asked = (archive.name, archive.release, key, samples, age)
-    for targets in pending(lake.catalog, *asked, back_off=back_off, batch_size=size):
+    followed = archive.followed(parameters)
+    for targets in pending(lake.catalog, *asked, back_off=back_off, followed=followed, batch_size=size):
         if open_end is not None:
             targets = pa.concat_tables([open_end.targets, targets])
         waiting += archive.granules(targets, lake.settings, parameters)
@@ -279,7 +223,7 @@ def _walk(batch: Batch) -> Iterator[tuple[Granule, UPath]]:
     waiting = deque(read_granules(batch))
     while waiting:
         granule = waiting.popleft()
-        folder = path_of(batch.path).parent / granule.id
+        folder = path_of(batch.path).parent / file_name(granule.id)
         yield granule, folder
         manifest = Manifest.read(folder)
         if manifest is not None and manifest.attempt.status == "split":
@@ -300,7 +244,8 @@ def fetch_granule(archive: Archive, granule: Granule, folder: UPath) -> Manifest
     started_at, started = datetime.now(UTC), time.monotonic()
     harvest = archive.fetch(granule, settings)
     try:
-        tables = complete(harvest, granule, started_at)
+        harvest = made_sound(harvest, granule, archive.band_units)
+        tables = complete(harvest, granule, started_at, archive.followed(granule.parameters))
     except SchemaError as error:
         raise GranuleRejected(str(error)) from error
     attempt = replace(
@@ -315,14 +260,39 @@ def fetch_granule(archive: Archive, granule: Granule, folder: UPath) -> Manifest
     return stage(folder, attempt, given.pop(), archive.band_units)  # which then holds them alone
 
 
-def complete(harvest: Harvest, granule: Granule, asked_at: datetime) -> dict[str, pa.Table]:
+def made_sound(harvest: Harvest, granule: Granule, band_units: Mapping[str, str | None]) -> Harvest:
+    """Return what an archive gave with sound values, without sources that break a rule, and with remarks on both."""
+    tables, remarks = sound(_keyed(harvest, granule))
+    n = granule.targets.num_rows
+    nothing = np.zeros(n, np.int64)
+    asked = {"coverage": _coverage_rows(granule, ["empty"] * n, nothing, nothing, datetime.now(UTC))}
+    kept, rejected = without_broken(granule.archive, granule.release, {**tables, **asked}, band_units)
+    del kept["coverage"]
+    # A target of which every source was rejected has no answer.
+    unanswered = set(tables["matches"]["target_id"].to_pylist()) if rejected else set()
+    unanswered -= set(kept["matches"]["target_id"].to_pylist()) if rejected else set()
+    remark = "; ".join(filter(None, [harvest.remark, *remarks, rejected_remark(rejected)])) or None
+    return replace(harvest, **kept, remark=remark, unanswered=harvest.unanswered | unanswered)
+
+
+def complete(
+    harvest: Harvest, granule: Granule, asked_at: datetime, followed: Followed | None = None
+) -> dict[str, pa.Table]:
     """Return the tables of a granule in the lake's schema: keys filled in, statistics and coverage made."""
-    tables = {
-        name: _with_keys(getattr(harvest, name), granule) for name in ("sources", "matches", "lightcurves", "exposures")
-    }
+    tables = _keyed(harvest, granule)
     tables["statistics"] = statistics(tables["lightcurves"])
-    tables["coverage"] = _coverage(granule, tables["matches"], tables["lightcurves"], asked_at)
+    lost = harvest.unanswered
+    coverage = _coverage(granule, tables["matches"], tables["lightcurves"], asked_at, lost)
+    if followed is not None:
+        said = pc.if_else(pa.array(has_motion(granule.targets)), followed.parameters, coverage["parameters"])
+        coverage = coverage.set_column(coverage.column_names.index("parameters"), "parameters", said)
+    tables["coverage"] = coverage
     return tables
+
+
+def _keyed(harvest: Harvest, granule: Granule) -> dict[str, pa.Table]:
+    names = ("sources", "matches", "lightcurves", "exposures")
+    return {name: _with_keys(getattr(harvest, name), granule) for name in names}
 
 
 def _with_keys(table: pa.Table, granule: Granule) -> pa.Table:
@@ -333,8 +303,10 @@ def _with_keys(table: pa.Table, granule: Granule) -> pa.Table:
     return table
 
 
-def _coverage(granule: Granule, matches: pa.Table, lightcurves: pa.Table, asked_at: datetime) -> pa.Table:
-    """Return one row for every target asked for, found or not."""
+def _coverage(
+    granule: Granule, matches: pa.Table, lightcurves: pa.Table, asked_at: datetime, lost: Set[int]
+) -> pa.Table:
+    """Return one row for every target asked for: found or not, or failed if what it has was rejected."""
     ids = granule.targets["target_id"].to_numpy()
     rows_of = lightcurves.group_by("source_id").aggregate([([], "count_all")])
     counted = matches.select(["target_id", "source_id"]).join(rows_of, "source_id").group_by("target_id")
@@ -344,7 +316,8 @@ def _coverage(granule: Granule, matches: pa.Table, lightcurves: pa.Table, asked_
     n_sources, n_rows = np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
     n_sources[place] = counts["count_all"].to_numpy()
     n_rows[place] = counts["count_all_sum"].fill_null(0).to_numpy()
-    return _coverage_rows(granule, np.where(n_sources > 0, "found", "empty").tolist(), n_sources, n_rows, asked_at)
+    status = np.where(np.isin(ids, np.fromiter(lost, np.int64)), "failed", np.where(n_sources > 0, "found", "empty"))
+    return _coverage_rows(granule, status.tolist(), n_sources, n_rows, asked_at)
 
 
 def _coverage_rows(granule: Granule, status: list[str], n_sources: Any, n_rows: Any, asked_at: datetime) -> pa.Table:

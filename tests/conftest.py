@@ -20,8 +20,8 @@ from lake.settings import settings as cached_settings
 from lake.storage import Storage
 
 # Few tests that take a minute or more each, most of it waiting: begun last, they would keep one process idle.
-_LONG = ("test_demo", "test_prefect_server", "test_service", "test_new_release", "test_real_files", "test_rxte_flow",
-         "test_slurm", "test_ui", "test_workers")  # fmt: skip
+_LONG = ("test_demo", "test_killed_service", "test_prefect_server", "test_service", "test_new_release",
+         "test_real_files", "test_rxte_flow", "test_slurm", "test_ui", "test_workers")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,6 +36,19 @@ def data_dir() -> Path:
     folder = Path(os.environ.get("LIGHTLAKE_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")
     if not folder.is_dir():
         pytest.skip(f"no real archive data at {folder}; set LIGHTLAKE_TEST_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cases_dir() -> Path:
+    """Folder of small inputs that go wrong: LIGHTLAKE_TEST_CASES, or shared/cases beside the checkout."""
+    beside = Path(__file__).parents[2] / "shared" / "cases"
+    data = os.environ.get("LIGHTLAKE_TEST_DATA")
+    if data and not beside.is_dir():
+        beside = Path(data).parent / "cases"
+    folder = Path(os.environ.get("LIGHTLAKE_TEST_CASES") or beside)
+    if not folder.is_dir():
+        pytest.skip(f"no odd inputs at {folder}; set LIGHTLAKE_TEST_CASES")
     return folder
 
 
@@ -120,6 +133,6 @@ def catalog(template: Path, settings: Settings) -> Iterator[Catalog]:
 
 @pytest.fixture
 def lake(catalog: Catalog, settings: Settings) -> Iterator[Lake]:
-    """The same lake, open for questions."""
-    with Lake(settings.url, settings) as lake:
+    """The same lake, open for questions and for commits."""
+    with Lake(settings.url, settings, writable=True) as lake:
         yield lake

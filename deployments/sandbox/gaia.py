@@ -178,6 +178,8 @@ class DataLink:
     ----------
     structures : set[str]
         Values of DATA_STRUCTURE that it knows; the newer names go with the old ones.
+    refusal : tuple
+        Status and words with which it refuses others.
     forget : set[int]
         Sources of which it has nothing, though the source table says otherwise.
     most : int
@@ -186,6 +188,7 @@ class DataLink:
 
     def __init__(self, box: Sandbox, path: str, source_ids: NDArray[np.int64], seed: int) -> None:
         self.url, self.seed, self.most = box.url(path), seed, MOST_IDS
+        self.refusal = (400, "DATA_STRUCTURE {} is not supported")
         self.structures, self.forget = set(STRUCTURES), set[int]()
         self._known = set(source_ids.tolist())
         box.mount(path, self._handle)
@@ -204,8 +207,10 @@ class DataLink:
             "RETRIEVAL_TYPE must be EPOCH_PHOTOMETRY": params.get("RETRIEVAL_TYPE") != "EPOCH_PHOTOMETRY",
             "RELEASE must be Gaia DR3": params.get("RELEASE", "Gaia DR3") != "Gaia DR3",
             "FORMAT must be votable": params.get("FORMAT", "votable").lower() != "votable",
-            f"DATA_STRUCTURE {structure} is not supported": structure not in self.structures,
         }
+        if structure not in self.structures:
+            status, reason = self.refusal
+            return Response(f"{reason.format(structure)}\n".encode(), status, "text/plain")
         for reason, so in wrong.items():
             if so:
                 return Response(f"{reason}\n".encode(), 400, "text/plain")
@@ -257,11 +262,10 @@ def _arrays(wide: pa.Table) -> pa.Table:
 def _long(wide: pa.Table) -> pa.Table:
     """One row per transit and band that has a time, sorted by source, band and time."""
     parts = []
-    own = {f"photometry_flag_{name}" for name in ("noisy_data", "bp_reject", "rp_reject")}
-    others = [name for name in _FLAGS if name not in own and not name.startswith("variability")]
+    order = (*(f"{ccd}_reject" for ccd in _CCDS), "noisy_data", *(f"{ccd}_unavailable" for ccd in _CCDS))
     bits = np.zeros(len(wide), dtype=np.int64)
-    for place, name in enumerate(others):
-        bits |= wide[name].to_numpy().astype(np.int64) << place
+    for place, name in enumerate(order):
+        bits |= wide[f"photometry_flag_{name}"].to_numpy().astype(np.int64) << place
     for band in ("G", "BP", "RP"):
         name = "g_transit" if band == "G" else band.lower()
         rejected = "noisy_data" if band == "G" else f"{band.lower()}_reject"
@@ -276,8 +280,8 @@ def _long(wide: pa.Table) -> pa.Table:
         }  # fmt: skip
         parts.append(_with_units(_UNITS, **columns))
     long = pa.concat_tables(parts)
-    order = np.argsort(long["source_id"].to_numpy(), kind="stable")
-    return long.take(order).filter(pc.is_valid(long.take(order)["time"]))
+    long = long.take(np.argsort(long["source_id"].to_numpy(), kind="stable"))
+    return long.filter(pc.is_valid(long["time"]))
 
 
 def _with_units(units: dict[str, str], **columns: Any) -> pa.Table:

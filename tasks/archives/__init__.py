@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lake.errors import ConfigurationError
+from lake.names import unknown
 from lake.settings import load_settings
 from tasks.archives import gaia, hcv, heasarc, icecube, lightkurve, panstarrs, wise, ztf
 from tasks.archives.base import Archive
@@ -24,11 +26,21 @@ REGISTRY: dict[str, Archive] = {
 }  # fmt: skip
 
 
+# Surveys, whose files are extracted, and their commands: they are archives of a lake, too.
+SURVEYS = {"virac": "virac", "rxte": "rxte", "rxte_pca": "rxte"}
+
+
 def known() -> dict[str, Archive]:
     """Return all archives by name: those of the registry, and the tables that the settings add."""
-    added = {archive.name: archive for archive in heasarc.configured(load_settings())}
-    if taken := sorted(set(added) & set(REGISTRY)):
-        raise ConfigurationError(f"LIGHTLAKE_TABLES__{taken[0].upper()}: there is an archive of that name already")
+    taken = {*REGISTRY, *SURVEYS, *(archive.service for archive in REGISTRY.values())}
+    added = dict[str, Archive]()
+    for archive in heasarc.configured(load_settings()):
+        if archive.name in {*taken, *added}:
+            raise ConfigurationError(
+                f"LIGHTLAKE_TABLES__{archive.name.upper()}: an archive, survey or service is of that name already",
+                hint="choose another name, and say in its table what HEASARC calls it",
+            )
+        added[archive.name] = archive
     return {**REGISTRY, **added}
 
 
@@ -42,9 +54,7 @@ def find(name: str, release: str | None = None) -> Archive:
     """
     archives = known()
     if name not in archives:
-        near = difflib.get_close_matches(name.lower(), archives, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ConfigurationError(f"unknown archive {name!r}", hint=f"{hint}known: {', '.join(sorted(archives))}")
+        raise unknown("archive", name, archives)
     archive = archives[name]
     if release is None or release == archive.release:
         return archive
@@ -55,6 +65,21 @@ def find(name: str, release: str | None = None) -> Archive:
             hint=f"put {{release}} into LIGHTLAKE_ENDPOINTS__{(archive.service or name).upper()} where its name stands",
         )
     return archive.at_release(release)
+
+
+def check_parameters(parameters: Mapping[str, Any] | None, names: Sequence[str]) -> None:
+    """See that parameters by archive are of archives that are asked, and have names and values that these take.
+
+    Raises
+    ------
+    ConfigurationError
+        If any does not.
+    """
+    for name in parameters or ():
+        if name not in names:
+            raise unknown("archive", name, names, "among those that are asked, but there are parameters for it")
+    for name in names:
+        find(name).with_defaults((parameters or {}).get(name))
 
 
 def expand(names: list[str] | tuple[str, ...] | None) -> list[str]:

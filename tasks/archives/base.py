@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -11,8 +12,29 @@ import pyarrow as pa
 
 from lake.errors import ConfigurationError
 from lake.ledger import canonical
+from lake.motion import Followed, Span
 from lake.schema import TABLES
 from lake.settings import Settings
+
+# Beside digits, dates and times, which do not begin with a letter, what DuckDB makes another type or NULL of when it
+# reads it as the name of a Hive folder.
+_TYPED = frozenset({"epoch", "inf", "infinity", "null"})
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
+
+
+def wrong_name(name: str) -> str | None:
+    """Return why no archive can be called so; None if one can.
+
+    A name becomes a folder of the lake, archive=NAME, and every reader of the plain tree must get it back as it is.
+    """
+    if not _NAME.fullmatch(name):
+        return (
+            f"{name!r} cannot be an archive's name: it takes lower-case letters, digits and underscores, "
+            "a letter first, 48 at most"
+        )
+    if name in _TYPED:
+        return f"{name!r} cannot be an archive's name: readers of the lake's folders take it for NULL or a date"
+    return None
 
 
 @dataclass(frozen=True)
@@ -78,7 +100,8 @@ class Harvest:
     """What an archive gave for a granule: Arrow tables in the lake's schema.
 
     Column granule, and the columns archive and release, may be left out: the pull fills them in. A remark, on
-    what the archive could not give, goes into the ledger.
+    what the archive could not give, goes into the ledger. Targets in unanswered have sources that were rejected, and
+    no others.
     """
 
     sources: pa.Table
@@ -87,6 +110,7 @@ class Harvest:
     exposures: pa.Table = field(default_factory=TABLES["exposures"].empty)
     endpoint: str | None = None
     remark: str | None = None
+    unanswered: frozenset[int] = frozenset()
 
 
 Plan = Callable[["Archive", pa.Table, Settings, Mapping[str, Any]], list[Granule]]
@@ -100,7 +124,7 @@ class Origin:
     Parameters
     ----------
     name
-        Short name: lower-case letters, digits and underscores, since it becomes a folder.
+        Short name, since it becomes a folder: see `wrong_name`.
     endpoint
         Public address; LIGHTLAKE_ENDPOINTS__<NAME> points elsewhere. Where releases lie side by side, {release}
         stands for the release's name in small letters.
@@ -131,6 +155,10 @@ class Origin:
     notes: str | None = None
     probe: str | None = None
     further: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if told := wrong_name(self.name):
+            raise ConfigurationError(told, hint="choose another name")
 
     def row(self) -> dict[str, Any]:
         """Return the row of table archives."""
@@ -170,6 +198,9 @@ class Archive(Origin):
         Parameters of a request, with their defaults.
     plan, fetch
         Cut targets into granules; get one granule.
+    span
+        When it observed, if targets are followed along their proper motion over that time. None where positions are of
+        one epoch, or error circles so large that no motion matters.
     """
 
     batch_size: int
@@ -178,6 +209,14 @@ class Archive(Origin):
     max_age_days: float | None = None
     service: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    span: Span | None = None
+
+    def followed(self, parameters: Mapping[str, Any]) -> Followed | None:
+        """Return what tells answers that followed proper motion from those before it; None if it never does."""
+        if self.span is None:
+            return None
+        marked = canonical({**parameters, "proper_motion": True})
+        return Followed(marked, self.span, parameters["radius_arcsec"])
 
     def reach(self, settings: Settings) -> str:
         """Return where to ask: the endpoint of the settings, or the public one."""

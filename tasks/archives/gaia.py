@@ -7,11 +7,14 @@ one that has none. What DataLink sends is read in tasks/archives/gaia_epochs.py.
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lake.errors import ArchiveError
+from lake.motion import places_at
 from lake.photometry import AB_ZERO_POINT_JY
 from lake.settings import Settings
 from lake.sky import apply_proper_motion, hpx29, ranks, separation_arcsec
@@ -36,6 +39,8 @@ DATALINK_IDS = 5000
 
 # Names that the archive has had for the layouts of its products, in the order in which they are tried.
 STRUCTURES = ("RAW", "DATAMODEL_GAIA", "INDIVIDUAL", "DATAMODEL_STANDARD", "COMBINED")
+
+_REFUSED_STRUCTURE = re.compile(r"invalid[ _]data[ _]?structure", re.I)
 
 # Batches up to this size are asked synchronously: Gaia's synchronous queries are cut off after 60 s.
 _SYNC_TARGETS = 500
@@ -87,13 +92,13 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
     sources = sources.rename_columns([name.removesuffix("_first") for name in sources.column_names])
     ids = sources.filter(sources["has_epoch_photometry"])["source_id"].to_numpy()
     epochs, missing = _epochs(ids, settings, granule.parameters["data_structure"])
-    remark = None
+    remarks = [gaia_epochs.out_of_time(epochs)]
     if missing:
         told = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
-        remark = f"DataLink has no epoch photometry of {len(missing)} sources that should have it: {told}"
+        remarks.append(f"DataLink has no epoch photometry of {len(missing)} sources that should have it: {told}")
     return Harvest(
         _sources(sources), _matches(pairs), gaia_epochs.lightcurves(epochs, _sources(sources)),
-        endpoint=endpoint, remark=remark,
+        endpoint=endpoint, remark="; ".join(filter(None, remarks)) or None,
     )  # fmt: skip
 
 
@@ -152,13 +157,8 @@ def pair(targets: pa.Table, found: pa.Table, radius_arcsec: float) -> pa.Table:
 
 def _at_gaia_epoch(targets: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return positions, whether the target's own motion took them to Gaia's epoch, and years from its own."""
-    columns = {name: _floats(targets, name) for name in ("ra", "dec", "pm_ra", "pm_dec", "ref_epoch")}
-    epoch = columns["ref_epoch"]
-    moves = ~np.isnan(epoch) & ~np.isnan(columns["pm_ra"]) & ~np.isnan(columns["pm_dec"])
-    here = np.where(np.isnan(epoch), EPOCH_YR, epoch)
-    pm_ra, pm_dec = (np.where(moves, columns[name], 0.0) for name in ("pm_ra", "pm_dec"))
-    ra, dec = apply_proper_motion(columns["ra"], columns["dec"], pm_ra, pm_dec, here, EPOCH_YR)
-    return ra, dec, moves, np.abs(EPOCH_YR - here)
+    ra, dec, moves = places_at(targets, EPOCH_YR)
+    return ra, dec, moves, np.nan_to_num(np.abs(EPOCH_YR - _floats(targets, "ref_epoch")))
 
 
 def _floats(table: pa.Table, name: str) -> np.ndarray:
@@ -227,14 +227,16 @@ def _datalink(ids: list[int], settings: Settings, structure: str) -> pa.Table:
         }
         try:
             with Session(NAME, url, settings.timeout_s, settings.task_timeout_s) as session:
-                body = session.post(url, data=form).content
+                body, budget = session.post(url, data=form).content, session.budget()
         except ArchiveError as error:
             # The archive has renamed its structures more than once; one that it does not know it refuses.
-            if error.transient or number == len(structures) - 1:
+            # Some refusals come as HTTP 500, which else is trouble that may pass.
+            is_refusal = not error.transient or _REFUSED_STRUCTURE.search(str(error))
+            if not is_refusal or number == len(structures) - 1:
                 raise
             continue
         try:
-            return gaia_epochs.read(body, ids)
+            return gaia_epochs.read(body, ids, budget)
         except ValueError as error:
             raise ArchiveError(f"DataLink: {error}", archive=NAME, endpoint=url, transient=True) from error
     raise AssertionError("every structure is tried, and the last one raises")

@@ -11,20 +11,21 @@ import io
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from xml.parsers.expat import ExpatError
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from astropy.io.votable import parse
 from astropy.io.votable.exceptions import VOTableSpecError
 from astropy.table import Table
 from numpy.typing import NDArray
 
 from lake.photometry import AB_ZERO_POINT_JY, magnitude_err
 from lake.times import GAIA_EPOCH_MJD, to_bmjd_tdb
+from tasks.archives.values import dated, undated_remark
+from tasks.bounds import Budget, open_zip, parsed_votable
 
 
 class ZeroPoints(NamedTuple):
@@ -49,6 +50,10 @@ _masked_all: Any = np.ma.masked_all
 REJECTED_BY_PHOTOMETRY, REJECTED_BY_VARIABILITY, NOISY = 1, 2, 4
 _CCDS = ("sm", *(f"af{number}" for number in range(1, 10)), "bp", "rp")
 _UNAVAILABLE_BIT, _REJECT_BIT, _OTHER_BIT = 8, 20, 32
+
+# The 25 flags of the arrays are the bits of other_flags, which flat tables have (Gaia DR3 documentation, sect. 20.7.1):
+# first SM, AF1 to AF9, BP and RP rejected, then noisy, which is of G.
+_OTHER_NOISY = 12
 QUALITY_NOTE = (
     "Bits of quality: 0 rejected by photometry, 1 rejected by variability, 2 noisy, 8 to 19 unavailable and 20 to 31 "
     "rejected CCDs (SM, AF1 to AF9, BP, RP), from 32 on the archive's other_flags; good has none of the first three."
@@ -75,7 +80,7 @@ _BAND_COLUMNS = {
 }
 
 
-def read(body: bytes, ids: Sequence[int]) -> pa.Table:
+def read(body: bytes, ids: Sequence[int], budget: Budget) -> pa.Table:
     """Read what DataLink sent: a zip of VOTables, or one VOTable.
 
     Parameters
@@ -84,6 +89,8 @@ def read(body: bytes, ids: Sequence[int]) -> pa.Table:
         The answer.
     ids
         Sources that were asked for; others are left out.
+    budget
+        What it may come to, unpacked and in memory.
 
     Returns
     -------
@@ -96,33 +103,34 @@ def read(body: bytes, ids: Sequence[int]) -> pa.Table:
         If it is neither, or is damaged, or has none of the layouts.
     """
     parts = [EMPTY]
-    for name, content in _members(body):
+    for name, content in _members(body, budget):
         try:
-            votable = parse(io.BytesIO(content))
+            votable = parsed_votable(content, budget)
         except (ExpatError, VOTableSpecError, ValueError, IndexError, zlib.error) as error:
             raise ValueError(f"{name} is no VOTable, or part of one: {error}") from error
         for info in votable.infos + [info for resource in votable.resources for info in resource.infos]:
             if info.name == "QUERY_STATUS" and str(info.value).upper() != "OK":
                 raise ValueError(f"{name} says {info.value}: {info.content or 'no more'}")
         for table in votable.iter_tables():
-            parts.append(transits(table.to_table(), name))
-    rows = pa.concat_tables(parts)
+            params = {param.name: param.value for param in table.params}
+            parts.append(transits(table.to_table(), name, params))
+    rows = _each_once(pa.concat_tables(parts))
     return rows.filter(pc.is_in(rows["source_id"], value_set=pa.array(ids, pa.int64())))
 
 
-def _members(body: bytes) -> Iterator[tuple[str, bytes]]:
+def _members(body: bytes, budget: Budget) -> Iterator[tuple[str, bytes]]:
     if not body.startswith(b"PK"):
         yield "the answer", body
         return
     try:
-        with zipfile.ZipFile(io.BytesIO(body)) as archive:
-            for name in archive.namelist():
+        with open_zip(io.BytesIO(body), budget) as archive:
+            for name in archive.names:
                 yield name, archive.read(name)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except zipfile.BadZipFile as error:
         raise ValueError(f"the answer is a damaged zip: {error}") from error
 
 
-def transits(table: Table, name: str = "") -> pa.Table:
+def transits(table: Table, name: str = "", params: Mapping[str, Any] | None = None) -> pa.Table:
     """Return the measurements of a table in any of the layouts, with the columns of EMPTY.
 
     Parameters
@@ -130,25 +138,27 @@ def transits(table: Table, name: str = "") -> pa.Table:
     table
         As astropy reads it.
     name
-        File it came in; its last number is the source, if the table has no column source_id.
+        File it came in; its last number is the source, if neither the table nor its parameters have a source_id.
+    params
+        Parameters of the table.
 
     Raises
     ------
     ValueError
         If the table is in none of the layouts.
     """
-    names = set(table.colnames)
+    names, params = set(table.colnames), params or {}
     if not len(table):
         return EMPTY
     if {"band", "time", "flux"} <= names:
-        return _long(table, name)
+        return _long(table, name, params)
     if "g_transit_time" not in names:
         raise ValueError(
             f"{name or 'the table'} has no epoch photometry; its columns: {', '.join(table.colnames)[:200]}"
         )
     if table["g_transit_time"].dtype.kind == "O" or table["g_transit_time"].ndim > 1:
-        return _wide(_exploded(table), name)
-    return _wide({column: _plain(table[column]) for column in table.colnames if _wanted(column)}, name)
+        return _wide(_exploded(table), name, params)
+    return _wide({column: _plain(table[column]) for column in table.colnames if _wanted(column)}, name, params)
 
 
 def lightcurves(epochs: pa.Table, sources: pa.Table) -> pa.Table:
@@ -165,9 +175,9 @@ def lightcurves(epochs: pa.Table, sources: pa.Table) -> pa.Table:
     sources
         Rows of table sources.
     """
-    epochs = epochs.filter(pc.is_valid(epochs["time"]))
+    epochs = epochs.filter(pa.array(dated(_mjd(epochs))))
     place = pc.index_in(epochs["source_id"].cast(pa.string()), value_set=sources["source_id"].combine_chunks())
-    mjd = epochs["time"].to_numpy() + GAIA_EPOCH_MJD
+    mjd = _mjd(epochs)
     rate, rate_err = (epochs[name].to_numpy() for name in ("flux", "flux_error"))
     band = epochs["band"].to_numpy()
     # mJy of one electron per second: the flux of that AB magnitude.
@@ -199,29 +209,43 @@ def lightcurves(epochs: pa.Table, sources: pa.Table) -> pa.Table:
     )  # fmt: skip
 
 
-def _long(table: Table, name: str) -> pa.Table:
+def out_of_time(epochs: pa.Table) -> str | None:
+    """Return the remark on transits with a time that no clock can have shown; those without one are no measurements."""
+    known = epochs.filter(pc.is_valid(epochs["time"]))
+    whose = known["source_id"].cast(pa.string())
+    return undated_remark(_mjd(known), lambda mask: whose.filter(pa.array(mask)).to_pylist())
+
+
+def _mjd(epochs: pa.Table) -> NDArray[np.float64]:
+    return np.asarray(epochs["time"].to_numpy() + GAIA_EPOCH_MJD, np.float64)
+
+
+def _long(table: Table, name: str, params: Mapping[str, Any]) -> pa.Table:
     columns = {column: _plain(table[column]) for column in table.colnames}
     n = len(table)
     quality = _flag(columns, "rejected_by_photometry", n) * REJECTED_BY_PHOTOMETRY
     quality |= _flag(columns, "rejected_by_variability", n) * REJECTED_BY_VARIABILITY
-    if "other_flags" in columns:
-        quality |= np.ma.filled(columns["other_flags"], 0).astype(np.int64) << _OTHER_BIT
+    band = np.char.strip(np.ma.filled(columns["band"], "").astype(str))
+    quality |= _other_flags(columns, "other_flags", n, is_g=band == "G")
     return _rows(
-        _source_ids(columns, name, n),
+        _source_ids(columns, name, n, params),
         columns.get("transit_id"),
-        np.char.strip(np.ma.filled(columns["band"], "").astype(str)),
+        band,
         [columns.get(column) for column in ("time", "flux", "flux_error", "mag")],
         quality,
     )
 
 
-def _wide(columns: dict[str, NDArray[Any]], name: str) -> pa.Table:
+def _wide(columns: dict[str, NDArray[Any]], name: str, params: Mapping[str, Any]) -> pa.Table:
     n = len(columns["g_transit_time"])
     common = _flag(columns, "photometry_flag_noisy_data", n) * NOISY
     for number, ccd in enumerate(_CCDS):
         common |= _flag(columns, f"photometry_flag_{ccd}_unavailable", n) << (_UNAVAILABLE_BIT + number)
         common |= _flag(columns, f"photometry_flag_{ccd}_reject", n) << (_REJECT_BIT + number)
-    source_ids = _source_ids(columns, name, n)
+    source_ids = _source_ids(columns, name, n, params)
+    # DataLink's wide tables have one such flag a transit, for all bands.
+    whole = _flag(columns, "rejected_by_photometry", n) * REJECTED_BY_PHOTOMETRY
+    whole |= _flag(columns, "rejected_by_variability", n) * REJECTED_BY_VARIABILITY
     parts = []
     for band, names in _BAND_COLUMNS.items():
         if names[0] not in columns:
@@ -230,6 +254,7 @@ def _wide(columns: dict[str, NDArray[Any]], name: str) -> pa.Table:
         # A transit's G flux is made of up to nine CCDs, one of which may be rejected without harm.
         rejected = _flag(columns, f"photometry_flag_{letter}_reject", n) * REJECTED_BY_PHOTOMETRY
         rejected |= _flag(columns, f"variability_flag_{letter}_reject", n) * REJECTED_BY_VARIABILITY
+        rejected |= whole | _other_flags(columns, f"{letter}_other_flags", n, is_g=band == "G")
         noisy = common if band == "G" else common & ~NOISY
         parts.append(
             _rows(
@@ -260,9 +285,28 @@ def _rows(source_id: Any, transit_id: Any, band: Any, values: Sequence[Any], qua
     return pa.table(dict(zip(EMPTY.column_names, arrays, strict=True)))
 
 
-def _source_ids(columns: dict[str, NDArray[Any]], name: str, n: int) -> NDArray[np.int64]:
+def _other_flags(columns: dict[str, NDArray[Any]], name: str, n: int, *, is_g: Any) -> NDArray[np.int64]:
+    """Return the bits of a column of other flags, and NOISY where they say so of G."""
+    if name not in columns:
+        return np.zeros(n, np.int64)
+    flags = np.ma.filled(columns[name], 0).astype(np.int64)
+    noisy = np.where(is_g, flags >> _OTHER_NOISY & 1, 0) * NOISY
+    return np.asarray((flags << _OTHER_BIT) | noisy)
+
+
+def _each_once(rows: pa.Table) -> pa.Table:
+    """Return each measurement once: a source may come twice in a zip."""
+    names = ["source_id", "band", "transit_id", "time"]
+    keys = rows.select(names).append_column("row", pa.array(np.arange(rows.num_rows)))
+    first = keys.group_by(names, use_threads=False).aggregate([("row", "min")])["row_min"]
+    return rows if len(first) == rows.num_rows else rows.take(pa.array(np.sort(first.to_numpy())))
+
+
+def _source_ids(columns: dict[str, NDArray[Any]], name: str, n: int, params: Mapping[str, Any]) -> NDArray[np.int64]:
     if "source_id" in columns:
         return np.asarray(np.ma.filled(columns["source_id"], 0)).astype(np.int64)
+    if params.get("source_id") is not None:
+        return np.full(n, int(params["source_id"]))
     number = re.findall(r"\d{5,}", name)
     if not number:
         raise ValueError(f"{name or 'a table'} does not say which source it is of")
@@ -282,7 +326,7 @@ def _flag(columns: dict[str, NDArray[Any]], name: str, n: int) -> NDArray[np.int
 
 def _wanted(column: str) -> bool:
     return column in ("source_id", "transit_id") or column.startswith(
-        ("g_transit_", "bp_", "rp_", "photometry_flag_", "variability_flag_")
+        ("g_", "bp_", "rp_", "photometry_flag_", "variability_flag_", "rejected_by_")
     )
 
 

@@ -17,6 +17,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -26,7 +27,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lake.errors import ArchiveError
-from lake.sky import ARCSEC_PER_DEG, HPX_ORDER, Pairs, SkyIndex, cone_ranges, hpx29, ranks
+from lake.sky import ARCSEC_PER_DEG, HPX_ORDER, Pairs, SkyIndex, cone_ranges, hpx29, match, ranks
 from tasks.archives.base import Archive, Granule, batches
 from tasks.archives.parquet import Store, bounds, column_names, excluded, nested_paths, pick, pick_epochs
 
@@ -43,6 +44,9 @@ _PAD_ARCSEC = 0.2
 # make a granule of some seconds.
 _PARTITIONS_PER_GRANULE = 4
 
+# Beyond that a list of partitions makes no sense: it takes a gigabyte to hold.
+_MOST_PARTITIONS = 10_000_000
+
 
 class Near:
     """What is within a radius of some positions.
@@ -52,15 +56,16 @@ class Near:
     ra, dec
         ICRS degrees.
     radius_arcsec
-        Arcseconds, one for all.
+        Arcseconds, one for all or one for each.
     """
 
-    def __init__(self, ra: Floats, dec: Floats, radius_arcsec: float) -> None:
+    def __init__(self, ra: Floats, dec: Floats, radius_arcsec: float | Floats) -> None:
         self.ra, self.dec = np.mod(np.asarray(ra, np.float64), 360.0), np.asarray(dec, np.float64)
         self.radius_arcsec = radius_arcsec
         self._index = SkyIndex(self.ra, self.dec)
         reach = radius_arcsec + _PAD_ARCSEC
-        ranges = [pair for lon, lat in zip(self.ra, self.dec, strict=True) for pair in cone_ranges(lon, lat, reach)]
+        circles = zip(*np.broadcast_arrays(self.ra, self.dec, reach), strict=True)
+        ranges = [pair for lon, lat, around in circles for pair in cone_ranges(lon, lat, around)]
         self.low, self.high = _union(np.array(ranges, np.int64).reshape(-1, 2))
         reach_deg = reach / ARCSEC_PER_DEG
         self._south, self._north = self.dec - reach_deg, self.dec + reach_deg
@@ -95,7 +100,10 @@ class Near:
         inside = place < len(self.low)
         inside[inside] = self.low[place[inside]] <= pixel[inside]
         candidates = on_sky[inside]
-        found, _, _ = self._index.within(ra[candidates], dec[candidates], self.radius_arcsec)
+        if isinstance(self.radius_arcsec, np.ndarray):
+            found, _, _ = match(ra[candidates], dec[candidates], self.ra, self.dec, self.radius_arcsec)
+        else:
+            found, _, _ = self._index.within(ra[candidates], dec[candidates], self.radius_arcsec)
         return np.asarray(candidates[np.unique(found)])
 
 
@@ -219,6 +227,8 @@ def _properties(store: Store, name: str) -> dict[str, str] | None:
 def _listed(store: Store) -> list[tuple[int, int]]:
     content = store.read("partition_info.csv")
     if content is not None:
+        if content.count(b"\n") > _MOST_PARTITIONS:
+            raise store.trouble("partition_info.csv", f"it lists more than {_MOST_PARTITIONS} partitions")
         try:
             rows = csv.DictReader(io.StringIO(content.decode()), skipinitialspace=True)
             return [(int(row["Norder"]), int(row["Npix"])) for row in rows]
@@ -242,7 +252,7 @@ def remembered(store: Store, read: Callable[[Store], Catalogue] = read_catalogue
     key = (store.archive, store.url, store.environment)
     with _READING:
         if key not in _KNOWN:
-            _KNOWN[key] = read(store)
+            _KNOWN[key] = store.in_time(partial(read, store))
         return _KNOWN[key]
 
 
@@ -328,6 +338,10 @@ def scan(catalogue: Catalogue, near: Near, wanted: Scan) -> tuple[pa.Table | Non
     ArchiveError
         If a partition cannot be read, or lacks a column.
     """
+    return catalogue.store.in_time(partial(_scanned, catalogue, near, wanted))
+
+
+def _scanned(catalogue: Catalogue, near: Near, wanted: Scan) -> tuple[pa.Table | None, pa.Table | None]:
     tables, curves, n = [], [], 0
     try:
         for number in catalogue.needed(near):
@@ -371,9 +385,16 @@ def _groups(
             continue
         if any(excluded(bounds(file, group, columns[name]), values) for name, values in allowed.items()):
             continue
+        catalogue.store.check_group(path, file, group, [*columns.values(), *(paths or ())])
         rows, taken = pick(file, group, columns, allowed, near.rows if wanted.by_position else None)
         if len(taken):
             yield rows, pick_epochs(file, group, taken, nested, wanted.fields, paths) if paths else None
+
+
+def only_matched(pairs: Pairs) -> tuple[Ints, Pairs]:
+    """Return the sources that have a pair, by their rows, and the pairs with rows of these."""
+    kept, place = np.unique(pairs[1], return_inverse=True)
+    return kept, (pairs[0], place, pairs[2])
 
 
 def sources_and_matches(

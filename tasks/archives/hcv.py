@@ -6,12 +6,12 @@ light curves. Every source within the radius is kept and ranked by spherical dis
 
 from __future__ import annotations
 
-import json
 import queue
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,21 +19,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lake.errors import ArchiveError, GranuleRejected, TruncatedAnswer
+from lake.errors import ArchiveError, TruncatedAnswer
+from lake.motion import Paths, Span, julian_year
 from lake.photometry import AB_ZERO_POINT_JY, flux_err, flux_mjy
 from lake.schema import TABLES
 from lake.settings import Settings
-from lake.sky import match
 from lake.times import to_bmjd_tdb
 from tasks.archives.base import Archive, Band, Granule, Harvest
-from tasks.archives.hats import sources_and_matches
-from tasks.archives.parquet import dated, nullable, undated_remark
+from tasks.archives.hats import only_matched, sources_and_matches
 from tasks.archives.tap import Session
+from tasks.archives.values import dated, nullable, undated_remark
+from tasks.bounds import in_memory, parsed_json
 from tasks.effort import Threads
+from tasks.http import failing
 
 Floats = NDArray[np.float64]
 Row = dict[str, Any]
 Rows = list[Row]
+Place = tuple[float, float]
 Ask = Callable[[str, Mapping[str, Any]], bytes]
 
 NAME = "hcv"
@@ -45,6 +48,9 @@ MOST_PAGES = 20
 
 # The service's limit on a cone (MAST's notebook HCV_API_demo).
 MOST_RADIUS_DEG = 0.5
+
+# Of the images of the HSC v3: from the first ones with corrected optics on.
+SPAN = Span(1993.9, 2017.8, "B. C. Whitmore et al. 2016, AJ 151, 134; v3 has images that were public by 2017 October")
 
 # Asked for beyond the radius, so that rounding at the service loses nothing; distances are then measured here.
 _PAD_ARCSEC = 0.01
@@ -89,24 +95,32 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
         more than the service takes.
     TruncatedAnswer
         If an answer does not come to an end.
-    GranuleRejected
-        If rows of the service contradict each other.
     """
     endpoint, radius = ARCHIVE.reach(settings).rstrip("/"), granule.parameters["radius_arcsec"]
     if not 0 <= radius <= MOST_RADIUS_DEG * 3600:
         told = f"radius_arcsec {radius:g} is not of 0 to {MOST_RADIUS_DEG * 3600:g}"
         raise ArchiveError(told, archive=NAME, endpoint=endpoint, hint="the service takes no larger cones")
-    reach = min((radius + _PAD_ARCSEC) / 3600, MOST_RADIUS_DEG)
+    paths = Paths(granule.targets, SPAN)
+    reach = np.broadcast_to(paths.reach(radius), paths.ra.shape) / 3600
+    if (reach > MOST_RADIUS_DEG).any():
+        told = f"radius_arcsec {radius:g} around a target's path is more than {MOST_RADIUS_DEG * 3600:g}"
+        raise ArchiveError(told, archive=NAME, endpoint=endpoint, hint="the service takes no larger cones")
+    reach = np.minimum(reach + _PAD_ARCSEC / 3600, MOST_RADIUS_DEG)
     cones = [
-        {"ra": float(np.mod(ra, 360.0)), "dec": dec, "radius": reach}
-        for ra, dec in zip(granule.targets["ra"].to_pylist(), granule.targets["dec"].to_pylist(), strict=True)
+        {"ra": float(np.mod(ra, 360.0)), "dec": float(dec), "radius": float(around)}
+        for ra, dec, around in zip(paths.ra, paths.dec, reach, strict=True)
     ]
     with _asking(endpoint, settings) as ask:
         summary = _few_at_a_time(lambda cone: pages(ask, endpoint, SUMMARY, cone), cones)
         sources, matches = found(granule.targets, summary, radius, endpoint)
         ids = sources["source_id"].to_pylist()
         curves = _few_at_a_time(lambda number: pages(ask, endpoint, CURVES, {"MatchID": number}), ids)
-    return harvest(sources, matches, summary, curves, endpoint)
+    if ids and paths.moves.any():
+        sources, matches = found(granule.targets, summary, radius, endpoint, curves)
+        left = set(ids) - set(sources["source_id"].to_pylist())
+        curves = [row for row in curves if str(row.get("matchid")) not in left]
+    made = harvest(sources, matches, summary, curves, endpoint)
+    return replace(made, unanswered=unanswered(granule.targets, summary, matches, radius))
 
 
 @contextmanager
@@ -181,12 +195,12 @@ def parse(body: bytes, url: str) -> Rows:
         return []
 
     def failed(what: str) -> ArchiveError:
-        told = " ".join(re.sub(r"<[^>]*>", " ", body.decode(errors="replace")).split())[:200]
+        told = " ".join(re.sub(r"<[^>]*>", " ", body[:20_000].decode(errors="replace")).split())[:200]
         hint = "if it stays so, check LIGHTLAKE_ENDPOINTS__HCV"
         return ArchiveError(f"{what}: {told}", archive=NAME, endpoint=url, transient=True, hint=hint)
 
     try:
-        answer = json.loads(body)
+        answer = parsed_json(body, in_memory(failing(NAME, url, "check LIGHTLAKE_ENDPOINTS__HCV")))
     except ValueError as error:
         raise failed("the answer is no JSON, or part of one") from error
     data = answer.get("data") if isinstance(answer, dict) else None
@@ -203,35 +217,68 @@ def parse(body: bytes, url: str) -> Rows:
         raise failed("the answer's rows do not fit its columns") from error
 
 
-def found(targets: pa.Table, summary: Rows, radius_arcsec: float, endpoint: str) -> tuple[pa.Table, pa.Table]:
+def found(
+    targets: pa.Table, summary: Rows, radius_arcsec: float, endpoint: str, curves: Rows | None = None
+) -> tuple[pa.Table, pa.Table]:
     """Return the tables sources and matches for rows of hcvsummary, of which a source has one a filter.
+
+    Sources of which no light curve is known may be at any place of a target's path.
 
     Raises
     ------
     ArchiveError
-        If a row lacks its id, or a position on the sky.
-    GranuleRejected
-        If a source has two positions.
+        If no row has an id and a position on the sky.
     """
-    places: dict[int, tuple[float, float]] = {}
+    places, odd, twice = _places(summary)
+    if odd and not places and not twice:
+        raise _without(SUMMARY, endpoint)
+    if not places:
+        return TABLES["sources"].empty(), TABLES["matches"].empty()
+    numbers = np.array(sorted(places), np.int64)
+    ra, dec = np.array([places[number] for number in numbers.tolist()], np.float64).T
+    pairs = Paths(targets, SPAN).match(ra, dec, radius_arcsec, _times(curves or (), numbers))
+    # The service was asked for a little more than the radius.
+    near, pairs = only_matched(pairs)
+    ids = pa.array(numbers[near]).cast(pa.string())
+    return sources_and_matches(targets, ids, ra[near], dec[near], pairs)
+
+
+def _times(curves: Sequence[Row], numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], Floats]:
+    """Return when sources were measured, in Julian years, by their places among some sorted ids."""
+    known = {str(number): place for place, number in enumerate(numbers.tolist())}
+    at = [(known.get(str(row.get("matchid"))), row.get("mjd")) for row in curves]
+    seen = [(place, mjd) for place, mjd in at if place is not None and isinstance(mjd, int | float)]
+    row, time = np.array(seen, np.float64).reshape(-1, 2).T
+    return row[dated(time)].astype(np.int64), julian_year(time[dated(time)])
+
+
+def _places(summary: Rows) -> tuple[dict[int, Place], list[str], dict[int, list[Place]]]:
+    """Return where sources are; whose rows lack an id or a position on the sky; and those with several positions."""
+    places: dict[int, list[Place]] = {}
+    odd = list[str]()
     for row in summary:
         try:
             number, place = int(row["matchid"]), (float(row["ra"]), float(row["dec"]))
             if not (0 <= place[0] <= 360 and -90 <= place[1] <= 90):
                 raise ValueError(place)
-        except (KeyError, TypeError, ValueError) as error:
-            raise _without(SUMMARY, endpoint) from error
-        if places.setdefault(number, place) != place:
-            raise GranuleRejected(f"source {number} of the HCV has two positions: {places[number]}, {place}")
+        except (KeyError, TypeError, ValueError):
+            odd.append(str(row.get("matchid")))
+            continue
+        if place not in places.setdefault(number, []):
+            places[number].append(place)
+    twice = {number: several for number, several in places.items() if len(several) > 1}
+    return {number: several[0] for number, several in places.items() if number not in twice}, odd, twice
+
+
+def unanswered(targets: pa.Table, summary: Rows, matches: pa.Table, radius_arcsec: float) -> frozenset[int]:
+    """Return the targets that have nothing but sources with several positions."""
+    places = [place for several in _places(summary)[2].values() for place in several]
     if not places:
-        return TABLES["sources"].empty(), TABLES["matches"].empty()
-    numbers = np.array(sorted(places), np.int64)
-    ra, dec = np.array([places[number] for number in numbers.tolist()], np.float64).T
-    row_, source, separation = match(targets["ra"].to_numpy(), targets["dec"].to_numpy(), ra, dec, radius_arcsec)
-    # The service was asked for a little more than the radius.
-    near, place_ = np.unique(source, return_inverse=True)
-    ids = pa.array(numbers[near]).cast(pa.string())
-    return sources_and_matches(targets, ids, ra[near], dec[near], (row_, place_, separation))
+        return frozenset()
+    ra, dec = np.array(places, np.float64).T
+    row, _, _ = Paths(targets, SPAN).match(ra, dec, radius_arcsec)
+    near = set(targets["target_id"].take(pa.array(np.unique(row))).to_pylist())
+    return frozenset(near - set(matches["target_id"].to_pylist()))
 
 
 def harvest(sources: pa.Table, matches: pa.Table, summary: Rows, curves: Rows, endpoint: str) -> Harvest:
@@ -267,8 +314,11 @@ def harvest(sources: pa.Table, matches: pa.Table, summary: Rows, curves: Rows, e
     values = values.reshape(-1, len(_NUMBERS))[known]
     kept = dated(values[:, 0])
     short = [f"{key[0]} {key[1]}" for key, (_, n) in sorted(told.items()) if key[0] in lit and points[key] < n]
+    _, nowhere, twice = _places(summary)
     remarks = [
-        undated_remark(values[:, 0]),
+        _remark("rows of the summary without an id or a place, left out", nowhere),
+        _remark("sources with two positions, rejected", list(map(str, twice))),
+        undated_remark(values[:, 0], lambda mask: [rows[number][0] for number in known[mask]]),
         _remark("measurements in filters that have no band, left out", [b for _, b, _ in rows if b not in _KNOWN]),
         _remark("sources without a light curve", sorted(ids - lit)),
         _remark("light curves with less points than their NumLC", short),
@@ -277,8 +327,7 @@ def harvest(sources: pa.Table, matches: pa.Table, summary: Rows, curves: Rows, e
     flags = pa.array([told.get((number, band), (None, 0))[0] for number, band, _ in chosen], pa.int64())
     kinds = (("corrmag", ""), ("mag", "_ap"))
     lightcurves = pa.concat_tables([_lightcurves(sources, chosen, values[kept].T, flags, *kind) for kind in kinds])
-    remark = "; ".join(filter(None, remarks))
-    return Harvest(sources, matches, lightcurves, endpoint=endpoint, remark=remark or None)
+    return Harvest(sources, matches, lightcurves, endpoint=endpoint, remark="; ".join(filter(None, remarks)) or None)
 
 
 def flag_word(row: Row) -> int | None:
@@ -324,7 +373,7 @@ def _lightcurves(
             "unit": pa.array(["mJy"] * n, pa.string()),
             "mag": nullable(mag),
             "mag_err": nullable(mag_err),
-            "detected": np.ones(n, bool),
+            "detected": np.isfinite(mag),
             "good": np.isfinite(mag) & np.isfinite(mag_err),
             "quality": flags,
             "exposure_id": pa.array([str(row.get("imagename") or "") or None for _, _, row in rows], pa.string()),
@@ -388,6 +437,7 @@ ARCHIVE = Archive(
     "Telescope European Coordinating Facility (ST-ECF/ESA) and the Canadian Astronomy Data Centre (CADC/NRC/CSA). The "
     "Hubble Catalog of Variables: Bonanos et al. 2019, A&A 630, A92.",
     bibcode="2019A&A...630A..92B",
+    span=SPAN,
     notes="All sources within the radius are kept, constant ones too. A measurement is two rows: CorrMag in the band "
     "of camera and filter, such as ACS_F814W, and the aperture magnitude, column Mag, in a band that ends in _ap; both "
     "AB, both with MagErr. mjd is the archive's MJD, UTC, of the image exposure_id (ImageName); ext is CI. good: there "

@@ -15,14 +15,16 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lake.errors import ConfigurationError, GranuleRejected
 from lake.settings import Settings
 from lake.sky import hpx29, ranks, separation_arcsec
+from lake.sound import named
 from lake.times import to_bmjd_tdb
-from tasks.archives.base import Archive, Band, Granule, Harvest
+from tasks.archives.base import Archive, Band, Granule, Harvest, wrong_name
 from tasks.archives.tap import Service
+from tasks.archives.values import dated, undated_remark
 
 SERVICE = "heasarc"
 ENDPOINT = "https://heasarc.gsfc.nasa.gov/xamin/vo/tap"
@@ -45,7 +47,7 @@ class EventTable(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    name: str
     table: str = Field(pattern=r"^[A-Za-z_][\w.]*$")
     title: str
     band: str
@@ -69,6 +71,13 @@ class EventTable(BaseModel):
     fornax_band: str | None = None
     bibcode: str | None = None
     notes: str | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _folder_rule(cls, name: str) -> str:
+        if told := wrong_name(name):
+            raise ValueError(told)
+        return name
 
     @model_validator(mode="after")
     def _radius_rule(self) -> EventTable:
@@ -129,7 +138,7 @@ def fetch(table: EventTable, granule: Granule, settings: Settings) -> Harvest:
     TruncatedAnswer
         If the answer was cut short.
     GranuleRejected
-        If two events have the same id.
+        If every event that was found shares its id with another.
     """
     endpoint = settings.endpoints.get(SERVICE, ENDPOINT)
     service = Service(table.name, endpoint, settings.timeout_s, settings.task_timeout_s, CAP)
@@ -150,19 +159,26 @@ def harvest(
 ) -> Harvest:
     """Return pairs of targets and events as tables of the lake; nothing is read."""
     ids = [_texts(found[column]) for column in table.id_columns]
-    found = found.append_column("source_id", pc.binary_join_element_wise(*ids, "/")).filter(
-        pc.and_(pc.is_valid(found["ra"]), pc.is_valid(found["dec"]))
-    )
+    found = found.append_column("source_id", pc.binary_join_element_wise(*ids, "/"))
+    found = found.group_by(found.column_names, use_threads=False).aggregate([])  # each pair once
+    remarks = [remark]
+    has_id = pc.fill_null(pc.greater(pc.utf8_length(found["source_id"]), 0), False)
+    for what, kept in (("an id", has_id), ("a place", pa.chunked_array([pa.array(_on_sky(found))]))):
+        if n := found.num_rows - (pc.sum(kept).as_py() or 0):
+            whose = named(found.filter(pc.invert(kept))["source_id"].to_pylist())
+            remarks.append(f"events of {table.table} without {what}, left out: {n}{whose}")
+    found = found.filter(pc.and_(has_id, pa.chunked_array([pa.array(_on_sky(found))])))
     events = found.group_by([name for name in found.column_names if name != "target_id"], use_threads=False).aggregate(
         []
     )
     counts = events.group_by("source_id").aggregate([([], "count_all")])
     twice = counts.filter(pc.greater(counts["count_all"], 1))
     if twice.num_rows:
-        raise GranuleRejected(
-            f"{twice.num_rows} ids of {table.table} stand for several events, such as {twice['source_id'][0].as_py()}",
-            hint="name more columns in id_columns",
-        )
+        told = f"ids of {table.table} stand for several events, such as {twice['source_id'][0].as_py()}"
+        if twice.num_rows == counts.num_rows:
+            raise GranuleRejected(f"{twice.num_rows} {told}", hint="name more columns in id_columns")
+        # What shares its id is rejected with all that breaks a rule, and its neighbours are not.
+        remarks.append(f"{twice.num_rows} {told}: name more columns in id_columns")
     ra, dec = (_floats(events, name) for name in ("ra", "dec"))
     pixel = hpx29(ra, dec)
     scale = _ARCSEC[table.error_unit]
@@ -175,24 +191,37 @@ def harvest(
             "position_err_arcsec": _floats(events, table.error_column) * scale,
         }
     )
-    dated = pc.is_valid(events[table.time_column])
     n = events.num_rows
     mjd = _floats(events, table.time_column)
+    known = dated(mjd)
+    remarks.append(undated_remark(mjd, lambda mask: events["source_id"].filter(pa.array(mask)).to_pylist()))
     lightcurves = pa.table(
         {
             "band": [table.band] * n,
             "source_id": events["source_id"],
             "hpx29": pixel,
             "mjd": mjd,
-            "bmjd_tdb": to_bmjd_tdb(mjd, ra, dec, scale=table.time_scale.lower(), frame="geocentre"),
-            "flux": _floats(events, table.value_column),
-            "flux_err": _floats(events, table.value_err_column),
+            "bmjd_tdb": to_bmjd_tdb(
+                np.where(known, mjd, np.nan), ra, dec, scale=table.time_scale.lower(), frame="geocentre"
+            ),
             "unit": pa.array([table.unit] * n, pa.string()),
             "detected": [True] * n,
             "good": [True] * n,
         }
-    ).filter(dated)
+    )
+    if table.value_column is not None:
+        # A table without a value, as of triggers, has no flux that could be missing: its events are detections.
+        flux, error = (_floats(events, name) for name in (table.value_column, table.value_err_column))
+        lightcurves = lightcurves.append_column("flux", pa.array(flux)).append_column("flux_err", pa.array(error))
+    lightcurves = lightcurves.filter(pa.array(known))
+    remark = "; ".join(filter(None, remarks)) or None
     return Harvest(sources, _matches(targets, found), lightcurves, endpoint=endpoint, remark=remark)
+
+
+def _on_sky(table: pa.Table) -> np.ndarray:
+    """Say which rows have a position on the sky."""
+    ra, dec = (_floats(table, name) for name in ("ra", "dec"))
+    return np.asarray((ra >= 0) & (ra <= 360) & (np.abs(dec) <= 90))
 
 
 def _matches(targets: pa.Table, found: pa.Table) -> pa.Table:

@@ -11,7 +11,6 @@ import io
 import json
 import threading
 import zipfile
-import zlib
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -25,9 +24,13 @@ from numpy.typing import NDArray
 from lake.errors import ArchiveError
 from lake.settings import Settings
 from lake.sky import SkyIndex, hpx29, ranks
+from lake.sound import named
 from lake.times import to_bmjd_tdb
 from tasks.archives.base import Archive, Band, Granule, Harvest
+from tasks.archives.values import dated
+from tasks.bounds import Budget, in_memory, on_disk, open_zip, read_file
 from tasks.download import download
+from tasks.http import failing
 
 NAME = "icecube"
 RELEASE = "20210126"
@@ -80,6 +83,7 @@ class Events:
     ra: NDArray[np.float64]
     dec: NDArray[np.float64]
     exposures: pa.Table
+    remark: str | None = None
     index: SkyIndex = field(init=False)
 
     def __post_init__(self) -> None:
@@ -153,7 +157,7 @@ def harvest(targets: pa.Table, events: Events, max_search_radius_deg: float, end
             "exposure_id": pa.array(events.season[seen], pa.string()),
         }
     )  # fmt: skip
-    return Harvest(sources, matches, lightcurves, events.exposures, endpoint)
+    return Harvest(sources, matches, lightcurves, events.exposures, endpoint, events.remark)
 
 
 def _events(endpoint: str, seasons: tuple[str, ...], settings: Settings) -> Events:
@@ -182,33 +186,35 @@ def _read_release(
     path: Path, stamp: tuple[tuple[str, int, int], ...], seasons: tuple[str, ...], endpoint: str
 ) -> Events:
     """Read a release from a folder or zip; its stamp tells a changed one from a known one."""
+    failed = failing(NAME, endpoint, "check LIGHTLAKE_ENDPOINTS__ICECUBE")
     if path.is_dir():
         folder = path / FOLDER if (path / FOLDER).is_dir() else path
-        return read_events({season: _member(folder, season) for season in seasons}, endpoint)
+        return read_events({season: _member(folder, season, in_memory(failed)) for season in seasons}, endpoint)
     files: dict[str, tuple[IO[bytes] | None, IO[bytes] | None]] = {}
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = set(archive.namelist())
+        with open_zip(path, in_memory(failed)) as archive:
+            names = set(archive.names)
             for season in seasons:
                 parts = [f"{FOLDER}/{part}/{season}_exp.csv" for part in ("events", "uptime")]
                 events, uptime = (io.BytesIO(archive.read(part)) if part in names else None for part in parts)
                 files[season] = (events, uptime)
-    except (zipfile.BadZipFile, zlib.error, OSError) as error:
+    except (zipfile.BadZipFile, OSError) as error:
         raise ArchiveError(f"the release cannot be read: {error}", archive=NAME, endpoint=endpoint) from error
     return read_events(files, endpoint)
 
 
-def _member(folder: Path, season: str) -> tuple[IO[bytes] | None, IO[bytes] | None]:
+def _member(folder: Path, season: str, budget: Budget) -> tuple[IO[bytes] | None, IO[bytes] | None]:
     files = [folder / part / f"{season}_exp.csv" for part in ("events", "uptime")]
-    events, uptime = (io.BytesIO(file.read_bytes()) if file.is_file() else None for file in files)
+    events, uptime = (io.BytesIO(read_file(file, budget)) if file.is_file() else None for file in files)
     return events, uptime
 
 
 def _check_zip(path: Path) -> str | None:
     """Return what is wrong with a downloaded release, if anything."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
+        # What is in it beside the events and the up-times is not read later.
+        with open_zip(path, on_disk(failing(NAME, str(path), "check LIGHTLAKE_ENDPOINTS__ICECUBE"))) as archive:
+            damaged = archive.damaged()
             return f"{damaged} in it is damaged" if damaged else None
     except (zipfile.BadZipFile, OSError) as error:
         return str(error)
@@ -235,9 +241,15 @@ def read_events(files: dict[str, tuple[IO[bytes] | None, IO[bytes] | None]], end
         frame["source_id"] = f"{season}-" + printed + np.where(again > 0, "-" + (again + 1).astype(str), "")
         frame["season"] = season
         frames.append(frame)
-        times = printed.astype(float)
+        times = printed.to_numpy(np.float64)
+        times = times[dated(times)]
         exposures.append(_exposure(season, times.min(), times.max(), uptime, endpoint))
     every = pd.concat(frames, ignore_index=True)
+    numbers = {name: every[name].to_numpy(float) for name in _EVENT_COLUMNS[:5]}
+    is_sound = dated(numbers["MJD[days]"]) & (numbers["AngErr[deg]"] >= 0) & (np.abs(numbers["Dec[deg]"]) <= 90)
+    is_sound &= (numbers["RA[deg]"] >= 0) & (numbers["RA[deg]"] <= 360)
+    odd = every[~is_sound]["source_id"].tolist()
+    every = every[is_sound]
     mjd, log10_energy, angular_err_deg, ra, dec = (every[name].to_numpy(float) for name in _EVENT_COLUMNS[:5])
     return Events(
         season=every["season"].to_numpy(object),
@@ -248,6 +260,7 @@ def read_events(files: dict[str, tuple[IO[bytes] | None, IO[bytes] | None]], end
         ra=ra,
         dec=dec,
         exposures=pa.Table.from_pylist(exposures),
+        remark=f"events without a time, a place or its error, left out: {len(odd)}{named(odd)}" if odd else None,
     )
 
 
@@ -284,7 +297,8 @@ def _read_columns(file: IO[bytes], name: str, columns: tuple[str, ...], endpoint
         frame = pd.read_csv(file, sep=r"\s+", header=None, names=list(columns), dtype=types, index_col=False)
     except (ValueError, pd.errors.ParserError) as error:
         raise ArchiveError(f"{name} is damaged: {error}", archive=NAME, endpoint=endpoint) from error
-    if frame.empty or frame.isna().to_numpy().any():
+    # A line that is cut short lacks its last value; one odd number among whole lines is no damage.
+    if frame.empty or frame.iloc[:, -1].isna().any() or frame.iloc[:, 0].isna().any():
         raise ArchiveError(f"{name} is damaged: rows or values are missing", archive=NAME, endpoint=endpoint)
     return frame
 

@@ -19,9 +19,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lake.errors import ArchiveError, GranuleRejected, TruncatedAnswer
+from lake.motion import places_at
 from lake.schema import TABLES
 from lake.settings import Settings
-from lake.sky import apply_proper_motion, match, separation_arcsec
+from lake.sky import match, separation_arcsec
 from tasks.archives import mast_mirror
 from tasks.archives.base import Archive, Granule, Harvest
 from tasks.archives.hats import sources_and_matches
@@ -101,12 +102,8 @@ def named_ids(targets: pa.Table) -> list[Source | None]:
 
 def places_of(targets: pa.Table) -> tuple[Floats, Floats]:
     """Return where targets were at the epoch of TIC, KIC and EPIC, as far as their proper motion is known."""
-    columns = (targets[name].cast(pa.float64()).to_numpy() for name in ("ra", "dec", "pm_ra", "pm_dec", "ref_epoch"))
-    ra, dec, pm_ra, pm_dec, epoch = columns
-    moves = ~(np.isnan(pm_ra) | np.isnan(pm_dec) | np.isnan(epoch))
-    return apply_proper_motion(
-        ra, dec, np.where(moves, pm_ra, 0.0), np.where(moves, pm_dec, 0.0), np.where(moves, epoch, EPOCH_YR), EPOCH_YR
-    )
+    ra, dec, _ = places_at(targets, EPOCH_YR)
+    return ra, dec
 
 
 def rows_of(

@@ -127,11 +127,8 @@ class Listing(Store):
 
     def entries(self, folder: str) -> tuple[list[Entry], list[str]]:
         """Return the files and the folders in a folder; none if it is not there."""
-        base = f"{self.root}/{folder}".rstrip("/")
-        with self._asking(folder):
-            found = self.filesystem.get_file_info(fs.FileSelector(base, allow_not_found=True))
         files, folders = [], []
-        for info in sorted(found, key=lambda info: str(info.path)):
+        for info in sorted(self._information(folder), key=lambda info: str(info.path)):
             path = info.path[len(self.root) + 1 :]
             if info.type == fs.FileType.File:
                 files.append(Entry(path, info.size, info.mtime_ns or 0))
@@ -141,13 +138,21 @@ class Listing(Store):
 
     def is_there(self) -> bool:
         """Say whether there is a folder at all."""
-        with self._asking(""):
-            return bool(self.filesystem.get_file_info(self.root).type == fs.FileType.Directory)
+
+        def ask() -> bool:
+            with self._asking(""):
+                return bool(self.filesystem.get_file_info(self.root).type == fs.FileType.Directory)
+
+        return self.in_time(ask)
 
     def beginning(self, path: str, size: int) -> bytes:
         """Return the first bytes of a file."""
-        with self._asking(path), self.filesystem.open_input_file(f"{self.root}/{path}") as stream:
-            return bytes(stream.read(size))
+
+        def ask() -> bytes:
+            with self._asking(path), self.filesystem.open_input_file(f"{self.root}/{path}") as stream:
+                return bytes(stream.read(size))
+
+        return self.in_time(ask, path)
 
 
 @dataclass(frozen=True)
@@ -166,7 +171,7 @@ class Bucket:
     @classmethod
     def at(cls, url: str, settings: Settings, archive: str) -> Self:
         """Open a folder or s3:// prefix; ArchiveError if there is none."""
-        opened = open_store(url, archive, settings.timeout_s)
+        opened = open_store(url, archive, settings)
         store = Listing(**{one.name: getattr(opened, one.name) for one in fields(opened)})
         bucket = cls(store, settings)
         if not bucket.tried(store.is_there):

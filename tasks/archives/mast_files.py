@@ -25,9 +25,9 @@ from typing import Self
 from urllib.parse import quote
 
 import filelock
-import httpx
 
 from lake.errors import ArchiveError, GranuleRejected
+from lake.redact import redacted
 from lake.settings import Settings
 from lake.storage import checksum
 from tasks.archives.mast_bucket import MIRROR, Bucket, setting
@@ -35,6 +35,7 @@ from tasks.archives.mast_products import Named
 from tasks.download import discard, patiently, replace_by, resume
 from tasks.effort import Threads
 from tasks.fits import hdus, naming, unpacked
+from tasks.http import Client, failing
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ class Files:
     def __init__(self, url: str, settings: Settings, archive: str = SERVICE) -> None:
         self.url, self.settings, self.archive = url.rstrip("/"), settings, archive
         self._root = settings.cache_dir.expanduser() / SERVICE
-        self._client: httpx.Client | None = None
+        self._client: Client | None = None
         self._bucket: Bucket | None = None
         mirror: str | None = url
         if _is_web(url):
@@ -115,8 +116,7 @@ class Files:
         if mirror is not None:
             self._bucket = Bucket.at(mirror, settings, archive)
         if _is_web(url):
-            limits = httpx.Limits(max_connections=CONNECTIONS)
-            self._client = httpx.Client(timeout=settings.timeout_s, follow_redirects=True, limits=limits)
+            self._client = Client(settings.timeout_s, CONNECTIONS)
 
     def __enter__(self) -> Self:
         return self
@@ -185,15 +185,9 @@ class Files:
         entry = bucket.locate(found.named, found.name)
         return None if entry is None else entry.path
 
-    def _download(self, client: httpx.Client, found: Found, stop: threading.Event, part: Path) -> None:
+    def _download(self, client: Client, found: Found, stop: threading.Event, part: Path) -> None:
         url = f"{self.url}/api/v0.1/Download/file?uri={quote(found.uri, safe=':/')}"
-
-        def failed(message: str, *, transient: bool = False, retry_after_s: float | None = None) -> ArchiveError:
-            return ArchiveError(
-                message, archive=self.archive, endpoint=url, transient=transient, retry_after_s=retry_after_s,
-                hint=None if transient else f"check {setting(self.url, self.settings, self.archive)}",
-            )  # fmt: skip
-
+        failed = failing(self.archive, url, f"check {setting(self.url, self.settings, self.archive)}")
         resume(client, url, part, failed, self.settings, lambda: not stop.is_set())
 
     def _copy(self, bucket: Bucket, path: str, found: Found, part: Path) -> None:
@@ -274,7 +268,7 @@ class Files:
         size = part.stat().st_size
         if size == found.size:
             return None
-        problem = _broken(part.read_bytes(), found.name)
+        problem = _broken(part, found.name)
         if problem is None and found.size is not None:
             logger.warning("%s: %s has %d bytes, and not %d", self.archive, found.uri, size, found.size)
         return problem and f"what came is not the file: {problem}"
@@ -292,7 +286,9 @@ def _folder_name(url: str) -> str:
     """Return a folder for an address: what has the same name elsewhere is another file."""
     service = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     place = f"{url} {service}" if url.startswith("s3://") else url
-    return f"{re.sub(r'[^A-Za-z0-9.]+', '_', url)}-{hashlib.blake2b(place.encode(), digest_size=4).hexdigest()}"
+    return (
+        f"{re.sub(r'[^A-Za-z0-9.]+', '_', redacted(url))}-{hashlib.blake2b(place.encode(), digest_size=4).hexdigest()}"
+    )
 
 
 def _note_of(final: Path) -> Path:
@@ -309,11 +305,11 @@ def _keep(part: Path, final: Path, found: Found) -> None:
     discard(part)
 
 
-def _broken(data: bytes, name: str) -> str | None:
-    """Return why bytes are no whole FITS file with something in it; None if they are."""
+def _broken(path: Path, name: str) -> str | None:
+    """Return why a file is no whole FITS file with something in it; None if it is."""
     try:
         with naming(name):
-            body = unpacked(data)
+            body = unpacked(path)
             parts = list(hdus(body))
     except GranuleRejected as error:
         return error.reason

@@ -25,6 +25,7 @@ from upath import UPath
 from lake.errors import GranuleRejected
 from lake.schema import TABLES
 from lake.sky import hpx29
+from lake.sound import named
 from lake.times import DAY_S
 from tasks.archives import mast_products as facts
 from tasks.archives.mast_products import PIPELINES, Curve, Flux, Pipeline, Product
@@ -121,8 +122,9 @@ def remark_of(products: Sequence[Product]) -> str | None:
         for remark in product.remarks:
             told.setdefault(remark, []).append(product.exposure_id)
     undated = sum(product.undated for product in products)
+    whose = named(product.exposure_id for product in products if product.undated)
     parts = [f"{remark} ({', '.join(ids)})" for remark, ids in told.items()]
-    return "; ".join([f"{undated} cadences without TIME left out", *parts] if undated else parts) or None
+    return "; ".join([f"{undated} cadences without TIME left out{whose}", *parts] if undated else parts) or None
 
 
 def _pipeline(parts: list[Hdu]) -> Pipeline:
@@ -195,15 +197,17 @@ def _product(parts: list[Hdu], pipeline: Pipeline, name: str) -> Product:
     ra, dec = (math.nan if one is None else one for one in place)
     if not (0 <= ra <= 360 and -90 <= dec <= 90):
         raise GranuleRejected(f"RA_OBJ, DEC_OBJ are {place[0]}, {place[1]}")
-    remarks = _check_clock(table, pipeline)
+    remarks = _check_clock(table, primary, pipeline)
     time = table.column(pipeline.time)
-    order = np.flatnonzero(~np.isnan(time))
+    low, high = mission.first_mjd - mission.offset_mjd, mission.last_mjd - mission.offset_mjd
+    # A few times that cannot be are no times; if none can be, it is the clock that is wrong.
+    known, possible = np.isfinite(time), (time >= low) & (time <= high)
+    order = np.flatnonzero(possible if possible.any() else known)
     if (np.diff(time[order]) <= 0).any():
         order = order[np.argsort(time[order], kind="stable")]
         if (again := np.flatnonzero(np.diff(time[order]) == 0)).size:
             raise GranuleRejected(f"the cadence at {pipeline.time} {time[order[again[0]]]} comes twice")
     dated = time[order]
-    low, high = mission.first_mjd - mission.offset_mjd, mission.last_mjd - mission.offset_mjd
     if dated.size and not low <= dated[0] <= dated[-1] <= high:
         raise GranuleRejected(f"{pipeline.time} is {dated[0]} to {dated[-1]}: {mission.name} did not observe then")
 
@@ -220,7 +224,7 @@ def _product(parts: list[Hdu], pipeline: Pipeline, name: str) -> Product:
             unknown = ~np.isfinite(values)
             values[unknown] = np.nan
             curves[flux.band] = Curve(values, np.where(unknown, np.nan, column(flux.error)))
-    quality, cadence = column(pipeline.quality), column(pipeline.cadence)
+    quality, cadence = (_flags(column(name)) for name in (pipeline.quality, pipeline.cadence))
     cadence_d, exposure_d = header.number("TIMEDEL"), header.number("EXPOSURE")
     if cadence_d is not None and not 0 < cadence_d < 1:
         raise GranuleRejected(f"TIMEDEL is {cadence_d}")
@@ -252,16 +256,18 @@ def _is_good(quality: Floats, pipeline: Pipeline) -> NDArray[np.bool_]:
     return np.asarray(known & (flags & pipeline.mission.mask == 0))
 
 
-def _check_clock(table: Table, pipeline: Pipeline) -> list[str]:
+def _check_clock(table: Table, primary: Header, pipeline: Pipeline) -> list[str]:
     """Return what had to be assumed of times; GranuleRejected if they are not the mission's, TDB at the barycentre."""
     header, mission, assumed = table.header, pipeline.mission, []
     for keyword, wanted in (("TIMEREF", "SOLARSYSTEM"), ("TIMESYS", "TDB"), ("TIMEUNIT", "D")):
-        text = header.text(keyword)
+        text = header.text(keyword) or primary.text(keyword)
         if text != wanted and (text or pipeline.is_own):
             raise GranuleRejected(f"{keyword} is {text or 'absent'}, not {wanted}")
         assumed += [] if text else [f"{keyword} is absent, {wanted} assumed"]
     unit = header.text(f"TUNIT{table.names.index(pipeline.time) + 1}")
     found = _ZERO.match(unit)
+    if not found and unit not in ("", "D", "DAY", "DAYS"):
+        raise GranuleRejected(f"the unit of {pipeline.time} is {unit}, not d")
     stated = {
         "BJDREFI, BJDREFF": header.number("BJDREF"),
         f"the unit of {pipeline.time}": float(found[1]) if found else None,
@@ -284,6 +290,11 @@ def _check_unit(table: Table, flux: Flux) -> None:
             is_electrons = unit.lower() in _ELECTRONS
             if is_electrons != (flux.unit == facts.ELECTRONS):
                 raise GranuleRejected(f"the unit of {column} is {unit!r}, not {flux.unit!r}")
+
+
+def _flags(values: Floats) -> Floats:
+    """Return whole numbers, NaN for what is none."""
+    return np.where(np.abs(values) < 2**53, values, np.nan)
 
 
 def _finite(value: float | None) -> float | None:

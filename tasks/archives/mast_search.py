@@ -24,6 +24,7 @@ from tasks.archives.mast_choice import AUTHORS, Source, source_of
 from tasks.archives.mast_files import Found
 from tasks.archives.mast_products import named
 from tasks.archives.tap import Session
+from tasks.bounds import parsed_json
 
 Floats = NDArray[np.float64]
 Row = dict[str, Any]
@@ -176,7 +177,7 @@ def _complete(session: Session, request: Mapping[str, Any], service: str) -> Row
 
 def _parsed(body: bytes, session: Session) -> Row:
     try:
-        answer = json.loads(body)
+        answer = parsed_json(body, session.budget())
     except ValueError as error:
         told = " ".join(re.sub(r"<[^>]*>", " ", body[:20_000].decode(errors="replace")).split())[:200]
         raise _failed(f"the answer is no JSON, or part of one: {told}", session) from error

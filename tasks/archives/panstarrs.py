@@ -14,15 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lake.motion import Paths, Span, julian_year
 from lake.photometry import AB_ZERO_POINT_JY
 from lake.schema import TABLES
 from lake.settings import Settings
-from lake.sky import match
 from lake.times import to_bmjd_tdb
 from tasks.archives import hats
 from tasks.archives.base import Archive, Band, Granule, Harvest
 from tasks.archives.hats import Near, Scan
-from tasks.archives.parquet import dated, measured, nullable, open_store, undated_remark
+from tasks.archives.parquet import open_store
+from tasks.archives.values import dated, measured, nullable, undated_remark
 
 Floats = NDArray[np.float64]
 
@@ -38,8 +39,8 @@ MISSING = -999.0
 
 MJY_PER_JY = 1e3
 
-# Julian epoch J2000.0 is JD 2451545.0, and a Julian year is 365.25 days (IAU 1976; J. H. Lieske 1979, A&A 73, 282).
-J2000, J2000_MJD, JULIAN_YEAR_D = 2000.0, 51544.5, 365.25
+# The survey ran from 2010 May to 2014 March; its catalogues hold months before and after.
+SPAN = Span(2009.4, 2015.2, "K. C. Chambers et al. 2016, arXiv:1612.05560, and a year about")
 
 # Detections are within this of their object: MAST's own catalogues of detections have margins of 10 arcsec.
 DETECTIONS_ARCSEC = 10.0
@@ -58,9 +59,12 @@ BAD_FLAGS = {
 }
 BAD = sum(BAD_FLAGS.values())
 
+# Part of a detection's PSF that is on good pixels: MAST's own notebooks on light curves of PS1 cut there.
+LEAST_QF_PERFECT = 0.9
+
 SCAN_OBJECTS = Scan(("objID",), optional=("raMeanErr", "decMeanErr", "epochMean"))
 _COLUMNS = ("objID", "filterID", "obsTime", "psfFlux", "psfFluxErr")
-_OPTIONAL = ("apFlux", "apFluxErr", "infoFlag", "infoFlag2", "infoFlag3", "expTime", "psfChiSq")
+_OPTIONAL = ("apFlux", "apFluxErr", "infoFlag", "infoFlag2", "infoFlag3", "expTime", "psfChiSq", "psfQfPerfect")
 
 
 def plan(archive: Archive, targets: pa.Table, settings: Settings, parameters: Mapping[str, Any]) -> list[Granule]:
@@ -84,9 +88,14 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
         If a catalogue cannot be read, or is not in its form.
     """
     radius = granule.parameters["radius_arcsec"]
-    near = Near(granule.targets["ra"].to_numpy(), granule.targets["dec"].to_numpy(), radius)
+    paths = Paths(granule.targets, SPAN)
+    near = Near(paths.ra, paths.dec, paths.reach(radius))
     objects, _ = hats.scan(_catalogue(settings, OBJECTS), near, SCAN_OBJECTS)
     detections = None
+    if objects is not None and paths.moves.any():
+        # Only those that a target was at: the circle around a path holds others.
+        pairs = paths.match(measured(objects["ra"]), measured(objects["dec"]), radius, _mean_epochs(objects))
+        objects = objects.take(pa.array(np.unique(pairs[1]))) if len(pairs[1]) else None
     if objects is not None:
         ids = objects["objID"].cast(pa.int64()).to_numpy()
         around = Near(objects["ra"].to_numpy(), objects["dec"].to_numpy(), DETECTIONS_ARCSEC)
@@ -96,7 +105,7 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
 
 
 def _catalogue(settings: Settings, name: str) -> hats.Catalogue:
-    return hats.remembered(open_store(ARCHIVE.reach(settings), NAME, settings.timeout_s).below(name))
+    return hats.remembered(open_store(ARCHIVE.reach(settings), NAME, settings).below(name))
 
 
 def harvest(
@@ -121,22 +130,51 @@ def harvest(
         return Harvest(**empty, endpoint=endpoint)
     number = objects["objID"].cast(pa.int64()).combine_chunks()
     ra, dec = measured(objects["ra"]), measured(objects["dec"])
-    pairs = match(targets["ra"].to_numpy(), targets["dec"].to_numpy(), ra, dec, radius_arcsec)
+    of_object = None if detections is None else pc.index_in(detections["objID"].cast(pa.int64()), value_set=number)
+    paths = Paths(targets, SPAN)
+    if paths.moves.any():
+        kept, pairs = hats.only_matched(paths.match(ra, dec, radius_arcsec, _epochs(objects, detections, of_object)))
+        objects, number, ra, dec = objects.take(pa.array(kept)), number.take(pa.array(kept)), ra[kept], dec[kept]
+        if detections is not None:
+            detections = detections.filter(pc.is_in(detections["objID"].cast(pa.int64()), value_set=number))
+    else:
+        pairs = paths.match(ra, dec, radius_arcsec)
     epoch = _column(objects, "epochMean")
     more = {
         "position_err_arcsec": nullable(np.fmax(_column(objects, "raMeanErr"), _column(objects, "decMeanErr"))),
-        "ref_epoch": nullable(np.where(dated(epoch), J2000 + (epoch - J2000_MJD) / JULIAN_YEAR_D, np.nan)),
+        "ref_epoch": nullable(np.where(dated(epoch), julian_year(epoch), np.nan)),
     }
     sources, matches = hats.sources_and_matches(targets, number.cast(pa.string()), ra, dec, pairs, **more)
     if detections is None:
         return Harvest(sources, matches, empty["lightcurves"], endpoint=endpoint)
     time = _column(detections, "obsTime")
+    whose = detections["objID"].cast(pa.string())
+    remark = undated_remark(time, lambda mask: whose.filter(pa.array(mask)).to_pylist())
     detections = detections.filter(pa.array(dated(time)))
     place = pc.index_in(detections["objID"].cast(pa.int64()), value_set=number)
     parts = [_lightcurves(detections, place, sources, "psf", "", "infoFlag3")]
     if "apFlux" in detections.column_names:
         parts.append(_lightcurves(detections, place, sources, "ap", "_ap", "infoFlag2"))
-    return Harvest(sources, matches, pa.concat_tables(parts), endpoint=endpoint, remark=undated_remark(time))
+    return Harvest(sources, matches, pa.concat_tables(parts), endpoint=endpoint, remark=remark)
+
+
+def _mean_epochs(objects: pa.Table) -> tuple[NDArray[np.int64], Floats]:
+    """Return which objects have a mean epoch, by their rows, and these in Julian years."""
+    epoch = _column(objects, "epochMean")
+    row = np.flatnonzero(dated(epoch))
+    return row, julian_year(epoch[row])
+
+
+def _epochs(
+    objects: pa.Table, detections: pa.Table | None, of_object: pa.ChunkedArray | None
+) -> tuple[NDArray[np.int64], Floats]:
+    """Return when objects were seen: at their mean epoch, or if they have none, when their detections were."""
+    row, year = _mean_epochs(objects)
+    if detections is None or of_object is None:
+        return row, year
+    time, whose = _column(detections, "obsTime"), of_object.to_numpy()
+    use = dated(time) & ~np.isin(whose, row)
+    return np.concatenate([row, whose[use].astype(np.int64)]), np.concatenate([year, julian_year(time[use])])
 
 
 def _lightcurves(
@@ -162,15 +200,23 @@ def _lightcurves(
             "flux": nullable(flux * MJY_PER_JY),
             "flux_err": nullable(np.where(error < 0, np.nan, error) * MJY_PER_JY),
             "unit": pa.repeat("mJy", n),
-            "detected": np.ones(n, bool),
+            "detected": np.isfinite(flux),
             "good": pc.and_(
-                pa.array(np.isfinite(flux)), pc.equal(pc.bit_wise_and(pc.fill_null(flags, 0), pa.scalar(BAD)), 0)
+                pa.array(np.isfinite(flux) & _is_whole(detections)),
+                pc.equal(pc.bit_wise_and(pc.fill_null(flags, BAD), pa.scalar(BAD)), 0),
             ),
             "quality": pc.bit_wise_or(flags, pc.shift_left(pc.fill_null(more, 0), 32)),
             "exposure_s": nullable(_column(detections, "expTime")),
             "chi": nullable(chi),
         }
     )  # fmt: skip
+
+
+def _is_whole(detections: pa.Table) -> NDArray[np.bool_]:
+    """Say which detections have hardly a masked pixel; catalogues without that column are judged by flags alone."""
+    if "psfQfPerfect" not in detections.column_names:
+        return np.ones(detections.num_rows, bool)
+    return np.asarray(_column(detections, "psfQfPerfect") >= LEAST_QF_PERFECT)
 
 
 def _column(table: pa.Table, name: str) -> Floats:
@@ -221,11 +267,14 @@ ARCHIVE = Archive(
     "Max-Planck Society and its participating institutes, and others listed at "
     "https://outerspace.stsci.edu/display/PANSTARRS/Pan-STARRS1+data+archive+home+page.",
     bibcode="2016arXiv161205560C",
-    notes="All objects within the radius of their mean position are kept; detections are theirs by objID. mjd is "
+    span=SPAN,
+    notes="All objects within the radius of their mean position are kept, where the target was at their mean epoch; "
+    "detections are theirs by objID. mjd is "
     "obsTime, TAI, mid-exposure. A detection is two rows: PSF flux in bands ps1_g to ps1_y, aperture flux in ps1_g_ap "
-    "to ps1_y_ap. good: there is a flux, of either sign, and none of the bits FAIL, SATSTAR, BADPSF, DEFECT, "
-    "SATURATED, CR_LIMIT, MOMENTS_FAILURE, SKY_FAILURE, SKYVAR_FAILURE of infoFlag. quality: infoFlag in bits 0 to "
-    "31; from bit 32 on infoFlag3 in PSF rows, infoFlag2 in aperture rows. What the archive gives as -999 is NULL.",
+    "to ps1_y_ap. good: there is a flux, of either sign; psfQfPerfect is 0.9 or more, where the catalogue has it; and "
+    "infoFlag is known, with none of the bits FAIL, SATSTAR, BADPSF, DEFECT, SATURATED, CR_LIMIT, MOMENTS_FAILURE, "
+    "SKY_FAILURE, SKYVAR_FAILURE. quality: infoFlag in bits 0 to 31; from bit 32 on infoFlag3 in PSF rows, infoFlag2 "
+    "in aperture rows. What the archive gives as -999 is NULL.",
     plan=plan,
     fetch=fetch,
     parameters={"radius_arcsec": 1.0},

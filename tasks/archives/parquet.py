@@ -14,9 +14,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -27,11 +27,14 @@ from numpy.typing import NDArray
 from pyarrow import fs
 
 from lake.errors import ArchiveError
-from lake.times import FIRST_UTC_MJD, LAST_MJD
+from lake.settings import Settings
+from tasks.archives.values import measured
+from tasks.bounds import in_memory, in_time, on_disk
 from tasks.effort import not_counted
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+_Result = TypeVar("_Result")
 
 # Words of S3 that asking again does not change; 404 is not among them: see the top.
 _REFUSED = re.compile(
@@ -45,6 +48,9 @@ _ROWS, _NESTED_ROWS = 131_072, 512
 
 # Bytes of a column that are read at a time from a local file.
 _LOCAL_BUFFER = 1 << 20
+
+# A file with more than this may have that much of a description at its end, which takes some times more in memory.
+_LARGE_FOOTER, _FOOTER_IN_MEMORY = 16_000_000, 2
 
 # The AWS client's own tries, seconds apart; those of the pull come minutes apart on top.
 _ATTEMPTS = 3
@@ -62,6 +68,8 @@ class Store:
         Address of the folder, without a slash at the end.
     root
         The same as the file system names it.
+    settings
+        Limits of time and size.
     environment
         Fingerprint of what the file system's client took from the environment: the same URL may be another place,
         or refused, with other settings.
@@ -71,6 +79,7 @@ class Store:
     url: str
     root: str
     filesystem: fs.FileSystem = field(repr=False, compare=False)
+    settings: Settings = field(repr=False, compare=False)
     environment: str = ""
 
     def below(self, name: str) -> Store:
@@ -79,17 +88,27 @@ class Store:
         return replace(self, url=f"{self.url}/{name}", root=f"{self.root}/{name}") if name else self
 
     def read(self, path: str) -> bytes | None:
-        """Return the content of a small file, or None if it is not there."""
+        """Return the content of a file that fits into memory, or None if it is not there."""
+        return self.in_time(partial(self._read, path), path)
+
+    def _read(self, path: str) -> bytes | None:
         with self._asking(path):
             try:
                 with self.filesystem.open_input_file(f"{self.root}/{path}") as stream:
-                    return bytes(stream.read())
+                    in_memory(partial(self.trouble, path), self.settings).expects(size := stream.size(), "the file")
+                    return bytes(stream.read(size))
             except (FileNotFoundError, NotADirectoryError):
                 return None
             except OSError as error:
                 if _GONE.search(str(error)):
                     return None
                 raise
+
+    def in_time(self, work: Callable[[], _Result], path: str = "") -> _Result:
+        """Do what reads here; what is far away has its time, and then is left."""
+        if isinstance(self.filesystem, fs.LocalFileSystem):
+            return work()
+        return in_time(work, in_memory(partial(self.trouble, path), self.settings))
 
     def files(self, folder: str = "", *, recursive: bool = False) -> list[str]:
         """Return the paths of the files in a folder, sorted; none if the folder is not there."""
@@ -100,10 +119,19 @@ class Store:
         return self._listed(folder, fs.FileType.Directory)
 
     def _listed(self, folder: str, kind: fs.FileType, *, recursive: bool = False) -> list[str]:
-        base = f"{self.root}/{folder.strip('/')}".rstrip("/")
-        with self._asking(folder):
-            found = self.filesystem.get_file_info(fs.FileSelector(base, allow_not_found=True, recursive=recursive))
+        found = self._information(folder, recursive=recursive)
         return sorted(info.path[len(self.root) + 1 :] for info in found if info.type == kind)
+
+    def _information(self, folder: str, *, recursive: bool = False) -> list[fs.FileInfo]:
+        """Return what is known of all that is in a folder."""
+        base = f"{self.root}/{folder.strip('/')}".rstrip("/")
+        selector = fs.FileSelector(base, allow_not_found=True, recursive=recursive)
+
+        def ask() -> list[fs.FileInfo]:
+            with self._asking(folder):
+                return list(self.filesystem.get_file_info(selector))
+
+        return self.in_time(ask, folder)
 
     @contextmanager
     def parquet(self, path: str) -> Iterator[pq.ParquetFile]:
@@ -118,6 +146,7 @@ class Store:
         with self._asking(path):
             with self.filesystem.open_input_file(name) as stream:
                 before = self._version(name, stream)
+                self._check_size(path, stream)
                 # Far away, a row group's columns come in few requests that way, and a row group is all that is held.
                 # Here it costs more than it saves: decoding takes 1.7 times as long.
                 with pq.ParquetFile(stream, **self._buffering()) as file:
@@ -126,6 +155,25 @@ class Store:
                 after = self._version(name, stream)
         if before != after:
             raise self.trouble(path, "the file changed while it was read", transient=True)
+
+    def _check_size(self, path: str, stream: pa.NativeFile) -> None:
+        """Raise an ArchiveError if a file, or the description at its end, which is read as a whole, is too large."""
+        failed = partial(self.trouble, path)
+        on_disk(failed, self.settings).expects(size := stream.size(), "the file")
+        if size > _LARGE_FOOTER:
+            stream.seek(size - 8)
+            footer = int.from_bytes(stream.read(4), "little")
+            stream.seek(0)
+            in_memory(failed, self.settings).expects(_FOOTER_IN_MEMORY * footer, "its metadata, in memory,")
+
+    def check_group(self, path: str, file: pq.ParquetFile, group: int, columns: Sequence[str]) -> None:
+        """Raise an ArchiveError if a row group says that some of its columns are larger than a file may be."""
+        leaves = _leaf_numbers(file)
+        chosen = [n for leaf, n in leaves.items() if leaf in columns or leaf.split(".")[0] in columns]
+        sizes = [file.metadata.row_group(group).column(n).total_uncompressed_size for n in chosen]
+        if min(sizes, default=0) < 0:
+            raise self.trouble(path, "the file is damaged: it has a column of negative size", transient=True)
+        on_disk(partial(self.trouble, path), self.settings).expects(sum(sizes), f"row group {group}")
 
     def _buffering(self) -> dict[str, Any]:
         local = isinstance(self.filesystem, fs.LocalFileSystem)
@@ -136,11 +184,16 @@ class Store:
         info = None if (tag := stream.metadata().get("ETag")) else self.filesystem.get_file_info(name)
         return (stream.size(), info.mtime_ns if info else tag)
 
-    def trouble(self, path: str, message: str, *, transient: bool = False) -> ArchiveError:
+    def trouble(
+        self, path: str, message: str, *, transient: bool = False, retry_after_s: float | None = None
+    ) -> ArchiveError:
         """Return the error that a file's failure is."""
         hint = None if transient else f"check LIGHTLAKE_ENDPOINTS__{self.archive.upper()}"
         endpoint = f"{self.url}/{path}".rstrip("/")
-        return ArchiveError(message, archive=self.archive, endpoint=endpoint, transient=transient, hint=hint)
+        return ArchiveError(
+            message, archive=self.archive, endpoint=endpoint, transient=transient, retry_after_s=retry_after_s,
+            hint=hint,
+        )  # fmt: skip
 
     @contextmanager
     def _asking(self, path: str) -> Iterator[None]:
@@ -161,7 +214,7 @@ class Store:
             raise self.trouble(path, f"reading failed: {_told(error)}", transient=not refused) from error
 
 
-def open_store(url: str, archive: str, timeout_s: float, tries: int | None = None) -> Store:
+def open_store(url: str, archive: str, settings: Settings, tries: int | None = None) -> Store:
     """Open a folder at a URL: a path, file:// or s3://.
 
     Parameters
@@ -170,8 +223,8 @@ def open_store(url: str, archive: str, timeout_s: float, tries: int | None = Non
         The folder.
     archive
         Name for messages.
-    timeout_s
-        Longest wait for a connection, or for bytes.
+    settings
+        Longest wait for a connection, or for bytes; longest time and largest size.
     tries
         How often the client itself asks; default: three times.
 
@@ -184,7 +237,7 @@ def open_store(url: str, archive: str, timeout_s: float, tries: int | None = Non
     kind = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", url)
     if kind is None or kind[1] == "file":
         root = str(Path(url.removeprefix("file://")).expanduser().absolute())
-        return Store(archive, url, root, fs.LocalFileSystem())
+        return Store(archive, url, root, fs.LocalFileSystem(), settings)
     if kind[1] != "s3":
         raise ArchiveError(
             f"{kind[1]}:// cannot be read", archive=archive, endpoint=url, hint="give a folder, file:// or s3://"
@@ -193,13 +246,13 @@ def open_store(url: str, archive: str, timeout_s: float, tries: int | None = Non
     bucket = root.partition("/")[0]
     environment = _aws_environment()
     try:
-        filesystem = _s3(bucket, environment, timeout_s, tries or _ATTEMPTS)
+        filesystem = _s3(bucket, environment, settings.timeout_s, tries or _ATTEMPTS)
     except OSError as error:
         raise ArchiveError(
             f"the bucket cannot be found: {_told(error)}", archive=archive, endpoint=url,
             transient=not _REFUSED.search(str(error)),
         ) from error  # fmt: skip
-    return Store(archive, url, root, filesystem, environment)
+    return Store(archive, url, root, filesystem, settings, environment)
 
 
 def _aws_environment() -> str:
@@ -368,28 +421,3 @@ def pick_epochs(
         if end == len(taken):
             break
     return pa.concat_tables(parts)
-
-
-def measured(values: pa.ChunkedArray | pa.Array, *, sentinel: float | None = None) -> Floats:
-    """Return values as float64, NaN where the archive has none: NULL, not finite, or its sentinel."""
-    found = np.asarray(values.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
-    missing = ~np.isfinite(found)
-    if sentinel is not None:
-        missing |= found == sentinel
-    return np.where(missing, np.nan, found)
-
-
-def nullable(values: Floats) -> pa.Array:
-    """Return an Arrow array with NULL where a value is not finite."""
-    return pa.array(values, mask=~np.isfinite(values))
-
-
-def dated(mjd: Floats) -> NDArray[np.bool_]:
-    """Say which times are MJDs that a clock can have shown: not missing, no sentinel, no JD."""
-    return (mjd >= FIRST_UTC_MJD) & (mjd <= LAST_MJD)
-
-
-def undated_remark(mjd: Floats) -> str | None:
-    """Return the remark on measurements that have no time, and so cannot be kept."""
-    n = int(np.count_nonzero(~dated(mjd)))
-    return f"measurements without a time, left out: {n}" if n else None

@@ -29,7 +29,7 @@ def found(archive: Archive, settings: Settings) -> list[str]:
     if not mark or not numbered:
         return []
     folder, _, prefix = before.rpartition("/")
-    store = open_store(folder, archive.name, settings.timeout_s)
+    store = open_store(folder, archive.name, settings)
     suffix = after.partition("/")[0].replace(mark, archive.release.lower())
     pattern = re.compile(re.escape(prefix + numbered[1].lower()) + r"(\d+)" + re.escape(suffix))
     numbers = sorted(int(match[1]) for match in map(pattern.fullmatch, store.folders()) if match)
@@ -65,5 +65,5 @@ def _number(release: str) -> int:
 
 
 def _is_there(archive: Archive, settings: Settings) -> bool:
-    store = open_store(archive.reach(settings), archive.name, settings.timeout_s)
+    store = open_store(archive.reach(settings), archive.name, settings)
     return bool(store.folders() or store.files())

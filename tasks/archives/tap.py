@@ -14,8 +14,7 @@ import warnings
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from typing import Any
 from xml.parsers.expat import ExpatError
 from xml.sax.saxutils import escape
@@ -24,15 +23,15 @@ import numpy as np
 import pyarrow as pa
 import requests
 import urllib3
-from astropy.io.votable import parse
 from astropy.io.votable.exceptions import VOTableSpecError
 from astropy.units import UnitsWarning
 from pyvo.dal import AsyncTAPJob, DALServiceError, TAPResults, TAPService
 from pyvo.dal.exceptions import DALAccessError, DALFormatError, DALQueryError
 
 from lake.errors import ArchiveError, TruncatedAnswer
-from tasks.download import TRANSIENT_STATUS
-from tasks.effort import request_sent
+from tasks.bounds import Budget, in_memory, parsed_votable
+from tasks.http import Client, body_of, check_status, connecting, failing
+from tasks.votables import Clipped
 
 # Archives spell units as they like; the columns that are used here have theirs by documentation.
 warnings.filterwarnings("ignore", category=UnitsWarning, module="astropy.units")
@@ -116,7 +115,7 @@ class Service:
                     reply = service.create_query(adql, maxrec=maxrec, uploads=tables).submit()
             except (DALAccessError, ExpatError) as error:
                 raise self._failed(f"not as TAP has it: {getattr(error, 'reason', None) or error}") from error
-        results = self._parse(reply.content)
+        results = self._parse(reply.content, session.budget())
         rows = len(results)
         limit = min(maxrec, self.cap or maxrec)
         if (results.query_status or "").upper() == "OVERFLOW" or rows >= limit:
@@ -150,12 +149,14 @@ class Service:
                 session.deadline = time.monotonic() + 2 * self.timeout_s
                 _remove(job)
 
-    def _parse(self, body: bytes) -> TAPResults:
+    def _parse(self, body: bytes, budget: Budget) -> TAPResults:
         try:
-            return TAPResults(parse(io.BytesIO(body)), url=self.url)
+            return TAPResults(parsed_votable(body, budget), url=self.url)
         except DALQueryError as error:
             told = str(error.reason or "").strip() or "an error without a message"
             raise self._failed(f"the service says: {told}", transient=not _at_fault(told)) from error
+        except Clipped as error:
+            raise self._failed(f"of the answer, {error}", transient=False) from error
         except (DALFormatError, ExpatError, VOTableSpecError, ValueError, IndexError, zlib.error) as error:
             raise self._failed(f"the answer is no VOTable, or part of one: {_excerpt(body) or error}") from error
 
@@ -164,8 +165,8 @@ class Service:
         return ArchiveError(message, archive=self.archive, endpoint=self.url, transient=transient)
 
 
-class Session(requests.Session):  # type: ignore[misc]  # requests comes without types
-    """An HTTP session that bounds silences and the whole, and reads bodies at once.
+class Session(Client):
+    """An HTTP session that bounds silences, sizes and the whole time, and reads bodies at once.
 
     Parameters
     ----------
@@ -176,10 +177,14 @@ class Session(requests.Session):  # type: ignore[misc]  # requests comes without
     """
 
     def __init__(self, archive: str, url: str, timeout_s: float, deadline_s: float) -> None:
-        super().__init__()
-        self.archive, self.url, self.timeout_s, self.deadline_s = archive, url, timeout_s, deadline_s
+        super().__init__(timeout_s)
+        self.archive, self.url, self.deadline_s = archive, url, deadline_s
         self.deadline = time.monotonic() + deadline_s
-        self.headers["User-Agent"] = f"lightlake/{version('lightlake')} (IVOA-science)"
+
+    def budget(self) -> Budget:
+        """Return what the next answer may come to."""
+        failed = failing(self.archive, self.url, f"check LIGHTLAKE_ENDPOINTS__{self.archive.upper()}")
+        return replace(in_memory(failed, deadline=self.deadline), seconds=self.deadline_s)
 
     def request(self, *args: Any, **more: Any) -> requests.Response:
         """Ask, and read the whole body.
@@ -188,56 +193,18 @@ class Session(requests.Session):  # type: ignore[misc]  # requests comes without
         ------
         ArchiveError
             Transient for silence, a drip beyond the deadline, failing connections, names that do not resolve,
-            429 and 5xx; final for every other status from 400 on. The message has the server's own words.
+            429 and 5xx; final for every other status from 400 on, and for what is too large. The message has the
+            server's own words.
         """
-        request_sent()
-        try:
-            reply = super().request(*args, **{**more, "timeout": self.timeout_s, "stream": True})
-            body = self._read(reply)
-        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema,
-                requests.TooManyRedirects) as error:  # fmt: skip
-            raise self._failed(str(error), transient=False) from error
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            inner = [getattr(arg, "reason", None) or arg for arg in error.args]
-            if any(isinstance(reason, urllib3.exceptions.NameResolutionError) for reason in inner):
-                raise self._failed("its name does not resolve: no network, or not the right endpoint") from error
-            silence = requests.Timeout | urllib3.exceptions.ReadTimeoutError | TimeoutError
-            if isinstance(error, silence) or any(isinstance(reason, silence) for reason in inner):
-                raise self._failed(f"no answer for {self.timeout_s:g} s") from error
-            raise self._failed(f"the connection failed: {error}") from error
+        budget = self.budget()
+        with connecting(budget, self.timeout_s), self.ask(budget, *args, **more) as reply:
+            body = body_of(reply, budget)
         if reply.status_code >= 400:
-            wait = reply.headers.get("Retry-After", "")
-            told = _excerpt(body)
-            raise self._failed(
-                f"HTTP {reply.status_code} {reply.reason}{f': {told}' if told else ''}",
-                transient=reply.status_code in TRANSIENT_STATUS,
-                retry_after_s=float(wait) if wait.isdigit() else None,
-            )
+            check_status(reply, budget.failed, told=_excerpt(body))
         # As if it were still to be read: pyvo reads some answers from `raw`, some from `content`.
         reply._content = body
         reply.raw = urllib3.HTTPResponse(io.BytesIO(body), status=reply.status_code, preload_content=False)
         return reply
-
-    def _read(self, reply: requests.Response) -> bytes:
-        """Read a body as it comes, be it byte by byte, so that the deadline holds."""
-        body = bytearray()
-        with reply:
-            while chunk := reply.raw.read1(1 << 16, decode_content=True):
-                body += chunk
-                if time.monotonic() > self.deadline:
-                    raise self._failed(f"{len(body)} bytes came in {self.deadline_s:g} s, and no end")
-        return bytes(body)
-
-    def _failed(self, message: str, *, transient: bool = True, retry_after_s: float | None = None) -> ArchiveError:
-        hint = None if transient else f"check LIGHTLAKE_ENDPOINTS__{self.archive.upper()}"
-        return ArchiveError(
-            message,
-            archive=self.archive,
-            endpoint=self.url,
-            transient=transient,
-            retry_after_s=retry_after_s,
-            hint=hint,
-        )
 
 
 def _remove(job: AsyncTAPJob) -> None:

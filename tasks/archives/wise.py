@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,21 +23,26 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from lake.motion import Paths, Span, julian_year
 from lake.photometry import magnitude, magnitude_err
 from lake.schema import TABLES
 from lake.settings import Settings
-from lake.sky import SkyIndex, chord, hpx29, match, separation_arcsec, unit_vectors
+from lake.sky import SkyIndex, chord, hpx29, separation_arcsec, unit_vectors
 from lake.times import to_bmjd_tdb
 from tasks.archives import hats
 from tasks.archives.base import Archive, Band, Granule, Harvest
 from tasks.archives.hats import Near, Scan
-from tasks.archives.parquet import Store, dated, measured, nullable, open_store, undated_remark
+from tasks.archives.parquet import Store, open_store
+from tasks.archives.values import dated, measured, nullable, undated_remark
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 NAME = "wise"
 RELEASE = "neo7"
+
+# Of the mission, whatever the release.
+SPAN = Span(2010.0, 2024.7, "E. L. Wright et al. 2010, AJ 140, 1868; the survey ended in 2024 August")
 
 # The partitions' order; the files of pixel n are in a folder healpix_k5=n, wherever that is.
 ORDER = 5
@@ -89,18 +95,19 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
         If the catalogue cannot be read, or is not in its form.
     """
     radius = granule.parameters["radius_arcsec"]
-    near = Near(granule.targets["ra"].to_numpy(), granule.targets["dec"].to_numpy(), radius + REACH_ARCSEC)
+    paths = Paths(granule.targets, SPAN)
+    near = Near(paths.ra, paths.dec, paths.reach(radius + REACH_ARCSEC))
     address = ARCHIVE.at_release(granule.release).reach(settings)
     catalogue = _catalogue(address, settings)
     detections, _ = hats.scan(catalogue, near, SCAN)
     made = harvest(granule.targets, detections, radius, address)
-    remarks = [made.remark, _not_listed(granule.targets, catalogue)]
+    remarks = [made.remark, _not_listed(paths, catalogue)]
     return replace(made, remark="; ".join(filter(None, remarks)) or None)
 
 
-def _not_listed(targets: pa.Table, catalogue: hats.Catalogue) -> str | None:
+def _not_listed(targets: Paths, catalogue: hats.Catalogue) -> str | None:
     """Return the remark on targets for which no file is listed: unWISE covers the whole sky, so one may be gone."""
-    pixels = hpx29(targets["ra"].to_numpy(), targets["dec"].to_numpy())
+    pixels = hpx29(targets.ra, targets.dec)
     lost = np.unique(pixels[~catalogue.covers(pixels)] >> 2 * (29 - ORDER))
     if not lost.size:
         return None
@@ -109,7 +116,7 @@ def _not_listed(targets: pa.Table, catalogue: hats.Catalogue) -> str | None:
 
 
 def _catalogue(address: str, settings: Settings) -> hats.Catalogue:
-    return hats.remembered(open_store(address, NAME, settings.timeout_s), list_partitions)
+    return hats.remembered(open_store(address, NAME, settings), list_partitions)
 
 
 def list_partitions(store: Store) -> hats.Catalogue:
@@ -140,26 +147,33 @@ def harvest(
     if detections is None:
         return Harvest(**empty, endpoint=endpoint)
     time = measured(detections["MJDMEAN"])
-    remarks = [undated_remark(time)]
+    remarks = [undated_remark(time, partial(_names, detections))]
     # In the order of time, so that a source's first row names it, and sums come out the same every time.
     detections = detections.append_column("time", pa.array(time)).filter(pa.array(dated(time)))
     detections = detections.sort_by([(name, "ascending") for name in ("time", "band", "ra", "dec")])
     ra, dec = measured(detections["ra"]), measured(detections["dec"])
     group = groups(ra, dec)
-    pairs = match(targets["ra"].to_numpy(), targets["dec"].to_numpy(), ra, dec, radius_arcsec)
+    paths, years = Paths(targets, SPAN), julian_year(detections["time"].to_numpy())
+    pairs = paths.match(ra, dec, radius_arcsec, (np.arange(len(years)), years))
     if not len(pairs[0]):
         return Harvest(**empty, endpoint=endpoint, remark=remarks[0])
     hit = np.unique(group[pairs[1]])
     rows = np.flatnonzero(np.isin(group, hit))
-    remarks.append(_cut_short(targets, ra[rows], dec[rows], group[rows], radius_arcsec))
+    remarks.append(_cut_short(paths, ra[rows], dec[rows], group[rows], radius_arcsec))
     detections, source = detections.take(pa.array(rows)), np.searchsorted(hit, group[rows])
     _, first = np.unique(source, return_index=True)
     ids = _ids(detections.take(pa.array(first)))
     mean_ra, mean_dec = _means(ra[rows], dec[rows], source)
-    row, matched = np.unique(np.stack([pairs[0], np.searchsorted(hit, group[pairs[1]])]), axis=1)
-    separation = separation_arcsec(
-        targets["ra"].to_numpy()[row], targets["dec"].to_numpy()[row], mean_ra[matched], mean_dec[matched]
+    (row, matched), whose = np.unique(
+        np.stack([pairs[0], np.searchsorted(hit, group[pairs[1]])]), axis=1, return_inverse=True
     )
+    nearest = np.full(len(row), np.inf)
+    np.minimum.at(nearest, whose.reshape(-1), pairs[2])
+    then = np.bincount(source, weights=years[rows]) / np.bincount(source)
+    separation = separation_arcsec(*paths.at(row, then[matched]), mean_ra[matched], mean_dec[matched])
+    # Of a source that stays where a target only passed, the mean says nothing; its detection then does.
+    passed = separation > radius_arcsec + REACH_ARCSEC
+    separation[passed] = nearest[passed]
     order = np.lexsort((matched, separation, row))
     sources, matches = hats.sources_and_matches(
         targets, ids, mean_ra, mean_dec, (row[order], matched[order], separation[order])
@@ -175,10 +189,10 @@ def groups(ra: Floats, dec: Floats) -> Ints:
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
 
-def _cut_short(targets: pa.Table, ra: Floats, dec: Floats, group: Ints, radius_arcsec: float) -> str | None:
+def _cut_short(paths: Paths, ra: Floats, dec: Floats, group: Ints, radius_arcsec: float) -> str | None:
     """Return the remark on sources of which something may be farther than what was read."""
-    index = SkyIndex(targets["ra"].to_numpy(), targets["dec"].to_numpy())
-    inside, _, _ = index.within(ra, dec, radius_arcsec + REACH_ARCSEC - LINK_ARCSEC)
+    reach = paths.reach(radius_arcsec + REACH_ARCSEC - LINK_ARCSEC)
+    _, inside, _ = SkyIndex(ra, dec).within(paths.ra, paths.dec, reach)
     n = len(np.unique(np.delete(group, np.unique(inside))))
     return f"sources that run on beyond {radius_arcsec + REACH_ARCSEC:g} arcsec of their target: {n}" if n else None
 
@@ -196,6 +210,10 @@ def _ids(firsts: pa.Table) -> pa.Array:
     if "unwise_detid" not in firsts.column_names:
         return pixels
     return pc.coalesce(firsts["unwise_detid"].cast(pa.string()).combine_chunks(), pixels)
+
+
+def _names(detections: pa.Table, mask: NDArray[np.bool_]) -> list[str]:
+    return list(_ids(detections.filter(pa.array(mask))).to_pylist())
 
 
 def _lightcurves(detections: pa.Table, source: Ints, sources: pa.Table) -> pa.Table:
@@ -221,8 +239,8 @@ def _lightcurves(detections: pa.Table, source: Ints, sources: pa.Table) -> pa.Ta
             "unit": pa.repeat("mJy", len(time)),
             "mag": nullable(magnitude(flux, 10 ** (0.4 * NANOMAGGY_MAG) / 1e3)),
             "mag_err": nullable(magnitude_err(flux, error)),
-            "detected": np.ones(len(time), bool),
-            "good": flux > 0,
+            "detected": np.isfinite(flux),
+            "good": np.isfinite(flux),
             "quality": pc.bit_wise_or(flags[0], pc.shift_left(flags[1], 32)),
         }
     )  # fmt: skip
@@ -263,12 +281,15 @@ ARCHIVE = Archive(
     "project of the University of California, Los Angeles, and the Jet Propulsion Laboratory/California Institute of "
     "Technology, and from NEOWISE, funded by the National Aeronautics and Space Administration.",
     bibcode="2023AJ....165...36M",
+    span=SPAN,
     notes="A row is a detection on the coadd of one visit (a day or so, every half year); mjd is MJDMEAN, the mean of "
     "its exposures. The catalogue does not join detections: a source is a group of primary detections of both bands "
     "connected by steps of at most 1 arcsec, named by the unwise_detid of the first (or, where there is none, the "
-    "order-29 HEALPix pixel), placed at their mean. A target has every source with a detection within the radius, "
-    "whole: the mean, and so separation_arcsec, may lie somewhat beyond the radius. Fluxes from Vega nanomaggies; good "
-    "is a flux above 0. quality: flags_unwise in bits 0 to 31, flags_info from bit 32 on.",
+    "order-29 HEALPix pixel), placed at their mean. A target has every source with a detection within the radius of "
+    "where it was then, whole: the mean, and so separation_arcsec, may lie somewhat beyond the radius. Fluxes from "
+    "Vega nanomaggies. "
+    "good: there is a flux, of either sign, as in all archives: a cut at 0 would brighten what is near the limit. "
+    "quality: flags_unwise in bits 0 to 31, flags_info from bit 32 on.",
     plan=plan,
     fetch=fetch,
     parameters={"radius_arcsec": 1.0},

@@ -14,15 +14,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lake.motion import Paths, Span, julian_year
 from lake.photometry import AB_ZERO_POINT_JY, flux_err, flux_mjy
 from lake.schema import TABLES
 from lake.settings import Settings
-from lake.sky import match
 from lake.times import to_bmjd_tdb
 from tasks.archives import hats
 from tasks.archives.base import Archive, Band, Granule, Harvest
 from tasks.archives.hats import Near, Scan
-from tasks.archives.parquet import dated, measured, nullable, open_store, undated_remark
+from tasks.archives.parquet import open_store
+from tasks.archives.values import dated, measured, nullable, possible_mag, undated_remark
 
 NAME = "ztf"
 RELEASE = "DR24"
@@ -32,6 +33,10 @@ BANDS = {1: "ztf_g", 2: "ztf_r", 3: "ztf_i"}
 
 # Bit 15 of catflags: the epoch's photometry is bad or unusable (the same supplement, sect. on quality flags).
 BAD_CATFLAGS = 32_768
+
+SPAN = Span(
+    2018.2, None, "F. J. Masci et al. 2019, PASP 131, 018003: since 2018 March; releases follow every two months"
+)
 
 NESTED = "lightcurve"
 FIELDS = ("hmjd", "mag", "magerr", "catflags")
@@ -59,14 +64,15 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
         If the collection cannot be read, or is not in its form.
     """
     radius = granule.parameters["radius_arcsec"]
-    near = Near(granule.targets["ra"].to_numpy(), granule.targets["dec"].to_numpy(), radius)
+    paths = Paths(granule.targets, SPAN)
+    near = Near(paths.ra, paths.dec, paths.reach(radius))
     address = ARCHIVE.at_release(granule.release).reach(settings)
     objects, epochs = hats.scan(_catalogue(address, settings), near, SCAN)
     return harvest(granule.targets, objects, epochs, radius, address)
 
 
 def _catalogue(address: str, settings: Settings) -> hats.Catalogue:
-    return hats.remembered(open_store(address, NAME, settings.timeout_s))
+    return hats.remembered(open_store(address, NAME, settings))
 
 
 def harvest(
@@ -90,17 +96,29 @@ def harvest(
         return Harvest(**empty, endpoint=endpoint)
     ra, dec = measured(objects["ra"]), measured(objects["dec"])
     ids = objects["objectid"].cast(pa.int64()).cast(pa.string()).combine_chunks()
-    pairs = match(targets["ra"].to_numpy(), targets["dec"].to_numpy(), ra, dec, radius_arcsec)
-    sources, matches = hats.sources_and_matches(targets, ids, ra, dec, pairs)
     hmjd = measured(epochs["hmjd"])
-    remarks = [undated_remark(hmjd)]
+    row = epochs["row"].to_numpy()
+    paths = Paths(targets, SPAN)
+    if paths.moves.any():
+        seen = dated(hmjd)
+        pairs = paths.match(ra, dec, radius_arcsec, (row[seen], julian_year(hmjd[seen])))
+        # The circle around a path holds objects that no target was at.
+        kept, pairs = hats.only_matched(pairs)
+        objects, ids, ra, dec = objects.take(pa.array(kept)), ids.take(pa.array(kept)), ra[kept], dec[kept]
+        here = np.isin(row, kept)
+        epochs, hmjd, row = epochs.filter(pa.array(here)), hmjd[here], np.searchsorted(kept, row[here])
+    else:
+        pairs = paths.match(ra, dec, radius_arcsec)
+    sources, matches = hats.sources_and_matches(targets, ids, ra, dec, pairs)
+    remarks = [undated_remark(hmjd, lambda mask: ids.take(pa.array(row[mask])).to_pylist())]
     if pa.types.is_float32(epochs["hmjd"].type):
         remarks.append("hmjd is kept as float32 there: times are good to 3 min (0.002 d)")
     epochs = epochs.filter(pa.array(dated(hmjd)))
-    row, hmjd = epochs["row"].to_numpy(), hmjd[dated(hmjd)]
+    row, hmjd = row[dated(hmjd)], hmjd[dated(hmjd)]
     mag, mag_err = measured(epochs["mag"]), measured(epochs["magerr"])
     flags = epochs["catflags"].cast(pa.int64())
-    flux = flux_mjy(mag, AB_ZERO_POINT_JY)
+    # What is no magnitude, as -999, is told and made NULL with all other odd values: lake/sound.py.
+    flux = flux_mjy(possible_mag(mag), AB_ZERO_POINT_JY)
     place, bands = pa.array(row), pa.array([BANDS.get(number) for number in range(4)])
     lightcurves = pa.table(
         {
@@ -116,8 +134,8 @@ def harvest(
             "unit": pa.repeat("mJy", len(row)),
             "mag": nullable(mag),
             "mag_err": nullable(mag_err),
-            "detected": np.ones(len(row), bool),
-            "good": pc.fill_null(pc.and_(pc.less(flags, BAD_CATFLAGS), pa.array(np.isfinite(mag))), False),
+            "detected": np.isfinite(flux),
+            "good": pc.fill_null(pc.and_(pc.less(flags, BAD_CATFLAGS), pa.array(np.isfinite(flux))), False),
             "quality": flags,
         }
     )
@@ -154,8 +172,10 @@ ARCHIVE = Archive(
     "at the Palomar Observatory as part of the Zwicky Transient Facility project. ZTF is supported by the National "
     "Science Foundation under Grants No. AST-1440341 and AST-2034437.",
     bibcode="2019PASP..131a8003M",
+    span=SPAN,
     notes="A source is a ZTF object: a star has one for each field, readout channel and filter, and all within the "
-    "radius are kept. mjd is hmjd, heliocentric, as published: bmjd_tdb undoes the correction to the Sun. What is "
+    "radius are kept, where the target was at any of the object's times. "
+    "mjd is hmjd, heliocentric, as published: bmjd_tdb undoes the correction to the Sun. What is "
     "known of hmjd does not say whether it is of the start or the middle of the exposure; in IRSA's rows of single "
     "epochs hjd is mjd, the start, corrected to the Sun (to 21 ms), with no half exposure (15 s) added. quality is "
     "catflags; good is catflags below 32768, the archive's bit for unusable. Colour terms are not applied.",

@@ -7,94 +7,30 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from lake.errors import ConfigurationError
-from tasks.samples.positions import frame_of
-
-Pairs = tuple[tuple[str, str], ...]
-
-# Names are compared in lower case, with blanks as underscores and without a unit in brackets: RA (deg) is ra.
-# Of several groups in a file the first is taken; several pairs of one group are ambiguous.
-EQUATORIAL: tuple[Pairs, ...] = (
-    # computed by VizieR, beside what the catalogue itself gives
-    (("_raj2000", "_dej2000"), ("_ra", "_de"), ("_ra.icrs", "_de.icrs"), ("_rab1950", "_deb1950")),
-    # everybody's
-    (
-        *(("ra", dec) for dec in ("dec", "de", "decl")),
-        *(("r.a.", "dec."), ("r.a.", "decl."), ("coord.ra", "coord.dec"), ("s_ra", "s_dec")),
-        *(("ra_deg", "dec_deg"), ("ra_deg", "de_deg"), ("radeg", "decdeg"), ("radeg", "dedeg")),
-        *(("ra_icrs", "de_icrs"), ("ra_icrs", "dec_icrs"), ("ra2000", "dec2000"), ("ra2000", "de2000")),
-        *(
-            ("raj2000", "dej2000"),
-            ("raj2000", "decj2000"),
-            ("ra_j2000", "dec_j2000"),
-            ("ra_j2000", "de_j2000"),
-        ),
-        *(("rab1950", "deb1950"), ("ra1950", "dec1950"), ("ra1950", "de1950"), ("ra_b1950", "dec_b1950")),
-        *(("alpha", "delta"), ("alpha_j2000", "delta_j2000"), ("right_ascension", "declination")),
-        *(("ra_obj", "dec_obj"), ("ra_targ", "dec_targ")),
-    ),
-    # one survey's
-    (("wise_ra", "wise_dec"), ("ramean", "decmean"), ("meanra", "meandec"), ("objra", "objdec")),
+from tasks.samples.frames import Frame, frame_in_name, same
+from tasks.samples.habits import (
+    BANDS,
+    EPOCHS,
+    EQUATORIAL,
+    EQUINOXES,
+    GALACTIC,
+    NAMES,
+    PM,
+    REDSHIFTS,
+    STARS,
+    SYSTEMS,
+    TRANSIT,
+    Pairs,
+    bare,
+    split_unit,
 )
-GALACTIC: tuple[Pairs, ...] = (
-    (("_glon", "_glat"),),
-    (("glon", "glat"), ("l", "b"), ("lii", "bii"), ("gal_lon", "gal_lat"), ("coord.l", "coord.b")),
-)
-NAMES = (
-    *("name", "object_name", "object", "objname", "obj_name", "target", "target_name", "main_id"),
-    *(
-        "source_name",
-        "designation",
-        "wise_designation",
-        "source_id",
-        "sourceid",
-        "objid",
-        "object_id",
-        "objectid",
-    ),
-    *("orig_id", "id"),
-)
-PM = (
-    *(
-        ("pmra", "pmdec"),
-        ("pmra", "pmde"),
-        ("pm_ra", "pm_dec"),
-        ("pm_ra", "pm_de"),
-        ("pm_ra_cosdec", "pm_dec"),
-    ),
-    *(("pmra_cosdec", "pmdec"), ("coord.pm_ra_cosdec", "coord.pm_dec")),
-)
-EPOCHS = ("ref_epoch", "refepoch", "epoch")
-REDSHIFTS = ("redshift", "z_spec", "zspec", "spec_z", "specz", "z_best", "zbest", "sdss_redshift", "z")
-# Beside one of these, z is a magnitude or an axis.
-_NOT_REDSHIFT = {"u", "g", "r", "i", "y", "x"}
+from tasks.samples.positions import frame_of, is_angle, to_numbers
 
-_IN_BRACKETS = re.compile(r"(.+?)[\s_]*[\[(]\s*(.+?)\s*[\])]")
-_UNITS_IN_NAMES = {
-    *("deg", "degree", "degrees", "rad", "radian", "radians", "h", "hr", "hour", "hours", "hourangle"),
-    *("h:m:s", "hms", "hh:mm:ss", "d:m:s", "dms", "dd:mm:ss", "mas/yr"),
-}
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A frame that a file declares.
-
-    Parameters
-    ----------
-    title
-        What the file calls it.
-    get
-        Gets it as an astropy frame without data. That fails for systems that are not of the sky.
-    epoch
-        The epoch that goes with it, Julian year.
-    """
-
-    title: str
-    get: Callable[[], Any]
-    epoch: float | None = None
+_COMPUTED = {lon for lon, _ in EQUATORIAL[0]}
 
 
 @dataclass(frozen=True)
@@ -115,6 +51,8 @@ class Column:
         ``lon``, ``lat``, ``pm_lon`` or ``pm_lat`` if the column is part of an astropy SkyCoord.
     also
         Another name that users may know it by (the ID of a VOTable field).
+    parts, known_as
+        Of a column that is put together from others: their names, and its own in the tables of habits.
     """
 
     name: str
@@ -124,26 +62,29 @@ class Column:
     frame: Frame | None = None
     role: str = ""
     also: str = ""
+    parts: tuple[str, ...] = ()
+    known_as: str = ""
 
     @property
     def habit(self) -> str:
         """The name as the tables above have it."""
-        return _split_unit(self.name)[0]
+        return self.known_as or split_unit(self.name)[0]
 
     @property
     def declared_unit(self) -> str | None:
         """The unit that the file declares, or else the one in brackets in the name."""
-        return self.unit or _split_unit(self.name)[1]
+        return self.unit or (None if self.parts else split_unit(self.name)[1])
 
 
 @dataclass(frozen=True)
 class Position:
-    """The columns that hold positions, and the frame and epoch they are in."""
+    """The columns that hold positions, the frame and epoch they are in, and what says so (empty: nothing does)."""
 
     lon: Column
     lat: Column
     frame: Any
     epoch: float | None = None
+    said: str = ""
 
     @property
     def is_equatorial(self) -> bool:
@@ -197,6 +138,7 @@ def find_position(
             named(columns, dec_column, where),
         )
     elif asked is None:
+        columns = [c for c in columns if c.habit not in ("l", "b") or _is_galactic(c, columns)]
         found = _skycoord(columns, where) or _equatorial(columns, where) or _galactic(columns, where)
     else:
         lon_name, lat_name = list(asked.get_representation_component_names())[:2]
@@ -209,27 +151,49 @@ def find_position(
     if found is None:
         return None
     lon, lat = found
+    if lon.frame and lat.frame and lon.frame.title != lat.frame.title:
+        raise ConfigurationError(
+            f"{where}: {lon.name} is in {lon.frame.title} and {lat.name} in {lat.frame.title}",
+            hint="name two columns of one frame with ra_column and dec_column",
+        )
     # Frames without data are false in astropy: ask for None.
-    known = asked
-    if known is None:
-        known = lon.frame.get() if lon.frame else _frame_in_name(lon)
-    if known is None and len(declared) > 1:
+    if asked is not None:
+        return Position(lon, lat, asked, lon.frame.epoch if lon.frame else None, "asked for")
+    in_name = frame_in_name(lon.habit, lon.ucd)
+    said = lon.frame
+    if said is None and in_name is not None and declared:
+        said = next((f for f in declared if f.is_like(in_name)), None)
+        if said is None and len(declared) == 1 and in_name.name != "galactic":
+            raise ConfigurationError(
+                f"{where}: the name of {lon.name} says one frame, and the file says {declared[0].title}",
+                hint="say which with frame",
+            )
+    elif said is None and len(declared) > 1:
         choice = ", ".join(f.title for f in declared)
         raise ConfigurationError(
             f"{where} declares several frames ({choice}) and does not say which one its positions are in",
             hint="say which with frame",
         )
-    said = lon.frame or (declared[0] if known is None and declared else None)
-    if known is None:
-        known = said.get() if said else frame_of("icrs")
-    return Position(lon, lat, known, said.epoch if said else None)
+    elif said is None and declared:
+        said = declared[0]
+    if said is not None:
+        known = said.get()
+        if in_name is not None and "1950" in lon.habit and not same(known, in_name):
+            raise ConfigurationError(
+                f"{where}: the name of {lon.name} says B1950, and the file says {said.title}",
+                hint="say which with frame",
+            )
+        return Position(lon, lat, known, said.epoch, said.title)
+    if in_name is not None:
+        return Position(lon, lat, in_name, None, "name")
+    return Position(lon, lat, frame_of("icrs"))
 
 
 def named(columns: Iterable[Column], name: str, where: str) -> Column:
     """Get the column that a user named: exactly so, or but for upper and lower case."""
     columns = list(columns)
-    exact = [c for c in columns if name in (c.name, c.also)]
-    loose = [c for c in columns if name.lower() in (c.name.lower(), c.also.lower())]
+    exact = [c for c in columns if name in (c.name, c.also, *c.parts)]
+    loose = [c for c in columns if name.lower() in map(str.lower, (c.name, c.also, *c.parts))]
     for found in (exact, loose):
         if len(found) == 1:
             return found[0]
@@ -238,13 +202,13 @@ def named(columns: Iterable[Column], name: str, where: str) -> Column:
                 f"{where} has {len(found)} columns called {name}", hint="give each column a name of its own"
             )
     raise ConfigurationError(
-        f"column {name} not in {where}; it has: {listing(columns)}", hint="name one of these columns"
+        f"column {name} not in {where}; it has: {listing(c.name for c in columns)}", hint="name one of these columns"
     )
 
 
-def listing(columns: Iterable[Column], most: int = 40) -> str:
+def listing(columns: Iterable[str], most: int = 40) -> str:
     """List the names of columns for an error; not all of them, where there are hundreds."""
-    names = [c.name for c in columns]
+    names = list(columns)
     more = f", ... and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
@@ -254,16 +218,59 @@ def find_name(columns: Sequence[Column]) -> Column | None:
     return _by_ucds(columns, ("meta.id;meta.main", "id_main")) or _first(columns, NAMES)
 
 
-def find_redshift(columns: Sequence[Column]) -> Column | None:
-    """Find the column with redshifts. One called ``z`` counts if no other band or axis is beside it."""
-    habits = [c for c in REDSHIFTS if c != "z" or not _NOT_REDSHIFT & {c.habit for c in columns}]
-    free = [c for c in columns if not c.unit]
-    return _by_ucds(free, ("src.redshift", "src.redshift;meta.main", "redshift_hc", "redshift")) or _first(free, habits)
+def find_redshift(columns: Sequence[Column]) -> tuple[Column | None, str | None]:
+    """Find the column with redshifts, and say why one called ``z`` is none.
+
+    It is one if no band or axis is beside it, and all that it holds can be a redshift.
+    """
+    free = [c for c in columns if (c.declared_unit or "").strip() in ("", "-", "---", "1")]
+    found = _by_ucds(free, ("src.redshift", "src.redshift;meta.main", "redshift_hc", "redshift"))
+    found = found or _first([c for c in free if not c.ucd or "redshift" in _ucd(c)], REDSHIFTS)
+    if found is None or found.habit != "z" or "redshift" in _ucd(found):
+        return found, None
+    beside = next((c.name for c in columns if re.sub("_?(mag|psf)(_?psf)?$", "", c.habit) in BANDS), None)
+    if beside:
+        return None, f"{found.name} is not taken as a redshift: {beside} is beside it"
+    values = to_numbers(found.read())
+    if ((values > 12.0) & (values < 99.0)).any():
+        return None, f"{found.name} is not taken as a redshift: it holds {np.nanmax(values[values < 99.0]):g}"
+    return found, None
 
 
-def find_epoch(columns: Sequence[Column]) -> Column | None:
-    """Find the column with the epochs of the positions."""
-    return _by_ucds(columns, ("meta.ref;time.epoch",)) or _first(columns, EPOCHS)
+def find_epoch(columns: Sequence[Column], position: Position) -> tuple[Column | None, str | None]:
+    """Find the column with the epochs of the positions, and say why one that is called so is none."""
+    ours = [c for c in columns if c is not position.lon and c is not position.lat]
+    found = _by_ucds(ours, ("meta.ref;time.epoch",)) or _first(ours, EPOCHS)
+    if found is None:
+        return None, None
+    reason, unit = None, (found.declared_unit or "").strip().strip("'\"").lower()
+    if unit not in ("", "yr", "a", "y", "year", "years", "jyear", "jyr", "julian year", "julian years", "yrs"):
+        reason = f"it is in {unit}"
+    elif position.epoch is not None and not (found.frame and position.lon.frame is found.frame):
+        reason = f"the frame of {position.lon.name} has epoch {position.epoch:g}"
+    elif found.frame and position.lon.frame and found.frame is not position.lon.frame:
+        reason = f"it belongs to {found.frame.title}"
+    elif found.habit == "epoch" and (beside := next((c.name for c in ours if c.habit in TRANSIT), None)):
+        reason = f"{beside} is beside it"
+    elif position.lon.habit in _COMPUTED:
+        reason = f"VizieR computed {position.lon.name} for an epoch of its own"
+    return (None, f"{found.name} is not taken as the epoch of the positions: {reason}") if reason else (found, None)
+
+
+def find_frames(columns: Sequence[Column]) -> tuple[Column | None, Column | None]:
+    """Find the columns that give the frame and the equinox of each row."""
+    return _first(columns, SYSTEMS), _first(columns, EQUINOXES)
+
+
+def _is_galactic(column: Column, columns: Sequence[Column]) -> bool:
+    """Say whether a column called l or b is a coordinate: by unit or UCD, or in lower case without stars' columns."""
+    if _ucd(column):
+        return _ucd(column).startswith(("pos.galactic", "pos_gal"))
+    if column.declared_unit:
+        return is_angle(column.declared_unit)
+    names = [c.name for c in columns]
+    both = "l" in names and "b" in names and names.index("b") == names.index("l") + 1
+    return both and not any(re.sub("_?mag$", "", c.habit) in STARS for c in columns if c.habit not in ("l", "b"))
 
 
 def find_proper_motion(columns: Sequence[Column], position: Position) -> tuple[Column, Column] | None:
@@ -280,16 +287,6 @@ def find_proper_motion(columns: Sequence[Column], position: Position) -> tuple[C
         if first and second:
             return first, second
     return None
-
-
-def _split_unit(name: str) -> tuple[str, str | None]:
-    plain, unit = name.strip().lower(), None
-    if match := _IN_BRACKETS.fullmatch(plain):
-        if match[2] in _UNITS_IN_NAMES:
-            plain, unit = match[1], match[2]
-        elif match[2] in ("j2000", "j2000.0", "icrs"):
-            plain = match[1]
-    return re.sub(r"\s+", "_", plain), unit
 
 
 def _stem(column: Column) -> str:
@@ -323,10 +320,12 @@ def _skycoord(columns: Sequence[Column], where: str) -> tuple[Column, Column] | 
 
 
 def _equatorial(columns: Sequence[Column], where: str) -> tuple[Column, Column] | None:
-    return (
-        _by_ucd_pair(columns, ("pos.eq.ra", "pos.eq.dec"), ("pos_eq_ra", "pos_eq_dec"), EQUATORIAL, where)
-        or _by_habit(columns, EQUATORIAL, where)
-    )  # fmt: skip
+    # An epoch in the file goes with the catalogue's own positions, not with what VizieR computed.
+    groups = EQUATORIAL
+    if any(c.habit in EPOCHS for c in columns):
+        groups = (EQUATORIAL[1], EQUATORIAL[0], *EQUATORIAL[2:])
+    ucds = ("pos.eq.ra", "pos.eq.dec"), ("pos_eq_ra", "pos_eq_dec")
+    return _by_ucd_pair(columns, *ucds, groups, where) or _by_habit(columns, groups, where)
 
 
 def _galactic(columns: Sequence[Column], where: str) -> tuple[Column, Column] | None:
@@ -353,18 +352,20 @@ def _by_ucd_pair(
 
 
 def _by_habit(columns: Sequence[Column], groups: tuple[Pairs, ...], where: str) -> tuple[Column, Column] | None:
-    by_habit: dict[str, list[Column]] = {}
-    for column in columns:
-        by_habit.setdefault(column.habit, []).append(column)
-    for group in groups:
-        pairs = [
-            (lon, lat)
-            for lon_name, lat_name in group
-            for lon in by_habit.get(lon_name, [])
-            for lat in by_habit.get(lat_name, [])
-        ]
-        if pairs:
-            return _only(pairs, where)
+    # RA_hours beside Dec_deg: with their units they are no pair.
+    for names in ([c.habit for c in columns], [c.known_as or bare(c.name) for c in columns]):
+        by_name: dict[str, list[Column]] = {}
+        for name, column in zip(names, columns, strict=True):
+            by_name.setdefault(name, []).append(column)
+        for group in groups:
+            pairs = [
+                (lon, lat)
+                for lon_name, lat_name in group
+                for lon in by_name.get(lon_name, [])
+                for lat in by_name.get(lat_name, [])
+            ]
+            if pairs:
+                return _only(pairs, where)
     return None
 
 
@@ -376,12 +377,3 @@ def _only(pairs: list[tuple[Column, Column]], where: str) -> tuple[Column, Colum
             hint="say which with ra_column and dec_column",
         )
     return pairs[0] if pairs else None
-
-
-def _frame_in_name(lon: Column) -> Any:
-    if _ucd(lon).startswith(("pos.galactic", "pos_gal")) or any(
-        lon.habit == name for group in GALACTIC for name, _ in group
-    ):
-        return frame_of("galactic")
-    # J2000 in a name is taken as ICRS: FK5 of J2000 is the same to 0.03 arcsec.
-    return frame_of("fk4 B1950") if "1950" in lon.habit else None

@@ -8,7 +8,8 @@ position, such as a J2000 designation.
 
 Rows without a usable position are kept apart, with their line and the reason. Right ascension lies in
 0 to 360 deg; galactic and ecliptic longitude may also be negative, down to -180. A text row is one line,
-lines that begin with ``#`` are comments. Of a file with several tables, the one that has positions is read.
+lines that begin with ``#`` are comments; below the header, one that is like a row is a bad row. Of a file with
+several tables, the one that has positions is read.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import astropy.units as u
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from astropy.io.fits.verify import VerifyWarning
 from astropy.io.votable.exceptions import VOWarning
 from astropy.utils.exceptions import AstropyUserWarning
@@ -32,16 +33,18 @@ from lake.errors import ConfigurationError
 from tasks.samples.columns import (
     Column,
     Position,
-    find_epoch,
+    find_frames,
     find_name,
     find_position,
-    find_proper_motion,
-    find_redshift,
     listing,
     named,
 )
-from tasks.samples.positions import Floats, split_positions, to_degrees, to_icrs, to_numbers, to_text, unit_of
-from tasks.samples.sheets import Sheet, read_sheets
+from tasks.samples.frames import frames_of_rows, groups_of, same
+from tasks.samples.motion import FIRST_YEAR, LAST_YEAR, epochs, proper_motion, redshifts
+from tasks.samples.parts import put_together
+from tasks.samples.positions import Floats, split_positions, to_degrees, to_icrs, to_names
+from tasks.samples.sheet import Sheet
+from tasks.samples.sheets import read_sheets
 
 TARGETS = pa.schema(
     [
@@ -56,7 +59,6 @@ TARGETS = pa.schema(
         ("row_in_catalogue", pa.int64()),  # counts data rows from 1, bad ones too
     ]
 )
-_LONGEST_TEXT = 200
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,27 @@ class BadRow:
 
 
 @dataclass(frozen=True)
+class Taken:
+    """A column that was taken.
+
+    Parameters
+    ----------
+    quantity
+        What it was taken for.
+    column
+        Its name.
+    unit, frame, epoch
+        What it is taken to be in; empty where it has none.
+    """
+
+    quantity: str
+    column: str
+    unit: str = ""
+    frame: str = ""
+    epoch: str = ""
+
+
+@dataclass(frozen=True)
 class TargetFile:
     """What a list of targets holds.
 
@@ -88,10 +111,17 @@ class TargetFile:
         One row per target, in the order of the file, with the columns of `TARGETS`.
     bad_rows
         The rows that give no target.
+    remarks
+        What was left out of the file, or is in doubt.
+    taken, unused
+        The columns that were taken, and the names of the others.
     """
 
     targets: pa.Table
     bad_rows: tuple[BadRow, ...]
+    remarks: tuple[str, ...] = ()
+    taken: tuple[Taken, ...] = ()
+    unused: tuple[str, ...] = ()
 
 
 def read_targets(
@@ -102,6 +132,7 @@ def read_targets(
     dec_column: str | None = None,
     name_column: str | None = None,
     frame: str | None = None,
+    epoch: float | None = None,
     format: str | None = None,
 ) -> TargetFile:
     """Read a list of targets.
@@ -119,6 +150,8 @@ def read_targets(
     frame
         The frame of the positions: ``icrs``, ``fk5``, ``fk4``, ``galactic`` or another name of astropy, with
         an equinox if need be (``fk5 J1975``). By default what the file declares, or ICRS.
+    epoch
+        Julian year of the positions of rows for which the file says none.
     format
         ``ecsv``, ``csv``, ``tsv``, ``ascii`` (blanks between cells), ``votable``, ``fits`` or ``parquet``.
         By default the file's content and name decide.
@@ -134,6 +167,8 @@ def read_targets(
         If the file can't be read or has no rows, or if it isn't clear which columns hold the positions.
     """
     path = Path(path)
+    if epoch is not None and not FIRST_YEAR < epoch < LAST_YEAR:
+        raise ConfigurationError(f"epoch cannot be {epoch:g}", hint="give the Julian year of the positions: 2016.0")
     asked = [c for c in (ra_column, dec_column, label_column, name_column) if c]
     with _expected_warnings():
         sheets = read_sheets(path, format=format, asked=asked)
@@ -141,7 +176,7 @@ def read_targets(
         columns = sheet.columns
         label = named(columns, label_column, path.name) if label_column else None
         name = named(columns, name_column, path.name) if name_column else find_name(columns)
-        return _assemble(sheet, position, name, label)
+        return _assemble(sheet, position, name, label, epoch)
 
 
 @contextmanager
@@ -158,7 +193,7 @@ def _choose(
     sheets: list[Sheet], where: str, ra_column: str | None, dec_column: str | None, frame: str | None
 ) -> tuple[Sheet, Position]:
     """Take the table that has rows and positions."""
-    filled = [sheet for sheet in sheets if sheet.n_rows]
+    filled = [replace(sheet, columns=put_together(sheet.columns)) for sheet in sheets if sheet.n_rows]
     if not filled:
         raise ConfigurationError(f"{where} has no rows", hint="give a file with one target a row")
     if len(filled) > 1 and ra_column and dec_column:
@@ -200,11 +235,14 @@ def _choose(
 
 def _with_samples(sheet: Sheet) -> str:
     if sheet.has_header:
-        return listing(sheet.columns)
+        arrays = f"; columns of arrays: {listing(sheet.skipped)}" if sheet.skipped else ""
+        return listing(c.name for c in sheet.columns) + arrays
     return ", ".join(f"{c.name} ({c.read()[0].as_py()})" for c in sheet.columns)
 
 
-def _assemble(sheet: Sheet, position: Position, name: Column | None, label: Column | None) -> TargetFile:
+def _assemble(
+    sheet: Sheet, position: Position, name: Column | None, label: Column | None, epoch: float | None
+) -> TargetFile:
     lon_cells, lat_cells = position.lon.read(), position.lat.read()
     is_packed = position.lon is position.lat
     if is_packed:
@@ -223,27 +261,52 @@ def _assemble(sheet: Sheet, position: Position, name: Column | None, label: Colu
     lat, lat_reasons = to_degrees(lat_cells, what=lat_name, unit=lat_unit)
     for row, reason in lat_reasons.items():
         reasons[row] = f"{reasons[row]}; {reason}" if row in reasons else reason
+    remarks: list[str] = []
+    frames, frame_columns = _frames(sheet, position, reasons, remarks)
+    for row in _two_words(sheet, name, position):
+        reasons.setdefault(row, "its name may have two words: put quotes around it")
     reasons |= sheet.broken
     good = np.ones(sheet.n_rows, dtype=bool)
     good[list(reasons)] = False
 
-    pm_lon, pm_lat, moves_with_frame = _proper_motion(sheet, position, good)
-    if moves_with_frame:
-        ra, dec, pm_ra, pm_dec = to_icrs(lon[good], lat[good], position.frame, pm_lon, pm_lat)
-    else:
-        none = np.full(pm_lon.shape, np.nan)
-        ra, dec, _, _ = to_icrs(lon[good], lat[good], position.frame, none, none)
+    pm_lon, pm_lat, pm_columns = proper_motion(sheet.columns, position, remarks)
+    years, epoch_column = epochs(sheet.columns, position, remarks)
+    redshift, redshift_column = redshifts(sheet.columns, remarks)
+    if epoch is not None:
+        years = np.where(np.isnan(years), epoch, years)
+    moving = np.isfinite(pm_lon) & np.isfinite(pm_lat) & good
+    if unknown := int((moving & np.isnan(years)).sum()):
+        remarks.append(
+            f"{unknown} targets have proper motion ({listing(c.name for c in pm_columns)}) and no epoch, and will be "
+            "looked for where the list has them; when were they there? --epoch 2016.0 (a Julian year) says it"
+        )
+    ra, dec, pm_ra, pm_dec = (np.full(sheet.n_rows, np.nan) for _ in range(4))
+    # A table with l and b gives pmra in right ascension all the same.
+    with_frame = equatorial or bool(pm_columns and pm_columns[0].role)
+    for frame, rows in groups_of(frames, position.frame):
+        of = rows[good[rows]]
+        none = np.full(len(of), np.nan)
+        motion = (pm_lon[of], pm_lat[of]) if with_frame else (none, none)
+        ra[of], dec[of], pm_ra[of], pm_dec[of] = to_icrs(lon[of], lat[of], frame, *motion)
+    if not with_frame:
         pm_ra, pm_dec = pm_lon, pm_lat
     kept = pa.array(np.flatnonzero(good))
+
+    def names(column: Column) -> pa.Array:
+        texts, rounded = to_names(column.read())
+        if rounded:
+            remarks.append(f"numbers of column {column.name} went through a float: last digits of them are lost")
+        return texts.take(kept)
+
     values = {
-        "name": to_text(name.read()).take(kept) if name else None,
-        "ra": pa.array(ra),
-        "dec": pa.array(dec),
-        "pm_ra": _or_null(pm_ra),
-        "pm_dec": _or_null(pm_dec),
-        "ref_epoch": _epochs(sheet, position, good),
-        "redshift": _or_null(to_numbers(z.read())[good]) if (z := find_redshift(sheet.columns)) else None,
-        "label": to_text(label.read()).take(kept) if label else None,
+        "name": names(name) if name else None,
+        "ra": pa.array(ra[good]),
+        "dec": pa.array(dec[good]),
+        "pm_ra": _or_null(pm_ra[good]),
+        "pm_dec": _or_null(pm_dec[good]),
+        "ref_epoch": _or_null(years[good]),
+        "redshift": None if redshift is None else _or_null(redshift[good]),
+        "label": names(label) if label else None,
         "row_in_catalogue": pa.array(np.flatnonzero(good) + 1),
     }
     arrays = [
@@ -251,34 +314,88 @@ def _assemble(sheet: Sheet, position: Position, name: Column | None, label: Colu
         for field in TARGETS
     ]
     shown = [c for c in (name, position.lon, None if is_packed else position.lat) if c]
-    return TargetFile(pa.Table.from_arrays(arrays, schema=TARGETS), _bad_rows(sheet, shown, reasons))
+    taken = _taken(position, name, label, frame_columns, pm_columns, epoch_column, redshift_column, epoch)
+    used = {c.column for c in taken}
+    unused = [c.name for c in sheet.columns if c.name not in used] + list(sheet.skipped)
+    table = pa.Table.from_arrays(arrays, schema=TARGETS)
+    return TargetFile(table, _bad_rows(sheet, shown, reasons), tuple(remarks), taken, tuple(unused))
 
 
-def _proper_motion(sheet: Sheet, position: Position, good: npt.NDArray[np.bool_]) -> tuple[Floats, Floats, bool]:
-    """Get proper motions in mas/yr, and whether they are in the frame of the position (else in ICRS)."""
-    found = find_proper_motion(sheet.columns, position)
-    if found is None:
-        none = np.full(int(good.sum()), np.nan)
-        return none, none, True
-    unit = u.mas / u.yr
-    values = []
-    for column in found:
-        declared = unit_of(column.declared_unit, f"proper motion {column.name}", like=unit)
-        factor = 1.0 if declared is None else declared.to(unit)
-        values.append(to_numbers(column.read())[good] * factor)
-    # A table with l and b gives pmra in right ascension all the same.
-    return values[0], values[1], position.is_equatorial or bool(found[0].role)
+def _taken(
+    position: Position,
+    name: Column | None,
+    label: Column | None,
+    frames: list[Column],
+    motion: list[Column],
+    epoch: Column | None,
+    redshift: Column | None,
+    asked: float | None,
+) -> tuple[Taken, ...]:
+    lon, lat = list(position.frame.get_representation_component_names())[:2]
+    frame = position.frame.name + (f" {position.frame.equinox.value}" if hasattr(position.frame, "equinox") else "")
+    of = f"{frame} ({position.said})" if position.said else f"{frame} (the file does not say)"
+    if frames:
+        of = f"{' and '.join(c.name for c in frames)} of each row, or {frame}"
+    said = position.epoch if position.epoch is not None else asked
+    at = "" if said is None else f"{said:g}"
+    if epoch:
+        at = epoch.name if asked is None else f"{epoch.name}, or {asked:g}"
+    default = "deg, or hours where sexagesimal" if lon == "ra" else "deg"
+    return tuple(
+        Taken(quantity, column.name, column.declared_unit or assumed, frame, at)
+        for quantity, column, assumed, frame, at in (
+            ("name", name, "", "", ""),
+            (lon, position.lon, default, of, at),
+            (lat, position.lat, "deg", of, at),
+            *(("frame", c, "", "", "") for c in frames),
+            *((q, c, "mas/yr", "", "") for q, c in zip(("pm_ra", "pm_dec"), motion, strict=False)),
+            ("ref_epoch", epoch, "yr", "", ""),
+            ("redshift", redshift, "", "", ""),
+            ("label", label, "", "", ""),
+        )
+        if column is not None
+    )
 
 
-def _epochs(sheet: Sheet, position: Position, good: npt.NDArray[np.bool_]) -> Any:
-    """Get the epochs of the positions: a column of Julian years, or else what the file declares."""
-    column = find_epoch(sheet.columns)
-    if column is None:
-        n_good = int(good.sum())
-        return None if position.epoch is None else pa.array(np.full(n_good, position.epoch))
-    years = to_numbers(column.read())[good]
-    # Columns called epoch count many things; only years of observed positions are taken.
-    return _or_null(np.where((years > 1800.0) & (years < 2200.0), years, np.nan))
+def _two_words(sheet: Sheet, name: Column | None, position: Position) -> list[int]:
+    """Find rows like ``NGC 1 10.5 41.2`` with a cell missing: the number of the name would be a right ascension."""
+    names = [c.name for c in sheet.columns]
+    if not sheet.blanks or name is None or names.index(name.name) + 1 != names.index(position.lon.name):
+        return []
+    text = position.lon.read()
+    odd = pc.and_(pc.match_substring_regex(name.read(), "^[A-Za-z]+$"), pc.match_substring_regex(text, "^[0-9]{1,6}$"))
+    rows = np.flatnonzero(pc.fill_null(odd, False).to_numpy(zero_copy_only=False))
+    others = text.filter(pc.invert(pc.fill_null(odd, False))).drop_null()
+    plain = pc.match_substring_regex(others, "[.:]")
+    return rows.tolist() if len(others) and pc.all(plain).as_py() else []
+
+
+def _frames(
+    sheet: Sheet, position: Position, reasons: dict[int, str], remarks: list[str]
+) -> tuple[list[Any], list[Column]]:
+    """Get the frame of each row, None for the position's, and the columns that say so; rows in no frame are bad."""
+    none: list[Any] = [None] * sheet.n_rows
+    system, equinox = find_frames(sheet.columns)
+    if not position.is_equatorial or (not system and not equinox):
+        return none, []
+    if position.said in ("asked for", "name"):
+        if position.said == "name" and equinox:
+            remarks.append(f"{equinox.name} is not taken: the name of {position.lon.name} says its equinox")
+        return none, []
+    frames, wrong = frames_of_rows(system.read() if system else None, equinox.read() if equinox else None, sheet.n_rows)
+    if system and len(wrong) == sheet.n_rows and not equinox:
+        return none, []  # a frame of something else
+    said = [c.name for c in (system, equinox) if c]
+    for row, frame in enumerate(frames):
+        if frame is None:
+            continue
+        if "ra" not in frame.get_representation_component_names():
+            wrong[row] = f"{' and '.join(said)} say {frame.name}, and the columns hold right ascension"
+        elif position.said and not same(frame, position.frame):
+            wrong[row] = f"{' and '.join(said)} say another frame than the file's {position.said}"
+    for row, reason in wrong.items():
+        reasons.setdefault(row, reason)
+    return frames, [c for c in (system, equinox) if c]
 
 
 def _or_null(values: Floats) -> pa.Array:
@@ -290,9 +407,7 @@ def _bad_rows(sheet: Sheet, shown: list[Column], reasons: dict[int, str]) -> tup
         return ()
     rows = sorted(reasons)
     if sheet.lines:
-        return tuple(
-            BadRow(sheet.lines[row], reasons[row], sheet.texts[row].strip("\n")[:_LONGEST_TEXT]) for row in rows
-        )
+        return tuple(BadRow(sheet.lines[row], reasons[row], sheet.texts[row].strip("\n")) for row in rows)
     cells = [(c.name, c.read().take(pa.array(rows)).to_pylist()) for c in shown]
     texts = (", ".join(f"{name}={values[i]}" for name, values in cells) for i in range(len(rows)))
-    return tuple(BadRow(row + 1, reasons[row], text[:_LONGEST_TEXT]) for row, text in zip(rows, texts, strict=True))
+    return tuple(BadRow(row + 1, reasons[row], text) for row, text in zip(rows, texts, strict=True))

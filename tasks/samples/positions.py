@@ -35,9 +35,9 @@ _TWO_IN_ONE = re.compile(r"([^+-].*?)(?:\s*,\s*|\s+)([+-].+)|(\S+?)(?:\s*,\s*|\s
 
 # Units as catalogues write them, where astropy has another word for it or takes it for something else.
 _SPELLINGS = {
-    **dict.fromkeys(("deg", "degree", "degrees", "d", "°", "d:m:s", "dd:mm:ss", "dms"), "deg"),
-    **dict.fromkeys(("h", "hr", "hour", "hours", "hourangle", "h:m:s", "hh:mm:ss", "hms"), "hourangle"),
-    **dict.fromkeys(("rad", "radian", "radians"), "rad"),
+    **dict.fromkeys(("deg", "degs", "degree", "degrees", "d", "°", "d:m:s", "dd:mm:ss", "dms"), "deg"),
+    **dict.fromkeys(("h", "hr", "hour", "hours", "hourangle", "hrs", "h:m:s", "hh:mm:ss", "hms"), "hourangle"),
+    **dict.fromkeys(("rad", "rads", "radian", "radians"), "rad"),
 }
 _SYSTEMS = {
     "eq_fk5": "fk5",
@@ -92,6 +92,24 @@ def to_text(cells: pa.Array) -> pa.Array:
     return pc.if_else(pc.equal(text, ""), None, text)
 
 
+def to_names(cells: pa.Array) -> tuple[pa.Array, bool]:
+    """Write names and ids as text; whole numbers without a point, and whether digits of them are lost for good."""
+    if not pa.types.is_floating(cells.type):
+        text = to_text(cells)
+        # Programs that know no missing integer write 245101100000025.0, spreadsheets 2.45E+14.
+        if pc.all(pc.match_substring_regex(text, r"^[0-9]{5,}\.0$"), min_count=1).as_py():
+            text = pc.replace_substring_regex(text, r"\.0$", "")
+        rounded = pc.any(pc.match_substring_regex(text, r"^[0-9](\.[0-9]+)?[eE]\+?[0-9]{2}$"))
+        return text, bool(rounded.as_py())
+    numbers = to_numbers(cells)
+    known = numbers[np.isfinite(numbers)]
+    if not (np.abs(known) < 2.0**63).all() or not (known == np.round(known)).all():
+        return to_text(cells), False
+    whole = pa.array(np.where(np.isfinite(numbers), numbers, 0.0).astype(np.int64), mask=~np.isfinite(numbers))
+    digits = np.finfo(cells.type.to_pandas_dtype()).nmant + 1
+    return pc.cast(whole, pa.string()), bool((np.abs(known) > 2.0**digits).any())
+
+
 def to_numbers(cells: pa.Array) -> Floats:
     """Read cells of any type as numbers; whatever is no number becomes NaN."""
     kind = cells.type
@@ -137,6 +155,9 @@ def to_degrees(
         Degrees, NaN where a cell is no coordinate, and the reason for each row that has none.
     """
     declared = unit_of(unit, what)
+    is_latitude = limits[0] == -90.0
+    if is_latitude and declared == u.hourangle:
+        raise ConfigurationError(f"the {what} is in '{unit}', and only right ascension is", hint="correct the unit")
     values = to_numbers(cells)
     if declared == u.hourangle:
         values *= 15.0  # astropy's own factor is off in the last digit
@@ -152,7 +173,7 @@ def to_degrees(
         # A column declared in degrees that holds 12:34:56 contradicts itself: off by 15 if guessed wrong.
         torn = hours and declared == u.deg and ":" not in (unit or "") and (unit or "").lower() != "dms"
         in_hours = hours and (declared is None or declared == u.hourangle)
-        _read_sexagesimal(text, values, missing, reasons, what, in_hours=in_hours, torn=torn)
+        _read_sexagesimal(text, values, missing, reasons, what, in_hours=in_hours, torn=torn, no_hours=is_latitude)
     reasons |= dict.fromkeys(np.flatnonzero(missing).tolist(), f"no {what}")
     low, high = limits
     with np.errstate(invalid="ignore"):
@@ -175,6 +196,14 @@ def unit_of(text: str | None, what: str, like: Any = u.deg) -> Any:
             hint=f"convert the column to {like} and declare that, or leave the unit out",
         )
     return found
+
+
+def is_angle(text: str) -> bool:
+    """Say whether a unit is one of angles."""
+    try:
+        return unit_of(text, "") is not None
+    except ConfigurationError:
+        return False
 
 
 def split_positions(cells: pa.Array) -> tuple[pa.Array, pa.Array]:
@@ -264,6 +293,7 @@ def _read_sexagesimal(
     *,
     in_hours: bool,
     torn: bool,
+    no_hours: bool,
 ) -> None:
     """Fill in the sexagesimal cells among those that were no numbers, and the reasons for the rest."""
     todo = np.flatnonzero(np.isnan(values) & ~missing)
@@ -280,12 +310,16 @@ def _read_sexagesimal(
     too_many = (minutes >= 60.0) | (seconds >= 60.0)
     mute = torn & ~_flags(pc.match_substring_regex(left, "[hHdD°]"))
     degrees[too_many | mute] = np.nan
+    hours = _flags(pc.match_substring_regex(left, "[hH]")) & no_hours
+    degrees[hours] = np.nan
     values[todo] = degrees
     # What is left is rare or wrong. Astropy reads the rare (12h34.5m).
     for at in np.flatnonzero(np.isnan(degrees)).tolist():
         row, cell = int(todo[at]), left[at].as_py()
         if too_many[at]:
             reasons[row] = f"{what} {cell!r} counts {minutes[at]:g} minutes and {seconds[at]:g} seconds"
+        elif hours[at]:
+            reasons[row] = f"{what} {cell!r} is in hours"
         elif mute[at] and _LIKE_SEXAGESIMAL.search(cell):
             reasons[row] = f"{what} {cell!r} is sexagesimal in a column declared in degrees"
         elif np.isnan(value := _read_angle(cell, "hourangle" if in_hours else "deg")):

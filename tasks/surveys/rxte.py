@@ -311,11 +311,18 @@ def product_of(file_name: str) -> tuple[str, Product] | None:
 def gain_epoch(mjd_tt: ArrayLike) -> Ints:
     """Return the gain epoch, 1 to 5, at each MJD(TT); ValueError if one is not of the mission."""
     mjd = np.asarray(mjd_tt, np.float64)
-    starts, end = _edges_tt()
-    odd = ~((mjd >= starts[0]) & (mjd < end))
+    starts, _ = _edges_tt()
+    odd = ~is_of_mission(mjd)
     if odd.any():
         raise ValueError(f"MJD {mjd[odd].flat[0]:.5f} is not of RXTE's life, 1995-12-30 to 2012-01-05")
     return np.asarray(np.searchsorted(starts, mjd, side="right"), np.int64)
+
+
+def is_of_mission(mjd_tt: ArrayLike) -> NDArray[np.bool_]:
+    """Say of each MJD(TT) whether RXTE observed then."""
+    mjd = np.asarray(mjd_tt, np.float64)
+    starts, end = _edges_tt()
+    return np.asarray((mjd >= starts[0]) & (mjd < end))
 
 
 def utc_to_tt(mjd_utc: ArrayLike) -> NDArray[np.float64]:

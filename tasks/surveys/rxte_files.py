@@ -16,13 +16,12 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-import httpx
-
 from lake.errors import ArchiveError
 from lake.settings import Settings
 from tasks.archives.parquet import Store, open_store
-from tasks.download import Answer, check_status, connecting, patiently
-from tasks.effort import request_sent
+from tasks.bounds import Failed, in_memory, on_disk, read_file
+from tasks.download import Answer, patiently
+from tasks.http import GONE, NOT_FOUND, Client, body_of, check_status, failing
 from tasks.surveys import rxte
 from tasks.surveys.rxte import Observation
 
@@ -31,7 +30,10 @@ CONNECTIONS = 8
 
 _ARCHIVE = "data/archive"
 
-_HREF = re.compile(r"""<a\s[^>]*href\s*=\s*["']([^"']+)["']""", re.I)
+# Folders below an observation's own.
+_DEEPEST = 10
+
+_HREF = re.compile(r"""<a\s[^<>]*href\s*=\s*["']([^"']+)["']""", re.I)
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,13 @@ class WebStore:
     ----------
     url
         Address of the folder, without a slash at the end.
-    timeout_s
-        Longest silence of the server, seconds.
+    settings
+        Limits of time and size.
     """
 
     url: str
-    timeout_s: float
-    client: httpx.Client = field(repr=False)
+    settings: Settings
+    client: Client = field(repr=False)
 
     def files(self, folder: str = "") -> list[str]:
         """Return the paths of the files in a folder, sorted; none if it is not there."""
@@ -60,43 +62,36 @@ class WebStore:
 
     def read(self, path: str) -> bytes | None:
         """Return the content of a file, or None if it is not there."""
-        answer = self._get(path)
-        return None if answer is None else answer.content
+        found = self._get(path)
+        return None if found is None else found[1]
 
     def _listed(self, folder: str) -> list[str]:
         folder = folder.strip("/")
-        answer = self._get(f"{folder}/")
-        if answer is None:
+        found = self._get(f"{folder}/")
+        if found is None:
             return []
+        url, page = found[0], found[1].decode(errors="replace")
         # Links may be names, or start at the server's root, or have its name before that.
-        here = urljoin(str(answer.url), ".")
-        links = {
-            urljoin(here, unescape(link)) for link in _HREF.findall(answer.text) if not link.startswith(("?", "#"))
-        }
+        here = urljoin(url, ".")
+        links = {urljoin(here, unescape(link)) for link in _HREF.findall(page) if not link.startswith(("?", "#"))}
         below = [_place(link).removeprefix(_place(here)) for link in links if _place(link).startswith(_place(here))]
         names = {name for name in below if re.fullmatch(r"[^/]+/?", name) and name.strip("./")}
         # An empty folder has a link to the one above; a page of an overloaded server has none.
         if not names and _place(urljoin(here, "..")) not in map(_place, links):
-            raise self._trouble(folder, "what came is no listing of a folder", transient=True)
+            raise self._failing(folder)("what came is no listing of a folder", transient=True)
         return sorted(f"{folder}/{name}" for name in names)
 
-    def _get(self, path: str) -> httpx.Response | None:
-        failed = partial(self._trouble, path)
-        request_sent()
-        with connecting(failed, self.timeout_s):
-            answer = self.client.get(f"{self.url}/{quote(path)}")
-        if answer.status_code in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
-            return None
-        check_status(answer, failed)
-        return answer
+    def _get(self, path: str) -> tuple[str, bytes] | None:
+        """Return where a page or file is, after redirects, and its content; None if it is not there."""
+        budget = in_memory(self._failing(path), self.settings)
+        with self.client.getting(f"{self.url}/{quote(path)}", budget) as answer:
+            if answer.status_code in (NOT_FOUND, GONE):
+                return None
+            check_status(answer, budget.failed)
+            return answer.url, body_of(answer, budget)
 
-    def _trouble(
-        self, path: str, message: str, *, transient: bool = False, retry_after_s: float | None = None
-    ) -> ArchiveError:
-        return ArchiveError(
-            message, archive=rxte.NAME, endpoint=f"{self.url}/{path}", transient=transient,
-            retry_after_s=retry_after_s, hint=None if transient else "check LIGHTLAKE_ENDPOINTS__RXTE",
-        )  # fmt: skip
+    def _failing(self, path: str) -> Failed:
+        return failing(rxte.NAME, f"{self.url}/{path}", "check LIGHTLAKE_ENDPOINTS__RXTE")
 
 
 def _place(url: str) -> str:
@@ -110,6 +105,7 @@ class DiskStore:
     """A folder on a disk of this machine."""
 
     root: Path
+    settings: Settings
 
     def files(self, folder: str = "") -> list[str]:
         """Return the paths of the files in a folder, sorted; none if it is not there."""
@@ -122,7 +118,8 @@ class DiskStore:
     def read(self, path: str) -> bytes | None:
         """Return the content of a file, or None if it is not there."""
         try:
-            return (self.root / path).read_bytes()
+            failed = failing(rxte.NAME, str(self.root / path), "check LIGHTLAKE_ENDPOINTS__RXTE")
+            return read_file(self.root / path, in_memory(failed, self.settings))
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -170,15 +167,13 @@ class Mirror:
             root = Path(self.url.removeprefix("file://")).expanduser().absolute()
             if not root.is_dir():
                 raise self._nowhere("there is no such folder")
-            self.store = DiskStore(root)
+            self.store = DiskStore(root, settings)
             # A mirror may begin at the folders of the cycles.
             self.prefixes = [prefix for prefix in (*self.prefixes, ".") if (root / prefix).is_dir()]
         elif kind in ("http", "https"):
-            limits = httpx.Limits(max_connections=CONNECTIONS)
-            client = httpx.Client(timeout=settings.timeout_s, follow_redirects=True, limits=limits)
-            self.store = WebStore(self.url, settings.timeout_s, client)
+            self.store = WebStore(self.url, settings, Client(settings.timeout_s, CONNECTIONS))
         else:
-            self.store = open_store(self.url, rxte.NAME, settings.timeout_s)
+            self.store = open_store(self.url, rxte.NAME, settings)
 
     def __enter__(self) -> Self:
         return self
@@ -242,16 +237,21 @@ class Mirror:
         """Copy a folder and all below it to this machine, unless it is here; return where it is."""
         if isinstance(self.store, DiskStore):
             return self.store.root / folder
+        budget = on_disk(failing(rxte.NAME, f"{self.url}/{folder}", "check LIGHTLAKE_ENDPOINTS__RXTE"), self.settings)
         for path in self._walk(folder):
             copy = into / path.removeprefix(folder).strip("/")
             copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(self.read(path))
+            body = self.read(path)
+            budget.took(len(body))
+            copy.write_bytes(body)
         return into
 
-    def _walk(self, folder: str) -> Iterator[str]:
+    def _walk(self, folder: str, depth: int = 0) -> Iterator[str]:
+        if depth > _DEEPEST:
+            raise self._nowhere(f"{folder} is a folder in a folder without end")
         yield from self.files(folder)
         for below in self._tried(partial(self.store.folders, folder)):
-            yield from self._walk(below)
+            yield from self._walk(below, depth + 1)
 
     def _candidates(self, observation: Observation) -> list[str]:
         below = observation.paths[0].partition(f"{_ARCHIVE}/")[2].strip("/")

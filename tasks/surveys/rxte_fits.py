@@ -134,6 +134,9 @@ def clock(header: Header, bin_s: float) -> Clock:
     for keyword, wanted in (("TELESCOP", "XTE"), ("TIMESYS", "TT")):
         if header.text(keyword) != wanted:
             raise GranuleRejected(f"{keyword} is {header.text(keyword) or 'absent'}, not {wanted}")
+    # Of all times of a header; a column's own unit is checked where it is read.
+    if (unit := header.text("TIMEUNIT")) not in ("", "S", "SEC", "SECOND", "SECONDS"):
+        raise GranuleRejected(f"TIMEUNIT is {unit}, not s")
     ref = header.number("MJDREF")
     if ref is None:
         raise GranuleRejected("it has no MJDREF")
@@ -167,9 +170,12 @@ def _light_curve(body: bytes, product: Product | ChannelCut) -> LightCurve:
         counts = columns.get("COUNTS", columns.get("COUNT", none))
         exposed = np.where(fracexp > 0, fracexp, np.nan) * bin_s
         rate, error = counts / exposed, error / exposed
-    dated = ~np.isnan(columns["TIME"])
+    dated = np.isfinite(columns["TIME"])
     seconds = columns["TIME"][dated] + zero
     mjd = met_to_mjd(seconds + (0.5 - pixr) * bin_s, *mjdref)
+    # A few times that cannot be are no times; if none can be, it is the clock that is wrong.
+    if (possible := rxte.is_of_mission(mjd)).any():
+        dated[dated], seconds, mjd = possible, seconds[possible], mjd[possible]
     try:
         rxte.gain_epoch(mjd)
     except ValueError as error_:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lake.errors import GranuleRejected
 from lake.schema import TABLES
 from lake.sky import hpx29, separation_arcsec
+from lake.sound import sound
 from lake.staging import Tables, joined
 from lake.times import DAY_S, met_to_mjd, to_bmjd_tdb
 from tasks.archives.base import Origin
@@ -37,6 +38,11 @@ class Reading:
 
     tables: dict[str, pa.Table]
     remark: str | None = None
+
+    def sound(self) -> Reading:
+        """Return it with sound values, and remarks on what was not."""
+        tables, remarks = sound(self.tables)
+        return Reading(tables, "; ".join(filter(None, [self.remark, *remarks])) or None)
 
 
 def barytime_difference(curve: LightCurve, ra: float | None = None, dec: float | None = None) -> Floats | None:
@@ -84,7 +90,8 @@ def read_observation(files: Mapping[str, Data], observation: Observation, granul
     curves = [read_light_curve(files[name], PRODUCTS[band], name) for band, name in sorted(chosen.items())]
     curves = [distinct(curve, chosen[curve.product.band]) for curve in curves]
     absent = [band for band in PRODUCTS if band not in chosen]
-    return tables_of(curves, observation, granule, rxte.ORIGIN, {"absent": absent, "not_read": left_alone}, NO_PRODUCTS)
+    more = {"absent": absent, "not_read": left_alone, "files": chosen}
+    return tables_of(curves, observation, granule, rxte.ORIGIN, more, NO_PRODUCTS)
 
 
 def tables_of(
@@ -227,7 +234,7 @@ def _rows(
         return np.repeat(values, lengths)
 
     mjd, rate, fracexp = of_all("mjd"), of_all("rate"), of_all("fracexp")
-    unknown = np.isnan(rate)
+    unknown = ~np.isfinite(rate)  # what is infinite becomes NULL with all other odd values: lake/sound.py
     of_observation = rxte.SLEW * observation.id.is_slew | rxte.SCAN * observation.id.is_scan
     quality: NDArray[Any] = np.where(unknown, rxte.NO_RATE, 0) | np.where(fracexp < 1, rxte.PARTIAL, 0)
     quality = quality | of_observation | rxte.EPOCH_EDGE * spans_edge

@@ -34,7 +34,8 @@ from lake.staging import lost, stage_together
 from lake.storage import is_local
 from tasks.archives.base import Band, Origin
 from tasks.effort import Log, effort, several
-from tasks.pull import lake_at, register_archive
+from tasks.pull import lake_at
+from tasks.register import register_archive
 from tasks.surveys import rxte, rxte_heasoft, rxte_standard2
 from tasks.surveys.rxte import PRODUCTS, Observation, gain_epoch, product_of, utc_to_tt
 from tasks.surveys.rxte_cut import ChannelCut
@@ -212,7 +213,7 @@ def extract_all(
         )  # fmt: skip
         with effort(granule, log) as done:
             try:
-                reading = _read(mirror, observation, extraction, granule, tools, logs / rxte.NAME)
+                reading = _read(mirror, observation, extraction, granule, tools, logs / rxte.NAME).sound()
             except _OF_ONE as error:
                 return replace(lost(attempt, error), seconds=done.seconds, **done.facts()), {}
         status = "done" if reading.tables["lightcurves"].num_rows else "empty"

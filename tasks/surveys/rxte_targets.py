@@ -39,18 +39,35 @@ def target_of(lake: Lake, target: str) -> pa.Table:
     ConfigurationError
         If the lake has no target of that name, or the position is none.
     """
-    parts = re.fullmatch(r"\s*([0-9.]+)[\s,]+([+-]?[0-9.]+)\s*", target)
-    if parts is None:
+    place = place_of(target)
+    if place is None:
         wanted = lake.target_id(target)
     else:
-        try:
-            ra, dec = float(parts[1]), float(parts[2])
-        except ValueError as error:
-            raise ConfigurationError(f"{target!r} is no position", hint="such as '161.265 -59.6845'") from error
+        ra, dec = place
         add_targets(lake.catalog, pa.table({"ra": [ra], "dec": [dec], "name": [target.strip()]}), rxte.NAME)
         wanted = lake.target_id(SkyCoord(ra, dec, unit="deg"))
     row: pa.Table = lake.sql("SELECT * FROM targets WHERE target_id = ?", [wanted])
     return row
+
+
+def place_of(target: str) -> tuple[float, float] | None:
+    """Return the position that a text is, ICRS degrees; None if it is a name.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is nearly a position.
+    """
+    parts = re.fullmatch(r"\s*([0-9.]+)[\s,]+([+-]?[0-9.]+)\s*", target)
+    if parts is None:
+        return None
+    try:
+        ra, dec = float(parts[1]), float(parts[2])
+        if not (0 <= ra <= 360 and -90 <= dec <= 90):
+            raise ValueError
+    except ValueError as error:
+        raise ConfigurationError(f"{target!r} is no position", hint="such as '161.265 -59.6845'") from error
+    return ra, dec
 
 
 def answer(

@@ -8,12 +8,13 @@ tiles.
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from prefect import get_run_logger, task
@@ -29,8 +30,11 @@ from lake.query import Lake
 from lake.settings import load_settings
 from lake.staging import Manifest, lost, stage
 from lake.storage import is_local, path_of, remove_folder
+from lake.walk import files_below, shown
 from tasks.archives.base import Origin
+from tasks.bounds import in_time, on_disk
 from tasks.effort import Log, effort, several
+from tasks.http import failing
 from tasks.pull import lake_at
 from tasks.surveys import virac_tap
 from tasks.surveys.standing import Standing, last_status
@@ -50,7 +54,7 @@ class TileFile:
     url
         Path or s3:// address.
     name
-        Path below the folder that was searched: tiles of the same name in two folders are two.
+        Path below the folder that was searched, as text: tiles of the same name in two folders are two.
     bytes, version
         Size, and ETag or time of change: a file that has changed is another granule.
     """
@@ -137,7 +141,45 @@ class PublicRange:
 Piece = TileFile | PublicRange
 
 
-def find_pieces(where: str, pattern: str = PATTERN) -> list[TileFile] | list[PublicRange]:
+@dataclass(frozen=True)
+class Pieces:
+    """What there is to be extracted, and of which folders and files it is not known, with why."""
+
+    found: list[TileFile] | list[PublicRange]
+    unreadable: tuple[str, ...] = ()
+
+
+def check_place(where: str) -> None:
+    """See that there is such a folder, before anything is begun; whether it has tiles is seen later.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none.
+    """
+    if where.partition(":")[0] == "eso" or not is_local(root := path_of(where)) or root.is_dir():
+        return
+    raise ConfigurationError(f"there is no folder {root}", hint="give the folder of the tiles, or s3://BUCKET/PREFIX")
+
+
+def parse_shard(shard: str) -> tuple[int, int]:
+    """Return number and count of a shard, such as 0/96.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is none.
+    """
+    parts = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if parts is None:
+        raise ConfigurationError(f"{shard!r} is no shard", hint="give its number and how many there are: 0/96")
+    number, count = int(parts[1]), int(parts[2])
+    if not number < count:
+        raise ConfigurationError(f"there is no shard {shard}", hint=f"count from 0/{count} to {count - 1}/{count}")
+    return number, count
+
+
+def find_pieces(where: str, pattern: str = PATTERN) -> Pieces:
     """Return what there is to be extracted.
 
     Parameters
@@ -151,7 +193,7 @@ def find_pieces(where: str, pattern: str = PATTERN) -> list[TileFile] | list[Pub
     Raises
     ------
     ConfigurationError
-        If there is nothing.
+        If there is nothing, or nothing that can be read.
     """
     public, _, names = where.partition(":")
     if public != "eso":
@@ -160,37 +202,39 @@ def find_pieces(where: str, pattern: str = PATTERN) -> list[TileFile] | list[Pub
         tiles = [tile_of(f"{name.strip()}.hdf5") for name in names.split(",")]
     except GranuleRejected as error:
         raise ConfigurationError(str(error), hint="such as eso:n1024_9000000,n512_2652179") from error
-    return [PublicRange(low, high) for low, high in virac_tap.ranges(tiles)]
+    return Pieces([PublicRange(low, high) for low, high in virac_tap.ranges(tiles)])
 
 
-def find_tiles(folder: str, pattern: str = PATTERN) -> list[TileFile]:
-    """Return the files of a folder, and those below, whose names fit a pattern, sorted.
+def find_tiles(folder: str, pattern: str = PATTERN) -> Pieces:
+    """Return the files of a folder, and those below, whose names fit a pattern, sorted; links are followed.
 
     Raises
     ------
     ConfigurationError
         If there is no such folder, or nothing in it fits.
     """
-    root = path_of(folder)
+    root, troubles = path_of(folder), list[OSError]()
+    check_place(folder)
     if is_local(root):
-        if not root.is_dir():
-            raise ConfigurationError(
-                f"there is no folder {root}", hint="give the folder of the tiles, or s3://BUCKET/PREFIX"
-            )
-        files = [
-            (path, path.relative_to(root).as_posix(), path.stat()) for path in root.rglob(pattern) if path.is_file()
+        found = [
+            TileFile(str(path), shown(path.relative_to(root).as_posix()), info.st_size, str(info.st_mtime_ns))
+            for path, info in files_below(root, pattern, troubles.append, follow_links=True)
         ]
-        found = [TileFile(str(path), name, info.st_size, str(info.st_mtime_ns)) for path, name, info in files]
     else:
         listed = root.fs.find(root.path, detail=True)
         found = [
             TileFile(f"s3://{key}", str(PurePosixPath(key).relative_to(root.path)), info["size"], info.get("ETag", ""))
             for key, info in listed.items()
-            if fnmatch(PurePosixPath(key).name, pattern)
+            if fnmatchcase(PurePosixPath(key).name, pattern)
         ]
+    unreadable = tuple(shown(f"{error.filename or folder}: {error.strerror or error}") for error in troubles)
+    if not found and unreadable:
+        raise ConfigurationError(
+            f"no tile of {folder} can be read: {several(unreadable)}", hint="ask the owner for the right to read them"
+        )
     if not found:
         raise ConfigurationError(f"no file of {folder} fits {pattern!r}", hint="tiles are called n1024_9000000.hdf5")
-    return sorted(found, key=lambda tile: tile.name)
+    return Pieces(sorted(found, key=lambda tile: tile.name), unreadable)
 
 
 def standing(lake: Lake, tiles: Sequence[Piece], cut: Cut, *, retry_failed: bool = False) -> Standing[Piece]:
@@ -256,8 +300,10 @@ def _local(tile: TileFile) -> Iterator[Path]:
         yield Path(path)
         return
     with tempfile.TemporaryDirectory(prefix="lightlake-") as folder:
+        budget = on_disk(failing(NAME, tile.url, "if it is sound, allow more"))
+        budget.expects(tile.bytes)
         copy = Path(folder) / path.name
-        path.fs.get_file(path.path, str(copy))
+        in_time(lambda: path.fs.get_file(path.path, str(copy)), budget)
         yield copy
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lake.errors import GranuleRejected
+from tasks.bounds import Failed, in_memory
 
 Ints = NDArray[np.int64]
 Columns = dict[str, NDArray[Any]]
@@ -38,6 +39,9 @@ _STRAY_ARCSEC = 30.0
 REQUIRED = ("hfad_mag", "hfad_emag", "chi", "ast_res_chisq", "ambiguous_match")
 _IDS = ("catindexid", "catindexidcovered")
 OPTIONAL = ("cnf_ctr", "diff_fit_ap", "ext", "objtype", "sky", "x", "y")
+
+# A link may lead to a link, so many times.
+_LINKS = 16
 
 _NAME = re.compile(r"n(256|512|1024)_(0|[1-9][0-9]*)\.(?:hdf5|h5)")
 _DISK = re.compile(r"errno = (5|11|12|13|23|24|28|110|116|121)\b")
@@ -137,18 +141,40 @@ class Tile:
 
     def _has(self, group: str, name: str) -> bool:
         with self._reading(group):
-            found = self._file[group]
+            found = self._found(group)
             return isinstance(found, h5py.Group) and name in found
+
+    def _found(self, path: str, links: int = _LINKS) -> h5py.HLObject | None:
+        """Return what has a path in the file; no link is followed out of it, and none without end."""
+        here: h5py.HLObject = self._file["/"]
+        for part in filter(None, path.split("/")):
+            link = here.get(part, getlink=True) if isinstance(here, h5py.Group) else None
+            if isinstance(link, h5py.ExternalLink):
+                raise GranuleRejected(f"{path} is a link to another file, {link.filename}")
+            if isinstance(link, h5py.SoftLink):
+                if not links:
+                    raise GranuleRejected(f"{path} is a link that leads nowhere")
+                # A path from here, unless it begins at the root.
+                found = self._found(link.path if link.path.startswith("/") else f"{here.name}/{link.path}", links - 1)
+            else:
+                found = None if link is None else here[part]
+            if found is None:
+                return None
+            here = found
+        return here
 
     def _dataset(self, group: str, name: str, n: int | None = None, *, ragged: bool = False) -> h5py.Dataset:
         where = f"{group}/{name}"
         if not self._has("/", group) or not self._has(group, name):
             raise GranuleRejected(f"{where} is missing")
         with self._reading(where):
-            found = self._file[where]
+            found = self._found(where)
+            if isinstance(found, h5py.Dataset) and (found.is_virtual or found.external):
+                raise GranuleRejected(f"{where} has its data in other files")
             if not isinstance(found, h5py.Dataset) or found.ndim != 1:
                 raise GranuleRejected(f"{where} is not a column")
             inner, rows = h5py.check_vlen_dtype(found.dtype), len(found)
+        in_memory(_rejection(where)).expects(rows * found.dtype.itemsize)
         if ragged and (inner is None or np.dtype(inner).kind not in ("iu" if name in _IDS else "iufb")):
             kind = "whole numbers" if name in _IDS else "numbers"
             raise GranuleRejected(f"{where} has no arrays of {kind}, but {found.dtype if inner is None else inner}")
@@ -266,6 +292,10 @@ def _rejected(error: OSError, path: Path) -> Exception:
     if error.errno is not None or _DISK.search(str(error)) or not path.is_file():
         return error
     return GranuleRejected("the file is empty" if not path.stat().st_size else f"it cannot be read: {_told(error)}")
+
+
+def _rejection(where: str) -> Failed:
+    return lambda message, **_: GranuleRejected(f"{where}: {message}")
 
 
 def _told(error: BaseException) -> str:

@@ -12,12 +12,13 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 import lake.commit
+import lake.intents
 import lake.transaction
 from helpers.granules import Version, committed, staged
 from lake.catalog import Catalog
 from lake.commit import commit
+from lake.compaction import compact
 from lake.errors import CatalogError
-from lake.maintenance import compact
 from lake.settings import Settings
 from lake.staging import Manifest
 from lake.storage import Storage, path_of
@@ -98,7 +99,7 @@ def commit_and_die(settings: Settings, folder: str, step: str) -> None:
 
         setattr(owner, attribute, wrapped)
 
-    deadly(lake.transaction, "write_intent", "intent")
+    deadly(lake.intents.Intent, "write", "intent")
     deadly(lake.transaction, "publish", "publish")
     deadly(lake.transaction, "add_file", "add_file")
     deadly(lake.transaction, "record_files", "files")
@@ -111,6 +112,27 @@ def commit_and_die(settings: Settings, folder: str, step: str) -> None:
     manifest = Manifest.read(path_of(folder))
     assert manifest is not None
     commit(catalog, manifest)
+
+
+def migrate_and_die(settings: Settings, step: str) -> None:
+    """Make or migrate a lake, and end with SIGKILL at a statement: ``before BEGIN``, ``after COMMIT``, or its number.
+
+    Numbers count from the beginning of the transaction that migrates.
+    """
+    word, _, number = step.partition(" statement ")
+    done = 0
+
+    def passes(where: str) -> None:
+        nonlocal done
+        begun = done or where == "after BEGIN"
+        done += begun and where.startswith(word)
+        if where == step or (number and done == int(number) + 1):
+            _die()
+
+    catalog = Catalog(Storage.from_url(settings.url), settings)
+    original = catalog.cursor
+    catalog.cursor = lambda: _Deadly(original(), passes)  # type: ignore[method-assign, assignment, return-value]
+    catalog.create()
 
 
 def work(

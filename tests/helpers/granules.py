@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from lake.catalog import Catalog
 from lake.commit import Receipt, commit
+from lake.connection import rollback
 from lake.ledger import Attempt, canonical
 from lake.maintenance import Finding, verify
 from lake.query import Lake
@@ -226,6 +227,7 @@ def content(catalog: Catalog) -> Content:
     ).fetchall():
         found.setdefault(source, []).append((band, mjd, flux))
     sources = cursor.execute("SELECT source_id FROM sources ORDER BY ALL").fetchall()
+    rollback(cursor)
     cursor.close()
     names = [row[0] for row in sources]
     assert len(names) == len(set(names)), "a source is there twice"

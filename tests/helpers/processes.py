@@ -36,7 +36,7 @@ def child_environment(**more: str) -> dict[str, str]:
 
 
 def lightlake(
-    *arguments: object, cwd: Path, environment: Mapping[str, str] | None = None, timeout_s: float = 240
+    *arguments: object, cwd: Path, environment: Mapping[str, str] | None = None, timeout_s: float = 500
 ) -> subprocess.CompletedProcess[str]:
     """Run the command in a child process."""
     return subprocess.run(
@@ -97,6 +97,17 @@ def kill_tree(process: subprocess.Popen[bytes]) -> int:
             os.kill(pid, signal.SIGKILL)
     process.wait()
     return len(doomed)
+
+
+def marked(marker: str) -> list[str]:
+    """Commands of all processes that have a marker in their environment, however they are related."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if marker.encode() in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    # What ended, and was not waited for, has no environment and no command.
+    return [command for command in found if command]
 
 
 def until(true: Callable[[], Any], what: str | Callable[[], str], patience_s: float = 240) -> Any:

@@ -274,6 +274,11 @@ class FaultyProxy:
         with self._lock:
             self._faults += [(kind, re.compile(match))] * times
 
+    def heal(self) -> None:
+        """Spoil no more answers."""
+        with self._lock:
+            self._faults.clear()
+
     def close(self) -> None:
         """Stop, and drop every connection, hanging ones included. Doing it twice is harmless."""
         if not self.closing.is_set():

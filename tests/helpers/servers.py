@@ -57,9 +57,28 @@ def prefect_on_postgres(tmp_path_factory: pytest.TempPathFactory, postgres: str)
 def _prefect(home: Path, *options: str, **more: str) -> Iterator[PrefectServer]:
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    server, process = start_prefect(home, *options, **more)
+    try:
+        with temporary_settings({PREFECT_API_URL: server.api, PREFECT_HOME: home}):
+            yield server
+            _send_what_is_left()
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def start_prefect(
+    home: Path, *options: str, port: int | None = None, **more: str
+) -> tuple[PrefectServer, subprocess.Popen[bytes]]:
+    """Start `prefect server start`, and wait until it answers; a port is that of one that was there before."""
+    if port is None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
     server = PrefectServer(f"http://127.0.0.1:{port}/api", home)
     environment = child_environment(
         **server.environment,
@@ -71,23 +90,18 @@ def _prefect(home: Path, *options: str, **more: str) -> Iterator[PrefectServer]:
         **{"PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false", **more},
     )
     log = home / "server.log"
-    with log.open("w") as out:
+    with log.open("a") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), *options],
             env=environment, stdout=out, stderr=subprocess.STDOUT, cwd=home,
         )  # fmt: skip
     try:
         _wait_until_healthy(server.api, process, log)
-        with temporary_settings({PREFECT_API_URL: server.api, PREFECT_HOME: home}):
-            yield server
-            _send_what_is_left()
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    return server, process
 
 
 def _wait_until_healthy(api: str, process: subprocess.Popen[bytes], log: Path) -> None:

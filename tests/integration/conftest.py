@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import subprocess
-import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +11,10 @@ from pathlib import Path
 import pytest
 from helpers.browser import page  # noqa: F401
 from helpers.dachs import Dachs, running
+from helpers.postgres import binaries
+from helpers.postgres import running as running_postgres
 from helpers.processes import run  # noqa: F401
+from helpers.proxy import Proxy, proxy
 from helpers.servers import (  # noqa: F401
     archive_root,
     prefect_on_postgres,
@@ -30,12 +30,6 @@ from lake.settings import Settings, load_settings
 from lake.storage import Storage
 
 
-def _binaries() -> Path | None:
-    found = shutil.which("pg_ctl")
-    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
-    return Path(found).parent if found else installed[-1].parent if installed else None
-
-
 def _missing(reason: str) -> None:
     if "postgres" in os.environ.get("LIGHTLAKE_TEST_REQUIRE", ""):
         pytest.fail(reason)
@@ -45,35 +39,10 @@ def _missing(reason: str) -> None:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """Connection string of a new PostgreSQL server."""
-    binaries = _binaries()
-    if binaries is None:
+    if binaries() is None:
         _missing("no PostgreSQL: pg_ctl is neither in PATH nor in /usr/lib/postgresql/*/bin")
-        return
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        # PostgreSQL refuses to run as root.
-        user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.geteuid() == 0 else []
-        if user:
-            folder.chmod(0o755)
-            shutil.chown(folder, "postgres")
-
-        def run(*command: str | Path) -> None:
-            done = subprocess.run([*user, *command], capture_output=True, text=True, cwd=folder)
-            if done.returncode:
-                _missing(f"PostgreSQL does not start: {done.stderr.strip()[-300:]}")
-
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        data = folder / "data"
-        run(binaries / "initdb", "-D", data, "-A", "trust", "-U", "lightlake", "-E", "UTF8", "--no-sync")
-        options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder} -c fsync=off"
-        # Its output goes to a file: else it would keep our pipe open.
-        run(binaries / "pg_ctl", "-s", "-w", "-D", data, "-l", folder / "log", "-o", options, "start")
-        try:
-            yield f"host=127.0.0.1 port={port} user=lightlake dbname=postgres"
-        finally:
-            run(binaries / "pg_ctl", "-s", "-w", "-m", "immediate", "-D", data, "stop")
+    with running_postgres() as server:
+        yield server.connection
 
 
 @pytest.fixture(scope="session")
@@ -104,6 +73,33 @@ def anywhere_catalog(anywhere: Settings, request: pytest.FixtureRequest) -> Iter
     if anywhere.catalog is None:
         shutil.copytree(request.getfixturevalue("template"), anywhere.url)
     catalog = Catalog(Storage.from_url(anywhere.url), anywhere)
+    catalog.create()
+    yield catalog
+    catalog.close()
+
+
+@pytest.fixture
+def faulty(postgres: str) -> Iterator[Proxy]:
+    """A proxy before PostgreSQL."""
+    place = dict(part.split("=", 1) for part in postgres.split())
+    with proxy(place["host"], int(place["port"])) as one:
+        yield one
+
+
+@pytest.fixture
+def through(faulty: Proxy, postgres: str, tmp_path: Path) -> Settings:
+    """Settings of a new lake whose catalogue is reached through the proxy."""
+    place = dict(part.split("=", 1) for part in postgres.split())
+    where = f"host=127.0.0.1 port={faulty.port} user={place['user']} dbname={place['dbname']}"
+    return load_settings(
+        url=str(tmp_path / "lake"), catalog=f"postgres:{where} schema=lake_{uuid.uuid4().hex[:12]}", lock_timeout_s=30.0
+    )
+
+
+@pytest.fixture
+def new(through: Settings) -> Iterator[Catalog]:
+    """Its open catalogue."""
+    catalog = Catalog(Storage.from_url(through.url), through)
     catalog.create()
     yield catalog
     catalog.close()

@@ -20,8 +20,9 @@ from helpers.archives import register
 from helpers.processes import Done, Run, child_environment, lightlake
 from helpers.servers import PrefectServer
 
-from lake.catalog import Catalog, extension_file
+from lake.catalog import Catalog
 from lake.cli import app, main
+from lake.connection import extension_file
 from lake.schema import SCHEMA_VERSION, TABLES
 from tasks.archives import REGISTRY
 
@@ -97,16 +98,18 @@ def test_archives_says_where_it_would_really_ask(run: Run, monkeypatch: pytest.M
 
 def test_targets(run: Run, here: Path, listing: Path) -> None:
     done = run("targets", "add", listing, "--sample", "agn", "--label", "class")
-    assert (done.code, done.out) == (0, "2 rows of agn.csv: 2 new targets, 0 known, 2 new labels\n")
+    assert done.code == 0
+    assert "ra: column " in done.out
+    assert done.out.splitlines()[-1] == "2 rows of agn.csv: 2 new targets, 0 known, 2 new labels"
     done = run("targets", "add", listing, "--sample", "again")
-    assert done.out == "2 rows of agn.csv: 0 new targets, 2 known, 2 new labels\n"
+    assert done.out.splitlines()[-1] == "2 rows of agn.csv: 0 new targets, 2 known, 2 new labels"
     rows = json.loads(run("targets", "list", "--sample", "agn", "--output", "json").out)
     assert [(row["name"], sorted(row["labels"])) for row in rows] == [
         ("NGC 1068", ["Sy2", "again"]), ("M 87", ["LINER", "again"])
     ]  # fmt: skip
     assert rows[1]["ra"] == pytest.approx(187.7058, abs=1e-3)
     assert "M 87" in run("targets", "list").out
-    assert json.loads(run("targets", "list", "--sample", "none", "--output", "json").out) == []
+    refused(run("targets", "list", "--sample", "none"), "unknown sample 'none' in .*known: again, agn\\)")
 
 
 def test_bad_rows_are_listed_and_nothing_is_added(run: Run, here: Path, tmp_path: Path) -> None:
@@ -116,6 +119,15 @@ def test_bad_rows_are_listed_and_nothing_is_added(run: Run, here: Path, tmp_path
     refused(done, r"2 of 4 rows of .*bad\.csv are bad; nothing was added")
     assert [line.split(": ")[0] for line in done.out.splitlines()] == [f"{path}:3", f"{path}:4"]
     assert json.loads(run("targets", "list", "--output", "json").out) == []
+    tried = run("targets", "add", path, "--sample", "s", "--dry-run", "--epoch", "2016.0")
+    assert tried.code == 1
+    assert "epoch 2016\n" in tried.out
+    assert "2 rows of bad.csv are sound, 2 are bad; nothing was added" in tried.out
+    assert json.loads(run("targets", "list", "--output", "json").out) == []
+    assert run("targets", "add", path, "--sample", "s", "--skip-bad").code == 0
+    assert len(json.loads(run("targets", "list", "--output", "json").out)) == 2
+    with (tmp_path / "bad.csv.bad.csv").open(newline="") as file:
+        assert [(row["line"], row["text"]) for row in csv.DictReader(file)] == [("3", "b,10,120"), ("4", "c,x,20")]
 
 
 def test_sql_in_every_form(run: Run, here: Path, tmp_path: Path) -> None:
@@ -174,7 +186,7 @@ def test_verify_and_compact(run: Run, here: Path, catalog: Catalog) -> None:
     assert (finding["level"], finding["check"]) == ("error", "orphans")
     done = run("compact")
     assert done.code == 0
-    assert "1 orphans removed" in done.out
+    assert "1 unknown files moved to the quarantine" in done.out
     assert not stray.exists()
     assert run("verify").code == 0
     assert run("sql", "SELECT count(*) AS n FROM targets", "--output", "csv").out == '"n"\n6\n'
@@ -255,6 +267,25 @@ def test_bad_input_gets_one_clear_line(
     refused(run(*(str(listing) if argument == "LISTING" else argument for argument in arguments)), pattern)
 
 
+def test_unknown_and_empty_names_get_one_clear_line(run: Run, here: Path, listing: Path, catalog: Catalog) -> None:
+    register(catalog, range(1), "agns")
+    for arguments, pattern in (
+        (["pull", "icecube", "--sample", "angs"], r"unknown sample 'angs' in .*known: agns\)"),
+        (["pull", "icecube", "--sample", ""], "the sample has no name"),
+        (["refresh", "--sample", "none"], "unknown sample 'none'"),
+        (["refresh", "--plan", "--sample", " "], "the sample has no name"),
+        (["refresh", "--plan", "--sample", "none"], "unknown sample 'none'"),
+        (["refresh", "ztf", "--parameters", '{"zft": {}}'], r"unknown archive 'zft' .*did you mean ztf"),
+        (["rxte", "--sample", "none"], "unknown sample 'none'"),
+        (["status", "zft"], r"unknown archive 'zft' \(did you mean ztf"),
+        (["plot", "T000", "--to", "x.html", "--archive", "zft"], "unknown archive 'zft'"),
+        (["plot", "T000", "--to", "x.html", "--band", "ztf_x"], "unknown band 'ztf_x'"),
+        (["targets", "add", str(listing), "--sample", ""], "the sample has no name"),
+        (["targets", "add", str(listing), "--sample", "s", "--label", " "], "the label has no name"),
+    ):
+        refused(run(*arguments), pattern)
+
+
 def test_a_bad_setting(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTLAKE_WORKERS", "many")
     refused(run("status"), "LIGHTLAKE_WORKERS='many' is not valid")
@@ -269,7 +300,7 @@ def test_a_bad_setting(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_corrupt_catalogue(run: Run, here: Path, catalog: Catalog) -> None:
     catalog.close()
     (here / "catalog.sqlite").write_bytes(b"this is not a database " * 100)
-    refused(run("status"), r"cannot read the catalogue .*backup")
+    refused(run("status"), r"cannot read the catalogue .*lightlake restore")
     refused(run("init", here), "cannot read the catalogue")
     (here / "catalog.sqlite").write_bytes(b"")
     refused(run("status"), "catalog.sqlite")
@@ -277,7 +308,9 @@ def test_a_corrupt_catalogue(run: Run, here: Path, catalog: Catalog) -> None:
 
 def test_a_newer_lake(run: Run, here: Path, catalog: Catalog) -> None:
     cursor = catalog.cursor()
-    cursor.execute("INSERT INTO schema_version VALUES (?, 'lightlake 99', ?)", [SCHEMA_VERSION + 1, datetime.now(UTC)])
+    cursor.execute(
+        "INSERT INTO schema_version VALUES (?, 'lightlake 99', ?, 'x')", [SCHEMA_VERSION + 1, datetime.now(UTC)]
+    )
     catalog.close()
     for command in ("status", "verify", "init"):
         refused(run(command), f"schema version {SCHEMA_VERSION + 1}, newer than this software's {SCHEMA_VERSION}")

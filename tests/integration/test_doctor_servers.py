@@ -35,7 +35,7 @@ def test_postgres(postgres: str, tmp_path: Path) -> None:
     settings = load_settings(url=str(tmp_path / "lake"), catalog=f"postgres:{postgres} schema=doctor")
     storage = Storage.from_url(settings.url)
     none = one(catalogue(storage, settings, 5.0))
-    assert (none.status, none.hint) == ("warn", f"run: lightlake init {storage.root}")
+    assert (none.status, none.hint) == ("warn", f"make one with: lightlake init {storage.root}")
     catalog = Catalog(storage, settings)
     catalog.create()
     catalog.close()

@@ -12,17 +12,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.compute as pc
 import pytest
 from helpers import archives
 from helpers.archives import harvest, numbers_of, refusal, register
-from helpers.processes import child_environment, lightlake, until
+from helpers.processes import child_environment, lightlake
 from helpers.servers import PrefectServer, artifacts
-from prefect import flow, task
-from prefect.client.base import ServerType
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -37,6 +34,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from deployments.sandbox.icecube import URL_PATH
 from deployments.sandbox.server import Sandbox
 from flows import pull as pull_module
+from flows.markdown import text
 from flows.pull import pull_archive
 from flows.refresh import refresh
 from lake.catalog import Catalog
@@ -163,18 +161,24 @@ def test_a_pull_answers_every_target_and_the_next_one_only_what_is_new(
 
 
 @pytest.mark.parametrize(
-    ("archive", "parameters", "message"),
+    ("archive", "more", "message"),
     [
-        ("icecub", None, r"unknown archive 'icecub' \(did you mean icecube\? known: fermigtrig, gaia, hcv, icecube, "),
-        ("icecube", {"radius": 1}, r"icecube has no parameter radius \(it has: max_search_radius_deg, seasons\)"),
-        ("icecube", {"seasons": "IC40"}, r"parameter seasons of icecube cannot be 'IC40'"),
+        ("icecub", {}, r"unknown archive 'icecub' \(did you mean icecube.*\? known: fermigtrig, gaia, hcv, icecube, "),
+        ("icecube", {"sample": "tset"}, r"unknown sample 'tset' in .*\(did you mean test\? known: test\)"),
+        ("icecube", {"sample": ""}, "the sample has no name"),
+        (
+            "icecube",
+            {"parameters": {"radius": 1}},
+            r"icecube has no parameter radius \(it has: max_search_radius_deg, seasons\)",
+        ),
+        ("icecube", {"parameters": {"seasons": "IC40"}}, r"parameter seasons of icecube cannot be 'IC40'"),
     ],
 )
 def test_a_wrong_question_fails_before_any_work(
-    catalog: Catalog, rows: Rows, sandbox: Sandbox, archive: str, parameters: Any, message: str
+    catalog: Catalog, rows: Rows, sandbox: Sandbox, archive: str, more: Any, message: str
 ) -> None:
     register(catalog, range(2))
-    state = pull(archive, parameters=parameters)
+    state = pull(archive, **more)
     assert state.is_failed()
     with pytest.raises(Exception, match=message):
         state.result()
@@ -225,7 +229,7 @@ def test_what_cannot_pass_is_told_and_mended_by_the_next_run(catalog: Catalog, r
     missing = left["missing-icecube"].data
     assert "5 of 5 targets, in 1 of 1 granules." in missing
     assert f"| `{ledger['granule']}` | failed | T00" in missing
-    assert f" and 2 more | 0 | {told} |" in missing
+    assert f" and 2 more | 0 | {text(told)} |" in missing
     assert f"{ledger['granule']}: failed, 5 targets, 0 found, " in logged(state)
     assert errors(catalog) == []
 
@@ -481,37 +485,6 @@ def test_a_pull_that_was_killed_is_finished_by_the_next(
     assert sum(counts(rows).values()) == 24
     assert rows("FROM ledger WHERE attempt > 1") == []
     assert errors(catalog) == []
-
-
-def test_slots_that_nobody_uses_are_freed_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server frees those of a killed pull with their lease; one that was started anew, or is of a run, cannot."""
-    name = "lightlake-killed"
-
-    def taken() -> int:
-        with get_client(sync_client=True) as client:
-            return client.read_global_concurrency_limit_by_name(name).active_slots
-
-    def take() -> None:
-        with get_client(sync_client=True) as client:
-            client.increment_concurrency_slots([name], 1, "concurrency").raise_for_status()
-
-    @task(tags=["killed"])
-    def asks() -> None:
-        with get_client(sync_client=True) as client:
-            until(lambda: pull_module._asked(client, "killed"), "the server knows that the task is running")
-        assert pull_module._limit("killed", 1) == 1
-        assert taken() == 1
-        with monkeypatch.context() as patch:
-            patch.setattr(pull_module, "ServerType", SimpleNamespace(EPHEMERAL=ServerType.SERVER))
-            assert pull_module._limit("killed", 1) == 0
-        assert taken() == 0
-
-    assert pull_module._limit("killed", 1) == 0
-    take()
-    flow(name="asks")(lambda: asks())()
-    take()
-    assert pull_module._limit("killed", 1) == 0
-    assert taken() == 0
 
 
 def test_a_pull_in_processes(

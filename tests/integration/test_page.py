@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
+from helpers.granules import committed, hold, positions
+from helpers.processes import Run
 
+from deployments.demo import write_page
+from lake.catalog import Catalog
+from lake.query import Lake
+from lake.targets import add_targets
 from tasks.plots import MOST_POINTS, light_curve_page
 
 if TYPE_CHECKING:
@@ -42,6 +48,45 @@ def test_the_page_draws_without_a_network(page: Page, tmp_path: Path) -> None:
     assert drawn.locator('[aria-roledescription="point"]').count() == 20  # of the target shown first
     assert "Javascript Error" not in drawn.inner_text()
     assert drawn.locator("option").all_inner_texts() == ["3C 273", "M 87"]
+
+
+@pytest.mark.server
+def test_names_are_text_and_never_scripts(page: Page, catalog: Catalog, lake: Lake, run: Run, tmp_path: Path) -> None:
+    breaks = "</script></title><script>globalThis.ran = 1</script><img src=x onerror='globalThis.ran = 1'>"
+    names = [f"{breaks}<!--<script>&lt;\u2028", "M 87\x1b]0;x\x07 ${globalThis.ran = 1} {{7*7}}"]
+    ra, dec = positions([0, 1])
+    add_targets(catalog, pa.table({"name": names, "ra": ra, "dec": dec}), "s")
+    committed(catalog, [1], "g1")
+    flux = [{"mjd": 58000.0 + day, "flux": 1.0 + day, "unit": f"mJy{breaks}"} for day in range(3)]
+    hold(lake, "wise", f"<b>W1{breaks}", flux)
+    done = run("plot", names[0], "--to", tmp_path / "plot.html", "--lake", catalog.storage.root)
+    assert done.code == 0, done
+    told: list[str] = []
+    page.on("console", lambda message: told.append(message.text))
+    page.on("pageerror", lambda error: told.append(str(error)))
+    page.on("dialog", lambda dialog: told.append(dialog.message))
+    write_page(lake, tmp_path / "demo.html")
+    for name, title in (("demo", "Light curves of the demo's targets"), ("plot", names[0])):
+        page.goto((tmp_path / f"{name}.html").as_uri())
+        page.locator("#vis .marks").first.wait_for()
+        assert page.locator('[aria-roledescription="point"]').count() == 3
+        assert page.evaluate("globalThis.ran") is None
+        assert page.title() == " ".join(title.split())
+        options = page.locator("option")
+        assert set(options.all_text_contents()) == set(names if name == "demo" else names[:1])
+        assert page.locator("#vis text", has_text=breaks[:20]).count() > 0, "in the legend, as text"
+        assert page.locator("img").count() == 0
+        page.locator('[aria-roledescription="point"]').first.hover()
+        page.locator("#vg-tooltip-element.visible").wait_for()
+        assert page.locator("#vg-tooltip-element script, #vg-tooltip-element b, #vg-tooltip-element img").count() == 0
+        # Whoever got a script in all the same could not run it, nor reach anyone.
+        page.evaluate(
+            "const s = document.createElement('script'); s.textContent = 'globalThis.ran = 1'; document.body.append(s)"
+        )
+        assert page.evaluate("globalThis.ran") is None
+        assert [one for one in told if "Content Security Policy" not in one] == []
+        assert len(told) == 1, told
+        told.clear()
 
 
 def test_the_page_needs_no_other_file(tmp_path: Path) -> None:

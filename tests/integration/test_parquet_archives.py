@@ -37,7 +37,8 @@ from lake.targets import add_targets
 from tasks.archives import find, hats, parquet
 from tasks.archives.base import Granule, Harvest
 from tasks.archives.parquet import Store
-from tasks.pull import commit_batch, count_to_ask, fetch_batch, lake_at, plan_batches, register_archive
+from tasks.pull import commit_batch, count_to_ask, fetch_batch, lake_at, plan_batches
+from tasks.register import register_archive
 
 pytestmark = pytest.mark.server
 
@@ -205,7 +206,7 @@ def another_lake(template: Path, root: Path) -> Iterator[Lake]:
     catalog.create()
     try:
         register(catalog)
-        with Lake(str(root), load_settings(url=str(root))) as lake:
+        with Lake(str(root), load_settings(url=str(root)), writable=True) as lake:
             yield lake
     finally:
         catalog.close()

@@ -2,13 +2,15 @@
 
 import threading
 import uuid
+from contextlib import closing
 
 import pytest
 from helpers.granules import committed, content, count, errors, expected, register
 
 from lake.catalog import Catalog
-from lake.errors import CatalogError
-from lake.maintenance import compact
+from lake.compaction import compact
+from lake.errors import CatalogError, ConfigurationError, LightlakeError, ReadOnly
+from lake.intents import PUBLISHING
 from lake.query import Lake
 from lake.settings import load_settings
 from lake.storage import Storage
@@ -103,3 +105,66 @@ def test_a_wrong_address_is_one_line_without_the_password(postgres, tmp_path, wr
         Lake(settings.url, settings)
     assert "hunter2" not in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_user_of_the_database_who_may_only_read(postgres, tmp_path):
+    settings = _settings(postgres, tmp_path)
+    schema = settings.catalog.rpartition("=")[2]
+    catalog = Catalog(Storage.from_url(settings.url), settings)
+    catalog.create()
+    register(catalog, range(4))
+    committed(catalog, range(4))
+    role = f"reader_{uuid.uuid4().hex[:8]}"
+
+    def as_owner(*statements):
+        with closing(catalog.cursor()) as cursor:
+            for statement in statements:
+                cursor.execute("CALL postgres_execute('__ducklake_metadata_lake', ?)", [statement])
+
+    as_owner(
+        f"CREATE ROLE {role} LOGIN", f"GRANT USAGE ON SCHEMA {schema} TO {role}",
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}",
+    )  # fmt: skip
+    reading = settings.model_copy(update={"catalog": settings.catalog.replace("user=lightlake", f"user={role}")})
+    with Lake(reading.url, reading) as lake:
+        assert lake.light_curve("T1").num_rows == 6
+        committed(catalog, range(2), "g1")
+        assert errors(lake.catalog) == []
+    for rights in ("SELECT", "INSERT"):
+        as_owner(f"GRANT {rights} ON ALL TABLES IN SCHEMA {schema} TO {role}")
+        with pytest.raises(ReadOnly, match=role) as error:
+            Lake(reading.url, reading, writable=True)
+        with closing(Catalog(catalog.storage, reading)) as refused, pytest.raises(ReadOnly):
+            compact(refused)
+    assert not list((catalog.storage.staging / PUBLISHING).iterdir())
+    as_owner(error.value.hint.partition(": ")[2])
+    with Lake(reading.url, reading, writable=True) as lake:  # whoever owns the tables
+        compact(lake.catalog)
+    as_owner(f"ALTER ROLE {role} SET default_transaction_read_only = on")
+    with pytest.raises(ReadOnly, match="default_transaction_read_only"):
+        Lake(reading.url, reading, writable=True)
+    as_owner(f"ALTER ROLE {role} CONNECTION LIMIT 0")
+    for writable in (False, True):
+        with pytest.raises(CatalogError, match="too many connections for role") as error:
+            Lake(reading.url, reading, writable=writable)
+        assert "connections to spare" in error.value.hint
+    with Lake(settings.url, settings) as lake:  # one who may write, through a handle that reads
+        for statement in (
+            "DELETE FROM targets", f'DELETE FROM __ducklake_metadata_lake."{schema}".ducklake_data_file',
+            "CALL postgres_execute('__ducklake_metadata_lake', 'COMMIT; CREATE TABLE public.mine (a int)')",
+        ):  # fmt: skip
+            with pytest.raises(LightlakeError, match="reading only"):
+                lake.sql(statement)
+    with Lake(settings.url, settings, confined=True) as lake:
+        assert lake.light_curve("T1").num_rows == 6
+        committed(catalog, range(2, 4), "g2")
+        for attack in (
+            "FROM postgres_query('__ducklake_metadata_lake', 'SELECT pg_read_file(''/etc/passwd'') AS a')",
+            f"FROM postgres_scan('{postgres}', '{schema}', 'ducklake_metadata')", "FROM pg_catalog.pg_tables",
+            f"FROM __ducklake_metadata_lake.{schema}.ducklake_metadata", "SELECT path FROM duckdb_databases()",
+            f"ATTACH '{postgres}' AS mine (TYPE postgres)",
+        ):  # fmt: skip
+            with pytest.raises(ConfigurationError) as error:
+                pytest.fail(f"{attack}: {lake.sql(attack).to_pylist()}")
+    assert errors(catalog) == []
+    catalog.close()

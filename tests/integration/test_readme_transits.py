@@ -49,7 +49,7 @@ def command(line: str) -> str:
 
 def pulled(data_dir: Path, url: str) -> None:
     """What the pull brings, of the file at hand."""
-    with Lake(url) as opened:
+    with Lake(url, writable=True) as opened:
         hold(opened, [read(data_dir / "kepler_k2_tess" / FILE)])
 
 
@@ -112,7 +112,8 @@ def drawn(example: Example) -> Callable[[str], np.ndarray]:
 
     def drawn(page: str) -> np.ndarray:
         text = (example.folder / page).read_text()
-        spec, _ = json.JSONDecoder().raw_decode(text, text.rindex("const spec = ") + len("const spec = "))
+        start = '<script type="application/json" id="spec">'
+        spec, _ = json.JSONDecoder().raw_decode(text, text.index(start) + len(start))
         svg = vl_convert.vegalite_to_svg(spec)
         places = re.findall(r'aria-roledescription="point"[^>]* transform="translate\(([-\d.]+),([-\d.]+)\)"', svg)
         return np.array(places, float)

@@ -139,8 +139,9 @@ def test_targets_of_a_sample_are_asked_once_and_again_when_asked(
     wanted = [row for row in mirror if not row["is_slew"]]
     bad = [row for row in wanted if row["broken"]]
     held = len(wanted) - len(bad)
-    nothing = run(**here, sample="nobody")
-    assert (nothing.is_completed(), nothing.result().found) == (True, 0)
+    nobody = run(**here, sample="nobody")
+    assert nobody.is_failed()
+    assert "unknown sample 'nobody'" in (nobody.message or "")
     first = run(**here, sample="pair").result(raise_on_failure=False)
     assert (first.found, first.done, first.rejected, first.done_before) == (len(wanted), held, len(bad), 0)
     assert rows("SELECT count(*) AS n FROM ledger WHERE n_targets = 0") == [{"n": len(wanted)}]

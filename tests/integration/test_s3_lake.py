@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import botocore.session
 import duckdb
 import pytest
 from helpers.crash import child, commit_and_die
-from helpers.granules import committed, content, errors, expected, register, staged
+from helpers.granules import committed, content, errors, expected, register, staged, target_ids
 from helpers.processes import Run
-from helpers.s3 import S3, FaultyProxy
+from helpers.s3 import REGION, S3, FaultyProxy
 
-from lake.catalog import Catalog, extension_file
+from lake.catalog import Catalog
 from lake.commit import commit
+from lake.compaction import compact
+from lake.connection import extension_file
 from lake.errors import CatalogError, ConfigurationError
-from lake.maintenance import compact
+from lake.maintenance import verify
 from lake.query import Lake
 from lake.settings import Settings, load_settings
 from lake.staging import Manifest
@@ -144,12 +146,116 @@ def test_a_commit_behind_faults_is_whole_or_not_at_all(
     assert errors(opened) == []
 
 
-def test_what_cannot_be_reached_is_told_in_one_line(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in s3.environment.items():
-        monkeypatch.setenv(name, value)
-    catalog = f"sqlite:{tmp_path / 'catalog.sqlite'}"
-    monkeypatch.setenv("LIGHTLAKE_STORAGE_OPTIONS", json.dumps({"key": s3.key, "secret": "wrong"}))
-    refused = load_settings(url="s3://lakes/refused", catalog=catalog)
-    with pytest.raises(ConfigurationError, match="cannot write to s3://lakes/refused") as error:
-        Catalog(Storage.from_url(refused.url), refused).create()
-    assert "LIGHTLAKE_STORAGE_OPTIONS" in str(error.value.hint)
+def test_errors_of_s3_that_last_are_one_line_of_compact_and_verify(
+    opened: Catalog, place: Settings, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(opened, range(4))
+    committed(opened, range(2), "g0")
+    committed(opened, {1: 2, 2: 1}, "g1")
+    with FaultyProxy(s3.endpoint) as proxy:
+        for name, value in s3.environment_at(proxy.endpoint).items():
+            monkeypatch.setenv(name, value)
+        other = Catalog(Storage.from_url(place.url), place)
+        other.open()
+        for match in ("GET .*quarantine", "HEAD .*data/main.*parquet"):
+            proxy.fault("status:403", times=10_000, match=match)
+            for act in (compact, verify):
+                with pytest.raises(CatalogError, match=f"{proxy.endpoint}, bucket") as error:
+                    act(other)
+                assert "\n" not in str(error.value)
+            proxy.heal()
+        other.close()
+    compact(opened)
+    assert content(opened) == expected({0: 1, 1: 2, 2: 1})
+
+
+def test_what_cannot_be_reached_is_told_in_one_line(
+    opened: Catalog, place: Settings, s3: S3, s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(opened, range(4))
+    committed(opened, range(4), "g0")
+    manifest = staged(opened, {2: 2}, "g1")
+    dead = "http://127.0.0.1:1"
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    for variable, value, named in (
+        ("LIGHTLAKE_STORAGE_OPTIONS", json.dumps({"key": s3.key, "secret": "wrong"}),
+         f"{s3.endpoint}, bucket {s3_bucket}: .*(Signature|AccessDenied|403|Forbidden)"),
+        ("AWS_ENDPOINT_URL", dead, f"{dead}, bucket {s3_bucket}: "),
+    ):  # fmt: skip
+        with monkeypatch.context() as wrong:
+            wrong.setenv(variable, value)
+            settings = load_settings(url=place.url, catalog=f"sqlite:{tmp_path / variable}")
+            acts: list[Callable[[], object]] = [
+                Catalog(Storage.from_url(place.url), settings).create,
+                Catalog(Storage.from_url(place.url), place).open,
+                lambda: commit(Catalog(Storage.from_url(place.url), place), manifest),
+                lambda: _ask(place),
+            ]
+            for act in acts:
+                with pytest.raises(CatalogError, match=named) as error:
+                    act()
+                assert "\n" not in str(error.value)
+                assert "LIGHTLAKE_STORAGE_OPTIONS" in str(error.value.hint)
+    assert content(opened) == expected(dict.fromkeys(range(4), 1))
+    with pytest.raises(CatalogError, match=f"{s3.endpoint}, bucket nowhere: NoSuchBucket"):
+        Storage.from_url("s3://nowhere/lake").check_reachable()
+    Storage.from_url(f"s3://{s3_bucket}/nothing/yet").check_reachable()
+
+
+def _ask(place: Settings, *, confined: bool = False) -> int:
+    with Lake(place.url, place, confined=confined) as lake:
+        return int(lake.light_curve(target_ids([1])[0]).num_rows)
+
+
+@pytest.mark.parametrize("how", ["profile", "options"])
+def test_reached_by_awss_own_files_or_by_s3fss_names(
+    opened: Catalog, place: Settings, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    register(opened, range(4))
+    committed(opened, range(4), "g0")
+    opened.close()
+    for name in s3.environment:
+        monkeypatch.delenv(name)
+    config, credentials = tmp_path / "config", tmp_path / "credentials"
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(credentials))
+    if how == "profile":
+        config.write_text(
+            f"[profile lab]\nregion = {REGION}\nservices = lab\n[services lab]\ns3 =\n  endpoint_url = {s3.endpoint}\n"
+        )
+        credentials.write_text(f"[lab]\naws_access_key_id = {s3.key}\naws_secret_access_key = {s3.secret}\n")
+        monkeypatch.setenv("AWS_PROFILE", "lab")
+    else:
+        options = {"username": s3.key, "password": s3.secret, "client_kwargs": {"endpoint_url": s3.endpoint}}
+        monkeypatch.setenv("LIGHTLAKE_STORAGE_OPTIONS", json.dumps(options))
+    assert _ask(place) == 6
+    other = Catalog(Storage.from_url(place.url), place)
+    other.open()
+    committed(other, {1: 2, 5: 1}, "g1", targets=[1])
+    compact(other)
+    assert errors(other) == []
+    other.close()
+    assert _ask(place) == 6
+
+
+def test_a_confined_handle_reaches_this_lake_alone(opened: Catalog, place: Settings, s3: S3, s3_bucket: str) -> None:
+    register(opened, range(4))
+    committed(opened, range(4), "g0")
+    (opened.storage.root.parent / "other" / "secret.csv").write_text("a,b\n1,2\n")
+    assert _ask(place, confined=True) == 6
+    with Lake(place.url, place, confined=True) as lake:
+        cursor = lake.catalog.cursor()
+        for attack in (
+            f"FROM read_csv('{opened.storage.root.parent}/other/secret.csv')", "FROM duckdb_secrets()",
+            f"FROM read_text('{s3.endpoint}/{s3_bucket}')", "SELECT current_setting('s3_secret_access_key') AS a",
+            f"COPY (SELECT 1) TO '{opened.storage.root.parent}/other/x.csv'", "CREATE SECRET (TYPE s3)",
+        ):  # fmt: skip
+            with pytest.raises(ConfigurationError):
+                lake.sql(attack)
+            if "secret" not in attack.lower() or "read_csv" in attack:  # DuckDB's own wall
+                with pytest.raises(duckdb.PermissionException):
+                    cursor.execute(attack)
+        told = str(cursor.execute("FROM duckdb_secrets()").fetchall())
+        assert s3.secret not in told
+        committed(opened, range(2, 6), "g1")
+        assert lake.sql("SELECT count(*) AS n FROM sources")["n"].to_pylist() == [6]

@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
-from helpers.archives import register
+from helpers.archives import archive, register
 from helpers.processes import until
-from prefect import tags
+from prefect import flow, runtime, tags, task
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
-from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.events.schemas.automations import Automation
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.states import Crashed, Running
 
-from deployments.deployed import NAME
-from deployments.serve import FAILED_RUNS, notify_of_failures, reach_api
-from flows import turns
+from deployments import serve, standing
+from deployments.automations import FAILED_RUNS, SILENT_RUNS, crash_silent_runs, notify_of_failures, reach_api
+from deployments.deployed import NAME, deployed
+from flows import living, places, turns
 from flows.maintenance import maintain, verify
 from flows.pull import pull_archive
+from lake import claims
 from lake.catalog import Catalog
 from lake.cli import main
-from lake.errors import ConfigurationError
+from lake.errors import ArchiveError, ConfigurationError, LightlakeError
+from lake.identity import tree_id
+from lake.query import Lake
 
 Rows = Callable[..., list[dict[str, Any]]]
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -78,6 +93,17 @@ def test_two_runs_of_one_archive_take_turns(catalog: Catalog, rows: Rows, monkey
                     "WHERE archive = 'icecube' ORDER BY started_at")  # fmt: skip
     assert len(attempts) == 2
     assert attempts[0]["ended"] <= attempts[1]["started_at"]
+
+
+def test_a_turn_is_not_waited_for_for_ever(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "get_run_logger", lambda: logging.getLogger("turns"))
+    monkeypatch.setattr(turns, "LOOK_AGAIN_S", 0.05)
+    impatient = Lake(lake.storage.root, lake.settings.model_copy(update={"turn_timeout_s": 0.2}), writable=True)
+    too_long = pytest.raises(
+        LightlakeError, match=f"first, process {os.getpid()} on .*, which has the turn pull-madeup"
+    )
+    with claims.held(lake.catalog, "pull-madeup", "first"), impatient, too_long, turns.turn(impatient, "pull-madeup"):
+        pass
 
 
 def test_a_strict_claim_keeps_its_file(catalog: Catalog, on_disk: None) -> None:
@@ -170,10 +196,212 @@ def test_targets_are_added_whether_prefect_can_be_told_or_not(
     with temporary_settings({PREFECT_API_URL: api}), pytest.raises(SystemExit) as ended:
         main(["targets", "add", str(listing), "--sample", "s", "--lake", str(catalog.storage.root)])
     said = capsys.readouterr().out.splitlines()
-    assert (ended.value.code, said[0][:16]) == (0, "1 rows of one.cs")
-    if api is None:
+    assert ended.value.code == 0
+    assert sum(line.startswith("1 rows of one.csv") for line in said) == 1
+    (told,) = [line for line in said if line.startswith("Prefect was not told")] if api else [""]
+    assert (api or "") in told
+
+
+def test_places_of_the_dead_are_free_and_those_of_other_lakes_are_waited_for(
+    lake: Lake, pull_settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a server leaves them that was started anew: places taken, and a run of this lake that is running for ever."""
+    source = archive(name="killed")
+    name, parameters = "lightlake-killed", {"lake": str(lake.storage.root)}
+    monkeypatch.setattr(places, "LOOK_AGAIN_S", 0.5)
+    monkeypatch.setattr(places, "get_run_logger", lambda: logging.getLogger("places"))
+
+    def taken(client: SyncPrefectClient) -> int:
+        return client.read_global_concurrency_limit_by_name(name).active_slots
+
+    with get_client(sync_client=True) as client:
+        with places.places(lake, source, 4):
+            assert taken(client) == 4
+        runs = {}
+        for whose, label in {"dead": tree_id(lake.storage), "other": "of another lake"}.items():
+            run = client.create_flow_run(pull_archive, parameters=parameters, name=whose, state=Running())
+            client.update_flow_run_labels(run.id, {living.LABEL: label})
+            task_run = client.create_task_run(a_task, run.id, "0", extra_tags=["killed"], state=Running())
+            runs[whose] = (run.id, task_run.id)
+        client.increment_concurrency_slots([name], 4, "concurrency").raise_for_status()
+        until(lambda: len(places._asking(client, "killed")) == 2, "the server knows of the tasks")
+        # The other one is not known to be dead, so that it is waited for; but not for ever.
+        impatient = Lake(lake.storage.root, lake.settings.model_copy(update={"turn_timeout_s": 1.0}), writable=True)
+        late = pytest.raises(ArchiveError, match="waited 1 s for the places of 'other'")
+        with impatient, late, places.places(impatient, source, 1):
+            pass
+        assert client.read_flow_run(runs["dead"][0]).state.is_crashed()
+        assert client.read_flow_run(runs["other"][0]).state.is_running()
+        client.set_flow_run_state(runs["other"][0], Crashed())
+        with places.places(lake, source, 4):
+            assert taken(client) == 4
+        assert taken(client) == 0
+
+
+@task
+def a_task() -> None:
+    """Does nothing."""
+
+
+def running(client: SyncPrefectClient, lake: Lake, name: str, label: str | None = "", **more: Any) -> UUID:
+    """A run that Prefect shows as running; with the label of a lake, else it has not got as far."""
+    given = {"parameters": {"lake": str(lake.storage.root)}, "state": Running(), **more}
+    run = client.create_flow_run(pull_archive, name=name, **given)
+    if label is not None:
+        client.update_flow_run_labels(run.id, {living.LABEL: label or tree_id(lake.storage) or ""})
+    return run.id
+
+
+def test_runs_are_alive_that_have_their_claim(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever Prefect has heard of them last; one that just begins has no claim yet, and is let be."""
+    cancelling = State(type=StateType.CANCELLING)
+    seen: list[str] = []
+
+    @flow(name="pull")
+    def alive(lake: str) -> None:
+        with living.living(opened), get_client(sync_client=True) as client:
+            labels = client.read_flow_run(UUID(runtime.flow_run.id)).labels
+            assert labels[living.LABEL] == tree_id(opened.storage)
+            seen.extend(run.name for run in living.bury(opened, client))
+            ends(client, "Running", UUID(runtime.flow_run.id))
+
+    def ends(client: SyncPrefectClient, name: str, *runs: UUID) -> None:
+        assert [client.read_flow_run(run).state.name for run in runs] == [name] * len(runs)
+
+    opened = lake
+    with get_client(sync_client=True) as client:
+        dead, asked_to_end = running(client, lake, "dead"), running(client, lake, "cancelled", state=cancelling)
+        begins, other = running(client, lake, "begins", None), running(client, lake, "other", "of another lake")
+        in_hand = running(client, lake, "in hand")
+        assert {run.id for run in living.bury(lake, client, [in_hand])} == {dead, asked_to_end}
+        alive(str(lake.storage.root))
+        assert seen == []  # it looks for dead ones when it begins, and is none itself
+        ends(client, "Crashed", dead, in_hand)
+        ends(client, "Cancelled", asked_to_end)
+        ends(client, "Running", begins, other)
+        monkeypatch.setattr(living, "BEGINS_S", 0.0)
+        assert [run.id for run in living.bury(lake, client)] == [begins]
+        ends(client, "Crashed", begins)
+        client.set_flow_run_state(other, Crashed())
+
+
+def test_an_automation_stays_the_one_that_it_is() -> None:
+    """One that is made anew has forgotten which runs fell silent."""
+    with get_client(sync_client=True) as client:
+
+        def there() -> Automation:
+            (found,) = client.read_automations_by_name(SILENT_RUNS)
+            return found
+
+        crash_silent_runs()
+        first = there()
+        client.pause_automation(first.id)
+        crash_silent_runs()
+        assert (there().id, there().enabled, there().trigger) == (first.id, False, first.trigger)
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 40}):
+            crash_silent_runs()
+        assert there().trigger.within == timedelta(seconds=120)
+        assert (there().id, there().enabled) == (first.id, False)
+
+
+def test_a_second_service_is_refused_and_told_who_has_the_lake(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    with serve._alone(lake, said.append):
+        with pytest.raises(ConfigurationError) as refused, serve._alone(lake, said.append):
+            pass
+        assert f"process {os.getpid()} on {socket.gethostname()}" in refused.value.message
+        assert str(lake.storage.root) in refused.value.message
+    # One that ends is waited for.
+    first = serve._alone(lake, said.append)
+    first.__enter__()
+    claims.note(lake.storage, serve.CLAIM, claims.Holder.this("one", ending=True))
+    threading.Timer(0.7, lambda: first.__exit__(None, None, None)).start()
+    with serve._alone(lake, said.append):
         assert len(said) == 1
-    else:
-        assert said[1].startswith("Prefect was not told")
-        assert api in said[1]
-        assert len(said) == 2
+        assert claims.holder_of(lake.storage, serve.CLAIM).is_this
+    assert claims.holder_of(lake.storage, serve.CLAIM) is None
+
+
+def test_what_somebody_paused_stays_paused(lake: Lake) -> None:
+    """And what a service paused when it ended comes back, unless another has taken over."""
+    root, said = str(lake.storage.root), list[str]()
+    pull, refresh, *_, verify = deployed(root)
+    ours = [pull, refresh, verify]
+    names = [one.full_name for one in ours]
+
+    def begin() -> dict[str, str]:
+        said.clear()
+        serve._registered(lake, ours, 1, said.append)
+        return {line.partition(":")[0]: line for line in said}
+
+    with get_client(sync_client=True) as client:
+
+        def there(name: str) -> DeploymentResponse:
+            return client.read_deployment_by_name(f"{name}/{NAME}")
+
+        begin()
+        assert not any(client.read_deployment_by_name(name).paused for name in names)
+        triggers = client.read_resource_related_automations(f"prefect.deployment.{there('refresh').id}")
+        client.pause_automation(triggers[0].id)
+        client.pause_deployment(there("verify").id)
+        slug = there("pull").schedules[0].slug
+        client.update_deployment_schedule(there("pull").id, there("pull").schedules[0].id, active=False)
+        told = begin()
+        assert "not by this service" in told[f"verify/{NAME}"]
+        assert f"{slug} paused" in told[f"pull/{NAME}"]
+        serve._pause(lake, ours, said.append)
+        assert all(client.read_deployment_by_name(name).paused for name in names)
+        told = begin()
+        assert [name for name in names if client.read_deployment_by_name(name).paused] == [f"verify/{NAME}"]
+        assert [one.active for one in there("pull").schedules if one.slug == slug] == [False]
+        assert sum(one.active for one in there("pull").schedules) == len(there("pull").schedules) - 1
+        assert "resumed" in told[f"refresh/{NAME}"]
+        assert "resumed" not in told[f"verify/{NAME}"]
+        serve._tell(ours, said.append)
+        assert f"verify/{NAME}" in said[-1]
+        assert f"pull/{NAME} ({slug} paused" in said[-1]
+        after = client.read_resource_related_automations(f"prefect.deployment.{there('refresh').id}")
+        assert [(one.id, one.enabled) for one in after] == [(triggers[0].id, False)]
+        # One of another lake has registered the same: schedules are its own now.
+        standing.pause(client, names, "another lake")
+        claims.note(lake.storage, serve.CLAIM, claims.Holder("another", "elsewhere", 1, "now"))
+        serve._pause(lake, ours, said.append)
+        assert "left to another" in said[-1]
+        assert [name for name in names if client.read_deployment_by_name(name).paused] == [f"verify/{NAME}"]
+        # What one has paused, another does not forget.
+        standing.note_paused(names)
+        assert standing.pause(client, names, "another lake") == []
+        assert standing.paused_by_services() == sorted(names)
+
+
+def test_who_waits_for_a_turn_has_no_place(lake: Lake) -> None:
+    root, said = str(lake.storage.root), list[str]()
+    runner = serve._registered(lake, deployed(root)[:1], 1, said.append)
+
+    async def what_goes(*due: FlowRun) -> list[str]:
+        async with runner:
+            return [run.name for run in await runner._whose_turn_it_is(list(due))]
+
+    with get_client(sync_client=True) as client:
+        pull = client.read_deployment_by_name(f"pull/{NAME}").id
+
+        def run(archive: str, name: str) -> FlowRun:
+            given = {"archive": archive, "sample": name if name != "twin" else "second"}
+            made = client.create_flow_run_from_deployment(pull, parameters=given, name=name)
+            return made.model_copy(update={"auto_scheduled": True})
+
+        due = [run("gaia", "first"), run("gaia", "second"), run("gaia", "twin"), run("ztf", "taken"), run("wise", "x")]
+        with lake.catalog.claim("pull-ztf", strict=True):
+            assert asyncio.run(what_goes(*due)) == ["first", "x"]
+        states = {one.name: client.read_flow_run(one.id).state for one in due}
+        assert {name: state.name for name, state in states.items()} == {
+            "first": "Scheduled", "second": "Waiting", "twin": "Cancelled", "taken": "Waiting", "x": "Scheduled",
+        }  # fmt: skip
+        assert "pull-ztf" in states["taken"].message
+        late = lake.settings.model_copy(update={"turn_timeout_s": 0.001})
+        runner._lake = SimpleNamespace(catalog=lake.catalog, storage=lake.storage, settings=late)
+        with lake.catalog.claim("pull-ztf", strict=True):
+            assert asyncio.run(what_goes(due[3])) == []
+        assert client.read_flow_run(due[3].id).state.is_failed()
+        for one in due:
+            client.delete_flow_run(one.id)

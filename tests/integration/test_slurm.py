@@ -29,7 +29,7 @@ from lake.maintenance import verify
 from lake.query import Lake
 from lake.settings import Settings, load_settings
 from lake.storage import Storage
-from tasks.pull import register_archive
+from tasks.register import register_archive
 from tasks.surveys.virac import ORIGIN
 
 pytestmark = pytest.mark.server
@@ -90,7 +90,7 @@ def site(
     settings = load_settings(url=places["LIGHTLAKE_URL"], catalog=places["LIGHTLAKE_CATALOG"])
     catalog = Catalog(Storage.from_url(settings.url), settings)
     catalog.create()
-    with Lake(settings.url, settings) as lake:
+    with Lake(settings.url, settings, writable=True) as lake:
         register_archive(lake, ORIGIN)
     yield Site(settings, catalog, places, common)
     catalog.close()

@@ -23,6 +23,7 @@ from deployments.sandbox import virac_tap as eso
 from deployments.sandbox.server import Sandbox
 from flows.virac import extract_virac
 from lake.catalog import Catalog
+from lake.cli import main
 from lake.maintenance import verify
 from tasks.surveys import virac_pull
 
@@ -195,4 +196,40 @@ def test_the_public_release_of_a_tile_lies_beside_the_tile(
     )
     assert [row["release"] for row in found] == ["VIRAC2", "ts_tables"]
     assert (found[0]["n"], found[0]["total"]) == (found[1]["n"], pytest.approx(found[1]["total"]))
+    assert errors(catalog) == []
+
+
+def test_what_a_flow_breaks_off_with_is_told_once(
+    catalog: Catalog, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["virac", str(tmp_path), "--lake", str(catalog.storage.root)])
+    assert exit_.value.code == 2
+    told = capsys.readouterr().err
+    assert (told.startswith("lightlake: no file of "), told.count("\n")) == (True, 1), told
+
+
+def test_nothing_of_a_folder_is_passed_over(catalog: Catalog, rows: Rows, tmp_path: Path) -> None:
+    """Links are followed, what cannot be looked at is named, and names that are no text are as good as others."""
+    sandbox_virac.write_tiles(tmp_path / "tiles", 1, seed=5, **SMALL)
+    sandbox_virac.write_tiles(tmp_path / "disk", 2, seed=5, **SMALL)
+    (tmp_path / "tiles" / "linked").symlink_to(tmp_path / "disk")
+    (tmp_path / "tiles" / "unmounted").symlink_to(tmp_path / "nowhere")
+    latin = Path(os.fsdecode(bytes(tmp_path / "tiles") + b"/donn\xe9es"))
+    sandbox_virac.write_tiles(latin, 3, seed=5, **SMALL)
+    tile = sorted(latin.iterdir())[-1]
+    tile.with_name(os.fsdecode(b"n1024_\xe9.hdf5")).write_bytes(tile.read_bytes())
+    first = run(tmp_path / "tiles")
+    assert first.is_failed()
+    report = first.result(raise_on_failure=False)
+    assert (report.found, report.done, report.rejected, report.failed) == (7, 6, 1, 0), first.message
+    assert f"1 NOT READ: {tmp_path}/tiles/unmounted: No such file or directory. 1 tiles REJECTED" in first.message
+    assert r"donn\xe9es/n1024_\xe9.hdf5" in first.message
+    told = rows("SELECT endpoint FROM ledger WHERE status = 'rejected'")
+    assert told == [{"endpoint": str(tmp_path / "tiles") + r"/donn\xe9es/n1024_\xe9.hdf5"}]
+    assert "unmounted" in artifacts(first)["missing-virac"].data
+    again = run(tmp_path / "tiles")
+    assert again.is_failed()
+    assert "6 of 7 tiles are in the lake" in again.message
+    assert rows("SELECT count(*) AS n FROM ledger") == [{"n": 7}]
     assert errors(catalog) == []

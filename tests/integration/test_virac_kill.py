@@ -29,13 +29,14 @@ TILES, KILLS = (500, 10) if FULL else (40, 3)
 
 WORKER = """
 import sys
-from tasks.pull import lake_at, register_archive
+from tasks.pull import lake_at
+from tasks.register import register_archive
 from tasks.surveys.virac import ORIGIN, Cut
 from tasks.surveys.virac_pull import extract_all, find_tiles, standing
 url, tiles = sys.argv[1:]
 lake = lake_at(url)
 register_archive(lake, ORIGIN)
-while waiting := standing(lake, find_tiles(tiles), Cut()).waiting:
+while waiting := standing(lake, find_tiles(tiles).found, Cut()).waiting:
     for tile in waiting:
         extract_all(url, [tile], Cut())
 """
@@ -86,7 +87,7 @@ def test_two_processes_killed_at_random_lose_nothing(
     assert {status for _, status, _ in ledger} == {"done", "rejected"}
     assert all(reason for _, status, reason in ledger if status == "rejected")
     expected: Counter[str] = Counter()
-    for tile in find_tiles(str(folder)):
+    for tile in find_tiles(str(folder)).found:
         if tile.name in bad:
             continue
         with open_tile(Path(tile.url)) as opened:

@@ -12,7 +12,7 @@ from lake.errors import ConfigurationError
 from lake.maintenance import verify
 from lake.query import Lake
 from lake.storage import path_of
-from tasks.pull import register_archive
+from tasks.register import register_archive
 from tasks.surveys.virac import ORIGIN, Cut
 from tasks.surveys.virac_pull import extract, find_tiles, standing
 
@@ -34,17 +34,17 @@ def test_tiles_in_a_bucket_are_those_in_a_folder(lake: Lake, bucket: str, tmp_pa
         (path_of(bucket) / "deep" / path.name).write_bytes(path.read_bytes())
     (path_of(bucket) / "deep" / "README.txt").write_bytes(b"no tile")
     register_archive(lake, ORIGIN)
-    found = find_tiles(bucket)
+    found = find_tiles(bucket).found
     assert [tile.name for tile in found] == sorted(f"deep/{name}" for name in made)
     assert all(tile.version for tile in found)
     receipts = {tile.name: extract(lake, tile, Cut()) for tile in found}
     assert {name.partition("/")[2]: receipt.status for name, receipt in receipts.items() if receipt} == {
         name: "rejected" if kind else "done" for name, kind in made.items()
     }
-    assert standing(lake, find_tiles(bucket), Cut()).waiting == []
+    assert standing(lake, find_tiles(bucket).found, Cut()).waiting == []
     local = sum(
         receipt.n_rows
-        for tile in find_tiles(str(tmp_path / "tiles"))
+        for tile in find_tiles(str(tmp_path / "tiles")).found
         if (receipt := extract(lake, tile, Cut())) and receipt.status == "done"
     )
     assert local == sum(receipt.n_rows for receipt in receipts.values() if receipt)
@@ -52,7 +52,7 @@ def test_tiles_in_a_bucket_are_those_in_a_folder(lake: Lake, bucket: str, tmp_pa
 
     good = next(name for name, kind in made.items() if not kind)
     (path_of(bucket) / "deep" / good).write_bytes(b"replaced")
-    (waiting,) = standing(lake, find_tiles(bucket), Cut()).waiting
+    (waiting,) = standing(lake, find_tiles(bucket).found, Cut()).waiting
     assert waiting.name == f"deep/{good}"
     assert [finding.message for finding in verify(lake.catalog) if finding.is_error] == []
 

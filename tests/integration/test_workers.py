@@ -23,10 +23,11 @@ from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_HOME, temporary_settings
 
+from deployments.automations import SILENT_RUNS, crash_silent_runs
 from deployments.deployed import deployed
 from deployments.sandbox import ztf
 from deployments.sandbox.server import Sandbox
-from deployments.serve import SILENT_RUNS, crash_silent_runs
+from flows.living import LABEL
 from flows.pull import pull_archive
 from lake.catalog import Catalog
 from lake.maintenance import verify
@@ -150,6 +151,8 @@ def test_a_worker_dies_and_another_goes_on_by_hand_and_by_schedule(
     register(catalog, range(40))
 
     dead = _killed_in_mid_run(pool, prefect, pull.id, sandbox, rows, tmp_path / "first.log", environment)
+    # As one of another lake, of which only Prefect can know that it is dead: see test_killed_service.py for the others.
+    prefect.update_flow_run_labels(dead.id, {LABEL: "another"})
     before = rows("FROM ledger ORDER BY granule")
     assert [row["n_targets"] for row in before] == [2] * 8
     asked = len(sandbox.requests)

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lake.catalog import Catalog
-from lake.maintenance import compact
+from lake.compaction import compact
 from lake.settings import load_settings
 from lake.storage import Storage
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import tempfile
+import warnings
 from pathlib import Path
 
 import astropy.units as u
 import numpy as np
 import pytest
-from astropy.coordinates import SkyCoord
+from astropy.coordinates import FK4, FK5, SkyCoord
 from astropy.table import Table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lake.errors import ConfigurationError
 from tasks.samples.files import TargetFile, read_targets
 
 POSITIONS = st.lists(
@@ -105,3 +107,73 @@ def test_no_row_is_lost(cells: list[tuple[str, str, str]]) -> None:
     assert sorted([*good, *(bad.line - 1 for bad in read.bad_rows)]) == list(range(1, len(cells) + 1))
     assert read.targets["name"].to_pylist() == [cells[row - 1][0] for row in good]
     assert u.allclose(read.targets["dec"].to_numpy().clip(-90.0, 90.0), read.targets["dec"].to_numpy())
+
+
+# Ways to write right ascension and declination; units in names, as the file declares them, and what they make of 1 deg.
+SPELLINGS = (
+    ("RA{}", "Dec{}"), ("ra{}", "de{}"), ("RAJ2000{}", "DEJ2000{}"), ("TARGET_RA{}", "TARGET_DEC{}"),
+    ("right ascension{}", "declination{}"), ("my_lon{}", "my_lat{}"),
+)  # fmt: skip
+UNITS = (
+    ("", "", 1.0), (" (deg)", "deg", 1.0), ("_deg", "deg", 1.0), (" [rad]", "rad", np.pi / 180),
+    ("_rad", "rad", np.pi / 180), (" (hours)", "hourangle", 1 / 15), ("_hours", "hourangle", 1 / 15),
+)  # fmt: skip
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    positions=POSITIONS,
+    names=st.sampled_from(SPELLINGS),
+    lon_unit=st.sampled_from(UNITS),
+    lat_unit=st.sampled_from(UNITS[:5]),
+    declared=st.booleans(),
+    equinox=st.sampled_from([None, "J2000", "2000.0", "B1950", "B1950.0", "J1975"]),
+    said=st.sampled_from(["column", "keyword"]),
+    suffix=st.sampled_from(["csv", "ecsv", "fits", "vot", "parquet"]),
+)
+def test_spellings_come_back_or_are_refused_by_name(
+    positions: list[tuple[float, float]],
+    names: tuple[str, str],
+    lon_unit: tuple[str, str, float],
+    lat_unit: tuple[str, str, float],
+    declared: bool,
+    equinox: str | None,
+    said: str,
+    suffix: str,
+) -> None:
+    sky = sky_of(positions)
+    year = (equinox or "J2000").lstrip("BJ")
+    there = (
+        sky
+        if float(year) == 2000.0
+        else sky.transform_to(FK4(equinox=equinox) if "B" in equinox else FK5(equinox=equinox))
+    )
+    in_names = suffix == "csv" or not declared
+    called = [name.format(unit[0] if in_names else "") for name, unit in zip(names, (lon_unit, lat_unit), strict=True)]
+    table = Table({called[0]: there.ra.deg * lon_unit[2], called[1]: there.dec.deg * lat_unit[2]})
+    if not in_names:
+        for name, (_, unit, _) in zip(called, (lon_unit, lat_unit), strict=True):
+            table[name].unit = "h" if unit == "hourangle" else unit or "deg"  # FITS has no hourangle
+    if equinox and (said == "column" or suffix in ("csv", "vot")):
+        table["Equinox"] = [equinox] * len(table)
+    elif equinox:
+        table.meta["EQUINOX"] = equinox
+    format = {"vot": "votable", "csv": "ascii.csv", "ecsv": "ascii.ecsv"}.get(suffix, suffix)
+    said_so = ""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # names that are no XML ids, and the like
+            read = write_and_read(table, f"t.{suffix}", format=format)
+    except ConfigurationError as refused:
+        said_so = str(refused)
+    if said_so:
+        assert called[0] in said_so or "Equinox" in said_so
+        return
+    if "2000" in called[0] and float(year) != 2000.0:
+        # The name says J2000, and goes before a column.
+        return
+    known = np.isin(np.arange(1, len(sky) + 1), read.targets["row_in_catalogue"].to_numpy())
+    found = SkyCoord(read.targets["ra"].to_numpy(), read.targets["dec"].to_numpy(), unit="deg")
+    assert (found.separation(sky[known]).arcsec < 1e-3).all()
+    assert len(read.bad_rows) + read.targets.num_rows == len(sky)
+    assert read.bad_rows == () or "Equinox" in read.bad_rows[0].reason or "outside" in read.bad_rows[0].reason

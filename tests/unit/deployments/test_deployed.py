@@ -139,4 +139,4 @@ def test_prefect_yaml_is_in_step() -> None:
             NAME, served.entrypoint, served.version, served.tags,
         )  # fmt: skip
         assert [each["cron"] for each in mine["schedules"]] == [each.schedule.cron for each in served.schedules or []]
-        assert mine.get("concurrency_limit", {}).get("limit") == served.concurrency_limit
+        assert mine.get("concurrency_limit") == served.concurrency_limit == None  # noqa: E711

@@ -55,7 +55,7 @@ def test_losses_are_named_as_long_as_they_can_be_read() -> None:
     assert len(report.losses) == MOST_LOSSES
     lines = losses_table(report.losses, report.granules_lost, {"ztf-0": ["T|1", "T2", "T3"], "ztf-1": ["T4"]})
     assert len(lines) == 2 + MOST_LOSSES + 2
-    assert lines[2].startswith("| `ztf-0` | failed | T\\|1, T2, T3 and 7 more | 3 | reason 0: a \\| b &lt;script> xxx")
+    assert lines[2].startswith("| `ztf-0` | failed | T\\|1, T2, T3 and 7 more | 3 | reason 0: a \\| b \\<script\\> xxx")
     assert lines[3].startswith("| `ztf-1` | failed | T4 and 9 more | 3 |")
     assert lines[4].startswith("| `ztf-2` | failed | 10 | 3 |")
     assert lines[-1] == f"and {500 - MOST_LOSSES} more granules."

@@ -152,12 +152,35 @@ def test_archives_and_releases_do_not_mix(lake_of_ten):
 )
 def test_staging_that_is_lost_or_changed_is_not_committed(lake_of_ten, harm, error):
     manifest = staged(lake_of_ten, range(10, 14), "g1")
-    harm(lake_of_ten.storage.staging / "g1-0/sources.parquet")
+    harm(next((lake_of_ten.storage.staging / "g1-0").glob("sources-*")))
     with pytest.raises(StagingLost, match=error):
         commit(lake_of_ten, manifest)
     assert count(lake_of_ten, "sources") == 10
     assert errors(lake_of_ten) == []
     committed(lake_of_ten, range(10, 14), "g1", again=1)  # the lock and the transaction are free again
+
+
+def test_granules_with_ids_longer_than_names_of_files_can_be(catalog):
+    register(catalog, range(4))
+    ids = ["x" * 239, "x" * 300, "天" * 100]
+    for number, granule in enumerate(ids):
+        with catalog.claim(granule) as ours, catalog.claim(granule + "y") as other:
+            assert (ours, other) == (True, True)
+            folder = catalog.storage.staging / str(number)
+            assert committed(catalog, [number], granule, folder=folder).granule == granule
+    assert content(catalog) == expected(dict.fromkeys(range(3), 1))
+    assert count(catalog, "(SELECT DISTINCT granule FROM lightcurves)") == 3
+    assert errors(catalog) == []
+
+
+def test_what_is_staged_anew_is_another_file(lake_of_ten):
+    """DuckDB knows a file again by its path, the second of its time and its size, and reads with the footer of then."""
+    manifests = [staged(lake_of_ten, dict.fromkeys(range(5), version), "again", again=0) for version in (2, 5)]
+    names = [{file.name for file in manifest.files} for manifest in manifests]
+    assert not names[0] & names[1]
+    assert commit(lake_of_ten, manifests[1]).replaced == 5
+    assert content(lake_of_ten) == expected({**dict.fromkeys(range(10), 1), **dict.fromkeys(range(5), 5)})
+    assert errors(lake_of_ten) == []
 
 
 def test_a_manifest_survives_its_file(catalog):

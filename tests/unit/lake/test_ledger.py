@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from helpers.granules import ARCHIVE, ASKED, PARAMETERS, RELEASE, attempt, committed, register, target_ids
 
-from lake.ledger import Attempt, canonical, count_pending, numbers, pending, waiting
+from lake.ledger import Attempt, canonical, count_pending, dated_ahead, numbers, pending, waiting
 
 
 def _asked_for(catalog, *more, batch_size=100, **options):
@@ -55,6 +55,23 @@ def test_what_failed_rests_the_longer_the_more_often_it_failed(catalog, failures
     assert asked(hours=hours, minutes=1) == new | failed
     assert asked(hours=0) == new
     assert _ids(_asked_for(catalog)) == new | failed
+
+
+def test_answers_and_failures_of_the_future_are_due(catalog):
+    """A clock that ran ahead dated them; answers that never age stay answers."""
+    register(catalog, range(4))
+    committed(catalog, range(2), "g0")
+    committed(catalog, [], "g1", targets=range(2, 4), status="failed", attempt_status="failed")
+    found, failed = set(target_ids(range(2))), set(target_ids(range(2, 4)))
+    for days, old, rests in ((400, True, False), (0, False, True), (-8, True, False)):
+        at = datetime.now(UTC) + timedelta(days=days)
+        catalog.cursor().execute("UPDATE coverage SET asked_at = ?", [at])
+        week = _ids(_asked_for(catalog, max_age=timedelta(days=7), back_off=True))
+        assert week == (found if old else set()) | (set() if rests else failed), days
+        assert _ids(_asked_for(catalog)) == failed
+        assert _ids(_asked_for(catalog, max_age=timedelta(0))) == found | failed
+        counted = {who: count for who, (count, _) in dated_ahead(catalog.cursor(), "coverage").items()}
+        assert counted == ({f"{ARCHIVE} {RELEASE}": 4} if days > 0 else {})
 
 
 def test_by_sample(catalog):

@@ -2,6 +2,7 @@
 
 import os
 import time
+from datetime import UTC, datetime, timedelta
 
 import duckdb
 import pandas as pd
@@ -10,11 +11,14 @@ import pytest
 from helpers.granules import committed, content, errors, expected, register, staged, target_ids
 
 import lake.transaction
-from lake.catalog import Catalog, extension_file
+from lake.catalog import Catalog
 from lake.commit import commit
+from lake.compaction import compact
+from lake.connection import extension_file
 from lake.errors import CatalogError
-from lake.maintenance import compact, status, verify
-from lake.progress import as_text, progress
+from lake.ledger import write_plan
+from lake.maintenance import status, verify
+from lake.progress import as_text, progress, slowest
 from lake.query import Lake
 from lake.s3 import s3_secret
 from lake.schema import TABLES
@@ -59,6 +63,22 @@ def test_a_changed_byte(kept):
     assert {finding.check for finding in verify(kept, quick=True)} <= {"files", "coverage"}
 
 
+def test_compact_does_not_launder_a_flipped_bit(kept):
+    """Rewritten, wrong rows would have a right checksum."""
+    committed(kept, {**dict.fromkeys(range(10, 12), 1), 0: 2}, "g1")
+    paths = sorted(kept.storage.table_files("lightcurves"))
+    data = bytearray(paths[0].read_bytes())
+    data[len(data) // 3] ^= 4
+    paths[0].unlink()  # staging may hold another name of it
+    paths[0].write_bytes(data)
+    tree = {path: path.read_bytes() for path in (kept.storage.data / "main").rglob("*.parquet")}
+    with pytest.raises(CatalogError) as error:
+        compact(kept)
+    assert paths[0].name in str(error.value)
+    assert {path: path.read_bytes() for path in (kept.storage.data / "main").rglob("*.parquet")} == tree
+    assert paths[0].name in _one(verify(kept), "files")
+
+
 def test_a_truncated_file(kept):
     path = _file(kept, "statistics")
     data = path.read_bytes()
@@ -79,7 +99,7 @@ def test_an_orphan(kept):
     assert "lightcurves/archive=ztf/stray.parquet is in the tree but not in the catalogue" in _one(
         verify(kept, quick=True), "orphans"
     )
-    assert compact(kept).orphans == 1
+    assert compact(kept).quarantined == 1
     assert errors(kept) == []
 
 
@@ -88,6 +108,40 @@ def test_a_hole_in_the_coverage(kept):
     kept.cursor().execute("DELETE FROM matches WHERE target_id = ?", [target_ids([3])[0]])
     kept.cursor().execute("UPDATE coverage SET asked_at = now()")
     assert "3 targets of test have no answer" in _one(verify(kept), "coverage")
+
+
+def test_an_old_target_with_a_new_label_is_new_to_its_sample(kept):
+    """Those of before labels had times are as old as their targets."""
+    cursor = kept.cursor()
+    cursor.execute("UPDATE targets SET added_at = '2024-01-01'")
+    cursor.execute("UPDATE labels SET added_at = '2024-01-02'")  # asked on 2024-05-01
+    assert "2 targets of test have no answer" in _one(verify(kept), "coverage")
+    cursor.execute("UPDATE labels SET added_at = NULL")
+    assert "2 targets of test have no answer" in _one(verify(kept), "coverage")
+    for target in (10, 11):
+        cursor.execute("DELETE FROM labels WHERE target_id = ?", [target_ids([target])[0]])
+    assert [finding for finding in verify(kept) if finding.check == "coverage"] == []
+    register(kept, [9, 10, 11])
+    assert cursor.execute("SELECT count(*) FROM labels WHERE added_at > now() - INTERVAL 1 HOUR").fetchall() == [(2,)]
+    (found,) = (finding for finding in verify(kept) if finding.check == "coverage")
+    assert (found.level, found.message) == ("note", "ztf DR1: 2 new targets of test not asked")
+    register(kept, range(12), "again")  # with answers for 10 of its 12
+    assert {finding.level for finding in verify(kept) if finding.check == "coverage"} == {"note"}
+
+
+def test_times_in_the_future_are_noted_and_lose_no_target(kept):
+    ahead = datetime.now(UTC) + timedelta(days=800)
+    cursor = kept.cursor()
+    cursor.execute("UPDATE coverage SET asked_at = ?", [ahead])
+    cursor.execute("UPDATE ledger SET started_at = ?", [ahead])
+    findings = verify(kept)
+    assert not any(finding.is_error for finding in findings)
+    told = [finding.message for finding in findings if finding.check == "clocks"]
+    assert [text.partition(" are dated")[0] for text in told] == [
+        "coverage: 10 rows of ztf DR1", "ledger: 1 rows of ztf DR1"
+    ]  # fmt: skip
+    with Lake(kept.storage.root, kept.settings) as opened:
+        assert (progress(opened, "ztf").done, progress(opened, "ztf").per_minute) == (1, None)
 
 
 @pytest.mark.parametrize(
@@ -204,12 +258,17 @@ def test_compact_clears_staging_of_the_dead_and_leaves_that_of_the_living(kept, 
     for folder in (dead, alive):
         (folder / "deep").mkdir(parents=True)
         (folder / "deep/sources.parquet").write_text("x")
-    yesterday = time.time() - 2 * 86400
-    for path in (dead, dead / "deep", dead / "deep/sources.parquet", alive, alive / "deep"):
-        os.utime(path, (yesterday, yesterday))
+    # A clock that ran ahead has left times that would never be old.
+    ahead = kept.storage.staging / "ahead"
+    (ahead / "deep").mkdir(parents=True)
+    old = (dead, dead / "deep", dead / "deep/sources.parquet", alive, alive / "deep")
+    for days, paths in ((-2, old), (700, (ahead, ahead / "deep"))):
+        for path in paths:
+            os.utime(path, (time.time() + 86400 * days,) * 2)
     manifest = staged(kept, range(3), "g9")
     compact(kept)
     assert not dead.exists()
+    assert not ahead.exists()
     assert (alive / "deep/sources.parquet").exists()
     assert (kept.storage.staging / "g9-0").exists()
     assert manifest.attempt.granule == "g9"
@@ -248,6 +307,37 @@ def test_status_and_progress_tell_what_attempts_took(kept):
         assert "tried again" not in as_text(progress(opened, "gaia"))
 
 
+def test_progress_counts_the_granules_of_the_last_run_and_each_once(kept):
+    """Not those of other parameters or folders, nor the granules that hold matches, nor earlier tries."""
+    for granule in ("a", "b", "of another folder"):
+        commit(kept, staged(kept, [], granule, archive="rxte", targets=[]))
+    commit(kept, staged(kept, [], "lost", archive="rxte", targets=[], attempt_status="failed"))
+    commit(kept, staged(kept, [], "b", archive="rxte", targets=[], again=1))
+    commit(kept, staged(kept, [], "matches", archive="rxte", targets=[1, 2]))
+    with Lake(kept.storage.root, kept.settings) as opened:
+        now = progress(opened, "rxte")
+        assert (now.granules, now.ended, now.empty, now.failed) == (None, 5, 4, 1)
+        write_plan(kept.storage, "rxte", ["a", "b", "lost", "to come", "a"])
+        now = progress(opened, "rxte")
+        assert (now.granules, now.ended, now.empty, now.failed, now.waiting) == (4, 3, 2, 1, 1)
+        assert "3 granules ended of 4 (75.0 %)" in as_text(now)
+        assert slowest(opened, "rxte").num_rows == 3
+        # As versions before noted it.
+        (kept.storage.staging / "plans" / "rxte.json").write_text('{"granules": 2}')
+        assert progress(opened, "rxte").granules is None
+
+
+def test_progress_leaves_out_what_failed_and_was_answered_in_another_granule(kept):
+    commit(kept, staged(kept, [], "lost", targets=[10, 11], attempt_status="failed", status="failed"))
+    commit(kept, staged(kept, [], "split", targets=[], attempt_status="split"))
+    with Lake(kept.storage.root, kept.settings) as opened:
+        assert (progress(opened, "ztf").ended, progress(opened, "ztf").failed) == (2, 1)
+        commit(kept, staged(kept, [], "half", targets=[10]))
+        assert (progress(opened, "ztf").ended, progress(opened, "ztf").failed) == (3, 1)
+        commit(kept, staged(kept, [], "other half", targets=[11]))
+        assert (progress(opened, "ztf").ended, progress(opened, "ztf").failed) == (3, 0)
+
+
 def test_verify_while_another_commits_sees_no_ghosts(kept, monkeypatch):
     """Files of a commit in progress are in the tree before they are in the catalogue."""
     seen = []
@@ -256,10 +346,11 @@ def test_verify_while_another_commits_sees_no_ghosts(kept, monkeypatch):
     def meanwhile(cursor, table, final):
         if not seen:
             other = Catalog(kept.storage, kept.settings.model_copy(update={"lock_timeout_s": 0.1}))
-            # What looks wrong makes it wait for the commit, which here cannot go on.
-            with pytest.raises(CatalogError, match="held the catalogue") as error:
-                verify(other)
-            seen.append(error)
+            # It does not wait for the commit, which here cannot go on: the commit's intent names the files.
+            found = verify(other)
+            assert [finding for finding in found if finding.is_error] == []
+            assert "changes" in [finding.check for finding in found]
+            seen.append(found)
             other.close()
         original(cursor, table, final)
 
@@ -280,3 +371,25 @@ def test_pandas_reads_the_tree_before_and_after_compaction(kept, on_disk):
             cursor.close()
             assert frame["archive"].notna().all()
         compact(kept)
+
+
+def test_a_table_or_column_that_somebody_dropped_is_named(catalog, settings):
+    register(catalog, range(4))
+    committed(catalog, range(4))
+    cursor = catalog.cursor()
+    cursor.execute("DROP TABLE exposures")
+    cursor.execute("ALTER TABLE sources DROP COLUMN parallax")
+    cursor.close()
+    catalog.close()
+    with Lake(settings.url, settings) as lake:
+        found = verify(lake.catalog)
+        assert all(one.is_error and one.check == "schema" and "backup" in one.hint for one in found)
+        assert [one.message for one in found] == [
+            "column parallax of table sources is missing", "table exposures of the schema is missing"
+        ]  # fmt: skip
+    cursor = catalog.cursor()
+    cursor.execute("DROP TABLE schema_version")
+    cursor.close()
+    catalog.close()
+    with pytest.raises(CatalogError, match="schema_version is missing"):
+        Lake(settings.url, settings)

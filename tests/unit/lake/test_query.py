@@ -1,5 +1,7 @@
 """The same answers by every way of asking."""
 
+import re
+
 import astropy.units as u
 import duckdb
 import numpy as np
@@ -8,9 +10,10 @@ import pytest
 from astropy.coordinates import SkyCoord
 from helpers.granules import attempt, committed, positions, register, rows_of, target_ids
 
-from lake.catalog import extension_file
 from lake.commit import commit
+from lake.connection import extension_file
 from lake.errors import CatalogError, ConfigurationError
+from lake.progress import progress
 from lake.schema import TABLES
 from lake.sky import hpx29, separation_arcsec
 from lake.staging import stage
@@ -47,6 +50,40 @@ def test_a_target_without_sources_has_an_empty_light_curve(held):
     empty = held.light_curve("T19")
     assert empty.num_rows == 0
     assert empty.schema.equals(held.light_curve("T4").schema)
+
+
+def test_unknown_names_are_errors_with_near_ones(held):
+    ra, dec = positions([4])
+
+    def cone(**by):
+        return held.cone(ra[0], dec[0], 5, **by)
+
+    for ask, message, hint in (
+        (lambda: held.light_curve("T4", archive="zft"), "unknown archive 'zft'", "did you mean ztf"),
+        (lambda: held.light_curve("T4", band="ztf_x"), "unknown band 'ztf_x'", "did you mean ztf_"),
+        (lambda: held.light_curve("T4", archive="ztf", band="G"), "unknown band 'G' of ztf", "did you mean g"),
+        (lambda: held.light_curve("T4", archive=""), "the archive has no name", "leave it out"),
+        (lambda: held.light_curve("T19", band="nosuch"), "unknown band 'nosuch'", "known: "),
+        (lambda: cone(archive="nosuch"), "unknown archive 'nosuch'", "known: "),
+        (lambda: cone(band=" "), "the band has no name", "leave it out"),
+        (lambda: held.coverage(archive="nosuch"), "unknown archive 'nosuch'", "known: "),
+        (lambda: held.coverage(sample="tset"), "unknown sample 'tset'", "did you mean test"),
+        (lambda: held.targets("tset", form="pandas"), "unknown sample 'tset'", "did you mean test"),
+        (lambda: held.targets(""), "the sample has no name", "leave it out"),
+        (lambda: progress(held, "nosuch"), "unknown archive 'nosuch'", "known: "),
+        (lambda: progress(held, "../plans/ztf"), "unknown archive", "did you mean|known: "),
+    ):
+        with pytest.raises(ConfigurationError, match=message) as error:
+            ask()
+        assert re.search(hint, error.value.hint)
+    # Known ones of which there is nothing here are none: of the lake, and of the program.
+    for empty in (
+        held.light_curve("T4", archive="wise", form="astropy"), held.light_curve("T4", archive="wise", band="W1"),
+        held.light_curve("T19", band="g", form="pandas"), held.cone(0, 89, 1, archive="ztf"), cone(band="W1"),
+        held.coverage("virac"), held.light_curve("T4", archive="rxte_pca"),
+    ):  # fmt: skip
+        assert len(empty) == 0
+    assert progress(held, "virac").granules is None
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lake import storage
-from lake.storage import ROW_GROUP_ROWS, decoded, read_parquet, write_parquet
+from lake.errors import ConfigurationError
+from lake.storage import ROW_GROUP_ROWS, Storage, decoded, read_parquet, write_parquet
 
 
 def dictionary(indices, values, kind=np.int32) -> pa.DictionaryArray:
@@ -205,3 +206,28 @@ def test_decoding_leaves_what_is_plain(tmp_path):
     assert plain.to_pydict() == table.to_pydict()
     assert not any(pa.types.is_dictionary(kind) for kind in plain.schema.types)
     assert decoded(plain) is plain
+
+
+@pytest.mark.parametrize("above", ["archive=old", "Archive=x/deep", "mjd=5"])
+def test_folders_above_that_readers_take_for_a_column_are_refused(tmp_path, above):
+    """DuckDB and DuckLake take the first folder of a path that has the form of a Hive partition."""
+    with pytest.raises(ConfigurationError) as error:
+        Storage.from_url(tmp_path / above / "lake")
+    assert above.split("/")[0] in str(error.value)
+    with pytest.raises(ConfigurationError):
+        Storage.from_url(f"s3://bucket/{above}/lake")
+
+
+@pytest.mark.parametrize("above", ["year=2026", "a=b=c", "archive", "=archive"])
+def test_other_folders_above_are_no_matter(tmp_path, above):
+    assert Storage.from_url(tmp_path / above / "lake").root.name == "lake"
+
+
+def test_pages_are_compared_with_their_checksums(tmp_path):
+    path = tmp_path / "x.parquet"
+    write_parquet(pa.table({"mjd": np.random.default_rng(1).uniform(58000, 59000, 1000)}), path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(OSError, match="CRC checksum"):
+        read_parquet(path)

@@ -4,11 +4,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from helpers.granules import count, errors
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 import lake.transaction
 from lake.errors import ConfigurationError
-from lake.sky import hpx29
-from lake.targets import Added, add_targets
+from lake.sky import hpx29, separation_arcsec
+from lake.targets import Added, _identify, add_targets
 
 ARCSEC = 1 / 3600
 
@@ -72,10 +75,45 @@ def test_an_empty_list(catalog):
     assert add_targets(catalog, _list((1, 1)).slice(1), "s") == Added(0, 0, 0, 0)
 
 
-def test_places_in_one_pixel_are_one_target_whatever_the_radius(catalog):
-    add_targets(catalog, _list((10, 0), (10, 1e-8)), "s", radius_arcsec=0)
+def test_places_in_one_pixel_are_one_target_unless_each_row_is_one(catalog):
+    near = _list((10, 0), (10, 1e-8), (10, 0), name=["A", "B", "C"], row_in_catalogue=[1, 2, 3])
+    add_targets(catalog, near, "s", radius_arcsec=0.001)
     assert count(catalog, "targets") == 1
+    assert add_targets(catalog, near, "own", catalogue="a.csv", radius_arcsec=0) == Added(3, 3, 0, 3)
+    assert add_targets(catalog, near, "own", catalogue="a.csv", radius_arcsec=0) == Added(3, 0, 3, 0)
+    rows = catalog.cursor().execute("SELECT name, hpx29, dec FROM targets ORDER BY target_id").fetchall()
+    assert sorted(name for name, _, _ in rows) == ["A", "A", "B", "C"]
+    assert [pixel for _, pixel, _ in rows] == hpx29([10] * 4, [dec for _, _, dec in rows]).tolist()
     assert errors(catalog) == []
+
+
+@given(
+    places=st.lists(st.tuples(st.floats(-3, 3), st.floats(-3, 3)), min_size=1, max_size=40),
+    known=st.lists(st.tuples(st.floats(-3, 3), st.floats(-3, 3)), max_size=5),
+)
+@hypothesis_settings(max_examples=100, deadline=None)
+def test_rows_join_the_nearest_target_that_is_known_by_then(places, known):
+    there = _list(*((10 + x * ARCSEC, y * ARCSEC) for x, y in known)) if known else _list((10, 80))
+    there = there.append_column("target_id", pa.array(hpx29(there["ra"].to_numpy(), there["dec"].to_numpy())))
+    rows = _list(*((10 + x * ARCSEC, y * ARCSEC) for x, y in places))
+    ids, is_new = _identify(rows, there, 1.0)
+    at = list(zip(there["ra"].to_pylist(), there["dec"].to_pylist(), there["target_id"].to_pylist(), strict=True))
+    for i, (ra, dec) in enumerate(zip(rows["ra"].to_pylist(), rows["dec"].to_pylist(), strict=True)):
+        far = [float(separation_arcsec(ra, dec, *place[:2])) for place in at]
+        assert is_new[i] == (min(far) > 1.0)
+        if is_new[i]:
+            at.append((ra, dec, int(ids[i])))
+        else:
+            assert ids[i] in [place[2] for place, d in zip(at, far, strict=True) if d == min(far)]
+
+
+def test_many_rows_of_one_place(catalog):
+    """All pairs of them would take 20 GB."""
+    n = 30_000
+    ra = 10 + np.random.default_rng(1).normal(0, 0.1 * ARCSEC, n)
+    ids, is_new = _identify(pa.table({"ra": ra, "dec": np.zeros(n)}), catalog.cursor().execute(
+        "SELECT target_id, ra, dec FROM targets").to_arrow_table(), 1.0)  # fmt: skip
+    assert (len(np.unique(ids)), int(is_new.sum())) == (1, 1)
 
 
 @pytest.mark.parametrize("place", [(np.nan, 0), (10, 91), (np.inf, 0)])

@@ -18,10 +18,8 @@ from helpers.granules import hold as hold_rows
 from helpers.granules import positions
 from helpers.mast_lake import hold, read, register
 
-from lake.catalog import Catalog
 from lake.query import Lake
 from lake.settings import load_settings
-from lake.storage import Storage
 from lake.targets import add_targets
 from tasks.archives.mast_fits import read_product
 from tasks.archives.mast_products import KEPLER_MASK, TESS_MASK, Product
@@ -47,7 +45,7 @@ def products(data_dir: Path) -> dict[str, Product]:
 @contextmanager
 def filled(url: Path, template: Path, granules: list[list[Product]]) -> Iterator[Lake]:
     shutil.copytree(template, url)
-    with Lake(url, load_settings(url=str(url))) as lake:
+    with Lake(url, load_settings(url=str(url)), writable=True) as lake:
         register(lake, [product for granule in granules for product in granule])
         for number, granule in enumerate(granules):
             hold(lake, granule, f"g{number}")
@@ -243,19 +241,3 @@ def test_positions_count_what_lightkurve_keeps_and_nothing_else(lake: Lake) -> N
         expected = collected(product.time[kept], curve.flux[kept], curve.error[kept], catalogue == "TIC")
         ours = [tuple(row.values())[1:] for row in every if row["name"] == product.source_id]
         same(ours, expected)
-
-
-def test_an_older_lake_gets_the_views(template: Path, tmp_path: Path) -> None:
-    shutil.copytree(template, tmp_path / "old")
-    catalog = Catalog(Storage(tmp_path / "old"), load_settings(url=str(tmp_path / "old")))
-    cursor = catalog.cursor()
-    for view in ("normalised", "decimated"):
-        cursor.execute(f"DROP VIEW {view}")
-    for column in ("n_found", "retries", "requests"):
-        cursor.execute(f"ALTER TABLE ledger DROP COLUMN {column}")
-    cursor.execute("UPDATE schema_version SET version = 4")
-    cursor.close()
-    catalog.close()
-    assert catalog.create()
-    assert catalog.cursor().execute("SELECT count(*) FROM normalised, decimated").fetchall() == [(0,)]
-    catalog.close()

@@ -81,6 +81,12 @@ def expected(held: Lake, tmp_path: Path) -> dict[str, bytes]:
     return files(tmp_path / "expected")
 
 
+@pytest.mark.parametrize("source", ["../../../x", "/etc/x", "1\x00", "", "123 456", "٣٣٣"])
+def test_no_id_leads_out_of_the_folder(source: str) -> None:
+    with pytest.raises(ConfigurationError, match="no id of a source"):
+        path_of(source)
+
+
 @pytest.mark.parametrize(("nside", "filters"), [(1024, "S2"), (512, "padded"), (256, "str")])
 def test_files_are_those_of_the_extractor_byte_for_byte(
     catalog: Catalog, lake: Lake, tmp_path: Path, nside: int, filters: str

@@ -53,6 +53,13 @@ def test_a_file_is_fetched_once(box: Sandbox, settings: Settings) -> None:
     assert kept(settings) == [first.name]
 
 
+def test_no_file_is_called_after_a_password(box: Sandbox, settings: Settings, tmp_path: Path) -> None:
+    box.mount_file("/", tmp_path / "served.bin")
+    with_password = box.url("/").rstrip("/").replace("://", "://me:hunter2@")
+    assert get(with_password, settings).read_bytes() == CONTENT
+    assert not [name for name in kept(settings) if "hunter2" in name]
+
+
 def test_urls_do_not_share_a_file(box: Sandbox, settings: Settings, tmp_path: Path) -> None:
     box.mount_file("/b/file.bin", tmp_path / "served.bin")
     paths = {get(box.url(f"/{place}/file.bin"), settings) for place in "ab"}

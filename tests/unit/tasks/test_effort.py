@@ -17,7 +17,7 @@ from deployments.sandbox.server import Sandbox
 from lake.catalog import Catalog
 from lake.errors import ArchiveError, TruncatedAnswer
 from lake.query import Lake
-from lake.settings import Settings
+from lake.settings import Settings, load_settings
 from tasks.archives import REGISTRY
 from tasks.archives.base import Granule, Harvest
 from tasks.archives.parquet import open_store
@@ -84,13 +84,13 @@ def test_what_arrow_asks_of_s3_is_not_known(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "x").write_bytes(b"y")
     with effort("local") as local:
         request_sent()
-        assert open_store(str(tmp_path), "ztf", 1.0).read("x") == b"y"
+        assert open_store(str(tmp_path), "ztf", load_settings(timeout_s=1.0)).read("x") == b"y"
     assert local.requests == 1
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with effort("far") as far:
         request_sent()
         with pytest.raises(ArchiveError):
-            open_store("s3://bucket/catalogue", "ztf", 1.0, tries=1).read("x")
+            open_store("s3://bucket/catalogue", "ztf", load_settings(timeout_s=1.0), tries=1).read("x")
         request_sent()
     assert far.requests is None
 

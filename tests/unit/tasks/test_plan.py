@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -10,13 +11,15 @@ import pytest
 from helpers import archives
 from helpers.archives import register
 
+from flows.report import PullReport
 from lake.catalog import Catalog
+from lake.errors import ConfigurationError
 from lake.ledger import Waiting
 from lake.query import Lake
 from lake.settings import Settings
 from tasks.archives import REGISTRY
 from tasks.archives.base import Archive
-from tasks.plan import plan, plans
+from tasks.plan import count_ahead, plan, plans
 from tasks.pull import commit_batch, count_to_ask, fetch_batch, lake_at, lose_batch, plan_batches
 
 DEPTH = {"depth": 1}
@@ -33,7 +36,9 @@ def madeup(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Archive:
     return archive
 
 
-def test_a_plan_says_why_and_what_it_takes(catalog: Catalog, lake: Lake, madeup: Archive, tmp_path: Path) -> None:
+def test_a_plan_says_why_and_what_it_takes(
+    catalog: Catalog, lake: Lake, madeup: Archive, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     register(catalog, range(10), "first")
     before = plan(lake, madeup, DEPTH)
     assert (before.waiting, before.answered, before.seconds) == (Waiting(10, 0, 0), 0, None)
@@ -63,6 +68,16 @@ def test_a_plan_says_why_and_what_it_takes(catalog: Catalog, lake: Lake, madeup:
     assert plan(lake, madeup, DEPTH, again=True).waiting == Waiting(3, answered, failed)
     live = replace(madeup, cadence="live", max_age_days=1e-9)
     assert plan(lake, live, DEPTH).waiting == Waiting(3, answered, failed)
+
+    # A clock that ran ahead: answers that never age are answers, others are due, and it says so.
+    far = datetime(2222, 1, 1, tzinfo=UTC)
+    lake.catalog.cursor().execute("UPDATE coverage SET asked_at = ? WHERE status <> 'failed'", [far])
+    assert (count_ahead(lake, madeup), plan(lake, madeup, DEPTH).waiting.old) == (0, 0)
+    assert caplog.text == ""
+    live = replace(madeup, cadence="live", max_age_days=7)
+    assert (count_ahead(lake, live), plan(lake, live, DEPTH).waiting) == (answered, Waiting(3, answered, failed))
+    assert f"{answered} answers of madeup are dated in the future" in caplog.text
+    assert f"{answered} answers were dated in the future" in PullReport("madeup", "DR1", ahead=answered).message
     lake_at.cache_clear()
 
 
@@ -71,7 +86,8 @@ def test_of_several_archives_nothing_is_asked(catalog: Catalog, lake: Lake, made
     made = plans(lake, ["madeup", "icecube"], {"madeup": {"depth": 2}}, "test")
     assert [(one.archive, one.waiting) for one in made] == [("madeup", Waiting(3, 0, 0)), ("icecube", Waiting(3, 0, 0))]
     assert [one.row()["targets"] for one in made] == [3, 3]
-    assert [one.waiting.total for one in plans(lake, ["madeup"], None, "nobody")] == [0]
-    assert plans(lake, ["madeup"], None, "nobody")[0].message == "madeup: nothing to ask"
+    assert replace(made[0], waiting=Waiting(0, 0, 0)).message == "madeup: nothing to ask"
+    with pytest.raises(ConfigurationError, match="unknown sample 'nobody'"):
+        plans(lake, ["madeup"], None, "nobody")
     assert lake.sql("FROM ledger").num_rows == 0
     lake_at.cache_clear()

@@ -32,7 +32,7 @@ def rows(flux: Any, name: str = "T0", band: str = "g", unit: str | None = "mJy",
 def drawn(table: pa.Table, path: Path, **how: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Encoding and data of a page."""
     text = light_curve_page(table, "One", path / "page.html", **how).read_text()
-    spec, _ = json.JSONDecoder().raw_decode(text, text.rindex("const spec = ") + len("const spec = "))
+    spec = json.loads(text.partition('<script type="application/json" id="spec">')[2].partition("</script>")[0])
     return spec["encoding"], next(iter(spec.get("datasets", {}).values()), [])
 
 

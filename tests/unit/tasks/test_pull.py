@@ -41,8 +41,8 @@ from tasks.pull import (
     max_age,
     plan_batches,
     read_granules,
-    register_archive,
 )
+from tasks.register import register_archive
 
 DEPTH = {"depth": 1}
 
@@ -317,6 +317,17 @@ def test_the_next_try_fetches_only_what_is_not_staged(
     assert {manifest.attempt.status for manifest in manifests} <= {"done", "empty"}
 
 
+def test_what_an_archive_says_is_unanswered_is_failed(
+    catalog: Catalog, lake: Lake, madeup: Archive, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    batch = only_batch(catalog, lake, tmp_path)
+    first = next(read_granules(batch)).targets["target_id"][0].as_py()
+    answering(monkeypatch, lambda granule, settings: replace(_nothing(), unanswered=frozenset({first})))
+    commit_batch(lake.settings.url, fetch_batch(batch))
+    failed = lake.sql("SELECT target_id FROM coverage WHERE status = 'failed'")
+    assert failed["target_id"].to_pylist() == [first]
+
+
 def test_staging_that_was_cut_off_is_done_again(catalog: Catalog, lake: Lake, madeup: Archive, tmp_path: Path) -> None:
     batch = only_batch(catalog, lake, tmp_path)
     first = fetch_batch(batch)
@@ -351,7 +362,7 @@ def test_losses_are_staged_with_their_reason(
     told = [(ledger[one]["status"], ledger[one]["error_type"]) for one in batch.granules[:3]]
     assert told == [("failed", "ArchiveError"), ("failed", "ArchiveError"), ("rejected", "GranuleRejected")]
     assert ledger[batch.granules[0]]["reason"] == f"madeup: HTTP 404 Not Found [{archives.ENDPOINT}]"
-    assert ledger[batch.granules[2]]["reason"].startswith("lightcurves.mjd is above 88069 in ")
+    assert ledger[batch.granules[2]]["reason"].startswith("lightcurves.mjd is not 33282 to 88069 in ")
     assert "Traceback" in ledger[batch.granules[0]]["error"]
     assert ledger[batch.granules[3]]["status"] in ("done", "empty")
     assert lake.sql("SELECT count(*) AS n FROM coverage WHERE status = 'failed'").to_pylist() == [{"n": 6}]
@@ -379,7 +390,6 @@ def _with(table: pa.Table, column: str, value: Any) -> pa.Table:
     [
         ("unit", "Jy", "lightcurves.unit of band g is 'Jy', not 'mJy'"),
         ("band", "V", "lightcurves.band 'V' is none of g, r"),
-        ("flux", float("inf"), "lightcurves.flux is not a finite number"),
         ("source_id", "who", "lightcurves.source_id is not among the granule's sources"),
         ("good", None, "lightcurves.good is NULL"),
         ("colour", None, "table lightcurves has no column colour"),
@@ -399,6 +409,26 @@ def test_rows_that_break_a_rule_are_rejected(
     assert rejected
     assert all(reason in (attempt.reason or "") for attempt in rejected)
     assert all([file.table for file in one.files] == ["coverage"] for one in manifests if one.attempt in rejected)
+
+
+def test_a_source_that_breaks_a_rule_takes_no_neighbour_with_it(
+    catalog: Catalog, lake: Lake, madeup: Archive, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def careless(granule: Granule, settings: Settings) -> Harvest:
+        harvested = harvest(granule)
+        rows = harvested.lightcurves.to_pylist()
+        for row in rows:
+            row["detected"] = None if row["source_id"] == "s-T001" else True
+        return replace(harvested, lightcurves=pa.Table.from_pylist(rows, harvested.lightcurves.schema))
+
+    answering(monkeypatch, careless)
+    commit_batch(str(lake.storage.root), fetch_batch(only_batch(catalog, lake, tmp_path, n=4)))
+    covered = lake.sql("SELECT name, status FROM coverage JOIN targets USING (target_id)").to_pylist()
+    status = {row["name"]: row["status"] for row in covered}
+    assert status == {"T000": "empty", "T001": "failed", "T002": "found", "T003": "found"}
+    told = [row["reason"] for row in lake.sql("SELECT reason FROM ledger WHERE reason IS NOT NULL").to_pylist()]
+    assert [reason.startswith("sources rejected: 1 (s-T001): ") for reason in told] == [True]
+    assert whole(catalog)
 
 
 def test_a_bug_loses_its_batch_less_what_was_staged(
@@ -449,7 +479,7 @@ def test_staged_files_that_vanish_before_their_commit_are_told(
 ) -> None:
     batch = only_batch(catalog, lake, tmp_path)
     manifests = fetch_batch(batch)
-    (Path(manifests[1].folder) / "coverage.parquet").unlink()
+    next(Path(manifests[1].folder).glob("coverage-*.parquet")).unlink()
     with pytest.raises(StagingLost) as caught:
         commit_batch(lake.settings.url, manifests)
     receipts = commit_batch(lake.settings.url, lose_batch(batch, caught.value))

@@ -156,17 +156,21 @@ def test_every_structure_gives_the_same_light_curves(reached: Settings, structur
     assert rows_of(one, "lightcurves", less=("quality",)) == rows_of(other, "lightcurves", less=("quality",))
 
 
-def test_a_structure_that_the_archive_does_not_have_any_more(box: Sandbox, reached: Settings) -> None:
+@pytest.mark.parametrize("refusal", [(400, "{} is not supported"), (500, "Invalid Data Structure parameter: {}")])
+def test_a_structure_that_the_archive_does_not_have_any_more(
+    box: Sandbox, reached: Settings, refusal: tuple[int, str]
+) -> None:
     served = box.services["gaia_datalink"]
-    before = served.structures
+    before = served.structures, served.refusal
+    served.refusal = refusal
     served.structures = {"INDIVIDUAL"}
     try:
         assert gaia.fetch(granule(targets_at(*zip(*PLACES, strict=True))), reached).lightcurves.num_rows
         served.structures = set()
-        with pytest.raises(ArchiveError, match="HTTP 400"):
+        with pytest.raises(ArchiveError, match=f"HTTP {refusal[0]}"):
             gaia.fetch(granule(targets_at(*zip(*PLACES, strict=True))), reached)
     finally:
-        served.structures = before
+        served.structures, served.refusal = before
 
 
 def test_what_datalink_leaves_out_is_asked_again_and_told(box: Sandbox, reached: Settings) -> None:

@@ -19,6 +19,10 @@ from astropy.time import Time
 from deployments.sandbox.tap import votable as sandbox_votable
 from lake.sky import hpx29
 from tasks.archives.gaia_epochs import EMPTY, ZERO_POINTS, lightcurves, read, transits
+from tasks.bounds import in_memory
+from tasks.http import failing
+
+BUDGET = in_memory(failing("gaia", "here", ""))
 
 # Columns of the long layout, as INDIVIDUAL and COMBINED have it.
 LONG = ("source_id", "transit_id", "band", "time", "mag", "flux", "flux_error", "rejected_by_photometry",
@@ -129,16 +133,18 @@ def test_the_same_from_votables_in_a_zip_one_or_many(bulk: Table) -> None:
     nameless = long[long["source_id"] == ids[0]]
     nameless.remove_column("source_id")
     for body in (one, zipped(**{"EPOCH_PHOTOMETRY_COMBINED.xml": one}), zipped(**each)):
-        assert same(rows, read(body, ids), less=("quality",))
+        assert same(rows, read(body, ids, BUDGET), less=("quality",))
     named = zipped(**{f"EPOCH_PHOTOMETRY-Gaia DR3 {ids[0]}.xml": votable(nameless)})
-    assert set(read(named, ids)["source_id"].to_pylist()) == {ids[0]}
-    assert set(read(one, ids[:2])["source_id"].to_pylist()) == set(ids[:2]), "what was not asked for is left out"
+    assert set(read(named, ids, BUDGET)["source_id"].to_pylist()) == {ids[0]}
+    assert set(read(one, ids[:2], BUDGET)["source_id"].to_pylist()) == set(ids[:2]), (
+        "what was not asked for is left out"
+    )
 
 
 def test_products_that_are_no_epoch_photometry_are_told(data_dir: Path) -> None:
     body = (data_dir / "gaia" / "gaia_dr3_source_id_5937083312263887616_dl_products_vot.zip").read_bytes()
     with pytest.raises(ValueError, match="has no epoch photometry; its columns: "):
-        read(body, [5937083312263887616])
+        read(body, [5937083312263887616], BUDGET)
 
 
 def test_what_is_damaged_is_told(bulk: Table) -> None:
@@ -156,7 +162,7 @@ def test_what_is_damaged_is_told(bulk: Table) -> None:
         (b"", "no VOTable, or part of one"),
     ):
         with pytest.raises(ValueError, match=told):
-            read(body, [1])
+            read(body, [1], BUDGET)
 
 
 def sources_of(rows: pa.Table) -> pa.Table:

@@ -19,7 +19,8 @@ from lake.query import Lake
 from lake.targets import add_targets
 from tasks.archives import gaia
 from tasks.archives.gaia_epochs import ZERO_POINTS
-from tasks.pull import commit_batch, fetch_batch, lake_at, plan_batches, register_archive
+from tasks.pull import commit_batch, fetch_batch, lake_at, plan_batches
+from tasks.register import register_archive
 
 BANDS = {"Gaia g": "G", "Gaia bp": "BP", "Gaia rp": "RP"}
 

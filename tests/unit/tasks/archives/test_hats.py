@@ -22,6 +22,7 @@ from astropy.coordinates import SkyCoord, search_around_sky
 
 from lake.errors import ArchiveError
 from lake.schema import TABLES
+from lake.settings import load_settings
 from lake.sky import hpx29
 from tasks.archives import hats, parquet
 from tasks.archives.base import Archive
@@ -105,7 +106,7 @@ def by_hand(ra1: Any, dec1: Any, ra2: Any, dec2: Any, arcsec: float) -> set[tupl
 
 
 def store_at(folder: Path) -> Store:
-    return open_store(str(folder), "someone", 10.0)
+    return open_store(str(folder), "someone", load_settings(timeout_s=10.0))
 
 
 # --- layout ---
@@ -314,7 +315,7 @@ def test_what_is_remembered_of_s3_is_of_one_environment(monkeypatch: pytest.Monk
         return hats.partitions(store, {(0, 0): "a.parquet"}, "ra", "dec")
 
     def seen() -> hats.Catalogue:
-        return hats.remembered(open_store("s3://bucket/there", "someone", 1.0), reading)
+        return hats.remembered(open_store("s3://bucket/there", "someone", load_settings(timeout_s=1.0)), reading)
 
     changes = [
         ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"), ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:2"),
@@ -447,7 +448,7 @@ def test_what_s3_says_tells_whether_to_ask_again(tmp_path: Path, words: str, tra
 @pytest.mark.parametrize("url", ["ftp://there/data", "https://there/data"])
 def test_other_urls_are_refused(url: str) -> None:
     with pytest.raises(ArchiveError, match="cannot be read") as caught:
-        open_store(url, "someone", 1.0)
+        open_store(url, "someone", load_settings(timeout_s=1.0))
     assert not caught.value.transient
 
 
@@ -512,7 +513,7 @@ def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_S3]]:
 
 def test_a_bucket_is_read_anonymously(s3: type[_S3], tmp_path: Path) -> None:
     write_hats(tmp_path / "bucket" / "there", pa.table({"id": [1], "ra": [10.0], "dec": [5.0]}))
-    catalogue = read_catalogue(open_store("s3://bucket/there/", "someone", 5.0))
+    catalogue = read_catalogue(open_store("s3://bucket/there/", "someone", load_settings(timeout_s=5.0)))
     found, _ = scan(catalogue, Near(np.array([10.0]), np.array([5.0]), 1.0), Scan(("id",)))
     assert found is not None
     assert found["id"].to_pylist() == [1]
@@ -526,7 +527,7 @@ def test_credentials_are_used_where_there_are_some(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "known")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     write_hats(tmp_path / "bucket", pa.table({"id": [1], "ra": [10.0], "dec": [5.0]}))
-    read_catalogue(open_store("s3://bucket", "someone", 5.0))
+    read_catalogue(open_store("s3://bucket", "someone", load_settings(timeout_s=5.0)))
     assert all("Credential=known/" in str(authorization) for authorization in s3.seen)
 
 
@@ -534,7 +535,7 @@ def test_credentials_are_used_where_there_are_some(
 def test_a_bucket_that_refuses(s3: type[_S3], tmp_path: Path, status: int, transient: bool) -> None:
     s3.status = status
     with pytest.raises(ArchiveError, match=r"HTTP status 503|ACCESS_DENIED") as caught:
-        read_catalogue(open_store("s3://bucket/there", "someone", 5.0))
+        read_catalogue(open_store("s3://bucket/there", "someone", load_settings(timeout_s=5.0)))
     assert caught.value.transient == transient
     assert caught.value.endpoint.startswith("s3://bucket/there")
 
@@ -542,7 +543,7 @@ def test_a_bucket_that_refuses(s3: type[_S3], tmp_path: Path, status: int, trans
 def test_a_service_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(ArchiveError) as caught:
-        read_catalogue(open_store("s3://bucket/there", "someone", 2.0))
+        read_catalogue(open_store("s3://bucket/there", "someone", load_settings(timeout_s=2.0)))
     assert caught.value.transient
 
 
@@ -550,5 +551,5 @@ def test_a_service_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(ArchiveError, match="Timeout") as caught:
-            read_catalogue(open_store("s3://bucket/there", "someone", 1.0))
+            read_catalogue(open_store("s3://bucket/there", "someone", load_settings(timeout_s=1.0)))
     assert caught.value.transient

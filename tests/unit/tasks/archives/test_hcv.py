@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from deployments.sandbox import hcv as stand_in
 from deployments.sandbox.server import Request, Response, Sandbox
 from lake.commit import commit
-from lake.errors import ArchiveError, GranuleRejected, TruncatedAnswer
+from lake.errors import ArchiveError, TruncatedAnswer
 from lake.query import Lake
 from lake.schema import TABLES
 from lake.settings import Settings, load_settings
@@ -33,7 +33,8 @@ from lake.validate import validate
 from tasks.archives import hcv
 from tasks.archives.base import Granule, Harvest
 from tasks.archives.hcv import ARCHIVE, flag_word, found, harvest, parse
-from tasks.pull import complete, fetch_granule, register_archive
+from tasks.pull import complete, fetch_granule
+from tasks.register import register_archive
 
 SEED = 11
 PLACES = [
@@ -170,7 +171,7 @@ def test_ab_magnitudes_become_fluxes(mag: float, error: float) -> None:
 def test_what_is_not_known_is_null(missing: float | None) -> None:
     main, aperture = rows_of(made([source()], [point(corrmag=missing, ci=missing)]))
     assert (main["flux"], main["flux_err"], main["mag"], main["mag_err"], main["ext"]) == (None,) * 5
-    assert (main["good"], main["detected"], aperture["good"]) == (False, True, True)
+    assert (main["good"], main["detected"], aperture["good"]) == (False, False, True)
     for row in rows_of(made([source()], [point(magerr=missing)])):
         assert (row["flux_err"], row["mag_err"], row["good"]) == (None, None, False)
         assert row["flux"] == pytest.approx(9.12e-4, rel=1e-3)
@@ -180,7 +181,7 @@ def test_what_is_not_known_is_null(missing: float | None) -> None:
 def test_what_has_no_time_is_counted(missing: float | None) -> None:
     result = made([source(numlc=2)], [point(mjd=missing), point()])
     assert result.lightcurves.num_rows == 2
-    assert result.remark == "measurements without a time, left out: 1"
+    assert result.remark == "measurements without a time, left out: 1 (" + str(source()["matchid"]) + ")"
 
 
 def test_flags_are_one_word() -> None:
@@ -212,8 +213,36 @@ def test_a_source_or_point_that_comes_twice_is_one() -> None:
     result = made(summary, [point(), point(), point(corrmag=23.0)])
     assert result.sources["source_id"].to_pylist() == result.matches["source_id"].to_pylist() == ["1"]
     assert [round(row["mag"], 3) for row in rows_of(result)] == [24.0, 23.0, 24.0, 24.0]
-    with pytest.raises(GranuleRejected, match="source 1 of the HCV has two positions"):
-        made([source(), source(ra=10.0001)], [])
+
+
+@pytest.mark.parametrize(
+    ("odd", "told"),
+    [
+        ([source(2, ra=None)], "without an id or a place, left out: 1 (2)"),
+        ([source(2, dec=91.0)], "without an id or a place, left out: 1 (2)"),
+        ([{**source(), "matchid": None}], "without an id or a place, left out: 1 (None)"),
+        ([source(2), source(2, ra=10.0001)], "sources with two positions, rejected: 1 (2)"),
+    ],
+)
+def test_one_odd_source_takes_no_other_with_it(odd: list[dict[str, Any]], told: str) -> None:
+    result = made([*odd, source()], [point()])
+    assert result.sources["source_id"].to_pylist() == ["1"]
+    assert told in str(result.remark)
+
+
+def test_a_target_of_a_source_with_two_positions_has_no_answer_and_its_neighbours_have() -> None:
+    targets = targets_at([(10.0, 20.0), (50.0, 20.0)])
+    mine = {row["target_id"] for row in targets.to_pylist() if row["ra"] == 10.0}
+    twice, other = [source(2), source(2, ra=10.0001), source(2, ra=None)], source(3, ra=10.00005)
+    sources, nothing = found(targets, twice, 1.0, URL)
+    assert sources.num_rows == nothing.num_rows == 0
+    assert made(twice, []).remark == (
+        "rows of the summary without an id or a place, left out: 1 (2); sources with two positions, rejected: 1 (2)"
+    )
+    assert hcv.unanswered(targets, twice, nothing, 1.0) == mine
+    assert hcv.unanswered(targets, [other], nothing, 1.0) == set()
+    _, one = found(targets, [*twice, other], 1.0, URL)
+    assert hcv.unanswered(targets, twice, one, 1.0) == set()
 
 
 def test_light_curves_that_are_shorter_than_told_are_named() -> None:

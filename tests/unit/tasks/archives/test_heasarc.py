@@ -20,9 +20,10 @@ from lake.errors import ConfigurationError, GranuleRejected, TruncatedAnswer
 from lake.schema import TABLES
 from lake.settings import Settings, load_settings
 from lake.sky import hpx29
-from tasks.archives import expand, find, heasarc, known
+from tasks.archives import SURVEYS, expand, find, heasarc, known
 from tasks.archives.base import Archive, Granule, Harvest
 from tasks.archives.heasarc import FERMIGTRIG, ICECUBEPSC, SAXGRBMGRB, archive, harvest
+from tasks.surveys import rxte, rxte_cut, virac, virac_tap
 
 PLACES = [((3.0 + 41 * n) % 360, -80.0 + 11.0 * n) for n in range(15)]
 
@@ -160,10 +161,20 @@ def test_a_table_that_is_described_wrongly(given: dict[str, Any], told: str) -> 
         heasarc.configured(load_settings(tables={"mine": given}))
 
 
-def test_a_name_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LIGHTLAKE_TABLES__GAIA", "{}")
-    with pytest.raises(ConfigurationError, match="there is an archive of that name"):
+@pytest.mark.parametrize("name", ["gaia", "fermigtrig", "heasarc", "virac", "rxte_pca"])
+def test_a_name_that_is_taken(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for variable, value in (
+        (f"LIGHTLAKE_TABLES__{name.upper()}", "{}"),
+        ("LIGHTLAKE_TABLES__A", f'{{"name": "{name}"}}'),
+    ):
+        monkeypatch.setenv(variable, value)
+        with pytest.raises(ConfigurationError, match="of that name already"):
+            known()
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("LIGHTLAKE_TABLES", '{"a": {"name": "c"}, "b": {"name": "c"}}')
+    with pytest.raises(ConfigurationError, match=r"LIGHTLAKE_TABLES__C: .*of that name already"):
         known()
+    assert {one.ORIGIN.name for one in (rxte, virac, virac_tap)} | {rxte_cut.NAME} == set(SURVEYS)
 
 
 def test_a_service_stands_for_all_its_archives() -> None:

@@ -23,7 +23,8 @@ from lake.sky import hpx29
 from lake.targets import add_targets
 from tasks.archives import icecube
 from tasks.archives.base import Granule
-from tasks.pull import commit_batch, fetch_batch, plan_batches, register_archive
+from tasks.pull import commit_batch, fetch_batch, plan_batches
+from tasks.register import register_archive
 
 IC40 = {"max_search_radius_deg": 2.0, "seasons": ["IC40"]}
 

@@ -28,7 +28,8 @@ from tasks.archives.base import Granule, Harvest
 from tasks.archives.lightkurve import ARCHIVE, named_ids, places_of
 from tasks.archives.mast_fits import read_product
 from tasks.archives.mast_products import BAND_UNITS, Product
-from tasks.pull import fetch_batch, fetch_granule, plan_batches, register_archive
+from tasks.pull import fetch_batch, fetch_granule, plan_batches
+from tasks.register import register_archive
 
 SEED = 3
 PLACES = [((7.0 + 31 * n) % 360, 60 * np.sin(n)) for n in range(8)]
@@ -397,7 +398,7 @@ def test_a_file_that_is_gone_from_the_cache(
 @pytest.fixture
 def on_lake(catalog: Catalog, settings: Settings, box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lake]:
     monkeypatch.setenv("LIGHTLAKE_URL", settings.url)
-    with Lake(settings.url, load_settings()) as lake:
+    with Lake(settings.url, load_settings(), writable=True) as lake:
         yield lake
 
 

@@ -32,7 +32,7 @@ from lake.errors import ArchiveError
 from lake.settings import Settings, load_settings
 from tasks.archives.mast_files import Files, Found
 from tasks.archives.mast_products import named
-from tasks.download import _retry_after_s
+from tasks.http import retry_after_s
 
 BODY = product("kepler", n=800)
 OTHER = product("kepler", n=800, seed=2)
@@ -304,10 +304,10 @@ def test_a_part_of_nobody_knows_what_is_thrown_away(origin: Origin, patient: Set
 
 
 def test_retry_after_is_a_number_or_a_date() -> None:
-    assert _retry_after_s("7") == 7.0
-    assert _retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
-    assert (_retry_after_s("Wed, 21 Oct 2099 07:28:00 GMT") or 0.0) > 1e9
-    assert [_retry_after_s(text) for text in ("", "soon", "-1")] == [None] * 3
+    assert retry_after_s("7") == 7.0
+    assert retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+    assert (retry_after_s("Wed, 21 Oct 2099 07:28:00 GMT") or 0.0) > 1e9
+    assert [retry_after_s(text) for text in ("", "soon", "-1")] == [None] * 3
 
 
 @pytest.mark.parametrize(

@@ -301,7 +301,7 @@ def test_a_sector_of_tess_in_the_lake(data_dir: Path) -> None:
     pixels = np.array(details["aperture"]["pixels"])
     assert pixels.shape == (11, 11)
     assert (pixels & 2 > 0).sum() == details["aperture"]["n"] == 9
-    assert remark_of([product]) == "815 cadences without TIME left out"
+    assert remark_of([product]) == f"815 cadences without TIME left out ({product.exposure_id})"
 
 
 def test_exposures_of_kepler_and_k2(data_dir: Path) -> None:

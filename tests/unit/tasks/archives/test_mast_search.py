@@ -195,7 +195,7 @@ def test_the_services_own_words(box: Sandbox, reached: Settings) -> None:
 def test_a_search_that_does_not_end(box: Sandbox, reached: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mast_search, "_FIRST_POLL_S", 0.01)
     box.services["lightkurve"].executing = 10**6
-    with pytest.raises(ArchiveError, match=r"still EXECUTING after 0\.2 s, given up") as caught:
+    with pytest.raises(ArchiveError, match=r"still (EXECUTING|not through) after 0\.2 s") as caught:
         by_id(box, reached.model_copy(update={"task_timeout_s": 0.2}), TIC=[1001])
     assert caught.value.transient
 

@@ -99,7 +99,7 @@ def test_real_objects_and_their_detections(data_dir: Path, tmp_path: Path) -> No
         assert aperture.loc[key, "flux"] == pytest.approx(row.apFlux * 1e3)
         assert psf.loc[key, "quality"] == row.infoFlag | row.infoFlag3 << 32
         assert aperture.loc[key, "quality"] == row.infoFlag | row.infoFlag2 << 32
-        assert psf.loc[key, "good"] == ((row.infoFlag & 0x3BC88) == 0)
+        assert psf.loc[key, "good"] == ((row.infoFlag & 0x3BC88) == 0 and row.psfQfPerfect >= 0.9)
     # The mean magnitude of the archive, from the mean of the fluxes, to what variables allow.
     bright = psf.loc[REAL[0]]
     mag = -2.5 * np.log10(np.median(bright.loc[bright["band"] == "ps1_g", "flux"]) / 3631e3)
@@ -145,7 +145,7 @@ def test_sentinels_are_null(tmp_path: Path) -> None:
         infoFlag=[102760517, 102760517, 102760517, 102760517, 102760517 | 0x1000],
     )  # fmt: skip
     harvest = fetched(catalogues(tmp_path, objects(1, 10.0, 5.0), rows), targets_at(10.0, 5.0))
-    assert harvest.remark == "measurements without a time, left out: 1"
+    assert harvest.remark == "measurements without a time, left out: 1 (1)"
     table = harvest.lightcurves.to_pylist()
     psf = [row for row in table if row["band"] == "ps1_g"]
     assert [row["mjd"] for row in psf] == [55500.0, 55501.0, 55503.0, 55504.0]
@@ -153,6 +153,17 @@ def test_sentinels_are_null(tmp_path: Path) -> None:
     assert [row["good"] for row in psf] == [False, True, True, False], "a clean negative flux is a measurement"
     assert psf[2]["flux"] == pytest.approx(-2e-3)
     assert all(row["flux"] is None and not row["good"] for row in table if row["band"] == "ps1_g_ap")
+
+
+def test_good_has_hardly_a_masked_pixel_and_known_flags(tmp_path: Path) -> None:
+    rows = detections(
+        [1] * 5, 10.0, 5.0, psfQfPerfect=[0.9, 0.89, -999.0, np.nan, 1.0], infoFlag=[1, 1, 1, 1, -999]
+    )  # fmt: skip
+    table = fetched(catalogues(tmp_path, objects(1, 10.0, 5.0), rows), targets_at(10.0, 5.0)).lightcurves.to_pylist()
+    for suffix in ("", "_ap"):
+        good = [row["good"] for row in table if row["band"] == f"ps1_g{suffix}"]
+        assert good == [True, False, False, False, False]
+    assert all(row["detected"] for row in table)
 
 
 def test_objects_without_a_mean_position_match_nothing(tmp_path: Path) -> None:
@@ -168,7 +179,7 @@ def test_a_catalogue_with_no_more_than_what_is_needed(tmp_path: Path) -> None:
     rows = detections(1, 10.0, 5.0).drop_columns(["apFlux", "apFluxErr", "infoFlag", "infoFlag2", "infoFlag3"])
     harvest = fetched(catalogues(tmp_path, objects(1, 10.0, 5.0), rows), targets_at(10.0, 5.0))
     (row,) = harvest.lightcurves.to_pylist()
-    assert (row["band"], row["quality"], row["good"]) == ("ps1_g", None, True)
+    assert (row["band"], row["quality"], row["good"]) == ("ps1_g", None, False), "nobody knows its flags"
 
 
 def test_matches_are_those_of_astropy(tmp_path: Path) -> None:

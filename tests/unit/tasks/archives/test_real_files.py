@@ -12,11 +12,13 @@ import pytest
 from test_wise import dataset, untimely
 from test_ztf import collection
 
-from lake.maintenance import compact, verify
+from lake.compaction import compact
+from lake.maintenance import verify
 from lake.query import Lake
 from lake.targets import add_targets
 from tasks.archives import find
-from tasks.pull import commit_batch, fetch_batch, lake_at, plan_batches, register_archive
+from tasks.pull import commit_batch, fetch_batch, lake_at, plan_batches
+from tasks.register import register_archive
 
 __all__ = ["untimely"]
 

@@ -188,11 +188,11 @@ def test_second_detections_in_overlaps_and_other_bands_are_left_out(tmp_path: Pa
     assert [(row["band"], row["mjd"]) for row in harvest.lightcurves.to_pylist()] == [("W1", 55215.0), ("W2", 55216.0)]
 
 
-def test_negative_fluxes_stay_and_are_not_good(tmp_path: Path) -> None:
+def test_negative_fluxes_stay_and_are_good(tmp_path: Path) -> None:
     rows = detections([40.0] * 4, [0.0] * 4, VISITS[:4], 1, [100.0, -3.0, 0.0, np.nan])
     harvest = fetched(dataset(tmp_path, rows), targets_at(40.0, 0.0))
     found = harvest.lightcurves.to_pylist()
-    assert [row["good"] for row in found] == [True, False, False, False]
+    assert [row["good"] for row in found] == [row["detected"] for row in found] == [True, True, True, False]
     assert [row["mag"] is None for row in found] == [False, True, True, True]
     assert found[1]["flux"] == pytest.approx(-3 * 3.022734e-4)
     assert found[3]["flux"] is None

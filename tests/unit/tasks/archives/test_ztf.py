@@ -194,7 +194,7 @@ def test_missing_values_are_null_and_epochs_without_a_time_are_counted(tmp_path:
     rows = objects([10.0, 20.0], [0.0, 0.0], [1, 2]).drop_columns(["lightcurve"])
     rows = rows.append_column("lightcurve", pa.array([light, []]))
     harvest = fetched(collection(tmp_path, rows), targets_at([10.0, 20.0], [0.0, 0.0]))
-    assert harvest.remark == "measurements without a time, left out: 2"
+    assert harvest.remark == "measurements without a time, left out: 2 (1000000000000000)"
     assert harvest.sources.num_rows == 2, "an object without epochs is there, too"
     table = harvest.lightcurves.to_pylist()
     assert [(row["mag"], row["flux"], row["good"]) for row in table[:2]] == [(None, None, False)] * 2

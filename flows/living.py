@@ -1,0 +1,131 @@
+"""Which runs are alive: those that hold their claim in the lake, whatever Prefect has heard of them last."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import PrefectException
+from prefect.runtime import deployment, flow_run
+from prefect.states import Cancelled, Crashed
+
+from flows.endings import outlive_reader
+from lake.catalog import Catalog
+from lake.claims import KEEP_S, held, is_free
+from lake.errors import ReadOnly
+from lake.identity import tree_id
+from lake.query import Lake
+
+FLOWS = ("pull", "refresh", "virac", "rxte", "maintenance", "verify")
+
+# A run has this label from when it holds its claim; the lake's id is its value.
+LABEL = "lightlake.lake"
+
+# Seconds that a run may take from when Prefect says that it begins until it has its claim.
+BEGINS_S = 60.0
+
+_ALIVE = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+
+
+@contextmanager
+def living(lake: Lake) -> Iterator[None]:
+    """Let others know, as long as this run lasts, that it is alive, and which lake it works for.
+
+    It looks for dead ones first, where no service does.
+    """
+    run = flow_run.id
+    if deployment.id:
+        outlive_reader()
+    if not run:  # a flow's function that is called as such
+        yield
+        return
+    catalog = Catalog(lake.storage, lake.settings) if lake.catalog.read_only else lake.catalog
+    try:
+        catalog.check_writable()
+    except ReadOnly:  # who may not claim anything is not looked for
+        _label(run, "read-only")
+        yield
+        return
+    while True:
+        with held(catalog, _claim(run)) as ours:
+            if ours:
+                _label(run, _id(lake))
+                with suppress(httpx.HTTPError, PrefectException), get_client(sync_client=True) as client:
+                    bury(lake, client, {UUID(run)})
+                yield
+                return
+        time.sleep(0.1)  # somebody has just looked
+
+
+def bury(lake: Lake, client: SyncPrefectClient, spare: Collection[UUID] = ()) -> list[FlowRun]:
+    """Tell Prefect of runs of this lake that are dead though it says that they run; return them.
+
+    Parameters
+    ----------
+    spare
+        Runs that are not to be looked at, since whoever runs them tells Prefect how they end.
+    """
+    found = client.read_flow_runs(
+        flow_filter=FlowFilter(name=FlowFilterName(any_=list(FLOWS))),
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(_ALIVE)))),
+    )
+    dead = [run for run in found if run.id not in spare and is_of(run, lake) and _is_dead(run, lake)]
+    if dead:
+        # A database that was restarted has forgotten all claims: those who live take theirs anew.
+        time.sleep(2 * KEEP_S)
+        dead = [run for run in dead if _is_dead(run, lake)]
+    for run in dead:
+        client.set_flow_run_state(run.id, _ended(run))
+    return dead
+
+
+def is_of(run: FlowRun, lake: Lake) -> bool:
+    """Say whether a run is known to work for a lake."""
+    if (told := run.labels.get(LABEL)) is not None:
+        return told == _id(lake)
+    return str(run.parameters.get("lake")) == str(lake.storage.root)
+
+
+def _label(run: str, told: str) -> None:
+    """Label a run; without Prefect it goes on all the same."""
+    with suppress(httpx.HTTPError, PrefectException), get_client(sync_client=True) as client:
+        client.update_flow_run_labels(UUID(run), {LABEL: told})
+
+
+def _is_dead(run: FlowRun, lake: Lake) -> bool:
+    if LABEL not in run.labels:  # it has not got as far as its claim
+        began = run.state.timestamp if run.state else run.created
+        if began is None or (datetime.now(UTC) - began).total_seconds() < BEGINS_S:
+            return False
+    return is_free(lake.catalog, _claim(run.id), strict=False)
+
+
+def _ended(run: FlowRun) -> State[Any]:
+    if run.state is not None and run.state.is_cancelling():
+        return Cancelled(message="its process was gone when it was to be cancelled. What it had committed stays")
+    return Crashed(
+        message="its process is gone: it was killed, or its machine went down. What it had committed stays; the next "
+        "run goes on from there"
+    )
+
+
+def _claim(run: object) -> str:
+    return f"run-{run}"
+
+
+def _id(lake: Lake) -> str:
+    return tree_id(lake.storage) or str(lake.storage.root)

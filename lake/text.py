@@ -1,0 +1,63 @@
+"""Text of others, made fit to be shown: names, labels, values and what servers say are data wherever they stand."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+
+# Not \N{ZERO WIDTH JOINER}s and the like alone: whatever is drawn as nothing, or changes how its neighbours are drawn.
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+# Of a file's 255 bytes: the rest is for what stands beside an id, such as "lost-", "-1f2e3d4c.parquet", ".part", ".1".
+_LONGEST_NAME = 160
+_SUSPECT = re.compile(r"[^\x20-\x7e\xa1-\xac\xae-\u05ff]")
+
+
+def visible(text: str, keep: str = "") -> str:
+    r"""Return a text whose control characters can be seen, and do nothing.
+
+    Escape sequences of terminals (C0 and C1), what changes the direction of text, line separators, and halves of
+    surrogate pairs become ``\x1b``, ``\u202e`` and so on.
+
+    Parameters
+    ----------
+    keep
+        Characters that stay, such as newlines between lines of one's own.
+
+    Examples
+    --------
+    >>> print(visible("M\x1b[2J 87"))
+    M\x1b[2J 87
+    """
+
+    def shown(match: re.Match[str]) -> str:
+        one = match[0]
+        if one in keep or unicodedata.category(one) not in _UNSEEN:
+            return one
+        return one.encode("unicode_escape").decode()
+
+    return _SUSPECT.sub(shown, text)
+
+
+def one_line(text: str) -> str:
+    """Return a text as one line without control characters, each run of white space as one space."""
+    return visible(" ".join(text.split()))
+
+
+def file_name(name: str) -> str:
+    """Return what a granule or a claim is called in names of files and folders, which hold 255 bytes.
+
+    Long ids, of granules of files with long names, keep their beginning, and a hash tells them apart.
+
+    Examples
+    --------
+    >>> file_name("ztf-4f2a")
+    'ztf-4f2a'
+    >>> len(file_name(300 * "x")), file_name(300 * "x") == file_name(301 * "x")
+    (160, False)
+    """
+    data = name.encode("utf-8", "surrogateescape")
+    if len(data) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.blake2b(data, digest_size=8).hexdigest()
+    return f"{data[: _LONGEST_NAME - len(digest) - 1].decode('utf-8', 'ignore')}-{digest}"

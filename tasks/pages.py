@@ -1,0 +1,88 @@
+"""HTML pages: a chart with all that draws it, whatever the names in it are made of.
+
+What comes from a lake stands in a page as text, escaped, or as JSON that no browser runs. Beside that, a policy in
+the page lets the browser run the two scripts that are named there by their hash, and reach nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+from functools import lru_cache
+from pathlib import Path
+
+import altair as alt
+
+from lake.output import whole_file
+from lake.text import one_line
+
+# Vega's interpreter (`ast`) needs no eval, which the policy forbids. Of Vega's menu only the export stays: its view of
+# the source is a page of unescaped JSON, and its editor is on the web.
+_START = """
+  const place = document.getElementById("vis");
+  const options = {mode: "vega-lite", ast: true, actions: {export: true, source: false, \
+compiled: false, editor: false}};
+  vegaEmbed(place, JSON.parse(document.getElementById("spec").textContent), options).catch(error => {
+    place.textContent = "Javascript Error: " + error.message;
+    console.error(error);
+  });
+"""
+
+_PAGE = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>#vis.vega-embed {{ width: 100%; display: flex; }}</style>
+<script>{library}</script>
+</head>
+<body>
+<div id="vis"></div>
+<script type="application/json" id="spec">{spec}</script>
+<script>{start}</script>
+</body>
+</html>
+"""
+
+
+def write_chart_page(chart: alt.Chart, title: str, path: Path) -> Path:
+    """Write a page with a chart, which needs no network and no other file; its title is text."""
+    library = _library()
+    policy = "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src {_hash(library)} {_hash(_START)}",
+            "style-src 'unsafe-inline'",  # Vega sets its own
+            "img-src data: blob:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+    with alt.data_transformers.disable_max_rows():
+        spec = _json(chart.to_json(indent=None))
+    text = _PAGE.format(policy=policy, title=html.escape(one_line(title)), library=library, spec=spec, start=_START)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as file:
+        file.write(text.encode())
+    return path
+
+
+@lru_cache(maxsize=1)
+def _library() -> str:
+    import vl_convert
+
+    library: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return library
+
+
+def _hash(script: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def _json(text: str) -> str:
+    r"""Return JSON in which nothing can end a script, or begin one. All but ASCII is \u.... in it already."""
+    return text.translate({ord(one): f"\\u{ord(one):04x}" for one in "<>&"})

@@ -1,0 +1,80 @@
+"""What the lake says of an archive and its bands, kept up to date."""
+
+from __future__ import annotations
+
+import uuid
+
+import pyarrow as pa
+
+from lake.migrations import INLINED_ROWS
+from lake.query import Lake
+from lake.schema import TABLES
+from lake.storage import remove_folder, write_parquet
+from lake.transaction import Change, write
+from tasks.archives.base import Origin
+
+
+def register_archive(lake: Lake, archive: Origin, **facts: pa.Table) -> bool:
+    """Bring the rows of tables archives and bands up to date; say whether the lake shows this release.
+
+    Another release than the one that the lake shows takes over once it has an answer for every target that the
+    one before has.
+
+    Parameters
+    ----------
+    facts
+        Whole tables that the archive's numbers are to be read with, such as channels.
+    """
+    waiting = lake.sql(
+        """
+        SELECT count(*) AS n
+        FROM archives JOIN coverage AS shown ON shown.archive = archives.archive AND shown.release = archives.release
+        WHERE archives.archive = $archive AND archives.release <> $release AND shown.status <> 'failed'
+            AND NOT EXISTS (
+                FROM coverage AS next
+                WHERE next.archive = $archive AND next.release = $release AND next.status <> 'failed'
+                    AND next.target_id = shown.target_id
+            )
+        """,
+        {"archive": archive.name, "release": archive.release},
+    )
+    taking_over = not waiting["n"][0].as_py()
+    rows = (
+        {"archives": [archive.row()], "bands": archive.band_rows()} if taking_over else {"bands": archive.band_rows()}
+    )
+    mine = {name: TABLES[name].cast(pa.Table.from_pylist(rows[name])) for name in rows}
+    wanted = {name: (table, "WHERE archive = ?", [archive.name]) for name, table in mine.items()}
+    wanted |= {name: (TABLES[name].cast(table), "", []) for name, table in facts.items()}
+    news = {
+        name: one
+        for name, one in wanted.items()
+        if lake.sql(f"FROM {name} {one[1]} ORDER BY {', '.join(TABLES[name].key)}", one[2]).to_pylist()
+        != one[0].sort_by([(key, "ascending") for key in TABLES[name].key]).to_pylist()
+    }
+    if not news:
+        return taking_over
+    folder = lake.storage.staging / f"register-{uuid.uuid4().hex}"
+
+    def work(number: int) -> None:
+        moves = {}
+        for name, (table, _, _) in news.items():
+            if table.num_rows > INLINED_ROWS:
+                file = f"{folder.name}-{uuid.uuid4().hex[:8]}.parquet"
+                moves[name] = (folder / file / f"{name}.parquet", lake.storage.table_folder(name) / file)
+                write_parquet(table.sort_by([(key, "ascending") for key in TABLES[name].key]), moves[name][0])
+        with Change(lake.catalog, number) as change:
+
+            def rewrites() -> list[str]:
+                for name, (table, where, values) in news.items():
+                    change.cursor.execute(f"DELETE FROM {name} {where}", values)
+                    if name not in moves:
+                        change.cursor.register("wanted", table)
+                        change.cursor.execute(f"INSERT INTO {name} BY NAME FROM wanted")
+                        change.cursor.unregister("wanted")
+                return list(news)
+
+            change.bring_in(moves, rewrites)
+
+    write(lake.catalog, work)
+    remove_folder(folder)
+    return taking_over

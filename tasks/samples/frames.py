@@ -1,0 +1,152 @@
+"""Frames that a file declares: in keywords, in columns, in names of columns."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lake.errors import ConfigurationError
+from tasks.samples.habits import GALACTIC
+from tasks.samples.positions import frame_of, to_text
+
+_YEAR = re.compile(r"(?P<letter>[BbJj]?)\s*(?P<year>[12]\d{3}(?:\.\d*)?)")
+# Years that are equinoxes, and that nobody observed all of a catalogue in.
+_STANDARD = (1855.0, 1875.0, 1900.0, 1925.0, 1950.0, 1975.0, 2000.0)
+_WORDS = {"gal": "galactic", "j2000": "icrs", "eq": "icrs", "equatorial": "icrs", "fk5/j2000": "fk5"}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame that a file declares.
+
+    Parameters
+    ----------
+    title
+        What the file calls it.
+    get
+        Gets it as an astropy frame without data. That fails for systems that are not of the sky.
+    epoch
+        The epoch that goes with it, Julian year.
+    """
+
+    title: str
+    get: Callable[[], Any]
+    epoch: float | None = None
+
+    def is_like(self, other: Any) -> bool:
+        """Say whether it is the same as another, within 0.03 arcsec; what is no frame of the sky is not."""
+        try:
+            return same(self.get(), other)
+        except ConfigurationError:
+            return False
+
+
+def same(one: Any, other: Any) -> bool:
+    """Say whether two frames are the same within 0.03 arcsec: ICRS and FK5 of J2000 are."""
+
+    def kind(frame: Any) -> tuple[str, float]:
+        if frame.name == "icrs":
+            return "fk5", 2000.0
+        equinox = getattr(frame, "equinox", None)
+        return frame.name, round(float(equinox.jyear), 2) if equinox is not None else 0.0
+
+    return kind(one) == kind(other)
+
+
+def frame_in_name(habit: str, ucd: str) -> Any:
+    """Get the frame that the name of a longitude tells; None if it tells none."""
+    if ucd.lower().startswith(("pos.galactic", "pos_gal")) or any(
+        habit == name for group in GALACTIC for name, _ in group
+    ):
+        return frame_of("galactic")
+    if "1950" in habit:
+        return frame_of("fk4 B1950")
+    # J2000 in a name is taken as ICRS: FK5 of J2000 is the same to 0.03 arcsec.
+    return frame_of("icrs") if "2000" in habit or "icrs" in habit else None
+
+
+def frame_by(system: str, equinox: str) -> Any:
+    """Get the frame that two words tell, either of which may be empty; None if both are.
+
+    Raises
+    ------
+    ConfigurationError
+        If they tell none.
+    """
+    system, equinox = system.strip(), equinox.strip()
+    if _YEAR.fullmatch(system) and not equinox:
+        system, equinox = "", system
+    if not system and not equinox:
+        return None
+    if equinox.lower() in ("icrs", "fk5", "fk4") and not system:
+        system, equinox = equinox, ""
+    year = _YEAR.fullmatch(equinox)
+    if equinox and year is None:
+        raise ConfigurationError(f"'{equinox}' is not an equinox", hint="equinoxes are as J2000 or B1950")
+    if system or year is None:
+        return frame_of(_WORDS.get(system.lower(), system), equinox or None)
+    # What the FITS standard says for this case, but for J2000: as in names, that is taken as ICRS.
+    old = year["letter"].upper() == "B" or (not year["letter"] and float(year["year"]) < 1984.0)
+    if not old and float(year["year"]) == 2000.0:
+        return frame_of("icrs")
+    return frame_of("fk4" if old else "fk5", ("B" if old else "J") + year["year"])
+
+
+def frames_in(keywords: Mapping[str, Any]) -> tuple[Frame, ...]:
+    """Get the frame that the keywords of a header tell, as FITS has them: RADESYS, EQUINOX, EPOCH."""
+    said = {str(key).strip().upper(): str(value).strip().strip("'\"") for key, value in keywords.items()}
+    system = said.get("RADESYS") or said.get("RADECSYS") or ""
+    equinox, epoch = said.get("EQUINOX") or "", said.get("EPOCH") or ""
+    found = _YEAR.fullmatch(epoch)
+    if not equinox and found:
+        year = float(found["year"])
+        if year in _STANDARD and not system.lower().startswith("icrs"):
+            equinox = epoch  # once EQUINOX was called so
+        elif system:
+            return (Frame(system, functools.partial(frame_by, system, ""), year if year != 2000.0 else None),)
+        else:
+            return (Frame(f"EPOCH {epoch}", functools.partial(_unclear, epoch)),)
+    if not system and not equinox:
+        return ()
+    return (Frame(f"{system} {equinox}".strip(), functools.partial(frame_by, system, equinox)),)
+
+
+def _unclear(epoch: str) -> Any:
+    raise ConfigurationError(
+        f"EPOCH = {epoch} may be the equinox of the positions or their time", hint="say what their frame is with frame"
+    )
+
+
+def frames_of_rows(systems: pa.Array | None, equinoxes: pa.Array | None, n: int) -> tuple[list[Any], dict[int, str]]:
+    """Get the frame of each row from its columns, None where they say nothing; and what is no frame, by row."""
+    words: list[list[Any]] = [[""] * n if c is None else to_text(c).to_pylist() for c in (systems, equinoxes)]
+    known: dict[tuple[str, str], Any] = {}
+    frames: list[Any] = []
+    wrong: dict[int, str] = {}
+    for row, (system, equinox) in enumerate(zip(*words, strict=True)):
+        key = (system or "", equinox or "")
+        if key not in known:
+            try:
+                known[key] = frame_by(*key)
+            except ConfigurationError as error:
+                known[key] = str(error).partition(" (")[0]
+        if isinstance(known[key], str):
+            wrong[row] = known[key]
+        frames.append(None if isinstance(known[key], str) else known[key])
+    return frames, wrong
+
+
+def groups_of(frames: list[Any], default: Any) -> Iterable[tuple[Any, Any]]:
+    """Yield each frame with its rows."""
+    by_id: dict[int, tuple[Any, list[int]]] = {}
+    for row, frame in enumerate(frames):
+        chosen = default if frame is None else frame
+        by_id.setdefault(id(chosen), (chosen, []))[1].append(row)
+    for frame, rows in by_id.values():
+        yield frame, np.array(rows)

@@ -1,0 +1,141 @@
+"""The names that the field is used to, and the units that people write into them."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import astropy.units as u
+
+Pairs = tuple[tuple[str, str], ...]
+
+# Names are compared in lower case, with blanks as underscores and without a unit in brackets: RA (deg) is ra.
+# Of several groups in a file the first is taken; several pairs of one group are ambiguous.
+EQUATORIAL: tuple[Pairs, ...] = (
+    # computed by VizieR, beside what the catalogue itself gives
+    (("_raj2000", "_dej2000"), ("_ra", "_de"), ("_ra.icrs", "_de.icrs"), ("_rab1950", "_deb1950")),
+    # everybody's
+    (
+        *(("ra", dec) for dec in ("dec", "de", "decl")),
+        *(("r.a.", "dec."), ("r.a.", "decl."), ("coord.ra", "coord.dec"), ("s_ra", "s_dec")),
+        *(("ra_deg", "dec_deg"), ("ra_deg", "de_deg"), ("radeg", "decdeg"), ("radeg", "dedeg")),
+        *(("ra_icrs", "de_icrs"), ("ra_icrs", "dec_icrs"), ("ra2000", "dec2000"), ("ra2000", "de2000")),
+        *(
+            ("raj2000", "dej2000"),
+            ("raj2000", "decj2000"),
+            ("ra_j2000", "dec_j2000"),
+            ("ra_j2000", "de_j2000"),
+        ),
+        *(("rab1950", "deb1950"), ("ra1950", "dec1950"), ("ra1950", "de1950"), ("ra_b1950", "dec_b1950")),
+        *(("alpha", "delta"), ("alpha_j2000", "delta_j2000"), ("right_ascension", "declination")),
+        *(("ra_obj", "dec_obj"), ("ra_targ", "dec_targ"), ("target_ra", "target_dec"), ("targ_ra", "targ_dec")),
+    ),
+    # one survey's
+    (("wise_ra", "wise_dec"), ("ramean", "decmean"), ("meanra", "meandec"), ("objra", "objdec")),
+    # in parts: hours, minutes, seconds, ... (see `tasks.samples.parts`)
+    (("parts:ra", "parts:dec"),),
+)
+GALACTIC: tuple[Pairs, ...] = (
+    (("_glon", "_glat"),),
+    (("glon", "glat"), ("l", "b"), ("lii", "bii"), ("gal_lon", "gal_lat"), ("coord.l", "coord.b")),
+)
+NAMES = (
+    *("name", "object_name", "object", "objname", "obj_name", "target", "target_name", "main_id"),
+    *(
+        "source_name",
+        "designation",
+        "wise_designation",
+        "source_id",
+        "sourceid",
+        "objid",
+        "object_id",
+        "objectid",
+    ),
+    *("orig_id", "id"),
+)
+PM = (
+    *(
+        ("pmra", "pmdec"),
+        ("pmra", "pmde"),
+        ("pm_ra", "pm_dec"),
+        ("pm_ra", "pm_de"),
+        ("pm_ra_cosdec", "pm_dec"),
+    ),
+    *(("pmra_cosdec", "pmdec"), ("coord.pm_ra_cosdec", "coord.pm_dec")),
+)
+EPOCHS = ("ref_epoch", "refepoch", "reference_epoch", "coord_epoch", "pos_epoch", "epoch")
+# Beside one of these, a plain epoch is that of a transit or a pulse.
+TRANSIT = {"period", "per", "p", "porb", "pl_orbper", "t0", "tc", "t14", "duration", "depth", "p0", "p1", "f0", "f1"}
+REDSHIFTS = ("redshift", "z_spec", "zspec", "spec_z", "specz", "z_best", "zbest", "sdss_redshift", "z")
+# Beside one of these, with mag or without, z is a magnitude or an axis.
+BANDS = {"u", "b", "v", "g", "r", "i", "y", "j", "h", "k", "ks", "x", "rp", "bp", "w1", "w2", "g_mean", "zerr_mag"}
+# Beside one of these, l and b are luminosity and magnitude.
+STARS = BANDS - {"x"} | {"teff", "logg", "lum", "logl", "mass", "radius", "feh", "sp", "sptype"}
+EQUINOXES = ("equinox", "equinoxe", "eqnx", "eqx", "equin", "coord_equinox", "pos_equinox")
+SYSTEMS = ("radesys", "radecsys", "coordsys", "coord_sys", "coordinate_system", "coord_system", "coord_frame", "frame",
+    "refframe", "ref_frame", "reference_frame", "coosys", "coo_sys", "system")  # fmt: skip
+
+_IN_BRACKETS = re.compile(r"(.+?)[\s_]*[\[(]\s*(.+?)\s*[\])]")
+_HMS = re.compile(r"hh?[\s:]*mm?[\s:]*ss?(?:\.s+)?|hour\s*angle")
+_DMS = re.compile(r"(?:[+-±]?dd?d?|deg|°)[\s:]*(?:mm?|am|')[\s:]*(?:ss?|as|\")(?:\.s+)?")
+_ANGLE = r"hours?|hrs?|degrees?|degs?|radians?|rads?|hms|dms|arcmin|arcsec|mas"
+_RATE = r"(?P<angle>milliarcsec|mas|arcsec|asec|as|deg)_?(?:per_?)?(?P<time>years?|yr|century|cent|cy)"
+_BEHIND = re.compile(rf"(?P<name>.+?)_(?:(?P<unit>{_ANGLE}|h)|{_RATE})")
+_ATTACHED = re.compile(rf"(?P<name>(?:.*_)?(?:ra|dec|decl|glon|glat))(?P<unit>{_ANGLE})")
+_KNOWN = {name for group in EQUATORIAL + GALACTIC for pair in group for name in pair}
+
+
+@functools.cache
+def split_unit(name: str) -> tuple[str, str | None]:
+    """Split a column's name into the habit, in lower case and without blanks, and the unit that it tells."""
+    plain, unit = name.strip().lower(), None
+    if match := _IN_BRACKETS.fullmatch(plain):
+        said = match[2].replace("_", " ")
+        if said in ("j2000", "j2000.0", "2000", "2000.0", "icrs"):
+            plain = match[1]
+        elif re.fullmatch(r"(?:fk4|b?1950(?:\.0)?)(?:[\s,]+b?1950(?:\.0)?)?", said):
+            plain = f"{match[1]}_b1950"
+        elif found := _unit_in(said):
+            plain, unit = match[1], found
+    plain = re.sub(r"\s+", "_", plain)
+    match = _BEHIND.fullmatch(plain) or _ATTACHED.fullmatch(plain)
+    if unit is None and match and match["name"] not in ("e", "err", "sigma"):
+        parts = match.groupdict()
+        unit = f"{parts['angle']}/{parts['time']}" if parts.get("angle") else parts["unit"]
+        plain = plain if plain in _KNOWN else match["name"]
+    return plain, unit
+
+
+def bare(name: str) -> str:
+    """Return the habit without any unit, even if the field is used to it with one."""
+    habit = split_unit(name)[0]
+    match = _BEHIND.fullmatch(habit) or _ATTACHED.fullmatch(habit)
+    return match["name"] if match else habit
+
+
+def _unit_in(said: str) -> str | None:
+    """Read what stands in brackets: a unit, or None."""
+    if _HMS.fullmatch(said):
+        return "h:m:s"
+    if _DMS.fullmatch(said):
+        return "d:m:s"
+    if re.fullmatch(rf"{_ANGLE}|h|d|°", said) or (re.search(r"[\s/]|yr|\^|-1", said) and motion_unit(said) is not None):
+        return said
+    unit = u.Unit(said, parse_strict="silent")
+    return None if isinstance(unit, u.UnrecognizedUnit) or unit == u.dimensionless_unscaled else said
+
+
+def motion_unit(said: str) -> u.UnitBase | None:
+    """Read a unit of proper motion as catalogues write it; None if it is none."""
+    text = said.strip().strip("'").lower()
+    for pattern, word in (
+        (r"\bmilli-?arcsec(?:ond)?s?\b", "mas"),
+        (r"\barcsec(?:ond)?s?\b|\basec\b|(?<![a-z])as\b|\"|″|''", "arcsec"),
+        (r"\bjyear\b|\byears?\b|\by\b|\ba\b", "yr"),
+        (r"\bcentury\b|\bcent\b|\bcy\b", "hyr"),
+        (r"\s+per\s+", "/"),
+        (r"\b(h?yr)\s*(?:\^|\*\*)?\s*\(?-1\)?", r"\1**-1"),
+    ):
+        text = re.sub(pattern, word, text)
+    unit = u.Unit(re.sub(r"\s*/\s*", "/", text).replace(" ", "."), parse_strict="silent")
+    return unit if not isinstance(unit, u.UnrecognizedUnit) and unit.is_equivalent(u.mas / u.yr) else None

@@ -1,0 +1,231 @@
+"""Read text tables: lines of cells, whatever stands between them.
+
+Text is split into cells line by line, because a list of targets has to name the line of every bad row: the
+readers of astropy and pyarrow refuse the whole file, or turn a whole column into text, for one bad cell. What
+the header of an ECSV file means is left to astropy.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+from astropy.table import Table
+from astropy.table.meta import get_header_from_yaml
+
+from lake.errors import ConfigurationError
+from tasks.samples.columns import Column
+from tasks.samples.frames import frames_in
+from tasks.samples.habits import EQUATORIAL, GALACTIC
+from tasks.samples.positions import NUMBER, SEXAGESIMAL, to_text
+from tasks.samples.sheet import Sheet, apply_masks, describe
+
+_DELIMITERS = {"csv": ",", "tsv": "\t", "ascii": None}
+_VALUE = re.compile(rf"(?:{NUMBER}|{SEXAGESIMAL})")
+_KEYWORD = re.compile(r"#+\s*(?i:(radesys|radecsys|equinox|epoch))\s*[=:]\s*['\"]?([\w.-]+)")
+_HASHED = "it begins with #, and looks like a row: put quotes around a name like that, or delete the line"
+_SUBTYPE = re.compile(r""",\s*(?:\n#\s*)?subtype: *(?:'[^']*'|"[^"]*"|[^,}\n]*)|\n#\s*subtype:[^\n]*""")
+_RULE = re.compile(r"[-=+|,;\s]*---[-=+|,;\s]*")
+_POSITION_NAMES = {name for group in EQUATORIAL + GALACTIC for pair in group for name in pair}
+
+
+def decode(content: bytes) -> str:
+    """Decode a text file; ValueError if it is none."""
+    if re.search(rb"[\x00-\x08\x0e-\x1a]", content[:4096]):
+        raise ValueError("it holds bytes that are no text")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")  # older tables; only names can suffer
+
+
+def read_text(text: str, where: str, kind: str, format: str | None, asked: set[str]) -> Sheet:
+    """Read lines of cells. A row is a line: a quoted cell that runs over several lines makes bad rows."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    numbered = [(n, line) for n, line in enumerate(lines, 1) if line.strip()]
+    rows = [(n, line) for n, line in numbered if not line.lstrip().startswith("#")]
+    if not rows:
+        return Sheet("", (), 0)
+    if rows[0][1].startswith(("|", "\\")):
+        raise ConfigurationError(
+            f"{where} is an IPAC table", hint="save it as VOTable, ECSV or CSV; IRSA offers all of them"
+        )
+    above = [line for n, line in numbered if n < rows[0][0]]
+    about: dict[str, dict[str, Any]] = {}
+    frames = frames_in({found[1]: found[2] for line in above if (found := _KEYWORD.match(line))})
+    if kind == "ecsv":
+        about, delimiter, meta = _read_ecsv_header(above, rows[0][1])
+        frames = frames_in(meta)
+    elif format is not None:
+        delimiter = _DELIMITERS[format]
+    else:
+        delimiter = _find_delimiter([line for _, line in rows[:20]])
+    split = functools.partial(_split, delimiter=delimiter)
+    names = split(rows[0][1]) or []
+    arrays = [name for name, said in about.items() if said.pop("array", False)]
+    has_header, start, header = True, 1, (0, "")
+    if kind != "ecsv" and not _is_header(names, asked):
+        start = 0
+        commented: list[str] = []
+        # Rows whose name begins with # may stand between such a header and the first row.
+        for place, line in reversed(list(enumerate(above))):
+            commented = split(line.lstrip().lstrip("#").strip()) or []
+            if len(commented) == len(names) and _names_position(commented, asked):
+                header = numbered[place]
+                break
+        has_header = header[0] > 0
+        names = commented if has_header else _number_columns([split(line) for _, line in rows[:200]])
+    while names and not names[-1]:
+        names.pop()
+    if start:
+        header = rows[0]
+    # VizieR writes a line of units and a line of dashes below the names. Below data, dashes are a row without any.
+    if has_header and (
+        (len(rows) > 1 and _RULE.fullmatch(rows[1][1]))
+        or (len(rows) > 2 and _RULE.fullmatch(rows[2][1]) and not _n_values(split(rows[1][1])))
+    ):
+        start = 2 if _RULE.fullmatch(rows[1][1]) else 3
+        units = (split(rows[1][1]) or []) if start == 3 else []
+        about = {name: {"unit": unit} for name, unit in zip(names, units, strict=False)}
+    rows = rows[start:]
+    hidden = _like_rows(numbered, header[0], split, len(names), delimiter)
+    rows = sorted([*rows, *hidden])
+    cells, broken = _split_rows([line for _, line in rows], split, len(names))
+    broken |= {row: _HASHED for row, (n, _) in enumerate(rows) if n in {n for n, _ in hidden}} if hidden else {}
+    if delimiter is None:
+        broken = {**_shifted(header[1], [line for _, line in rows], cells), **broken}
+    for row in broken:
+        cells[row] = None
+    columns = [
+        Column(name, functools.partial(_text_column, cells, i), **about.get(name, {}))
+        for i, name in enumerate(names)
+        if name not in arrays
+    ]
+    numbers, texts = [n for n, _ in rows], [line for _, line in rows]
+    return Sheet(
+        "", apply_masks(columns), len(rows), frames, numbers, texts, broken, arrays, has_header, delimiter is None
+    )
+
+
+def _split_rows(
+    lines: list[str], split: Callable[[str], list[str] | None], width: int
+) -> tuple[list[list[str] | None], dict[int, str]]:
+    """Split lines into cells; None, with the reason, for those that don't have as many as there are columns."""
+    cells: list[list[str] | None] = []
+    broken: dict[int, str] = {}
+    is_open = False  # below a line whose last quote is not closed
+    for row, line in enumerate(lines):
+        found = split(line)
+        odd_quotes = line.count('"') % 2 == 1
+        if found is None:
+            broken[row] = "its quotes do not match; a row is one line"
+        elif is_open and odd_quotes:
+            broken[row] = "it goes on with a quoted cell of a line above; a row is one line"
+        elif len(found) != width and (len(found) < width or any(found[width:])):
+            broken[row] = f"{len(found)} cells instead of {width}"
+        is_open = row in broken and odd_quotes != is_open
+        cells.append(None if row in broken else found)
+    return cells, broken
+
+
+def _n_values(cells: list[str] | None) -> int:
+    return sum(bool(_VALUE.fullmatch(cell.lstrip("#").strip())) for cell in cells or ())
+
+
+def _like_rows(
+    numbered: list[tuple[int, str]],
+    header: int,
+    split: Callable[[str], list[str] | None],
+    width: int,
+    delimiter: str | None,
+) -> list[tuple[int, str]]:
+    """Find the lines that begin with # below the header, and are more like a row than like a comment."""
+    found = []
+    for n, line in numbered:
+        if n > header and line.lstrip().startswith("#"):
+            cells = split(line) or []
+            wide = len(cells) == width if delimiter else len(cells) >= width
+            if wide and _n_values(cells) >= min(2, width):
+                found.append((n, line))
+    return found
+
+
+def _shifted(header: str, lines: list[str], cells: list[list[str] | None]) -> dict[int, str]:
+    """Find the rows of an aligned table where a cell is left of its column: a name of two words, a cell missing."""
+    words = [found.span() for found in re.finditer(r"\S+", header.replace("#", " "))]
+    if "\t" in header or not re.search(r"\S\s{2,}\S", header):
+        return {}
+    ends = [start for start, _ in words[1:]] + [10**6]
+    n_fit, left = 0, []
+    for row, line in enumerate(lines):
+        spans = [found.span() for found in re.finditer(r"\S+", line)]
+        if cells[row] is None or len(spans) != len(words) or '"' in line:
+            continue
+        n_fit += all(
+            word[0] <= at[0] < end or (at[1] <= word[1] and at[1] > word[0])
+            for at, word, end in zip(spans, words, ends, strict=True)
+        )
+        if any(at[1] <= word[0] for at, word in zip(spans, words, strict=True)):
+            left.append(row)
+    if 2 * n_fit < len(lines) or not n_fit:
+        return {}
+    return dict.fromkeys(left, "its cells are left of their columns: a name with a blank goes in quotes")
+
+
+def _split(line: str, delimiter: str | None) -> list[str] | None:
+    if '"' not in line:
+        return [cell.strip() for cell in line.split(delimiter)]
+    blanks = delimiter is None
+    plain = line.replace("\t", " ").strip() if blanks else line
+    try:
+        cells = next(csv.reader([plain], delimiter=delimiter or " ", skipinitialspace=True, strict=True))
+    except csv.Error:
+        return None
+    return [cell.strip() for cell in cells]
+
+
+def _find_delimiter(lines: list[str]) -> str | None:
+    # Whatever the file's name says: some that are called csv hold blanks, semicolons or tabs.
+    for delimiter in ("\t", ",", ";", "|"):
+        if delimiter in lines[0] and 2 * sum(delimiter in line for line in lines) > len(lines):
+            return delimiter
+    return None if len(lines[0].split()) > 1 else "\t"  # blanks belong to the cells of a single column
+
+
+def _is_header(cells: list[str], asked: set[str]) -> bool:
+    if _names_position(cells, asked):
+        return True
+    by_number = any(re.fullmatch(r"col\d+", name) for name in asked)
+    return not by_number and not any(_VALUE.fullmatch(cell) for cell in cells)
+
+
+def _names_position(cells: list[str], asked: set[str]) -> bool:
+    return any(cell in asked or Column(cell, lambda: None).habit in _POSITION_NAMES for cell in cells)
+
+
+def _number_columns(rows: list[list[str] | None]) -> list[str]:
+    """Name the columns of a file without a header; empty cells at the end of all rows don't count."""
+    usual = Counter(len(row) for row in rows if row).most_common(1)[0][0] if any(rows) else 1
+    used = [i for row in rows if row and len(row) == usual for i, cell in enumerate(row, 1) if cell]
+    return [f"col{i}" for i in range(1, max(used, default=1) + 1)]
+
+
+def _text_column(cells: list[list[str] | None], i: int) -> pa.Array:
+    return to_text(pa.array([row[i] if row else None for row in cells], pa.string()))
+
+
+def _read_ecsv_header(comments: list[str], names: str) -> tuple[dict[str, Any], str | None, dict[str, Any]]:
+    header = get_header_from_yaml([line[2:] for line in comments if not line.startswith("# %ECSV")])
+    # Arrays are of no use here, and astropy cannot make an empty table of them.
+    plain = _SUBTYPE.sub("", "\n".join(comments)).split("\n")
+    about = describe(header["datatype"], Table.read([*plain, names], format="ascii.ecsv"))
+    for said in header["datatype"]:
+        about[said["name"]]["array"] = "subtype" in said
+    delimiter = header.get("delimiter", " ")
+    meta = dict(header.get("meta") or {})
+    return about, None if delimiter == " " else delimiter, meta

@@ -1,0 +1,97 @@
+"""A command that is ended, by whatever signal, leaves no process behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from helpers.granules import register
+from helpers.processes import child_environment, marked, until
+
+from deployments.sandbox.server import Sandbox
+from lake.catalog import Catalog
+
+pytestmark = pytest.mark.crash
+
+# What a command may have in hand: Prefect's server, still starting; a worker process with a tool of its own; a thread
+# that waits for an archive. Workers import this file, and start nothing then.
+BUSY = """
+import signal, subprocess, sys, threading, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import flows.endings
+from flows.endings import end_with_parent, ending_together
+
+def run_a_tool():
+    subprocess.run([sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(600)"],
+                   start_new_session=True)
+
+if __name__ == "__main__":
+    from flows.temporary_server import TemporaryServer
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # those who run tests in the background ignore it
+    flows.endings.GRACE_S = 0.5
+    with ending_together():
+        server = TemporaryServer()
+        server.port = server.find_available_port()
+        server.server_process = server._run_uvicorn_command()
+        threading.Thread(target=time.sleep, args=(600,)).start()
+        pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent)
+        pool.submit(run_a_tool).result()
+"""
+
+
+# SIGHUP takes the way of SIGTERM, which ends the pull below.
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGHUP, {-signal.SIGTERM, 143}), (signal.SIGINT, {130}), (signal.SIGKILL, {-signal.SIGKILL})],
+)
+def test_nothing_of_a_busy_command_is_left(tmp_path: Path, number: signal.Signals, status: set[int]) -> None:
+    marker = uuid4().hex
+    (tmp_path / "busy.py").write_text(BUSY)
+    with subprocess.Popen(
+        [sys.executable, "busy.py"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        env=child_environment(MARKER=marker, PREFECT_HOME=str(tmp_path), PYTHONPATH=os.pathsep.join(sys.path)),
+    ) as command:  # fmt: skip
+        try:
+            assert command.stdout is not None
+            assert command.stdout.readline() == "ready\n"
+            # The command itself, its server, its worker, multiprocessing's resource tracker, the worker's tool.
+            assert len(marked(marker)) == 5
+            command.send_signal(number)
+            assert command.wait(60) in status
+        finally:
+            command.kill()
+    until(lambda: not marked(marker), lambda: f"left: {marked(marker)}", 60)
+
+
+def test_nothing_of_a_pull_that_an_archive_keeps_waiting_is_left(catalog: Catalog, tmp_path: Path) -> None:
+    register(catalog, range(3))
+    marker = uuid4().hex
+    code = "import flows.endings; flows.endings.GRACE_S = 1.0; from lake.cli import main; main()"
+    with Sandbox() as box:
+        box.fault("/icecube.zip", "hang")
+        here = child_environment(
+            MARKER=marker, PREFECT_HOME=str(tmp_path / "prefect"), LIGHTLAKE_URL=str(catalog.storage.root),
+            LIGHTLAKE_ENDPOINTS__ICECUBE=box.url("/icecube.zip"), LIGHTLAKE_CACHE_DIR=str(tmp_path / "cache"),
+            PYTHONPATH=os.pathsep.join(sys.path),
+        )  # fmt: skip
+        command = subprocess.Popen(
+            [sys.executable, "-c", code, "pull", "icecube"], cwd=tmp_path, env=here, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            until(lambda: box.requests or command.poll() is not None, "no request")
+            assert any("prefect.server.api.server:create_app" in one for one in marked(marker)), "the server is up"
+            command.send_signal(signal.SIGTERM)
+            assert command.wait(60) in (143, -signal.SIGTERM)
+        finally:
+            command.kill()
+            command.wait()
+    until(lambda: not marked(marker), lambda: f"left: {marked(marker)}", 60)

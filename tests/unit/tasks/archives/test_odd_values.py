@@ -1,0 +1,290 @@
+"""Odd numbers of every archive: the values of shared/cases, and what is the same wherever a row comes from."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from helpers import mast
+
+from lake.errors import ArchiveError, GranuleRejected
+from lake.schema import TABLES
+from lake.sky import hpx29
+from lake.sound import sound
+from tasks.archives import REGISTRY, gaia_epochs, hcv, heasarc, icecube, panstarrs, wise, ztf
+from tasks.archives.base import Granule, Harvest
+from tasks.archives.heasarc import FERMIGTRIG, SAXGRBMGRB
+from tasks.archives.mast_fits import read_product, tables_of
+from tasks.bounds import in_memory
+from tasks.fits import Header
+from tasks.http import failing
+from tasks.pull import complete, made_sound
+from tasks.surveys.rxte import PRODUCTS, Observation
+from tasks.surveys.rxte_fits import clock
+from tasks.surveys.rxte_products import read_observation
+
+BUDGET = in_memory(failing("gaia", "here", ""))
+WIDE_SOURCE = 1457486023639239296
+RA, DEC = 10.0, 20.0
+PLACE = {"ra": [RA], "dec": [DEC]}
+VALUES = [2.0, -2.0, None]
+
+
+def target() -> pa.Table:
+    pixel = hpx29([RA], [DEC])
+    return TABLES["targets"].cast(pa.table({"target_id": pixel, "hpx29": pixel, **PLACE}))
+
+
+def taken(name: str, harvest: Harvest) -> tuple[dict[str, list[dict[str, Any]]], str | None]:
+    """Rows of all tables as they go to the lake, and the remark."""
+    archive = REGISTRY[name]
+    granule = Granule(name, archive.release, archive.parameters, target())
+    made = made_sound(harvest, granule, archive.band_units)
+    tables = complete(made, granule, datetime.now(UTC))
+    return {name: TABLES[name].cast(table).to_pylist() for name, table in tables.items()}, made.remark
+
+
+def epochs(body: bytes, source: int) -> pa.Table:
+    return gaia_epochs.read(body, [source], BUDGET)
+
+
+def gaia_source(source: int) -> pa.Table:
+    return pa.table({"source_id": [str(source)], "hpx29": hpx29([RA], [DEC]), **PLACE})
+
+
+# --- Gaia ---
+
+
+def test_wide_tables_of_datalink_have_their_flags(cases_dir: Path) -> None:
+    for name, n_rejected in (("wide5.vot", 0), ("wide5_rej.vot", 1)):
+        rows = epochs((cases_dir / "archives" / name).read_bytes(), WIDE_SOURCE)
+        assert rows.num_rows == 15
+        made = gaia_epochs.lightcurves(rows, gaia_source(WIDE_SOURCE)).to_pylist()
+        g = [row for row in made if row["band"] == "G"]
+        assert [row["quality"] >> 32 for row in g] == [4097, 4097, 5, 4097, 4097]
+        rejected = {row["exposure_id"] for row in made if row["quality"] & 1}
+        assert len(rejected) == n_rejected
+        assert all(row["quality"] & 1 and not row["good"] for row in made if row["exposure_id"] in rejected)
+        # Bit 12 of other_flags is the noise of G, and of no other band.
+        for row in made:
+            noisy = row["band"] == "G" and row["quality"] >> 44 & 1
+            assert row["good"] == (not noisy and not row["quality"] & 2 and row["exposure_id"] not in rejected)
+
+
+def test_a_source_twice_in_a_zip_is_once(cases_dir: Path) -> None:
+    body = (cases_dir / "archives" / "wide5.vot").read_bytes()
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name in ("a", "b"):
+            archive.writestr(f"{name}.vot", body)
+    assert epochs(packed.getvalue(), WIDE_SOURCE).equals(epochs(body, WIDE_SOURCE))
+
+
+def test_a_time_out_of_range_is_left_out(cases_dir: Path) -> None:
+    body = (cases_dir / "archives" / "gaia_dr2_time_out_of_range.xml").read_bytes()
+    rows = epochs(body, 5813181197970338560)
+    made = gaia_epochs.lightcurves(rows, gaia_source(5813181197970338560))
+    timed = len(rows) - rows["time"].null_count
+    assert made.num_rows == timed - 1
+    assert (gaia_epochs.out_of_time(rows) or "").endswith(" 1 (5813181197970338560)")
+
+
+# --- FITS ---
+
+
+def test_one_infinite_error_is_null_and_told(cases_dir: Path) -> None:
+    path = cases_dir / "archives" / "ktwo211495446-c05_llc.errinf.fits"
+    product = read_product(path, path.name)
+    before = tables_of([product], "lightkurve", "2026")
+    made, remarks = sound(before)
+    (told,) = remarks
+    assert told.startswith("infinite values of lightcurves.")
+    assert told.endswith(f": 1 (EPIC 211495446 in {path.name})")
+    old, new = (TABLES["lightcurves"].cast(tables["lightcurves"]) for tables in (before, made))
+    for name in old.column_names:
+        changed = [(one, other) for one, other in zip(old[name].to_pylist(), new[name].to_pylist(), strict=True)
+                   if one != other]  # fmt: skip
+        assert changed == ([(np.inf, None)] if changed else [])
+
+
+def test_one_odd_time_of_a_file_is_no_time() -> None:
+    for odd in (np.inf, -999.0, 0.0):
+        times = np.array([1400.0, odd, 1400.5, 1401.0])
+        product = read_product(
+            mast.product("spoc", n=4, columns={"TIME": ("D", "BJD - 2457000, days", times)}), "made.fits"
+        )
+        assert (product.time.tolist(), product.undated) == ([1400.0, 1400.5, 1401.0], 1)
+
+
+def test_one_infinite_rate_is_null_and_told(cases_dir: Path) -> None:
+    name = "rxte_rate_inf_xp50012010700_n2a.lc"
+    observation = Observation("50012-01-07-00", "X", RA, DEC, 51600.0, 500.0, 4, "50012")
+    reading = read_observation({"xp50012010700_n2a.lc": cases_dir / "archives" / name}, observation, "rxte-1").sound()
+    rows = TABLES["lightcurves"].cast(reading.tables["lightcurves"]).to_pylist()
+    odd = [row for row in rows if not row["detected"]]
+    assert [(row["flux"], row["flux_err"], row["good"]) for row in odd] == [(None, None, False)]
+    assert "infinite values of lightcurves.flux taken for missing: 1 (50012-01-07-00 in xp50012010700_n2a.lc)" in str(
+        reading.remark
+    )
+
+
+@pytest.mark.parametrize("unit", ["d", "h", "ms"])
+def test_another_unit_of_time_is_refused(unit: str) -> None:
+    header = Header({"TELESCOP": "XTE", "TIMESYS": "TT", "MJDREF": 49353.0, "TIMEPIXR": 0.5, "TIMEDEL": 16.0})
+    assert clock(header, 16.0).bin_s == 16.0
+    with pytest.raises(GranuleRejected, match=f"TIMEUNIT is {unit.upper()}, not s"):
+        clock(replace(header, values={**header.values, "TIMEUNIT": unit}), 16.0)
+    with pytest.raises(GranuleRejected, match=r"TIMEUNIT|the unit of TIME"):
+        read_product(mast.product("qlp", TIMEUNIT="s"), "made.fits")
+
+
+# --- events ---
+
+
+def events(table: heasarc.EventTable, **odd: Any) -> pa.Table:
+    """Three events at the target; odd values are of the second."""
+    rows = [{"target_id": target()["target_id"][0].as_py(), "name": f"E{n}", "ra": RA, "dec": DEC, "time": 50000.0 + n,
+             "error_radius": 1.0, "fluence": 1e-6} for n in range(3)]  # fmt: skip
+    rows[1] |= odd
+    return pa.Table.from_pylist(rows).select(["target_id", *table.columns()])
+
+
+@pytest.mark.parametrize(
+    ("odd", "sources", "rows", "told"),
+    [
+        ({"time": 0.0}, 3, 2, "without a time, left out: 1 (E1)"),
+        ({"time": None}, 3, 2, "without a time, left out: 1 (E1)"),
+        ({"name": None}, 2, 2, "without an id, left out: 1"), ({"ra": np.inf}, 2, 2, "without a place, left out: 1"),
+        ({"error_radius": -1.0}, 3, 3, "position_err_arcsec taken for missing: 1 (E1)"),
+        ({"fluence": np.inf}, 3, 3, "lightcurves.flux taken for missing: 1 (E1)"),
+    ],
+)  # fmt: skip
+def test_one_odd_event_takes_no_other_with_it(odd: dict[str, Any], sources: int, rows: int, told: str) -> None:
+    found = events(SAXGRBMGRB, **odd)
+    tables, remark = taken("saxgrbmgrb", heasarc.harvest(SAXGRBMGRB, target(), found))
+    assert (len(tables["sources"]), len(tables["lightcurves"])) == (sources, rows)
+    assert told in str(remark)
+    assert tables["coverage"][0]["status"] == "found"
+
+
+def test_one_odd_neutrino_takes_no_other_with_it() -> None:
+    head = "# MJD[days] log10(E/GeV) AngErr[deg] RA[deg] Dec[deg] Azimuth[deg] Zenith[deg]\n"
+    sound_lines = [f"{54600.5 + n} 3.5 1.0 {RA} {DEC} 10.0 20.0\n" for n in range(3)]
+    odd = [f"0.0 3.5 1.0 {RA}", f"54700.5 3.5 -1.0 {RA}", "54701.5 3.5 1.0 nan", f"inf 3.5 1.0 {RA}"]
+    odd_lines = [f"{one} {DEC} 1 2\n" for one in odd]
+    body = "".join([head, *sound_lines, *odd_lines]).encode()
+    events = icecube.read_events({"IC40": (io.BytesIO(body), None)}, "here")
+    assert events.mjd.tolist() == [54600.5, 54601.5, 54602.5]
+    tables, remark = taken("icecube", icecube.harvest(target(), events, 2.0))
+    assert [row["mjd"] for row in tables["lightcurves"]] == events.mjd.tolist()
+    assert "left out: 4 (IC40-0.0, IC40-54700.5, IC40-54701.5, IC40-inf)" in str(remark)
+    with pytest.raises(ArchiveError, match="damaged"):
+        icecube.read_events({"IC40": (io.BytesIO(body[:-4]), None)}, "here")
+
+
+def test_events_that_share_an_id_are_rejected_alone() -> None:
+    found = pa.concat_tables([events(SAXGRBMGRB), events(SAXGRBMGRB, time=51000.0)])
+    tables, remark = taken("saxgrbmgrb", heasarc.harvest(SAXGRBMGRB, target(), found))
+    assert {row["source_id"] for row in tables["sources"]} == {"E0", "E2"}
+    assert "sources rejected: 1 (E1)" in str(remark)
+    assert [row["rank"] for row in tables["matches"]] == [1, 2]
+
+
+def test_triggers_are_detections_without_a_flux() -> None:
+    tables, remark = taken("fermigtrig", heasarc.harvest(FERMIGTRIG, target(), events(FERMIGTRIG)))
+    assert [(row["flux"], row["detected"], row["good"]) for row in tables["lightcurves"]] == [(None, True, True)] * 3
+    assert remark is None
+
+
+# --- the same in all archives ---
+
+
+def of_ztf() -> Harvest:
+    objects = pa.table({"objectid": [1], "filterid": [1], **PLACE})
+    light = {"row": [0] * 4, "hmjd": 58300.0 + np.arange(4), "mag": [18.0, -999.0, 99.0, 18.0],
+             "magerr": [0.1, -1.0, 0.1, -1.0], "catflags": [0] * 4}  # fmt: skip
+    return ztf.harvest(target(), objects, pa.table(light), 1.0)
+
+
+def of_hcv() -> Harvest:
+    one = {"matchid": 1, "filter": "ACS_F814W", "ra": RA, "dec": DEC, "numlc": 2}
+    points = [{"matchid": 1, "filter": "ACS_F814W", "mjd": 53767.5 + n, "imagename": f"i{n}", "mag": mag,
+               "corrmag": mag, "magerr": 0.1, "ci": 1.0, "d": 1.0} for n, mag in enumerate((24.0, -999.0))]  # fmt: skip
+    sources, matches = hcv.found(target(), [one], 1.0, "http://hcv.invalid")
+    return hcv.harvest(sources, matches, [one], points, "http://hcv.invalid")
+
+
+def of_wise() -> Harvest:
+    n = len(VALUES)
+    rows = {"ra": [RA] * n, "dec": [DEC] * n, "band": [1] * n, "flux": VALUES, "dflux": [1.0, -1.0, np.inf],
+            "MJDMEAN": 55200.0 + np.arange(n)}  # fmt: skip
+    return wise.harvest(target(), pa.table(rows), 1.0)
+
+
+def of_panstarrs() -> Harvest:
+    n = len(VALUES)
+    rows = {"objID": [1] * n, "filterID": [1] * n, "obsTime": 55200.0 + np.arange(n), "psfFlux": VALUES,
+            "psfFluxErr": [1.0] * n, "infoFlag": [1] * n, "psfQfPerfect": [1.0] * n}  # fmt: skip
+    return panstarrs.harvest(target(), pa.table({"objID": [1], **PLACE}), pa.table(rows), 1.0)
+
+
+def of_gaia() -> Harvest:
+    n = len(VALUES)
+    rows = pa.table({"source_id": [1] * n, "transit_id": np.arange(n), "band": ["G"] * n, "time": 1800.0 + np.arange(n),
+                     "flux": VALUES, "flux_error": [1.0] * n, "mag": [np.nan] * n, "quality": [0] * n})  # fmt: skip
+    source = gaia_source(1)
+    return Harvest(source, matched(source), gaia_epochs.lightcurves(rows, source))
+
+
+def of_mast() -> Harvest:
+    n = len(VALUES)
+    columns = {"TIME": ("D", "BJD - 2457000, days", 1400.0 + np.arange(n)),
+               "SAP_FLUX": ("E", "e-/s", np.array(VALUES, np.float32))}  # fmt: skip
+    product = read_product(mast.product("spoc", n=n, columns=columns, RA_OBJ=RA, DEC_OBJ=DEC), "made.fits")
+    tables = tables_of([replace(product, is_good=np.ones(n, bool))], "lightkurve", REGISTRY["lightkurve"].release)
+    return Harvest(tables["sources"], matched(tables["sources"]), tables["lightcurves"], tables["exposures"])
+
+
+def of_heasarc() -> Harvest:
+    found = pa.concat_tables([events(SAXGRBMGRB).slice(0, 1), events(SAXGRBMGRB, fluence=None).slice(1, 1)])
+    return heasarc.harvest(SAXGRBMGRB, target(), found)
+
+
+def matched(sources: pa.Table) -> pa.Table:
+    return pa.table({"target_id": target()["target_id"], "source_id": sources["source_id"], "hpx29": sources["hpx29"],
+                     "separation_arcsec": [0.0], "rank": [1]})  # fmt: skip
+
+
+MAKERS = {"ztf": of_ztf, "hcv": of_hcv, "wise": of_wise, "panstarrs": of_panstarrs, "gaia": of_gaia,
+          "lightkurve": of_mast, "saxgrbmgrb": of_heasarc}  # fmt: skip
+
+# Triggers have no flux at all, and energies of neutrinos are never negative or missing.
+WITHOUT = {"fermigtrig", "icecube", "icecubepsc"}
+
+
+def test_every_archive_is_looked_at() -> None:
+    assert set(MAKERS) | WITHOUT == set(REGISTRY)
+    assert "pca_a" in PRODUCTS
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_good_and_detected_are_the_same_everywhere(name: str) -> None:
+    """What has a flux is detected, and good whatever its sign; what has none is neither."""
+    tables, _ = taken(name, MAKERS[name]())
+    rows = tables["lightcurves"]
+    assert {row["detected"] for row in rows if row["band"] != "tess_spoc_pdcsap"} == {True, False}
+    for row in rows:
+        assert row["detected"] == (row["flux"] is not None)
+        assert row["detected"] or not row["good"]
+        if row["flux"] is not None and row["flux"] < 0:
+            assert row["good"]
+        assert row["flux_err"] is None or row["flux_err"] >= 0
+    if name in ("wise", "panstarrs", "gaia", "lightkurve"):
+        assert any(row["flux"] is not None and row["flux"] < 0 for row in rows)
