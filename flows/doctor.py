@@ -56,10 +56,12 @@ def _server(url: str, patience_s: float) -> Check:
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
     shown, ours = url, prefect.__version__
+    # A server that is there accepts at once, however busy it is.
+    limits = httpx.Timeout(patience_s, connect=min(patience_s, 10.0))
     try:
         with (
             temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
-            get_client(sync_client=True, httpx_settings={"timeout": patience_s}) as client,
+            get_client(sync_client=True, httpx_settings={"timeout": limits}) as client,
         ):
             if client.server_type == ServerType.CLOUD:
                 client.hello()

@@ -14,8 +14,8 @@ from flows.doctor import prefect
 from flows.endings import ending_together
 from lake.errors import ConfigurationError, LightlakeError
 
-# Longest wait for Prefect's API.
-_PATIENCE_S = 10.0
+# Longest wait for Prefect's API: on SQLite it may be busy for half a minute with what others write.
+_PATIENCE_S = 60.0
 
 
 def check_prefect() -> None:
