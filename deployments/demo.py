@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from deployments.sandbox.server import ARCHIVES, Sandbox
-from flows.cli import check_prefect, quiet
+from flows.cli import by_prefect, check_prefect, quiet
 from lake.catalog import Catalog
 from lake.maintenance import status
 from lake.output import say, show
@@ -141,7 +141,7 @@ def _write_targets(path: Path) -> Path:
 
 
 def _refresh(url: str, archives: list[str]) -> bool:
-    """Run the refresh flow if there is anything to ask; return whether anything was lost."""
+    """Refresh the lake if there is anything to ask; return whether anything was lost."""
     quiet()
     from tasks.pull import count_to_ask, lake_at
 
@@ -150,7 +150,13 @@ def _refresh(url: str, archives: list[str]) -> bool:
     if not any(waiting.values()):
         say("nothing to do: every archive has answered for every target")
         return False
-    say("starting Prefect (its own server, for this run) ...")
+    if not by_prefect(None):
+        from flows.local import refresh as refresh_here
+
+        done = refresh_here(url, archives)
+        for line in done.lost or done.lines:
+            say(line)
+        return bool(done.lost)
     check_prefect()
     from flows.ready import run as run_flow
     from flows.refresh import refresh

@@ -18,15 +18,15 @@ from deployments import schedules
 from deployments.kept import KeptDeployment
 from flows.maintenance import maintain, verify
 from flows.pull import pull_archive
-from flows.refresh import NAME as REFRESH
 from flows.refresh import refresh
 from flows.rxte import pull_rxte
-from flows.turns import of_archive
 from flows.virac import extract_virac
 from lake.errors import LightlakeError
 from lake.settings import load_settings
 from tasks.archives import find, known
 from tasks.events import LAKE, SAMPLE, TARGETS_ADDED
+from tasks.pull.limits import of_archive
+from tasks.pull.refresh import TURN as REFRESH
 from tasks.surveys.rxte import NAME as RXTE
 
 # Every deployment has this name, and its runs this tag: `prefect deployment run pull/lightlake`.

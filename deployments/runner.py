@@ -16,9 +16,9 @@ from prefect.runner import Runner
 from prefect.states import Cancelled, Failed, Scheduled
 
 from deployments.deployed import NAME
-from flows.turns import awaited, is_taken, waited_too_long
 from lake.errors import LightlakeError
 from lake.query import Lake
+from tasks.pull.limits import awaited, is_taken, waited_too_long
 
 # Name of the state of a run that waits for its turn.
 WAITING = "Waiting"

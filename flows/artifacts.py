@@ -1,73 +1,31 @@
-"""Artifacts that a person reads of a run: what is missing and why, and a plot; and what its log says of granules."""
+"""Artifacts that a person reads of a run: what is missing and why, and a plot."""
 
 from __future__ import annotations
 
 import base64
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 
 import duckdb
 import httpx
 from prefect.artifacts import create_markdown_artifact
 
 from flows.markdown import code, row, text
-from lake.commit import Receipt
 from lake.errors import LightlakeError
 from lake.ledger import failed_targets
 from lake.query import Lake
 from lake.redact import safe_line
-from lake.text import one_line
 from tasks.archives.base import Origin
 from tasks.effort import Log
+from tasks.pull.report import Loss
 
-# At most so many losses are named, with so many of their targets, and so much of the reason; the ledger has it all.
-MOST_LOSSES, MOST_TARGETS, MOST_LETTERS = 20, 3, 400
-
-
-@dataclass(frozen=True)
-class Loss:
-    """A granule that a run lost; `name` is what a person calls it, if that is not the granule's id."""
-
-    granule: str
-    status: str
-    n_targets: int
-    retries: int
-    reason: str
-    name: str | None = None
-
-
-def is_lost(receipt: Receipt) -> bool:
-    """Say whether a granule came to nothing."""
-    return receipt.status in ("rejected", "failed")
-
-
-def with_losses(losses: tuple[Loss, ...], receipt: Receipt, name: str | None = None) -> tuple[Loss, ...]:
-    """Return losses with another one, if a granule was lost and there is room for it."""
-    if not is_lost(receipt) or len(losses) >= MOST_LOSSES:
-        return losses
-    loss = Loss(receipt.granule, receipt.status, receipt.n_targets, receipt.retries, receipt.reason or "", name)
-    return (*losses, loss)
+# Of a loss so many targets are named at most, and so much of the reason; the ledger has it all.
+MOST_TARGETS, MOST_LETTERS = 3, 400
 
 
 def key_of(kind: str, archive: str) -> str:
     """Return the key of an artifact."""
     return f"{kind}-{archive.replace('_', '-')}"
-
-
-def told_of(log: Log, receipt: Receipt, name: str | None = None, *, level: int = logging.INFO) -> None:
-    """Leave a line in the log on a granule: a warning with the reason, if it is lost."""
-    what = receipt.granule if name is None else f"{one_line(name)} ({receipt.granule})"
-    parts = [receipt.status]
-    if receipt.n_targets:
-        parts.append(f"{receipt.n_targets} targets, {receipt.n_found} found")
-    parts += [f"{receipt.n_sources} sources", f"{receipt.n_rows} rows", f"{receipt.seconds:.1f} s"]
-    if receipt.retries:
-        parts.append(f"tried again {receipt.retries} times")
-    if receipt.reason:
-        parts.append(receipt.reason)
-    log.log(logging.WARNING if is_lost(receipt) else level, "%s: %s", what, ", ".join(parts))
 
 
 @contextmanager

@@ -19,6 +19,8 @@ Parameters = Annotated[
     str | None, Parameter(help="Other than the defaults, as JSON: '{\"max_search_radius_deg\": 1.0}'.")
 ]
 
+ByPrefect = Annotated[bool | None, Parameter(name="--prefect", negative="--local")]
+
 pull = App(name="pull")
 refresh = App(name="refresh")
 virac = App(name="virac")
@@ -34,6 +36,7 @@ def run_pull(
     parameters: Parameters = None,
     again: bool = False,
     release: str | None = None,
+    prefect: ByPrefect = None,
 ) -> int:
     """Pull one archive for every target that it has not answered yet; exit with 1 if anything is missing.
 
@@ -48,6 +51,8 @@ def run_pull(
     release
         Another data release than the one that the lake shows, or newest: see `lightlake archives --releases`. It is
         kept beside that one, and takes over when it has an answer for all of that one's targets.
+    prefect
+        By Prefect, or in this process; default: by Prefect if PREFECT_API_URL says where its server is.
     """
     from tasks.archives import SURVEYS, expand, find
     from tasks.archives.releases import NEWEST
@@ -63,9 +68,23 @@ def run_pull(
         find(name, None if release == NEWEST else release).with_defaults(given)
     if names != [archive]:
         return run_refresh(
-            *names, sample=sample, lake=lake, parameters=json.dumps(dict.fromkeys(names, given)), again=again
+            *names,
+            sample=sample,
+            lake=lake,
+            parameters=json.dumps(dict.fromkeys(names, given)),
+            again=again,
+            prefect=prefect,
         )
     url = existing(lake, sample)
+    if not by_prefect(prefect):
+        from flows.local import pull as pull_here
+        from tasks.pull.run import Request
+
+        outcome = pull_here(url, Request(archive, given, sample, again, release))
+        if isinstance(outcome, Exception):
+            raise outcome
+        say(outcome.message)
+        return 1 if outcome.failed else 0
     check_prefect()
     from flows.pull import pull_archive
 
@@ -82,6 +101,7 @@ def run_refresh(
     newest: Annotated[bool, Parameter(negative=())] = False,
     plan: Annotated[bool, Parameter(negative=())] = False,
     output: Output = "table",
+    prefect: ByPrefect = None,
 ) -> int:
     """Pull all archives, or those named, for every target that they have not answered yet.
 
@@ -102,6 +122,8 @@ def run_refresh(
         bytes from what the ledger has of earlier answers.
     output
         Of the plan.
+    prefect
+        By Prefect, or in this process; default: by Prefect if PREFECT_API_URL says where its server is.
     """
     from tasks.archives import check_parameters, expand
 
@@ -111,6 +133,13 @@ def run_refresh(
     if plan:
         return _show_plan(lake, names, given, sample, output, again=again, newest=newest)
     url = existing(lake, sample)
+    if not by_prefect(prefect):
+        from flows.local import refresh as refresh_here
+
+        done = refresh_here(url, names, parameters=given, sample=sample, again=again, newest=newest)
+        for line in done.lost or done.lines:
+            say(line)
+        return 1 if done.lost else 0
     check_prefect()
     from flows.refresh import refresh as refresh_flow
 
@@ -312,6 +341,13 @@ def quiet() -> None:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
+
+
+def by_prefect(chosen: bool | None) -> bool:
+    """Say whether Prefect is to run it: as chosen, else if a server of it is configured, or a Dask cluster."""
+    from tasks.events import prefect_api
+
+    return bool(prefect_api() or load_settings().runner == "dask") if chosen is None else chosen
 
 
 def check_prefect() -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import httpx
@@ -23,12 +23,14 @@ from prefect.exceptions import PrefectException
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled, Crashed
 
-from flows.endings import outlive_reader
 from lake.catalog import Catalog
 from lake.claims import KEEP_S, held, is_free
 from lake.errors import ReadOnly
 from lake.identity import tree_id
 from lake.query import Lake
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 FLOWS = ("pull", "refresh", "virac", "rxte", "maintenance", "verify")
 
@@ -49,7 +51,7 @@ def living(lake: Lake) -> Iterator[None]:
     """
     run = flow_run.id
     if deployment.id:
-        outlive_reader()
+        _outlive_reader()
     if not run:  # a flow's function that is called as such
         yield
         return
@@ -129,3 +131,17 @@ def _claim(run: object) -> str:
 
 def _id(lake: Lake) -> str:
     return tree_id(lake.storage) or str(lake.storage.root)
+
+
+def _outlive_reader() -> None:
+    """Let this process go on when nobody reads any more what it prints.
+
+    That is a service or a worker that was killed. Rich, which prints the log, would end the run at its next line.
+    """
+    from rich.console import Console
+
+    Console.on_broken_pipe = _be_quiet  # type: ignore[assignment,method-assign]
+
+
+def _be_quiet(console: Console) -> None:
+    console.quiet = True

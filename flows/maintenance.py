@@ -13,13 +13,13 @@ from prefect.states import Cancelled, Completed, Failed
 from flows.forms import Shown
 from flows.living import living
 from flows.markdown import cells
-from flows.report import REASONS_TOLD
 from lake import maintenance
 from lake.backup import backup_hint
 from lake.claims import held
 from lake.compaction import Compacted, compact
 from lake.maintenance import Finding
 from lake.query import Lake
+from tasks.pull.report import REASONS_TOLD
 
 
 @flow(name="maintenance", flow_run_name="compact", validate_parameters=True)

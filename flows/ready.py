@@ -9,10 +9,12 @@ from typing import Any
 import httpx
 from prefect.client.schemas.objects import State
 from prefect.exceptions import PrefectException
+from prefect.settings import PREFECT_API_URL
 
 from flows.doctor import prefect
-from flows.endings import ending_together
+from flows.temporary_server import TemporaryServer
 from lake.errors import ConfigurationError, LightlakeError
+from tasks.endings import ending_together
 
 # Longest wait for Prefect's API: on SQLite it may be busy for half a minute with what others write.
 _PATIENCE_S = 60.0
@@ -46,6 +48,8 @@ def run(flow: Callable[[], State[Any]]) -> State[Any]:
     for handler in handlers:
         handler.addFilter(_is_news)
     try:
+        if not PREFECT_API_URL.value():
+            TemporaryServer()
         with ending_together():
             state = flow()
     except LightlakeError:

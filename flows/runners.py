@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 import yaml
-from prefect import Task
+from prefect import Task, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 from prefect.utilities.importtools import from_qualified_name
 
-from flows.endings import end_with_parent
 from lake.errors import ConfigurationError
 from lake.settings import Settings, load_settings
+from tasks.endings import end_with_parent
+from tasks.pull.runners import logging_to
 
 # What a file of LIGHTLAKE_DASK_CLUSTER may say: arguments of prefect_dask.DaskTaskRunner.
 _MAPPINGS = ("cluster_kwargs", "adapt_kwargs", "client_kwargs")
@@ -113,6 +117,73 @@ def _wrong(path: Path, told: str) -> ConfigurationError:
 
 
 Piece = TypeVar("Piece")
+T = TypeVar("T")
+
+
+class PrefectRunner:
+    """A task runner of Prefect's: each piece of work is a task run.
+
+    Parameters
+    ----------
+    settings
+        Which one; time-outs.
+    width
+        How many pieces of work are done at a time.
+    """
+
+    def __init__(self, settings: Settings, width: int) -> None:
+        self._runs = task_runner(settings.model_copy(update={"workers": width}))
+        # Prefect cannot interrupt a thread; there the archives' own time-outs hold.
+        self._timeout_s = None if settings.runner == "threads" else settings.task_timeout_s
+        self._waiting = ThreadPoolExecutor(1024, thread_name_prefix="task")  # one for each task that is under way
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self._runs.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        """End."""
+        self._waiting.shutdown(wait=False, cancel_futures=True)
+        self._runs.__exit__(kind, error, where)
+
+    def submit(self, name: str, tags: tuple[str, ...], work: Callable[..., T], *args: Any) -> Future[T]:
+        """Have work done as a task run."""
+        task = _elsewhere.with_options(task_run_name=name, tags=list(tags), timeout_seconds=self._timeout_s)
+        future = self._runs.submit(task, {"work": work, "arguments": args})
+        return self._waiting.submit(_settled, future)
+
+    def here(self, name: str, work: Callable[..., T], *args: Any) -> T:
+        """Do work in this thread, as a task run."""
+        done: Any = _here.with_options(task_run_name=name)(work, args)
+        return done  # type: ignore[no-any-return]
+
+
+# What is staged is not fetched again, so there is no result to keep; and what is tried again, the engine says.
+@task(name="fetch", cache_policy=NO_CACHE, persist_result=False)
+def _elsewhere(work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    with logging_to(get_run_logger()):
+        return work(*arguments)
+
+
+@task(name="commit", cache_policy=NO_CACHE, persist_result=False)
+def _here(work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    return work(*arguments)
+
+
+def _settled(future: PrefectFuture[Any]) -> Any:
+    """Return what a task run ended with, or raise it."""
+    future.wait()
+    state = future.state
+    if state.is_completed():
+        return future.result()
+    # Dask gives a task up with its worker, and nobody is left to tell Prefect how it ended.
+    error = state.result(raise_on_failure=False) if state.is_final() else None
+    if not isinstance(error, BaseException):
+        error = RuntimeError(state.message or f"its worker was lost, and left it {state.name}")
+    raise error
 
 
 def windowed(
@@ -136,15 +207,10 @@ def windowed(
 
     def settled() -> tuple[Piece, Any]:
         piece, future = window.popleft()
-        future.wait()
-        state = future.state
-        if state.is_completed():
-            return piece, future.result()
-        # Dask gives a task up with its worker, and nobody is left to tell Prefect how it ended.
-        error = state.result(raise_on_failure=False) if state.is_final() else None
-        if not isinstance(error, BaseException):
-            error = RuntimeError(state.message or f"its worker was lost, and left it {state.name}")
-        return piece, error
+        try:
+            return piece, _settled(future)
+        except BaseException as error:  # noqa: BLE001 - it is the answer
+            return piece, error
 
     for piece, parameters in work:
         window.append((piece, runs.submit(task, dict(parameters))))

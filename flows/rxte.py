@@ -15,12 +15,10 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows.artifacts import is_lost, told_of
 from flows.forms import Shown
 from flows.living import living
-from flows.report import SurveyReport, Watch
+from flows.report import Watch, state_of
 from flows.runners import task_runner, windowed
-from flows.turns import of_archive, turn
 from lake.errors import ArchiveError, GranuleRejected
 from lake.ledger import canonical, pending, write_plan
 from lake.names import check_sample
@@ -30,6 +28,8 @@ from lake.settings import Settings, load_settings
 from tasks.download import patiently
 from tasks.effort import effort, several
 from tasks.pull import lake_at
+from tasks.pull.limits import of_archive, turn
+from tasks.pull.report import SurveyReport, is_lost, told_of
 from tasks.surveys import rxte_pull, rxte_targets
 from tasks.surveys.rxte import NAME
 from tasks.surveys.rxte_cut import GTI
@@ -109,7 +109,11 @@ def pull_rxte(
     Mirror(settings).close()  # is there such a place? Better now than in every task
     opened = lake_at(url)
     check_sample(opened, sample)
-    with living(opened), turn(opened, of_archive(NAME)), task_runner(settings) as runs:
+    with (
+        living(opened),
+        turn(opened, of_archive(NAME), flow_run.name or "of a script", log),
+        task_runner(settings) as runs,
+    ):
         extraction = rxte_pull.widened(opened, extraction)
         origin = rxte_pull.register(opened, extraction)
         parameters = {**extraction.parameters, "radius_deg": radius_deg, "slews": slews, "limit": limit}
@@ -142,7 +146,8 @@ def pull_rxte(
             write_plan(opened.storage, origin.name, planned)
             more = {"url": url, "extraction": extraction, "together": _TOGETHER[method]}
             work = ((part, {"observations": part, **more}) for part in _parts(now.waiting, method, settings.workers))
-            with Watch(NAME, len(now.waiting), what="observations") as watch:
+            with Watch() as watch:
+                watch.begin(NAME, len(now.waiting), "observations")
                 for part, outcome in windowed(runs, extract_observations, work, 2 * settings.workers):
                     if isinstance(outcome, BaseException):
                         log.error("a batch was lost: %s", outcome)
@@ -153,9 +158,9 @@ def pull_rxte(
                     told = several([name for name, _ in outcome]) or "no observations"
                     log.info("%s: %d done, %d rows", told, len(done), sum(receipt.n_rows for receipt in done))
                     report = report.plus(len(part), outcome)
-                    watch.advance(len(part))
+                    watch.advance(NAME, len(part))
             rxte_targets.answer(url, targets, found, extraction, parameters, asked_at, endpoint, asking.facts())
-    return replace(report, seconds=time.monotonic() - started).state(log, opened, origin)
+    return state_of(replace(report, seconds=time.monotonic() - started), log, opened, origin)
 
 
 def _parts(waiting: Sequence[Piece], method: str, workers: int) -> list[Sequence[Piece]]:

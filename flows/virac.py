@@ -12,15 +12,15 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows.artifacts import told_of
 from flows.forms import Shown
 from flows.living import living
-from flows.report import SurveyReport, Watch
+from flows.report import Watch, state_of
 from flows.runners import task_runner, windowed
 from lake.ledger import write_plan
 from lake.redact import safe_line
 from lake.settings import load_settings
 from tasks.pull import lake_at
+from tasks.pull.report import SurveyReport, told_of
 from tasks.register import register_archive
 from tasks.surveys.virac import MIN_KS, NAME, Cut
 from tasks.surveys.virac_pull import PATTERN, Piece, extract_tiles, find_pieces, lose, parse_shard, standing
@@ -79,7 +79,8 @@ def extract_virac(
         NAME, "tiles", len(found), now.done, 0 if retry_failed else now.rejected, unreadable=pieces.unreadable
     )
     log.info("%d tiles, %d done before, %d to do", len(found), now.done, len(waiting))
-    with living(opened), Watch(NAME, len(waiting), what="tiles") as watch, task_runner(settings) as runs:
+    with living(opened), Watch() as watch, task_runner(settings) as runs:
+        watch.begin(NAME, len(waiting), "tiles")
         work = ((batch, {"url": url, "tiles": batch, "cut": cut, "again": retry_failed}) for batch in _batches(waiting))
         for batch, outcome in windowed(runs, extract_tiles, work, 2 * settings.workers):
             if isinstance(outcome, BaseException):
@@ -88,8 +89,8 @@ def extract_virac(
             for name, receipt in outcome:
                 told_of(log, receipt, name)
             report = report.plus(len(batch), outcome)
-            watch.advance(len(batch))
-    return replace(report, seconds=time.monotonic() - started).state(log, opened, found[0].origin)
+            watch.advance(NAME, len(batch))
+    return state_of(replace(report, seconds=time.monotonic() - started), log, opened, found[0].origin)
 
 
 def _of_shard(waiting: list[Piece], found: Sequence[Piece], shard: str | None) -> list[Piece]:

@@ -65,6 +65,9 @@ class Settings(BaseSettings):
         None, description="File that describes the Dask cluster to make for each run, such as one of SLURM jobs."
     )
     archive_concurrency: int = Field(4, ge=1, description="Tasks at the same archive at the same time.")
+    sources_at_once: int | None = Field(
+        None, ge=1, description="Archives that a refresh pulls at the same time; default: all of them."
+    )
     retries: int = Field(3, ge=0, description="Times that a passing failure of an archive is tried again.")
     retry_delay_s: float = Field(5.0, ge=0, description="First pause before trying again; doubles each time.")
     timeout_s: float = Field(60.0, gt=0, description="Longest silence of an archive before it counts as hung.")

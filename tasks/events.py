@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import httpx
@@ -20,20 +21,26 @@ PATIENCE_S = 5.0
 
 def announce(sample: str, lake: str, added: Added) -> str | None:
     """Tell Prefect of targets that were added, if there is an API of it; return why it could not be told, if so."""
-    if not _may_have_api():
+    if not (api := prefect_api()):
         return None
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-    api = PREFECT_API_URL.value()
-    if not api:
-        return None
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
         try:
             _send(sample, lake, added)
         except httpx.HTTPError as error:
             return safe_line(f"{api}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
     return None
+
+
+def prefect_api() -> str | None:
+    """Return the address of the Prefect server that is configured, if one is."""
+    if "prefect" not in sys.modules and not _may_have_api():
+        return None
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    from prefect.settings import PREFECT_API_URL
+
+    return PREFECT_API_URL.value() or None
 
 
 def _may_have_api() -> bool:

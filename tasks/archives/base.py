@@ -19,6 +19,9 @@ from lake.settings import Settings
 # Beside digits, dates and times, which do not begin with a letter, what DuckDB makes another type or NULL of when it
 # reads it as the name of a Hive folder.
 _TYPED = frozenset({"epoch", "inf", "infinity", "null"})
+# Batches lost in a row.
+GIVE_UP_AFTER = 8
+
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 
 
@@ -201,6 +204,9 @@ class Archive(Origin):
     span
         When it observed, if targets are followed along their proper motion over that time. None where positions are of
         one epoch, or error circles so large that no motion matters.
+    give_up_after
+        After so many batches lost in a row it counts as unreachable: the rest is noted as failed, unasked, rather than
+        waited for.
     """
 
     batch_size: int
@@ -210,6 +216,7 @@ class Archive(Origin):
     service: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     span: Span | None = None
+    give_up_after: int = GIVE_UP_AFTER
 
     def followed(self, parameters: Mapping[str, Any]) -> Followed | None:
         """Return what tells answers that followed proper motion from those before it; None if it never does."""

@@ -63,7 +63,6 @@ def test_only_flows_and_their_tasks_import_prefect() -> None:
     users = {name_of(path) for path in MODULES if any(name.split(".")[0] == "prefect" for name in imports(path))}
     assert {name for name in users if not name.startswith(("flows/", "deployments/"))} == {
         "tasks/events.py",
-        "tasks/pull.py",
         "tasks/surveys/rxte_pull.py",
         "tasks/surveys/virac_pull.py",
     }

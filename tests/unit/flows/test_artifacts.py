@@ -10,14 +10,15 @@ import pytest
 from helpers.granules import committed, register, staged
 
 import flows.artifacts
-from flows.artifacts import MOST_LOSSES, credits_of, harmless, losses_table, names_of, publish_light_curves, told_of
-from flows.report import PullReport, SurveyReport
+from flows.artifacts import credits_of, harmless, losses_table, names_of, publish_light_curves
+from flows.report import missing, missing_of_survey
 from lake.catalog import Catalog
 from lake.commit import Receipt, commit
 from lake.errors import ConfigurationError
 from lake.query import Lake
 from tasks.archives import REGISTRY
 from tasks.plots import brought
+from tasks.pull.report import MOST_LOSSES, PullReport, SurveyReport, told_of
 
 ZTF = REGISTRY["ztf"]
 
@@ -31,14 +32,16 @@ def lost(n: int, reason: str, status: str = "failed") -> Receipt:
     return receipt(n, status, reason=reason, retries=3)
 
 
+def of(*receipts: Receipt) -> PullReport:
+    return PullReport("ztf", "DR1").plus(0, [(None, one) for one in receipts])
+
+
 def test_the_table_has_an_answer_for_every_target() -> None:
-    report = PullReport("ztf", "DR1").plus(
-        [
-            receipt(1, n_found=7, n_rows=50, n_sources=8, bytes=2_500_000, requests=4, retries=1, peak_rss_mb=120.0),
-            receipt(2, "empty", requests=2, peak_rss_mb=90.4),
-            receipt(3, "split"),
-            lost(4, "HTTP 503"),
-        ]
+    report = of(
+        receipt(1, n_found=7, n_rows=50, n_sources=8, bytes=2_500_000, requests=4, retries=1, peak_rss_mb=120.0),
+        receipt(2, "empty", requests=2, peak_rss_mb=90.4),
+        receipt(3, "split"),
+        lost(4, "HTTP 503"),
     )
     row = report.row()
     assert list(row)[:6] == ["archive", "release", "asked", "found", "empty", "failed"]
@@ -46,12 +49,12 @@ def test_the_table_has_an_answer_for_every_target() -> None:
     assert (row["granules"], row["granules lost"], row["rows"], row["MB of Parquet"]) == (4, 1, 50, 2.5)
     assert (row["tried again"], row["requests"], row["peak memory, MB"]) == (4, 6, 120)
     assert report.largest.granule == "ztf-1"
-    nothing = PullReport("ztf", "DR1").plus([receipt(2, "empty")])
+    nothing = of(receipt(2, "empty"))
     assert (nothing.largest, nothing.row()["requests"], nothing.row()["peak memory, MB"]) == (None, None, None)
 
 
 def test_losses_are_named_as_long_as_they_can_be_read() -> None:
-    report = PullReport("ztf", "DR1").plus([lost(n, f"reason {n}: a | b <script>\n{'x' * 9000}") for n in range(500)])
+    report = of(*[lost(n, f"reason {n}: a | b <script>\n{'x' * 9000}") for n in range(500)])
     assert len(report.losses) == MOST_LOSSES
     lines = losses_table(report.losses, report.granules_lost, {"ztf-0": ["T|1", "T2", "T3"], "ztf-1": ["T4"]})
     assert len(lines) == 2 + MOST_LOSSES + 2
@@ -64,13 +67,13 @@ def test_losses_are_named_as_long_as_they_can_be_read() -> None:
 
 def test_what_is_missing_of_a_pull(catalog: Catalog, lake: Lake) -> None:
     register(catalog, range(6))
-    whole = PullReport("ztf", "DR1").plus([committed(catalog, range(3), "g0")])
-    assert whole.missing(lake) == (
+    whole = of(committed(catalog, range(3), "g0"))
+    assert missing(whole, lake) == (
         "# What is missing of ztf DR1\n\nNothing is missing: 3 targets were asked for, and all have their answer."
     )
     manifest = staged(catalog, [], "g1", targets=[3, 4], status="failed", attempt_status="failed")
-    failed = whole.plus([commit(catalog, manifest.told(reason="ztf: HTTP 503", retries=3))])
-    told = failed.missing(lake)
+    failed = whole.plus(2, [(None, commit(catalog, manifest.told(reason="ztf: HTTP 503", retries=3)))])
+    told = missing(failed, lake)
     assert "2 of 5 targets, in 1 of 2 granules." in told
     assert "| `g1` | failed | T3, T4 | 3 | ztf: HTTP 503 |" in told.replace("T4, T3", "T3, T4")
     assert "`lightlake pull ztf` asks for them again" in told
@@ -79,18 +82,18 @@ def test_what_is_missing_of_a_pull(catalog: Catalog, lake: Lake) -> None:
     (row,) = lake.sql(query).to_pylist()
     assert (row["granule"], row["reason"]) == ("g1", "ztf: HTTP 503")
     # A run that had nothing to ask says so of itself, and of those before it.
-    later = PullReport("ztf", "DR1").missing(lake)
+    later = missing(PullReport("ztf", "DR1"), lake)
     assert "Nothing is missing: 0 targets were asked for" in later
     assert "2 targets have had no answer since runs before this one." in later
 
 
 def test_what_is_missing_of_a_survey(catalog: Catalog, lake: Lake) -> None:
     report = SurveyReport("virac", "tiles", 4, rejected_before=1)
-    told = report.missing(ZTF, {})
+    told = missing_of_survey(report, ZTF, {})
     assert "Nothing is missing of the tiles that this run took.\n\n1 tiles were rejected in runs before" in told
     some = [("n1.hdf5", receipt(1, n_targets=0)), ("n2.hdf5", lost(2, "no HDF5", "rejected"))]
     report = report.plus(3, some)
-    told = report.missing(ZTF, names_of(lake, "ztf", "DR1", report.losses))
+    told = missing_of_survey(report, ZTF, names_of(lake, "ztf", "DR1", report.losses))
     assert "1 tiles were rejected, 0 failed." in told
     assert "| n2.hdf5 (`ztf-2`) | rejected | 10 | 3 | no HDF5 |" in told
     assert "lightlake virac ... --retry-failed" in told

@@ -11,7 +11,6 @@ import pytest
 from helpers import archives
 from helpers.archives import register
 
-from flows.report import PullReport
 from lake.catalog import Catalog
 from lake.errors import ConfigurationError
 from lake.ledger import Waiting
@@ -21,6 +20,7 @@ from tasks.archives import REGISTRY
 from tasks.archives.base import Archive
 from tasks.plan import count_ahead, plan, plans
 from tasks.pull import commit_batch, count_to_ask, fetch_batch, lake_at, lose_batch, plan_batches
+from tasks.pull.report import PullReport
 
 DEPTH = {"depth": 1}
 

@@ -1,4 +1,4 @@
-"""What a command starts ends with it, however it ends: Prefect's temporary server, worker processes, tools.
+"""What a command starts ends with it, however it ends: worker processes, tools, a server of its own.
 
 Each of them looks after its parent by itself, since a process that is killed cannot look after its children.
 """
@@ -15,12 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-# How long a command that is told to end may take to say so to Prefect, s; what it has in hand may wait for an archive.
+# How long a command that is told to end may take to do so, s; what it has in hand may wait for an archive.
 GRACE_S = 10.0
 
 _ENDINGS = (signal.SIGINT, signal.SIGTERM)
@@ -28,17 +24,11 @@ _ENDINGS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def ending_together() -> Iterator[None]:
-    """Run a flow of a command, so that the command ends soon when it is told to, and nothing stays behind.
+    """Do a command's work so that the command ends soon when it is told to, and nothing stays behind.
 
-    SIGTERM and Ctrl-C let Prefect note how the run ended, but not wait for what an archive does not answer; SIGHUP,
-    of a terminal that is closed, does the same as SIGTERM.
+    SIGTERM and Ctrl-C let a run end what it has begun, but not wait for what an archive does not answer; SIGHUP, of a
+    terminal that is closed, does the same as SIGTERM.
     """
-    from prefect.settings import PREFECT_API_URL
-
-    if not PREFECT_API_URL.value():
-        from flows.temporary_server import TemporaryServer
-
-        TemporaryServer()
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -55,20 +45,6 @@ def ending_together() -> Iterator[None]:
         signal.signal(signal.SIGHUP, hangup)
         signal.set_wakeup_fd(before)
         os.close(writing)
-
-
-def outlive_reader() -> None:
-    """Let this process go on when nobody reads any more what it prints.
-
-    That is a service or a worker that was killed. Rich, which prints the log, would end the run at its next line.
-    """
-    from rich.console import Console
-
-    Console.on_broken_pipe = _be_quiet  # type: ignore[assignment,method-assign]
-
-
-def _be_quiet(console: Console) -> None:
-    console.quiet = True
 
 
 def _as_sigterm(number: int, frame: FrameType | None) -> None:
