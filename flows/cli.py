@@ -6,7 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -14,6 +14,11 @@ from lake.cli import LakeURL
 from lake.errors import ConfigurationError
 from lake.output import Output, say, show
 from lake.settings import load_settings
+
+if TYPE_CHECKING:
+    from tasks.archives.base import Origin
+    from tasks.pull.driver import Run
+    from tasks.pull.report import SurveyReport
 
 Parameters = Annotated[
     str | None, Parameter(help="Other than the defaults, as JSON: '{\"max_search_radius_deg\": 1.0}'.")
@@ -343,11 +348,11 @@ def quiet() -> None:
     os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
 
 
-def by_prefect(chosen: bool | None) -> bool:
+def by_prefect(chosen: bool | None, runner: str | None = None) -> bool:
     """Say whether Prefect is to run it: as chosen, else if a server of it is configured, or a Dask cluster."""
     from tasks.events import prefect_api
 
-    return bool(prefect_api() or load_settings().runner == "dask") if chosen is None else chosen
+    return bool(prefect_api() or load_settings(runner=runner).runner == "dask") if chosen is None else chosen
 
 
 def check_prefect() -> None:
@@ -356,6 +361,14 @@ def check_prefect() -> None:
     from flows.ready import check_prefect as check
 
     check()
+
+
+def _survey_here(url: str, runner: str | None, pulled: Callable[[Run], tuple[Origin, SurveyReport]]) -> int:
+    from flows.local import survey
+
+    report = survey(url, load_settings(runner=runner), pulled)
+    say(report.message)
+    return 1 if report.lost else 0
 
 
 def _tell(flow: Callable[[], Any]) -> int:
