@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from upath import UPath
+
 from lake.commit import Receipt, commit_together
 from lake.errors import ArchiveError, ConfigurationError, GranuleRejected
 from lake.ledger import Attempt, canonical
@@ -203,6 +205,15 @@ class Part:
     folder: str
     observations: tuple[Observation, ...]
     extraction: Extraction
+
+    @classmethod
+    def each(
+        cls, url: str, folder: UPath, observations: Sequence[Observation], extraction: Extraction
+    ) -> Iterator[Part]:
+        """Yield the parts that carry observations."""
+        size = extraction.together
+        for first in range(0, len(observations), size):
+            yield cls(url, str(folder), tuple(observations[first : first + size]), extraction)
 
     @property
     def obsids(self) -> list[str]:
