@@ -12,7 +12,6 @@ from pydantic import Field
 
 from flows.forms import Shown
 from flows.survey import surveyed
-from lake.names import check_sample
 from lake.redact import safe_line
 from lake.settings import load_settings
 from tasks.pull import lake_at
@@ -80,6 +79,4 @@ def pull_rxte(
         xtemaster=xtemaster, again=again, retry_failed=retry_failed,
     )  # fmt: skip
     settings = load_settings(runner=runner)
-    opened = lake_at(str(lake or settings.url))
-    check_sample(opened, sample)
-    return surveyed(opened, settings, partial(pull, asked=asked))
+    return surveyed(lake_at(str(lake or settings.url)), settings, partial(pull, asked=asked))

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from lake.errors import ArchiveError, ConfigurationError, GranuleRejected
 from lake.ledger import canonical, pending, write_plan
+from lake.names import check_sample
 from lake.storage import remove_folder
 from tasks.archives.base import Origin
 from tasks.archives.heasarc import SERVICE
@@ -101,6 +102,7 @@ def pull(run: Run, asked: Asked) -> tuple[Origin, SurveyReport]:
     """
     lake, log, settings = run.lake, run.log, run.settings
     started = time.monotonic()
+    check_sample(lake, asked.sample)
     with Mirror(settings) as mirror:
         far, work = not mirror.is_local, Observations(mirror.url)
     with turn(lake, of_archive(NAME), run.name, log, run.check):
