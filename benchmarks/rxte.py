@@ -11,6 +11,7 @@ page cache; times are without imports.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import tempfile
@@ -81,6 +82,7 @@ def lightlake(folder: str, letters: str, lake: str) -> dict[str, Any]:
     add_targets(catalog, pa.table({"name": names, "ra": ra, "dec": dec}), "benchmark")
     catalog.close()
     opened = lake_at(lake)
+    logger.setLevel(logging.ERROR)  # what is broken on purpose
     settings = load_settings(url=lake, runner="processes", workers=CORES)
     bands = None if letters == "all" else [f"pca_{letter}" for letter in letters]
     with Bars() as bars, LocalRunner(settings, CORES) as runner:
