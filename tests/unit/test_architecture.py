@@ -64,7 +64,6 @@ def test_only_flows_and_their_tasks_import_prefect() -> None:
     assert {name for name in users if not name.startswith(("flows/", "deployments/"))} == {
         "tasks/events.py",
         "tasks/surveys/rxte_pull.py",
-        "tasks/surveys/virac_pull.py",
     }
 
 
