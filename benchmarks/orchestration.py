@@ -1,6 +1,6 @@
 """What Prefect costs: seconds for each granule at 10, 100, 1,000 and 10,000 of them, on threads, processes and Dask.
 
-Granules without work go through the house's task runners, windows and tasks: one to a task, and as many to a task as
+Granules without work go through the engine and its runner of Prefect's tasks: one to a task, and as many to a task as
 the flows put there. A Prefect server runs beside them, as in a service. Then archives are pulled, VIRAC tiles and RXTE
 observations extracted, by plain function calls in one process, and what the tasks of each carry is set against what a
 task costs the worker that runs it. At last the same work is done by the flow and by plain calls, each in a fresh
@@ -63,10 +63,10 @@ class Work:
 def batched(n: int, batching: str) -> list[int]:
     """Return how many granules are in each of the tasks that carry n of them, as the flows have it."""
     if batching == "tiles":
-        from flows.virac import _batches
         from tasks.surveys.virac_pull import TileFile
+        from tasks.surveys.virac_run import batched as batched_tiles
 
-        return [len(batch) for batch in _batches([TileFile("", str(number), 1, "") for number in range(n)])]
+        return [len(batch) for batch in batched_tiles([TileFile("", str(number), 1, "") for number in range(n)])]
     if batching == "observations":
         from flows.rxte import _parts
 
@@ -79,43 +79,74 @@ def batched(n: int, batching: str) -> list[int]:
     return [min(size, n - first) for first in range(0, n, size)]
 
 
+@dataclass
+class Nothing:
+    """Work of the engine that is none: batches are numbers; those of a survey are committed by who fetches them."""
+
+    commits: bool
+    source: str = "nothing"
+    endpoint: str = ""
+    give_up_after: int = 8
+
+    @property
+    def fetch(self) -> Callable[[int, bool], Any]:
+        """Return what does nothing."""
+        return _staged if self.commits else _done
+
+    def name(self, batch: int) -> str:
+        """Return its number."""
+        return str(batch)
+
+    def count(self, batch: int) -> int:
+        """Return how many granules it has."""
+        return 0
+
+    def lose(self, batch: int, error: BaseException) -> Any:
+        """Raise what it was lost with."""
+        raise error
+
+    def commit(self, url: str, fetched: Any) -> Any:
+        """Commit nothing."""
+        return []
+
+
+def _staged(batch: int, last_try: bool) -> list[Any]:
+    return []
+
+
+def _done(batch: int, last_try: bool) -> Any:
+    from tasks.pull.driver import Done
+
+    return Done([])
+
+
 def overhead(runner: str, workers: int, batching: str, sizes: Sequence[int], folder: str) -> dict[str, Any]:
     """Run granules without work; return seconds until the runner has run its first tasks, then of each size."""
     import flows  # noqa: F401  # its settings come before Prefect is imported
 
     os.environ["LIGHTLAKE_URL"] = url = f"{folder}/nothing"
-    from prefect import flow
+    from prefect import flow, get_run_logger
 
-    from flows.runners import task_runner, windowed
+    from flows.report import Watch
+    from flows.runners import PrefectRunner
     from lake.settings import load_settings
-    from tasks.pull import commit_staged, fetch_and_stage
-    from tasks.surveys.virac import Cut
-    from tasks.surveys.virac_pull import extract_tiles
+    from tasks.pull import lake_at
+    from tasks.pull.driver import Driver, Run
+    from tasks.pull.report import SurveyReport
 
     settings = load_settings(runner=runner, workers=workers)
-    parameters: Callable[[int], dict[str, Any]]
-    if batching == "pull":
-        task: Any = fetch_and_stage
-        parameters = _empty_batches(folder)
-    else:
-        task = extract_tiles
-        parameters = lambda number: {"url": url, "tiles": [], "cut": Cut()}  # noqa: E731
 
     @flow(name="nothing")
     def measured() -> dict[str, Any]:
-        begun, number = time.perf_counter(), 0
-        with task_runner(settings) as runs:
+        begun = time.perf_counter()
+        with Watch() as watch, PrefectRunner(settings, workers) as runs:
+            run = Run(lake_at(url), runs, get_run_logger(), "nothing", "the benchmark", watch, settings)
+            watch.begin("nothing", 1)
 
             def through(n_tasks: int) -> float:
-                nonlocal number
                 started = time.perf_counter()
-                work = ((n, parameters(n)) for n in range(number, number + n_tasks))
-                for _, outcome in windowed(runs, task, work, 2 * workers):
-                    if isinstance(outcome, BaseException):
-                        raise outcome
-                    if batching == "pull":
-                        commit_staged(url, outcome)
-                number += n_tasks
+                driver = Driver(run, Nothing(batching == "pull"), SurveyReport("nothing", "granules", 0))
+                run.alone(lambda: driver.work_off(iter(range(n_tasks)), workers))
                 return time.perf_counter() - started
 
             through(2 * workers)
@@ -128,19 +159,6 @@ def overhead(runner: str, workers: int, batching: str, sizes: Sequence[int], fol
     return measured()
 
 
-def _empty_batches(folder: str) -> Callable[[int], dict[str, Any]]:
-    """Return the parameters of fetches that have no granule; by their number Prefect knows them apart."""
-    import pyarrow.parquet as pq
-
-    from lake.schema import TABLES
-    from tasks.archives import find
-    from tasks.pull import Batch
-
-    path, archive = f"{folder}/empty.parquet", find("icecube")
-    pq.write_table(TABLES["targets"].empty(), path)
-    return lambda number: {"batch": Batch(archive.name, archive.release, "{}", path, (), number), "retries": 0}
-
-
 def virac(url: str, tiles: str, runner: Any) -> dict[str, Any]:
     """Extract tiles, by plain calls or with a runner of one worker."""
     from lake.catalog import Catalog
@@ -149,23 +167,23 @@ def virac(url: str, tiles: str, runner: Any) -> dict[str, Any]:
 
     os.environ |= {"LIGHTLAKE_URL": url, "LIGHTLAKE_WORKERS": "1"}
     Catalog(Storage.from_url(url), load_settings(url=url)).create()
-    from flows.virac import _batches, extract_virac
+    from flows.virac import extract_virac
     from tasks.pull import lake_at
     from tasks.register import register_archive
     from tasks.surveys.virac import ORIGIN, Cut
-    from tasks.surveys.virac_pull import extract_all, find_tiles
+    from tasks.surveys.virac_pull import find_tiles
+    from tasks.surveys.virac_run import Batch, batched, bring
 
     found = find_tiles(tiles).found
-    batches = list(_batches(found))
+    batches = [Batch(url, tuple(some), Cut()) for some in batched(found)]
     begun = time.perf_counter()
     if runner != "plain":
         extract_virac(tiles, url, runner=runner, retry_failed=True)  # there is none
     started = time.perf_counter()
     if runner == "plain":
         register_archive(lake_at(url), ORIGIN)
-        lost: list[Any] = [
-            one for batch in batches for one in extract_all(url, batch, Cut()) if one[1].status != "done"
-        ]
+        done = [bring(batch, True) for batch in batches]
+        lost: list[Any] = [one for some in done for one in some.told if one[1].status != "done" or some.left]
     else:
         state = extract_virac(tiles, url, runner=runner, return_state=True)
         lost = [] if state.is_completed() else [state.message]

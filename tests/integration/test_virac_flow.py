@@ -25,7 +25,7 @@ from flows.virac import extract_virac
 from lake.catalog import Catalog
 from lake.cli import main
 from lake.maintenance import verify
-from tasks.surveys import virac_pull
+from tasks.surveys import virac_run
 
 Rows = Callable[..., list[dict[str, Any]]]
 
@@ -91,7 +91,7 @@ def test_what_a_dead_worker_had_is_told_and_done_by_the_next_run(
 ) -> None:
     sandbox_virac.write_tiles(tmp_path / "tiles", 3, seed=6, **SMALL)
     with monkeypatch.context() as patch:
-        patch.setattr(virac_pull, "extract", lambda *_, **__: (_ for _ in ()).throw(MemoryError("killed")))
+        patch.setattr(virac_run, "extract", lambda *_, **__: (_ for _ in ()).throw(MemoryError("killed")))
         lost = run(tmp_path / "tiles")
     assert lost.is_failed()
     assert "3 FAILED" in lost.message

@@ -209,7 +209,7 @@ def test_eso_is_asked_again_and_by_so_many_at_a_time(
         with filelock.FileLock(folder / "eso-0.lock"), pytest.raises(LightlakeError, match="place at eso"):
             pulled("eso:n512_2500000", archive_concurrency=1, turn_timeout_s=0.1)
         assert not service.queries
-        service.fault("busy")
+        box.fault(service.path, "status:503")
         report = pulled("eso:n512_2500000")
     assert (report.done, report.failed, report.retries) == (report.found, 0, 1)
     assert (report.requests or 0) > 2
