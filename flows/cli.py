@@ -6,6 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
@@ -248,6 +249,7 @@ def run_rxte(
     again: bool = False,
     retry_failed: bool = False,
     runner: Literal["threads", "processes", "dask"] | None = None,
+    prefect: ByPrefect = None,
 ) -> int:
     """Bring RXTE's observations of targets into the lake; exit with 1 if one cannot be.
 
@@ -286,19 +288,25 @@ def run_rxte(
         Exactly the observations that were rejected or failed before.
     runner
         What runs the tasks: threads, processes or dask; default: LIGHTLAKE_RUNNER.
+    prefect
+        By Prefect, or in this process; default: by Prefect if PREFECT_API_URL says where its server is.
     """
     url = existing(lake, sample)
     quiet()
     from lake.query import Lake
     from tasks.surveys.rxte_files import Mirror
-    from tasks.surveys.rxte_pull import extraction_of
+    from tasks.surveys.rxte_run import asked_of, pull
     from tasks.surveys.rxte_targets import place_of
 
-    cut: dict[str, Any] = {
-        "chmin": chmin, "chmax": chmax, "emin_kev": emin_kev, "emax_kev": emax_kev, "pcus": pcus, "layers": layers,
-        "bin_s": bin_s, "gti": gti,
+    given: dict[str, Any] = {
+        "target": target, "sample": sample, "radius_deg": radius_deg, "method": method, "bands": bands, "chmin": chmin,
+        "chmax": chmax, "emin_kev": emin_kev, "emax_kev": emax_kev, "pcus": pcus, "layers": layers, "bin_s": bin_s,
+        "gti": gti, "limit": limit, "slews": slews, "xtemaster": xtemaster, "again": again,
+        "retry_failed": retry_failed,
     }  # fmt: skip
-    extraction_of(method, bands, **cut)
+    asked = asked_of(**given)
+    if not by_prefect(prefect, runner):
+        return _survey_here(url, runner, partial(pull, asked=asked))
     Mirror(load_settings()).close()
     if target is not None and place_of(target) is None:
         with Lake(url) as opened:
@@ -306,12 +314,7 @@ def run_rxte(
     check_prefect()
     from flows.rxte import pull_rxte
 
-    return _tell(
-        lambda: pull_rxte(
-            target, sample, url, radius_deg, method, bands, **cut, limit=limit, slews=slews, xtemaster=xtemaster,
-            again=again, retry_failed=retry_failed, runner=runner, return_state=True,
-        )
-    )  # fmt: skip
+    return _tell(lambda: pull_rxte(lake=url, runner=runner, **given, return_state=True))
 
 
 def _parameters(text: str | None) -> dict[str, Any] | None:
