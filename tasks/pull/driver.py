@@ -33,8 +33,8 @@ R = TypeVar("R", bound=Report)
 # Seconds until a thread that waits for work to be done looks whether the run is to end.
 _LOOK_UP_S = 0.5
 
-# A commit that fails is tried again after a second, so often.
-_COMMITS = 3
+# A commit that fails is made anew after a pause, so often.
+_COMMITS, _COMMIT_PAUSE_S = 3, 1.0
 
 # A granule's name, if it has one beside its id, with what became of it.
 Told = list[tuple[str | None, Receipt]]
@@ -286,5 +286,5 @@ def _commit(run: Run, work: Work, batch: Any, fetched: Any) -> Told:
         except LightlakeError as error:
             if is_passing(error) or not left:
                 raise
-            time.sleep(1.0)
+            time.sleep(_COMMIT_PAUSE_S)
     raise AssertionError("unreachable")
