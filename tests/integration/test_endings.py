@@ -72,9 +72,7 @@ def test_nothing_of_a_busy_command_is_left(tmp_path: Path, number: signal.Signal
 
 
 @pytest.mark.parametrize("runner", ["--local", "--prefect"])
-def test_nothing_of_a_pull_that_an_archive_keeps_waiting_is_left(
-    catalog: Catalog, tmp_path: Path, runner: str
-) -> None:
+def test_nothing_of_a_pull_that_an_archive_keeps_waiting_is_left(catalog: Catalog, tmp_path: Path, runner: str) -> None:
     register(catalog, range(3))
     marker = uuid4().hex
     code = "import tasks.endings; tasks.endings.GRACE_S = 1.0; from lake.cli import main; main()"
