@@ -241,6 +241,7 @@ def _labels(
                 "catalogue": pa.array([catalogue] * n, pa.string()),
                 "row_in_catalogue": rows,
                 "added_at": _repeated(now, n),
+                "name": targets["name"] if "name" in targets.column_names else pa.nulls(n, pa.string()),
             }
         )
     )
