@@ -28,6 +28,7 @@ from lake.schema import TABLES
 from lake.sky import SkyIndex
 from lake.table import Column, Table
 from lake.targets import MATCH_RADIUS_ARCSEC
+from lake.text import counted
 from tasks.samples.files import TARGETS, read_targets
 from tasks.samples.sheets import FORMATS
 
@@ -163,12 +164,12 @@ def _close(rows: pa.Table) -> str | None:
     first = rows.group_by("target_id").aggregate([("ra", "min"), ("dec", "min")])
     places = np.unique(np.stack([first["ra_min"].to_numpy(), first["dec_min"].to_numpy()]), axis=1)
     if same := first.num_rows - places.shape[1]:
-        return f"{same} targets are at the place of another one, and one target with it where this list is added"
+        return f"{counted(same, 'target')} at the place of another one: where this list is added, they are one"
     if near := int((~SkyIndex(*places).is_alone(MATCH_RADIUS_ARCSEC)).sum()):
         return (
-            f"{near} targets lie within {MATCH_RADIUS_ARCSEC:g} arcsec of another one: give --match-radius less than "
+            f"{counted(near, 'target')} within {MATCH_RADIUS_ARCSEC:g} arcsec of another one: where this list is added "
+            "again, a smaller --match-radius keeps them apart"
         )
-        "that where this list is added"
     return None
 
 
