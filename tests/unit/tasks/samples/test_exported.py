@@ -139,6 +139,9 @@ def test_units_ucds_and_descriptions_go_with_it(lake: Lake, tmp_path: Path) -> N
     assert (ecsv.meta["RADESYS"], schema.metadata[b"RADESYS"]) == ("ICRS", b"ICRS")
     assert {name for name, field in fields.items() if field.ref == "icrs"} == {"ra", "dec", "pm_ra", "pm_dec"}
     assert len(ecsv) == len(rows) == N + 8
+    for name in ("ra", "pm_ra", "name", "label"):
+        told = [None if one is np.ma.masked else one for one in ecsv[name]]
+        assert told == pq.read_table(tmp_path / "t.parquet")[name].to_pylist(), name
     assert {row["target_id"] for row in rows} == {str(one) for one in ecsv["target_id"]}
 
 
