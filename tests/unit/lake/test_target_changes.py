@@ -163,7 +163,7 @@ def test_what_is_not_there_is_not_removed(held: Lake, chosen: dict[str, str], me
 
 
 def test_a_target_may_be_looked_at_without_the_right_to_write(held: Lake) -> None:
-    with Lake(held.storage.root, held.settings) as reading:
+    with Lake(held.settings.url, held.settings) as reading:
         assert remove_targets(reading.catalog, "T1", dry_run=True).targets == 1
 
 
