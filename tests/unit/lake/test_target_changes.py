@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable
 from dataclasses import asdict
 
 import pyarrow as pa
 import pytest
+from helpers.crash import change_targets_and_die, child
 from helpers.granules import (
     PARAMETERS,
     committed,
@@ -133,6 +136,28 @@ def test_an_answer_that_comes_when_the_target_is_gone_is_not_of_it(held: Lake) -
     asked = held.sql("SELECT granule, status FROM coverage WHERE archive = 'ztf' AND target_id = ?", target_ids([2]))
     assert asked.to_pylist() == [{"granule": "g3", "status": "found"}]
     assert count(held.catalog, f"coverage WHERE target_id = {target_ids([3])[0]}") == 0
+
+
+@pytest.mark.parametrize("step", ["after delete 1", "before COMMIT 1", "after COMMIT 1"])
+@pytest.mark.parametrize(("change", "arguments"), [(remove_targets, ["T6"]), (rename_target, ["T5", "New"])])
+def test_killed_at_a_step_it_is_done_or_not_begun(
+    held: Lake, change: Callable[..., object], arguments: list[str], step: str
+) -> None:
+    before = _rows(held)
+    dying = child(change_targets_and_die, held.settings, change, step, *arguments)
+    dying.join(60)
+    assert dying.exitcode == -signal.SIGKILL
+    assert {finding.check for finding in errors(held.catalog)} <= {"orphans"}
+    if step != "after COMMIT 1":
+        assert _rows(held) == before
+        change(held.catalog, *arguments)
+    after = _rows(held)
+    assert {name for name in after if after[name] != before[name]} == (
+        {"targets", "labels", "matches", "coverage"} if change is remove_targets else {"targets"}
+    )
+    compact(held.catalog)
+    assert _rows(held) == after
+    assert errors(held.catalog) == []
 
 
 @pytest.mark.parametrize(
