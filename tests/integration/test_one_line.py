@@ -23,6 +23,7 @@ from lake.settings import Settings
 COMMANDS = (
     ["status"], ["status", "virac"], ["verify"], ["compact"], ["sql", "FROM targets"], ["attach"],
     ["export", "virac-csv", "--to", "csv"], ["targets", "list"], ["targets", "add", "list.csv", "--sample", "s"],
+    ["targets", "remove", "T1"], ["targets", "rename", "T1", "A"], ["targets", "export", "t.csv"],
     ["plot", "T1", "--to", "plot.html"], ["pull", "gaia"], ["refresh"], ["refresh", "--plan"], ["virac", "."], ["rxte"],
     ["serve"],
 )  # fmt: skip
