@@ -62,17 +62,17 @@ class Work:
 
 def batched(n: int, batching: str) -> list[int]:
     """Return how many granules are in each of the tasks that carry n of them, as the flows have it."""
+    size = 1
     if batching == "tiles":
         from tasks.surveys.virac_pull import TileFile
         from tasks.surveys.virac_run import batched as batched_tiles
 
         return [len(batch) for batch in batched_tiles([TileFile("", str(number), 1, "") for number in range(n)])]
     if batching == "observations":
-        from flows.rxte import _parts
+        from tasks.surveys.rxte_pull import TOGETHER
 
-        return [len(part) for part in _parts(range(n), "products", WORKERS)]
-    size = 1
-    if batching == "pull":
+        size = TOGETHER["products"]
+    elif batching == "pull":
         from tasks.pull import plan_batches
 
         size = inspect.signature(plan_batches).parameters["granules_per_batch"].default
@@ -81,7 +81,7 @@ def batched(n: int, batching: str) -> list[int]:
 
 @dataclass
 class Nothing:
-    """Work of the engine that is none: batches are numbers; those of a survey are committed by who fetches them."""
+    """Work of the engine that is none: batches are numbers; those of tiles are committed by who fetches them."""
 
     commits: bool
     source: str = "nothing"
@@ -145,7 +145,9 @@ def overhead(runner: str, workers: int, batching: str, sizes: Sequence[int], fol
 
             def through(n_tasks: int) -> float:
                 started = time.perf_counter()
-                driver = Driver(run, Nothing(batching == "pull"), SurveyReport("nothing", "granules", 0))
+                driver = Driver(
+                    run, Nothing(batching in ("pull", "observations")), SurveyReport("nothing", "granules", 0)
+                )
                 run.alone(lambda: driver.work_off(iter(range(n_tasks)), workers))
                 return time.perf_counter() - started
 
@@ -198,7 +200,6 @@ def rxte(url: str, mirror: str) -> dict[str, Any]:
     import pyarrow as pa
 
     from deployments.sandbox.rxte import TARGETS as RXTE_TARGETS
-    from flows.rxte import _TOGETHER
     from lake.catalog import Catalog
     from lake.settings import load_settings
     from lake.storage import Storage
@@ -217,10 +218,11 @@ def rxte(url: str, mirror: str) -> dict[str, Any]:
     rxte_pull.register(opened, extraction)
     found = select(opened.sql("FROM targets"), read_csv(f"{mirror}/xtemaster.csv")).each()
     started = time.perf_counter()
-    for first in range(0, len(found), _TOGETHER["products"]):
-        rxte_pull.extract_all(url, found[first : first + _TOGETHER["products"]], extraction)
-    tasks = len(batched(len(found), "observations"))
-    return {"granules": len(found), "batches": tasks, "work_s": time.perf_counter() - started}
+    work = rxte_pull.Observations("")
+    parts = list(rxte_pull.Part.each(url, opened.storage.staging / "benchmark", found, extraction))
+    for part in parts:
+        work.commit(url, rxte_pull.fetch(part, True))
+    return {"granules": len(found), "batches": len(parts), "work_s": time.perf_counter() - started}
 
 
 def by_flow(url: str, archive: str, n: int, spread: str) -> dict[str, Any]:
@@ -289,7 +291,7 @@ def _mirror(folder: Path, n: int) -> Any:
 def empties(
     folder: Path, sizes: Sequence[int], runners: Sequence[str], batchings: Sequence[str], unbatched: bool
 ) -> dict[str, float]:
-    """Print what granules without work cost; return of each runner what a task of a survey or pull costs its worker."""
+    """Print what granules without work cost; return of each runner what a task of tiles, and of a pull, costs."""
     rows: list[tuple[object, ...]] = []
     tasks: dict[str, float] = {}
     for runner in runners:
@@ -303,7 +305,7 @@ def empties(
         for batching in ("one", "pull"):
             n = TASKS_OF_ONE_WORKER * batched(1_000, batching)[0]
             told = fresh(overhead, runner, 1, batching, [n], str(folder)).value
-            tasks[f"{runner}, {'pull' if batching == 'pull' else 'survey'}"] = (
+            tasks[f"{runner}, {'pull' if batching == 'pull' else 'tiles'}"] = (
                 told[str(n)]["seconds"] / TASKS_OF_ONE_WORKER
             )
     columns = ("runner", "batches", "start (s)", *(f"n = {size:,}" for size in sizes), "s/task")
@@ -333,7 +335,7 @@ def main() -> None:
             tasks = empties(folder, sizes, runners, batchings, given.unbatched)
             told, flows = works(folder, given.quick)
     percents = {
-        (name, runner): work.percent(tasks[f"{runner}, {'survey' if name in ('virac', 'rxte_pca') else 'pull'}"])
+        (name, runner): work.percent(tasks[f"{runner}, {'tiles' if name == 'virac' else 'pull'}"])
         for name, work in told.items()
         for runner in runners
     }
