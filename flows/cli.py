@@ -185,6 +185,7 @@ def run_virac(
     retry_failed: bool = False,
     shard: str | None = None,
     runner: Literal["threads", "processes", "dask"] | None = None,
+    prefect: ByPrefect = None,
 ) -> int:
     """Extract VIRAC's tiles into the lake, those that are not in it yet; exit with 1 if one cannot be.
 
@@ -205,18 +206,18 @@ def run_virac(
         One of several jobs, such as 0/96. Without it jobs share the tiles, too: each takes what no other has.
     runner
         What runs the tasks: threads, processes or dask; default: LIGHTLAKE_RUNNER.
+    prefect
+        By Prefect, or in this process; default: by Prefect if PREFECT_API_URL says where its server is, or for Dask.
     """
-    url = existing(lake)
-    quiet()
     from tasks.surveys.virac import Cut
-    from tasks.surveys.virac_pull import check_place, parse_shard
+    from tasks.surveys.virac_run import Asked, pull
     from tasks.surveys.virac_tile import BANDS
 
-    # Prefect takes long to start: what is wrong without it is better said before.
-    check_place(tiles)
-    Cut(min_ks, tuple(bands or BANDS))
-    if shard is not None:
-        parse_shard(shard)
+    url = existing(lake)
+    asked = Asked(tiles, pattern, Cut(min_ks, tuple(sorted(bands or BANDS))), retry_failed, shard)
+    asked.check()  # Prefect takes long to start: what is wrong without it is better said before
+    if not by_prefect(prefect, runner):
+        return _survey_here(url, runner, lambda run: pull(run, asked))
     check_prefect()
     from flows.virac import extract_virac
 

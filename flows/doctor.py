@@ -43,7 +43,7 @@ def prefect(patience_s: float) -> list[Check]:
     kept = rights("prefect", settings.home, "PREFECT_HOME")
     if kept.status != "ok":
         return [kept]
-    told = f"{_SETTING} is not set: each command starts a server of its own, which keeps its runs in {settings.home}"
+    told = f"{_SETTING} is not set: commands do without; those with --prefect start one, kept in {settings.home}"
     return [Check("prefect", "ok", told)]
 
 

@@ -16,7 +16,6 @@ from flows.forms import Shown, archives
 from flows.living import living
 from flows.report import Watch, publish
 from flows.runners import PrefectRunner
-from lake.names import check_sample
 from lake.query import Lake
 from lake.redact import safe_line
 from lake.settings import load_settings
@@ -56,7 +55,6 @@ def pull_archive(
     the same lake, this one waits.
     """
     opened = lake_at(str(lake or load_settings().url))
-    check_sample(opened, sample)
     request = Request(archive, parameters, sample, again, release, back_off)
     with living(opened):
         (outcome,) = pulled(opened, [request])

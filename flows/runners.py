@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import yaml
-from prefect import Task, get_run_logger, task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
@@ -116,7 +115,6 @@ def _wrong(path: Path, told: str) -> ConfigurationError:
     )
 
 
-Piece = TypeVar("Piece")
 T = TypeVar("T")
 
 
@@ -184,37 +182,3 @@ def _settled(future: PrefectFuture[Any]) -> Any:
     if not isinstance(error, BaseException):
         error = RuntimeError(state.message or f"its worker was lost, and left it {state.name}")
     raise error
-
-
-def windowed(
-    runs: TaskRunner[Any], task: Task[..., Any], work: Iterable[tuple[Piece, Mapping[str, Any]]], width: int
-) -> Iterator[tuple[Piece, Any]]:
-    """Run a task on pieces of work, a limited number of them waiting; yield each with its result, in order.
-
-    Parameters
-    ----------
-    work
-        Pieces, with the task's parameters.
-    width
-        Tasks that run or wait at the same time.
-
-    Yields
-    ------
-    tuple
-        The piece; the task's result, or the exception that it, or the worker that had it, ended with.
-    """
-    window: deque[tuple[Piece, PrefectFuture[Any]]] = deque()
-
-    def settled() -> tuple[Piece, Any]:
-        piece, future = window.popleft()
-        try:
-            return piece, _settled(future)
-        except BaseException as error:  # noqa: BLE001 - it is the answer
-            return piece, error
-
-    for piece, parameters in work:
-        window.append((piece, runs.submit(task, dict(parameters))))
-        while len(window) >= width:
-            yield settled()
-    while window:
-        yield settled()

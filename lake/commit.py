@@ -151,6 +151,7 @@ class _Merge:
         changed, same = self._overlap("source_id", ("sources", "lightcurves"), pruned_by="hpx29")
         changed_exposures, same_exposures = self._overlap("exposure_id", ("exposures",), pruned_by="exposure_id")
         moved = self._moved(changed)
+        removed = self._removed()
         paths: dict[str, UPath | None] = {}
         for table, path in self.staged.items():
             paths[table] = path
@@ -158,8 +159,13 @@ class _Merge:
                 paths[table] = self._without(path, "source_id", same)
             elif table == "exposures":
                 paths[table] = self._without(path, "exposure_id", same_exposures)
-            elif table == "coverage" and any(attempt.status not in ("done", "empty") for attempt in self.attempts):
-                paths[table] = self._without(path, "target_id", self._answered(path))
+            elif table == "matches":
+                paths[table] = self._without(path, "target_id", removed)
+            elif table == "coverage":
+                unwanted = [removed]
+                if any(attempt.status not in ("done", "empty") for attempt in self.attempts):
+                    unwanted.append(self._answered(path))
+                paths[table] = self._without(path, "target_id", pa.concat_tables(unwanted))
         snapshot = self.cursor.execute("FROM ducklake_current_snapshot('lake')").fetchall()[0][0] + 1
         if len(self.attempts) > INLINED_ROWS:
             told = paths["ledger"] = self.folder / "ledger.parquet"
@@ -275,6 +281,18 @@ class _Merge:
         smaller = path.with_name(f"rest-{path.name}")
         write_parquet(rest, smaller)
         return smaller
+
+    def _removed(self) -> pa.Table:
+        """Return the targets that were asked for, and are none any more."""
+        if "coverage" not in self.staged:
+            return pa.table({"target_id": pa.array([], pa.int64())})
+        asked = pc.unique(read_parquet(self.staged["coverage"], ["target_id"])["target_id"])
+        bounds = pc.min_max(asked).as_py()
+        there = self.cursor.execute(
+            "SELECT target_id FROM targets WHERE target_id BETWEEN ? AND ?", [bounds["min"], bounds["max"]]
+        ).to_arrow_table()
+        gone = pc.invert(pc.is_in(asked, value_set=there["target_id"].combine_chunks()))
+        return pa.table({"target_id": asked.filter(gone)})
 
     def _answered(self, path: UPath) -> pa.Table:
         """Return the targets that failed now but have an answer already: that one stays true."""

@@ -25,11 +25,18 @@ from lake.table import quoted
 CONSISTENT_SCANS = "SET GLOBAL sqlite_disable_multithreaded_scans = true"
 
 
+# Nothing is downloaded, and nothing unsigned is loaded, which is DuckDB's default and said here for who looks for it.
+CONFIG: dict[str, bool] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "allow_unsigned_extensions": False,
+}
+
+
 def connect(settings: Settings, storage: Storage, kind: str) -> duckdb.DuckDBPyConnection:
     """Open a DuckDB with the extensions from their wheels; nothing is downloaded, nothing is unsigned."""
     config: dict[str, str | bool | int | float | list[str]] = {
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
+        **CONFIG,
         "temp_directory": str(_spill(storage.staging) / f"duckdb-{os.getpid()}"),
     }
     if settings.duckdb_memory:

@@ -39,7 +39,7 @@ MIGRATIONS: dict[int, Sequence[str]] = {
     4: create_statements(TABLES["channels"]),
     5: (),  # views alone, which every migration makes anew
     6: add_statements(TABLES["ledger"], "n_found", "retries", "requests"),
-    7: [*add_statements(TABLES["labels"], "added_at"), *add_statements(TABLES["schema_version"], "lake_id")],
+    7: [*add_statements(TABLES["labels"], "added_at", "name"), *add_statements(TABLES["schema_version"], "lake_id")],
 }  # fmt: skip
 
 

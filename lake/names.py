@@ -1,4 +1,4 @@
-"""Names that a question may give: samples, archives and bands. One that nobody knows is an error, with near ones.
+"""Names that a question may give: targets, samples, archives, bands. One that nobody knows is an error, with near ones.
 
 What a lake has no rows of may be known all the same: to its tables of archives and bands, or to the sources that
 are installed, which the layers above tell under the entry point `lightlake.archives`.
@@ -7,13 +7,15 @@ are installed, which the layers above tell under the entry point `lightlake.arch
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from lake.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from lake.query import Lake
 
 _MOST_NEAR, _MOST_KNOWN = 3, 20
@@ -63,6 +65,46 @@ def check_sample(lake: Lake, sample: str | None) -> None:
         return
     known = lake.sql("SELECT DISTINCT sample FROM labels")["sample"].to_pylist()
     raise unknown("sample", sample, known, f"in {lake.storage.root}")
+
+
+def target_named(name: str, ask: Callable[[str, list[str]], pa.Table]) -> int:
+    """Return the id of the target that has a name, be it its main name or what a list calls it.
+
+    A name as it is written goes before one that differs in upper and lower case. What nobody is called may be an id.
+
+    Parameters
+    ----------
+    ask
+        Runs SQL with parameters in the lake.
+
+    Raises
+    ------
+    ConfigurationError
+        If no target has that name, or several have; the message names near ones, or their ids and positions.
+    """
+    # As written first: DuckLake can leave files unread for that, not for a function of the name.
+    conditions = ["name = ?", "lower(name) = lower(?)"]
+    chosen = [f"SELECT target_id FROM target_names WHERE {condition}" for condition in conditions]
+    if name.isascii() and name.isdecimal():
+        chosen.append("SELECT target_id FROM targets WHERE target_id = try_cast(? AS BIGINT)")
+    for one in chosen:
+        rows = ask(
+            f"SELECT target_id, ra, dec FROM targets WHERE target_id IN ({one}) ORDER BY ALL", [name]
+        ).to_pylist()
+        if len(rows) == 1:
+            return int(rows[0]["target_id"])
+        if rows:
+            ids = [f"{row['target_id']} (at {row['ra']:.6f} {row['dec']:+.6f})" for row in rows[:_MOST_KNOWN]]
+            more = f" and {len(rows) - _MOST_KNOWN} more" if len(rows) > _MOST_KNOWN else ""
+            raise ConfigurationError(
+                f"{len(rows)} targets are named {name!r}", hint=f"give an id: {', '.join(ids)}{more}"
+            )
+    names = ask("SELECT DISTINCT name FROM target_names", [])["name"].to_pylist()
+    near = ", ".join(difflib.get_close_matches(name, names, _MOST_NEAR))
+    raise ConfigurationError(
+        f"no target is named {name!r}",
+        hint=f"did you mean {near}?" if near else "see them with: lightlake sql 'FROM targets'",
+    )
 
 
 def check_archive(lake: Lake, archive: str | None) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,7 +21,7 @@ from lake.connection import CONSISTENT_SCANS, rollback
 from lake.errors import ConfigurationError, ReadOnly
 from lake.export import Form, convert
 from lake.lock import until_back
-from lake.names import check_archive, check_band, check_sample
+from lake.names import check_archive, check_band, check_sample, target_named
 from lake.s3 import s3_secret
 from lake.settings import Settings, load_settings
 from lake.sky import cone_ranges
@@ -189,7 +189,7 @@ class Lake:
             rollback(cursor)
 
     def targets(self, sample: str | None = None, *, form: Form = "arrow") -> Any:
-        """Return the targets, all or of one sample, with all their labels.
+        """Return the targets, all or of one sample, with all their labels, and what else lists call them.
 
         Raises
         ------
@@ -198,7 +198,9 @@ class Lake:
         """
         found = self.sql(
             """
-            SELECT targets.*, list(DISTINCT labels.label) AS labels, list(DISTINCT labels.sample) AS samples
+            SELECT targets.*, list(DISTINCT labels.label) AS labels, list(DISTINCT labels.sample) AS samples,
+                coalesce(list(DISTINCT labels.name ORDER BY labels.name)
+                    FILTER (labels.name <> coalesce(targets.name, '')), []) AS other_names
             FROM targets LEFT JOIN labels USING (target_id)
             GROUP BY ALL
             HAVING $sample IS NULL OR list_contains(samples, $sample)
@@ -255,7 +257,7 @@ class Lake:
         Parameters
         ----------
         target
-            Name, target_id, or an astropy SkyCoord within radius_arcsec of a target.
+            Any of its names, target_id, or an astropy SkyCoord within radius_arcsec of a target.
         archive, band
             Only of these.
         good
@@ -386,7 +388,7 @@ class Lake:
 
     def _target_id(self, target: Any, radius_arcsec: float, cursor: duckdb.DuckDBPyConnection) -> int:
         if isinstance(target, str):
-            return self._by_name(target, cursor)
+            return target_named(target, partial(self._run, within=cursor))
         if hasattr(target, "icrs"):
             ra, dec = float(target.icrs.ra.deg), float(target.icrs.dec.deg)
             rows = self._run(
@@ -403,24 +405,6 @@ class Lake:
         if self._run("SELECT 1 FROM targets WHERE target_id = ?", [int(target)], within=cursor).num_rows:
             return int(target)
         raise ConfigurationError(f"no target has the id {target}", hint="see them with: lightlake sql 'FROM targets'")
-
-    def _by_name(self, name: str, cursor: duckdb.DuckDBPyConnection) -> int:
-        # As written first: DuckLake can leave files unread for that, not for a function of the name.
-        for condition in ("name = ?", "lower(name) = lower(?)"):
-            rows = self._run(f"SELECT target_id FROM targets WHERE {condition}", [name], within=cursor)
-            if rows.num_rows:
-                break
-        if rows.num_rows == 1:
-            return int(rows["target_id"][0].as_py())
-        if rows.num_rows > 1:
-            ids = ", ".join(map(str, rows["target_id"].to_pylist()))
-            raise ConfigurationError(f"{rows.num_rows} targets are named {name!r}", hint=f"give an id: {ids}")
-        names = self.sql("SELECT DISTINCT name FROM targets WHERE name IS NOT NULL")["name"].to_pylist()
-        near = ", ".join(difflib.get_close_matches(name, names, 3))
-        raise ConfigurationError(
-            f"no target is named {name!r}",
-            hint=f"did you mean {near}?" if near else "see them with: lightlake sql 'FROM targets'",
-        )
 
     def attach_snippet(self, *, write: bool = False) -> str:
         """Return what a stock DuckDB client runs to have this lake.

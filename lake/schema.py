@@ -58,7 +58,7 @@ TABLES: dict[str, Table] = {
             (
                 _required("target_id", "BIGINT", "hpx29 of the first registered position; stable for ever",
                     ucd="meta.id;meta.main"),
-                Column("name", "VARCHAR", "Name, as first registered", ucd="meta.id"),
+                Column("name", "VARCHAR", "Main name: as first registered, or given since; view target_names has all", ucd="meta.id"),
                 _RA,
                 _DEC,
                 _HPX29,
@@ -85,8 +85,12 @@ TABLES: dict[str, Table] = {
                     "added_at", "TIMESTAMPTZ", "When it was put into the sample; NULL of those before schema version 7",
                     ucd="time.creation",
                 ),
+                Column(
+                    "name", "VARCHAR", "Name of the target there; NULL where it has none, and before schema version 7",
+                    ucd="meta.id",
+                ),
             ),
-            key=("target_id", "sample", "label", "catalogue", "row_in_catalogue"),
+            key=("target_id", "sample", "label", "catalogue", "row_in_catalogue", "name"),
             sort=("target_id",),
         ),
         Table(

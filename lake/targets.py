@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import itertools
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from upath import UPath
 
 from lake.catalog import Catalog
 from lake.errors import ConfigurationError
 from lake.names import check_not_blank
 from lake.schema import TABLES
 from lake.sky import HPX_PIXELS, SkyIndex, chord, hpx29, separation_arcsec, unit_vectors
-from lake.storage import remove_folder, write_parquet
+from lake.storage import Storage, remove_folder, write_parquet
 from lake.transaction import Change, write
 
 # Two positions closer than this are one target, unless the user says otherwise. The archives are matched
@@ -109,15 +111,7 @@ def add_targets(
                 f"SELECT DISTINCT * FROM offered WHERE NOT EXISTS (FROM labels WHERE {same})"
             ).to_arrow_table()
             cursor.unregister("offered")
-            moves = {}
-            for name, rows in (("targets", pa.table(fresh)), ("labels", labels)):
-                if rows.num_rows:
-                    file = f"{folder.name}-{uuid.uuid4().hex[:8]}.parquet"
-                    staged = folder / file / f"{name}.parquet"
-                    spec = TABLES[name]
-                    write_parquet(spec.cast(rows).sort_by([(key, "ascending") for key in spec.sort]), staged)
-                    moves[name] = (staged, catalog.storage.table_folder(name) / file)
-            if moves:
+            if moves := stage_rows(catalog.storage, folder, {"targets": pa.table(fresh), "labels": labels}):
                 change.bring_in(moves)
         return known, ids, is_new, labels.num_rows
 
@@ -127,6 +121,19 @@ def add_targets(
         remove_folder(folder)
     met = np.isin(known["target_id"].to_numpy(), ids)
     return Added(targets.num_rows, int(is_new.sum()), int(met.sum()), n_labels)
+
+
+def stage_rows(storage: Storage, folder: UPath, tables: Mapping[str, pa.Table]) -> dict[str, tuple[UPath, UPath]]:
+    """Write rows of targets and labels into the staging area; return staged and final path of each table with rows."""
+    moves = {}
+    for name, rows in tables.items():
+        if rows.num_rows:
+            file = f"{folder.name}-{uuid.uuid4().hex[:8]}.parquet"
+            staged = folder / file / f"{name}.parquet"
+            spec = TABLES[name]
+            write_parquet(spec.cast(rows).sort_by([(key, "ascending") for key in spec.sort]), staged)
+            moves[name] = (staged, storage.table_folder(name) / file)
+    return moves
 
 
 def _identify(targets: pa.Table, known: pa.Table, radius_arcsec: float) -> tuple[np.ndarray, np.ndarray]:
@@ -241,6 +248,7 @@ def _labels(
                 "catalogue": pa.array([catalogue] * n, pa.string()),
                 "row_in_catalogue": rows,
                 "added_at": _repeated(now, n),
+                "name": targets["name"] if "name" in targets.column_names else pa.nulls(n, pa.string()),
             }
         )
     )

@@ -44,6 +44,17 @@ def one_line(text: str) -> str:
     return visible(" ".join(text.split()))
 
 
+def counted(n: int, one: str, more: str | None = None) -> str:
+    """Return a number of things.
+
+    Examples
+    --------
+    >>> counted(1, "row"), counted(2, "row"), counted(0, "match", "matches")
+    ('1 row', '2 rows', '0 matches')
+    """
+    return f"{n} {one if n == 1 else more or f'{one}s'}"
+
+
 def file_name(name: str) -> str:
     """Return what a granule or a claim is called in names of files and folders, which hold 255 bytes.
 

@@ -49,6 +49,14 @@ CREATE OR REPLACE VIEW target_lightcurves AS
     WHERE matches.release = coalesce(archives.release, matches.release)
 """
 
+# A target goes by its main name and by what each list calls it.
+_TARGET_NAMES = """
+CREATE OR REPLACE VIEW target_names AS
+    SELECT target_id, name FROM targets WHERE name IS NOT NULL
+    UNION
+    SELECT target_id, name FROM labels WHERE name IS NOT NULL
+"""
+
 # What a light curve is. DuckDB applies a condition on any of these before it makes a window over them, so they are more
 # than it takes to tell light curves apart, and other targets stay unread. Of TESS, Kepler and K2 each sector, quarter
 # or campaign at each cadence is one of its own, with its own aperture and level; elsewhere an exposure is a single
@@ -261,6 +269,7 @@ VIEWS = (
     _IN_CONE.format(name="sources_in_cone", table="sources"),
     _LIGHTCURVES_IN_CONE,
     _TARGET_LIGHTCURVES,
+    _TARGET_NAMES,
     _NORMALISED,
     _DECIMATED,
     _FORNAX,

@@ -17,7 +17,7 @@ from lake.names import check_archive, check_band, check_not_blank
 from lake.output import Output, say, show
 from lake.redact import redacted
 from lake.settings import Settings, load_settings
-from lake.text import one_line
+from lake.text import counted, one_line
 from lake.walk import shown
 
 if TYPE_CHECKING:
@@ -219,6 +219,93 @@ def list_targets(*, sample: str | None = None, lake: LakeURL = None, output: Out
 
     with Lake(lake) as opened:
         show(opened.targets(sample), output)
+    return 0
+
+
+@targets.command
+def remove(
+    name: str | None = None,
+    *,
+    sample: str | None = None,
+    label: str | None = None,
+    dry_run: Annotated[bool, Parameter(negative=())] = False,
+    lake: LakeURL = None,
+) -> int:
+    """Take a target out of the lake, or out of a sample; or a whole sample. What was measured of it stays.
+
+    Parameters
+    ----------
+    name
+        Any of the target's names, or its id.
+    sample
+        Remove the labels of this sample alone. Targets of other samples stay, the others go.
+    label
+        Remove this label of the sample alone.
+    dry_run
+        Say what would go; change nothing.
+    """
+    from lake.query import Lake
+    from lake.target_changes import remove_targets
+
+    with Lake(lake, writable=not dry_run) as opened:
+        gone = remove_targets(opened.catalog, name, sample=sample, label=label, dry_run=dry_run)
+    counts = (
+        counted(gone.targets, "target"), counted(gone.labels, "label"), counted(gone.matches, "match", "matches"),
+        counted(gone.coverage, "row of coverage", "rows of coverage"),
+    )  # fmt: skip
+    say(f"{'would remove' if dry_run else 'removed'} {', '.join(counts[:-1])} and {counts[-1]}")
+    if gone.sources:
+        say(f"{counted(gone.sources, 'source')} with {counted(gone.measurements, 'measurement')} of no other target "
+            f"{'would stay' if dry_run else 'stay'} in the lake, for cone and SQL")  # fmt: skip
+    return 0
+
+
+@targets.command
+def rename(old: str, new: str, *, lake: LakeURL = None) -> int:
+    """Give a target another main name; all names that it had still find it.
+
+    Parameters
+    ----------
+    old
+        Any of its names, or its id.
+    new
+        Its main name from now on, which no other target has.
+    """
+    from lake.query import Lake
+    from lake.target_changes import rename_target
+
+    with Lake(lake, writable=True) as opened:
+        renamed = rename_target(opened.catalog, old, new)
+    before = f", which was {renamed.before}" if renamed.before not in (None, renamed.name) else ""
+    say(one_line(f"target {renamed.target_id} is {renamed.name} now{before}"))
+    return 0
+
+
+@targets.command(name="export")
+def export_list(
+    file: Path,
+    *,
+    sample: str | None = None,
+    overwrite: Annotated[bool, Parameter(negative=())] = False,
+    lake: LakeURL = None,
+) -> int:
+    """Write the targets, all or of one sample, as a list that `targets add --label label` reads back.
+
+    Parameters
+    ----------
+    file
+        Its extension says the format: ECSV, VOTable (.vot, .xml), CSV or Parquet.
+    overwrite
+        Write over a file that is there.
+    """
+    from lake.query import Lake
+    from tasks.samples.exported import export_targets
+
+    with Lake(lake) as opened:
+        done = export_targets(opened, file, sample=sample, overwrite=overwrite)
+    say(one_line(f"{file}: {counted(done.targets, 'target')} in {counted(done.rows, 'row')}"))
+    for note in done.notes:
+        say(one_line(f"note: {note}"))
     return 0
 
 

@@ -14,6 +14,7 @@ import pytest
 from helpers.s3 import S3, running
 
 from lake.catalog import Catalog
+from lake.connection import CONFIG
 from lake.query import Lake
 from lake.settings import Settings, load_settings
 from lake.settings import settings as cached_settings
@@ -24,10 +25,25 @@ _LONG = ("test_demo", "test_killed_service", "test_prefect_server", "test_servic
          "test_real_files", "test_rxte_flow", "test_slurm", "test_ui", "test_workers")  # fmt: skip
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest; then those of most tests, as xdist does by itself."""
+    for item in items:
+        if "prefect_server" in item.fixturenames:  # type: ignore[attr-defined]
+            item.add_marker("prefect")
     counts = Counter(item.path for item in items)
     items.sort(key=lambda item: (item.path.stem not in _LONG, -counts[item.path], str(item.path)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_hashes_of_extensions() -> Iterator[None]:
+    """Spare each lake of a test the fifth of a second that DuckDB takes to check the signature of 70 MB.
+
+    Child processes check it, as users' do: see test_connection.py.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(CONFIG, "allow_unsigned_extensions", True)
+        yield
 
 
 @pytest.fixture(scope="session")

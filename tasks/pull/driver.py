@@ -35,8 +35,8 @@ R = TypeVar("R", bound=Report)
 # Seconds until a thread that waits for work to be done looks whether the run is to end.
 _LOOK_UP_S = 0.5
 
-# A commit that fails is tried again after a second, so often.
-_COMMITS = 3
+# A commit that fails is made anew after a pause, so often.
+_COMMITS, _COMMIT_PAUSE_S = 3, 1.0
 
 # Granules of a batch that have a line each in the log, at most; of more there is one of all, less those that are lost.
 _LINES = 20
@@ -332,5 +332,5 @@ def _commit(run: Run, work: Work, batch: Any, fetched: Any) -> Told:
         except LightlakeError as error:
             if is_passing(error) or not left:
                 raise
-            time.sleep(1.0)
+            time.sleep(_COMMIT_PAUSE_S)
     raise AssertionError("unreachable")

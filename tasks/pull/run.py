@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lake.errors import ArchiveError
+from lake.names import check_sample
 from lake.query import Lake
 from lake.settings import Settings
 from lake.staging import Manifest
@@ -119,6 +120,7 @@ def pull(run: Run, request: Request, share: int = 1) -> tuple[Archive, PullRepor
     """
     lake, log, settings = run.lake, run.log, run.settings
     started = time.monotonic()
+    check_sample(lake, request.sample)
     with turn(lake, of_archive(find(request.archive).name), run.name, log, run.check):
         source = _at_release(lake, request, settings)
         given = source.with_defaults(request.parameters)

@@ -127,5 +127,18 @@ def _in_time(timeout_s: float, work: Callable[..., T], *args: Any) -> T:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+@contextmanager
+def untimed() -> Iterator[None]:
+    """Do what no time-out of a task is to break off, such as a commit: the clock of a process stands still."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, left)
+
+
 def _late(number: int, frame: FrameType | None) -> None:
     raise TimeoutError("longer than LIGHTLAKE_TASK_TIMEOUT_S")

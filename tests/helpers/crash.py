@@ -135,6 +135,23 @@ def migrate_and_die(settings: Settings, step: str) -> None:
     catalog.create()
 
 
+def change_targets_and_die(settings: Settings, change: Callable[..., object], step: str, *arguments: str) -> None:
+    """Remove or rename a target and end with SIGKILL at a statement, such as ``after delete 2``."""
+    name, _, times = step.rpartition(" ")
+    left = int(times)
+
+    def passes(where: str) -> None:
+        nonlocal left
+        left -= where == name
+        if left == 0:
+            _die()
+
+    catalog = opened(settings)
+    original = catalog.cursor
+    catalog.cursor = lambda: _Deadly(original(), passes)  # type: ignore[method-assign, assignment, return-value]
+    change(catalog, *arguments)
+
+
 def work(
     settings: Settings,
     granules: Iterable[tuple[str, Mapping[int, Version]]],

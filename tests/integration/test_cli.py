@@ -112,6 +112,29 @@ def test_targets(run: Run, here: Path, listing: Path) -> None:
     refused(run("targets", "list", "--sample", "none"), "unknown sample 'none' in .*known: again, agn\\)")
 
 
+def test_targets_are_renamed_removed_and_exported(run: Run, here: Path, listing: Path, catalog: Catalog) -> None:
+    run("targets", "add", listing, "--sample", "agn", "--label", "class")
+    shown = run("targets", "rename", "m 87", "Virgo\n[A]")
+    assert re.fullmatch(r"target \d+ is Virgo \[A\] now, which was M 87\n", shown.out), shown
+    (row,) = (row for row in json.loads(run("targets", "list", "--output", "json").out) if row["other_names"])
+    assert (row["name"], row["other_names"]) == ("Virgo\n[A]", ["M 87"])
+    done = run("targets", "export", "agn.vot", "--sample", "agn")
+    assert (done.code, done.out) == (0, "agn.vot: 2 targets in 3 rows\n")
+    refused(run("targets", "export", "agn.vot"), "agn.vot is there already .*--overwrite")
+    assert run("targets", "export", "agn.vot", "--overwrite").code == 0
+    refused(run("targets", "export", "agn.csv"), r"could not be read back.*'Virgo\\n\[A\]'")
+    committed = run("targets", "remove", "M 87", "--dry-run")
+    assert committed.out == "would remove 1 target, 1 label, 0 matches and 0 rows of coverage\n"
+    assert run("targets", "remove", "M 87").out == committed.out.replace("would remove", "removed")
+    refused(run("plot", "M 87", "--to", "x.html"), "no target is named 'M 87'")
+    done = run("targets", "add", "agn.vot", "--sample", "agn", "--label", "label")
+    assert done.out.splitlines()[-1] == "3 rows of agn.vot: 1 new targets, 1 known, 3 new labels"
+    assert run("targets", "remove", row["target_id"], "--sample", "agn").code == 0
+    assert run("targets", "remove", "--sample", "agn").out.startswith("removed 1 target, 2 labels, ")
+    assert json.loads(run("targets", "list", "--output", "json").out) == []
+    assert "0 errors" in run("verify").out
+
+
 def test_bad_rows_are_listed_and_nothing_is_added(run: Run, here: Path, tmp_path: Path) -> None:
     path = tmp_path / "bad.csv"
     path.write_text("name,ra,dec\na,10,20\nb,10,120\nc,x,20\nd,30,40\n")
@@ -255,6 +278,11 @@ def test_pull_and_status(
         (["targets", "add", "LISTING", "--sample", "s", "--ra", "alpha", "--dec", "dec"], "alpha"),
         (["targets", "add", "LISTING", "--sample", "s", "--ra", "ra"], "go together"),
         (["targets", "add", "LISTING", "--sample", "s", "--frame", "nonsense"], "nonsense"),
+        (["targets", "remove"], "remove which target"),
+        (["targets", "remove", "M 88"], "no target is named 'M 88'"),
+        (["targets", "remove", "--sample", "agn", "--dry-run"], "unknown sample 'agn'"),
+        (["targets", "rename", "M 88", "M 89"], "no target is named 'M 88'"),
+        (["targets", "export", "agn.docx"], r"'\.docx' \(extensions are \.ecsv"),
         (["targets", "add", "LISTING", "--sample", "s", "--match-radius", "-1"], "--match-radius cannot be -1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -37,7 +37,7 @@ def test_the_demo_fills_a_lake_and_the_second_run_has_nothing_to_do(tmp_path: Pa
     assert not re.search(r"""@import|url\(\s*["']?https?:""", page_itself)
     # Nothing of it went anywhere but into its folder.
     assert not (tmp_path / "home").exists() or not list((tmp_path / "home").rglob("*.zip"))
-    assert {path.name for path in tmp_path.iterdir()} - {"home", "work"} == {"lightlake-demo", "prefect"}
+    assert {path.name for path in tmp_path.iterdir()} - {"home", "work"} == {"lightlake-demo"}
 
     stamp = page.stat().st_mtime_ns
     second = lightlake("demo", cwd=tmp_path, environment=home)

@@ -25,8 +25,8 @@ import signal, subprocess, sys, threading, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
-import flows.endings
-from flows.endings import end_with_parent, ending_together
+import tasks.endings
+from tasks.endings import end_with_parent, ending_together
 
 def run_a_tool():
     subprocess.run([sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(600)"],
@@ -36,7 +36,7 @@ if __name__ == "__main__":
     from flows.temporary_server import TemporaryServer
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # those who run tests in the background ignore it
-    flows.endings.GRACE_S = 0.5
+    tasks.endings.GRACE_S = 0.5
     with ending_together():
         server = TemporaryServer()
         server.port = server.find_available_port()
@@ -71,10 +71,11 @@ def test_nothing_of_a_busy_command_is_left(tmp_path: Path, number: signal.Signal
     until(lambda: not marked(marker), lambda: f"left: {marked(marker)}", 60)
 
 
-def test_nothing_of_a_pull_that_an_archive_keeps_waiting_is_left(catalog: Catalog, tmp_path: Path) -> None:
+@pytest.mark.parametrize("runner", ["--local", "--prefect"])
+def test_nothing_of_a_pull_that_an_archive_keeps_waiting_is_left(catalog: Catalog, tmp_path: Path, runner: str) -> None:
     register(catalog, range(3))
     marker = uuid4().hex
-    code = "import flows.endings; flows.endings.GRACE_S = 1.0; from lake.cli import main; main()"
+    code = "import tasks.endings; tasks.endings.GRACE_S = 1.0; from lake.cli import main; main()"
     with Sandbox() as box:
         box.fault("/icecube.zip", "hang")
         here = child_environment(
@@ -83,12 +84,13 @@ def test_nothing_of_a_pull_that_an_archive_keeps_waiting_is_left(catalog: Catalo
             PYTHONPATH=os.pathsep.join(sys.path),
         )  # fmt: skip
         command = subprocess.Popen(
-            [sys.executable, "-c", code, "pull", "icecube"], cwd=tmp_path, env=here, stdout=subprocess.DEVNULL,
+            [sys.executable, "-c", code, "pull", "icecube", runner], cwd=tmp_path, env=here, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:
             until(lambda: box.requests or command.poll() is not None, "no request")
-            assert any("prefect.server.api.server:create_app" in one for one in marked(marker)), "the server is up"
+            server = any("prefect.server.api.server:create_app" in one for one in marked(marker))
+            assert server == (runner == "--prefect")
             command.send_signal(signal.SIGTERM)
             assert command.wait(60) in (143, -signal.SIGTERM)
         finally:

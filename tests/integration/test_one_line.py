@@ -23,6 +23,7 @@ from lake.settings import Settings
 COMMANDS = (
     ["status"], ["status", "virac"], ["verify"], ["compact"], ["sql", "FROM targets"], ["attach"],
     ["export", "virac-csv", "--to", "csv"], ["targets", "list"], ["targets", "add", "list.csv", "--sample", "s"],
+    ["targets", "remove", "T1"], ["targets", "rename", "T1", "A"], ["targets", "export", "t.csv"],
     ["plot", "T1", "--to", "plot.html"], ["pull", "gaia"], ["refresh"], ["refresh", "--plan"], ["virac", "."], ["rxte"],
     ["serve"],
 )  # fmt: skip
@@ -90,8 +91,8 @@ def test_what_a_flow_needs_is_missed_before_prefect_starts(
         for arguments in flows:
             one_line(run(*arguments), "Prefect cannot run anything: http://127.0.0.1:9/api does not answer")
     with temporary_settings({PREFECT_API_URL: None, PREFECT_HOME: tmp_path / "file" / "home"}):
-        for arguments in flows:
-            one_line(run(*arguments), "Prefect cannot run anything: cannot write to .*PREFECT_HOME")
+        for arguments in flows[:2]:
+            one_line(run(*arguments, "--prefect"), "Prefect cannot run anything: cannot write to .*PREFECT_HOME")
 
 
 def test_csv_and_json_take_any_value(run: Run, here: Path) -> None:

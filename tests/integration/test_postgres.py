@@ -14,6 +14,7 @@ from lake.intents import PUBLISHING
 from lake.query import Lake
 from lake.settings import load_settings
 from lake.storage import Storage
+from lake.target_changes import remove_targets, rename_target
 
 pytestmark = pytest.mark.server
 
@@ -33,12 +34,15 @@ def test_a_whole_life(postgres, tmp_path):
     committed(catalog, range(5), "g0")
     assert committed(catalog, {3: 2, 4: 1, 5: 1}, "g1").replaced == 1
     assert errors(catalog) == []
+    assert rename_target(catalog, "T1", "B").before == "T1"
+    assert remove_targets(catalog, "T2").matches == 1
+    assert errors(catalog) == []
     compact(catalog)
     assert content(catalog) == expected({**dict.fromkeys(range(6), 1), 3: 2})
     assert errors(catalog) == []
     catalog.close()
     with Lake(settings.url, settings) as lake:
-        assert lake.light_curve("T3").num_rows == 6
+        assert lake.light_curve("T3").num_rows == lake.light_curve("T1").num_rows == 6
         assert "METADATA_SCHEMA 'lake_" in lake.attach_snippet()
 
 

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from datetime import timedelta
@@ -17,9 +18,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from helpers.archives import archive, register
+from helpers.archives import register
 from helpers.processes import until
-from prefect import flow, runtime, tags, task
+from prefect import flow, runtime, tags
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
@@ -31,46 +32,39 @@ from prefect.states import Crashed, Running
 from deployments import serve, standing
 from deployments.automations import FAILED_RUNS, SILENT_RUNS, crash_silent_runs, notify_of_failures, reach_api
 from deployments.deployed import NAME, deployed
-from flows import living, places, turns
+from flows import living
 from flows.maintenance import maintain, verify
 from flows.pull import pull_archive
 from lake import claims
 from lake.catalog import Catalog
 from lake.cli import main
-from lake.errors import ArchiveError, ConfigurationError, LightlakeError
+from lake.errors import ConfigurationError, LightlakeError
 from lake.identity import tree_id
 from lake.query import Lake
+from tasks.pull import limits
+from tasks.pull import run as engine
 
 Rows = Callable[..., list[dict[str, Any]]]
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 @pytest.mark.usefixtures("pull_settings")
-def test_two_runs_of_one_archive_take_turns(catalog: Catalog, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_runs_of_one_archive_take_turns(
+    catalog: Catalog, rows: Rows, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     register(catalog, range(6))
-    waiting, inside, most = [], [], []
-    found = turns.get_run_logger
-
-    class Log:
-        def warning(self, *told: Any) -> None:
-            waiting.append(told)
-            found().warning(*told)
-
-    monkeypatch.setattr(turns, "get_run_logger", Log)
-    monkeypatch.setattr(turns, "LOOK_AGAIN_S", 0.1)
-    from flows import pull as module
-
-    real = module._pull
+    inside, most = [], []
+    monkeypatch.setattr(limits, "LOOK_AGAIN_S", 0.1)
+    real = engine.count_to_ask
 
     def watched(*arguments: Any, **more: Any) -> Any:
         inside.append(1)
         most.append(len(inside))
-        try:
-            return real(*arguments, **more)
-        finally:
-            inside.pop()
+        time.sleep(0.2)
+        inside.pop()
+        return real(*arguments, **more)
 
-    monkeypatch.setattr(module, "_pull", watched)
+    monkeypatch.setattr(engine, "count_to_ask", watched)
     states: list[Any] = []
 
     def pull() -> None:
@@ -83,7 +77,7 @@ def test_two_runs_of_one_archive_take_turns(catalog: Catalog, rows: Rows, monkey
         assert ours
         for run in runs:
             run.start()
-        until(lambda: len(waiting) == 2, "both runs wait")
+        until(lambda: caplog.text.count("which has the turn pull-icecube") == 2, "both runs wait")
         assert rows("FROM ledger") == []
     for run in runs:
         run.join()
@@ -96,13 +90,13 @@ def test_two_runs_of_one_archive_take_turns(catalog: Catalog, rows: Rows, monkey
 
 
 def test_a_turn_is_not_waited_for_for_ever(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "get_run_logger", lambda: logging.getLogger("turns"))
-    monkeypatch.setattr(turns, "LOOK_AGAIN_S", 0.05)
+    monkeypatch.setattr(limits, "LOOK_AGAIN_S", 0.05)
     impatient = Lake(lake.storage.root, lake.settings.model_copy(update={"turn_timeout_s": 0.2}), writable=True)
     too_long = pytest.raises(
         LightlakeError, match=f"first, process {os.getpid()} on .*, which has the turn pull-madeup"
     )
-    with claims.held(lake.catalog, "pull-madeup", "first"), impatient, too_long, turns.turn(impatient, "pull-madeup"):
+    second = limits.turn(impatient, "pull-madeup", "second", logging.getLogger("turns"))
+    with claims.held(lake.catalog, "pull-madeup", "first"), impatient, too_long, second:
         pass
 
 
@@ -200,47 +194,6 @@ def test_targets_are_added_whether_prefect_can_be_told_or_not(
     assert sum(line.startswith("1 rows of one.csv") for line in said) == 1
     (told,) = [line for line in said if line.startswith("Prefect was not told")] if api else [""]
     assert (api or "") in told
-
-
-def test_places_of_the_dead_are_free_and_those_of_other_lakes_are_waited_for(
-    lake: Lake, pull_settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As a server leaves them that was started anew: places taken, and a run of this lake that is running for ever."""
-    source = archive(name="killed")
-    name, parameters = "lightlake-killed", {"lake": str(lake.storage.root)}
-    monkeypatch.setattr(places, "LOOK_AGAIN_S", 0.5)
-    monkeypatch.setattr(places, "get_run_logger", lambda: logging.getLogger("places"))
-
-    def taken(client: SyncPrefectClient) -> int:
-        return client.read_global_concurrency_limit_by_name(name).active_slots
-
-    with get_client(sync_client=True) as client:
-        with places.places(lake, source, 4):
-            assert taken(client) == 4
-        runs = {}
-        for whose, label in {"dead": tree_id(lake.storage), "other": "of another lake"}.items():
-            run = client.create_flow_run(pull_archive, parameters=parameters, name=whose, state=Running())
-            client.update_flow_run_labels(run.id, {living.LABEL: label})
-            task_run = client.create_task_run(a_task, run.id, "0", extra_tags=["killed"], state=Running())
-            runs[whose] = (run.id, task_run.id)
-        client.increment_concurrency_slots([name], 4, "concurrency").raise_for_status()
-        until(lambda: len(places._asking(client, "killed")) == 2, "the server knows of the tasks")
-        # The other one is not known to be dead, so that it is waited for; but not for ever.
-        impatient = Lake(lake.storage.root, lake.settings.model_copy(update={"turn_timeout_s": 1.0}), writable=True)
-        late = pytest.raises(ArchiveError, match="waited 1 s for the places of 'other'")
-        with impatient, late, places.places(impatient, source, 1):
-            pass
-        assert client.read_flow_run(runs["dead"][0]).state.is_crashed()
-        assert client.read_flow_run(runs["other"][0]).state.is_running()
-        client.set_flow_run_state(runs["other"][0], Crashed())
-        with places.places(lake, source, 4):
-            assert taken(client) == 4
-        assert taken(client) == 0
-
-
-@task
-def a_task() -> None:
-    """Does nothing."""
 
 
 def running(client: SyncPrefectClient, lake: Lake, name: str, label: str | None = "", **more: Any) -> UUID:

@@ -70,7 +70,7 @@ def test_it_answers_what_a_reader_asks(service, root):
             "WITH RECURSIVE t AS (SELECT 1 AS a UNION ALL SELECT a + 1 FROM t WHERE a < 9) SELECT sum(a) FROM t",
             "SELECT count(*) FROM cone(10.0, -30.0, 3600) SEMI JOIN (FROM lightcurves) USING (source_id)",
             "SELECT list_transform([1, 2], lambda x: x + 1) AS a, unnest(range(3)) AS b",
-            "PIVOT (SELECT band, good FROM lightcurves) ON band IN ('g', 'r') USING count(*)",
+            "PIVOT (SELECT band, good FROM lightcurves) ON band IN ('g', 'r') USING count(*) ORDER BY good",
             "DESCRIBE targets",
             "SUMMARIZE targets",
             "SELECT column_name FROM information_schema.columns WHERE table_name = 'targets' ORDER BY ALL",

@@ -17,6 +17,9 @@ from lake.progress import progress
 from lake.schema import TABLES
 from lake.sky import hpx29, separation_arcsec
 from lake.staging import stage
+from lake.targets import add_targets
+
+HOSTILE = ("[red]o'\"<b>\n\x1b[2J'; DROP TABLE labels --", "%_\\?$name \u202e")
 
 
 @pytest.fixture
@@ -108,6 +111,32 @@ def test_a_name_of_two_targets_asks_which(held):
     with pytest.raises(ConfigurationError, match="2 targets are named 'T3'") as error:
         held.light_curve("T3")
     assert str(target_ids([3])[0]) in error.value.hint
+
+
+def test_every_name_of_a_target_finds_it(held):
+    by_name = held.light_curve("T4")
+    ra, dec = positions([4, 5])
+    rows = {"ra": [*ra, ra[0]], "dec": [*dec + 0.1 / 3600, dec[0]], "name": [*HOSTILE, "t5"]}
+    add_targets(held.catalog, pa.table(rows), "named")
+    for name in (HOSTILE[0], HOSTILE[0].upper(), str(target_ids([4])[0]), "t4"):
+        assert held.light_curve(name).equals(by_name)
+    assert held.target_id(HOSTILE[1]) == target_ids([5])[0]
+    assert held.target_id("T5") == target_ids([5])[0]
+    assert held.target_id("t5") == target_ids([4])[0]  # as written goes first
+    named = {row["name"]: row["other_names"] for row in held.targets().to_pylist()}
+    assert (named["T4"], named["T5"], named["T6"]) == ([HOSTILE[0], "t5"], [HOSTILE[1]], [])
+    with pytest.raises(ConfigurationError, match="no target is named") as error:
+        held.target_id(HOSTILE[0][:-1])
+    assert "did you mean" in error.value.hint
+
+
+def test_a_second_name_that_two_targets_share_asks_which(held):
+    ra, dec = positions([6, 7])
+    add_targets(held.catalog, pa.table({"ra": ra, "dec": dec, "name": ["Twin", "Twin"]}), "named")
+    with pytest.raises(ConfigurationError, match="2 targets are named 'Twin'") as error:
+        held.light_curve("Twin")
+    for one, right, up in zip(target_ids([6, 7]), ra, dec, strict=True):
+        assert f"{one} (at {right:.6f} {up:+.6f})" in error.value.hint
 
 
 CENTRES = [(123.0, 30.0), (0.0003, -5.0), (359.9997, -5.0), (77.0, 90.0), (200.0, -90.0), (10.0, 89.999)]

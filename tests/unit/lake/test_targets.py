@@ -133,3 +133,17 @@ def test_nothing_is_half_added(catalog, monkeypatch):
     assert list(catalog.storage.data.rglob("*.parquet")) == []
     assert [path for path in catalog.storage.staging.rglob("*") if path.is_file()] == []
     assert add_targets(catalog, _list((10, 0)), "s").new == 1
+
+
+def test_a_row_keeps_its_name_whatever_target_it_is(catalog):
+    """Two names within the radius, of one list or of two, are two names of one target."""
+    near = (10, 20 + 0.5 * ARCSEC)
+    assert add_targets(catalog, _list((10, 20), near, near, name=["A", "B", "B"]), "s1") == Added(3, 1, 0, 2)
+    assert add_targets(catalog, _list(near, near, name=["C", None]), "s2") == Added(2, 0, 1, 2)
+    assert add_targets(catalog, _list((10, 20), near, name=["A", "B"]), "s1") == Added(2, 0, 1, 0)
+    cursor = catalog.cursor()
+    assert cursor.execute("SELECT name FROM targets").fetchall() == [("A",)]
+    labels = cursor.execute("SELECT sample, name FROM labels ORDER BY ALL").fetchall()
+    assert labels == [("s1", "A"), ("s1", "B"), ("s2", "C"), ("s2", None)]
+    assert cursor.execute("SELECT name FROM target_names ORDER BY ALL").fetchall() == [("A",), ("B",), ("C",)]
+    assert errors(catalog) == []

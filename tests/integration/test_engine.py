@@ -1,0 +1,527 @@
+"""The engine without Prefect: what is asked, tried again, given up and told, of one archive or many side by side."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pytest
+from helpers import archives
+from helpers.archives import harvest, numbers_of, refusal, register
+
+from deployments.sandbox.icecube import URL_PATH
+from deployments.sandbox.server import Sandbox
+from flows import local
+from lake.catalog import Catalog
+from lake.errors import ArchiveError, CatalogError, ConfigurationError, LightlakeError, StagingLost
+from lake.maintenance import verify
+from lake.query import Lake
+from lake.settings import Settings, load_settings
+from tasks.archives import REGISTRY, icecube
+from tasks.archives.base import Archive, Granule, Harvest
+from tasks.pull import driver, lake_at, limits, work
+from tasks.pull.driver import Run
+from tasks.pull.report import PullReport
+from tasks.pull.run import Request, pull_all, width_of
+from tasks.pull.runners import LocalRunner, logger
+
+Rows = Callable[..., list[dict[str, Any]]]
+
+pytestmark = pytest.mark.usefixtures("pull_settings")
+
+STATUSES = "SELECT status, count(*) AS n FROM coverage GROUP BY ALL ORDER BY ALL"
+
+
+class Watched:
+    """Progress, as it is told."""
+
+    def __init__(self) -> None:
+        self.total: dict[str, int] = {}
+        self.done: Counter[str] = Counter()
+
+    def begin(self, source: str, total: int, what: str = "targets") -> None:
+        self.total[source] = self.total.get(source, 0) + total
+
+    def advance(self, source: str, done: int) -> None:
+        self.done[source] += done
+
+
+def pull_several(*requests: Request, told: bool = True) -> list[PullReport | Exception]:
+    """Pull by the local runner, and see that the progress is told to the end."""
+    settings, watch = load_settings(), Watched()
+    width = width_of(settings, {request.archive for request in requests})
+    with LocalRunner(settings, width) as runner:
+        run = Run(lake_at(settings.url), runner, logger, "test", "the test", watch, settings)
+        outcomes = pull_all(run, requests)
+    assert watch.total == dict(watch.done) or not told
+    return outcomes
+
+
+def pull(archive: str = "icecube", **more: Any) -> PullReport:
+    """Pull one archive; raise what ended it."""
+    (outcome,) = pull_several(Request(archive, **more))
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def counts(rows: Rows) -> dict[str, int]:
+    return {row["status"]: row["n"] for row in rows(STATUSES)}
+
+
+def errors(catalog: Catalog) -> list[str]:
+    return [finding.message for finding in verify(catalog) if finding.is_error]
+
+
+@pytest.fixture
+def madeup(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Archive]:
+    """Put the made-up archive into the registry: one module and one line."""
+
+    def put(**more: Any) -> Archive:
+        archive = archives.archive(**more)
+        monkeypatch.setitem(REGISTRY, archive.name, archive)
+        return archive
+
+    return put
+
+
+# --- one archive ---
+
+
+def test_every_target_is_answered_and_the_next_pull_asks_only_what_is_new(
+    catalog: Catalog, rows: Rows, sandbox: Sandbox
+) -> None:
+    register(catalog, range(24))
+    first = pull(sample="test")
+    assert (first.asked, first.failed, first.requests) == (24, 0, 1)
+    assert sum(counts(rows).values()) == 24
+    assert first.rows == rows("SELECT count(*) AS n FROM lightcurves")[0]["n"] > 0
+    assert rows("SELECT status, attempt, n_targets FROM ledger") == [{"status": "done", "attempt": 1, "n_targets": 24}]
+    # A frozen archive is asked once, ever, and downloaded once.
+    assert pull().message == "icecube: nothing to do, every target has its answer"
+    register(catalog, range(20, 30), "more")
+    assert pull(sample="more").asked == 6
+    before = rows("SELECT * EXCLUDE granule FROM lightcurves ORDER BY ALL")
+    assert pull(again=True).asked == 30
+    assert rows("SELECT * EXCLUDE granule FROM lightcurves ORDER BY ALL") == before
+    # Other parameters are another question.
+    narrow = {"max_search_radius_deg": 0.01}
+    assert pull(parameters=narrow).asked == 30
+    assert {row["parameters"] for row in rows("FROM coverage")} == {
+        json.dumps(icecube.ARCHIVE.with_defaults(narrow), sort_keys=True, separators=(",", ":"))
+    }
+    assert len(sandbox.requests) == 1
+    assert errors(catalog) == []
+
+
+@pytest.mark.parametrize("kinds", [["status:503", "status:503"], ["truncate", "garbage", "short"]])
+def test_what_can_pass_is_tried_again(
+    catalog: Catalog, rows: Rows, sandbox: Sandbox, kinds: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    register(catalog, range(5))
+    for kind in kinds:
+        sandbox.fault(URL_PATH, kind)
+    assert pull().failed == 0
+    assert len(sandbox.requests) == len(kinds) + 1
+    (ledger,) = rows("SELECT granule, status, retries, requests FROM ledger")
+    assert (ledger["status"], ledger["retries"], ledger["requests"]) == ("done", len(kinds), len(kinds) + 1)
+    assert caplog.text.count(f"{ledger['granule']}: trying again: icecube: ") == len(kinds)
+
+
+def test_how_long_an_archive_wants_to_be_left_alone_is_waited_for(
+    catalog: Catalog, madeup: Callable[..., Archive]
+) -> None:
+    asked: list[float] = []
+
+    def fetch(granule: Granule, settings: Settings) -> Harvest:
+        asked.append(time.monotonic())
+        if len(asked) == 1:
+            raise ArchiveError("HTTP 429", archive="madeup", endpoint="x", transient=True, retry_after_s=0.6)
+        return harvest(granule)
+
+    madeup(fetch=fetch)
+    register(catalog, range(1))
+    assert pull("madeup").failed == 0
+    assert asked[1] - asked[0] > 0.6
+
+
+def test_what_cannot_pass_is_told_and_mended_by_the_next_run(catalog: Catalog, rows: Rows, sandbox: Sandbox) -> None:
+    register(catalog, range(5))
+    sandbox.fault(URL_PATH, "status:404")
+    failed = pull()
+    assert (failed.asked, failed.failed, failed.granules_failed) == (5, 5, 1)
+    assert len(sandbox.requests) == 1
+    assert counts(rows) == {"failed": 5}
+    (ledger,) = rows("FROM ledger")
+    assert (ledger["status"], ledger["error_type"]) == ("failed", "ArchiveError")
+    assert failed.reasons == (ledger["reason"],)
+    assert ledger["endpoint"] == sandbox.endpoints["icecube"]
+    assert pull().failed == 0
+    assert counts(rows).keys() <= {"found", "empty"}
+    assert [row["status"] for row in rows("FROM ledger ORDER BY attempt")] == ["failed", "done"]
+    assert errors(catalog) == []
+
+
+def test_an_archive_that_hangs_is_given_up(
+    catalog: Catalog, rows: Rows, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(catalog, range(3))
+    monkeypatch.setenv("LIGHTLAKE_TIMEOUT_S", "0.2")
+    monkeypatch.setenv("LIGHTLAKE_RETRIES", "1")
+    sandbox.fault(URL_PATH, "hang", times=9)
+    assert "icecube: no answer for 0.2 s" in pull().message
+    assert len(sandbox.requests) == 2
+    assert counts(rows) == {"failed": 3}
+
+
+def test_an_archive_that_stays_away_is_not_asked_for_ever(
+    catalog: Catalog, rows: Rows, madeup: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIGHTLAKE_RETRIES", "0")
+    monkeypatch.setenv("LIGHTLAKE_WORKERS", "1")
+    asked: set[int] = set()
+
+    def away(granule: Granule, settings: Settings) -> Harvest:
+        asked.update(numbers_of(granule))
+        raise refusal()
+
+    madeup(fetch=away, batch_size=1, give_up_after=3)
+    register(catalog, range(24))
+    report = pull("madeup")
+    assert (report.asked, report.failed, report.granules_failed) == (24, 24, 24)
+    assert any("not asked: 3 batches before were lost" in reason for reason in report.reasons)
+    assert 4 * 3 <= len(asked) < 24
+    assert counts(rows) == {"failed": 24}
+    assert errors(catalog) == []
+    resting = pull("madeup", back_off=True)
+    assert (resting.asked, resting.resting) == (0, 24)
+
+
+def test_one_granule_of_each_kind(catalog: Catalog, rows: Rows, madeup: Callable[..., Archive]) -> None:
+    """A bug, broken rows and a refusal each lose their granules, named; all the rest is in the lake."""
+    asked: Counter[int] = Counter()
+
+    def fetch(granule: Granule, settings: Settings) -> Harvest:
+        numbers = numbers_of(granule)
+        asked.update(numbers)
+        harvested = harvest(granule)
+        if 1 in numbers:
+            raise KeyError("ObsMJD")
+        if 2 in numbers:
+            curves = harvested.lightcurves
+            julian = pc.add(curves["mjd"], 2400000.5)  # a forgotten offset
+            return replace(harvested, lightcurves=curves.set_column(curves.column_names.index("mjd"), "mjd", julian))
+        if 3 in numbers and asked[3] == 1:
+            raise refusal()
+        return harvested
+
+    madeup(fetch=fetch, batch_size=1)
+    register(catalog, range(12))
+    report = pull("madeup")
+    ledger = rows("SELECT DISTINCT status, error_type, reason FROM ledger WHERE status NOT IN ('done', 'empty')")
+    assert {(row["status"], row["error_type"]) for row in ledger} == {
+        ("failed", "KeyError"),
+        ("rejected", "GranuleRejected"),
+    }
+    assert {row["reason"] for row in ledger} == set(report.reasons)
+    lost = {
+        row["name"] for row in rows("SELECT name FROM coverage JOIN targets USING (target_id) WHERE status = 'failed'")
+    }
+    # The bug takes down what of its batch was not staged yet: at most the four granules of a task.
+    assert {"T001", "T002"} <= lost
+    assert len(lost) == report.failed <= 5
+    assert asked[3] == 2 or "T003" in lost
+    assert sum(counts(rows).values()) == report.asked == 12
+    held = {row["source_id"] for row in rows("SELECT DISTINCT source_id FROM lightcurves")}
+    assert held == {f"s-T{n:03}" for n in range(12) if n % archives.EMPTY_EVERY and f"T{n:03}" not in lost}
+    assert errors(catalog) == []
+    madeup(batch_size=1)
+    mended = pull("madeup")
+    assert (mended.asked, mended.failed, mended.rows) == (len(lost), 0, 3 * len(lost - {"T000"}))
+    assert errors(catalog) == []
+
+
+def test_a_slow_batch_keeps_no_other_from_its_worker(
+    catalog: Catalog, rows: Rows, madeup: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one that waits for its next try keeps none at all."""
+    monkeypatch.setenv("LIGHTLAKE_WORKERS", "2")
+    others = threading.Event()
+    asked: Counter[int] = Counter()
+
+    def fetch(granule: Granule, settings: Settings) -> Harvest:
+        (number,) = numbers_of(granule)
+        asked[number] += 1
+        if len(asked) == 21:  # all but those that are in the first one's batch
+            others.set()
+        if sum(asked.values()) == 1:
+            assert others.wait(60), "the others were kept waiting"
+        return harvest(granule)
+
+    madeup(fetch=fetch, batch_size=1)
+    register(catalog, range(24))
+    assert pull("madeup").failed == 0
+    assert sum(counts(rows).values()) == 24
+
+
+@pytest.mark.parametrize("error", [StagingLost("gone"), CatalogError("locked")])
+def test_a_commit_that_fails_is_tried_again(
+    catalog: Catalog, rows: Rows, madeup: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch, error: LightlakeError
+) -> None:
+    """A staging that was lost is fetched anew; a catalogue that could not be written is asked again."""
+    asked: list[int] = []
+    real, tried = work.commit, []
+
+    def commit(*given: Any, **more: Any) -> Any:
+        tried.append(1)
+        if len(tried) == 1:
+            raise error
+        return real(*given, **more)
+
+    def fetch(granule: Granule, settings: Settings) -> Harvest:
+        asked.extend(numbers_of(granule))
+        return harvest(granule)
+
+    monkeypatch.setattr(work, "commit", commit)
+    madeup(fetch=fetch)
+    register(catalog, range(2))
+    assert pull("madeup").failed == 0
+    assert len(tried) >= 2
+    assert sum(counts(rows).values()) == 2
+    assert errors(catalog) == []
+
+
+def test_a_catalogue_that_cannot_be_written_ends_the_pull(
+    catalog: Catalog, rows: Rows, madeup: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = work.commit
+
+    def commit(catalog: Any, manifest: Any) -> Any:
+        if manifest.attempt.status == "done":
+            raise CatalogError("it is read-only")
+        return real(catalog, manifest)
+
+    monkeypatch.setattr(work, "commit", commit)
+    monkeypatch.setattr(driver, "_COMMIT_PAUSE_S", 0.0)
+    madeup()
+    register(catalog, range(2))
+    (outcome,) = pull_several(Request("madeup"), told=False)
+    assert isinstance(outcome, CatalogError)
+    assert counts(rows) == {}
+    monkeypatch.setattr(work, "commit", real)
+    assert pull("madeup").failed == 0
+    assert sum(counts(rows).values()) == 2
+    assert errors(catalog) == []
+
+
+def test_a_worker_that_is_killed_loses_nothing(
+    catalog: Catalog, rows: Rows, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that the processes had in hand is handed out again, to new ones."""
+    monkeypatch.setenv("LIGHTLAKE_RUNNER", "processes")
+    monkeypatch.setenv("LIGHTLAKE_WORKERS", "2")
+    register(catalog, range(8))
+    sandbox.fault(URL_PATH, "hang", times=1)
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        patience = time.monotonic() + 60
+        while time.monotonic() < patience and not sandbox.requests:
+            time.sleep(0.05)
+        for pid in _workers():
+            killed.append(pid)
+            os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    report = pull()
+    killer.join()
+    assert killed
+    assert (report.asked, report.failed) == (8, 0)
+    assert sum(counts(rows).values()) == 8
+    assert errors(catalog) == []
+
+
+def _workers() -> list[int]:
+    """Return the processes of a local runner: children that were spawned."""
+    from tasks.endings import _children
+
+    found = []
+    for pid in _children(os.getpid()):
+        if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text():
+            found.append(pid)
+    return found
+
+
+def test_ctrl_c_ends_a_run(catalog: Catalog, rows: Rows, madeup: Callable[..., Archive]) -> None:
+    let_go = threading.Event()
+
+    def fetch(granule: Granule, settings: Settings) -> Harvest:
+        if 3 in numbers_of(granule):
+            os.kill(os.getpid(), signal.SIGINT)
+            let_go.wait(5)
+        return harvest(granule)
+
+    madeup(fetch=fetch, batch_size=1)
+    register(catalog, range(40))
+    with pytest.raises(KeyboardInterrupt):
+        pull("madeup")
+    let_go.set()
+    assert sum(counts(rows).values()) < 40
+    lake_at.cache_clear()
+    madeup(batch_size=1)
+    assert pull("madeup").failed == 0
+    assert sum(counts(rows).values()) == 40
+    assert errors(catalog) == []
+
+
+# --- many side by side ---
+
+
+@pytest.fixture
+def several(madeup: Callable[..., Archive]) -> Callable[..., list[str]]:
+    """Put archives into the registry: each with its own way to fetch."""
+
+    def put(**fetches: Any) -> list[str]:
+        for name, fetch in fetches.items():
+            madeup(name=name, fetch=fetch, batch_size=1)
+        return list(fetches)
+
+    return put
+
+
+def test_archives_are_asked_side_by_side_and_one_that_hangs_holds_up_no_other(
+    catalog: Catalog, rows: Rows, several: Callable[..., list[str]]
+) -> None:
+    """The first answers nothing before all others have all their answers."""
+
+    def patient(granule: Granule, settings: Settings) -> Harvest:
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            others = rows("SELECT count(*) AS n FROM coverage WHERE archive <> 'slow'")[0]["n"]
+            if others == 3 * 6:
+                return harvest(granule)
+            time.sleep(0.05)
+        raise AssertionError("the others wait for this one")
+
+    names = several(slow=patient, a=harvest, b=harvest, c=harvest)
+    register(catalog, range(6))
+    reports = pull_several(*(Request(name) for name in names))
+    assert [report.archive for report in reports if isinstance(report, PullReport)] == names
+    assert sum(counts(rows).values()) == 4 * 6
+    assert errors(catalog) == []
+
+
+def test_so_many_at_a_time_as_the_setting_says(
+    catalog: Catalog, several: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIGHTLAKE_SOURCES_AT_ONCE", "1")
+    order: list[str] = []
+
+    def noting(granule: Granule, settings: Settings) -> Harvest:
+        order.append(granule.archive)
+        return harvest(granule)
+
+    names = several(b=noting, a=noting)
+    register(catalog, range(4))
+    pull_several(*(Request(name) for name in names))
+    assert order == ["b"] * 4 + ["a"] * 4
+
+
+def test_one_that_fails_does_not_end_the_others(catalog: Catalog, several: Callable[..., list[str]]) -> None:
+    names = several(a=harvest, b=harvest)
+    register(catalog, range(2))
+    first, second, third = pull_several(
+        Request(names[0]), Request(names[1], parameters={"dept": 2}), Request(names[0], again=True)
+    )
+    assert isinstance(second, ConfigurationError)
+    assert "b has no parameter dept" in str(second)
+    assert isinstance(first, PullReport)
+    assert isinstance(third, PullReport)
+    assert (first.asked, third.asked) == (2, 2)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_service_is_asked_by_so_many_tasks_at_a_time(
+    catalog: Catalog, madeup: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    monkeypatch.setenv("LIGHTLAKE_ARCHIVE_CONCURRENCY", "2")
+    asking, most, free = 0, 0, 0
+    counting = threading.Lock()
+
+    def fetch(granule: Granule, settings: Settings) -> Harvest:
+        nonlocal asking, most, free
+        with counting:
+            asking += 1
+            most = max(most, asking)
+        time.sleep(0.01)
+        impatient = settings.model_copy(update={"turn_timeout_s": 0.0})
+        with suppress(LightlakeError), limits.places(impatient, "there", 1, logger):  # a run of another lake
+            free += 1
+        with counting:
+            asking -= 1
+        return harvest(granule)
+
+    names = ["a", "b"] if shared else ["a"]
+    for name in names:
+        madeup(name=name, service="there", batch_size=1, fetch=fetch)
+    register(catalog, range(12))
+    reports = pull_several(*(Request(name) for name in names))
+    assert [report.failed for report in reports if isinstance(report, PullReport)] == [0] * len(names)
+    assert most <= 2
+    if not shared:
+        assert free == 0
+    with limits.places(load_settings(), "there", 2, logger) as taken:
+        assert taken == 2, "they are free again"
+
+
+def test_who_has_no_place_waits(lake: Lake, caplog: pytest.LogCaptureFixture) -> None:
+    settings = lake.settings.model_copy(update={"turn_timeout_s": 60.0})
+    with limits.places(settings, "there", 3, logger) as first, limits.places(settings, "there", 3, logger) as rest:
+        assert (first, rest) == (3, 1)
+        got = threading.Event()
+
+        def wait() -> None:
+            with limits.places(settings, "there", 1, logger):
+                got.set()
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        until = time.monotonic() + 60
+        while "waiting for a place at there" not in caplog.text and time.monotonic() < until:
+            time.sleep(0.02)
+        assert not got.is_set()
+    waiting.join()
+    assert got.is_set()
+
+
+def test_a_refresh_names_what_was_lost(
+    catalog: Catalog, rows: Rows, sandbox: Sandbox, madeup: Callable[..., Archive], settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("LIGHTLAKE_RETRIES", "0")
+    register(catalog, range(6))
+    sandbox.fault(URL_PATH, "status:404")
+    madeup()
+    done = local.refresh(settings.url, ["icecube", "madeup"])
+    (lost,) = done.lost
+    assert lost.startswith("icecube: 6 of 6 targets FAILED")
+    assert done.lines[1].startswith("madeup: 6 of 6 targets answered")
+    assert rows("SELECT archive, status FROM coverage GROUP BY ALL ORDER BY ALL") == [
+        {"archive": "icecube", "status": "failed"},
+        {"archive": "madeup", "status": "empty"},
+        {"archive": "madeup", "status": "found"},
+    ]
+    mended = local.refresh(settings.url, ["icecube", "madeup"])
+    assert mended.lost == []
+    assert mended.lines[1] == "madeup: nothing to do, every target has its answer"
