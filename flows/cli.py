@@ -289,10 +289,9 @@ def run_rxte(
     runner
         What runs the tasks: threads, processes or dask; default: LIGHTLAKE_RUNNER.
     prefect
-        By Prefect, or in this process; default: by Prefect if PREFECT_API_URL says where its server is.
+        By Prefect, or in this process; default: by Prefect if PREFECT_API_URL says where its server is, or for Dask.
     """
     url = existing(lake, sample)
-    quiet()
     from lake.query import Lake
     from tasks.surveys.rxte_files import Mirror
     from tasks.surveys.rxte_run import asked_of, pull

@@ -30,7 +30,7 @@ from lake.settings import load_settings
 from lake.sky import separation_arcsec
 from lake.targets import add_targets
 from tasks.pull import lake_at
-from tasks.surveys import rxte, rxte_pull, rxte_targets
+from tasks.surveys import rxte, rxte_heasoft, rxte_pull, rxte_targets
 from tasks.surveys.rxte import Observation
 from tasks.surveys.rxte_files import Mirror
 from tasks.surveys.rxte_find import read_csv, select
@@ -255,8 +255,13 @@ def test_chosen_channels_by_heasoft(
     complete(folder / "mirror" / known[one.obsid]["folder"])
     extraction = extraction_of("heasoft", chmin=5, chmax=10)
     rxte_pull.register(lake, extraction)
-    ((_, receipt),) = extract_all(url(lake), [one], extraction)
+    limits, extract = [], rxte_heasoft.extract
+    monkeypatch.setattr(rxte_heasoft, "extract", lambda *given: (limits.append(given[-1]), extract(*given))[1])
+    bare = next(one for one in found.each() if not known[one.obsid]["std2"])
+    (_, receipt), _ = extract_all(url(lake), [one, bare], extraction)
     assert (receipt.status, receipt.n_sources) == ("done", 1), receipt.reason
+    assert sum(limits) < load_settings().task_timeout_s, "what hangs is ended before its task is"
+    assert len(limits) == 2
     log = lake.sql("SELECT details->>'$.log' AS log FROM exposures WHERE archive = 'rxte_pca'")["log"][0].as_py()
     assert "pcaextlc2" in Path(log).read_text()
     heasoft.fail("pcaextlc2", "status")
