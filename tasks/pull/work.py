@@ -25,7 +25,7 @@ from tasks.archives import find
 from tasks.archives.base import Granule
 from tasks.effort import Log, effort
 from tasks.pull.batches import Batch, read_granules
-from tasks.pull.runners import current_log
+from tasks.pull.runners import OutOfTime, current_log
 from tasks.pull.stage import fetch_granule, lost, split
 
 # What a network, or a disk behind one, ends a read with; s3fs says EIO of all that it does not know.
@@ -133,4 +133,4 @@ def is_passing(error: BaseException) -> bool:
         return isinstance(error, StagingLost)
     if isinstance(error, OSError) and error.errno in _PASSING:
         return True
-    return isinstance(error, TimeoutError | ConnectionError | BrokenExecutor)
+    return isinstance(error, TimeoutError | ConnectionError | BrokenExecutor | OutOfTime)

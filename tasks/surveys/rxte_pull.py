@@ -241,8 +241,6 @@ def fetch(part: Part, last_try: bool) -> Staged:
         If the archive's place is not there at all.
     ConfigurationError
         If HEASoft is needed and is not installed.
-    TimeoutError
-        If the task takes too long.
     """
     extraction, log, lake, settings = part.extraction, current_log(), lake_at(part.url), load_settings()
     tools = rxte_heasoft.find_tools() if extraction.cut and extraction.cut.method == "heasoft" else None
@@ -259,8 +257,6 @@ def fetch(part: Part, last_try: bool) -> Staged:
         with effort(granule, log) as done:
             try:
                 reading = _read(mirror, observation, extraction, granule, tools, logs / rxte.NAME, limit_s).sound()
-            except TimeoutError:  # of the task
-                raise
             except _OF_ONE as error:
                 return replace(lost(attempt, error), seconds=done.seconds, **done.facts()), {}
         status = "done" if reading.tables["lightcurves"].num_rows else "empty"

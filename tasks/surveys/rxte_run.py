@@ -120,7 +120,7 @@ def pull(run: Run, asked: Asked) -> tuple[Origin, SurveyReport]:
                     try:
                         if unanswered >= work.give_up_after:
                             raise ArchiveError(
-                                f"not asked: {unanswered} questions before had no answer", archive=NAME,
+                                f"not asked: {work.give_up_after} questions before had no answer", archive=NAME,
                                 endpoint=SERVICE, hint="see why, and pull again",
                             )  # fmt: skip
                         found, endpoint = _found(run, targets, asked, has_place=far)

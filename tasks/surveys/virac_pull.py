@@ -33,7 +33,7 @@ from tasks.bounds import in_time, on_disk
 from tasks.effort import Log, effort, several
 from tasks.http import failing
 from tasks.pull import is_passing
-from tasks.pull.runners import untimed
+from tasks.pull.runners import OutOfTime, untimed
 from tasks.surveys import virac_tap
 from tasks.surveys.standing import Standing, last_status
 from tasks.surveys.standing import standing as standing_of
@@ -303,17 +303,15 @@ def _stage(tile: Piece, granule: str, cut: Cut, folder: UPath, log: Log | None, 
     with effort(granule, log, folder, again=True) as done:
         try:
             staged = tile.stage(attempt, cut, folder)
+        except OutOfTime:
+            remove_folder(folder)
+            raise
         except (GranuleRejected, ArchiveError, OSError) as error:
             remove_folder(folder)
-            if is_out_of_time(error) or (not last_try and is_passing(error)):
+            if not last_try and is_passing(error):
                 raise  # of which a note is kept for the next try
             staged = stage(folder, lost(attempt, error), {})
     return staged.told(seconds=done.seconds, peak_rss_mb=peak_rss_mb(), **done.facts())
-
-
-def is_out_of_time(error: BaseException) -> bool:
-    """Say whether it is the task's time that is over, and not that of a connection."""
-    return isinstance(error, TimeoutError) and error.errno is None
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from tasks.pull import is_passing, lake_at
 from tasks.pull.driver import Done, Driver, Run, Told
 from tasks.pull.limits import places
 from tasks.pull.report import SurveyReport
-from tasks.pull.runners import current_log
+from tasks.pull.runners import OutOfTime, current_log
 from tasks.register import register_archive
 from tasks.surveys.virac import NAME, Cut
 from tasks.surveys.virac_pull import (
@@ -27,7 +27,6 @@ from tasks.surveys.virac_pull import (
     check_place,
     extract,
     find_pieces,
-    is_out_of_time,
     lose,
     parse_shard,
     standing,
@@ -122,13 +121,13 @@ def bring(batch: Batch, last_try: bool) -> Done:
     lake, log = lake_at(batch.url), current_log()
     told: Told = []
     left: list[Piece] = []
-    why: Exception | None = None
+    why: BaseException | None = None
     for number, tile in enumerate(batch.tiles):
         try:
             receipt = extract(lake, tile, batch.cut, again=batch.again, last_try=last_try, log=log)
-        except Exception as error:  # noqa: BLE001 - the engine decides what becomes of it, and what is done stays told
+        except (Exception, OutOfTime) as error:  # noqa: BLE001 - what becomes of it the engine decides; what is done stays told
             why = error
-            if is_passing(error) and not is_out_of_time(error):
+            if is_passing(error) and not isinstance(error, OutOfTime):
                 left.append(tile)
                 continue
             # Whatever it is may befall the others, too. One that takes too long comes last the next time.

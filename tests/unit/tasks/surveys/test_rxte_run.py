@@ -25,7 +25,7 @@ from tasks.pull import lake_at
 from tasks.pull.driver import Run
 from tasks.pull.limits import places, turn
 from tasks.pull.report import SurveyReport
-from tasks.pull.runners import LocalRunner, logger
+from tasks.pull.runners import LocalRunner, OutOfTime, logger
 from tasks.surveys import rxte_pull, rxte_run
 from tasks.surveys.rxte_run import asked_of, pull
 
@@ -129,7 +129,7 @@ def test_no_end_of_lost_workers_is_a_loss(lake: Lake, pulled: Callable[..., Surv
 def test_the_time_of_a_task_is_not_that_of_one_file(
     lake: Lake, pulled: Callable[..., SurveyReport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, late = rxte_pull.read_observation, [TimeoutError("longer than LIGHTLAKE_TASK_TIMEOUT_S")]
+    read, late = rxte_pull.read_observation, [OutOfTime("longer than LIGHTLAKE_TASK_TIMEOUT_S")]
 
     def slow(*given: Any) -> Any:
         if late:

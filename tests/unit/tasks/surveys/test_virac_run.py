@@ -25,7 +25,7 @@ from lake.settings import Settings
 from tasks.pull import lake_at
 from tasks.pull.driver import Run
 from tasks.pull.report import SurveyReport
-from tasks.pull.runners import LocalRunner, logger, untimed
+from tasks.pull.runners import LocalRunner, OutOfTime, logger, untimed
 from tasks.surveys import virac_pull, virac_run
 from tasks.surveys.virac_pull import TileFile
 from tasks.surveys.virac_run import Asked, pull
@@ -158,7 +158,7 @@ def test_an_error_of_no_tile_ends_its_batch_and_what_is_done_is_told(
 def test_a_tile_that_takes_too_long_does_not_keep_the_others(
     lake: Lake, tmp_path: Path, tiles: list[str], pulled: Pulled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken = failing(monkeypatch, {tiles[0]: [TimeoutError("longer than a task may take")] * 9})
+    taken = failing(monkeypatch, {tiles[0]: [OutOfTime("longer than a task may take")] * 9})
     report = pulled(tmp_path / "tiles")
     assert (report.done, report.failed) == (2, 1)
     assert taken == {tiles[0]: 3, tiles[1]: 1, tiles[2]: 1}
