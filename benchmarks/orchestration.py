@@ -229,10 +229,15 @@ def by_flow(url: str, archive: str, n: int, spread: str) -> dict[str, Any]:
     """Pull an archive by its flow on one thread."""
     os.environ |= {"LIGHTLAKE_URL": url, "LIGHTLAKE_WORKERS": "1", "LIGHTLAKE_RUNNER": "threads"}
     from flows.pull import pull_archive
+    from lake.catalog import Catalog
+    from lake.settings import load_settings
+    from lake.storage import Storage
 
+    empty = f"{url}-empty"
+    Catalog(Storage.from_url(empty), load_settings(url=empty)).create()
     new_lake(url, archive, n, spread)
     begun = time.perf_counter()
-    pull_archive(archive, "nobody")
+    pull_archive(archive, lake=empty)
     started = time.perf_counter()
     state = pull_archive(archive, return_state=True)
     if not state.is_completed():

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 import yaml
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.futures import PrefectFuture
+from prefect.futures import PrefectFuture, PrefectWrappedFuture
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 from prefect.utilities.importtools import from_qualified_name
 
@@ -174,11 +174,13 @@ def _here(work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
 def _settled(future: PrefectFuture[Any]) -> Any:
     """Return what a task run ended with, or raise it."""
     future.wait()
+    if isinstance(future, PrefectWrappedFuture) and (lost := future.wrapped_future.exception()) is not None:
+        # Dask gives a task up with its worker, and nobody is left to tell Prefect how it ended.
+        raise RuntimeError(f"its worker was lost: {lost}") from lost
     state = future.state
     if state.is_completed():
         return future.result()
-    # Dask gives a task up with its worker, and nobody is left to tell Prefect how it ended.
-    error = state.result(raise_on_failure=False) if state.is_final() else None
+    error = state.result(raise_on_failure=False)
     if not isinstance(error, BaseException):
-        error = RuntimeError(state.message or f"its worker was lost, and left it {state.name}")
+        error = RuntimeError(state.message or f"it ended as {state.name}")
     raise error
