@@ -264,7 +264,7 @@ def extract(
     ------
     ArchiveError, OSError
         If it failed in a way that may pass, and this is not the last try.
-    TimeoutError
+    OutOfTime
         If it takes longer than a task may.
     """
     granule = tile.granule(cut)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -499,6 +500,8 @@ def test_staged_files_that_vanish_before_their_commit_are_told(
         (GranuleRejected("unit"), False),
         (TimeoutError(), True),
         (ConnectionResetError(), True),
+        (OSError(errno.ESTALE, "a disk behind a network"), True),
+        (OSError(errno.ENOSPC, "full"), False),
         (KeyError("ObsMJD"), False),
         (BrokenProcessPool("a worker was killed"), True),
     ],
