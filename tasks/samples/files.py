@@ -42,7 +42,7 @@ from tasks.samples.columns import (
 from tasks.samples.frames import frames_of_rows, groups_of, same
 from tasks.samples.motion import FIRST_YEAR, LAST_YEAR, epochs, proper_motion, redshifts
 from tasks.samples.parts import put_together
-from tasks.samples.positions import Floats, split_positions, to_degrees, to_icrs, to_names
+from tasks.samples.positions import Floats, frame_of, is_missing, split_positions, to_degrees, to_icrs, to_names
 from tasks.samples.sheet import Sheet
 from tasks.samples.sheets import read_sheets
 
@@ -208,6 +208,7 @@ def _choose(
                 dec_column=dec_column,
                 frame=frame,
                 declared=sheet.frames,
+                notes=sheet.notes,
             )
         except ConfigurationError as error:
             found.append((sheet, error))  # positions, but not clear which
@@ -261,7 +262,7 @@ def _assemble(
     lat, lat_reasons = to_degrees(lat_cells, what=lat_name, unit=lat_unit)
     for row, reason in lat_reasons.items():
         reasons[row] = f"{reasons[row]}; {reason}" if row in reasons else reason
-    remarks: list[str] = []
+    remarks = list(sheet.remarks)
     frames, frame_columns = _frames(sheet, position, reasons, remarks)
     for row in _two_words(sheet, name, position):
         reasons.setdefault(row, "its name may have two words: put quotes around it")
@@ -269,7 +270,7 @@ def _assemble(
     good = np.ones(sheet.n_rows, dtype=bool)
     good[list(reasons)] = False
 
-    pm_lon, pm_lat, pm_columns = proper_motion(sheet.columns, position, remarks)
+    pm_lon, pm_lat, pm_columns = proper_motion(sheet.columns, position, lat, remarks)
     years, epoch_column = epochs(sheet.columns, position, remarks)
     redshift, redshift_column = redshifts(sheet.columns, remarks)
     if epoch is not None:
@@ -294,6 +295,8 @@ def _assemble(
 
     def names(column: Column) -> pa.Array:
         texts, rounded = to_names(column.read())
+        if column is name:
+            texts = pc.if_else(is_missing(texts), None, texts)
         if rounded:
             remarks.append(f"numbers of column {column.name} went through a float: last digits of them are lost")
         return texts.take(kept)
@@ -386,8 +389,11 @@ def _frames(
     if system and len(wrong) == sheet.n_rows and not equinox:
         return none, []  # a frame of something else
     said = [c.name for c in (system, equinox) if c]
+    old = any(frame is not None and not same(frame, frame_of("icrs")) for frame in frames)
     for row, frame in enumerate(frames):
         if frame is None:
+            if old and not position.said:
+                wrong.setdefault(row, f"{' and '.join(said)} say nothing, and other rows are in an old frame")
             continue
         if "ra" not in frame.get_representation_component_names():
             wrong[row] = f"{' and '.join(said)} say {frame.name}, and the columns hold right ascension"

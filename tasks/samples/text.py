@@ -15,14 +15,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from astropy.table import Table
 from astropy.table.meta import get_header_from_yaml
 
 from lake.errors import ConfigurationError
 from tasks.samples.columns import Column
-from tasks.samples.frames import frames_in
+from tasks.samples.frames import Frame, frames_in
 from tasks.samples.habits import EQUATORIAL, GALACTIC
-from tasks.samples.positions import NUMBER, SEXAGESIMAL, to_text
+from tasks.samples.positions import NUMBER, SEXAGESIMAL, frame_of, is_angle, is_missing, to_text
 from tasks.samples.sheet import Sheet, apply_masks, describe
 
 _DELIMITERS = {"csv": ",", "tsv": "\t", "ascii": None}
@@ -31,17 +32,20 @@ _KEYWORD = re.compile(r"#+\s*(?i:(radesys|radecsys|equinox|epoch))\s*[=:]\s*['\"
 _HASHED = "it begins with #, and looks like a row: put quotes around a name like that, or delete the line"
 _SUBTYPE = re.compile(r""",\s*(?:\n#\s*)?subtype: *(?:'[^']*'|"[^"]*"|[^,}\n]*)|\n#\s*subtype:[^\n]*""")
 _RULE = re.compile(r"[-=+|,;\s]*---[-=+|,;\s]*")
+_DECIMAL_COMMA = r"^[-+−]?(?:\d+|[\d: hmdHMD°'′]*\d,\d+ *[sS″\"]?|\d*,\d+(?:[eE][-+]?\d+)?)$"
 _POSITION_NAMES = {name for group in EQUATORIAL + GALACTIC for pair in group for name in pair}
 
 
 def decode(content: bytes) -> str:
     """Decode a text file; ValueError if it is none."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16")  # as spreadsheets save "Unicode text"
     if re.search(rb"[\x00-\x08\x0e-\x1a]", content[:4096]):
         raise ValueError("it holds bytes that are no text")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return content.decode("latin-1")  # older tables; only names can suffer
+        return content.decode("cp1252", "replace")  # older tables; only names can suffer
 
 
 def read_text(text: str, where: str, kind: str, format: str | None, asked: set[str]) -> Sheet:
@@ -58,9 +62,10 @@ def read_text(text: str, where: str, kind: str, format: str | None, asked: set[s
     above = [line for n, line in numbered if n < rows[0][0]]
     about: dict[str, dict[str, Any]] = {}
     frames = frames_in({found[1]: found[2] for line in above if (found := _KEYWORD.match(line))})
+    notes = "\n".join(above)
     if kind == "ecsv":
         about, delimiter, meta = _read_ecsv_header(above, rows[0][1])
-        frames = frames_in(meta)
+        frames, notes = frames_in(meta), "\n".join(map(str, [*meta.get("comments", ()), meta.get("description", "")]))
     elif format is not None:
         delimiter = _DELIMITERS[format]
     else:
@@ -92,6 +97,14 @@ def read_text(text: str, where: str, kind: str, format: str | None, asked: set[s
         start = 2 if _RULE.fullmatch(rows[1][1]) else 3
         units = (split(rows[1][1]) or []) if start == 3 else []
         about = {name: {"unit": unit} for name, unit in zip(names, units, strict=False)}
+    elif has_header and kind != "ecsv" and len(rows) > start and _are_units(split(rows[start][1]) or []):
+        units = split(rows[start][1]) or []
+        about = {name: {"unit": unit.strip("()[]")} for name, unit in zip(names, units, strict=False)}
+        start += 1
+    if kind != "ecsv":
+        frames = frames or vizier_frames(above)
+        for name, said in vizier_columns(above).items():
+            about.setdefault(name, {}).update(said)
     rows = rows[start:]
     hidden = _like_rows(numbered, header[0], split, len(names), delimiter)
     rows = sorted([*rows, *hidden])
@@ -102,13 +115,23 @@ def read_text(text: str, where: str, kind: str, format: str | None, asked: set[s
     for row in broken:
         cells[row] = None
     columns = [
-        Column(name, functools.partial(_text_column, cells, i), **about.get(name, {}))
+        Column(name, functools.partial(_text_column, cells, i, delimiter), **about.get(name, {}))
         for i, name in enumerate(names)
         if name not in arrays
     ]
     numbers, texts = [n for n, _ in rows], [line for _, line in rows]
     return Sheet(
-        "", apply_masks(columns), len(rows), frames, numbers, texts, broken, arrays, has_header, delimiter is None
+        "",
+        apply_masks(columns),
+        len(rows),
+        frames,
+        numbers,
+        texts,
+        broken,
+        arrays,
+        has_header,
+        delimiter is None,
+        notes,
     )
 
 
@@ -215,8 +238,37 @@ def _number_columns(rows: list[list[str] | None]) -> list[str]:
     return [f"col{i}" for i in range(1, max(used, default=1) + 1)]
 
 
-def _text_column(cells: list[list[str] | None], i: int) -> pa.Array:
-    return to_text(pa.array([row[i] if row else None for row in cells], pa.string()))
+def _text_column(cells: list[list[str] | None], i: int, delimiter: str | None) -> pa.Array:
+    text = to_text(pa.array([row[i] if row else None for row in cells], pa.string()))
+    if delimiter != ";":
+        return text
+    # Spreadsheets of half of the world write 10,68. Where one cell of a column does, all do that are no integers.
+    known = text.filter(pc.invert(is_missing(text)))
+    if not pc.all(pc.match_substring_regex(known, _DECIMAL_COMMA), min_count=1).as_py():
+        return text
+    return pc.replace_substring(text, ",", ".")
+
+
+def _are_units(cells: list[str]) -> bool:
+    """Say whether a line below the names holds their units: an angle's among them, and no value."""
+    plain = [cell.strip("()[]") for cell in cells]
+    return not _n_values(cells) and any(is_angle(cell) for cell in plain if cell)
+
+
+def vizier_frames(comments: list[str]) -> tuple[Frame, ...]:
+    """Get the frames that VizieR declares: ``#Coosys J2000: eq_FK5 J2000``."""
+    found = (re.match(r"#Coosys\s+\S+:\s*(\S+)\s*(\S*)", line, re.IGNORECASE) for line in comments)
+    frames = (Frame(m[0].split(":")[1].strip(), functools.partial(frame_of, m[1], m[2])) for m in found if m)
+    return tuple({frame.title: frame for frame in frames}.values())
+
+
+def vizier_columns(comments: list[str]) -> dict[str, dict[str, Any]]:
+    """Get what VizieR says about columns: ``#Column RAJ2000 (F9.5) Right ascension [ucd=pos.eq.ra]``, with tabs."""
+    about = {}
+    for line in comments:
+        if match := re.match(r"#Column\t(\S+)\t\(.*?\)\t(.*?)(?:\[ucd=(.*?)\])?\s*$", line):
+            about[match[1]] = {"description": match[2].strip(), "ucd": match[3] or ""}
+    return about
 
 
 def _read_ecsv_header(comments: list[str], names: str) -> tuple[dict[str, Any], str | None, dict[str, Any]]:

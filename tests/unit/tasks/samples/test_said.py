@@ -1,0 +1,238 @@
+"""What a list says in words, keywords, null values and units is taken as it is meant, or the list is refused."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from astropy.coordinates import FK4, SkyCoord
+from astropy.io import fits
+from astropy.table import Table
+
+from lake.errors import ConfigurationError
+from tasks.samples.files import TargetFile, read_targets
+
+# 3C 273 in B1950, and where it is.
+OLD, NEW = (186.638333, 2.328611), {"ra": 187.2777, "dec": 2.0523}
+OLD_ROW = "186.638333,2.328611"
+
+
+def read(tmp_path: Path, text: str | bytes, name: str = "t.csv") -> TargetFile:
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_targets(tmp_path / name)
+
+
+def check(found: TargetFile, *expected: dict[str, Any]) -> None:
+    assert found.bad_rows == ()
+    assert found.targets.num_rows == len(expected)
+    for row, right in zip(found.targets.to_pylist(), expected, strict=True):
+        for name, value in right.items():
+            assert row[name] == (pytest.approx(value, abs=1e-4) if isinstance(value, float) else value), name
+
+
+def votable(fields: str, cells: list[object], before: str = "") -> str:
+    row = "".join(f"<TD>{cell}</TD>" for cell in cells)
+    return (
+        f'<VOTABLE version="1.3"><RESOURCE>{before}<TABLE>{fields}'
+        f"<DATA><TABLEDATA><TR>{row}</TR></TABLEDATA></DATA></TABLE></RESOURCE></VOTABLE>"
+    )
+
+
+def field(name: str, unit: str = "deg", inside: str = "", kind: str = 'datatype="double"') -> str:
+    return f'<FIELD name="{name}" {kind} unit="{unit}">{inside}</FIELD>'
+
+
+def bintable(columns: list[fits.Column], keys: dict[str, Any]) -> bytes:
+    """Write a table whose keywords say of the stored numbers what they like."""
+    hdu, file = fits.BinTableHDU.from_columns(columns), io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(file)
+    written = fits.open(io.BytesIO(file.getvalue()))[1]
+    header = written.header.copy()
+    header.update(keys)
+    data = file.getvalue()[written.fileinfo()["datLoc"] :]
+    return fits.PrimaryHDU().header.tostring().encode() + header.tostring().encode() + data
+
+
+RA, DEC = (fits.Column(name, "D", unit="deg", array=[value]) for name, value in zip(("RA", "DEC"), OLD, strict=True))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"#Coosys\tB1950:\teq_FK4 B1950\nName\tRAdeg\tDEdeg\n\tdeg\tdeg\n---\t---\t---\na\t{OLD[0]}\t{OLD[1]}\n",
+        f"#Column\tRAdeg\t(F9.5)\tRight ascension (B1950)\t[ucd=pos.eq.ra]\nRAdeg\tDEdeg\n{OLD[0]}\t{OLD[1]}\n",
+    ],
+)
+def test_vizier_says_the_frame_above_the_rows(tmp_path: Path, text: str) -> None:
+    check(read(tmp_path, text), NEW)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("COORDSYS", "FK4"), ("TCOMM1", "Right ascension (B1950)"), ("COO_SYS", "fk4 B1950")]
+)
+def test_fits_says_the_frame(tmp_path: Path, key: str, value: str) -> None:
+    check(read(tmp_path, bintable([RA, DEC], {key: value}), "t.fits"), NEW)
+
+
+def test_descriptions_say_the_frame(tmp_path: Path) -> None:
+    words = "<DESCRIPTION>Right ascension, equinox 1950.0</DESCRIPTION>"
+    check(read(tmp_path, votable(field("ra", inside=words) + field("dec"), [*OLD]), "t.vot"), NEW)
+    table = Table({"ra": [OLD[0]], "dec": [OLD[1]]})
+    table["ra"].description = "in FK4"
+    table.write(tmp_path / "t.ecsv")
+    check(read_targets(tmp_path / "t.ecsv"), NEW)
+    # What J2000 is in as well is how the positions were made.
+    table["ra"].description = "J2000, precessed from B1950"
+    table.write(tmp_path / "t.ecsv", overwrite=True)
+    check(read_targets(tmp_path / "t.ecsv"), {"ra": OLD[0], "dec": OLD[1]})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"# positions are B1950\nra,dec\n{OLD_ROW}\n", "B1950.*ra"),
+        (f"# Equinox 1950.0\nra,dec\n{OLD_ROW}\n", "1950.*ra"),
+        (f"# Coordinates: FK4\nra,dec\n{OLD_ROW}\n", "FK4.*ra"),
+        ("ra_rad,dec\n1.2,-0.5\n", "ra_rad.*dec"),
+        ("ra,dec [arcmin]\n1.2,-0.5\n", "dec.*ra"),
+        ("ra,dec,pmra [arcsec/yr],pmdec\n1,2,-0.8,10.3\n", "pmra.*pmdec"),
+    ],
+)
+def test_what_is_not_clear_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        read(tmp_path, text)
+    assert read_targets(tmp_path / "t.csv", frame="fk4").targets.num_rows if "ra,dec\n" in text else True
+
+
+@pytest.mark.parametrize("comment", ["# PSR B1937+21 and others", "# of 1950 objects", "# by hand, 1975", "# J2000"])
+def test_comments_about_other_things_are_no_frame(tmp_path: Path, comment: str) -> None:
+    check(read(tmp_path, f"{comment}\nra,dec\n10.5,2.5\n"), {"ra": 10.5, "dec": 2.5})
+
+
+def test_right_ascension_is_in_no_galactic_frame(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"RA is a right ascension.*GALACTIC"):
+        read(tmp_path, bintable([RA, DEC], {"RADESYS": "GALACTIC"}), "t.fits")
+
+
+def test_rows_without_an_equinox_among_others_are_bad(tmp_path: Path) -> None:
+    found = read(tmp_path, f"ra,dec,equinox\n{OLD_ROW},1950\n1,2,\n3,4,2000\n")
+    assert [row.line for row in found.bad_rows] == [3]
+    assert found.targets["ra"].to_pylist() == [pytest.approx(NEW["ra"], abs=1e-4), 3.0]
+    check(read(tmp_path, "ra,dec,equinox\n1,2,\n3,4,2000\n"), {"ra": 1.0}, {"ra": 3.0})
+
+
+def test_fk4_has_the_epoch_that_somebody_said(tmp_path: Path) -> None:
+    for obstime, epoch in ((None, None), ("J1983.5", 1983.5)):
+        sky = SkyCoord([10.0], [20.0], unit="deg", frame=FK4(obstime=obstime) if obstime else FK4())
+        Table({"coord": sky}).write(tmp_path / "t.ecsv", overwrite=True)
+        check(read_targets(tmp_path / "t.ecsv"), {"ref_epoch": epoch})
+
+
+def test_null_values_of_fits_are_those_that_are_stored(tmp_path: Path) -> None:
+    ids = fits.Column("ID", "J", array=[3, -(2**31)])
+    ra, dec = (fits.Column(name, "J", unit="deg", array=[10_000_000, -999]) for name in ("RA", "DEC"))
+    scaled = {"TSCAL2": 1e-6, "TZERO2": 180.0, "TNULL2": -999, "TSCAL3": 1e-6, "TNULL3": -999}
+    found = read(tmp_path, bintable([ids, ra, dec], {"TZERO1": 2**31, "TNULL1": -(2**31), **scaled}), "t.fits")
+    assert [row.line for row in found.bad_rows] == [2]
+    assert found.bad_rows[0].text == "ID=None, RA=None, DEC=None"
+    assert [(r["name"], r["ra"], r["dec"]) for r in found.targets.to_pylist()] == [("2147483651", 190.0, 10.0)]
+
+
+def test_ascii_fits_tables_may_be_scaled(tmp_path: Path) -> None:
+    hdu = fits.TableHDU.from_columns([fits.Column("RA", "I8", array=[15]), fits.Column("DEC", "F8.3", array=[2.5])])
+    hdu.header["TSCAL1"], hdu.header["TZERO1"] = 0.5, 5.0
+    hdu.writeto(tmp_path / "t.fits")
+    check(read_targets(tmp_path / "t.fits"), {"ra": 12.5, "dec": 2.5})
+
+
+def test_null_values_of_votable_texts(tmp_path: Path) -> None:
+    text = field("name", "", '<VALUES null="none known"/>', 'datatype="char" arraysize="*"')
+    positions = field("ra") + field("dec")
+    check(read(tmp_path, votable(text + positions, ["none known", 1, 2]), "t.vot"), {"name": None, "ra": 1.0})
+
+
+def test_what_a_service_says_of_its_answer(tmp_path: Path) -> None:
+    positions = field("ra") + field("dec")
+    found = read(tmp_path, votable(positions, [1, 2], '<INFO name="QUERY_STATUS" value="OVERFLOW"/>'), "t.vot")
+    assert "OVERFLOW" in found.remarks[0]
+    with pytest.raises(ConfigurationError, match="out of memory"):
+        read(tmp_path, votable(positions, [1, 2], '<INFO name="QUERY_STATUS" value="ERROR">out of memory</INFO>'))
+
+
+def test_proper_motion_without_the_cosine(tmp_path: Path) -> None:
+    words = "<DESCRIPTION>Proper motion in RA (not multiplied by cosDE)</DESCRIPTION>"
+    fields = field("ra") + field("dec") + field("pmRA", "mas/yr", words) + field("pmDE", "mas/yr")
+    found = read(tmp_path, votable(fields, [1, 60, 300, 40]), "t.vot")
+    check(found, {"pm_ra": 150.0, "pm_dec": 40.0})
+    assert "pmRA" in found.remarks[0]
+
+
+@pytest.mark.parametrize("names", ["pmRAcosDE,pmDE", "pmRA*cosDE (mas/yr),pmDE (mas/yr)", "sy_pmra,sy_pmdec"])
+def test_names_of_proper_motion(tmp_path: Path, names: str) -> None:
+    check(read(tmp_path, f"ra,dec,{names}\n1,60,-0.5,10.3\n"), {"pm_ra": -0.5, "pm_dec": 10.3})
+
+
+@pytest.mark.parametrize(
+    ("columns", "row", "remark"),
+    [
+        ("redshift", "0.5?", "redshift"),
+        ("pmra,pmdec", "5*,6", "pmra"),
+        ("ref_epoch", "about 2000", "ref_epoch"),
+        ("z,modelmag_g", "11.3,12", "z"),
+        ("z,gPSFMag", "11.3,12", "z"),
+        ("Z,Teff", "0.02,5000", "Z"),
+        ("Epoch,Period (days)", "2036.28,3.2", "Epoch"),
+        ("Epoch,Per_d", "2036.28,3.2", "Epoch"),
+    ],
+)
+def test_what_is_left_out_is_said(tmp_path: Path, columns: str, row: str, remark: str) -> None:
+    found = read(tmp_path, f"ra,dec,{columns}\n1,2,{row}\n")
+    check(found, {"redshift": None, "pm_ra": None, "ref_epoch": None})
+    assert any(remark in one for one in found.remarks)
+
+
+def test_a_redshift_may_stand_beside_magnitudes(tmp_path: Path) -> None:
+    check(read(tmp_path, "ra,dec,z,psfMag_u\n1,2,0.3,19\n"), {"redshift": 0.3})
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "names"),
+    [
+        ("name", ("null", "M31"), (None, "M31")),
+        ("id", ("245101100000025.0", "12.0"), ("245101100000025", "12")),
+        ("id", ("101.01", "102.0"), ("101.01", "102.0")),
+        ("Source", ("4472832130942575872", "7"), ("4472832130942575872", "7")),
+        ("source", ("SDSS", "SDSS"), (None, None)),
+    ],
+)
+def test_names(tmp_path: Path, column: str, cells: tuple[str, str], names: tuple[str, str]) -> None:
+    found = read(tmp_path, f"{column},ra,dec\n{cells[0]},1,2\n{cells[1]},3,4\n")
+    check(found, {"name": names[0]}, {"name": names[1]})
+
+
+@pytest.mark.parametrize(
+    ("ra", "dec"),
+    [
+        ("12:00:00", "12:30:00 S"),
+        ("12h00m00s", "\u221212°30’00”"),
+        ("12ʰ00ᵐ00ˢ", "-12°30'00''"),
+        ("12\u00a000\u00a000", "‐12\u00a030\u00a000"),
+    ],
+)
+def test_marks_as_they_are_printed(tmp_path: Path, ra: str, dec: str) -> None:
+    check(read(tmp_path, f"name\tra\tdec\na\t{ra}\t{dec}\n", "t.tsv"), {"ra": 180.0, "dec": -12.5})
+
+
+def test_spreadsheets(tmp_path: Path) -> None:
+    text = "name;ra;dec;redshift\nM31;10,68;-41,5;0\nM33;00:30:00,0;7;0,25\n"
+    right = ({"ra": 10.68, "dec": -41.5, "redshift": 0.0}, {"name": "M33", "ra": 7.5, "dec": 7.0, "redshift": 0.25})
+    check(read(tmp_path, text), *right)
+    check(read(tmp_path, text.replace(";", "\t").replace(",", ".").encode("utf-16")), *right)
+    check(read(tmp_path, "name;ra;dec\n1,5;10.5;2\n3C;4;5\n"), {"name": "1,5", "ra": 10.5}, {"ra": 4.0})
+
+
+@pytest.mark.parametrize(("units", "ra"), [("h,deg", 180.0), ("[deg],[deg]", 12.0), ("hms,dms", 180.0)])
+def test_a_line_of_units(tmp_path: Path, units: str, ra: float) -> None:
+    check(read(tmp_path, f"name,ra,dec\n,{units}\nM31,12,-5\n"), {"name": "M31", "ra": ra, "dec": -5.0})
