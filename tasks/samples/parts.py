@@ -39,7 +39,8 @@ def put_together(columns: Sequence[Column]) -> tuple[Column, ...]:
         numbers = [c.read for c in parts if c is not None]
         read = functools.partial(_joined, sign.read if sign else None, numbers)
         frame = parts[0].frame
-        found.append(Column(" ".join(names), read, frame=frame, parts=names, known_as=known_as))
+        said = " ".join(dict.fromkeys(c.description for c in used))
+        found.append(Column(" ".join(names), read, frame=frame, parts=names, known_as=known_as, description=said))
     taken = {name for column in found for name in column.parts}
     return (*(c for c in columns if c.name not in taken), *found)
 

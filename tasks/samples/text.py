@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 from astropy.table import Table
 from astropy.table.meta import get_header_from_yaml
 
-from lake.errors import ConfigurationError
 from tasks.samples.columns import Column
+from tasks.samples.fixed import read_fixed
 from tasks.samples.frames import Frame, frames_in
 from tasks.samples.habits import EQUATORIAL, GALACTIC
 from tasks.samples.positions import NUMBER, SEXAGESIMAL, frame_of, is_angle, is_missing, to_text
@@ -51,14 +51,12 @@ def decode(content: bytes) -> str:
 def read_text(text: str, where: str, kind: str, format: str | None, asked: set[str]) -> Sheet:
     """Read lines of cells. A row is a line: a quoted cell that runs over several lines makes bad rows."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    if kind != "ecsv" and format is None and (fixed := read_fixed(lines, where)) is not None:
+        return fixed
     numbered = [(n, line) for n, line in enumerate(lines, 1) if line.strip()]
     rows = [(n, line) for n, line in numbered if not line.lstrip().startswith("#")]
     if not rows:
         return Sheet("", (), 0)
-    if rows[0][1].startswith(("|", "\\")):
-        raise ConfigurationError(
-            f"{where} is an IPAC table", hint="save it as VOTable, ECSV or CSV; IRSA offers all of them"
-        )
     above = [line for n, line in numbered if n < rows[0][0]]
     about: dict[str, dict[str, Any]] = {}
     frames = frames_in({found[1]: found[2] for line in above if (found := _KEYWORD.match(line))})
