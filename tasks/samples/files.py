@@ -366,7 +366,9 @@ def _two_words(sheet: Sheet, name: Column | None, position: Position) -> list[in
     if not sheet.blanks or name is None or names.index(name.name) + 1 != names.index(position.lon.name):
         return []
     text = position.lon.read()
-    odd = pc.and_(pc.match_substring_regex(name.read(), "^[A-Za-z]+$"), pc.match_substring_regex(text, "^[0-9]{1,6}$"))
+    odd = pc.and_(
+        pc.match_substring_regex(name.read(), "^[0-9]?[A-Za-z]+$"), pc.match_substring_regex(text, "^[0-9]{1,6}$")
+    )
     rows = np.flatnonzero(pc.fill_null(odd, False).to_numpy(zero_copy_only=False))
     others = text.filter(pc.invert(pc.fill_null(odd, False))).drop_null()
     plain = pc.match_substring_regex(others, "[.:]")

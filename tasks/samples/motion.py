@@ -99,6 +99,10 @@ def epochs(columns: Sequence[Column], position: Position, remarks: list[str]) ->
         _read_years(column.read(), years)
     if column.habit == "epoch" and position.said != "asked for":
         _refuse_equinox(column, years)
+    if column.habit == "epoch" and len(odd := years[((years > 1000) & (years < FIRST_YEAR)) | _is_future(years)]):
+        # Days of TESS run through the years: BTJD 2016 is of 2020.
+        remarks.append(f"{column.name} is not taken as the epoch of the positions: it holds {odd[0]:g}")
+        return np.full(n, np.nan), None
     # Columns called epoch count many things; only years of observed positions are taken.
     with np.errstate(invalid="ignore"):
         wrong = _is_given(column.read()) & ~((years > FIRST_YEAR) & (years < LAST_YEAR))
@@ -106,6 +110,11 @@ def epochs(columns: Sequence[Column], position: Position, remarks: list[str]) ->
     if wrong.any():
         remarks.append(f"{int(wrong.sum())} values of {column.name} are no years, and are left out")
     return years, column
+
+
+def _is_future(years: Floats) -> Any:
+    with np.errstate(invalid="ignore"):
+        return (years > 2035.0) & (years < 9000.0)
 
 
 def _refuse_equinox(column: Column, years: Floats) -> None:
@@ -142,7 +151,7 @@ def redshifts(columns: Sequence[Column], remarks: list[str]) -> tuple[Any, Colum
         return None, None
     values = to_numbers(column.read())
     with np.errstate(invalid="ignore"):
-        wrong = _is_given(column.read()) & ~((values > -0.1) & (values < 20.0))
+        wrong = _is_given(column.read()) & ~((values > -0.1) & (values < 20.0) & ~np.isin(values, (9.99, 9.999)))
     values[wrong] = np.nan
     if wrong.any():
         remarks.append(f"{int(wrong.sum())} values of {column.name} are no redshifts, and are left out")

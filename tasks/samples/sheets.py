@@ -308,7 +308,8 @@ def _read_parquet(content: bytes) -> list[Sheet]:
 
 def _said_of_field(metadata: Mapping[bytes, bytes]) -> dict[str, str]:
     """Get what the metadata of an Arrow field say about it."""
-    texts = {key.decode("utf-8", "replace").strip().lower(): value for key, value in metadata.items()}
+    # Some writers put a name of theirs in front: lsst:unit, votable.unit.
+    texts = {re.split(r"[:.]", key.decode("utf-8", "replace").strip().lower())[-1]: v for key, v in metadata.items()}
     found = {}
     for name, keys in (
         ("unit", ("unit", "units", "tunit")),

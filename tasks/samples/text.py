@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from astropy.table import Table
 from astropy.table.meta import get_header_from_yaml
 
+from lake.errors import ConfigurationError
 from tasks.samples.columns import Column
 from tasks.samples.fixed import read_fixed
 from tasks.samples.frames import Frame, frames_in
@@ -70,6 +71,10 @@ def read_text(text: str, where: str, kind: str, format: str | None, asked: set[s
         delimiter = _find_delimiter([line for _, line in rows[:20]])
     split = functools.partial(_split, delimiter=delimiter)
     names = split(rows[0][1]) or []
+    if not names:
+        raise ConfigurationError(
+            f"the quotes in line {rows[0][0]} of {where} do not match: {rows[0][1]}", hint="put the header on one line"
+        )
     arrays = [name for name, said in about.items() if said.pop("array", False)]
     has_header, start, header = True, 1, (0, "")
     if kind != "ecsv" and not _is_header(names, asked):

@@ -6,6 +6,8 @@ import io
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from astropy.coordinates import FK4, SkyCoord
 from astropy.io import fits
@@ -98,6 +100,7 @@ def test_descriptions_say_the_frame(tmp_path: Path) -> None:
         ("ra_rad,dec\n1.2,-0.5\n", "ra_rad.*dec"),
         ("ra,dec [arcmin]\n1.2,-0.5\n", "dec.*ra"),
         ("ra,dec,pmra [arcsec/yr],pmdec\n1,2,-0.8,10.3\n", "pmra.*pmdec"),
+        ('name,"ra\n(deg)",dec\nM31,1,2\n', 'line 1.*"ra'),
     ],
 )
 def test_what_is_not_clear_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -128,6 +131,18 @@ def test_fk4_has_the_epoch_that_somebody_said(tmp_path: Path) -> None:
         sky = SkyCoord([10.0], [20.0], unit="deg", frame=FK4(obstime=obstime) if obstime else FK4())
         Table({"coord": sky}).write(tmp_path / "t.ecsv", overwrite=True)
         check(read_targets(tmp_path / "t.ecsv"), {"ref_epoch": epoch})
+
+
+def test_units_in_the_metadata_of_arrow_fields(tmp_path: Path) -> None:
+    said = [pa.field("ra", pa.float64(), metadata={"votable.unit": "rad"}), pa.field("dec", pa.float64())]
+    said[1] = said[1].with_metadata({"lsst:unit": "rad", "lsst:description": "Declination"})
+    pq.write_table(pa.table([[1.2], [-0.5]], schema=pa.schema(said)), tmp_path / "t.parquet")
+    check(read_targets(tmp_path / "t.parquet"), {"ra": 68.754935, "dec": -28.64789})
+
+
+def test_a_name_of_a_digit_and_a_number_may_be_two_words(tmp_path: Path) -> None:
+    found = read(tmp_path, "name ra dec z\n3C 48 24.4 33.15\nM31 10.68 41.27 0.0\n", "t.txt")
+    assert [row.line for row in found.bad_rows] == [2]
 
 
 def test_null_values_of_fits_are_those_that_are_stored(tmp_path: Path) -> None:
@@ -183,8 +198,10 @@ def test_names_of_proper_motion(tmp_path: Path, names: str) -> None:
         ("z,modelmag_g", "11.3,12", "z"),
         ("z,gPSFMag", "11.3,12", "z"),
         ("Z,Teff", "0.02,5000", "Z"),
-        ("Epoch,Period (days)", "2036.28,3.2", "Epoch"),
-        ("Epoch,Per_d", "2036.28,3.2", "Epoch"),
+        ("Epoch,Period (days)", "2026.28,3.2", "Epoch"),
+        ("Epoch,Per_d", "2026.28,3.2", "Epoch"),
+        ("Epoch,Sector", "2041.28,27", "Epoch"),
+        ("redshift", "9.999", "redshift"),
     ],
 )
 def test_what_is_left_out_is_said(tmp_path: Path, columns: str, row: str, remark: str) -> None:
