@@ -117,6 +117,8 @@ def read_text(text: str, where: str, kind: str, format: str | None, asked: set[s
         broken = {**_shifted(header[1], [line for _, line in rows], cells), **broken}
     for row in broken:
         cells[row] = None
+    odd = [rows[row] for row, found in enumerate(cells) if not found or not _n_values(found)]
+    _refuse_second_header([row for row in odd if split(row[1]) != names], split, where)
     columns = [
         Column(name, functools.partial(_text_column, cells, i, delimiter), **about.get(name, {}))
         for i, name in enumerate(names)
@@ -255,7 +257,16 @@ def _text_column(cells: list[list[str] | None], i: int, delimiter: str | None) -
 def _are_units(cells: list[str]) -> bool:
     """Say whether a line below the names holds their units: an angle's among them, and no value."""
     plain = [cell.strip("()[]") for cell in cells]
-    return not _n_values(cells) and any(is_angle(cell) for cell in plain if cell)
+    return not _n_values(cells) and any(cell.isalpha() and is_angle(cell) for cell in plain)
+
+
+def _refuse_second_header(rows: list[tuple[int, str]], split: Callable[[str], list[str] | None], where: str) -> None:
+    """Raise an error if a line further down names other columns: what is below it may be in another frame."""
+    for number, line in rows:
+        if not line[:1].isdigit() and sum(cell.lower() in _POSITION_NAMES for cell in split(line) or ()) > 1:
+            raise ConfigurationError(
+                f"{where} has other names of columns in line {number}", hint="make two lists of it"
+            )
 
 
 def vizier_frames(comments: list[str]) -> tuple[Frame, ...]:

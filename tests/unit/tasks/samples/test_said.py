@@ -100,13 +100,16 @@ def test_descriptions_say_the_frame(tmp_path: Path) -> None:
         ("ra_rad,dec\n1.2,-0.5\n", "ra_rad.*dec"),
         ("ra,dec [arcmin]\n1.2,-0.5\n", "dec.*ra"),
         ("ra,dec,pmra [arcsec/yr],pmdec\n1,2,-0.8,10.3\n", "pmra.*pmdec"),
+        ("name,ra,dec\na,1,2\nname,l,b\nb,3,4\n", "line 3"),
+        ("name\tRAJ2000\tDEJ2000\na\t1\t2\nn\tname\tRAB1950\tDEB1950\n1\tb\t3\t4\n", "line 3"),
         ('name,"ra\n(deg)",dec\nM31,1,2\n', 'line 1.*"ra'),
     ],
 )
 def test_what_is_not_clear_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         read(tmp_path, text)
-    assert read_targets(tmp_path / "t.csv", frame="fk4").targets.num_rows if "ra,dec\n" in text else True
+    if text.startswith("#"):
+        check(read_targets(tmp_path / "t.csv", frame="fk4"), NEW)
 
 
 @pytest.mark.parametrize("comment", ["# PSR B1937+21 and others", "# of 1950 objects", "# by hand, 1975", "# J2000"])
@@ -248,6 +251,10 @@ def test_spreadsheets(tmp_path: Path) -> None:
     check(read(tmp_path, text), *right)
     check(read(tmp_path, text.replace(";", "\t").replace(",", ".").encode("utf-16")), *right)
     check(read(tmp_path, "name;ra;dec\n1,5;10.5;2\n3C;4;5\n"), {"name": "1,5", "ra": 10.5}, {"ra": 4.0})
+
+
+def test_a_row_with_units_is_a_row(tmp_path: Path) -> None:
+    check(read(tmp_path, "name,ra,dec\na,10.5°,5.5°\nb,10d,5d\n"), {"ra": 10.5, "dec": 5.5}, {"ra": 10.0})
 
 
 @pytest.mark.parametrize(("units", "ra"), [("h,deg", 180.0), ("[deg],[deg]", 12.0), ("hms,dms", 180.0)])
