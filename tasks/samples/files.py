@@ -44,7 +44,7 @@ from tasks.samples.motion import FIRST_YEAR, LAST_YEAR, epochs, proper_motion, r
 from tasks.samples.parts import put_together
 from tasks.samples.positions import Floats, frame_of, is_missing, split_positions, to_degrees, to_icrs, to_names
 from tasks.samples.sheet import Sheet
-from tasks.samples.sheets import read_sheets
+from tasks.samples.sheets import read_sheets, unreadable
 
 TARGETS = pa.schema(
     [
@@ -172,11 +172,14 @@ def read_targets(
     asked = [c for c in (ra_column, dec_column, label_column, name_column) if c]
     with _expected_warnings():
         sheets = read_sheets(path, format=format, asked=asked)
-        sheet, position = _choose(sheets, path.name, ra_column, dec_column, frame)
-        columns = sheet.columns
-        label = named(columns, label_column, path.name) if label_column else None
-        name = named(columns, name_column, path.name) if name_column else find_name(columns)
-        return _assemble(sheet, position, name, label, epoch)
+        try:
+            sheet, position = _choose(sheets, path.name, ra_column, dec_column, frame)
+            columns = sheet.columns
+            label = named(columns, label_column, path.name) if label_column else None
+            name = named(columns, name_column, path.name) if name_column else find_name(columns)
+            return _assemble(sheet, position, name, label, epoch)
+        except (OSError, pa.ArrowException) as error:  # cells are read when they are needed
+            raise unreadable(path.name, format or "table", error) from error
 
 
 @contextmanager

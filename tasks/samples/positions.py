@@ -27,7 +27,7 @@ SEXAGESIMAL = (
     r"(?P<minutes>\d{1,2}) *[:mM′' ] *(?P<seconds>\d{1,2}(?:\.\d*)?) *[sS″\"]?"
 )
 _LIKE_SEXAGESIMAL = re.compile(r"\d\s*[:hHdD°]|\d\s+\d")
-MISSING = ("", "nan", "null", "none", "n/a", "na", "-", "--", "---", "...", "~")
+MISSING = ("", "nan", "null", "none", "n/a", "na", "-", "--", "---", "–", "—", "−", "...", "…", "~")
 # Minus signs, blanks and marks as papers, web pages and word processors print them.
 _PRINTED = (
     ("[−–‐‑—﹣－]", "-"),

@@ -81,12 +81,13 @@ def read_sheets(path: Path, *, format: str | None = None, asked: Iterable[str] =
             return _read_parquet(content)
         return [read_text(decode(content), where, kind, format, set(asked))]
     except (OSError, ValueError, TypeError, LookupError, SyntaxError, EOFError, UserWarning) as error:
-        raise _unreadable(where, kind, error) from error
+        raise unreadable(where, kind, error) from error
     except (pa.ArrowException, YamlParseError, zlib.error) as error:
-        raise _unreadable(where, kind, error) from error
+        raise unreadable(where, kind, error) from error
 
 
-def _unreadable(where: str, kind: str, error: Exception) -> ConfigurationError:
+def unreadable(where: str, kind: str, error: Exception) -> ConfigurationError:
+    """Say that a file can't be read, and in the reader's words why."""
     if isinstance(error, Clipped):
         return ConfigurationError(
             f"of {where}, {error}", hint="give these FIELDs a larger datatype or arraysize, or save the list as CSV"

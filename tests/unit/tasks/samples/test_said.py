@@ -187,6 +187,20 @@ def test_proper_motion_without_the_cosine(tmp_path: Path) -> None:
     assert "pmRA" in found.remarks[0]
 
 
+def test_what_stands_in_an_empty_cell_is_nothing(tmp_path: Path) -> None:
+    found = read(tmp_path, "ra,dec,redshift,pmra,pmdec\n1,2,–,~,…\n3,4,---,null,N/A\n")
+    check(found, *[{"redshift": None, "pm_ra": None}] * 2)
+    assert found.remarks == ()
+
+
+def test_pages_that_are_broken(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"ra": [1.0] * 1000, "dec": [2.0] * 1000}), tmp_path / "t.parquet", use_dictionary=False)
+    content = bytearray((tmp_path / "t.parquet").read_bytes())
+    content[4:60] = bytes(56)
+    with pytest.raises(ConfigurationError, match="can't be read"):
+        read(tmp_path, bytes(content), "t.parquet")
+
+
 @pytest.mark.parametrize("names", ["pmRAcosDE,pmDE", "pmRA*cosDE (mas/yr),pmDE (mas/yr)", "sy_pmra,sy_pmdec"])
 def test_names_of_proper_motion(tmp_path: Path, names: str) -> None:
     check(read(tmp_path, f"ra,dec,{names}\n1,60,-0.5,10.3\n"), {"pm_ra": -0.5, "pm_dec": 10.3})
