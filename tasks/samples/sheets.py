@@ -136,8 +136,9 @@ def _votable_column(table: Any, key: str) -> pa.Array:
 
 
 def _read_votable(content: bytes, budget: Budget) -> list[Sheet]:
-    # A cell that can't be read is masked: then its row is bad, and not the file.
-    document = parsed_votable(content, budget, invalid="mask")
+    # A cell of floats that can't be read is masked: then its row is bad, and not the file. What astropy's
+    # invalid="mask" does to other cells is worse than an error: the cells behind it move up by one.
+    document = parsed_votable(content, budget)
     tables = list(document.iter_tables())
     if not tables:
         raise ValueError("it holds no table")

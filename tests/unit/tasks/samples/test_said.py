@@ -179,6 +179,13 @@ def test_what_a_service_says_of_its_answer(tmp_path: Path) -> None:
         read(tmp_path, votable(positions, [1, 2], '<INFO name="QUERY_STATUS" value="ERROR">out of memory</INFO>'))
 
 
+@pytest.mark.parametrize(("kind", "cell"), [("int", "10.5"), ("boolean", "maybe"), ("bit", "5"), ("floatComplex", "5")])
+def test_no_cell_of_a_votable_moves_up(tmp_path: Path, kind: str, cell: str) -> None:
+    fields = field("flag", "", kind=f'datatype="{kind}"') + field("ra") + field("dec") + field("other")
+    with pytest.raises(ConfigurationError, match=f"flag|'{cell}'"):
+        read(tmp_path, votable(fields, [cell, 10, 20, 30]), "t.vot")
+
+
 def test_proper_motion_without_the_cosine(tmp_path: Path) -> None:
     words = "<DESCRIPTION>Proper motion in RA (not multiplied by cosDE)</DESCRIPTION>"
     fields = field("ra") + field("dec") + field("pmRA", "mas/yr", words) + field("pmDE", "mas/yr")
