@@ -33,6 +33,8 @@ from tasks.samples.habits import (
 )
 from tasks.samples.positions import frame_of, is_angle, to_numbers
 
+# Ecliptic, supergalactic and horizontal longitudes.
+_OTHER = re.compile(r"_?(e|ecl|ecliptic)_?(l|lon|long|longitude)|elong|lambda|sgl|super_?gal(actic)?_?.*|az|azimuth|ha")
 _COMPUTED = {lon for lon, _ in EQUATORIAL[0]}
 
 
@@ -175,6 +177,10 @@ def find_position(
     if asked is not None:
         return Position(lon, lat, asked, lon.frame.epoch if lon.frame else None, "asked for")
     known, epoch, said_by = _declared(lon, where, declared)
+    if known is None and _OTHER.fullmatch(lon.habit):
+        raise ConfigurationError(
+            f"{where}: {lon.name} is no right ascension by its name", hint="say what its frame is with frame"
+        )
     if known is not None and "ra" not in known.get_representation_component_names() and _is_equatorial(lon):
         raise ConfigurationError(
             f"{where}: {lon.name} is a right ascension, and the file says {said_by}",

@@ -42,7 +42,16 @@ from tasks.samples.columns import (
 from tasks.samples.frames import frames_of_rows, groups_of, same
 from tasks.samples.motion import FIRST_YEAR, LAST_YEAR, epochs, proper_motion, redshifts
 from tasks.samples.parts import put_together
-from tasks.samples.positions import Floats, frame_of, is_missing, split_positions, to_degrees, to_icrs, to_names
+from tasks.samples.positions import (
+    Floats,
+    frame_of,
+    is_missing,
+    split_positions,
+    to_degrees,
+    to_icrs,
+    to_names,
+    to_numbers,
+)
 from tasks.samples.sheet import Sheet
 from tasks.samples.sheets import read_sheets, unreadable
 
@@ -266,6 +275,10 @@ def _assemble(
     for row, reason in lat_reasons.items():
         reasons[row] = f"{reasons[row]}; {reason}" if row in reasons else reason
     remarks = list(sheet.remarks)
+    if equatorial and not position.lon.declared_unit and _like_hours(lon, lat, lon_cells):
+        remarks.append(
+            f"all of {position.lon.name} is below 24, and taken as degrees: if it is in hours, call it RA_hours"
+        )
     frames, frame_columns = _frames(sheet, position, reasons, remarks)
     for row in _two_words(sheet, name, position):
         reasons.setdefault(row, "its name may have two words: put quotes around it")
@@ -325,6 +338,14 @@ def _assemble(
     unused = [c.name for c in sheet.columns if c.name not in used] + list(sheet.skipped)
     table = pa.Table.from_arrays(arrays, schema=TARGETS)
     return TargetFile(table, _bad_rows(sheet, shown, reasons), tuple(remarks), taken, tuple(unused))
+
+
+def _like_hours(lon: Floats, lat: Floats, cells: pa.Array) -> bool:
+    """Say whether numbers that are no degrees by their unit spread over 24 as over the sky."""
+    known = np.isfinite(lon) & np.isfinite(lat)
+    if known.sum() < 5 or lon[known].max() >= 24.0 or np.isnan(to_numbers(cells)[known]).any():
+        return False
+    return bool(np.ptp(lon[known]) > 12.0 and np.ptp(lat[known]) > 45.0)
 
 
 def _taken(

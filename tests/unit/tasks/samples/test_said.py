@@ -122,6 +122,25 @@ def test_right_ascension_is_in_no_galactic_frame(tmp_path: Path) -> None:
         read(tmp_path, bintable([RA, DEC], {"RADESYS": "GALACTIC"}), "t.fits")
 
 
+@pytest.mark.parametrize("name", ["elon", "ecl_lon", "lambda", "SGL"])
+def test_a_longitude_needs_a_frame(tmp_path: Path, name: str) -> None:
+    (tmp_path / "t.csv").write_text(f"{name},other\n1,2\n")
+    named = {"ra_column": name, "dec_column": "other"}
+    with pytest.raises(ConfigurationError, match=name):
+        read_targets(tmp_path / "t.csv", **named)
+    check(read_targets(tmp_path / "t.csv", frame="ecliptic", **named), {"ra": 0.12157, "dec": 2.23268})
+
+
+def test_numbers_below_24_may_be_hours(tmp_path: Path) -> None:
+    rows = [(0.7, 41.0), (5.6, 22.0), (12.5, 2.0), (17.8, -29.0), (22.9, -29.6)]
+    text = "".join(f"{ra},{dec}\n" for ra, dec in rows)
+    for header, n_remarks in (("RA,Dec", 1), ("RA [deg],Dec", 0), ("RA_hours,Dec", 0)):
+        found = read(tmp_path, f"{header}\n{text}")
+        assert len(found.remarks) == n_remarks, header
+        assert all("RA" in remark for remark in found.remarks)
+    assert read(tmp_path, "RA,Dec\n" + text.replace("22.9,", "222.9,")).remarks == ()
+
+
 def test_rows_without_an_equinox_among_others_are_bad(tmp_path: Path) -> None:
     found = read(tmp_path, f"ra,dec,equinox\n{OLD_ROW},1950\n1,2,\n3,4,2000\n")
     assert [row.line for row in found.bad_rows] == [3]
