@@ -52,12 +52,16 @@ def decode(content: bytes) -> str:
 def read_text(text: str, where: str, kind: str, format: str | None, asked: set[str]) -> Sheet:
     """Read lines of cells. A row is a line: a quoted cell that runs over several lines makes bad rows."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    if all(re.fullmatch(r"\|.*\||#.*", line.strip()) for line in lines if line.strip()):
+        lines = [re.sub(r"^\s*\|(.*)\|\s*$", r"\1", line) for line in lines]  # bars at both ends: Markdown, HEASARC
     if kind != "ecsv" and format is None and (fixed := read_fixed(lines, where)) is not None:
         return fixed
     numbered = [(n, line) for n, line in enumerate(lines, 1) if line.strip()]
     rows = [(n, line) for n, line in numbered if not line.lstrip().startswith("#")]
     if not rows:
         return Sheet("", (), 0)
+    if kind != "ecsv":
+        rows = rows[_n_before_header([line for _, line in rows[:100]]) :]
     above = [line for n, line in numbered if n < rows[0][0]]
     about: dict[str, dict[str, Any]] = {}
     frames = frames_in({found[1]: found[2] for line in above if (found := _KEYWORD.match(line))})
@@ -223,6 +227,17 @@ def _find_delimiter(lines: list[str]) -> str | None:
         if delimiter in lines[0] and 2 * sum(delimiter in line for line in lines) > len(lines):
             return delimiter
     return None if len(lines[0].split()) > 1 else "\t"  # blanks belong to the cells of a single column
+
+
+def _n_before_header(lines: list[str]) -> int:
+    """Count the lines of text above a header, as NED writes them: none of them is like a row below it."""
+    for at, line in enumerate(lines):
+        for delimiter in ("\t", "|", ",", ";"):
+            cells = _split(line, delimiter) or []
+            if sum(_names_position([cell], set()) for cell in cells) > 1:
+                others = [_split(above, delimiter) or [] for above in lines[:at]]
+                return at if all(len(found) != len(cells) and _n_values(found) < 2 for found in others) else 0
+    return 0
 
 
 def _is_header(cells: list[str], asked: set[str]) -> bool:

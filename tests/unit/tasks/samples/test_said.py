@@ -293,6 +293,33 @@ def test_spreadsheets(tmp_path: Path) -> None:
     check(read(tmp_path, "name;ra;dec\n1,5;10.5;2\n3C;4;5\n"), {"name": "1,5", "ra": 10.5}, {"ra": 4.0})
 
 
+NED = """Results from query to NASA/IPAC Extragalactic Database (NED),
+which is operated by the Jet Propulsion Laboratory, California Institute of Technology
+
+2 objects found, equinox B1950 was asked for.
+
+No.|Object Name|RA(deg)|DEC(deg)|Type|Redshift
+1|MESSIER 031|10.68479|41.26906|G|-0.001001
+2|MESSIER 033|23.46204|30.66017|G|
+"""
+
+
+def test_text_above_the_header(tmp_path: Path) -> None:
+    right = {"name": "MESSIER 031", "ra": 10.68479, "dec": 41.26906, "redshift": -0.001001}
+    check(read(tmp_path, NED.replace("B1950", "J2000"), "t.txt"), right, {"name": "MESSIER 033", "redshift": None})
+    with pytest.raises(ConfigurationError, match="B1950"):
+        read(tmp_path, NED, "t.txt")
+    # What may be a row is none.
+    with pytest.raises(ConfigurationError, match="line 2"):
+        read(tmp_path, "a,10.5,20.5\nname,ra,dec\nb,1,2\n")
+
+
+@pytest.mark.parametrize("rule", ["", "|---|---|---|\n", "# from Browse\n"])
+def test_bars_at_both_ends(tmp_path: Path, rule: str) -> None:
+    text = f"| name | ra | dec |\n{rule}| M31 | 00 42 44.3 | +41 16 09 |\n| M 33 | 23.46 | 30.66 |\n"
+    check(read(tmp_path, text, "t.txt"), {"name": "M31", "ra": 10.6846, "dec": 41.26917}, {"name": "M 33", "ra": 23.46})
+
+
 def test_a_row_with_units_is_a_row(tmp_path: Path) -> None:
     check(read(tmp_path, "name,ra,dec\na,10.5°,5.5°\nb,10d,5d\n"), {"ra": 10.5, "dec": 5.5}, {"ra": 10.0})
 
