@@ -181,12 +181,13 @@ def find_position(
         raise ConfigurationError(
             f"{where}: {lon.name} is no right ascension by its name", hint="say what its frame is with frame"
         )
-    if known is not None and "ra" not in known.get_representation_component_names() and _is_equatorial(lon):
+    has_ra = known is None or "ra" in known.get_representation_component_names()
+    if not has_ra and _is_equatorial(lon):
         raise ConfigurationError(
             f"{where}: {lon.name} is a right ascension, and the file says {said_by}",
             hint="say which with frame, and name the columns with ra_column and dec_column",
         )
-    if (in_words := frame_in_words(lon.description)) is not None:
+    if has_ra and (in_words := frame_in_words(lon.description)) is not None:
         if known is not None and not same(known, in_words[0]):
             raise ConfigurationError(
                 f"{where}: the description of {lon.name} says {in_words[1]}, and the file says {said_by}",

@@ -236,7 +236,7 @@ def _n_before_header(lines: list[str]) -> int:
             cells = _split(line, delimiter) or []
             if sum(_names_position([cell], set()) for cell in cells) > 1:
                 others = [_split(above, delimiter) or [] for above in lines[:at]]
-                return at if all(len(found) != len(cells) and _n_values(found) < 2 for found in others) else 0
+                return at if all(_n_values(found) <= (len(found) != len(cells)) for found in others) else 0
     return 0
 
 

@@ -85,6 +85,10 @@ def test_descriptions_say_the_frame(tmp_path: Path) -> None:
     table["ra"].description = "in FK4"
     table.write(tmp_path / "t.ecsv")
     check(read_targets(tmp_path / "t.ecsv"), NEW)
+    words = "<DESCRIPTION>Galactic longitude, of B1950 positions</DESCRIPTION>"
+    check(
+        read(tmp_path, votable(field("GLON", inside=words) + field("GLAT"), [289.95, 64.36]), "t.vot"), {"ra": 187.2775}
+    )
     # What J2000 is in as well is how the positions were made.
     table["ra"].description = "J2000, precessed from B1950"
     table.write(tmp_path / "t.ecsv", overwrite=True)
@@ -309,6 +313,7 @@ def test_text_above_the_header(tmp_path: Path) -> None:
     check(read(tmp_path, NED.replace("B1950", "J2000"), "t.txt"), right, {"name": "MESSIER 033", "redshift": None})
     with pytest.raises(ConfigurationError, match="B1950"):
         read(tmp_path, NED, "t.txt")
+    check(read(tmp_path, ",Position,Position\nname,ra,dec\na,1,2\n"), {"name": "a", "ra": 1.0})
     # What may be a row is none.
     with pytest.raises(ConfigurationError, match="line 2"):
         read(tmp_path, "a,10.5,20.5\nname,ra,dec\nb,1,2\n")
