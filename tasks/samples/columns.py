@@ -19,6 +19,7 @@ from tasks.samples.habits import (
     EQUATORIAL,
     EQUINOXES,
     GALACTIC,
+    NAME_LIKE,
     NAMES,
     PM,
     REDSHIFTS,
@@ -33,6 +34,8 @@ from tasks.samples.habits import (
 )
 from tasks.samples.positions import frame_of, is_angle, to_numbers
 
+# VizieR's: Right ascension (ICRS) at Ep=2016.0
+_EPOCH_IN_WORDS = re.compile(r"\bEp(?:och)?=J?((?:19|20)\d\d(?:\.\d+)?)")
 # Ecliptic, supergalactic and horizontal longitudes.
 _OTHER = re.compile(r"_?(e|ecl|ecliptic)_?(l|lon|long|longitude)|elong|lambda|sgl|super_?gal(actic)?_?.*|az|azimuth|ha")
 _COMPUTED = {lon for lon, _ in EQUATORIAL[0]}
@@ -177,6 +180,8 @@ def find_position(
     if asked is not None:
         return Position(lon, lat, asked, lon.frame.epoch if lon.frame else None, "asked for")
     known, epoch, said_by = _declared(lon, where, declared)
+    if epoch is None and (at := _EPOCH_IN_WORDS.search(lon.description)):
+        epoch = float(at[1])
     if known is None and _OTHER.fullmatch(lon.habit):
         raise ConfigurationError(
             f"{where}: {lon.name} is no right ascension by its name", hint="say what its frame is with frame"
@@ -263,11 +268,14 @@ def listing(columns: Iterable[str], most: int = 40) -> str:
 def find_name(columns: Sequence[Column]) -> Column | None:
     """Find the column with the targets' names."""
     found = _by_ucds(columns, ("meta.id;meta.main", "id_main")) or _first(columns, NAMES)
-    if found is not None and found.habit == "source" and not found.ucd:
-        # It may as well say where the row comes from.
-        cells = found.read()
-        return found if pc.count_distinct(cells).as_py() == len(cells) else None
-    return found
+    if found is not None:
+        return found
+    # These may as well say where a row comes from, or what kind it is of.
+    found = next((c for c in columns if NAME_LIKE.fullmatch(c.habit)), None)
+    if found is None:
+        return None
+    cells = found.read()
+    return found if pc.count_distinct(cells).as_py() == len(cells) else None
 
 
 def find_redshift(columns: Sequence[Column]) -> tuple[Column | None, str | None]:

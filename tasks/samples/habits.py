@@ -17,7 +17,7 @@ EQUATORIAL: tuple[Pairs, ...] = (
     # everybody's
     (
         *(("ra", dec) for dec in ("dec", "de", "decl")),
-        *(("r.a.", "dec."), ("r.a.", "decl."), ("coord.ra", "coord.dec"), ("s_ra", "s_dec")),
+        *(("raj", "decj"), ("r.a.", "dec."), ("r.a.", "decl."), ("coord.ra", "coord.dec"), ("s_ra", "s_dec")),
         *(("ra_deg", "dec_deg"), ("ra_deg", "de_deg"), ("radeg", "decdeg"), ("radeg", "dedeg")),
         *(("ra_icrs", "de_icrs"), ("ra_icrs", "dec_icrs"), ("ra2000", "dec2000"), ("ra2000", "de2000")),
         *(
@@ -51,8 +51,12 @@ NAMES = (
         "object_id",
         "objectid",
     ),
-    *("orig_id", "id", "sdss_name", "pl_name", "hostname", "specobjid", "coadd_object_id", "source", "star"),
+    *("orig_id", "id", "sdss_name", "pl_name", "hostname", "specobjid", "coadd_object_id"),
     *("ticid", "tic_id", "tic", "kepid", "kic", "epic", "hip"),
+)
+# Of these, one with a value of its own in each row.
+NAME_LIKE = re.compile(
+    r"(.*[\W_])?(name|id|designation|identifier)|(ztf|iau|tns|gaia|toi|star|cat|src)_?(id|name)|source"
 )
 PM = (
     *(

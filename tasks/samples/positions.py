@@ -27,7 +27,26 @@ SEXAGESIMAL = (
     r"(?P<minutes>\d{1,2}) *[:mM′' ] *(?P<seconds>\d{1,2}(?:\.\d*)?) *[sS″\"]?"
 )
 _LIKE_SEXAGESIMAL = re.compile(r"\d\s*[:hHdD°]|\d\s+\d")
-MISSING = ("", "nan", "null", "none", "n/a", "na", "-", "--", "---", "–", "—", "−", "...", "…", "~")
+MISSING = (
+    "",
+    "nan",
+    "null",
+    "none",
+    "n/a",
+    "na",
+    "-",
+    "--",
+    "---",
+    "–",
+    "—",
+    "−",
+    "...",
+    "…",
+    "~",
+    "<na>",
+    "#n/a",
+    "\\n",
+)
 # Minus signs, blanks and marks as papers, web pages and word processors print them.
 _PRINTED = (
     ("[−–‐‑—﹣－]", "-"),

@@ -71,6 +71,13 @@ def test_vizier_says_the_frame_above_the_rows(tmp_path: Path, text: str) -> None
     check(read(tmp_path, text), NEW)
 
 
+def test_vizier_says_the_epoch_in_words(tmp_path: Path) -> None:
+    column = "#Column\tRA_ICRS\t(F15.11)\tRight ascension (ICRS) at Ep=2016.0\t[ucd=pos.eq.ra;meta.main]\n"
+    found = read(tmp_path, column + "RA_ICRS\tDE_ICRS\tpmRA\tpmDE\n1\t2\t3\t4\n")
+    check(found, {"ra": 1.0, "pm_ra": 3.0, "ref_epoch": 2016.0})
+    assert found.remarks == ()
+
+
 @pytest.mark.parametrize(
     ("key", "value"), [("COORDSYS", "FK4"), ("TCOMM1", "Right ascension (B1950)"), ("COO_SYS", "fk4 B1950")]
 )
@@ -218,7 +225,7 @@ def test_proper_motion_without_the_cosine(tmp_path: Path) -> None:
 
 
 def test_what_stands_in_an_empty_cell_is_nothing(tmp_path: Path) -> None:
-    found = read(tmp_path, "ra,dec,redshift,pmra,pmdec\n1,2,–,~,…\n3,4,---,null,N/A\n")
+    found = read(tmp_path, "ra,dec,redshift,pmra,pmdec\n1,2,–,~,…\n3,4,---,<NA>,\\N\n")
     check(found, *[{"redshift": None, "pm_ra": None}] * 2)
     assert found.remarks == ()
 
@@ -269,6 +276,9 @@ def test_a_redshift_may_stand_beside_magnitudes(tmp_path: Path) -> None:
         ("id", ("101.01", "102.0"), ("101.01", "102.0")),
         ("Source", ("4472832130942575872", "7"), ("4472832130942575872", "7")),
         ("source", ("SDSS", "SDSS"), (None, None)),
+        ("ZTFID", ("ZTF18a", "ZTF18b"), ("ZTF18a", "ZTF18b")),
+        ("ASAS-SN Name", ("J0", "J1"), ("J0", "J1")),
+        ("Centroid", ("1", "2"), (None, None)),
     ],
 )
 def test_names(tmp_path: Path, column: str, cells: tuple[str, str], names: tuple[str, str]) -> None:
