@@ -205,7 +205,9 @@ def _choose(
     sheets: list[Sheet], where: str, ra_column: str | None, dec_column: str | None, frame: str | None
 ) -> tuple[Sheet, Position]:
     """Take the table that has rows and positions."""
-    filled = [replace(sheet, columns=put_together(sheet.columns)) for sheet in sheets if sheet.n_rows]
+    filled = [
+        replace(sheet, columns=put_together(sheet.columns, strict=not ra_column)) for sheet in sheets if sheet.n_rows
+    ]
     if not filled:
         raise ConfigurationError(f"{where} has no rows", hint="give a file with one target a row")
     if len(filled) > 1 and ra_column and dec_column:

@@ -57,6 +57,7 @@ NAMES = (
 # Of these, one with a value of its own in each row.
 NAME_LIKE = re.compile(
     r"(.*[\W_])?(name|id|designation|identifier)|(ztf|iau|tns|gaia|toi|star|cat|src)_?(id|name)|source"
+    r"|sdss|2mass|allwise|star|galaxy|quasar|planet|pulsar|psr"
 )
 PM = (
     *(

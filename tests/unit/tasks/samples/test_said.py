@@ -307,6 +307,45 @@ def test_spreadsheets(tmp_path: Path) -> None:
     check(read(tmp_path, "name;ra;dec\n1,5;10.5;2\n3C;4;5\n"), {"name": "1,5", "ra": 10.5}, {"ra": 4.0})
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "RAHour,RAMinute,RASecond,DecSign,DecDeg,DecMin,DecSec",
+        "RA hr,RA min,RA sec,Sign,Dec deg,Dec min,Dec sec",
+        "RA.h,RA.m,RA.s,DE.sign,DE.d,DE.m,DE.s",
+    ],
+)
+@pytest.mark.parametrize("sign", ["-", "–", "−", "S", "-1"])
+def test_parts_by_other_names(tmp_path: Path, header: str, sign: str) -> None:
+    check(read(tmp_path, f"{header}\n6,45,36,{sign},16,30,36\n"), {"ra": 101.4, "dec": -16.51})
+
+
+def test_a_sign_that_is_none(tmp_path: Path) -> None:
+    found = read(tmp_path, "RAh,RAm,RAs,DE-,DEd,DEm,DEs\n6,45,36,?,16,30,36\n6,45,36,N,16,30,36\n6,45,36,,16,30,36\n")
+    assert [row.line for row in found.bad_rows] == [2]
+    assert found.targets["dec"].to_pylist() == [pytest.approx(16.51)] * 2
+
+
+@pytest.mark.parametrize(
+    ("header", "minutes"),
+    [
+        ("RA_h,RA_m,RA_s,Dec_deg", "RA_m"),
+        ("RA_hours,Dec_deg,Dec_min,Dec_sec", "Dec_min"),
+        ("RAd,RAm,RAs,DEd,DEm,DEs", "DEm"),
+    ],
+)
+def test_minutes_that_go_with_nothing(tmp_path: Path, header: str, minutes: str) -> None:
+    text = f"{header},x,y\n" + ",".join("6" for _ in header.split(",")) + ",10.5,20.5\n"
+    with pytest.raises(ConfigurationError, match=minutes):
+        read(tmp_path, text)
+    check(read_targets(tmp_path / "t.csv", ra_column="x", dec_column="y"), {"ra": 10.5, "dec": 20.5})
+
+
+def test_edges_are_no_minutes(tmp_path: Path) -> None:
+    text = "ra_hours,dec_deg,ra_min,ra_max,dec_min,dec_max\n6.5,-16,6.4,6.6,-17,-15\n"
+    check(read(tmp_path, text), {"ra": 97.5, "dec": -16.0})
+
+
 NED = """Results from query to NASA/IPAC Extragalactic Database (NED),
 which is operated by the Jet Propulsion Laboratory, California Institute of Technology
 
