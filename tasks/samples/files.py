@@ -46,11 +46,12 @@ from tasks.samples.positions import (
     Floats,
     frame_of,
     is_missing,
+    like_hours,
+    refuse_offsets,
     split_positions,
     to_degrees,
     to_icrs,
     to_names,
-    to_numbers,
 )
 from tasks.samples.sheet import Sheet
 from tasks.samples.sheets import read_sheets, unreadable
@@ -276,8 +277,9 @@ def _assemble(
     lat, lat_reasons = to_degrees(lat_cells, what=lat_name, unit=lat_unit)
     for row, reason in lat_reasons.items():
         reasons[row] = f"{reasons[row]}; {reason}" if row in reasons else reason
+    refuse_offsets(position.lon.name, position.lon.declared_unit, lon, lat)
     remarks = list(sheet.remarks)
-    if equatorial and not position.lon.declared_unit and _like_hours(lon, lat, lon_cells):
+    if equatorial and not position.lon.declared_unit and like_hours(lon, lat, lon_cells):
         remarks.append(
             f"all of {position.lon.name} is below 24, and taken as degrees: if it is in hours, call it RA_hours"
         )
@@ -340,14 +342,6 @@ def _assemble(
     unused = [c.name for c in sheet.columns if c.name not in used] + list(sheet.skipped)
     table = pa.Table.from_arrays(arrays, schema=TARGETS)
     return TargetFile(table, _bad_rows(sheet, shown, reasons), tuple(remarks), taken, tuple(unused))
-
-
-def _like_hours(lon: Floats, lat: Floats, cells: pa.Array) -> bool:
-    """Say whether numbers that are no degrees by their unit spread over 24 as over the sky."""
-    known = np.isfinite(lon) & np.isfinite(lat)
-    if known.sum() < 5 or lon[known].max() >= 24.0 or np.isnan(to_numbers(cells)[known]).any():
-        return False
-    return bool(np.ptp(lon[known]) > 12.0 and np.ptp(lat[known]) > 45.0)
 
 
 def _taken(

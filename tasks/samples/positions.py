@@ -209,6 +209,8 @@ def to_degrees(
         # A column declared in degrees that holds 12:34:56 contradicts itself: off by 15 if guessed wrong.
         torn = hours and declared == u.deg and ":" not in (unit or "") and (unit or "").lower() != "dms"
         in_hours = hours and (declared is None or declared == u.hourangle)
+        packed = _flags(pc.match_substring_regex(text, r"^[-+]?0\d{5}(\.|$)"))
+        reasons |= {row: f"{what} {text[row]} looks like HHMMSS or DDMMSS" for row in np.flatnonzero(packed).tolist()}
         _read_sexagesimal(text, values, missing, reasons, what, in_hours=in_hours, torn=torn, no_hours=is_latitude)
     reasons |= dict.fromkeys(np.flatnonzero(missing).tolist(), f"no {what}")
     low, high = limits
@@ -240,6 +242,24 @@ def is_angle(text: str) -> bool:
         return unit_of(text, "") is not None
     except ConfigurationError:
         return False
+
+
+def like_hours(lon: Floats, lat: Floats, cells: pa.Array) -> bool:
+    """Say whether numbers that are no degrees by their unit spread over 24 as over the sky."""
+    known = np.isfinite(lon) & np.isfinite(lat)
+    if known.sum() < 5 or lon[known].max() >= 24.0 or np.isnan(to_numbers(cells)[known]).any():
+        return False
+    return bool(np.ptp(lon[known]) > 12.0 and np.ptp(lat[known]) > 45.0)
+
+
+def refuse_offsets(name: str, unit: str | None, lon: Floats, lat: Floats) -> None:
+    """Raise an error if positions in fractions of degrees are all within one of 0, 0: those are errors or offsets."""
+    known = np.isfinite(lon) & np.isfinite(lat)
+    if unit in ("arcmin", "arcsec", "mas") and known.any() and np.abs([lon[known], lat[known]]).max() < 1.0:
+        raise ConfigurationError(
+            f"{name} in {unit} is never beyond a degree: it looks like an offset or an error, and no position",
+            hint="name the columns that hold positions with ra_column and dec_column, or give degrees",
+        )
 
 
 def split_positions(cells: pa.Array) -> tuple[pa.Array, pa.Array]:

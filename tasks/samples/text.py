@@ -61,7 +61,7 @@ def read_text(text: str, where: str, kind: str, format: str | None, asked: set[s
     if not rows:
         return Sheet("", (), 0)
     if kind != "ecsv":
-        rows = rows[_n_before_header([line for _, line in rows[:100]]) :]
+        rows = rows[_n_before_header([line for _, line in rows[:100]], asked) :]
     above = [line for n, line in numbered if n < rows[0][0]]
     about: dict[str, dict[str, Any]] = {}
     frames = frames_in({found[1]: found[2] for line in above if (found := _KEYWORD.match(line))})
@@ -229,12 +229,12 @@ def _find_delimiter(lines: list[str]) -> str | None:
     return None if len(lines[0].split()) > 1 else "\t"  # blanks belong to the cells of a single column
 
 
-def _n_before_header(lines: list[str]) -> int:
+def _n_before_header(lines: list[str], asked: set[str]) -> int:
     """Count the lines of text above a header, as NED writes them: none of them is like a row below it."""
     for at, line in enumerate(lines):
         for delimiter in ("\t", "|", ",", ";"):
             cells = _split(line, delimiter) or []
-            if sum(_names_position([cell], set()) for cell in cells) > 1:
+            if _n_values(cells) == 0 and sum(_names_position([cell], asked) for cell in cells) > 1:
                 others = [_split(above, delimiter) or [] for above in lines[:at]]
                 return at if all(_n_values(found) <= (len(found) != len(cells)) for found in others) else 0
     return 0
@@ -278,7 +278,8 @@ def _are_units(cells: list[str]) -> bool:
 def _refuse_second_header(rows: list[tuple[int, str]], split: Callable[[str], list[str] | None], where: str) -> None:
     """Raise an error if a line further down names other columns: what is below it may be in another frame."""
     for number, line in rows:
-        if not line[:1].isdigit() and sum(cell.lower() in _POSITION_NAMES for cell in split(line) or ()) > 1:
+        cells = split(line)
+        if not _n_values(cells) and sum(cell.lower() in _POSITION_NAMES for cell in cells or ()) > 1:
             raise ConfigurationError(
                 f"{where} has other names of columns in line {number}", hint="make two lists of it"
             )

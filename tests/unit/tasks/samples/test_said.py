@@ -110,6 +110,7 @@ def test_descriptions_say_the_frame(tmp_path: Path) -> None:
         (f"# Coordinates: FK4\nra,dec\n{OLD_ROW}\n", "FK4.*ra"),
         ("ra_rad,dec\n1.2,-0.5\n", "ra_rad.*dec"),
         ("ra,dec [arcmin]\n1.2,-0.5\n", "dec.*ra"),
+        ("name,ra_arcsec,dec_arcsec\nM31,0.1,0.2\n", "ra_arcsec"),
         ("ra,dec,pmra [arcsec/yr],pmdec\n1,2,-0.8,10.3\n", "pmra.*pmdec"),
         ("name,ra,dec\na,1,2\nname,l,b\nb,3,4\n", "line 3"),
         ("name\tRAJ2000\tDEJ2000\na\t1\t2\nn\tname\tRAB1950\tDEB1950\n1\tb\t3\t4\n", "line 3"),
@@ -299,6 +300,12 @@ def test_marks_as_they_are_printed(tmp_path: Path, ra: str, dec: str) -> None:
     check(read(tmp_path, f"name\tra\tdec\na\t{ra}\t{dec}\n", "t.tsv"), {"ra": 180.0, "dec": -12.5})
 
 
+def test_digits_without_marks_are_no_degrees(tmp_path: Path) -> None:
+    found = read(tmp_path, "ra,dec\n000056.7,-000045\n0056.7,00.5\n")
+    assert [row.line for row in found.bad_rows] == [2]
+    assert found.targets["ra"].to_pylist() == [56.7]
+
+
 def test_spreadsheets(tmp_path: Path) -> None:
     text = "name;ra;dec;redshift\nM31;10,68;-41,5;0\nM33;00:30:00,0;7;0,25\n"
     right = ({"ra": 10.68, "dec": -41.5, "redshift": 0.0}, {"name": "M33", "ra": 7.5, "dec": 7.0, "redshift": 0.25})
@@ -366,6 +373,13 @@ def test_text_above_the_header(tmp_path: Path) -> None:
     # What may be a row is none.
     with pytest.raises(ConfigurationError, match="line 2"):
         read(tmp_path, "a,10.5,20.5\nname,ra,dec\nb,1,2\n")
+
+
+def test_cells_that_are_called_like_columns(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("x,y,type,class\n10.5,20.5,L,B\n1.5,2.5,l,b\n3,4,l,b,\n5,6,l,b,7\n")
+    found = read_targets(tmp_path / "t.csv", ra_column="x", dec_column="y")
+    assert [row.line for row in found.bad_rows] == [5]
+    assert found.targets["ra"].to_pylist() == [10.5, 1.5, 3.0]
 
 
 @pytest.mark.parametrize("rule", ["", "|---|---|---|\n", "# from Browse\n"])
