@@ -284,7 +284,7 @@ def _assemble(
             f"all of {position.lon.name} is below 24, and taken as degrees: if it is in hours, call it RA_hours"
         )
     frames, frame_columns = _frames(sheet, position, reasons, remarks)
-    for row in _two_words(sheet, name, position):
+    for row in _two_words(sheet, name):
         reasons.setdefault(row, "its name may have two words: put quotes around it")
     reasons |= sheet.broken
     good = np.ones(sheet.n_rows, dtype=bool)
@@ -380,12 +380,12 @@ def _taken(
     )
 
 
-def _two_words(sheet: Sheet, name: Column | None, position: Position) -> list[int]:
-    """Find rows like ``NGC 1 10.5 41.2`` with a cell missing: the number of the name would be a right ascension."""
-    names = [c.name for c in sheet.columns]
-    if not sheet.blanks or name is None or names.index(name.name) + 1 != names.index(position.lon.name):
+def _two_words(sheet: Sheet, name: Column | None) -> list[int]:
+    """Find rows like ``NGC 1 10.5 41.2`` with a cell missing: the name's number would be a right ascension, or so."""
+    behind = sheet.columns[sheet.columns.index(name) + 1 :] if name in sheet.columns else ()
+    if not sheet.blanks or name is None or not behind:
         return []
-    text = position.lon.read()
+    text = behind[0].read()
     odd = pc.and_(
         pc.match_substring_regex(name.read(), "^[0-9]?[A-Za-z]+$"), pc.match_substring_regex(text, "^[0-9]{1,6}$")
     )

@@ -89,6 +89,9 @@ def read_text(text: str, where: str, kind: str, format: str | None, asked: set[s
             commented = split(line.lstrip().lstrip("#").strip()) or []
             if len(commented) == len(names) and _names_position(commented, asked):
                 header = numbered[place]
+                below = [split(line.lstrip().lstrip("#").strip()) or [] for line in above[place + 1 : place + 2]]
+                if below and _are_units(commented, below[0], asked):
+                    about = {n: {"unit": unit.strip("()[]")} for n, unit in zip(commented, below[0], strict=False)}
                 break
         has_header = header[0] > 0
         names = commented if has_header else _number_columns([split(line) for _, line in rows[:200]])
@@ -104,7 +107,7 @@ def read_text(text: str, where: str, kind: str, format: str | None, asked: set[s
         start = 2 if _RULE.fullmatch(rows[1][1]) else 3
         units = (split(rows[1][1]) or []) if start == 3 else []
         about = {name: {"unit": unit} for name, unit in zip(names, units, strict=False)}
-    elif has_header and kind != "ecsv" and len(rows) > start and _are_units(split(rows[start][1]) or []):
+    elif has_header and kind != "ecsv" and len(rows) > start and _are_units(names, split(rows[start][1]) or [], asked):
         units = split(rows[start][1]) or []
         about = {name: {"unit": unit.strip("()[]")} for name, unit in zip(names, units, strict=False)}
         start += 1
@@ -269,10 +272,10 @@ def _text_column(cells: list[list[str] | None], i: int, delimiter: str | None) -
     return pc.replace_substring(text, ",", ".")
 
 
-def _are_units(cells: list[str]) -> bool:
-    """Say whether a line below the names holds their units: an angle's among them, and no value."""
-    plain = [cell.strip("()[]") for cell in cells]
-    return not _n_values(cells) and any(cell.isalpha() and is_angle(cell) for cell in plain)
+def _are_units(names: list[str], cells: list[str], asked: set[str]) -> bool:
+    """Say whether a line below the names holds their units: angles for positions, and no digit."""
+    units = [cell for name, cell in zip(names, cells, strict=False) if _names_position([name], asked)]
+    return not re.search(r"\d", "".join(cells)) and any(is_angle(unit.strip("()[]")) for unit in units)
 
 
 def _refuse_second_header(rows: list[tuple[int, str]], split: Callable[[str], list[str] | None], where: str) -> None:

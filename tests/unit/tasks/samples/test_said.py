@@ -174,6 +174,23 @@ def test_units_in_the_metadata_of_arrow_fields(tmp_path: Path) -> None:
     check(read_targets(tmp_path / "t.parquet"), {"ra": 68.754935, "dec": -28.64789})
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# name ra dec\n# [] [h] [deg]\nM31 12.0 41.2\n",
+        "#name ra dec\n#-  h  deg\nM31 12.0 41.2\n",
+        "# name, ra, dec\n# , hours, deg\nM31,12.0,41.2\n",
+    ],
+)
+def test_units_below_a_header_that_is_a_comment(tmp_path: Path, text: str) -> None:
+    check(read(tmp_path, text), {"name": "M31", "ra": 180.0, "dec": 41.2})
+
+
+def test_two_words_before_another_column(tmp_path: Path) -> None:
+    found = read(tmp_path, "name z ra dec\nNGC 1 10.68 41.27\nM33 0.001 23.46 30.66\n", "t.txt")
+    assert [row.line for row in found.bad_rows] == [2]
+
+
 def test_a_name_of_a_digit_and_a_number_may_be_two_words(tmp_path: Path) -> None:
     found = read(tmp_path, "name ra dec z\n3C 48 24.4 33.15\nM31 10.68 41.27 0.0\n", "t.txt")
     assert [row.line for row in found.bad_rows] == [2]
@@ -389,6 +406,8 @@ def test_bars_at_both_ends(tmp_path: Path, rule: str) -> None:
 
 
 def test_a_row_with_units_is_a_row(tmp_path: Path) -> None:
+    assert [row.line for row in read(tmp_path, "name,ra,dec\nd,,\nb,10,5\n").bad_rows] == [2]
+    check(read(tmp_path, "name,ra,dec,type\nd,12h0.0m,5d30.0m,h\n"), {"name": "d", "ra": 180.0, "dec": 5.5})
     check(read(tmp_path, "name,ra,dec\na,10.5°,5.5°\nb,10d,5d\n"), {"ra": 10.5, "dec": 5.5}, {"ra": 10.0})
 
 
