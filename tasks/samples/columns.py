@@ -192,7 +192,7 @@ def find_position(
             f"{where}: {lon.name} is a right ascension, and the file says {said_by}",
             hint="say which with frame, and name the columns with ra_column and dec_column",
         )
-    if has_ra and (in_words := frame_in_words(lon.description)) is not None:
+    if has_ra and (in_words := frame_in_words(lon.description, is_of_position=True)) is not None:
         if known is not None and not same(known, in_words[0]):
             raise ConfigurationError(
                 f"{where}: the description of {lon.name} says {in_words[1]}, and the file says {said_by}",

@@ -77,8 +77,10 @@ def frame_in_name(habit: str, ucd: str) -> Any:
     return frame_of("icrs") if "2000" in habit or "icrs" in habit else None
 
 
-def frame_in_words(text: str) -> tuple[Any, str] | None:
+def frame_in_words(text: str, *, is_of_position: bool = False) -> tuple[Any, str] | None:
     """Get the old frame that a description or comment speaks of, and the word that says so.
+
+    In the description of a position, a bare 1950 is an equinox, too.
 
     None if it speaks of none, or in the same line of J2000 or ICRS: then it is the history of the positions.
     """
@@ -88,6 +90,8 @@ def frame_in_words(text: str) -> tuple[Any, str] | None:
         if found := _OLD_YEAR.search(line):
             letter = "J" if "J" in found[0] else "B"
             return frame_by("", letter + (found[1] or found[2]) + (found[3] or "")), found[0]
+        if is_of_position and (found := re.search(r"\b(?:1855|1875|1900|1950)(?:\.0)?\b", line)):
+            return frame_by("", f"B{found[0]}"), found[0]
         if found := re.search(r"\bFK4\b", line, re.IGNORECASE):
             return frame_of("fk4"), found[0]
     return None

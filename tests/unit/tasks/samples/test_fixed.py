@@ -64,9 +64,10 @@ def test_machine_readable_tables(tmp_path: Path) -> None:
     assert (first["pm_ra"], first["pm_dec"], second["pm_ra"]) == (1000.0, 2000.0, None)
 
 
-def test_their_descriptions_say_the_frame(tmp_path: Path) -> None:
+@pytest.mark.parametrize("equinox", ["B1950", "1950", "1950.0", "Equinox=B1950.0"])
+def test_their_descriptions_say_the_frame(tmp_path: Path, equinox: str) -> None:
     without = "\n".join(line[:39] if line[:3] in ("NGC", "M31") else line for line in DESCRIBED.split("\n"))
-    found = read(tmp_path / "t.txt", without.replace("EQUINOX", "B1950"))
+    found = read(tmp_path / "t.txt", without.replace("EQUINOX", equinox))
     sky = SkyCoord("00 42 44.33 +41 16 07.5", unit=("hourangle", "deg"), frame="fk4").icrs
     assert (found.targets["ra"][1].as_py(), found.targets["dec"][1].as_py()) == pytest.approx((sky.ra.deg, sky.dec.deg))
 
