@@ -124,7 +124,8 @@ def to_text(cells: pa.Array) -> pa.Array:
 def to_names(cells: pa.Array) -> tuple[pa.Array, bool]:
     """Write names and ids as text; whole numbers without a point, and whether digits of them are lost for good."""
     if not pa.types.is_floating(cells.type):
-        text = to_text(cells)
+        # Bytes of HDF5 written by pandas, and ids that are kept from a spreadsheet's rounding.
+        text = pc.replace_substring_regex(to_text(cells), r"""^(?:b'(.*)'|="(.*)")$""", r"\1\2")
         # Programs that know no missing integer write 245101100000025.0, spreadsheets 2.45E+14.
         long = pc.any(pc.match_substring_regex(text, r"^[0-9]{5,}\.0$")).as_py()
         if long and pc.all(pc.match_substring_regex(text, r"^[0-9]+\.0$")).as_py():

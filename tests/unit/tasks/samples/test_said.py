@@ -294,6 +294,8 @@ def test_a_redshift_may_stand_beside_magnitudes(tmp_path: Path) -> None:
         ("id", ("101.01", "102.0"), ("101.01", "102.0")),
         ("Source", ("4472832130942575872", "7"), ("4472832130942575872", "7")),
         ("source", ("SDSS", "SDSS"), (None, None)),
+        ("name", ("b'M31'", "B'33"), ("M31", "B'33")),
+        ("id", ('"=""4472832130942575872"""', "7"), ("4472832130942575872", "7")),
         ("ZTFID", ("ZTF18a", "ZTF18b"), ("ZTF18a", "ZTF18b")),
         ("ASAS-SN Name", ("J0", "J1"), ("J0", "J1")),
         ("Centroid", ("1", "2"), (None, None)),
