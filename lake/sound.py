@@ -110,7 +110,8 @@ def without_broken(
     Raises
     ------
     GranuleRejected
-        If it is not a few sources that are wrong: every one is, or what is wrong is of none.
+        If it is not a few sources that are wrong: every one of several is, or what is wrong is of none. Or if nobody is
+        left to be spared, as there are neither other sources nor other targets.
     """
     made, rejected = dict(tables), dict[str, str]()
     while True:
@@ -121,7 +122,8 @@ def without_broken(
         except GranuleRejected as error:
             known = set(made["sources"]["source_id"].to_pylist()) if "sources" in made else set()
             broken = error.sources & known
-            if not broken or broken == known:
+            others = made["coverage"].num_rows - 1 if "coverage" in made else 0
+            if not broken or (broken == known and (len(known | set(rejected)) > 1 or not others)):
                 raise
             rejected |= dict.fromkeys(sorted(broken), error.reason)
             made = without_sources(made, broken)

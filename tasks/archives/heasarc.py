@@ -20,11 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from lake.errors import ConfigurationError, GranuleRejected
 from lake.settings import Settings
 from lake.sky import hpx29, ranks, separation_arcsec
-from lake.sound import named
 from lake.times import to_bmjd_tdb
 from tasks.archives.base import Archive, Band, Granule, Harvest, wrong_name
 from tasks.archives.tap import Service
-from tasks.archives.values import dated, undated_remark
+from tasks.archives.values import dated, places_of, undated_remark, whole_rows
 
 SERVICE = "heasarc"
 ENDPOINT = "https://heasarc.gsfc.nasa.gov/xamin/vo/tap"
@@ -138,7 +137,7 @@ def fetch(table: EventTable, granule: Granule, settings: Settings) -> Harvest:
     TruncatedAnswer
         If the answer was cut short.
     GranuleRejected
-        If every event that was found shares its id with another.
+        If several events were found, or one target was asked for, and every id is that of several.
     """
     endpoint = settings.endpoints.get(SERVICE, ENDPOINT)
     service = Service(table.name, endpoint, settings.timeout_s, settings.task_timeout_s, CAP)
@@ -160,14 +159,8 @@ def harvest(
     """Return pairs of targets and events as tables of the lake; nothing is read."""
     ids = [_texts(found[column]) for column in table.id_columns]
     found = found.append_column("source_id", pc.binary_join_element_wise(*ids, "/"))
-    found = found.group_by(found.column_names, use_threads=False).aggregate([])  # each pair once
-    remarks = [remark]
-    has_id = pc.fill_null(pc.greater(pc.utf8_length(found["source_id"]), 0), False)
-    for what, kept in (("an id", has_id), ("a place", pa.chunked_array([pa.array(_on_sky(found))]))):
-        if n := found.num_rows - (pc.sum(kept).as_py() or 0):
-            whose = named(found.filter(pc.invert(kept))["source_id"].to_pylist())
-            remarks.append(f"events of {table.table} without {what}, left out: {n}{whose}")
-    found = found.filter(pc.and_(has_id, pa.chunked_array([pa.array(_on_sky(found))])))
+    found, remarks = whole_rows(found, found["source_id"], f"events of {table.table}")
+    remarks[:0] = [remark] if remark else []
     events = found.group_by([name for name in found.column_names if name != "target_id"], use_threads=False).aggregate(
         []
     )
@@ -175,7 +168,7 @@ def harvest(
     twice = counts.filter(pc.greater(counts["count_all"], 1))
     if twice.num_rows:
         told = f"ids of {table.table} stand for several events, such as {twice['source_id'][0].as_py()}"
-        if twice.num_rows == counts.num_rows:
+        if twice.num_rows == counts.num_rows and (twice.num_rows > 1 or targets.num_rows == 1):
             raise GranuleRejected(f"{twice.num_rows} {told}", hint="name more columns in id_columns")
         # What shares its id is rejected with all that breaks a rule, and its neighbours are not.
         remarks.append(f"{twice.num_rows} {told}: name more columns in id_columns")
@@ -194,7 +187,7 @@ def harvest(
     n = events.num_rows
     mjd = _floats(events, table.time_column)
     known = dated(mjd)
-    remarks.append(undated_remark(mjd, lambda mask: events["source_id"].filter(pa.array(mask)).to_pylist()))
+    remarks += filter(None, [undated_remark(mjd, lambda mask: events["source_id"].filter(pa.array(mask)).to_pylist())])
     lightcurves = pa.table(
         {
             "band": [table.band] * n,
@@ -214,25 +207,17 @@ def harvest(
         flux, error = (_floats(events, name) for name in (table.value_column, table.value_err_column))
         lightcurves = lightcurves.append_column("flux", pa.array(flux)).append_column("flux_err", pa.array(error))
     lightcurves = lightcurves.filter(pa.array(known))
-    remark = "; ".join(filter(None, remarks)) or None
+    remark = "; ".join(remarks) or None
     return Harvest(sources, _matches(targets, found), lightcurves, endpoint=endpoint, remark=remark)
 
 
-def _on_sky(table: pa.Table) -> np.ndarray:
-    """Say which rows have a position on the sky."""
-    ra, dec = (_floats(table, name) for name in ("ra", "dec"))
-    return np.asarray((ra >= 0) & (ra <= 360) & (np.abs(dec) <= 90))
-
-
 def _matches(targets: pa.Table, found: pa.Table) -> pa.Table:
-    order = np.argsort(targets["target_id"].to_numpy())
-    ids = found["target_id"].to_numpy()
-    place = order[np.searchsorted(targets["target_id"].to_numpy(), ids, sorter=order)]
+    place = places_of(targets, found["target_id"])
     ra, dec = (_floats(found, name) for name in ("ra", "dec"))
     separation = separation_arcsec(_floats(targets, "ra")[place], _floats(targets, "dec")[place], ra, dec)
     pairs = pa.table(
         {
-            "target_id": ids,
+            "target_id": found["target_id"],
             "source_id": found["source_id"],
             "hpx29": hpx29(ra, dec),
             "separation_arcsec": separation,
