@@ -28,7 +28,7 @@ from pyarrow import fs
 
 from lake.errors import ArchiveError
 from lake.settings import Settings
-from tasks.archives.values import measured
+from tasks.archives.values import integers, measured
 from tasks.bounds import in_memory, in_time, on_disk
 from tasks.effort import not_counted
 
@@ -392,7 +392,7 @@ def pick(
     for batch in file.iter_batches(batch_size=_ROWS, row_groups=[group], columns=real, use_threads=False):
         keep = np.arange(batch.num_rows)
         for name, values in allowed.items():
-            found = pc.is_in(batch[columns[name]].cast(pa.int64()), value_set=pa.array(values))
+            found = pc.is_in(integers(batch[columns[name]]), value_set=pa.array(values))
             keep = keep[found.to_numpy(zero_copy_only=False)[keep]]
         if near is not None and len(keep):
             keep = keep[near(*(measured(batch[columns[name]])[keep] for name in ("ra", "dec")))]

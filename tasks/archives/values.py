@@ -28,6 +28,18 @@ def measured(values: pa.ChunkedArray | pa.Array, *, sentinel: float | None = Non
     return found if sentinel is None else np.where(found == sentinel, np.nan, found)
 
 
+def integers(values: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+    """Return values as int64, NULL where there is no whole number: pandas has columns with gaps as floats."""
+    if pa.types.is_floating(values.type):
+        values = values.cast(pa.float64())
+        fits = pc.and_(pc.equal(pc.floor(values), values), pc.less(pc.abs(values), 2.0**63))
+        values = pc.if_else(fits, values, pa.scalar(None, pa.float64()))
+    elif pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        fits = pc.match_substring_regex(values, r"^[+-]?\d{1,18}$")
+        values = pc.if_else(fits, values, pa.scalar(None, values.type))
+    return values.cast(pa.int64())
+
+
 def as_number(value: Any) -> float | None:
     """Return a value of JSON as a number, NaN if there is none; None if it is something else."""
     try:

@@ -33,7 +33,7 @@ from tasks.archives import hats
 from tasks.archives.base import Archive, Band, Granule, Harvest
 from tasks.archives.hats import Near, Scan
 from tasks.archives.parquet import Store, open_store
-from tasks.archives.values import dated, measured, nullable, places, possible, undated_remark
+from tasks.archives.values import dated, integers, measured, nullable, places, possible, undated_remark
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -222,7 +222,7 @@ def _names(detections: pa.Table, mask: NDArray[np.bool_]) -> list[str]:
 
 
 def _lightcurves(detections: pa.Table, source: Ints, sources: pa.Table) -> pa.Table:
-    number = detections["band"].cast(pa.int64()).combine_chunks()
+    number = integers(detections["band"]).combine_chunks()
     scale = np.where(number.to_numpy(zero_copy_only=False) == 1, MJY_PER_NANOMAGGY[1], MJY_PER_NANOMAGGY[2])
     flux, error = measured(detections["flux"]), measured(detections["dflux"])
     known = possible(flux, "flux")
@@ -255,7 +255,7 @@ def _lightcurves(detections: pa.Table, source: Ints, sources: pa.Table) -> pa.Ta
 def _flags(detections: pa.Table, name: str) -> pa.Array:
     if name not in detections.column_names:
         return pa.nulls(detections.num_rows, pa.int64())
-    return detections[name].cast(pa.int64()).combine_chunks()
+    return integers(detections[name]).combine_chunks()
 
 
 def _band(number: int, wavelength_nm: float) -> Band:

@@ -23,7 +23,7 @@ from tasks.archives import hats
 from tasks.archives.base import Archive, Band, Granule, Harvest
 from tasks.archives.hats import Near, Scan
 from tasks.archives.parquet import open_store
-from tasks.archives.values import dated, measured, nullable, places, possible, undated_remark
+from tasks.archives.values import dated, integers, measured, nullable, places, possible, undated_remark
 
 NAME = "ztf"
 RELEASE = "DR24"
@@ -95,7 +95,7 @@ def harvest(
         empty = {name: TABLES[name].empty() for name in ("sources", "matches", "lightcurves")}
         return Harvest(**empty, endpoint=endpoint)
     ra, dec = places(objects)
-    ids = objects["objectid"].cast(pa.int64()).cast(pa.string()).combine_chunks()
+    ids = integers(objects["objectid"]).cast(pa.string()).combine_chunks()
     hmjd = measured(epochs["hmjd"])
     row = epochs["row"].to_numpy()
     paths = Paths(targets, SPAN)
@@ -116,12 +116,12 @@ def harvest(
     epochs = epochs.filter(pa.array(dated(hmjd)))
     row, hmjd = row[dated(hmjd)], hmjd[dated(hmjd)]
     mag, mag_err = measured(epochs["mag"]), measured(epochs["magerr"])
-    flags = epochs["catflags"].cast(pa.int64())
+    flags = integers(epochs["catflags"])
     usable = pc.and_(pc.less(flags, BAD_CATFLAGS), pc.greater_equal(flags, 0))
     # What is no magnitude, as -999, is told and made NULL with all other odd values: lake/sound.py.
     flux = flux_mjy(possible(mag, "mag"), AB_ZERO_POINT_JY)
     place, bands = pa.array(row), pa.array(BANDS.values())
-    of_object = pc.index_in(objects["filterid"].cast(pa.int64()), value_set=pa.array(BANDS)).combine_chunks()
+    of_object = pc.index_in(integers(objects["filterid"]), value_set=pa.array(BANDS)).combine_chunks()
     lightcurves = pa.table(
         {
             "band": bands.take(of_object.take(place)),
