@@ -251,7 +251,7 @@ def _read(name: str, data: Data, cut: ChannelCut, part: slice, blind: Sequence[i
 def _dated(seconds: Floats, times: Clock) -> Bools:
     """Say which times are: a few that cannot be are none; if none can be, it is the clock that is wrong."""
     known = np.isfinite(seconds)
-    possible = known & rxte.is_of_mission(met_to_mjd(seconds, *times.mjdref))
+    possible = known & rxte.is_of_mission(met_to_mjd(np.where(known, seconds, np.nan), *times.mjdref))
     return possible if possible.any() else known
 
 
