@@ -202,7 +202,7 @@ def test_arrays_of_the_wrong_length_are_refused(bulk: Table) -> None:
 
 
 def test_what_is_broken_of_a_source_takes_no_other_with_it(bulk: Table) -> None:
-    """In a table of arrays it is a row, in a zip of many files a file; of a file of nobody knows whom it is an error."""
+    """In a table of arrays it is a row, in a zip of many files a file; if nobody can say whose, it is an error."""
     rows, ids = transits(bulk), [int(source) for source in bulk["source_id"]]
     table = bulk.copy()
     table["bp_flux"][1] = table["bp_flux"][1][:-1]
