@@ -116,6 +116,7 @@ def test_what_has_no_id_is_left_out(odd: str | None) -> None:
                                                pa.array(ids, pa.string()))  # fmt: skip
     made, remarks = sound(tables)
     assert [made[name].num_rows for name in ("sources", "matches", "lightcurves")] == [2, 2, 4]
+    assert made["matches"]["rank"].to_pylist() == [1, 2]
     assert any("sources without an id, left out: 1" in told for told in remarks)
 
 
