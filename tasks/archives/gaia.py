@@ -22,7 +22,7 @@ from lake.sound import rejected_remark, without_sources
 from tasks.archives import gaia_epochs
 from tasks.archives.base import Archive, Band, Granule, Harvest
 from tasks.archives.tap import Service, Session
-from tasks.archives.values import places_of, whole_rows
+from tasks.archives.values import measured, places_of, whole_rows
 
 NAME = "gaia"
 RELEASE = "DR3"
@@ -170,7 +170,7 @@ def _at_gaia_epoch(targets: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def _floats(table: pa.Table, name: str) -> np.ndarray:
-    return np.asarray(table[name].cast(pa.float64()).to_numpy(), np.float64)
+    return measured(table[name])
 
 
 def _sources(found: pa.Table) -> pa.Table:

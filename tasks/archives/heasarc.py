@@ -26,7 +26,7 @@ from lake.sky import hpx29, ranks, separation_arcsec
 from lake.times import to_bmjd_tdb
 from tasks.archives.base import Archive, Band, Granule, Harvest, wrong_name
 from tasks.archives.tap import Service
-from tasks.archives.values import dated, places_of, undated_remark, whole_rows
+from tasks.archives.values import dated, measured, places_of, undated_remark, whole_rows
 
 SERVICE = "heasarc"
 ENDPOINT = "https://heasarc.gsfc.nasa.gov/xamin/vo/tap"
@@ -281,7 +281,7 @@ def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _floats(table: pa.Table, name: str | None) -> np.ndarray:
     if name is None:
         return np.full(table.num_rows, np.nan)
-    return np.asarray(table[name].cast(pa.float64()).to_numpy(), np.float64)
+    return measured(table[name])
 
 
 _COUNTING = threading.Lock()

@@ -23,8 +23,18 @@ Range = tuple[float, float]
 
 
 def measured(values: pa.ChunkedArray | pa.Array, *, sentinel: float | None = None) -> Floats:
-    """Return values as float64, NaN where the archive has none: NULL, or its sentinel."""
-    found = np.asarray(values.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
+    """Return values as float64, NaN where the archive has none: NULL, or its sentinel.
+
+    Raises
+    ------
+    GranuleRejected
+        If they are no numbers.
+    """
+    try:
+        numbers = values.cast(pa.float64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise GranuleRejected(f"what should be numbers is {values.type}: {error}") from error
+    found = np.asarray(numbers.to_numpy(zero_copy_only=False), np.float64)
     return found if sentinel is None else np.where(found == sentinel, np.nan, found)
 
 
@@ -133,6 +143,11 @@ def whole_rows(found: pa.Table, ids: pa.ChunkedArray, what: str) -> tuple[pa.Tab
         Id of each row, as text.
     what
         What rows are, for the remarks.
+
+    Raises
+    ------
+    GranuleRejected
+        If none of several rows has all that.
     """
     found = found.append_column("_id", ids)
     found = found.group_by(found.column_names, use_threads=False).aggregate([])
@@ -148,7 +163,10 @@ def whole_rows(found: pa.Table, ids: pa.ChunkedArray, what: str) -> tuple[pa.Tab
         if n := pc.sum(gone := pc.and_not(every, kept)).as_py():
             remarks.append(f"{what} without {lacking}, left out: {n}{named(found.filter(gone)['_id'].to_pylist())}")
         every = pc.and_(every, kept)
-    return found.filter(every).drop_columns("_id"), remarks
+    whole = found.filter(every).drop_columns("_id")
+    if found.num_rows > 1 and not whole.num_rows:
+        raise GranuleRejected(f"no row is whole: {'; '.join(remarks)}")
+    return whole, remarks
 
 
 def places_of(targets: pa.Table, ids: pa.ChunkedArray) -> NDArray[np.int64]:

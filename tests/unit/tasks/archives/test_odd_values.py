@@ -290,6 +290,12 @@ def test_an_event_without_a_target_is_left_out_and_one_unasked_is_refused() -> N
     assert "without a target, left out: 1 (E1)" in str(remark)
     with pytest.raises(GranuleRejected, match="target 7, which was not asked for"):
         heasarc.harvest(FERMIGTRIG, target(), events(FERMIGTRIG, target_id=7))
+    none = events(FERMIGTRIG).set_column(1, "name", pa.nulls(3, pa.string()))
+    with pytest.raises(GranuleRejected, match="events of fermigtrig without an id, left out: 3"):
+        heasarc.harvest(FERMIGTRIG, target(), none)
+    words = events(FERMIGTRIG).set_column(4, "time", pa.array(["1998-01-01"] * 3))
+    with pytest.raises(GranuleRejected, match="what should be numbers is string"):
+        heasarc.harvest(FERMIGTRIG, target(), words)
 
 
 def test_events_that_share_an_id_are_rejected_alone() -> None:
