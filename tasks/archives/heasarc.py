@@ -38,7 +38,7 @@ CAP = 100_000
 _SYNC_TARGETS = 1000
 
 # X-ray astronomy began in 1962 June; what tables have of other kinds is hardly older.
-SPAN = Span(1962.4, None, "R. Giacconi et al. 1962, PhRvL 9, 439: the first X-ray sources")
+SPAN = Span(1962.4, None, "at most: X-ray astronomy began then, R. Giacconi et al. 1962, PhRvL 9, 439")
 
 # Asked for beyond the radius of targets that move, so that rounding at the service loses nothing.
 _PAD_ARCSEC = 0.01
