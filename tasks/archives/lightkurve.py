@@ -76,9 +76,9 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
     numbers: dict[str, list[int]] = {}
     for one in sorted({one for one in ids if one is not None}):
         numbers.setdefault(one[0], []).append(one[1])
-    places = ra[by_place], dec[by_place]
+    places, odd = (ra[by_place], dec[by_place]), list[str]()
     if url.startswith(("http://", "https://")):
-        found = search(url, settings, numbers, places, radius, NAME, parameters["authors"])
+        found = search(url, settings, numbers, places, radius, NAME, parameters["authors"], odd)
     else:
         found = mast_mirror.find(url, settings, numbers, places, radius, NAME)
     rows = rows_of(found, ids, ra, dec, radius)
@@ -91,7 +91,8 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
         told = f"{len(chosen)} files of {size / 1e6:.0f} MB, more than a granule holds"
         raise TruncatedAnswer(told, archive=NAME, endpoint=url)
     with Files(url, settings, NAME) as files:
-        return harvest(granule, rows, _read(files, chosen), url)
+        made = harvest(granule, rows, _read(files, chosen), url)
+    return replace(made, remark="; ".join(filter(None, [*odd, made.remark])) or None)
 
 
 def named_ids(targets: pa.Table) -> list[Source | None]:
