@@ -1,6 +1,6 @@
 """What Prefect costs: seconds for each granule at 10, 100, 1,000 and 10,000 of them, on threads, processes and Dask.
 
-Granules without work go through the house's task runners, windows and tasks: one to a task, and as many to a task as
+Granules without work go through the engine and its runner of Prefect's tasks: one to a task, and as many to a task as
 the flows put there. A Prefect server runs beside them, as in a service. Then archives are pulled, VIRAC tiles and RXTE
 observations extracted, by plain function calls in one process, and what the tasks of each carry is set against what a
 task costs the worker that runs it. At last the same work is done by the flow and by plain calls, each in a fresh
@@ -62,21 +62,62 @@ class Work:
 
 def batched(n: int, batching: str) -> list[int]:
     """Return how many granules are in each of the tasks that carry n of them, as the flows have it."""
-    if batching == "tiles":
-        from flows.virac import _batches
-        from tasks.surveys.virac_pull import TileFile
-
-        return [len(batch) for batch in _batches([TileFile("", str(number), 1, "") for number in range(n)])]
-    if batching == "observations":
-        from flows.rxte import _parts
-
-        return [len(part) for part in _parts(range(n), "products", WORKERS)]
     size = 1
-    if batching == "pull":
+    if batching == "tiles":
+        from tasks.surveys.virac_pull import TileFile
+        from tasks.surveys.virac_run import batched as batched_tiles
+
+        return [len(batch) for batch in batched_tiles([TileFile("", str(number), 1, "") for number in range(n)])]
+    if batching == "observations":
+        from tasks.surveys.rxte_pull import TOGETHER
+
+        size = TOGETHER["products"]
+    elif batching == "pull":
         from tasks.pull import plan_batches
 
         size = inspect.signature(plan_batches).parameters["granules_per_batch"].default
     return [min(size, n - first) for first in range(0, n, size)]
+
+
+@dataclass
+class Nothing:
+    """Work of the engine that is none: batches are numbers; those of tiles are committed by who fetches them."""
+
+    commits: bool
+    source: str = "nothing"
+    endpoint: str = ""
+    give_up_after: int = 8
+
+    @property
+    def fetch(self) -> Callable[[int, bool], Any]:
+        """Return what does nothing."""
+        return _staged if self.commits else _done
+
+    def name(self, batch: int) -> str:
+        """Return its number."""
+        return str(batch)
+
+    def count(self, batch: int) -> int:
+        """Return how many granules it has."""
+        return 0
+
+    def lose(self, batch: int, error: BaseException) -> Any:
+        """Raise what it was lost with."""
+        raise error
+
+    def commit(self, url: str, fetched: Any) -> Any:
+        """Commit nothing."""
+        return []
+
+
+def _staged(batch: int, last_try: bool) -> list[Any]:
+    return []
+
+
+def _done(batch: int, last_try: bool) -> Any:
+    from tasks.pull.driver import Done
+
+    return Done([])
 
 
 def overhead(runner: str, workers: int, batching: str, sizes: Sequence[int], folder: str) -> dict[str, Any]:
@@ -84,38 +125,30 @@ def overhead(runner: str, workers: int, batching: str, sizes: Sequence[int], fol
     import flows  # noqa: F401  # its settings come before Prefect is imported
 
     os.environ["LIGHTLAKE_URL"] = url = f"{folder}/nothing"
-    from prefect import flow
+    from prefect import flow, get_run_logger
 
-    from flows.runners import task_runner, windowed
+    from flows.report import Watch
+    from flows.runners import PrefectRunner
     from lake.settings import load_settings
-    from tasks.pull import commit_staged, fetch_and_stage
-    from tasks.surveys.virac import Cut
-    from tasks.surveys.virac_pull import extract_tiles
+    from tasks.pull import lake_at
+    from tasks.pull.driver import Driver, Run
+    from tasks.pull.report import SurveyReport
 
     settings = load_settings(runner=runner, workers=workers)
-    parameters: Callable[[int], dict[str, Any]]
-    if batching == "pull":
-        task: Any = fetch_and_stage
-        parameters = _empty_batches(folder)
-    else:
-        task = extract_tiles
-        parameters = lambda number: {"url": url, "tiles": [], "cut": Cut()}  # noqa: E731
 
     @flow(name="nothing")
     def measured() -> dict[str, Any]:
-        begun, number = time.perf_counter(), 0
-        with task_runner(settings) as runs:
+        begun = time.perf_counter()
+        with Watch() as watch, PrefectRunner(settings, workers) as runs:
+            run = Run(lake_at(url), runs, get_run_logger(), "nothing", "the benchmark", watch, settings)
+            watch.begin("nothing", 1)
 
             def through(n_tasks: int) -> float:
-                nonlocal number
                 started = time.perf_counter()
-                work = ((n, parameters(n)) for n in range(number, number + n_tasks))
-                for _, outcome in windowed(runs, task, work, 2 * workers):
-                    if isinstance(outcome, BaseException):
-                        raise outcome
-                    if batching == "pull":
-                        commit_staged(url, outcome)
-                number += n_tasks
+                driver = Driver(
+                    run, Nothing(batching in ("pull", "observations")), SurveyReport("nothing", "granules", 0)
+                )
+                run.alone(lambda: driver.work_off(iter(range(n_tasks)), workers))
                 return time.perf_counter() - started
 
             through(2 * workers)
@@ -128,19 +161,6 @@ def overhead(runner: str, workers: int, batching: str, sizes: Sequence[int], fol
     return measured()
 
 
-def _empty_batches(folder: str) -> Callable[[int], dict[str, Any]]:
-    """Return the parameters of fetches that have no granule; by their number Prefect knows them apart."""
-    import pyarrow.parquet as pq
-
-    from lake.schema import TABLES
-    from tasks.archives import find
-    from tasks.pull import Batch
-
-    path, archive = f"{folder}/empty.parquet", find("icecube")
-    pq.write_table(TABLES["targets"].empty(), path)
-    return lambda number: {"batch": Batch(archive.name, archive.release, "{}", path, (), number), "retries": 0}
-
-
 def virac(url: str, tiles: str, runner: Any) -> dict[str, Any]:
     """Extract tiles, by plain calls or with a runner of one worker."""
     from lake.catalog import Catalog
@@ -149,23 +169,23 @@ def virac(url: str, tiles: str, runner: Any) -> dict[str, Any]:
 
     os.environ |= {"LIGHTLAKE_URL": url, "LIGHTLAKE_WORKERS": "1"}
     Catalog(Storage.from_url(url), load_settings(url=url)).create()
-    from flows.virac import _batches, extract_virac
+    from flows.virac import extract_virac
     from tasks.pull import lake_at
     from tasks.register import register_archive
     from tasks.surveys.virac import ORIGIN, Cut
-    from tasks.surveys.virac_pull import extract_all, find_tiles
+    from tasks.surveys.virac_pull import find_tiles
+    from tasks.surveys.virac_run import Batch, batched, bring
 
     found = find_tiles(tiles).found
-    batches = list(_batches(found))
+    batches = [Batch(url, tuple(some), Cut()) for some in batched(found)]
     begun = time.perf_counter()
     if runner != "plain":
         extract_virac(tiles, url, runner=runner, retry_failed=True)  # there is none
     started = time.perf_counter()
     if runner == "plain":
         register_archive(lake_at(url), ORIGIN)
-        lost: list[Any] = [
-            one for batch in batches for one in extract_all(url, batch, Cut()) if one[1].status != "done"
-        ]
+        done = [bring(batch, True) for batch in batches]
+        lost: list[Any] = [one for some in done for one in some.told if one[1].status != "done" or some.left]
     else:
         state = extract_virac(tiles, url, runner=runner, return_state=True)
         lost = [] if state.is_completed() else [state.message]
@@ -180,7 +200,6 @@ def rxte(url: str, mirror: str) -> dict[str, Any]:
     import pyarrow as pa
 
     from deployments.sandbox.rxte import TARGETS as RXTE_TARGETS
-    from flows.rxte import _TOGETHER
     from lake.catalog import Catalog
     from lake.settings import load_settings
     from lake.storage import Storage
@@ -199,20 +218,26 @@ def rxte(url: str, mirror: str) -> dict[str, Any]:
     rxte_pull.register(opened, extraction)
     found = select(opened.sql("FROM targets"), read_csv(f"{mirror}/xtemaster.csv")).each()
     started = time.perf_counter()
-    for first in range(0, len(found), _TOGETHER["products"]):
-        rxte_pull.extract_all(url, found[first : first + _TOGETHER["products"]], extraction)
-    tasks = len(batched(len(found), "observations"))
-    return {"granules": len(found), "batches": tasks, "work_s": time.perf_counter() - started}
+    work = rxte_pull.Observations("")
+    parts = list(rxte_pull.Part.each(url, opened.storage.staging / "benchmark", found, extraction))
+    for part in parts:
+        work.commit(url, rxte_pull.fetch(part, True))
+    return {"granules": len(found), "batches": len(parts), "work_s": time.perf_counter() - started}
 
 
 def by_flow(url: str, archive: str, n: int, spread: str) -> dict[str, Any]:
     """Pull an archive by its flow on one thread."""
     os.environ |= {"LIGHTLAKE_URL": url, "LIGHTLAKE_WORKERS": "1", "LIGHTLAKE_RUNNER": "threads"}
     from flows.pull import pull_archive
+    from lake.catalog import Catalog
+    from lake.settings import load_settings
+    from lake.storage import Storage
 
+    empty = f"{url}-empty"
+    Catalog(Storage.from_url(empty), load_settings(url=empty)).create()
     new_lake(url, archive, n, spread)
     begun = time.perf_counter()
-    pull_archive(archive, "nobody")
+    pull_archive(archive, lake=empty)
     started = time.perf_counter()
     state = pull_archive(archive, return_state=True)
     if not state.is_completed():
@@ -271,7 +296,7 @@ def _mirror(folder: Path, n: int) -> Any:
 def empties(
     folder: Path, sizes: Sequence[int], runners: Sequence[str], batchings: Sequence[str], unbatched: bool
 ) -> dict[str, float]:
-    """Print what granules without work cost; return of each runner what a task of a survey or pull costs its worker."""
+    """Print what granules without work cost; return of each runner what a task of tiles, and of a pull, costs."""
     rows: list[tuple[object, ...]] = []
     tasks: dict[str, float] = {}
     for runner in runners:
@@ -285,7 +310,7 @@ def empties(
         for batching in ("one", "pull"):
             n = TASKS_OF_ONE_WORKER * batched(1_000, batching)[0]
             told = fresh(overhead, runner, 1, batching, [n], str(folder)).value
-            tasks[f"{runner}, {'pull' if batching == 'pull' else 'survey'}"] = (
+            tasks[f"{runner}, {'pull' if batching == 'pull' else 'tiles'}"] = (
                 told[str(n)]["seconds"] / TASKS_OF_ONE_WORKER
             )
     columns = ("runner", "batches", "start (s)", *(f"n = {size:,}" for size in sizes), "s/task")
@@ -315,7 +340,7 @@ def main() -> None:
             tasks = empties(folder, sizes, runners, batchings, given.unbatched)
             told, flows = works(folder, given.quick)
     percents = {
-        (name, runner): work.percent(tasks[f"{runner}, {'survey' if name in ('virac', 'rxte_pca') else 'pull'}"])
+        (name, runner): work.percent(tasks[f"{runner}, {'tiles' if name == 'virac' else 'pull'}"])
         for name, work in told.items()
         for runner in runners
     }

@@ -11,12 +11,12 @@ page cache; times are without imports.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections import Counter
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,7 +29,6 @@ from benchmarks.measure import Run, fresh, print_result, print_table
 
 CORES, SEED = 2, 20260612
 FULL, QUICK = 2_000, 200
-BATCH = 250
 # What is read: everything; the net light curves of the PCA; one band.
 WHAT = ("all", "abcde", "a")
 
@@ -57,31 +56,25 @@ def loop(folder: str, letters: str) -> dict[str, Any]:
     return {"seconds": seconds, "rows": len(table), "files": files, "skipped": len(skipped)}
 
 
-def _extract(url: str, observations: Any, extraction: Any) -> Any:
-    from tasks.surveys.rxte_pull import extract_all
-
-    return extract_all(url, observations, extraction)
-
-
 def _warm() -> None:
-    import tasks.surveys.rxte_pull  # noqa: F401  imports are not what is measured
+    import tasks.surveys.rxte_run  # noqa: F401  imports are not what is measured
 
 
 def lightlake(folder: str, letters: str, lake: str) -> dict[str, Any]:
     """Pull all targets' observations on two processes; leave rows and summed rate, and ask for a light curve."""
     os.environ["LIGHTLAKE_ENDPOINTS__RXTE"] = f"{folder}/mirror"
-    from datetime import UTC, datetime
-
     from deployments.sandbox.rxte import TARGETS
     from lake.catalog import Catalog
     from lake.compaction import compact
     from lake.settings import load_settings
     from lake.storage import Storage
     from lake.targets import add_targets
+    from tasks.progress import Bars
     from tasks.pull import lake_at
-    from tasks.surveys import rxte_pull, rxte_targets
+    from tasks.pull.driver import Run as PullRun
+    from tasks.pull.runners import LocalRunner, logger
     from tasks.surveys.rxte import PRODUCTS, parse_obsid
-    from tasks.surveys.rxte_find import read_csv, select
+    from tasks.surveys.rxte_run import asked_of, pull
 
     catalog = Catalog(Storage.from_url(lake), load_settings(url=lake))
     catalog.create()
@@ -89,24 +82,20 @@ def lightlake(folder: str, letters: str, lake: str) -> dict[str, Any]:
     add_targets(catalog, pa.table({"name": names, "ra": ra, "dec": dec}), "benchmark")
     catalog.close()
     opened = lake_at(lake)
-    with ProcessPoolExecutor(CORES, get_context("spawn")) as pool:
-        for waiting in [pool.submit(_warm) for _ in range(2 * CORES)]:
+    logger.setLevel(logging.ERROR)  # what is broken on purpose
+    settings = load_settings(url=lake, runner="processes", workers=CORES)
+    bands = None if letters == "all" else [f"pca_{letter}" for letter in letters]
+    with Bars() as bars, LocalRunner(settings, CORES) as runner:
+        for waiting in [runner.submit("", (), _warm) for _ in range(2 * CORES)]:
             waiting.result()
         started = time.perf_counter()
-        bands = None if letters == "all" else [f"pca_{letter}" for letter in letters]
-        extraction = rxte_pull.extraction_of("products", bands)
-        rxte_pull.register(opened, extraction)
-        targets = opened.sql("FROM targets")
-        found = select(targets, read_csv(f"{folder}/xtemaster.csv"))
-        todo = rxte_pull.waiting(opened, found.each(), extraction).waiting
-        parts = [todo[start : start + BATCH] for start in range(0, len(todo), BATCH)]
-        done = [pool.submit(_extract, lake, part, extraction) for part in parts]
-        receipts = [receipt for each in done for receipt in each.result()]
-        rxte_targets.answer(lake, targets, found, extraction, extraction.parameters, datetime.now(UTC), "a file")
+        asked = asked_of(method="products", bands=bands, slews=True, xtemaster=f"{folder}/xtemaster.csv")
+        run = PullRun(opened, runner, logger, "benchmark", "benchmark", bars, settings)
+        run.alone(lambda: pull(run, asked))
         seconds = time.perf_counter() - started
-    nameless = [obsid for obsid, receipt in receipts if receipt.status in ("rejected", "failed") and not receipt.reason]
-    if nameless:
-        raise RuntimeError(f"lost without a reason: {nameless}")
+    ended = opened.sql("SELECT status, reason FROM ledger WHERE n_targets = 0").to_pylist()
+    if nameless := [row for row in ended if row["status"] in ("rejected", "failed") and not row["reason"]]:
+        raise RuntimeError(f"{len(nameless)} lost without a reason")
     codes = {
         band: product.file_name(parse_obsid("10001-01-01-00")).split("_")[1][:3] for band, product in PRODUCTS.items()
     }
@@ -117,9 +106,7 @@ def lightlake(folder: str, letters: str, lake: str) -> dict[str, Any]:
         {"bands": list(codes), "codes": list(codes.values())},
     )
     pq.write_table(sums, Path(folder) / "lake.parquet")
-    counts: dict[str, int] = {}
-    for _, receipt in receipts:
-        counts[receipt.status] = counts.get(receipt.status, 0) + 1
+    counts = dict(Counter(row["status"] for row in ended))
     peak = opened.sql("SELECT max(peak_rss_mb) AS mb FROM ledger")["mb"][0].as_py()
     before = _curve_ms(opened)
     compact(opened.catalog)

@@ -6,7 +6,8 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -14,6 +15,11 @@ from lake.cli import LakeURL
 from lake.errors import ConfigurationError
 from lake.output import Output, say, show
 from lake.settings import load_settings
+
+if TYPE_CHECKING:
+    from tasks.archives.base import Origin
+    from tasks.pull.driver import Run
+    from tasks.pull.report import SurveyReport
 
 Parameters = Annotated[
     str | None, Parameter(help="Other than the defaults, as JSON: '{\"max_search_radius_deg\": 1.0}'.")
@@ -179,6 +185,7 @@ def run_virac(
     retry_failed: bool = False,
     shard: str | None = None,
     runner: Literal["threads", "processes", "dask"] | None = None,
+    prefect: ByPrefect = None,
 ) -> int:
     """Extract VIRAC's tiles into the lake, those that are not in it yet; exit with 1 if one cannot be.
 
@@ -199,18 +206,18 @@ def run_virac(
         One of several jobs, such as 0/96. Without it jobs share the tiles, too: each takes what no other has.
     runner
         What runs the tasks: threads, processes or dask; default: LIGHTLAKE_RUNNER.
+    prefect
+        By Prefect, or in this process; default: by Prefect if PREFECT_API_URL says where its server is, or for Dask.
     """
-    url = existing(lake)
-    quiet()
     from tasks.surveys.virac import Cut
-    from tasks.surveys.virac_pull import check_place, parse_shard
+    from tasks.surveys.virac_run import Asked, pull
     from tasks.surveys.virac_tile import BANDS
 
-    # Prefect takes long to start: what is wrong without it is better said before.
-    check_place(tiles)
-    Cut(min_ks, tuple(bands or BANDS))
-    if shard is not None:
-        parse_shard(shard)
+    url = existing(lake)
+    asked = Asked(tiles, pattern, Cut(min_ks, tuple(sorted(bands or BANDS))), retry_failed, shard)
+    asked.check()  # Prefect takes long to start: what is wrong without it is better said before
+    if not by_prefect(prefect, runner):
+        return _survey_here(url, runner, lambda run: pull(run, asked))
     check_prefect()
     from flows.virac import extract_virac
 
@@ -242,6 +249,7 @@ def run_rxte(
     again: bool = False,
     retry_failed: bool = False,
     runner: Literal["threads", "processes", "dask"] | None = None,
+    prefect: ByPrefect = None,
 ) -> int:
     """Bring RXTE's observations of targets into the lake; exit with 1 if one cannot be.
 
@@ -280,19 +288,24 @@ def run_rxte(
         Exactly the observations that were rejected or failed before.
     runner
         What runs the tasks: threads, processes or dask; default: LIGHTLAKE_RUNNER.
+    prefect
+        By Prefect, or in this process; default: by Prefect if PREFECT_API_URL says where its server is, or for Dask.
     """
     url = existing(lake, sample)
-    quiet()
     from lake.query import Lake
     from tasks.surveys.rxte_files import Mirror
-    from tasks.surveys.rxte_pull import extraction_of
+    from tasks.surveys.rxte_run import asked_of, pull
     from tasks.surveys.rxte_targets import place_of
 
-    cut: dict[str, Any] = {
-        "chmin": chmin, "chmax": chmax, "emin_kev": emin_kev, "emax_kev": emax_kev, "pcus": pcus, "layers": layers,
-        "bin_s": bin_s, "gti": gti,
+    given: dict[str, Any] = {
+        "target": target, "sample": sample, "radius_deg": radius_deg, "method": method, "bands": bands, "chmin": chmin,
+        "chmax": chmax, "emin_kev": emin_kev, "emax_kev": emax_kev, "pcus": pcus, "layers": layers, "bin_s": bin_s,
+        "gti": gti, "limit": limit, "slews": slews, "xtemaster": xtemaster, "again": again,
+        "retry_failed": retry_failed,
     }  # fmt: skip
-    extraction_of(method, bands, **cut)
+    asked = asked_of(**given)
+    if not by_prefect(prefect, runner):
+        return _survey_here(url, runner, partial(pull, asked=asked))
     Mirror(load_settings()).close()
     if target is not None and place_of(target) is None:
         with Lake(url) as opened:
@@ -300,12 +313,7 @@ def run_rxte(
     check_prefect()
     from flows.rxte import pull_rxte
 
-    return _tell(
-        lambda: pull_rxte(
-            target, sample, url, radius_deg, method, bands, **cut, limit=limit, slews=slews, xtemaster=xtemaster,
-            again=again, retry_failed=retry_failed, runner=runner, return_state=True,
-        )
-    )  # fmt: skip
+    return _tell(lambda: pull_rxte(lake=url, runner=runner, **given, return_state=True))
 
 
 def _parameters(text: str | None) -> dict[str, Any] | None:
@@ -343,11 +351,11 @@ def quiet() -> None:
     os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
 
 
-def by_prefect(chosen: bool | None) -> bool:
+def by_prefect(chosen: bool | None, runner: str | None = None) -> bool:
     """Say whether Prefect is to run it: as chosen, else if a server of it is configured, or a Dask cluster."""
     from tasks.events import prefect_api
 
-    return bool(prefect_api() or load_settings().runner == "dask") if chosen is None else chosen
+    return bool(prefect_api() or load_settings(runner=runner).runner == "dask") if chosen is None else chosen
 
 
 def check_prefect() -> None:
@@ -356,6 +364,14 @@ def check_prefect() -> None:
     from flows.ready import check_prefect as check
 
     check()
+
+
+def _survey_here(url: str, runner: str | None, pulled: Callable[[Run], tuple[Origin, SurveyReport]]) -> int:
+    from flows.local import survey
+
+    report = survey(url, load_settings(runner=runner), pulled)
+    say(report.message)
+    return 1 if report.lost else 0
 
 
 def _tell(flow: Callable[[], Any]) -> int:

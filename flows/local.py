@@ -8,19 +8,21 @@ import signal
 import sys
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 from lake.query import Lake
-from lake.settings import load_settings
+from lake.settings import Settings, load_settings
+from tasks.archives.base import Origin
 from tasks.endings import ending_together
 from tasks.logs import Clean
 from tasks.progress import Bars
 from tasks.pull import lake_at
 from tasks.pull.driver import Run
 from tasks.pull.refresh import Refreshed, refreshed
+from tasks.pull.report import SurveyReport
 from tasks.pull.run import Outcome, Request, pull_all, width_of
 from tasks.pull.runners import LocalRunner, logger
 
@@ -42,12 +44,23 @@ def refresh(url: str, archives: Sequence[str], **more: Any) -> Refreshed:
         return refreshed(lake, archives, lambda requests: _pulled(lake, requests), run=_name(), log=logger, **more)
 
 
+def survey(url: str, settings: Settings, pulled: Callable[[Run], tuple[Origin, SurveyReport]]) -> SurveyReport:
+    """Pull a survey; return its report."""
+    with _running(), _run(lake_at(url), settings, settings.workers) as run:
+        _, report = run.alone(lambda: pulled(run))
+    return report
+
+
 def _pulled(lake: Lake, requests: Sequence[Request]) -> list[Outcome]:
     settings = load_settings()
-    width = width_of(settings, {request.archive for request in requests})
-    with Bars() as bars, LocalRunner(settings, width) as runner:
-        run = Run(lake, runner, logger, f"local-{uuid.uuid4().hex[:12]}", _name(), bars, settings)
+    with _run(lake, settings, width_of(settings, {request.archive for request in requests})) as run:
         return pull_all(run, requests)
+
+
+@contextmanager
+def _run(lake: Lake, settings: Settings, width: int) -> Iterator[Run]:
+    with Bars() as bars, LocalRunner(settings, width) as runner:
+        yield Run(lake, runner, logger, f"local-{uuid.uuid4().hex[:12]}", _name(), bars, settings)
 
 
 def _name() -> str:

@@ -102,7 +102,7 @@ def missing_of_survey(report: SurveyReport, origin: Origin, names: Mapping[str, 
 def state_of(report: SurveyReport, log: Log, lake: Lake, origin: Origin) -> State[SurveyReport]:
     """Publish the report, tell the log, and return the run's final state: Failed, if anything was lost."""
     publish_survey(report, lake, origin, log)
-    if report.rejected or report.failed or report.unreadable:
+    if report.lost:
         log.error(report.message)
         return Failed(message=report.message, data=report)
     log.info(report.message)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import yaml
-from prefect import Task, get_run_logger, task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.futures import PrefectFuture
+from prefect.futures import PrefectFuture, PrefectWrappedFuture
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 from prefect.utilities.importtools import from_qualified_name
 
@@ -116,7 +115,6 @@ def _wrong(path: Path, told: str) -> ConfigurationError:
     )
 
 
-Piece = TypeVar("Piece")
 T = TypeVar("T")
 
 
@@ -176,45 +174,13 @@ def _here(work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
 def _settled(future: PrefectFuture[Any]) -> Any:
     """Return what a task run ended with, or raise it."""
     future.wait()
+    if isinstance(future, PrefectWrappedFuture) and (lost := future.wrapped_future.exception()) is not None:
+        # Dask gives a task up with its worker, and nobody is left to tell Prefect how it ended.
+        raise RuntimeError(f"its worker was lost: {lost}") from lost
     state = future.state
     if state.is_completed():
         return future.result()
-    # Dask gives a task up with its worker, and nobody is left to tell Prefect how it ended.
-    error = state.result(raise_on_failure=False) if state.is_final() else None
+    error = state.result(raise_on_failure=False)
     if not isinstance(error, BaseException):
-        error = RuntimeError(state.message or f"its worker was lost, and left it {state.name}")
+        error = RuntimeError(state.message or f"it ended as {state.name}")
     raise error
-
-
-def windowed(
-    runs: TaskRunner[Any], task: Task[..., Any], work: Iterable[tuple[Piece, Mapping[str, Any]]], width: int
-) -> Iterator[tuple[Piece, Any]]:
-    """Run a task on pieces of work, a limited number of them waiting; yield each with its result, in order.
-
-    Parameters
-    ----------
-    work
-        Pieces, with the task's parameters.
-    width
-        Tasks that run or wait at the same time.
-
-    Yields
-    ------
-    tuple
-        The piece; the task's result, or the exception that it, or the worker that had it, ended with.
-    """
-    window: deque[tuple[Piece, PrefectFuture[Any]]] = deque()
-
-    def settled() -> tuple[Piece, Any]:
-        piece, future = window.popleft()
-        try:
-            return piece, _settled(future)
-        except BaseException as error:  # noqa: BLE001 - it is the answer
-            return piece, error
-
-    for piece, parameters in work:
-        window.append((piece, runs.submit(task, dict(parameters))))
-        while len(window) >= width:
-            yield settled()
-    while window:
-        yield settled()

@@ -1,33 +1,24 @@
-"""Extract VIRAC's tiles into the lake: plan, extract and commit each, report."""
+"""Extract VIRAC's tiles into the lake, as a flow."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Annotated, Literal
 
-from prefect import flow, get_run_logger
+from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from pydantic import Field
 
 from flows.forms import Shown
-from flows.living import living
-from flows.report import Watch, state_of
-from flows.runners import task_runner, windowed
-from lake.ledger import write_plan
+from flows.survey import surveyed
 from lake.redact import safe_line
 from lake.settings import load_settings
 from tasks.pull import lake_at
-from tasks.pull.report import SurveyReport, told_of
-from tasks.register import register_archive
-from tasks.surveys.virac import MIN_KS, NAME, Cut
-from tasks.surveys.virac_pull import PATTERN, Piece, extract_tiles, find_pieces, lose, parse_shard, standing
+from tasks.pull.report import SurveyReport
+from tasks.surveys.virac import MIN_KS, Cut
+from tasks.surveys.virac_pull import PATTERN
+from tasks.surveys.virac_run import Asked, pull
 from tasks.surveys.virac_tile import BANDS
-
-# What one task carries: some ten seconds of work, so that Prefect's own 0.2 s do not count.
-_BATCH_BYTES, _BATCH_TILES = 1 << 30, 16
 
 
 def run_name() -> str:
@@ -63,51 +54,6 @@ def extract_virac(
     why. All the rest is in the lake all the same. A run that was killed has lost nothing but the tiles in hand, and
     the next one goes on.
     """
-    log = get_run_logger()
-    started = time.monotonic()
     settings = load_settings(runner=runner)
-    url = str(lake or settings.url)
-    cut = Cut(min_ks, tuple(sorted(bands or BANDS)))
-    opened = lake_at(url)
-    pieces = find_pieces(tiles, pattern)
-    found = pieces.found
-    register_archive(opened, found[0].origin)
-    write_plan(opened.storage, NAME, [piece.granule(cut) for piece in found])
-    now = standing(opened, found, cut, retry_failed=retry_failed)
-    waiting = _of_shard(now.waiting, found, shard)
-    report = SurveyReport(
-        NAME, "tiles", len(found), now.done, 0 if retry_failed else now.rejected, unreadable=pieces.unreadable
-    )
-    log.info("%d tiles, %d done before, %d to do", len(found), now.done, len(waiting))
-    with living(opened), Watch() as watch, task_runner(settings) as runs:
-        watch.begin(NAME, len(waiting), "tiles")
-        work = ((batch, {"url": url, "tiles": batch, "cut": cut, "again": retry_failed}) for batch in _batches(waiting))
-        for batch, outcome in windowed(runs, extract_tiles, work, 2 * settings.workers):
-            if isinstance(outcome, BaseException):
-                log.error("a worker was lost: %s", outcome)
-                outcome = lose(opened, batch, cut, outcome)
-            for name, receipt in outcome:
-                told_of(log, receipt, name)
-            report = report.plus(len(batch), outcome)
-            watch.advance(NAME, len(batch))
-    return state_of(replace(report, seconds=time.monotonic() - started), log, opened, found[0].origin)
-
-
-def _of_shard(waiting: list[Piece], found: Sequence[Piece], shard: str | None) -> list[Piece]:
-    """Return what a shard is to do: every n-th of all tiles, whatever is done of them."""
-    if shard is None:
-        return waiting
-    number, count = parse_shard(shard)
-    mine = {tile.name for tile in found[number::count]}
-    return [tile for tile in waiting if tile.name in mine]
-
-
-def _batches(tiles: Sequence[Piece]) -> Iterator[list[Piece]]:
-    batch: list[Piece] = []
-    for tile in tiles:
-        if batch and (len(batch) == _BATCH_TILES or sum(one.bytes for one in batch) + tile.bytes > _BATCH_BYTES):
-            yield batch
-            batch = []
-        batch.append(tile)
-    if batch:
-        yield batch
+    asked = Asked(tiles, pattern, Cut(min_ks, tuple(sorted(bands or BANDS))), retry_failed, shard)
+    return surveyed(lake_at(str(lake or settings.url)), settings, lambda run: pull(run, asked))

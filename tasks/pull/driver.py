@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 import queue
 import random
 import threading
@@ -15,18 +16,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 from lake.commit import Receipt
 from lake.errors import ArchiveError, LightlakeError
 from lake.query import Lake
 from lake.settings import Settings, load_settings
-from tasks.effort import Log
-from tasks.pull.report import Report, told_of
+from tasks.effort import Log, several
+from tasks.pull.report import Report, is_lost, told_of
 from tasks.pull.runners import Runner
 from tasks.pull.work import is_passing
 
+S = TypeVar("S")
 T = TypeVar("T")
 R = TypeVar("R", bound=Report)
 
@@ -36,8 +38,28 @@ _LOOK_UP_S = 0.5
 # A commit that fails is made anew after a pause, so often.
 _COMMITS, _COMMIT_PAUSE_S = 3, 1.0
 
+# Granules of a batch that have a line each in the log, at most; of more there is one of all, less those that are lost.
+_LINES = 20
+
 # A granule's name, if it has one beside its id, with what became of it.
 Told = list[tuple[str | None, Receipt]]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a worker gives that has committed for itself: what came of a batch, and what of it has come to nothing yet.
+
+    Parameters
+    ----------
+    told
+        What is in the lake by now.
+    left, why
+        A batch of what is to be tried again, if there is any, and because of what.
+    """
+
+    told: Told
+    left: Any = None
+    why: BaseException | None = None
 
 
 class Watch(Protocol):
@@ -120,7 +142,12 @@ class Run:
             wait([future], _LOOK_UP_S)
         return future.result()
 
-    def all(self, work: Callable[[T], object], of: Sequence[T], at_once: int) -> list[Future[object]]:
+    def alone(self, work: Callable[[], T]) -> T:
+        """Do something in a thread, and meanwhile what it posts."""
+        (end,) = self.all(lambda _: work(), [None], 1)
+        return end.result()
+
+    def all(self, work: Callable[[S], T], of: Sequence[S], at_once: int) -> list[Future[T]]:
         """Do something for each of several in threads, and meanwhile what they post; return how each ended."""
         with ThreadPoolExecutor(at_once, thread_name_prefix="pull") as pool:
             ends = [pool.submit(copy_context().run, work, one) for one in of]
@@ -149,7 +176,8 @@ class Work(Protocol):
     def fetch(self) -> Callable[[Any, bool], Any]:
         """Return a function of a module that fetches a batch, wherever it is called.
 
-        It gets the batch, and whether this is its last try. It raises what may pass, and gives what `commit` takes.
+        It gets the batch, and whether this is its last try. It raises what may pass, and gives what `commit` takes, or
+        if it has committed for itself what is `Done`.
         """
 
     def name(self, batch: Any) -> str:
@@ -235,14 +263,18 @@ class Driver(Generic[R]):
             if future in self.fetching:
                 one = self.fetching.pop(future)
                 if (error := future.exception()) is None:
-                    self._commit(one, future.result(), fetched=True)
+                    outcome = future.result()
+                    if isinstance(outcome, Done):
+                        self._done(one, outcome)
+                    else:
+                        self._commit(one, outcome, fetched=True)
                 elif not self._again(one, error):
                     self._lose(one, error)
                 continue
             one, fetched = self.committing.pop(future)
             error = future.exception()
             if error is None:
-                self._told(one.batch, future.result(), fetched=fetched)
+                self._told(self.work.count(one.batch), future.result(), fetched=fetched)
             elif not (fetched and self._again(one, error)):
                 if not fetched:
                     raise error  # not even that it is lost can be noted
@@ -268,11 +300,25 @@ class Driver(Generic[R]):
         future = self.run.post(_commit, self.run, self.work, one.batch, staged)
         self.committing[future] = one, fetched
 
-    def _told(self, batch: Any, told: Told, *, fetched: bool) -> None:
-        self.report = self.report.plus(self.work.count(batch), told)
+    def _done(self, one: _Try, done: Done) -> None:
+        """Take over what a worker has committed, and have the rest tried again."""
+        left = 0 if done.left is None else self.work.count(done.left)
+        self._told(self.work.count(one.batch) - left, done.told, fetched=True)
+        if done.left is not None and done.why is not None:
+            rest = replace(one, batch=done.left)
+            if not self._again(rest, done.why):
+                self._lose(rest, done.why)
+
+    def _told(self, count: int, told: Told, *, fetched: bool) -> None:
+        self.report = self.report.plus(count, told)
+        level = logging.INFO if len(told) <= _LINES else logging.DEBUG
         for name, receipt in told:
-            told_of(self.run.log, receipt, name)
-        self.run.here(self.run.watch.advance, self.work.source, self.work.count(batch))
+            told_of(self.run.log, receipt, name, level=level)
+        if level < logging.INFO:
+            done = [receipt for _, receipt in told if not is_lost(receipt)]
+            names = several([name or receipt.granule for name, receipt in told])
+            self.run.log.info("%s: %d done, %d rows", names, len(done), sum(receipt.n_rows for receipt in done))
+        self.run.here(self.run.watch.advance, self.work.source, count)
         if told and (fetched or self.lost_in_a_row < self.work.give_up_after):
             lost = all(receipt.status == "failed" for _, receipt in told)
             self.lost_in_a_row = self.lost_in_a_row + 1 if lost else 0

@@ -214,6 +214,11 @@ class SurveyReport:
         return report
 
     @property
+    def lost(self) -> bool:
+        """Say whether something came to nothing."""
+        return bool(self.rejected or self.failed or self.unreadable)
+
+    @property
     def message(self) -> str:
         """Return the run in one line: what was lost comes first."""
         told = []

@@ -117,15 +117,34 @@ class LocalRunner:
         return Threads(self._width)
 
 
+class OutOfTime(BaseException):
+    """Ends work that takes too long. What reads files would take a TimeoutError for an error of theirs."""
+
+
 def _in_time(timeout_s: float, work: Callable[..., T], *args: Any) -> T:
-    """Do work in a process of its own for so long at most."""
+    """Do work in a process of its own for so long at most; then it is a TimeoutError."""
     signal.signal(signal.SIGALRM, _late)
     signal.setitimer(signal.ITIMER_REAL, timeout_s)
     try:
         return work(*args)
+    except OutOfTime as error:
+        raise TimeoutError(str(error)) from error
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+@contextmanager
+def untimed() -> Iterator[None]:
+    """Do what no time-out of a task is to break off, such as a commit: the clock of a process stands still."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, left)
+
+
 def _late(number: int, frame: FrameType | None) -> None:
-    raise TimeoutError("longer than LIGHTLAKE_TASK_TIMEOUT_S")
+    raise OutOfTime("longer than LIGHTLAKE_TASK_TIMEOUT_S")

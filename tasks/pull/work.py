@@ -5,6 +5,7 @@ What travels between tasks is small: batches name a file of targets, manifests n
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
@@ -24,8 +25,19 @@ from tasks.archives import find
 from tasks.archives.base import Granule
 from tasks.effort import Log, effort
 from tasks.pull.batches import Batch, read_granules
-from tasks.pull.runners import current_log
+from tasks.pull.runners import OutOfTime, current_log
 from tasks.pull.stage import fetch_granule, lost, split
+
+# What a network, or a disk behind one, ends a read with; s3fs says EIO of all that it does not know.
+_PASSING = {
+    errno.EIO,
+    errno.ESTALE,
+    errno.EAGAIN,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+}
 
 
 @lru_cache(maxsize=4)
@@ -119,4 +131,6 @@ def is_passing(error: BaseException) -> bool:
         return error.transient
     if isinstance(error, LightlakeError):
         return isinstance(error, StagingLost)
-    return isinstance(error, TimeoutError | ConnectionError | BrokenExecutor)
+    if isinstance(error, OSError) and error.errno in _PASSING:
+        return True
+    return isinstance(error, TimeoutError | ConnectionError | BrokenExecutor | OutOfTime)

@@ -1,4 +1,4 @@
-"""RXTE's observations as granules: their files read, staged many at a time, committed; then the targets' matches.
+"""RXTE's observations as granules: their files read, staged many at a time, and committed.
 
 An observation is done when its rows are in the lake, and at no other time. What is far away is read by several threads;
 what is here, by one, since reading is what takes the time.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,10 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
-from prefect.concurrency.sync import concurrency
-from prefect.runtime import task_run
+from upath import UPath
 
 from lake.commit import Receipt, commit_together
 from lake.errors import ArchiveError, ConfigurationError, GranuleRejected
@@ -30,11 +27,12 @@ from lake.ledger import Attempt, canonical
 from lake.memory import peak_rss_mb
 from lake.query import Lake
 from lake.settings import load_settings
-from lake.staging import lost, stage_together
-from lake.storage import is_local
+from lake.staging import Manifest, lost, stage_together
+from lake.storage import is_local, path_of
 from tasks.archives.base import Band, Origin
-from tasks.effort import Log, effort, several
+from tasks.effort import effort, several
 from tasks.pull import lake_at
+from tasks.pull.runners import current_log
 from tasks.register import register_archive
 from tasks.surveys import rxte, rxte_heasoft, rxte_standard2
 from tasks.surveys.rxte import PRODUCTS, Observation, gain_epoch, product_of, utc_to_tt
@@ -42,10 +40,16 @@ from tasks.surveys.rxte_cut import ChannelCut
 from tasks.surveys.rxte_files import CONNECTIONS, Mirror
 from tasks.surveys.rxte_fits import read_light_curve
 from tasks.surveys.rxte_products import Reading, completed, distinct, read_observation, tables_of
-from tasks.surveys.standing import Standing, last_status, standing
+from tasks.surveys.standing import Standing, standing
 
 # Of column left_out of table sources.
 NO_GOOD_TIME, NO_STANDARD_2 = "no_good_time", "no_standard2_data"
+
+# Observations of a task, which one transaction commits: some seconds of work, where files are near.
+TOGETHER = {"products": 250, "standard2": 50, "heasoft": 4}
+
+# Of the time that a task may take, how much HEASoft's tools have: what hangs costs its own observation alone.
+_OF_TASK = 0.9
 
 # One file that nobody thought of must not take the others of its batch with it.
 _OF_ONE = (GranuleRejected, ArchiveError, OSError, ArithmeticError, LookupError, TypeError, ValueError)
@@ -81,6 +85,11 @@ class Extraction:
     def origin(self) -> Origin:
         """Return archive and release that its rows are of."""
         return rxte.ORIGIN if self.cut is None else self.cut.origin
+
+    @property
+    def together(self) -> int:
+        """Return how many observations a task carries at most."""
+        return TOGETHER["products" if self.cut is None else self.cut.method]
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -178,20 +187,53 @@ def waiting(
     return standing(lake, origin.name, [origin.release], pieces, retry_failed=retry_failed)
 
 
-def extract_all(
-    url: str, observations: Sequence[Observation], extraction: Extraction, log: Log | None = None
-) -> list[tuple[str, Receipt]]:
-    """Bring observations into the lake in one transaction, or the news that they cannot be.
+@dataclass(frozen=True)
+class Part:
+    """Observations that one task stages, and one transaction commits.
 
     Parameters
     ----------
-    log
-        Is told of what is tried again, and why.
+    url
+        Of the lake.
+    folder
+        Where parts are staged, each in a folder of its own.
+    observations, extraction
+        What is taken of which.
+    """
 
-    Returns
-    -------
-    list
-        Each ObsID with what came of it.
+    url: str
+    folder: str
+    observations: tuple[Observation, ...]
+    extraction: Extraction
+
+    @classmethod
+    def each(
+        cls, url: str, folder: UPath, observations: Sequence[Observation], extraction: Extraction
+    ) -> Iterator[Part]:
+        """Yield the parts that carry observations."""
+        size = extraction.together
+        for first in range(0, len(observations), size):
+            yield cls(url, str(folder), tuple(observations[first : first + size]), extraction)
+
+    @property
+    def obsids(self) -> list[str]:
+        """Return their names."""
+        return [observation.obsid for observation in self.observations]
+
+    def staged(self, granules: Sequence[tuple[Attempt, Mapping[str, pa.Table]]], name: str = "") -> Staged:
+        """Stage what came of them, with their names."""
+        key = "\n".join(attempt.granule for attempt, _ in granules)
+        folder = path_of(self.folder) / f"{name}{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
+        return self.obsids, stage_together(folder, granules, self.extraction.origin.band_units)
+
+
+Staged = tuple[list[str], Manifest]
+
+
+def fetch(part: Part, last_try: bool) -> Staged:
+    """Read observations and stage them, or the news that they cannot be had.
+
+    What may pass was asked for again by then, file by file: another try of the whole would do the same.
 
     Raises
     ------
@@ -200,9 +242,10 @@ def extract_all(
     ConfigurationError
         If HEASoft is needed and is not installed.
     """
-    lake = lake_at(url)
+    extraction, log, lake, settings = part.extraction, current_log(), lake_at(part.url), load_settings()
     tools = rxte_heasoft.find_tools() if extraction.cut and extraction.cut.method == "heasoft" else None
     logs = (Path(lake.storage.root) if is_local(lake.storage.root) else lake.settings.cache_dir.expanduser()) / "logs"
+    limit_s = _OF_TASK * settings.task_timeout_s / len(part.observations)
 
     def one(mirror: Mirror, observation: Observation) -> tuple[Attempt, dict[str, pa.Table]]:
         granule = extraction.granule(observation.obsid)
@@ -213,28 +256,62 @@ def extract_all(
         )  # fmt: skip
         with effort(granule, log) as done:
             try:
-                reading = _read(mirror, observation, extraction, granule, tools, logs / rxte.NAME).sound()
+                reading = _read(mirror, observation, extraction, granule, tools, logs / rxte.NAME, limit_s).sound()
             except _OF_ONE as error:
                 return replace(lost(attempt, error), seconds=done.seconds, **done.facts()), {}
         status = "done" if reading.tables["lightcurves"].num_rows else "empty"
         told = replace(attempt, status=status, reason=reading.remark, seconds=done.seconds, **done.facts())
         return told, reading.tables
 
-    places = _places(lake, extraction.origin, observations)
-    with Mirror(load_settings()) as mirror:
+    places = _places(lake, extraction.origin, part.observations)
+    with Mirror(settings) as mirror:
         if mirror.is_local:
-            read = [one(mirror, observation) for observation in observations]
+            read = [one(mirror, observation) for observation in part.observations]
         else:
             with ThreadPoolExecutor(CONNECTIONS) as pool:
-                read = list(pool.map(partial(one, mirror), observations))
-    name = hashlib.blake2b("\n".join(attempt.granule for attempt, _ in read).encode(), digest_size=8).hexdigest()
-    folder = lake.storage.staging / rxte.NAME / name
+                read = list(pool.map(partial(one, mirror), part.observations))
     attempts, tables = zip(*read, strict=True)
-    granules = list(zip(attempts, completed(tables), strict=True))
-    staged = stage_together(folder, granules, extraction.origin.band_units)
-    receipts = commit_together(lake.catalog, staged.told(peak_rss_mb=peak_rss_mb()))
-    obsids = [observation.obsid for observation in observations]
-    return list(zip(obsids, receipts, strict=True))
+    obsids, manifest = part.staged(list(zip(attempts, completed(tables), strict=True)))
+    return obsids, manifest.told(peak_rss_mb=peak_rss_mb())
+
+
+class Observations:
+    """The work of a pull: parts are staged elsewhere, and committed by the run."""
+
+    source, give_up_after = rxte.NAME, 8
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+
+    @property
+    def fetch(self) -> Callable[[Part, bool], Staged]:
+        """Return what stages them."""
+        return fetch
+
+    def name(self, part: Part) -> str:
+        """Return its observations in a few words."""
+        return several(part.obsids)
+
+    def count(self, part: Part) -> int:
+        """Return how many there are."""
+        return len(part.observations)
+
+    def lose(self, part: Part, error: BaseException) -> Staged:
+        """Stage the news that they are lost."""
+        origin, parameters = part.extraction.origin, canonical(part.extraction.parameters)
+        attempts = [
+            Attempt(
+                origin.name, origin.release, part.extraction.granule(obsid), status="failed",
+                started_at=datetime.now(UTC), parameters=parameters,
+            )
+            for obsid in part.obsids
+        ]  # fmt: skip
+        return part.staged([(lost(attempt, error), {}) for attempt in attempts], "lost-")
+
+    def commit(self, url: str, fetched: Staged) -> list[tuple[str | None, Receipt]]:
+        """Commit what is staged, and return each ObsID with what came of it."""
+        obsids, manifest = fetched
+        return list(zip(obsids, commit_together(lake_at(url).catalog, manifest), strict=True))
 
 
 def _places(lake: Lake, origin: Origin, observations: Sequence[Observation]) -> dict[str, dict[str, Any]]:
@@ -254,6 +331,7 @@ def _read(
     granule: str,
     tools: rxte_heasoft.Tools | None,
     logs: Path,
+    limit_s: float,
 ) -> Reading:
     if extraction.cut is None:
         listed = mirror.light_curves(observation)
@@ -276,7 +354,7 @@ def _read(
     except ValueError as error:
         raise GranuleRejected(f"{observation.obsid}: {error}") from error
     if tools is not None:
-        return _by_heasoft(mirror, folder, observation, extraction.cut, epoch, granule, tools, logs)
+        return _by_heasoft(mirror, folder, observation, extraction.cut, epoch, granule, tools, logs, limit_s)
     return _by_standard2(mirror, folder, observation, extraction.cut, epoch, granule)
 
 
@@ -310,11 +388,11 @@ def _by_heasoft(
     granule: str,
     tools: rxte_heasoft.Tools,
     logs: Path,
+    limit_s: float,
 ) -> Reading:
-    settings = mirror.settings
     with tempfile.TemporaryDirectory(prefix="lightlake-") as name:
         here = mirror.fetch(folder, Path(name) / observation.obsid)
-        done = rxte_heasoft.extract(tools, here, observation, cut, epoch, Path(name), logs, settings.task_timeout_s)
+        done = rxte_heasoft.extract(tools, here, observation, cut, epoch, Path(name), logs, limit_s)
     more = {"method": "heasoft", "log": str(done.log), "remark": done.remark}
     curves = []
     if done.data is not None:
@@ -322,42 +400,3 @@ def _by_heasoft(
         curves = [distinct(read_light_curve(done.data, cut, name), name)]
     reading = tables_of(curves, observation, granule, cut.origin, more, NO_GOOD_TIME)
     return replace(reading, remark=done.remark or reading.remark)
-
-
-def lose(
-    url: str, observations: Sequence[Observation], extraction: Extraction, error: BaseException
-) -> list[tuple[str, Receipt]]:
-    """Note observations as failed that a dead worker had, unless they are done all the same."""
-    lake = lake_at(url)
-    origin = extraction.origin
-    known = last_status(lake, origin.name, [origin.release])
-    left = [one for one in observations if known.get(extraction.granule(one.obsid)) not in ("done", "empty")]
-    if not left:
-        return []
-    attempts = [
-        Attempt(
-            origin.name, origin.release, extraction.granule(observation.obsid), status="failed",
-            started_at=datetime.now(UTC), parameters=canonical(extraction.parameters),
-        )
-        for observation in left
-    ]  # fmt: skip
-    folder = lake.storage.staging / rxte.NAME / f"lost-{attempts[0].granule}"
-    staged = stage_together(folder, [(lost(attempt, error), {}) for attempt in attempts])
-    receipts = commit_together(lake.catalog, staged)
-    return list(zip((observation.obsid for observation in left), receipts, strict=True))
-
-
-def _run_name() -> str:
-    return f"extract rxte {several([observation.obsid for observation in task_run.parameters['observations']])}"
-
-
-# What is in the lake is not read again, so there is no result to keep, and nothing for Prefect to try again by itself.
-@task(name="extract observations", task_run_name=_run_name, cache_policy=NO_CACHE, persist_result=False, tags=["rxte"])
-def extract_observations(
-    url: str, observations: Sequence[Observation], extraction: Extraction, together: int
-) -> list[tuple[str, Receipt]]:
-    """Extract observations into the lake at a URL, some together, by a few tasks where the archive is far away."""
-    parts = [observations[start : start + together] for start in range(0, len(observations), together)]
-    with concurrency(f"lightlake-{rxte.NAME}", occupy=1, lease_duration=60):
-        log = get_run_logger()
-        return [receipt for part in parts for receipt in extract_all(url, part, extraction, log)]

@@ -17,13 +17,10 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
-from prefect.runtime import task_run
 from upath import UPath
 
 from lake.commit import Receipt, commit
-from lake.errors import ArchiveError, ConfigurationError, GranuleRejected
+from lake.errors import ArchiveError, ConfigurationError, GranuleRejected, StagingLost
 from lake.ledger import Attempt, canonical
 from lake.memory import peak_rss_mb
 from lake.query import Lake
@@ -35,7 +32,8 @@ from tasks.archives.base import Origin
 from tasks.bounds import in_time, on_disk
 from tasks.effort import Log, effort, several
 from tasks.http import failing
-from tasks.pull import lake_at
+from tasks.pull import is_passing
+from tasks.pull.runners import OutOfTime, untimed
 from tasks.surveys import virac_tap
 from tasks.surveys.standing import Standing, last_status
 from tasks.surveys.standing import standing as standing_of
@@ -243,13 +241,17 @@ def standing(lake: Lake, tiles: Sequence[Piece], cut: Cut, *, retry_failed: bool
     return standing_of(lake, NAME, releases, {tile.granule(cut): tile for tile in tiles}, retry_failed=retry_failed)
 
 
-def extract(lake: Lake, tile: Piece, cut: Cut, *, again: bool = False, log: Log | None = None) -> Receipt | None:
+def extract(
+    lake: Lake, tile: Piece, cut: Cut, *, again: bool = False, last_try: bool = True, log: Log | None = None
+) -> Receipt | None:
     """Bring a tile into the lake, or the news that it cannot be.
 
     Parameters
     ----------
     again
         Do it even though it was rejected before.
+    last_try
+        What may pass is noted as a failure.
     log
         Is told of what is tried again, and why.
 
@@ -257,6 +259,13 @@ def extract(lake: Lake, tile: Piece, cut: Cut, *, again: bool = False, log: Log 
     -------
     Receipt or None
         What came of it; None if another process has the tile, or has just finished it.
+
+    Raises
+    ------
+    ArchiveError, OSError
+        If it failed in a way that may pass, and this is not the last try.
+    TimeoutError
+        If it takes longer than a task may.
     """
     granule = tile.granule(cut)
     with lake.catalog.claim(granule) as ours:
@@ -264,30 +273,43 @@ def extract(lake: Lake, tile: Piece, cut: Cut, *, again: bool = False, log: Log 
         if not ours or last_status(lake, NAME, [tile.origin.release], granule).get(granule) in settled:
             return None
         folder = lake.storage.staging / NAME / granule
-        return commit(lake.catalog, Manifest.read(folder) or _stage(tile, granule, cut, folder, log))
+        manifest = Manifest.read(folder) or _stage(tile, granule, cut, folder, log, last_try=last_try)
+        try:
+            with untimed():
+                return commit(lake.catalog, manifest)
+        except StagingLost:
+            remove_folder(folder)  # else the next try would trust the manifest again
+            raise
 
 
-def lose(lake: Lake, tiles: Sequence[Piece], cut: Cut, error: BaseException) -> list[tuple[str, Receipt]]:
-    """Note tiles as failed that a dead worker had, unless they are done all the same."""
-    receipts = []
+def lose(lake: Lake, tiles: Sequence[Piece], cut: Cut, error: BaseException) -> list[tuple[str | None, Receipt]]:
+    """Note tiles as failed that were lost with their worker, unless they are done all the same."""
+    receipts: list[tuple[str | None, Receipt]] = []
     for tile in tiles:
         granule = tile.granule(cut)
         with lake.catalog.claim(granule) as ours:
             last = last_status(lake, NAME, [tile.origin.release], granule).get(granule)
             if ours and last not in ("done", "empty", "rejected"):
                 folder = lake.storage.staging / NAME / granule
-                manifest = stage(folder, lost(_attempt(tile, granule, cut), error), {})
+                with effort(granule, folder=folder) as done:
+                    attempt = replace(_attempt(tile, granule, cut), **done.facts())
+                    manifest = stage(folder, lost(attempt, error), {})
                 receipts.append((tile.name, commit(lake.catalog, manifest)))
     return receipts
 
 
-def _stage(tile: Piece, granule: str, cut: Cut, folder: UPath, log: Log | None) -> Manifest:
+def _stage(tile: Piece, granule: str, cut: Cut, folder: UPath, log: Log | None, *, last_try: bool) -> Manifest:
     attempt = _attempt(tile, granule, cut)
-    with effort(granule, log) as done:
+    with effort(granule, log, folder, again=True) as done:
         try:
             staged = tile.stage(attempt, cut, folder)
+        except OutOfTime:
+            remove_folder(folder)
+            raise
         except (GranuleRejected, ArchiveError, OSError) as error:
             remove_folder(folder)
+            if not last_try and is_passing(error):
+                raise  # of which a note is kept for the next try
             staged = stage(folder, lost(attempt, error), {})
     return staged.told(seconds=done.seconds, peak_rss_mb=peak_rss_mb(), **done.facts())
 
@@ -312,23 +334,3 @@ def _attempt(tile: Piece, granule: str, cut: Cut) -> Attempt:
         NAME, tile.origin.release, granule, status="done", started_at=datetime.now(UTC), n_targets=0, seconds=0.0,
         parameters=canonical(cut.as_parameters()), endpoint=tile.url, input_checksum=tile.checksum,
     )  # fmt: skip
-
-
-def extract_all(
-    url: str, tiles: Sequence[Piece], cut: Cut, *, again: bool = False, log: Log | None = None
-) -> list[tuple[str, Receipt]]:
-    """Extract tiles one after the other: the names of those that came to something here, with what."""
-    lake = lake_at(url)
-    receipts = ((tile.name, extract(lake, tile, cut, again=again, log=log)) for tile in tiles)
-    return [(name, receipt) for name, receipt in receipts if receipt is not None]
-
-
-def _run_name() -> str:
-    return f"extract virac {several([tile.name for tile in task_run.parameters['tiles']])}"
-
-
-# A tile is in the lake or it is not: there is no result to keep, and nothing that Prefect should try again by itself.
-@task(name="extract tiles", task_run_name=_run_name, cache_policy=NO_CACHE, persist_result=False)
-def extract_tiles(url: str, tiles: Sequence[Piece], cut: Cut, again: bool = False) -> list[tuple[str, Receipt]]:
-    """Extract some tiles into the lake at a URL."""
-    return extract_all(url, tiles, cut, again=again, log=get_run_logger())

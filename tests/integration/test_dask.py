@@ -11,11 +11,11 @@ from unittest.mock import patch
 import pytest
 from dask import config
 from helpers.archives import register
-from prefect import flow, task
+from prefect import flow
 from prefect_dask import DaskTaskRunner
 
 from flows.pull import pull_archive
-from flows.runners import task_runner, windowed
+from flows.runners import PrefectRunner
 from lake.catalog import Catalog
 from lake.maintenance import verify
 from lake.settings import load_settings
@@ -51,7 +51,6 @@ def test_a_pull_on_dask(
     lake_at.cache_clear()
 
 
-@task
 def work(number: int) -> int:
     """Work that one process of three does not survive."""
     if number == 1:
@@ -60,16 +59,20 @@ def work(number: int) -> int:
 
 
 @flow
-def three(folder: Path) -> list[tuple[int, Any]]:
-    """Three pieces of work, one after the other."""
+def three(folder: Path) -> list[Any]:
+    """Three pieces of work, one after the other: what each gives, or the error that it ends with."""
     (folder / "cluster.yaml").write_text(BESIDE)
-    with task_runner(load_settings(runner="dask", dask_cluster=folder / "cluster.yaml")) as runs:
-        return list(windowed(runs, work, ((n, {"number": n}) for n in range(3)), 1))
+    with PrefectRunner(load_settings(runner="dask", dask_cluster=folder / "cluster.yaml"), 1) as runs:
+        ended = []
+        for number in range(3):
+            future = runs.submit(f"work {number}", (), work, number)
+            ended.append(future.exception() or future.result())
+        return ended
 
 
 def test_what_a_lost_worker_had_is_told_and_the_rest_is_done(tmp_path: Path) -> None:
     with config.set({"distributed.scheduler.allowed-failures": 0}):
-        found = dict(three(tmp_path))
+        found = three(tmp_path)
     assert (found[0], found[2]) == (0, 2)
     assert isinstance(found[1], Exception)
     assert "worker" in str(found[1])

@@ -1,4 +1,4 @@
-"""The flow over RXTE's observations: found over TAP, read over HTTP, all of them once, killed and resumed."""
+"""RXTE's observations by flow and by command: found over TAP, read over HTTP, all of them once, killed and resumed."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ import pyarrow.csv as csv
 import pytest
 from helpers.processes import Run, child_environment, lightlake
 from helpers.servers import artifacts
-from prefect.settings import PREFECT_API_URL
-from prefect.states import State
 
 from deployments.sandbox import rxte as sandbox_rxte
 from deployments.sandbox.rxte import write_mirror, xtemaster
 from deployments.sandbox.server import Sandbox
+from flows.local import survey
 from flows.rxte import pull_rxte
 from lake.catalog import Catalog
+from lake.errors import ConfigurationError
 from lake.maintenance import verify
+from lake.settings import load_settings
 from lake.targets import add_targets
+from tasks.pull.report import SurveyReport
+from tasks.surveys.rxte_run import asked_of, pull
 
 Rows = Callable[..., list[dict[str, Any]]]
 
-pytestmark = pytest.mark.usefixtures("prefect_server", "pull_settings")
+pytestmark = pytest.mark.usefixtures("pull_settings")
 
 PLACE = "161.265 -59.6845"  # eta Carinae
 
@@ -46,14 +49,17 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, An
     return known
 
 
-def run(**more: Any) -> State[Any]:
-    return pull_rxte(**more, return_state=True)
+def pulled(catalog: Catalog, **more: Any) -> SurveyReport:
+    """Pull in this process, without Prefect."""
+    asked = asked_of(**{"method": "products", **more})
+    return survey(str(catalog.storage.root), load_settings(), lambda run: pull(run, asked))
 
 
 def errors(catalog: Catalog) -> list[str]:
     return [finding.message for finding in verify(catalog) if finding.is_error]
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_over_the_services_with_every_loss_named(
     catalog: Catalog, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,7 +69,7 @@ def test_over_the_services_with_every_loss_named(
         monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__HEASARC", tap)
         monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__RXTE", service.ftp_url)
         monkeypatch.setenv("LIGHTLAKE_RETRIES", "0")
-        state = run(target=PLACE)
+        state = pull_rxte(target=PLACE, return_state=True)
         every = {row["obsid"] for row in service.table.to_pylist() if row["obsid"] and row["target_name"] == "ETA_CAR"}
         slews = {obsid for obsid in every if obsid[-1] in "AZ"}
         ledger = {row["source_id"] for row in rows("SELECT source_id FROM sources")}
@@ -83,7 +89,7 @@ def test_over_the_services_with_every_loss_named(
 
         # xtemaster does not answer: the target is in coverage as failed only if it had no answer.
         box.fault(sandbox_rxte.TAP_PATH, "status:503")
-        lost = run(target="20.5 30.5")
+        lost = pull_rxte(target="20.5 30.5", return_state=True)
         assert lost.is_failed()
         assert "503" in lost.message
         assert {"status": "failed", "n_targets": 1} in rows("SELECT status, n_targets FROM ledger")
@@ -95,18 +101,15 @@ def test_all_once_limits_and_what_was_mended(
 ) -> None:
     here = {"target": PLACE, "xtemaster": str(tmp_path / "xtemaster.csv")}
     wanted = [row for row in mirror if not row["is_slew"]]
-    first = run(**here, limit=5)
-    assert first.result(raise_on_failure=False).found == 5
+    assert pulled(catalog, **here, limit=5).found == 5
     assert rows("SELECT count(*) AS n FROM sources")[0]["n"] <= 5
-    second = run(**here)
+    second = pulled(catalog, **here)
     bad = [row for row in wanted if row["broken"]]
-    assert second.is_failed() == bool(bad)
-    report = second.result(raise_on_failure=False)
-    assert report.found == len(wanted)
+    assert (second.found, second.lost) == (len(wanted), bool(bad))
     assert rows("SELECT count(*) AS n FROM sources") == [{"n": len(wanted) - len(bad)}]
     assert rows("SELECT count(*) AS n FROM ledger WHERE status = 'rejected'") == [{"n": len(bad)}]
-    third = run(**here)
-    assert third.is_completed()
+    third = pulled(catalog, **here)
+    assert not third.lost
     assert "nothing to do" in third.message
     assert "--retry-failed" in third.message
     before = rows("SELECT * FROM lightcurves ORDER BY ALL")
@@ -114,15 +117,13 @@ def test_all_once_limits_and_what_was_mended(
     # The archive mends its files: those, and only those, are read again.
     whole = write_mirror(tmp_path / "mirror", n_obsids=48, seed=4, broken=0.0, std2=0, bins=(20, 60))
     assert {row["obsid"] for row in whole.to_pylist()} >= {row["obsid"] for row in wanted}
-    mended = run(**here, retry_failed=True)
-    assert mended.is_completed(), mended.message
-    assert f"{len(bad)} observations done" in mended.message
+    mended = pulled(catalog, **here, retry_failed=True)
+    assert (mended.done, mended.lost) == (len(bad), False), mended.message
     assert rows("SELECT DISTINCT status FROM coverage") == [{"status": "found"}]
     after = rows("SELECT * FROM lightcurves ORDER BY ALL")
     held = {row["source_id"] for row in before}
     assert [row for row in after if row["source_id"] in held] == before
-    with_slews = run(**here, slews=True)
-    assert with_slews.result().found == len(mirror)
+    assert pulled(catalog, **here, slews=True).found == len(mirror)
     good = rows("SELECT DISTINCT good FROM rxte WHERE is_slew")
     assert good in ([], [{"good": False}])
     assert errors(catalog) == []
@@ -131,7 +132,7 @@ def test_all_once_limits_and_what_was_mended(
 def test_targets_of_a_sample_are_asked_once_and_again_when_asked(
     catalog: Catalog, rows: Rows, mirror: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.rxte._TARGETS", 1)  # chunks that have the same observations
+    monkeypatch.setattr("tasks.surveys.rxte_run.TARGETS", 1)  # chunks that have the same observations
     ra, dec = (float(part) for part in PLACE.split())
     add_targets(catalog, pa.table({"name": ["one", "two"], "ra": [ra] * 2, "dec": [dec, dec + 0.01]}), "pair")
     add_targets(catalog, pa.table({"name": ["far"], "ra": [10.0], "dec": [80.0]}), "others")
@@ -139,58 +140,55 @@ def test_targets_of_a_sample_are_asked_once_and_again_when_asked(
     wanted = [row for row in mirror if not row["is_slew"]]
     bad = [row for row in wanted if row["broken"]]
     held = len(wanted) - len(bad)
-    nobody = run(**here, sample="nobody")
-    assert nobody.is_failed()
-    assert "unknown sample 'nobody'" in (nobody.message or "")
-    first = run(**here, sample="pair").result(raise_on_failure=False)
+    with pytest.raises(ConfigurationError, match="unknown sample 'nobody'"):
+        pulled(catalog, **here, sample="nobody")
+    first = pulled(catalog, **here, sample="pair")
     assert (first.found, first.done, first.rejected, first.done_before) == (len(wanted), held, len(bad), 0)
     assert rows("SELECT count(*) AS n FROM ledger WHERE n_targets = 0") == [{"n": len(wanted)}]
     of_each = "SELECT name, count(*) AS n FROM matches JOIN targets USING (target_id) GROUP BY ALL ORDER BY name"
     assert rows(of_each) == [{"name": "one", "n": held}, {"name": "two", "n": held}]
     # What was rejected leaves its targets unanswered, so they are asked for with those that are new.
-    every = run(**here)
-    assert (every.is_completed(), every.result().rejected_before) == (True, len(bad))
+    every = pulled(catalog, **here)
+    assert (every.lost, every.rejected_before) == (False, len(bad))
     answers = "SELECT name, status, asked_at FROM coverage JOIN targets USING (target_id) ORDER BY name"
     assert [(row["name"], row["status"]) for row in rows(answers)] == [
         ("far", "empty"), ("one", "failed" if bad else "found"), ("two", "failed" if bad else "found")
     ]  # fmt: skip
     write_mirror(tmp_path / "mirror", n_obsids=48, seed=4, broken=0.0, std2=0, bins=(20, 60))
-    mended = run(**here, retry_failed=True).result()
+    mended = pulled(catalog, **here, retry_failed=True)
     assert (mended.done, mended.rejected_before) == (len(bad), 0)
     before = rows(answers)
     assert {row["status"] for row in before} == {"found", "empty"}
-    later = run(**here)
-    assert later.result().found == 0, "every target has its answer"
+    assert pulled(catalog, **here).found == 0, "every target has its answer"
     assert rows(answers) == before
-    once_more = run(**here, again=True).result()
+    once_more = pulled(catalog, **here, again=True)
     assert (once_more.found, once_more.done_before, once_more.done) == (len(wanted), len(wanted), 0)
     after = rows(answers)
     assert all(new["asked_at"] > old["asked_at"] for new, old in zip(after, before, strict=True))
 
     # xtemaster that cannot be read takes no answer away; other bands do not take away those that are there.
     (tmp_path / "torn.csv").write_text("obsid,ra\n1,2\n")
-    torn = run(sample="pair", xtemaster=str(tmp_path / "torn.csv"), again=True)
-    assert torn.is_failed()
+    torn = pulled(catalog, sample="pair", xtemaster=str(tmp_path / "torn.csv"), again=True)
+    assert torn.lost
     assert "lack time" in torn.message
     assert rows(answers) == after
     n = rows("SELECT count(*) AS n FROM lightcurves")
-    some = run(**here, bands=["pca_a"], again=True).result()
+    some = pulled(catalog, **here, bands=["pca_a"], again=True)
     assert (some.done, some.done_before) == (0, len(wanted))
     assert rows("SELECT count(*) AS n FROM lightcurves") == n
     assert errors(catalog) == []
 
 
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_and_resumed(
-    catalog: Catalog, rows: Rows, mirror: list[dict[str, Any]], tmp_path: Path, pull_settings: dict[str, str]
-) -> None:
-    here = {
-        **pull_settings, "LIGHTLAKE_WORKERS": "1", "PREFECT_API_URL": str(PREFECT_API_URL.value()),
-        "LIGHTLAKE_ENDPOINTS__RXTE": str(tmp_path / "mirror"),
-    }  # fmt: skip
+    catalog: Catalog, rows: Rows, mirror: list[dict[str, Any]], tmp_path: Path, pull_settings: dict[str, str],
+    how: signal.Signals,
+) -> None:  # fmt: skip
+    here = {**pull_settings, "LIGHTLAKE_WORKERS": "1", "LIGHTLAKE_ENDPOINTS__RXTE": str(tmp_path / "mirror")}
     command = ["rxte", PLACE, "--xtemaster", str(tmp_path / "xtemaster.csv")]
     # Small batches, slowly: so that there is something to be killed.
     code = (
-        "import time; from flows import rxte; rxte._TOGETHER['products'] = rxte._OBSERVATIONS['products'] = 2; "
+        "import time; from tasks.surveys import rxte_pull; rxte_pull.TOGETHER['products'] = 2; "
         "from lake import commit; "
         "true = commit._check_staged; commit._check_staged = lambda *a: (time.sleep(0.3), true(*a)); "
         "from lake.cli import main; main()"
@@ -206,8 +204,9 @@ def test_killed_and_resumed(
                 break
             time.sleep(0.2)
     finally:
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+        child.send_signal(how)
+        ended = child.wait(60)
+    assert ended in (-how, 128 + how)
     done = rows("SELECT count(*) AS n FROM ledger WHERE n_targets = 0")[0]["n"]
     wanted = [row for row in mirror if not row["is_slew"]]
     assert 0 < done < len(wanted)

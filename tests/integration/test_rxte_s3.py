@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from helpers.rxte import extract_all
 from helpers.s3 import S3
 
 from deployments.sandbox.rxte import write_mirror, xtemaster
@@ -20,7 +21,7 @@ from tasks.surveys import rxte_pull
 from tasks.surveys.rxte import PREFIXES, Observation
 from tasks.surveys.rxte_files import Mirror
 from tasks.surveys.rxte_find import select
-from tasks.surveys.rxte_pull import Extraction, extract_all, extraction_of
+from tasks.surveys.rxte_pull import Extraction, extraction_of
 
 pytestmark = pytest.mark.server
 

@@ -25,7 +25,7 @@ from flows.virac import extract_virac
 from lake.catalog import Catalog
 from lake.cli import main
 from lake.maintenance import verify
-from tasks.surveys import virac_pull
+from tasks.surveys import virac_run
 
 Rows = Callable[..., list[dict[str, Any]]]
 
@@ -91,7 +91,7 @@ def test_what_a_dead_worker_had_is_told_and_done_by_the_next_run(
 ) -> None:
     sandbox_virac.write_tiles(tmp_path / "tiles", 3, seed=6, **SMALL)
     with monkeypatch.context() as patch:
-        patch.setattr(virac_pull, "extract", lambda *_, **__: (_ for _ in ()).throw(MemoryError("killed")))
+        patch.setattr(virac_run, "extract", lambda *_, **__: (_ for _ in ()).throw(MemoryError("killed")))
         lost = run(tmp_path / "tiles")
     assert lost.is_failed()
     assert "3 FAILED" in lost.message
@@ -137,11 +137,12 @@ def test_other_parameters_are_another_question(catalog: Catalog, rows: Rows, tmp
     ]
 
 
+@pytest.mark.parametrize("by", ["--prefect", "--local"])
 def test_the_command_is_watched_ended_by_sigterm_and_goes_on(
-    catalog: Catalog, rows: Rows, run: Run, tmp_path: Path, pull_settings: dict[str, str]
+    catalog: Catalog, rows: Rows, run: Run, tmp_path: Path, pull_settings: dict[str, str], by: str
 ) -> None:
     sandbox_virac.write_tiles(tmp_path / "tiles", 90, seed=7, **SMALL)
-    command = ["virac", str(tmp_path / "tiles"), "--runner", "processes"]
+    command = ["virac", str(tmp_path / "tiles"), "--runner", "processes", by]
     arguments = [sys.executable, "-c", "from lake.cli import main; main()", *command]
     here = {**pull_settings, "LIGHTLAKE_WORKERS": "2", "PREFECT_API_URL": str(PREFECT_API_URL.value())}
     process = subprocess.Popen(
@@ -151,7 +152,7 @@ def test_the_command_is_watched_ended_by_sigterm_and_goes_on(
     while not rows("SELECT 1 FROM ledger LIMIT 1") and process.poll() is None:
         time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
-    process.wait(120)
+    assert process.wait(120) in (143, -signal.SIGTERM)
     patience = time.monotonic() + 60
     while _alive(process.pid) and time.monotonic() < patience:
         time.sleep(0.2)

@@ -32,13 +32,14 @@ import sys
 from tasks.pull import lake_at
 from tasks.register import register_archive
 from tasks.surveys.virac import ORIGIN, Cut
-from tasks.surveys.virac_pull import extract_all, find_tiles, standing
+from tasks.surveys.virac_pull import find_tiles, standing
+from tasks.surveys.virac_run import Batch, bring
 url, tiles = sys.argv[1:]
 lake = lake_at(url)
 register_archive(lake, ORIGIN)
 while waiting := standing(lake, find_tiles(tiles).found, Cut()).waiting:
     for tile in waiting:
-        extract_all(url, [tile], Cut())
+        bring(Batch(url, (tile,), Cut()), True)
 """
 
 

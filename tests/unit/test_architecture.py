@@ -59,13 +59,9 @@ def test_archives_know_neither_prefect_nor_flows(path: Path) -> None:
     assert not [name for name in imports(path) if name.startswith(("tasks.pull", "lake.commit", "lake.catalog"))]
 
 
-def test_only_flows_and_their_tasks_import_prefect() -> None:
+def test_only_flows_and_events_import_prefect() -> None:
     users = {name_of(path) for path in MODULES if any(name.split(".")[0] == "prefect" for name in imports(path))}
-    assert {name for name in users if not name.startswith(("flows/", "deployments/"))} == {
-        "tasks/events.py",
-        "tasks/surveys/rxte_pull.py",
-        "tasks/surveys/virac_pull.py",
-    }
+    assert {name for name in users if not name.startswith(("flows/", "deployments/"))} == {"tasks/events.py"}
 
 
 def test_no_code_outside_its_module_names_an_archive() -> None:

@@ -12,7 +12,8 @@ from benchmarks.orchestration import Work, batched
 from benchmarks.served import BUCKET, bucket
 from benchmarks.served import places as positions
 from deployments.sandbox.server import Sandbox
-from flows.virac import _BATCH_TILES
+from tasks.surveys.rxte_pull import TOGETHER
+from tasks.surveys.virac_run import BATCH_TILES
 
 PLACE = Place("here", cores=2, services=4, buckets=8, latency_s=0.1, mb_per_s=10.0, granule_s=1.0)
 
@@ -83,10 +84,9 @@ def test_the_table_has_a_row_an_archive() -> None:
 
 def test_granules_go_to_tasks_as_the_flows_have_it() -> None:
     assert batched(10, "one") == [1] * 10
-    assert batched(40, "tiles") == [_BATCH_TILES, _BATCH_TILES, 40 - 2 * _BATCH_TILES]
+    assert batched(40, "tiles") == [BATCH_TILES, BATCH_TILES, 40 - 2 * BATCH_TILES]
     assert [sum(batched(1_001, one)) for one in ("tiles", "observations", "pull")] == [1_001] * 3
-    assert batched(600, "observations") == [300, 300]
-    assert batched(4_500, "observations") == [1_000] * 4 + [500]
+    assert batched(600, "observations") == [TOGETHER["products"]] * 2 + [600 - 2 * TOGETHER["products"]]
 
 
 def test_work_is_compared_with_all_of_its_tasks() -> None:
