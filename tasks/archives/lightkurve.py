@@ -31,6 +31,7 @@ from tasks.archives.mast_files import Files, Found
 from tasks.archives.mast_fits import read_product, remark_of, tables_of
 from tasks.archives.mast_products import BANDS, Product
 from tasks.archives.mast_search import search
+from tasks.download import patiently
 
 Floats = NDArray[np.float64]
 
@@ -78,7 +79,12 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
         numbers.setdefault(one[0], []).append(one[1])
     places, odd = (ra[by_place], dec[by_place]), list[str]()
     if url.startswith(("http://", "https://")):
-        found = search(url, settings, numbers, places, radius, NAME, parameters["authors"], odd)
+
+        def ask() -> tuple[list[Found], list[str]]:
+            told: list[str] = []
+            return search(url, settings, numbers, places, radius, NAME, parameters["authors"], told), told
+
+        found, odd = patiently(ask, settings)
     else:
         found = mast_mirror.find(url, settings, numbers, places, radius, NAME)
     rows = rows_of(found, ids, ra, dec, radius)
@@ -246,6 +252,7 @@ ARCHIVE = Archive(
     bands=BANDS,
     radius_arcsec=1.0,
     batch_size=20,
+    patient=True,
     cadence="live",
     max_age_days=7.0,
     licence="Public; see https://archive.stsci.edu/publishing/data-use. To cite for High Level Science Products: QLP, "
