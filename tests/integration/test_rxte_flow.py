@@ -179,13 +179,13 @@ def test_targets_of_a_sample_are_asked_once_and_again_when_asked(
     assert errors(catalog) == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(("how", "runner"), [(signal.SIGKILL, "threads"), (signal.SIGTERM, "processes")])
 def test_killed_and_resumed(
     catalog: Catalog, rows: Rows, mirror: list[dict[str, Any]], tmp_path: Path, pull_settings: dict[str, str],
-    how: signal.Signals,
+    how: signal.Signals, runner: str,
 ) -> None:  # fmt: skip
     here = {**pull_settings, "LIGHTLAKE_WORKERS": "1", "LIGHTLAKE_ENDPOINTS__RXTE": str(tmp_path / "mirror")}
-    command = ["rxte", PLACE, "--xtemaster", str(tmp_path / "xtemaster.csv")]
+    command = ["rxte", PLACE, "--xtemaster", str(tmp_path / "xtemaster.csv"), "--runner", runner]
     # Small batches, slowly: so that there is something to be killed.
     code = (
         "import time; from tasks.surveys import rxte_pull; rxte_pull.TOGETHER['products'] = 2; "
