@@ -66,7 +66,8 @@ def sound(tables: Mapping[str, pa.Table]) -> tuple[Tables, list[str]]:
     for name in ("sources", "matches", "lightcurves", "exposures"):
         if name in made and made[name].num_rows:
             table, told = _without_odd_values(name, made[name], files)
-            made[name], left_out = _complete_rows(name, table, files)
+            kept, left_out = _complete_rows(name, table, files)
+            made[name] = _ranked(kept) if name == "matches" and kept.num_rows < table.num_rows else kept
             remarks += told + left_out
     if "sources" in made and "sources" in tables and made["sources"].num_rows < tables["sources"].num_rows:
         dropped = pc.is_in(tables["sources"]["source_id"], value_set=_plain(made["sources"], "source_id"))
@@ -110,7 +111,8 @@ def without_broken(
     Raises
     ------
     GranuleRejected
-        If it is not a few sources that are wrong: every one is, or what is wrong is of none.
+        If it is not a few sources that are wrong: every one of several is, or what is wrong is of none. Or if nobody is
+        left to be spared, as there are neither other sources nor other targets.
     """
     made, rejected = dict(tables), dict[str, str]()
     while True:
@@ -121,7 +123,8 @@ def without_broken(
         except GranuleRejected as error:
             known = set(made["sources"]["source_id"].to_pylist()) if "sources" in made else set()
             broken = error.sources & known
-            if not broken or broken == known:
+            others = made["coverage"].num_rows - 1 if "coverage" in made else 0
+            if not broken or (broken == known and (len(known | set(rejected)) > 1 or not others)):
                 raise
             rejected |= dict.fromkeys(sorted(broken), error.reason)
             made = without_sources(made, broken)
@@ -135,12 +138,15 @@ def without_sources(tables: Mapping[str, pa.Table], ids: Iterable[str]) -> Table
         if name in made and len(gone):
             table = made[name]
             kept = table.filter(pc.invert(pc.is_in(_plain(table, "source_id"), value_set=gone)))
-            if name == "matches" and kept.num_rows < table.num_rows:
-                kept = kept.sort_by([("target_id", "ascending"), ("rank", "ascending")])
-                rank = pa.array(ranks(kept["target_id"].to_numpy()))
-                kept = kept.set_column(kept.column_names.index("rank"), "rank", rank)
-            made[name] = kept
+            made[name] = _ranked(kept) if name == "matches" and kept.num_rows < table.num_rows else kept
     return made
+
+
+def _ranked(matches: pa.Table) -> pa.Table:
+    """Return matches with ranks from 1 on, after some are gone."""
+    matches = matches.sort_by([("target_id", "ascending"), ("rank", "ascending")])
+    rank = pa.array(ranks(matches["target_id"].to_numpy()))
+    return matches.set_column(matches.column_names.index("rank"), "rank", rank)
 
 
 def rejected_remark(rejected: Mapping[str, str]) -> str | None:

@@ -207,6 +207,8 @@ class Archive(Origin):
     give_up_after
         After so many batches lost in a row it counts as unreachable: the rest is noted as failed, unasked, rather than
         waited for.
+    patient
+        It asks again for itself, request by request, whatever may pass; then a batch is not fetched again for that.
     """
 
     batch_size: int
@@ -217,6 +219,7 @@ class Archive(Origin):
     parameters: Mapping[str, Any] = field(default_factory=dict)
     span: Span | None = None
     give_up_after: int = GIVE_UP_AFTER
+    patient: bool = False
 
     def followed(self, parameters: Mapping[str, Any]) -> Followed | None:
         """Return what tells answers that followed proper motion from those before it; None if it never does."""

@@ -18,9 +18,11 @@ from lake.motion import places_at
 from lake.photometry import AB_ZERO_POINT_JY
 from lake.settings import Settings
 from lake.sky import apply_proper_motion, hpx29, ranks, separation_arcsec
+from lake.sound import rejected_remark, without_sources
 from tasks.archives import gaia_epochs
 from tasks.archives.base import Archive, Band, Granule, Harvest
 from tasks.archives.tap import Service, Session
+from tasks.archives.values import measured, places_of, whole_rows
 
 NAME = "gaia"
 RELEASE = "DR3"
@@ -85,20 +87,28 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
         maxrec=_MAXREC,
         asynchronous=upload.num_rows > _SYNC_TARGETS,
     )
+    found, remarks = whole_rows(found, found["source_id"].cast(pa.string()), "rows of the list of sources")
     pairs = pair(granule.targets, found, granule.parameters["radius_arcsec"])
     sources = pairs.group_by("source_id", use_threads=False).aggregate(
         [(name, "first") for name in pairs.column_names if name not in ("source_id", "target_id")]
     )
     sources = sources.rename_columns([name.removesuffix("_first") for name in sources.column_names])
     ids = sources.filter(sources["has_epoch_photometry"])["source_id"].to_numpy()
-    epochs, missing = _epochs(ids, settings, granule.parameters["data_structure"])
-    remarks = [gaia_epochs.out_of_time(epochs)]
+    epochs, missing, broken = _epochs(ids, settings, granule.parameters["data_structure"])
+    remarks += filter(None, [gaia_epochs.out_of_time(epochs), gaia_epochs.out_of_band(epochs)])
     if missing:
         told = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
         remarks.append(f"DataLink has no epoch photometry of {len(missing)} sources that should have it: {told}")
+    made = {"sources": _sources(sources), "matches": _matches(pairs)}
+    lost = frozenset[int]()
+    if broken:
+        remarks.append(str(rejected_remark(broken)))
+        of = set(made["matches"]["target_id"].to_pylist())
+        made = without_sources(made, broken)
+        lost = frozenset(of - set(made["matches"]["target_id"].to_pylist()))
     return Harvest(
-        _sources(sources), _matches(pairs), gaia_epochs.lightcurves(epochs, _sources(sources)),
-        endpoint=endpoint, remark="; ".join(filter(None, remarks)) or None,
+        **made, lightcurves=gaia_epochs.lightcurves(epochs, made["sources"]), endpoint=endpoint,
+        remark="; ".join(remarks) or None, unanswered=lost,
     )  # fmt: skip
 
 
@@ -137,16 +147,14 @@ def pair(targets: pa.Table, found: pa.Table, radius_arcsec: float) -> pa.Table:
         The columns found, with separation_arcsec and rank, sorted by target and rank.
     """
     ra, dec, moves, _ = _at_gaia_epoch(targets)
-    order = np.argsort(targets["target_id"].to_numpy())
-    ids = found["target_id"].to_numpy()
-    place = order[np.searchsorted(targets["target_id"].to_numpy(), ids, sorter=order)]
+    place = places_of(targets, found["target_id"])
     epoch = _floats(targets, "ref_epoch")[place]
     own = moves[place] | np.isnan(epoch)
-    at = _floats(found, "ref_epoch")
+    at = np.nan_to_num(_floats(found, "ref_epoch"), nan=EPOCH_YR)
+    pm_ra, pm_dec = (np.where(np.isfinite(pm), pm, np.nan) for pm in (_floats(found, "pmra"), _floats(found, "pmdec")))
     source_ra, source_dec = apply_proper_motion(
-        _floats(found, "ra"), _floats(found, "dec"), _floats(found, "pmra"), _floats(found, "pmdec"),
-        at, np.where(own, at, epoch),
-    )  # fmt: skip
+        _floats(found, "ra"), _floats(found, "dec"), pm_ra, pm_dec, at, np.where(own, at, epoch)
+    )
     separation = separation_arcsec(ra[place], dec[place], source_ra, source_dec)
     near = separation <= radius_arcsec
     pairs = found.append_column("separation_arcsec", pa.array(separation)).filter(pa.array(near))
@@ -162,7 +170,7 @@ def _at_gaia_epoch(targets: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def _floats(table: pa.Table, name: str) -> np.ndarray:
-    return np.asarray(table[name].cast(pa.float64()).to_numpy(), np.float64)
+    return measured(table[name])
 
 
 def _sources(found: pa.Table) -> pa.Table:
@@ -194,25 +202,34 @@ def _matches(pairs: pa.Table) -> pa.Table:
     )
 
 
-def _epochs(ids: np.ndarray, settings: Settings, structure: str) -> tuple[pa.Table, list[int]]:
-    """Return the epoch photometry of some sources, and the sources that DataLink has none of."""
+def _epochs(ids: np.ndarray, settings: Settings, structure: str) -> tuple[pa.Table, list[int], dict[str, str]]:
+    """Return the epoch photometry of some sources, the sources that DataLink has none of, and why others are broken."""
     parts = [gaia_epochs.EMPTY]
     wanted = [int(source) for source in np.sort(ids)]
     missing: list[int] = []
+    broken: dict[int, str] = {}
     for start in range(0, len(wanted), DATALINK_IDS):
         chunk = wanted[start : start + DATALINK_IDS]
         # What an answer lacks is asked for once more, by itself, before it counts as not there.
         for _ in range(2):
-            part = _datalink(chunk, settings, structure)
+            part, odd = _datalink(chunk, settings, structure)
             parts.append(part)
             chunk = sorted(set(chunk) - set(part["source_id"].to_pylist()))
             if not chunk:
                 break
-        missing += chunk
-    return pa.concat_tables(parts), missing
+        broken |= {source: odd[source] for source in chunk if source in odd}
+        missing += [source for source in chunk if source not in odd]
+    if len(broken) == len(wanted) > 1:  # it is not the sources that are odd
+        raise _garbled(next(iter(broken.values())), settings)
+    return pa.concat_tables(parts), missing, {str(source): reason for source, reason in broken.items()}
 
 
-def _datalink(ids: list[int], settings: Settings, structure: str) -> pa.Table:
+def _garbled(reason: str, settings: Settings) -> ArchiveError:
+    url = settings.endpoints.get("gaia_datalink", DATALINK)
+    return ArchiveError(f"DataLink: {reason}", archive=NAME, endpoint=url, transient=True)
+
+
+def _datalink(ids: list[int], settings: Settings, structure: str) -> tuple[pa.Table, dict[int, str]]:
     url = settings.endpoints.get("gaia_datalink", DATALINK)
     structures = (structure, *(name for name in STRUCTURES if name != structure))
     for number, name in enumerate(structures):
@@ -235,10 +252,11 @@ def _datalink(ids: list[int], settings: Settings, structure: str) -> pa.Table:
             if not is_refusal or number == len(structures) - 1:
                 raise
             continue
+        broken: dict[int, str] = {}
         try:
-            return gaia_epochs.read(body, ids, budget)
+            return gaia_epochs.read(body, ids, budget, broken), broken
         except ValueError as error:
-            raise ArchiveError(f"DataLink: {error}", archive=NAME, endpoint=url, transient=True) from error
+            raise _garbled(str(error), settings) from error
     raise AssertionError("every structure is tried, and the last one raises")
 
 

@@ -23,8 +23,9 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from lake.photometry import AB_ZERO_POINT_JY, magnitude_err
+from lake.sound import named
 from lake.times import GAIA_EPOCH_MJD, to_bmjd_tdb
-from tasks.archives.values import dated, undated_remark
+from tasks.archives.values import dated, possible, undated_remark
 from tasks.bounds import Budget, open_zip, parsed_votable
 
 
@@ -72,6 +73,9 @@ EMPTY = pa.table(
     }
 )
 
+# No transit is older than Gaia's launch, 2013 December 19 (Gaia Collaboration 2016, A&A 595, A1): a time of 0 is none.
+LAUNCH_MJD = 56645.0
+
 # Columns of time, flux, flux_error and mag in arrays and wide tables.
 _BAND_COLUMNS = {
     "G": ("g_transit_time", "g_transit_flux", "g_transit_flux_error", "g_transit_mag"),
@@ -80,7 +84,7 @@ _BAND_COLUMNS = {
 }
 
 
-def read(body: bytes, ids: Sequence[int], budget: Budget) -> pa.Table:
+def read(body: bytes, ids: Sequence[int], budget: Budget, broken: dict[int, str] | None = None) -> pa.Table:
     """Read what DataLink sent: a zip of VOTables, or one VOTable.
 
     Parameters
@@ -91,6 +95,8 @@ def read(body: bytes, ids: Sequence[int], budget: Budget) -> pa.Table:
         Sources that were asked for; others are left out.
     budget
         What it may come to, unpacked and in memory.
+    broken
+        Takes sources of which something cannot be read, and why, so that the others are; None: that is an error.
 
     Returns
     -------
@@ -107,15 +113,49 @@ def read(body: bytes, ids: Sequence[int], budget: Budget) -> pa.Table:
         try:
             votable = parsed_votable(content, budget)
         except (ExpatError, VOTableSpecError, ValueError, IndexError, zlib.error) as error:
-            raise ValueError(f"{name} is no VOTable, or part of one: {error}") from error
+            if not _noted(f"{name} is no VOTable, or part of one: {error}", _named(name), ids, broken):
+                raise ValueError(f"{name} is no VOTable, or part of one: {error}") from error
+            continue
         for info in votable.infos + [info for resource in votable.resources for info in resource.infos]:
             if info.name == "QUERY_STATUS" and str(info.value).upper() != "OK":
                 raise ValueError(f"{name} says {info.value}: {info.content or 'no more'}")
         for table in votable.iter_tables():
             params = {param.name: param.value for param in table.params}
-            parts.append(transits(table.to_table(), name, params))
+            parts += _sound_parts(table.to_table(), name, params, ids, broken)
     rows = _each_once(pa.concat_tables(parts))
-    return rows.filter(pc.is_in(rows["source_id"], value_set=pa.array(ids, pa.int64())))
+    wanted = set(ids) - set(broken or ())
+    return rows.filter(pc.is_in(rows["source_id"], value_set=pa.array(sorted(wanted), pa.int64())))
+
+
+def _sound_parts(
+    table: Table, name: str, params: Mapping[str, Any], ids: Sequence[int], broken: dict[int, str] | None
+) -> list[pa.Table]:
+    """Return the measurements of a table, of several sources those of each that can be read."""
+    try:
+        return [transits(table, name, params)]
+    except ValueError as error:
+        is_arrays = "source_id" in table.colnames and "g_transit_time" in table.colnames and _has_arrays(table)
+        if is_arrays and len(table) > 1 and broken is not None:
+            rows = (table[n : n + 1] for n in range(len(table)))
+            return [part for row in rows for part in _sound_parts(row, name, params, ids, broken)]
+        whose = int(table["source_id"][0]) if is_arrays else _named(name)
+        if not _noted(f"{name}: {error}", whose, ids, broken):
+            raise
+        return []
+
+
+def _noted(reason: str, source: int | None, ids: Sequence[int], broken: dict[int, str] | None) -> bool:
+    """Note that a source is broken; say whether it could be: if it is known which of those asked for it is."""
+    if broken is None or source is None or source not in ids:
+        return False
+    broken.setdefault(source, reason)
+    return True
+
+
+def _named(name: str) -> int | None:
+    """Return the source that a file's name says."""
+    numbers = re.findall(r"\d{5,}", name)
+    return int(numbers[-1]) if numbers else None
 
 
 def _members(body: bytes, budget: Budget) -> Iterator[tuple[str, bytes]]:
@@ -156,9 +196,13 @@ def transits(table: Table, name: str = "", params: Mapping[str, Any] | None = No
         raise ValueError(
             f"{name or 'the table'} has no epoch photometry; its columns: {', '.join(table.colnames)[:200]}"
         )
-    if table["g_transit_time"].dtype.kind == "O" or table["g_transit_time"].ndim > 1:
+    if _has_arrays(table):
         return _wide(_exploded(table), name, params)
     return _wide({column: _plain(table[column]) for column in table.colnames if _wanted(column)}, name, params)
+
+
+def _has_arrays(table: Table) -> bool:
+    return bool(table["g_transit_time"].dtype.kind == "O" or table["g_transit_time"].ndim > 1)
 
 
 def lightcurves(epochs: pa.Table, sources: pa.Table) -> pa.Table:
@@ -175,7 +219,7 @@ def lightcurves(epochs: pa.Table, sources: pa.Table) -> pa.Table:
     sources
         Rows of table sources.
     """
-    epochs = epochs.filter(pa.array(dated(_mjd(epochs))))
+    epochs = epochs.filter(pc.and_(pa.array(dated(_mjd(epochs))), _in_band(epochs)))
     place = pc.index_in(epochs["source_id"].cast(pa.string()), value_set=sources["source_id"].combine_chunks())
     mjd = _mjd(epochs)
     rate, rate_err = (epochs[name].to_numpy() for name in ("flux", "flux_error"))
@@ -186,6 +230,7 @@ def lightcurves(epochs: pa.Table, sources: pa.Table) -> pa.Table:
         factor[band == name] = AB_ZERO_POINT_JY * 1e3 * 10 ** (-0.4 * points.ab)
     quality = epochs["quality"].to_numpy()
     detected = ~np.isnan(rate)
+    mag_err = magnitude_err(possible(rate, "flux"), possible(rate_err, "flux_err"))
     return pa.table(
         {
             "band": epochs["band"],
@@ -200,7 +245,7 @@ def lightcurves(epochs: pa.Table, sources: pa.Table) -> pa.Table:
             "flux_err": rate_err * factor,
             "unit": pa.array(["mJy"] * len(band), pa.string()),
             "mag": epochs["mag"],
-            "mag_err": np.where(epochs["mag"].is_valid().to_numpy(), magnitude_err(rate, rate_err), np.nan),
+            "mag_err": np.where(np.isnan(possible(epochs["mag"].to_numpy(), "mag")), np.nan, mag_err),
             "detected": detected,
             "good": detected & (quality & (REJECTED_BY_PHOTOMETRY | REJECTED_BY_VARIABILITY | NOISY) == 0),
             "quality": quality,
@@ -216,8 +261,21 @@ def out_of_time(epochs: pa.Table) -> str | None:
     return undated_remark(_mjd(known), lambda mask: whose.filter(pa.array(mask)).to_pylist())
 
 
+def out_of_band(epochs: pa.Table) -> str | None:
+    """Return the remark on transits in bands that nobody knows."""
+    odd = epochs.filter(pc.invert(_in_band(epochs)))
+    told = named(odd["band"].cast(pa.string()).to_pylist())
+    return f"measurements in bands that nobody knows, left out: {odd.num_rows}{told}" if odd.num_rows else None
+
+
+def _in_band(epochs: pa.Table) -> pa.ChunkedArray:
+    return pc.is_in(epochs["band"], value_set=pa.array(ZERO_POINTS))
+
+
 def _mjd(epochs: pa.Table) -> NDArray[np.float64]:
-    return np.asarray(epochs["time"].to_numpy() + GAIA_EPOCH_MJD, np.float64)
+    """Return times of transits, 0 for those that are before the launch, as sentinels are."""
+    mjd = np.asarray(epochs["time"].to_numpy() + GAIA_EPOCH_MJD, np.float64)
+    return np.where(mjd < LAUNCH_MJD, 0.0, mjd)
 
 
 def _long(table: Table, name: str, params: Mapping[str, Any]) -> pa.Table:
@@ -275,7 +333,7 @@ def _rows(source_id: Any, transit_id: Any, band: Any, values: Sequence[Any], qua
         if values is None:
             return pa.nulls(n, pa.float64())
         filled = np.ma.filled(np.ma.asarray(values).astype(np.float64), np.nan)
-        return pa.array(filled, mask=~np.isfinite(filled))
+        return pa.array(filled, mask=np.isnan(filled))  # what is infinite, lake/sound.py makes NULL, and tells
 
     transit = pa.nulls(n, pa.int64())
     if transit_id is not None:
@@ -307,10 +365,9 @@ def _source_ids(columns: dict[str, NDArray[Any]], name: str, n: int, params: Map
         return np.asarray(np.ma.filled(columns["source_id"], 0)).astype(np.int64)
     if params.get("source_id") is not None:
         return np.full(n, int(params["source_id"]))
-    number = re.findall(r"\d{5,}", name)
-    if not number:
+    if (number := _named(name)) is None:
         raise ValueError(f"{name or 'a table'} does not say which source it is of")
-    return np.full(n, int(number[-1]))
+    return np.full(n, number)
 
 
 def _flag(columns: dict[str, NDArray[Any]], name: str, n: int) -> NDArray[np.int64]:

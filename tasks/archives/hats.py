@@ -94,7 +94,7 @@ class Near:
 
     def rows(self, ra: Floats, dec: Floats) -> Ints:
         """Return which of some positions are near; what is not on the sky is not."""
-        on_sky = np.flatnonzero(np.isfinite(ra) & (np.abs(dec) <= 90))
+        on_sky = np.flatnonzero((np.abs(ra) <= 360) & (np.abs(dec) <= 90))
         pixel = hpx29(ra[on_sky], dec[on_sky])
         place = np.searchsorted(self.high, pixel)
         inside = place < len(self.low)
@@ -314,6 +314,8 @@ class Scan:
         Column of light curves, and the values of an epoch in it.
     by_position
         Take rows near the targets. If not, positions only tell which row groups to read: where decides.
+    distinct
+        Rows have ids: what comes again, the same in every column, is no other.
     """
 
     columns: tuple[str, ...]
@@ -322,6 +324,7 @@ class Scan:
     nested: str | None = None
     fields: tuple[str, ...] = ()
     by_position: bool = True
+    distinct: bool = False
 
 
 def scan(catalogue: Catalogue, near: Near, wanted: Scan) -> tuple[pa.Table | None, pa.Table | None]:
@@ -357,7 +360,24 @@ def _scanned(catalogue: Catalogue, near: Near, wanted: Scan) -> tuple[pa.Table |
             _forget(catalogue)  # the archive may have been cut into other partitions since
         raise
     join = {"promote_options": "permissive"}
-    return pa.concat_tables(tables, **join) if tables else None, pa.concat_tables(curves, **join) if curves else None
+    rows = pa.concat_tables(tables, **join) if tables else None
+    light = pa.concat_tables(curves, **join) if curves else None
+    return _each_once(rows, light) if rows is not None and wanted.distinct else (rows, light)
+
+
+def _each_once(rows: pa.Table, curves: pa.Table | None) -> tuple[pa.Table, pa.Table | None]:
+    """Return rows, and their light curves, without those that came before, the same in every column."""
+    names = rows.column_names
+    numbered = rows.append_column("row", pa.array(np.arange(rows.num_rows)))
+    first = np.sort(numbered.group_by(names, use_threads=False).aggregate([("row", "min")])["row_min"].to_numpy())
+    if len(first) == rows.num_rows:
+        return rows, curves
+    if curves is not None:
+        row = curves["row"].to_numpy()
+        kept = np.isin(row, first)
+        curves = curves.filter(pa.array(kept))
+        curves = curves.set_column(0, "row", pa.array(np.searchsorted(first, row[kept])))
+    return rows.take(pa.array(first)), curves
 
 
 def _groups(
@@ -402,13 +422,14 @@ def sources_and_matches(
 ) -> tuple[pa.Table, pa.Table]:
     """Return the rows of tables sources and matches for pairs of a target and a source, as lake.sky.match has them."""
     row, source, separation = pairs
-    pixel = hpx29(ra, dec)
+    known = np.isfinite(ra) & np.isfinite(dec)  # those without a place have no pixel, and are left out by lake/sound.py
+    pixel = pa.array(hpx29(np.where(known, ra, 0.0), np.where(known, dec, 0.0)), mask=~known)
     sources = pa.table({"source_id": source_id, "hpx29": pixel, "ra": np.mod(ra, 360.0), "dec": dec, **more})
     matches = pa.table(
         {
             "target_id": targets["target_id"].take(pa.array(row)),
             "source_id": source_id.take(pa.array(source)),
-            "hpx29": pixel[source],
+            "hpx29": pixel.take(pa.array(source)),
             "separation_arcsec": separation,
             "rank": ranks(row),
         }

@@ -24,11 +24,12 @@ from lake.motion import Paths, Span, julian_year
 from lake.photometry import AB_ZERO_POINT_JY, flux_err, flux_mjy
 from lake.schema import TABLES
 from lake.settings import Settings
+from lake.sound import named
 from lake.times import to_bmjd_tdb
 from tasks.archives.base import Archive, Band, Granule, Harvest
 from tasks.archives.hats import only_matched, sources_and_matches
 from tasks.archives.tap import Session
-from tasks.archives.values import dated, nullable, undated_remark
+from tasks.archives.values import as_number, as_whole, columns_of, dated, nullable, on_sky, undated_remark
 from tasks.bounds import in_memory, parsed_json
 from tasks.effort import Threads
 from tasks.http import failing
@@ -59,10 +60,12 @@ _PAD_ARCSEC = 0.01
 _AT_ONCE = 3
 
 # What no magnitude can be is an archive's way to say that there is none: 99, -999.
-_MAG_RANGE, _MAG_ERR_RANGE, _CI_RANGE = (-30.0, 60.0), (0.0, 10.0), (-90.0, 90.0)
+_RANGES = {"mag": (-30.0, 60.0), "corrmag": (-30.0, 60.0), "magerr": (0.0, 10.0), "ci": (-90.0, 90.0)}
 
 # Columns of table hcv that are numbers; in the notebooks of MAST the aperture magnitude is Mag.
 _NUMBERS = ("mjd", "mag", "corrmag", "magerr", "ci")
+_FLAGS = ("autoclass", "expertclass", "filterdetflag")
+_COUNTS, _NO_FLAGS = ("numlc", *_FLAGS), dict.fromkeys(_FLAGS)
 
 # Filters of the cameras whose images the HSC v3 was made of: ACS and WFC3 Instrument Handbooks, WFPC2 Instrument
 # Handbook 10.0, chapter 3.
@@ -97,13 +100,10 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
         If an answer does not come to an end.
     """
     endpoint, radius = ARCHIVE.reach(settings).rstrip("/"), granule.parameters["radius_arcsec"]
-    if not 0 <= radius <= MOST_RADIUS_DEG * 3600:
-        told = f"radius_arcsec {radius:g} is not of 0 to {MOST_RADIUS_DEG * 3600:g}"
-        raise ArchiveError(told, archive=NAME, endpoint=endpoint, hint="the service takes no larger cones")
     paths = Paths(granule.targets, SPAN)
     reach = np.broadcast_to(paths.reach(radius), paths.ra.shape) / 3600
-    if (reach > MOST_RADIUS_DEG).any():
-        told = f"radius_arcsec {radius:g} around a target's path is more than {MOST_RADIUS_DEG * 3600:g}"
+    if radius < 0 or (reach > MOST_RADIUS_DEG).any():
+        told = f"radius_arcsec {radius:g} is not of 0 to {MOST_RADIUS_DEG * 3600:g} around a target's path"
         raise ArchiveError(told, archive=NAME, endpoint=endpoint, hint="the service takes no larger cones")
     reach = np.minimum(reach + _PAD_ARCSEC / 3600, MOST_RADIUS_DEG)
     cones = [
@@ -118,7 +118,7 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
     if ids and paths.moves.any():
         sources, matches = found(granule.targets, summary, radius, endpoint, curves)
         left = set(ids) - set(sources["source_id"].to_pylist())
-        curves = [row for row in curves if str(row.get("matchid")) not in left]
+        curves = [row for row in curves if _id(row) not in left]
     made = harvest(sources, matches, summary, curves, endpoint)
     return replace(made, unanswered=unanswered(granule.targets, summary, matches, radius))
 
@@ -246,8 +246,8 @@ def found(
 def _times(curves: Sequence[Row], numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], Floats]:
     """Return when sources were measured, in Julian years, by their places among some sorted ids."""
     known = {str(number): place for place, number in enumerate(numbers.tolist())}
-    at = [(known.get(str(row.get("matchid"))), row.get("mjd")) for row in curves]
-    seen = [(place, mjd) for place, mjd in at if place is not None and isinstance(mjd, int | float)]
+    at = [(known.get(_id(row)), as_number(row.get("mjd"))) for row in curves]
+    seen = [(place, mjd) for place, mjd in at if place is not None]
     row, time = np.array(seen, np.float64).reshape(-1, 2).T
     return row[dated(time)].astype(np.int64), julian_year(time[dated(time)])
 
@@ -257,15 +257,12 @@ def _places(summary: Rows) -> tuple[dict[int, Place], list[str], dict[int, list[
     places: dict[int, list[Place]] = {}
     odd = list[str]()
     for row in summary:
-        try:
-            number, place = int(row["matchid"]), (float(row["ra"]), float(row["dec"]))
-            if not (0 <= place[0] <= 360 and -90 <= place[1] <= 90):
-                raise ValueError(place)
-        except (KeyError, TypeError, ValueError):
-            odd.append(str(row.get("matchid")))
+        name, (ra, dec) = _id(row), np.array([as_number(row.get(axis)) for axis in ("ra", "dec")], np.float64)
+        if not (name and on_sky(ra, dec)):
+            odd.append(name or str(row.get("matchid")))
             continue
-        if place not in places.setdefault(number, []):
-            places[number].append(place)
+        if (place := (float(ra), float(dec))) not in places.setdefault(int(name), []):
+            places[int(name)].append(place)
     twice = {number: several for number, several in places.items() if len(several) > 1}
     return {number: several[0] for number, several in places.items() if number not in twice}, odd, twice
 
@@ -298,26 +295,31 @@ def harvest(sources: pa.Table, matches: pa.Table, summary: Rows, curves: Rows, e
     """
     ids = set(sources["source_id"].to_pylist())
     try:
-        told = {(str(row["matchid"]), str(row["filter"])): (flag_word(row), int(row["numlc"] or 0)) for row in summary}
-    except (KeyError, TypeError, ValueError) as error:
+        counts, wrong = columns_of([{**_NO_FLAGS, **row} for row in summary], ("matchid", "filter"), _COUNTS, _RANGES)
+    except ValueError as error:
         raise _without(SUMMARY, endpoint) from error
+    told = {(_id(row), str(row["filter"])): (flag_word(row), n) for row, n in zip(summary, counts[:, 0], strict=True)}
+    distinct = list({str(row): row for row in curves}.values())
     try:
-        rows = [(str(row["matchid"]), str(row["filter"]), row) for row in {str(row): row for row in curves}.values()]
-        values = np.array([[row[name] for name in _NUMBERS] for _, _, row in rows], np.float64)
-    except (KeyError, TypeError, ValueError) as error:
+        values, odd = columns_of(distinct, ("matchid", "filter"), _NUMBERS, _RANGES)
+    except ValueError as error:
         raise _without(CURVES, endpoint) from error
+    rows = [(_id(row), str(row["filter"]), row) for row in distinct if _id(row)]
+    values = values[[bool(_id(row)) for row in distinct]]
     points = Counter((number, band) for number, band, _ in rows)
     lit = {number for number, _ in points}
     if others := sorted(lit - ids):
         raise ArchiveError(f"it answered with source {others[0]}, unasked", archive=NAME, endpoint=endpoint)
     known = np.flatnonzero([band in _KNOWN for _, band, _ in rows])
-    values = values.reshape(-1, len(_NUMBERS))[known]
-    kept = dated(values[:, 0])
+    values, kept = values[known], dated(values[known, 0])
     short = [f"{key[0]} {key[1]}" for key, (_, n) in sorted(told.items()) if key[0] in lit and points[key] < n]
     _, nowhere, twice = _places(summary)
     remarks = [
         _remark("rows of the summary without an id or a place, left out", nowhere),
         _remark("sources with two positions, rejected", list(map(str, twice))),
+        _remark("measurements without an id, left out", [str(row["filter"]) for row in distinct if not _id(row)]),
+        *wrong,
+        *odd,
         undated_remark(values[:, 0], lambda mask: [rows[number][0] for number in known[mask]]),
         _remark("measurements in filters that have no band, left out", [b for _, b, _ in rows if b not in _KNOWN]),
         _remark("sources without a light curve", sorted(ids - lit)),
@@ -330,17 +332,22 @@ def harvest(sources: pa.Table, matches: pa.Table, summary: Rows, curves: Rows, e
     return Harvest(sources, matches, lightcurves, endpoint=endpoint, remark="; ".join(filter(None, remarks)) or None)
 
 
+def _id(row: Row) -> str:
+    """Return the id of a row's source; empty if it has none."""
+    return str(as_whole(row.get("matchid")) or "")
+
+
 def flag_word(row: Row) -> int | None:
     """Return what the summary says of a source in a filter as one number; NULL if it says nothing.
 
     Bits 0 and 1 are AutoClass, 2 to 4 ExpertClass, 5 FilterDetFlag, and from bit 6 on two bits a letter of
     VarQualFlag (CI, D, MagErr, MagAper2 - MagAuto, point to point): 1 for A, 2 for B, 3 for C, 0 for none.
     """
-    auto, expert, detected = (row.get(name) for name in ("autoclass", "expertclass", "filterdetflag"))
+    auto, expert, detected = (as_whole(row.get(name)) for name in _FLAGS)
     letters = str(row.get("varqualflag") or "")
     if auto is None and expert is None and detected is None and not letters:
         return None
-    word = (int(auto or 0) & 3) | (int(expert or 0) & 7) << 2 | (int(detected or 0) & 1) << 5
+    word = ((auto or 0) & 3) | ((expert or 0) & 7) << 2 | ((detected or 0) & 1) << 5
     for place, letter in enumerate(letters[:5]):
         word |= ("ABC".find(letter) + 1) << (6 + 2 * place)
     return word
@@ -350,13 +357,12 @@ def _lightcurves(
     sources: pa.Table, rows: Sequence[tuple[str, str, Row]], values: Floats, flags: pa.Array, column: str, suffix: str
 ) -> pa.Table:
     """Return the measurements of one kind, corrected or not."""
-    n = len(rows)
     ids = pa.array([number for number, _, _ in rows], pa.string())
     place = pc.index_in(ids, value_set=sources["source_id"].combine_chunks())
     at = np.asarray(place.to_numpy(zero_copy_only=False), np.int64)
     columns = dict(zip(_NUMBERS, values, strict=True))
-    time, mag = columns["mjd"], _within(columns[column], _MAG_RANGE)
-    mag_err = np.where(np.isnan(mag), np.nan, _within(columns["magerr"], _MAG_ERR_RANGE))
+    time, mag = columns["mjd"], columns[column]
+    mag_err = np.where(np.isnan(mag), np.nan, columns["magerr"])
     flux = flux_mjy(mag, AB_ZERO_POINT_JY)
     return pa.table(
         {
@@ -370,26 +376,20 @@ def _lightcurves(
             ),
             "flux": nullable(flux),
             "flux_err": nullable(flux_err(flux, mag_err)),
-            "unit": pa.array(["mJy"] * n, pa.string()),
+            "unit": pa.repeat("mJy", len(rows)),
             "mag": nullable(mag),
             "mag_err": nullable(mag_err),
             "detected": np.isfinite(mag),
             "good": np.isfinite(mag) & np.isfinite(mag_err),
             "quality": flags,
             "exposure_id": pa.array([str(row.get("imagename") or "") or None for _, _, row in rows], pa.string()),
-            "ext": nullable(_within(columns["ci"], _CI_RANGE)),
+            "ext": nullable(columns["ci"]),
         }
     )  # fmt: skip
 
 
-def _within(values: Floats, known: tuple[float, float]) -> Floats:
-    """Return values, NaN for those that cannot be."""
-    return np.where((values >= known[0]) & (values <= known[1]), values, np.nan)
-
-
 def _remark(what: str, which: Sequence[str]) -> str | None:
-    names = list(dict.fromkeys(which))
-    return f"{what}: {len(which)} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})" if names else None
+    return f"{what}: {len(which)}{named(which)}" if which else None
 
 
 def _without(table: str, endpoint: str) -> ArchiveError:

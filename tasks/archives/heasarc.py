@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lake.errors import ConfigurationError, GranuleRejected
+from lake.motion import Paths, Span, julian_year
 from lake.settings import Settings
 from lake.sky import hpx29, ranks, separation_arcsec
-from lake.sound import named
 from lake.times import to_bmjd_tdb
 from tasks.archives.base import Archive, Band, Granule, Harvest, wrong_name
 from tasks.archives.tap import Service
-from tasks.archives.values import dated, undated_remark
+from tasks.archives.values import dated, measured, places_of, undated_remark, whole_rows
 
 SERVICE = "heasarc"
 ENDPOINT = "https://heasarc.gsfc.nasa.gov/xamin/vo/tap"
@@ -34,6 +36,12 @@ CAP = 100_000
 
 # Batches up to this size are asked synchronously.
 _SYNC_TARGETS = 1000
+
+# X-ray astronomy began in 1962 June; what tables have of other kinds is hardly older.
+SPAN = Span(1962.4, None, "at most: X-ray astronomy began then, R. Giacconi et al. 1962, PhRvL 9, 439")
+
+# Asked for beyond the radius of targets that move, so that rounding at the service loses nothing.
+_PAD_ARCSEC = 0.01
 
 _ARCSEC = {"deg": 3600.0, "arcmin": 60.0, "arcsec": 1.0}
 
@@ -98,15 +106,21 @@ class EventTable(BaseModel):
         wanted = (*self.id_columns, "ra", "dec", self.time_column, *optional)
         return list(dict.fromkeys(column for column in wanted if column))
 
-    def adql(self, parameters: dict[str, Any]) -> str:
-        """Return the query for uploaded targets; `time` is a reserved word in ADQL, and quoted."""
+    def radius_of(self, parameters: Mapping[str, Any]) -> float | None:
+        """Return the match radius, arcsec; None if each event has its own."""
+        if self.error_column is not None:
+            return None
+        return float(min(parameters["radius_arcsec"], 3600 * (parameters.get("max_search_radius_deg") or 180)))
+
+    def adql(self, parameters: Mapping[str, Any], *, moving: bool = False) -> str:
+        """Return the query for uploaded targets, with a reach each if some move; `time` is a reserved word: quoted."""
         chosen = ", ".join(f"e.{_name(column)}" for column in self.columns())
         target, event = "POINT('ICRS', t.ra, t.dec)", "POINT('ICRS', e.ra, e.dec)"
         reach = parameters.get("max_search_radius_deg")
         conditions = []
-        if self.error_column is None:
-            reach = min(parameters["radius_arcsec"] / 3600, reach or 180)
-        else:
+        if (radius := self.radius_of(parameters)) is not None:
+            reach = "t.reach_deg" if moving else radius / 3600
+        elif self.error_column is not None:
             error, per_deg = f"e.{_name(self.error_column)}", 3600 / _ARCSEC[self.error_unit]
             circle = error if per_deg == 1 else f"{error} / {per_deg}"
             if (limit := parameters.get("max_error_radius_deg")) is not None:
@@ -138,44 +152,56 @@ def fetch(table: EventTable, granule: Granule, settings: Settings) -> Harvest:
     TruncatedAnswer
         If the answer was cut short.
     GranuleRejected
-        If every event that was found shares its id with another.
+        If several events were found, or one target was asked for, and every id is that of several.
     """
     endpoint = settings.endpoints.get(SERVICE, ENDPOINT)
     service = Service(table.name, endpoint, settings.timeout_s, settings.task_timeout_s, CAP)
     upload = granule.targets.select(["target_id", "ra", "dec"])
+    radius, paths = table.radius_of(granule.parameters), Paths(granule.targets, SPAN)
+    moving = radius is not None and bool(paths.moves.any())
+    if radius is not None and moving:  # all that is near a path, of which `harvest` keeps what a target was at
+        reach = np.asarray(paths.reach(radius + _PAD_ARCSEC)) / 3600
+        upload = pa.table({"target_id": upload["target_id"], "ra": paths.ra, "dec": paths.dec, "reach_deg": reach})
     found = service.query(
-        table.adql(dict(granule.parameters)),
+        table.adql(granule.parameters, moving=moving),
         {"targets": upload},
         maxrec=CAP,
         asynchronous=upload.num_rows > _SYNC_TARGETS,
     )
     without = _without_position(service, table.table)
     remark = f"{without} events of {table.table} have no position and match nothing" if without else None
-    return harvest(table, granule.targets, found, endpoint, remark)
+    return harvest(table, granule.targets, found, endpoint, remark, radius)
 
 
 def harvest(
-    table: EventTable, targets: pa.Table, found: pa.Table, endpoint: str | None = None, remark: str | None = None
+    table: EventTable,
+    targets: pa.Table,
+    found: pa.Table,
+    endpoint: str | None = None,
+    remark: str | None = None,
+    radius_arcsec: float | None = None,
 ) -> Harvest:
-    """Return pairs of targets and events as tables of the lake; nothing is read."""
+    """Return pairs of targets and events as tables of the lake; nothing is read.
+
+    Parameters
+    ----------
+    radius_arcsec
+        How near an event a target has to have been at its time; None: what was found is near enough, as error circles
+        are so large that no motion matters.
+    """
     ids = [_texts(found[column]) for column in table.id_columns]
     found = found.append_column("source_id", pc.binary_join_element_wise(*ids, "/"))
-    found = found.group_by(found.column_names, use_threads=False).aggregate([])  # each pair once
-    remarks = [remark]
-    has_id = pc.fill_null(pc.greater(pc.utf8_length(found["source_id"]), 0), False)
-    for what, kept in (("an id", has_id), ("a place", pa.chunked_array([pa.array(_on_sky(found))]))):
-        if n := found.num_rows - (pc.sum(kept).as_py() or 0):
-            whose = named(found.filter(pc.invert(kept))["source_id"].to_pylist())
-            remarks.append(f"events of {table.table} without {what}, left out: {n}{whose}")
-    found = found.filter(pc.and_(has_id, pa.chunked_array([pa.array(_on_sky(found))])))
-    events = found.group_by([name for name in found.column_names if name != "target_id"], use_threads=False).aggregate(
-        []
-    )
+    found, remarks = whole_rows(found, found["source_id"], f"events of {table.table}")
+    remarks[:0] = [remark] if remark else []
+    separation, near = _separation(table, targets, found, radius_arcsec)
+    found = found.append_column("separation_arcsec", pa.array(separation)).filter(pa.array(near))
+    names = [name for name in found.column_names if name not in ("target_id", "separation_arcsec")]
+    events = found.group_by(names, use_threads=False).aggregate([])
     counts = events.group_by("source_id").aggregate([([], "count_all")])
     twice = counts.filter(pc.greater(counts["count_all"], 1))
     if twice.num_rows:
         told = f"ids of {table.table} stand for several events, such as {twice['source_id'][0].as_py()}"
-        if twice.num_rows == counts.num_rows:
+        if twice.num_rows == counts.num_rows and (twice.num_rows > 1 or targets.num_rows == 1):
             raise GranuleRejected(f"{twice.num_rows} {told}", hint="name more columns in id_columns")
         # What shares its id is rejected with all that breaks a rule, and its neighbours are not.
         remarks.append(f"{twice.num_rows} {told}: name more columns in id_columns")
@@ -194,7 +220,7 @@ def harvest(
     n = events.num_rows
     mjd = _floats(events, table.time_column)
     known = dated(mjd)
-    remarks.append(undated_remark(mjd, lambda mask: events["source_id"].filter(pa.array(mask)).to_pylist()))
+    remarks += filter(None, [undated_remark(mjd, lambda mask: events["source_id"].filter(pa.array(mask)).to_pylist())])
     lightcurves = pa.table(
         {
             "band": [table.band] * n,
@@ -214,28 +240,34 @@ def harvest(
         flux, error = (_floats(events, name) for name in (table.value_column, table.value_err_column))
         lightcurves = lightcurves.append_column("flux", pa.array(flux)).append_column("flux_err", pa.array(error))
     lightcurves = lightcurves.filter(pa.array(known))
-    remark = "; ".join(filter(None, remarks)) or None
-    return Harvest(sources, _matches(targets, found), lightcurves, endpoint=endpoint, remark=remark)
+    remark = "; ".join(remarks) or None
+    return Harvest(sources, _matches(found), lightcurves, endpoint=endpoint, remark=remark)
 
 
-def _on_sky(table: pa.Table) -> np.ndarray:
-    """Say which rows have a position on the sky."""
-    ra, dec = (_floats(table, name) for name in ("ra", "dec"))
-    return np.asarray((ra >= 0) & (ra <= 360) & (np.abs(dec) <= 90))
-
-
-def _matches(targets: pa.Table, found: pa.Table) -> pa.Table:
-    order = np.argsort(targets["target_id"].to_numpy())
-    ids = found["target_id"].to_numpy()
-    place = order[np.searchsorted(targets["target_id"].to_numpy(), ids, sorter=order)]
+def _separation(
+    table: EventTable, targets: pa.Table, found: pa.Table, radius_arcsec: float | None
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return how far events are from their targets, and which are theirs: of those that move, at the event's time."""
+    place = places_of(targets, found["target_id"])
     ra, dec = (_floats(found, name) for name in ("ra", "dec"))
-    separation = separation_arcsec(_floats(targets, "ra")[place], _floats(targets, "dec")[place], ra, dec)
+    if radius_arcsec is None:
+        here = _floats(targets, "ra")[place], _floats(targets, "dec")[place]
+        return separation_arcsec(*here, ra, dec), np.ones(len(place), bool)
+    paths, mjd = Paths(targets, SPAN), _floats(found, table.time_column)
+    moves, known = paths.moves[place], dated(mjd)
+    then = separation_arcsec(*paths.at(place, julian_year(np.where(known, mjd, 0.0))), ra, dec)
+    # One without a time may be of any.
+    separation = np.where(moves & ~known, paths.closest(place, ra, dec), then)
+    return separation, ~moves | (separation <= radius_arcsec)
+
+
+def _matches(found: pa.Table) -> pa.Table:
     pairs = pa.table(
         {
-            "target_id": ids,
+            "target_id": found["target_id"],
             "source_id": found["source_id"],
-            "hpx29": hpx29(ra, dec),
-            "separation_arcsec": separation,
+            "hpx29": hpx29(_floats(found, "ra"), _floats(found, "dec")),
+            "separation_arcsec": found["separation_arcsec"],
         }
     ).sort_by([(name, "ascending") for name in ("target_id", "separation_arcsec", "source_id")])
     return pairs.append_column("rank", pa.array(ranks(pairs["target_id"].to_numpy())))
@@ -249,7 +281,7 @@ def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _floats(table: pa.Table, name: str | None) -> np.ndarray:
     if name is None:
         return np.full(table.num_rows, np.nan)
-    return np.asarray(table[name].cast(pa.float64()).to_numpy(), np.float64)
+    return measured(table[name])
 
 
 _COUNTING = threading.Lock()
@@ -290,6 +322,7 @@ def archive(table: EventTable) -> Archive:
         bibcode=table.bibcode,
         notes=table.notes,
         fetch=functools.partial(fetch, table),
+        span=SPAN if table.error_column is None else None,
         parameters=table.parameters(),
     )
 

@@ -14,7 +14,7 @@ import zipfile
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -241,9 +241,8 @@ def read_events(files: dict[str, tuple[IO[bytes] | None, IO[bytes] | None]], end
         frame["source_id"] = f"{season}-" + printed + np.where(again > 0, "-" + (again + 1).astype(str), "")
         frame["season"] = season
         frames.append(frame)
-        times = printed.to_numpy(np.float64)
-        times = times[dated(times)]
-        exposures.append(_exposure(season, times.min(), times.max(), uptime, endpoint))
+        frame["MJD[days]"] = pd.to_numeric(printed, errors="coerce")
+        exposures.append(_exposure(season, frame["MJD[days]"].to_numpy(float), uptime, endpoint))
     every = pd.concat(frames, ignore_index=True)
     numbers = {name: every[name].to_numpy(float) for name in _EVENT_COLUMNS[:5]}
     is_sound = dated(numbers["MJD[days]"]) & (numbers["AngErr[deg]"] >= 0) & (np.abs(numbers["Dec[deg]"]) <= 90)
@@ -264,26 +263,32 @@ def read_events(files: dict[str, tuple[IO[bytes] | None, IO[bytes] | None]], end
     )
 
 
-def _exposure(season: str, first: float, last: float, uptime: IO[bytes] | None, endpoint: str) -> dict[str, object]:
+def _exposure(season: str, times: NDArray[np.float64], uptime: IO[bytes] | None, endpoint: str) -> dict[str, object]:
     """Return the row of table exposures for a season: its good runs, where the release lists them."""
+    same = {"exposure_id": season, "band": BAND}
     if uptime is None:
-        return {"exposure_id": season, "band": BAND, "mjd_start": first, "mjd_stop": last, "details": "{}"}
+        return {**same, **_ends(times, times), "details": "{}"}
     runs = _read_columns(uptime, f"uptime/{season}_exp.csv", ("MJD_start[days]", "MJD_stop[days]"), endpoint)
-    start, stop = (runs[name].to_numpy(float) for name in ("MJD_start[days]", "MJD_stop[days]"))
+    runs["MJD_start[days]"] = pd.to_numeric(runs["MJD_start[days]"], errors="coerce")
+    start, stop = runs.to_numpy(float).T
+    known = dated(start) & dated(stop) & (stop >= start)
     return {
-        "exposure_id": season,
-        "band": BAND,
-        "mjd_start": start.min(),
-        "mjd_stop": stop.max(),
-        "exposure_s": float((stop - start).sum() * 86400),
-        "details": json.dumps({"good_runs": len(runs)}),
+        **same,
+        **_ends(start[known], stop[known]),
+        "exposure_s": float((stop - start)[known].sum() * 86400),
+        "details": json.dumps({"good_runs": int(known.sum())}),
     }
+
+
+def _ends(start: NDArray[np.float64], stop: NDArray[np.float64]) -> dict[str, object]:
+    start, stop = start[dated(start)], stop[dated(stop)]
+    return {"mjd_start": start.min() if start.size else None, "mjd_stop": stop.max() if stop.size else None}
 
 
 def _read_columns(file: IO[bytes], name: str, columns: tuple[str, ...], endpoint: str) -> pd.DataFrame:
     """Read a file of the release: white space between columns, a header that starts with '#'.
 
-    The first column comes as text, the others as float64.
+    The first column comes as text, the others as float64, NaN for what is no number.
     """
     header = file.readline().decode(errors="replace")
     if header.lstrip("#").split() != list(columns):
@@ -293,13 +298,30 @@ def _read_columns(file: IO[bytes], name: str, columns: tuple[str, ...], endpoint
             endpoint=endpoint,
         )
     types = {column: (str if column == columns[0] else float) for column in columns}
+    begin = file.tell()
+
+    def read(**more: Any) -> pd.DataFrame:
+        file.seek(begin)
+        frame: pd.DataFrame = pd.read_csv(file, sep=r"\s+", header=None, names=list(columns), index_col=False, **more)
+        return frame
+
     try:
-        frame = pd.read_csv(file, sep=r"\s+", header=None, names=list(columns), dtype=types, index_col=False)
-    except (ValueError, pd.errors.ParserError) as error:
+        try:
+            frame = read(dtype=types)
+            is_whole = not frame[[columns[0], columns[-1]]].isna().any(axis=None)
+        except ValueError:
+            is_whole = False
+        if not is_whole:
+            # As text, which takes longer: a line that is cut short lacks its last values, one odd value is no damage.
+            frame = read(dtype=str, keep_default_na=False)
+            if (frame.isna() | (frame == "")).any(axis=None):
+                raise ValueError("rows or values are missing")
+            numbers = {column: pd.to_numeric(frame[column], errors="coerce") for column in columns[1:]}
+            frame = frame.assign(**numbers)
+        if frame.empty or frame[list(columns[1:])].isna().all().any():
+            raise ValueError("rows or values are missing")
+    except ValueError as error:  # of which pandas' own are kinds
         raise ArchiveError(f"{name} is damaged: {error}", archive=NAME, endpoint=endpoint) from error
-    # A line that is cut short lacks its last value; one odd number among whole lines is no damage.
-    if frame.empty or frame.iloc[:, -1].isna().any() or frame.iloc[:, 0].isna().any():
-        raise ArchiveError(f"{name} is damaged: rows or values are missing", archive=NAME, endpoint=endpoint)
     return frame
 
 

@@ -31,6 +31,7 @@ from tasks.archives.mast_files import Files, Found
 from tasks.archives.mast_fits import read_product, remark_of, tables_of
 from tasks.archives.mast_products import BANDS, Product
 from tasks.archives.mast_search import search
+from tasks.download import patiently
 
 Floats = NDArray[np.float64]
 
@@ -76,9 +77,14 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
     numbers: dict[str, list[int]] = {}
     for one in sorted({one for one in ids if one is not None}):
         numbers.setdefault(one[0], []).append(one[1])
-    places = ra[by_place], dec[by_place]
+    places, odd = (ra[by_place], dec[by_place]), list[str]()
     if url.startswith(("http://", "https://")):
-        found = search(url, settings, numbers, places, radius, NAME, parameters["authors"])
+
+        def ask() -> tuple[list[Found], list[str]]:
+            told: list[str] = []
+            return search(url, settings, numbers, places, radius, NAME, parameters["authors"], told), told
+
+        found, odd = patiently(ask, settings)
     else:
         found = mast_mirror.find(url, settings, numbers, places, radius, NAME)
     rows = rows_of(found, ids, ra, dec, radius)
@@ -91,7 +97,8 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
         told = f"{len(chosen)} files of {size / 1e6:.0f} MB, more than a granule holds"
         raise TruncatedAnswer(told, archive=NAME, endpoint=url)
     with Files(url, settings, NAME) as files:
-        return harvest(granule, rows, _read(files, chosen), url)
+        made = harvest(granule, rows, _read(files, chosen), url)
+    return replace(made, remark="; ".join(filter(None, [*odd, made.remark])) or None)
 
 
 def named_ids(targets: pa.Table) -> list[Source | None]:
@@ -245,6 +252,7 @@ ARCHIVE = Archive(
     bands=BANDS,
     radius_arcsec=1.0,
     batch_size=20,
+    patient=True,
     cadence="live",
     max_age_days=7.0,
     licence="Public; see https://archive.stsci.edu/publishing/data-use. To cite for High Level Science Products: QLP, "

@@ -11,7 +11,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,7 @@ def search(
     radius_arcsec: float,
     archive: str,
     authors: Sequence[str] = tuple(AUTHORS),
+    told: list[str] | None = None,
 ) -> list[Found]:
     """Return all files of light curves that MAST has of some targets.
 
@@ -80,6 +81,8 @@ def search(
         Name for messages and hints.
     authors
         Keys of AUTHORS.
+    told
+        Takes remarks on rows that lack what a row must have; they take no other with them.
 
     Raises
     ------
@@ -88,10 +91,11 @@ def search(
     ArchiveError
         If the service does not answer, or not as it should; with the time to wait, if it says one.
     """
+    told = [] if told is None else told
     with Session(archive, url.rstrip("/") + SERVICE, settings.timeout_s, settings.task_timeout_s) as session:
         sources = {(catalogue, number) for catalogue, numbers in ids.items() for number in numbers}
         if len(places[0]):
-            sources |= _at(session, places, radius_arcsec, authors)
+            sources |= _at(session, places, radius_arcsec, authors, told)
         if not sources:
             return []
         filters = [
@@ -100,12 +104,15 @@ def search(
             {"paramName": "provenance_name", "values": list(authors)},
         ]
         observations = rows_of(session, "Mast.Caom.Filtered", {"columns": "*", "filters": filters})
-        obsids = list(dict.fromkeys(str(_value(row, "obsid", session)) for row in observations))
+        observations = _having(
+            observations, lambda row: _value(row, "obsid", session), "observations without an id", told
+        )
+        obsids = list(dict.fromkeys(str(row["obsid"]) for row in observations))
         files: Rows = []
         for start in range(0, len(obsids), _OBSERVATIONS):
             asked = ",".join(obsids[start : start + _OBSERVATIONS])
             files += rows_of(session, "Mast.Caom.Products", {"obsid": asked})
-        found = _found(observations, files, authors, session)
+        found = _found(observations, files, authors, session, told)
     return [file for file in found if source_of(file.named) in sources]
 
 
@@ -198,7 +205,9 @@ def _page(answer: Row, session: Session, service: str) -> tuple[Rows, int | None
     return [{name: row[name] for name in _KEPT if name in row} for row in data], total
 
 
-def _at(session: Session, places: tuple[Floats, Floats], radius_arcsec: float, authors: Sequence[str]) -> set[Source]:
+def _at(
+    session: Session, places: tuple[Floats, Floats], radius_arcsec: float, authors: Sequence[str], told: list[str]
+) -> set[Source]:
     """Return what was observed at places. The service gives whatever MAST has there, of all missions."""
     ra, dec = np.mod(places[0], 360.0), places[1]
     upload = {
@@ -214,6 +223,7 @@ def _at(session: Session, places: tuple[Floats, Floats], radius_arcsec: float, a
         and str(row.get("obs_collection")).upper() in (*_MISSIONS, "HLSP")
         and (row.get("provenance_name") is None or str(row["provenance_name"]).lower() in wanted)
     ]
+    rows = _having(rows, lambda row: _place(row, session), "observations without a place", told)
     there = np.array([_place(row, session) for row in rows], np.float64).reshape(-1, 2)
     _, near, _ = match(ra, dec, there[:, 0], there[:, 1], reach)
     return {source for place in np.unique(near).tolist() for source in _sources(rows[place])}
@@ -235,14 +245,18 @@ def _spelled(sources: Iterable[Source]) -> list[str]:
     return sorted({form.format(number) for catalogue, number in sources for form in forms[catalogue]})
 
 
-def _found(observations: Rows, files: Rows, authors: Sequence[str], session: Session) -> list[Found]:
-    """Return the light curves among the files of observations, each with its observation's position."""
+def _found(
+    observations: Rows, files: Rows, authors: Sequence[str], session: Session, told_of: list[str]
+) -> list[Found]:
+    """Return the light curves among the files of observations, each with its observation's position, if it has one."""
     taken = {AUTHORS[author].name for author in authors}
     # A file belongs to the observation that was asked for; the one that made it may be another.
     by_obsid = {str(row["obsid"]): row for row in observations}
     by_name = {row.get("obs_id"): row for row in observations}
     by_source = {source: row for row in observations for source in _sources(row)}
-    found = []
+    placed = _having(observations, lambda row: _place(row, session), "observations without a place", told_of)
+    place_of = {str(row["obsid"]): _place(row, session) for row in placed}
+    found, lost = [], list[Row]()
     for row in files:
         name = str(row.get("productFilename") or "")
         told = named(name)
@@ -253,8 +267,11 @@ def _found(observations: Rows, files: Rows, authors: Sequence[str], session: Ses
         observation = next(filter(None, (*parents, *of_name)), None)
         if observation is None:
             raise _failed(f"Mast.Caom.Products: it answered with {name}, unasked", session)
-        ra, dec = _place(observation, session)
-        uri, size, cadence_s = _value(row, "dataURI", session), row.get("size"), observation.get("t_exptime")
+        if row.get("dataURI") is None:
+            lost.append(row)
+            continue
+        ra, dec = place_of.get(str(observation["obsid"]), (None, None))
+        uri, size, cadence_s = row["dataURI"], row.get("size"), observation.get("t_exptime")
         found.append(
             Found(
                 uri=str(uri), name=name, named=told, ra=ra, dec=dec,
@@ -262,7 +279,26 @@ def _found(observations: Rows, files: Rows, authors: Sequence[str], session: Ses
                 size=size if isinstance(size, int) and size > 0 else None,
             )
         )  # fmt: skip
+    if lost and not found:
+        _value(lost[0], "dataURI", session)
+    told_of += [f"files without an address, left out: {len(lost)}"] if lost else []
     return found
+
+
+def _having(rows: Rows, look: Callable[[Row], Any], what: str, told: list[str]) -> Rows:
+    """Return the rows of which a look finds something, and tell of the others; its error if none is left."""
+    kept, errors = Rows(), list[ArchiveError]()
+    for row in rows:
+        try:
+            look(row)
+        except ArchiveError as error:
+            errors.append(error)
+        else:
+            kept.append(row)
+    if errors and not kept:
+        raise errors[0]
+    told += [f"{what}: {len(errors)}"] if errors else []
+    return kept
 
 
 def _place(row: Row, session: Session) -> tuple[float, float]:

@@ -23,7 +23,7 @@ from tasks.archives import hats
 from tasks.archives.base import Archive, Band, Granule, Harvest
 from tasks.archives.hats import Near, Scan
 from tasks.archives.parquet import open_store
-from tasks.archives.values import dated, measured, nullable, undated_remark
+from tasks.archives.values import dated, integers, measured, nullable, places, undated_remark
 
 Floats = NDArray[np.float64]
 
@@ -62,7 +62,7 @@ BAD = sum(BAD_FLAGS.values())
 # Part of a detection's PSF that is on good pixels: MAST's own notebooks on light curves of PS1 cut there.
 LEAST_QF_PERFECT = 0.9
 
-SCAN_OBJECTS = Scan(("objID",), optional=("raMeanErr", "decMeanErr", "epochMean"))
+SCAN_OBJECTS = Scan(("objID",), optional=("raMeanErr", "decMeanErr", "epochMean"), distinct=True)
 _COLUMNS = ("objID", "filterID", "obsTime", "psfFlux", "psfFluxErr")
 _OPTIONAL = ("apFlux", "apFluxErr", "infoFlag", "infoFlag2", "infoFlag3", "expTime", "psfChiSq", "psfQfPerfect")
 
@@ -94,10 +94,10 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
     detections = None
     if objects is not None and paths.moves.any():
         # Only those that a target was at: the circle around a path holds others.
-        pairs = paths.match(measured(objects["ra"]), measured(objects["dec"]), radius, _mean_epochs(objects))
+        pairs = paths.match(*places(objects), radius, _mean_epochs(objects))
         objects = objects.take(pa.array(np.unique(pairs[1]))) if len(pairs[1]) else None
     if objects is not None:
-        ids = objects["objID"].cast(pa.int64()).to_numpy()
+        ids = integers(objects["objID"]).drop_null().to_numpy()
         around = Near(objects["ra"].to_numpy(), objects["dec"].to_numpy(), DETECTIONS_ARCSEC)
         wanted = Scan(_COLUMNS, optional=_OPTIONAL, where={"objID": ids, "filterID": tuple(FILTERS)}, by_position=False)
         detections, _ = hats.scan(_catalogue(settings, DETECTIONS), around, wanted)
@@ -128,15 +128,15 @@ def harvest(
     empty = {name: TABLES[name].empty() for name in ("sources", "matches", "lightcurves")}
     if objects is None:
         return Harvest(**empty, endpoint=endpoint)
-    number = objects["objID"].cast(pa.int64()).combine_chunks()
-    ra, dec = measured(objects["ra"]), measured(objects["dec"])
-    of_object = None if detections is None else pc.index_in(detections["objID"].cast(pa.int64()), value_set=number)
+    number = integers(objects["objID"]).combine_chunks()
+    ra, dec = places(objects)
+    of_object = None if detections is None else pc.index_in(integers(detections["objID"]), value_set=number)
     paths = Paths(targets, SPAN)
     if paths.moves.any():
         kept, pairs = hats.only_matched(paths.match(ra, dec, radius_arcsec, _epochs(objects, detections, of_object)))
         objects, number, ra, dec = objects.take(pa.array(kept)), number.take(pa.array(kept)), ra[kept], dec[kept]
         if detections is not None:
-            detections = detections.filter(pc.is_in(detections["objID"].cast(pa.int64()), value_set=number))
+            detections = detections.filter(pc.is_in(integers(detections["objID"]), value_set=number))
     else:
         pairs = paths.match(ra, dec, radius_arcsec)
     epoch = _column(objects, "epochMean")
@@ -151,7 +151,7 @@ def harvest(
     whose = detections["objID"].cast(pa.string())
     remark = undated_remark(time, lambda mask: whose.filter(pa.array(mask)).to_pylist())
     detections = detections.filter(pa.array(dated(time)))
-    place = pc.index_in(detections["objID"].cast(pa.int64()), value_set=number)
+    place = pc.index_in(integers(detections["objID"]), value_set=number)
     parts = [_lightcurves(detections, place, sources, "psf", "", "infoFlag3")]
     if "apFlux" in detections.column_names:
         parts.append(_lightcurves(detections, place, sources, "ap", "_ap", "infoFlag2"))
@@ -185,11 +185,12 @@ def _lightcurves(
     time = _column(detections, "obsTime")
     flux, error = (_column(detections, f"{kind}Flux{what}") for what in ("", "Err"))
     flags, more = (_flags(detections, name) for name in ("infoFlag", second_flags))
-    bands = pa.array([None, *(f"ps1_{letter}{suffix}" for letter in FILTERS.values())])
+    bands = pa.array([f"ps1_{letter}{suffix}" for letter in FILTERS.values()])
+    which = pc.index_in(integers(detections["filterID"]), value_set=pa.array(FILTERS))
     chi = _column(detections, "psfChiSq") if kind == "psf" else np.full(n, np.nan)
     return pa.table(
         {
-            "band": bands.take(detections["filterID"].cast(pa.int64()).combine_chunks()),
+            "band": bands.take(which.combine_chunks()),
             "source_id": sources["source_id"].take(place),
             "hpx29": sources["hpx29"].take(place),
             "mjd": time,
@@ -198,7 +199,7 @@ def _lightcurves(
                 scale=ARCHIVE.time_scale.lower(), frame=ARCHIVE.time_frame,
             ),
             "flux": nullable(flux * MJY_PER_JY),
-            "flux_err": nullable(np.where(error < 0, np.nan, error) * MJY_PER_JY),
+            "flux_err": nullable(error * MJY_PER_JY),
             "unit": pa.repeat("mJy", n),
             "detected": np.isfinite(flux),
             "good": pc.and_(
@@ -216,7 +217,8 @@ def _is_whole(detections: pa.Table) -> NDArray[np.bool_]:
     """Say which detections have hardly a masked pixel; catalogues without that column are judged by flags alone."""
     if "psfQfPerfect" not in detections.column_names:
         return np.ones(detections.num_rows, bool)
-    return np.asarray(_column(detections, "psfQfPerfect") >= LEAST_QF_PERFECT)
+    part = _column(detections, "psfQfPerfect")
+    return np.asarray((part >= LEAST_QF_PERFECT) & np.isfinite(part))
 
 
 def _column(table: pa.Table, name: str) -> Floats:
@@ -227,11 +229,12 @@ def _column(table: pa.Table, name: str) -> Floats:
 
 
 def _flags(table: pa.Table, name: str) -> pa.Array:
-    """Return a flag word as its lowest 31 or 32 bits; the sentinel, and what is not there, is NULL."""
+    """Return a flag word of 32 bits; the sentinel, what has no room in it, and what is not there, is NULL."""
     if name not in table.column_names:
         return pa.nulls(table.num_rows, pa.int64())
-    flags = table[name].cast(pa.int64()).combine_chunks()
-    unknown = pc.equal(flags, int(MISSING))
+    flags = integers(table[name]).combine_chunks()
+    fits = pc.and_(pc.greater_equal(flags, -(1 << 31)), pc.less(flags, 1 << 32))
+    unknown = pc.or_(pc.equal(flags, int(MISSING)), pc.invert(fits))
     return pc.if_else(unknown, pa.scalar(None, pa.int64()), pc.bit_wise_and(flags, pa.scalar(0xFFFFFFFF)))
 
 

@@ -28,7 +28,7 @@ from pyarrow import fs
 
 from lake.errors import ArchiveError
 from lake.settings import Settings
-from tasks.archives.values import measured
+from tasks.archives.values import integers, measured
 from tasks.bounds import in_memory, in_time, on_disk
 from tasks.effort import not_counted
 
@@ -345,7 +345,8 @@ def epochs(table: pa.Table, nested: str, fields: Sequence[str]) -> tuple[Ints, d
     Raises
     ------
     pa.ArrowInvalid
-        If the fields of a row are not of one length.
+        If the fields are not of one length in any row. A row among others of which they are not has one epoch, of
+        which nothing is known.
     """
     lists = {}
     if nested in table.column_names:
@@ -358,10 +359,17 @@ def epochs(table: pa.Table, nested: str, fields: Sequence[str]) -> tuple[Ints, d
             return row, {name: pc.struct_field(values, name) for name in fields}
     else:
         lists = {name: table[name].combine_chunks() for name in fields}
-    rows = [pc.list_parent_indices(column).to_numpy() for column in lists.values()]
-    if any(not np.array_equal(rows[0], row) for row in rows[1:]):
-        raise pa.ArrowInvalid(f"the lists {', '.join(fields)} of a light curve differ in length")
-    return rows[0].astype(np.int64), {name: pc.list_flatten(column) for name, column in lists.items()}
+    lengths = [pc.fill_null(pc.list_value_length(column), 0).to_numpy() for column in lists.values()]
+    same = np.logical_and.reduce([length == lengths[0] for length in lengths])
+    if not same.all():
+        if not same.any():
+            raise pa.ArrowInvalid(f"the lists {', '.join(fields)} of a light curve differ in length")
+        nothing = pa.array([[None]])
+        lists = {
+            name: pc.if_else(pa.array(same), column, nothing.cast(column.type)[0]) for name, column in lists.items()
+        }
+    rows = pc.list_parent_indices(next(iter(lists.values()))).to_numpy()
+    return rows.astype(np.int64), {name: pc.list_flatten(column) for name, column in lists.items()}
 
 
 def excluded(known: tuple[float, float] | None, values: Ints) -> bool:
@@ -392,7 +400,7 @@ def pick(
     for batch in file.iter_batches(batch_size=_ROWS, row_groups=[group], columns=real, use_threads=False):
         keep = np.arange(batch.num_rows)
         for name, values in allowed.items():
-            found = pc.is_in(batch[columns[name]].cast(pa.int64()), value_set=pa.array(values))
+            found = pc.is_in(integers(batch[columns[name]]), value_set=pa.array(values))
             keep = keep[found.to_numpy(zero_copy_only=False)[keep]]
         if near is not None and len(keep):
             keep = keep[near(*(measured(batch[columns[name]])[keep] for name in ("ra", "dec")))]

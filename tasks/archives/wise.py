@@ -33,7 +33,7 @@ from tasks.archives import hats
 from tasks.archives.base import Archive, Band, Granule, Harvest
 from tasks.archives.hats import Near, Scan
 from tasks.archives.parquet import Store, open_store
-from tasks.archives.values import dated, measured, nullable, undated_remark
+from tasks.archives.values import dated, integers, measured, nullable, places, possible, undated_remark
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -146,20 +146,24 @@ def harvest(
     empty = {name: TABLES[name].empty() for name in ("sources", "matches", "lightcurves")}
     if detections is None:
         return Harvest(**empty, endpoint=endpoint)
+    placed = ~np.isnan(places(detections)[0])
+    lost = int((~placed).sum())
+    remarks = [f"measurements without a place, left out: {lost}"] if lost else []
+    detections = detections.filter(pa.array(placed))
     time = measured(detections["MJDMEAN"])
-    remarks = [undated_remark(time, partial(_names, detections))]
+    remarks += filter(None, [undated_remark(time, partial(_names, detections))])
     # In the order of time, so that a source's first row names it, and sums come out the same every time.
     detections = detections.append_column("time", pa.array(time)).filter(pa.array(dated(time)))
     detections = detections.sort_by([(name, "ascending") for name in ("time", "band", "ra", "dec")])
-    ra, dec = measured(detections["ra"]), measured(detections["dec"])
+    ra, dec = places(detections)
     group = groups(ra, dec)
     paths, years = Paths(targets, SPAN), julian_year(detections["time"].to_numpy())
     pairs = paths.match(ra, dec, radius_arcsec, (np.arange(len(years)), years))
     if not len(pairs[0]):
-        return Harvest(**empty, endpoint=endpoint, remark=remarks[0])
+        return Harvest(**empty, endpoint=endpoint, remark="; ".join(remarks) or None)
     hit = np.unique(group[pairs[1]])
     rows = np.flatnonzero(np.isin(group, hit))
-    remarks.append(_cut_short(paths, ra[rows], dec[rows], group[rows], radius_arcsec))
+    remarks += filter(None, [_cut_short(paths, ra[rows], dec[rows], group[rows], radius_arcsec)])
     detections, source = detections.take(pa.array(rows)), np.searchsorted(hit, group[rows])
     _, first = np.unique(source, return_index=True)
     ids = _ids(detections.take(pa.array(first)))
@@ -179,7 +183,7 @@ def harvest(
         targets, ids, mean_ra, mean_dec, (row[order], matched[order], separation[order])
     )
     lightcurves = _lightcurves(detections, source, sources)
-    return Harvest(sources, matches, lightcurves, endpoint=endpoint, remark="; ".join(filter(None, remarks)) or None)
+    return Harvest(sources, matches, lightcurves, endpoint=endpoint, remark="; ".join(remarks) or None)
 
 
 def groups(ra: Floats, dec: Floats) -> Ints:
@@ -209,7 +213,8 @@ def _ids(firsts: pa.Table) -> pa.Array:
     pixels = pa.array(hpx29(measured(firsts["ra"]), measured(firsts["dec"]))).cast(pa.string())
     if "unwise_detid" not in firsts.column_names:
         return pixels
-    return pc.coalesce(firsts["unwise_detid"].cast(pa.string()).combine_chunks(), pixels)
+    names = firsts["unwise_detid"].cast(pa.string()).combine_chunks()
+    return pc.if_else(pc.fill_null(pc.not_equal(names, ""), False), names, pixels)
 
 
 def _names(detections: pa.Table, mask: NDArray[np.bool_]) -> list[str]:
@@ -217,16 +222,17 @@ def _names(detections: pa.Table, mask: NDArray[np.bool_]) -> list[str]:
 
 
 def _lightcurves(detections: pa.Table, source: Ints, sources: pa.Table) -> pa.Table:
-    number = detections["band"].cast(pa.int64()).to_numpy()
-    scale = np.where(number == 1, MJY_PER_NANOMAGGY[1], MJY_PER_NANOMAGGY[2])
+    number = integers(detections["band"]).combine_chunks()
+    scale = np.where(number.to_numpy(zero_copy_only=False) == 1, MJY_PER_NANOMAGGY[1], MJY_PER_NANOMAGGY[2])
     flux, error = measured(detections["flux"]), measured(detections["dflux"])
-    error = np.where(error < 0, np.nan, error)
+    known = possible(flux, "flux")
     time = detections["time"].to_numpy()
     place = pa.array(source)
     flags = [_flags(detections, name) for name in ("flags_unwise", "flags_info")]
+    bands = pa.array([f"W{one}" for one in MJY_PER_NANOMAGGY])
     return pa.table(
         {
-            "band": pa.array([None, "W1", "W2"]).take(pa.array(number)),
+            "band": bands.take(pc.index_in(number, value_set=pa.array(MJY_PER_NANOMAGGY))),
             "source_id": sources["source_id"].take(place),
             "hpx29": sources["hpx29"].take(place),
             "mjd": time,
@@ -237,8 +243,8 @@ def _lightcurves(detections: pa.Table, source: Ints, sources: pa.Table) -> pa.Ta
             "flux": nullable(flux * scale),
             "flux_err": nullable(error * scale),
             "unit": pa.repeat("mJy", len(time)),
-            "mag": nullable(magnitude(flux, 10 ** (0.4 * NANOMAGGY_MAG) / 1e3)),
-            "mag_err": nullable(magnitude_err(flux, error)),
+            "mag": nullable(magnitude(known, 10 ** (0.4 * NANOMAGGY_MAG) / 1e3)),
+            "mag_err": nullable(magnitude_err(known, possible(error, "flux_err"))),
             "detected": np.isfinite(flux),
             "good": np.isfinite(flux),
             "quality": pc.bit_wise_or(flags[0], pc.shift_left(flags[1], 32)),
@@ -249,7 +255,7 @@ def _lightcurves(detections: pa.Table, source: Ints, sources: pa.Table) -> pa.Ta
 def _flags(detections: pa.Table, name: str) -> pa.Array:
     if name not in detections.column_names:
         return pa.nulls(detections.num_rows, pa.int64())
-    return detections[name].cast(pa.int64()).combine_chunks()
+    return integers(detections[name]).combine_chunks()
 
 
 def _band(number: int, wavelength_nm: float) -> Band:

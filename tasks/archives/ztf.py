@@ -23,7 +23,7 @@ from tasks.archives import hats
 from tasks.archives.base import Archive, Band, Granule, Harvest
 from tasks.archives.hats import Near, Scan
 from tasks.archives.parquet import open_store
-from tasks.archives.values import dated, measured, nullable, possible_mag, undated_remark
+from tasks.archives.values import dated, integers, measured, nullable, places, possible, undated_remark
 
 NAME = "ztf"
 RELEASE = "DR24"
@@ -40,7 +40,7 @@ SPAN = Span(
 
 NESTED = "lightcurve"
 FIELDS = ("hmjd", "mag", "magerr", "catflags")
-SCAN = Scan(("objectid", "filterid"), where={"filterid": tuple(BANDS)}, nested=NESTED, fields=FIELDS)
+SCAN = Scan(("objectid", "filterid"), where={"filterid": tuple(BANDS)}, nested=NESTED, fields=FIELDS, distinct=True)
 
 
 def plan(archive: Archive, targets: pa.Table, settings: Settings, parameters: Mapping[str, Any]) -> list[Granule]:
@@ -94,8 +94,8 @@ def harvest(
     if objects is None or epochs is None:
         empty = {name: TABLES[name].empty() for name in ("sources", "matches", "lightcurves")}
         return Harvest(**empty, endpoint=endpoint)
-    ra, dec = measured(objects["ra"]), measured(objects["dec"])
-    ids = objects["objectid"].cast(pa.int64()).cast(pa.string()).combine_chunks()
+    ra, dec = places(objects)
+    ids = integers(objects["objectid"]).cast(pa.string()).combine_chunks()
     hmjd = measured(epochs["hmjd"])
     row = epochs["row"].to_numpy()
     paths = Paths(targets, SPAN)
@@ -116,13 +116,15 @@ def harvest(
     epochs = epochs.filter(pa.array(dated(hmjd)))
     row, hmjd = row[dated(hmjd)], hmjd[dated(hmjd)]
     mag, mag_err = measured(epochs["mag"]), measured(epochs["magerr"])
-    flags = epochs["catflags"].cast(pa.int64())
+    flags = integers(epochs["catflags"])
+    usable = pc.and_(pc.less(flags, BAD_CATFLAGS), pc.greater_equal(flags, 0))
     # What is no magnitude, as -999, is told and made NULL with all other odd values: lake/sound.py.
-    flux = flux_mjy(possible_mag(mag), AB_ZERO_POINT_JY)
-    place, bands = pa.array(row), pa.array([BANDS.get(number) for number in range(4)])
+    flux = flux_mjy(possible(mag, "mag"), AB_ZERO_POINT_JY)
+    place, bands = pa.array(row), pa.array(BANDS.values())
+    of_object = pc.index_in(integers(objects["filterid"]), value_set=pa.array(BANDS)).combine_chunks()
     lightcurves = pa.table(
         {
-            "band": bands.take(objects["filterid"].cast(pa.int64()).take(place).combine_chunks()),
+            "band": bands.take(of_object.take(place)),
             "source_id": ids.take(place),
             "hpx29": sources["hpx29"].take(place),
             "mjd": hmjd,
@@ -130,12 +132,12 @@ def harvest(
                 hmjd, ra[row], dec[row], scale=ARCHIVE.time_scale.lower(), frame=ARCHIVE.time_frame
             ),
             "flux": nullable(flux),
-            "flux_err": nullable(flux_err(flux, mag_err)),
+            "flux_err": nullable(flux_err(flux, possible(mag_err, "mag_err"))),
             "unit": pa.repeat("mJy", len(row)),
             "mag": nullable(mag),
             "mag_err": nullable(mag_err),
             "detected": np.isfinite(flux),
-            "good": pc.fill_null(pc.and_(pc.less(flags, BAD_CATFLAGS), pa.array(np.isfinite(flux))), False),
+            "good": pc.fill_null(pc.and_(pa.array(np.isfinite(flux)), usable), False),
             "quality": flags,
         }
     )

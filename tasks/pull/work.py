@@ -67,6 +67,7 @@ def fetch_batch(batch: Batch, *, last_try: bool = True, log: Log | None = None) 
         If a granule failed in a passing way and this is not the last try; the others are staged by then.
     """
     archive = find(batch.archive, batch.release)
+    last_try = last_try or archive.patient
     manifests = []
     passing: ArchiveError | None = None
     for granule, folder in _walk(batch):

@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lake.errors import ConfigurationError
-from tasks.samples.frames import Frame, frame_in_name, same
+from tasks.samples.frames import Frame, frame_in_name, frame_in_words, same
 from tasks.samples.habits import (
     BANDS,
     EPOCHS,
     EQUATORIAL,
     EQUINOXES,
     GALACTIC,
+    NAME_LIKE,
     NAMES,
     PM,
     REDSHIFTS,
@@ -26,10 +28,16 @@ from tasks.samples.habits import (
     TRANSIT,
     Pairs,
     bare,
+    is_magnitude,
     split_unit,
+    without_brackets,
 )
 from tasks.samples.positions import frame_of, is_angle, to_numbers
 
+# VizieR's: Right ascension (ICRS) at Ep=2016.0
+_EPOCH_IN_WORDS = re.compile(r"\bEp(?:och)?=J?((?:19|20)\d\d(?:\.\d+)?)")
+# Ecliptic, supergalactic and horizontal longitudes.
+_OTHER = re.compile(r"_?(e|ecl|ecliptic)_?(l|lon|long|longitude)|elong|lambda|sgl|super_?gal(actic)?_?.*|az|azimuth|ha")
 _COMPUTED = {lon for lon, _ in EQUATORIAL[0]}
 
 
@@ -51,6 +59,8 @@ class Column:
         ``lon``, ``lat``, ``pm_lon`` or ``pm_lat`` if the column is part of an astropy SkyCoord.
     also
         Another name that users may know it by (the ID of a VOTable field).
+    description
+        What the file says about it in words.
     parts, known_as
         Of a column that is put together from others: their names, and its own in the tables of habits.
     """
@@ -62,6 +72,7 @@ class Column:
     frame: Frame | None = None
     role: str = ""
     also: str = ""
+    description: str = ""
     parts: tuple[str, ...] = ()
     known_as: str = ""
 
@@ -100,6 +111,7 @@ def find_position(
     dec_column: str | None = None,
     frame: str | None = None,
     declared: Sequence[Frame] = (),
+    notes: str = "",
 ) -> Position | None:
     """Find the columns that hold the positions.
 
@@ -115,6 +127,8 @@ def find_position(
         The frame that the user asks for. It goes before what the file says.
     declared
         The frames that the file declares without saying for which columns.
+    notes
+        Comments and descriptions of the file.
 
     Returns
     -------
@@ -156,9 +170,45 @@ def find_position(
             f"{where}: {lon.name} is in {lon.frame.title} and {lat.name} in {lat.frame.title}",
             hint="name two columns of one frame with ra_column and dec_column",
         )
+    for one, other in ((lon, lat), (lat, lon)):
+        if one.declared_unit in ("rad", "radian", "radians", "arcmin", "arcsec", "mas") and not other.declared_unit:
+            raise ConfigurationError(
+                f"{where}: {one.name} is in {one.declared_unit}, and {other.name} says no unit",
+                hint="say the units of both",
+            )
     # Frames without data are false in astropy: ask for None.
     if asked is not None:
         return Position(lon, lat, asked, lon.frame.epoch if lon.frame else None, "asked for")
+    known, epoch, said_by = _declared(lon, where, declared)
+    if epoch is None and (at := _EPOCH_IN_WORDS.search(lon.description)):
+        epoch = float(at[1])
+    if known is None and _OTHER.fullmatch(lon.habit):
+        raise ConfigurationError(
+            f"{where}: {lon.name} is no right ascension by its name", hint="say what its frame is with frame"
+        )
+    has_ra = known is None or "ra" in known.get_representation_component_names()
+    if not has_ra and _is_equatorial(lon):
+        raise ConfigurationError(
+            f"{where}: {lon.name} is a right ascension, and the file says {said_by}",
+            hint="say which with frame, and name the columns with ra_column and dec_column",
+        )
+    if has_ra and (in_words := frame_in_words(lon.description, is_of_position=True)) is not None:
+        if known is not None and not same(known, in_words[0]):
+            raise ConfigurationError(
+                f"{where}: the description of {lon.name} says {in_words[1]}, and the file says {said_by}",
+                hint="say which with frame",
+            )
+        return Position(lon, lat, in_words[0], epoch, said_by or f"{in_words[1]} in the description")
+    if known is None and (in_words := frame_in_words(notes)) is not None and find_frames(columns) == (None, None):
+        raise ConfigurationError(
+            f"the comments in {where} say {in_words[1]}, and nothing says whether {lon.name} is in it",
+            hint="say what its frame is with frame (icrs, if it is not)",
+        )
+    return Position(lon, lat, known if known is not None else frame_of("icrs"), epoch, said_by)
+
+
+def _declared(lon: Column, where: str, declared: Sequence[Frame]) -> tuple[Any, float | None, str]:
+    """Get the frame that the file or the longitude's name says, its epoch, and what says so; None if nothing does."""
     in_name = frame_in_name(lon.habit, lon.ucd)
     said = lon.frame
     if said is None and in_name is not None and declared:
@@ -176,17 +226,19 @@ def find_position(
         )
     elif said is None and declared:
         said = declared[0]
-    if said is not None:
-        known = said.get()
-        if in_name is not None and "1950" in lon.habit and not same(known, in_name):
-            raise ConfigurationError(
-                f"{where}: the name of {lon.name} says B1950, and the file says {said.title}",
-                hint="say which with frame",
-            )
-        return Position(lon, lat, known, said.epoch, said.title)
-    if in_name is not None:
-        return Position(lon, lat, in_name, None, "name")
-    return Position(lon, lat, frame_of("icrs"))
+    if said is None:
+        return in_name, None, "name" if in_name is not None else ""
+    known = said.get()
+    if in_name is not None and "1950" in lon.habit and not same(known, in_name):
+        raise ConfigurationError(
+            f"{where}: the name of {lon.name} says B1950, and the file says {said.title}",
+            hint="say which with frame",
+        )
+    return known, said.epoch, said.title
+
+
+def _is_equatorial(lon: Column) -> bool:
+    return not lon.role and any(lon.habit == name for group in EQUATORIAL for name, _ in group)
 
 
 def named(columns: Iterable[Column], name: str, where: str) -> Column:
@@ -215,7 +267,15 @@ def listing(columns: Iterable[str], most: int = 40) -> str:
 
 def find_name(columns: Sequence[Column]) -> Column | None:
     """Find the column with the targets' names."""
-    return _by_ucds(columns, ("meta.id;meta.main", "id_main")) or _first(columns, NAMES)
+    found = _by_ucds(columns, ("meta.id;meta.main", "id_main")) or _first(columns, NAMES)
+    if found is not None:
+        return found
+    # These may as well say where a row comes from, or what kind it is of.
+    found = next((c for c in columns if NAME_LIKE.fullmatch(c.habit)), None)
+    if found is None:
+        return None
+    cells = found.read()
+    return found if pc.count_distinct(cells).as_py() == len(cells) else None
 
 
 def find_redshift(columns: Sequence[Column]) -> tuple[Column | None, str | None]:
@@ -228,11 +288,14 @@ def find_redshift(columns: Sequence[Column]) -> tuple[Column | None, str | None]
     found = found or _first([c for c in free if not c.ucd or "redshift" in _ucd(c)], REDSHIFTS)
     if found is None or found.habit != "z" or "redshift" in _ucd(found):
         return found, None
-    beside = next((c.name for c in columns if re.sub("_?(mag|psf)(_?psf)?$", "", c.habit) in BANDS), None)
+    others = BANDS | {"teff", "logg", "feh", "fe/h", "logage"}
+    beside = next((c.name for c in columns if re.sub("_?(mag|psf)(_?psf)?$", "", c.habit.strip("[]")) in others), None)
     if beside:
         return None, f"{found.name} is not taken as a redshift: {beside} is beside it"
     values = to_numbers(found.read())
-    if ((values > 12.0) & (values < 99.0)).any():
+    # No redshift of a catalogue of magnitudes is above 8; magnitudes are.
+    most = 8.0 if any(is_magnitude(c.habit) for c in columns) else 12.0
+    if ((values > most) & (values < 99.0)).any():
         return None, f"{found.name} is not taken as a redshift: it holds {np.nanmax(values[values < 99.0]):g}"
     return found, None
 
@@ -250,7 +313,9 @@ def find_epoch(columns: Sequence[Column], position: Position) -> tuple[Column | 
         reason = f"the frame of {position.lon.name} has epoch {position.epoch:g}"
     elif found.frame and position.lon.frame and found.frame is not position.lon.frame:
         reason = f"it belongs to {found.frame.title}"
-    elif found.habit == "epoch" and (beside := next((c.name for c in ours if c.habit in TRANSIT), None)):
+    elif found.habit == "epoch" and (
+        beside := next((c.name for c in ours if TRANSIT.fullmatch(without_brackets(c.name))), None)
+    ):
         reason = f"{beside} is beside it"
     elif position.lon.habit in _COMPUTED:
         reason = f"VizieR computed {position.lon.name} for an epoch of its own"

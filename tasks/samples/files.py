@@ -42,9 +42,19 @@ from tasks.samples.columns import (
 from tasks.samples.frames import frames_of_rows, groups_of, same
 from tasks.samples.motion import FIRST_YEAR, LAST_YEAR, epochs, proper_motion, redshifts
 from tasks.samples.parts import put_together
-from tasks.samples.positions import Floats, split_positions, to_degrees, to_icrs, to_names
+from tasks.samples.positions import (
+    Floats,
+    frame_of,
+    is_missing,
+    like_hours,
+    refuse_offsets,
+    split_positions,
+    to_degrees,
+    to_icrs,
+    to_names,
+)
 from tasks.samples.sheet import Sheet
-from tasks.samples.sheets import read_sheets
+from tasks.samples.sheets import read_sheets, unreadable
 
 TARGETS = pa.schema(
     [
@@ -172,11 +182,14 @@ def read_targets(
     asked = [c for c in (ra_column, dec_column, label_column, name_column) if c]
     with _expected_warnings():
         sheets = read_sheets(path, format=format, asked=asked)
-        sheet, position = _choose(sheets, path.name, ra_column, dec_column, frame)
-        columns = sheet.columns
-        label = named(columns, label_column, path.name) if label_column else None
-        name = named(columns, name_column, path.name) if name_column else find_name(columns)
-        return _assemble(sheet, position, name, label, epoch)
+        try:
+            sheet, position = _choose(sheets, path.name, ra_column, dec_column, frame)
+            columns = sheet.columns
+            label = named(columns, label_column, path.name) if label_column else None
+            name = named(columns, name_column, path.name) if name_column else find_name(columns)
+            return _assemble(sheet, position, name, label, epoch)
+        except (OSError, pa.ArrowException) as error:  # cells are read when they are needed
+            raise unreadable(path.name, format or "table", error) from error
 
 
 @contextmanager
@@ -193,7 +206,9 @@ def _choose(
     sheets: list[Sheet], where: str, ra_column: str | None, dec_column: str | None, frame: str | None
 ) -> tuple[Sheet, Position]:
     """Take the table that has rows and positions."""
-    filled = [replace(sheet, columns=put_together(sheet.columns)) for sheet in sheets if sheet.n_rows]
+    filled = [
+        replace(sheet, columns=put_together(sheet.columns, strict=not ra_column)) for sheet in sheets if sheet.n_rows
+    ]
     if not filled:
         raise ConfigurationError(f"{where} has no rows", hint="give a file with one target a row")
     if len(filled) > 1 and ra_column and dec_column:
@@ -208,6 +223,7 @@ def _choose(
                 dec_column=dec_column,
                 frame=frame,
                 declared=sheet.frames,
+                notes=sheet.notes,
             )
         except ConfigurationError as error:
             found.append((sheet, error))  # positions, but not clear which
@@ -261,15 +277,20 @@ def _assemble(
     lat, lat_reasons = to_degrees(lat_cells, what=lat_name, unit=lat_unit)
     for row, reason in lat_reasons.items():
         reasons[row] = f"{reasons[row]}; {reason}" if row in reasons else reason
-    remarks: list[str] = []
+    refuse_offsets(position.lon.name, position.lon.declared_unit, lon, lat)
+    remarks = list(sheet.remarks)
+    if equatorial and not position.lon.declared_unit and like_hours(lon, lat, lon_cells):
+        remarks.append(
+            f"all of {position.lon.name} is below 24, and taken as degrees: if it is in hours, call it RA_hours"
+        )
     frames, frame_columns = _frames(sheet, position, reasons, remarks)
-    for row in _two_words(sheet, name, position):
+    for row in _two_words(sheet, name):
         reasons.setdefault(row, "its name may have two words: put quotes around it")
     reasons |= sheet.broken
     good = np.ones(sheet.n_rows, dtype=bool)
     good[list(reasons)] = False
 
-    pm_lon, pm_lat, pm_columns = proper_motion(sheet.columns, position, remarks)
+    pm_lon, pm_lat, pm_columns = proper_motion(sheet.columns, position, lat, remarks)
     years, epoch_column = epochs(sheet.columns, position, remarks)
     redshift, redshift_column = redshifts(sheet.columns, remarks)
     if epoch is not None:
@@ -294,6 +315,8 @@ def _assemble(
 
     def names(column: Column) -> pa.Array:
         texts, rounded = to_names(column.read())
+        if column is name:
+            texts = pc.if_else(is_missing(texts), None, texts)
         if rounded:
             remarks.append(f"numbers of column {column.name} went through a float: last digits of them are lost")
         return texts.take(kept)
@@ -357,13 +380,15 @@ def _taken(
     )
 
 
-def _two_words(sheet: Sheet, name: Column | None, position: Position) -> list[int]:
-    """Find rows like ``NGC 1 10.5 41.2`` with a cell missing: the number of the name would be a right ascension."""
-    names = [c.name for c in sheet.columns]
-    if not sheet.blanks or name is None or names.index(name.name) + 1 != names.index(position.lon.name):
+def _two_words(sheet: Sheet, name: Column | None) -> list[int]:
+    """Find rows like ``NGC 1 10.5 41.2`` with a cell missing: the name's number would be a right ascension, or so."""
+    behind = sheet.columns[sheet.columns.index(name) + 1 :] if name in sheet.columns else ()
+    if not sheet.blanks or name is None or not behind:
         return []
-    text = position.lon.read()
-    odd = pc.and_(pc.match_substring_regex(name.read(), "^[A-Za-z]+$"), pc.match_substring_regex(text, "^[0-9]{1,6}$"))
+    text = behind[0].read()
+    odd = pc.and_(
+        pc.match_substring_regex(name.read(), "^[0-9]?[A-Za-z]+$"), pc.match_substring_regex(text, "^[0-9]{1,6}$")
+    )
     rows = np.flatnonzero(pc.fill_null(odd, False).to_numpy(zero_copy_only=False))
     others = text.filter(pc.invert(pc.fill_null(odd, False))).drop_null()
     plain = pc.match_substring_regex(others, "[.:]")
@@ -386,8 +411,11 @@ def _frames(
     if system and len(wrong) == sheet.n_rows and not equinox:
         return none, []  # a frame of something else
     said = [c.name for c in (system, equinox) if c]
+    old = any(frame is not None and not same(frame, frame_of("icrs")) for frame in frames)
     for row, frame in enumerate(frames):
         if frame is None:
+            if old and not position.said:
+                wrong.setdefault(row, f"{' and '.join(said)} say nothing, and other rows are in an old frame")
             continue
         if "ra" not in frame.get_representation_component_names():
             wrong[row] = f"{' and '.join(said)} say {frame.name}, and the columns hold right ascension"

@@ -12,12 +12,18 @@ import numpy as np
 import pyarrow as pa
 
 from lake.errors import ConfigurationError
-from tasks.samples.habits import GALACTIC
+from tasks.samples.habits import GALACTIC, SYSTEMS
 from tasks.samples.positions import frame_of, to_text
 
 _YEAR = re.compile(r"(?P<letter>[BbJj]?)\s*(?P<year>[12]\d{3}(?:\.\d*)?)")
 # Years that are equinoxes, and that nobody observed all of a catalogue in.
 _STANDARD = (1855.0, 1875.0, 1900.0, 1925.0, 1950.0, 1975.0, 2000.0)
+_EQUATORIAL = re.compile(r"icrs|fk[45](?:\s+[BJ]?\d{4}(?:\.0)?)?", re.IGNORECASE)
+_NEW_WORDS = re.compile(r"ICRS|J2000|\b2000(?:\.0)?\b|FK5", re.IGNORECASE)
+# B1950, equinox 1950.0; but not the pulsar B1937+21.
+_OLD_YEAR = re.compile(
+    r"\b(?:[BJ]\s?(1855|1875|19[0257][05])|[Ee](?:quinox|q)\w*\W{1,3}(?:of\s+)?[BJ]?(1[89]\d\d))(\.\d+)?\b(?!\s?[-+−–]\d)"
+)
 _WORDS = {"gal": "galactic", "j2000": "icrs", "eq": "icrs", "equatorial": "icrs", "fk5/j2000": "fk5"}
 
 
@@ -71,6 +77,26 @@ def frame_in_name(habit: str, ucd: str) -> Any:
     return frame_of("icrs") if "2000" in habit or "icrs" in habit else None
 
 
+def frame_in_words(text: str, *, is_of_position: bool = False) -> tuple[Any, str] | None:
+    """Get the old frame that a description or comment speaks of, and the word that says so.
+
+    In the description of a position, a bare 1950 is an equinox, too.
+
+    None if it speaks of none, or in the same line of J2000 or ICRS: then it is the history of the positions.
+    """
+    for line in text.split("\n"):
+        if _NEW_WORDS.search(line):
+            continue
+        if found := _OLD_YEAR.search(line):
+            letter = "J" if "J" in found[0] else "B"
+            return frame_by("", letter + (found[1] or found[2]) + (found[3] or "")), found[0]
+        if is_of_position and (found := re.search(r"\b(?:1855|1875|1900|1950)(?:\.0)?\b", line)):
+            return frame_by("", f"B{found[0]}"), found[0]
+        if found := re.search(r"\bFK4\b", line, re.IGNORECASE):
+            return frame_of("fk4"), found[0]
+    return None
+
+
 def frame_by(system: str, equinox: str) -> Any:
     """Get the frame that two words tell, either of which may be empty; None if both are.
 
@@ -101,7 +127,9 @@ def frame_by(system: str, equinox: str) -> Any:
 def frames_in(keywords: Mapping[str, Any]) -> tuple[Frame, ...]:
     """Get the frame that the keywords of a header tell, as FITS has them: RADESYS, EQUINOX, EPOCH."""
     said = {str(key).strip().upper(): str(value).strip().strip("'\"") for key, value in keywords.items()}
-    system = said.get("RADESYS") or said.get("RADECSYS") or ""
+    # Other keywords are frames of something else as well: spacecraft, velocities.
+    other = next((said[key] for key in map(str.upper, SYSTEMS) if _EQUATORIAL.fullmatch(said.get(key, ""))), "")
+    system = said.get("RADESYS") or said.get("RADECSYS") or other
     equinox, epoch = said.get("EQUINOX") or "", said.get("EPOCH") or ""
     found = _YEAR.fullmatch(epoch)
     if not equinox and found:

@@ -17,7 +17,7 @@ EQUATORIAL: tuple[Pairs, ...] = (
     # everybody's
     (
         *(("ra", dec) for dec in ("dec", "de", "decl")),
-        *(("r.a.", "dec."), ("r.a.", "decl."), ("coord.ra", "coord.dec"), ("s_ra", "s_dec")),
+        *(("raj", "decj"), ("r.a.", "dec."), ("r.a.", "decl."), ("coord.ra", "coord.dec"), ("s_ra", "s_dec")),
         *(("ra_deg", "dec_deg"), ("ra_deg", "de_deg"), ("radeg", "decdeg"), ("radeg", "dedeg")),
         *(("ra_icrs", "de_icrs"), ("ra_icrs", "dec_icrs"), ("ra2000", "dec2000"), ("ra2000", "de2000")),
         *(
@@ -51,7 +51,13 @@ NAMES = (
         "object_id",
         "objectid",
     ),
-    *("orig_id", "id"),
+    *("orig_id", "id", "sdss_name", "pl_name", "hostname", "specobjid", "coadd_object_id"),
+    *("ticid", "tic_id", "tic", "kepid", "kic", "epic", "hip"),
+)
+# Of these, one with a value of its own in each row.
+NAME_LIKE = re.compile(
+    r"(.*[\W_])?(name|id|designation|identifier)|(ztf|iau|tns|gaia|toi|star|cat|src)_?(id|name)|source"
+    r"|sdss|2mass|allwise|star|galaxy|quasar|planet|pulsar|psr"
 )
 PM = (
     *(
@@ -61,11 +67,14 @@ PM = (
         ("pm_ra", "pm_de"),
         ("pm_ra_cosdec", "pm_dec"),
     ),
-    *(("pmra_cosdec", "pmdec"), ("coord.pm_ra_cosdec", "coord.pm_dec")),
+    *(("pmra_cosdec", "pmdec"), ("coord.pm_ra_cosdec", "coord.pm_dec"), ("sy_pmra", "sy_pmdec")),
+    *(("pmracosde", "pmde"), ("pmracosdec", "pmdec"), ("pmra*cosde", "pmde"), ("pmra*cosdec", "pmdec")),
 )
 EPOCHS = ("ref_epoch", "refepoch", "reference_epoch", "coord_epoch", "pos_epoch", "epoch")
 # Beside one of these, a plain epoch is that of a transit or a pulse.
-TRANSIT = {"period", "per", "p", "porb", "pl_orbper", "t0", "tc", "t14", "duration", "depth", "p0", "p1", "f0", "f1"}
+TRANSIT = re.compile(
+    r"(.*_)?(orb(ital)?_?)?(per(iod)?|orbper)(_?(d|h|days?|hours?))?|p|p[-_]?orb|t0|tc|t14|p[01]|f[01]|(.*_)?(duration|depth)"
+)
 REDSHIFTS = ("redshift", "z_spec", "zspec", "spec_z", "specz", "z_best", "zbest", "sdss_redshift", "z")
 # Beside one of these, with mag or without, z is a magnitude or an axis.
 BANDS = {"u", "b", "v", "g", "r", "i", "y", "j", "h", "k", "ks", "x", "rp", "bp", "w1", "w2", "g_mean", "zerr_mag"}
@@ -74,6 +83,12 @@ STARS = BANDS - {"x"} | {"teff", "logg", "lum", "logl", "mass", "radius", "feh",
 EQUINOXES = ("equinox", "equinoxe", "eqnx", "eqx", "equin", "coord_equinox", "pos_equinox")
 SYSTEMS = ("radesys", "radecsys", "coordsys", "coord_sys", "coordinate_system", "coord_system", "coord_frame", "frame",
     "refframe", "ref_frame", "reference_frame", "coosys", "coo_sys", "system")  # fmt: skip
+
+# What stands around the band in the name of a magnitude, and a colour.
+_MAGNITUDE = re.compile(
+    r"mag(nitude)?s?|psf|c?model|petro|auto|aper(ture)?|kron|fiber\d?|mean|err(or)?|sdss|ps1|[_\d.]"
+)
+_COLOUR = re.compile(r"[ugriz][-_][griz]")
 
 _IN_BRACKETS = re.compile(r"(.+?)[\s_]*[\[(]\s*(.+?)\s*[\])]")
 _HMS = re.compile(r"hh?[\s:]*mm?[\s:]*ss?(?:\.s+)?|hour\s*angle")
@@ -111,6 +126,17 @@ def bare(name: str) -> str:
     habit = split_unit(name)[0]
     match = _BEHIND.fullmatch(habit) or _ATTACHED.fullmatch(habit)
     return match["name"] if match else habit
+
+
+def without_brackets(name: str) -> str:
+    """Return a column's name in lower case, without what stands in brackets, whatever that is."""
+    return re.sub(r"\s+", "_", re.sub(r"[\[(].*?[\])]", "", name.strip().lower()).strip())
+
+
+def is_magnitude(habit: str) -> bool:
+    """Say whether a name, such as ``psfMag_u`` or ``g-r``, tells the magnitude in a band, or a colour."""
+    is_decorated = "mag" in habit or "psf" in habit
+    return bool(_COLOUR.fullmatch(habit)) or (is_decorated and _MAGNITUDE.sub("", habit) in BANDS | {"z", ""})
 
 
 def _unit_in(said: str) -> str | None:

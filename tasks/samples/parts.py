@@ -3,35 +3,61 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
+from lake.errors import ConfigurationError
 from tasks.samples.columns import Column
 from tasks.samples.positions import to_numbers, to_text
 
+# Blanks, underscores and dots within these names don't count.
 _PARTS = {
     "parts:ra": (
-        ("rah", "ra_h", "rahr", "rahour", "ra_hour"),
-        ("ram", "ra_m", "ramin", "ra_min"),
-        ("ras", "ra_s", "rasec", "ra_sec"),
+        ("rah", "rahh", "rahr", "rahrs", "rahour", "rahours"),
+        ("ram", "ramm", "ramin", "ramins", "raminute", "raminutes"),
+        ("ras", "rass", "rasec", "rasecs", "rasecond", "raseconds"),
     ),
     "parts:dec": (
-        ("ded", "de_d", "decd", "dec_d", "dedeg", "de_deg", "decdeg", "dec_deg"),
-        ("dem", "de_m", "decm", "dec_m", "demin", "decmin", "dec_min", "dearcmin"),
-        ("des", "de_s", "decs", "dec_s", "desec", "decsec", "dec_sec", "dearcsec"),
+        ("ded", "dedd", "decd", "decdd", "dedeg", "decdeg", "decldeg", "dedegree", "decdegree", "decdegrees"),
+        ("dem", "decm", "decmm", "demin", "decmin", "deminute", "decminute", "decminutes", "dearcmin", "decarcmin"),
+        ("des", "decs", "decss", "desec", "decsec", "desecond", "decsecond", "decseconds", "dearcsec", "decarcsec"),
     ),
 }
-_SIGNS = ("de-", "de_", "dec-", "dec_", "de_sign", "dec_sign", "design", "decsign", "e_de-")
+_SIGNS = ("de-", "dec-", "design", "decsign", "e_de-", "sign", "signdec", "signde")
+
+_POSITIVE = {"+", "1", "+1", "1.0", "n", "north"}
+_NEGATIVE = {"-", "-1", "-1.0", "s", "south", "\u2212", "–", "—", "‐"}
 
 
-def put_together(columns: Sequence[Column]) -> tuple[Column, ...]:
-    """Put one column of sexagesimal text in the place of those that hold hours, minutes, seconds and the like."""
-    plain = {c.name.strip().lower().replace(" ", "_"): c for c in columns}
+def _plain(name: str) -> str:
+    return re.sub(r"(?<!^e)[\s_.]", "", name.strip().lower())
+
+
+def put_together(columns: Sequence[Column], *, strict: bool = True) -> tuple[Column, ...]:
+    """Put one column of sexagesimal text in the place of those that hold hours, minutes, seconds and the like.
+
+    Parameters
+    ----------
+    columns
+        All columns of a table.
+    strict
+        False if others hold the positions, so that minutes on their own are of no matter.
+
+    Raises
+    ------
+    ConfigurationError
+        If there are minutes that can't be put together with anything: without them, hours or degrees are wrong.
+    """
+    plain = {_plain(c.name): c for c in columns}
     found = []
     for known_as, groups in _PARTS.items():
         parts = [next((plain[name] for name in names if name in plain), None) for names in groups]
-        if parts[0] is None or parts[1] is None:
+        # ra_min beside ra_max is the edge of a field.
+        if parts[0] is None or parts[1] is None or f"{known_as.removeprefix('parts:')}max" in plain:
+            if strict:
+                _refuse_minutes(plain)
             return tuple(columns)
         sign = next((plain[name] for name in _SIGNS if name in plain), None) if known_as == "parts:dec" else None
         used = [c for c in (sign, *parts) if c is not None]
@@ -39,9 +65,20 @@ def put_together(columns: Sequence[Column]) -> tuple[Column, ...]:
         numbers = [c.read for c in parts if c is not None]
         read = functools.partial(_joined, sign.read if sign else None, numbers)
         frame = parts[0].frame
-        found.append(Column(" ".join(names), read, frame=frame, parts=names, known_as=known_as))
+        said = " ".join(dict.fromkeys(c.description for c in used))
+        found.append(Column(" ".join(names), read, frame=frame, parts=names, known_as=known_as, description=said))
     taken = {name for column in found for name in column.parts}
     return (*(c for c in columns if c.name not in taken), *found)
+
+
+def _refuse_minutes(columns: Mapping[str, Column]) -> None:
+    for of, known in (("ra", "parts:ra"), ("dec", "parts:dec")):
+        lonely = [columns[name].name for name in _PARTS[known][1] if name in columns]
+        if lonely and f"{of}max" not in columns and any(name in columns for name in _PARTS[known][0]):
+            raise ConfigurationError(
+                f"{', '.join(lonely)}: these minutes go with columns that are not understood",
+                hint="call them RAh RAm RAs DE- DEd DEm DEs, or give degrees",
+            )
 
 
 def _joined(sign: Callable[[], pa.Array] | None, parts: Sequence[Callable[[], pa.Array]]) -> pa.Array:
@@ -54,7 +91,11 @@ def _joined(sign: Callable[[], pa.Array] | None, parts: Sequence[Callable[[], pa
         if whole is None or values[1][row] != values[1][row]:
             texts.append(None)
             continue
-        negative = whole.startswith(("-", "\u2212")) or (signs is not None and signs[row] in ("-", "\u2212", "-1"))
+        sign_of_row = (signs[row] or "+") if signs else "+"
+        if sign_of_row.lower() not in _POSITIVE | _NEGATIVE:
+            texts.append(f"{whole} with the sign {sign_of_row}")
+            continue
+        negative = whole.startswith(("-", "\u2212")) or sign_of_row.lower() in _NEGATIVE
         # An integer has no -0: without a column of signs, whether 0 degrees are north or south is not known.
         lost = (
             sign is None

@@ -27,7 +27,36 @@ SEXAGESIMAL = (
     r"(?P<minutes>\d{1,2}) *[:mM′' ] *(?P<seconds>\d{1,2}(?:\.\d*)?) *[sS″\"]?"
 )
 _LIKE_SEXAGESIMAL = re.compile(r"\d\s*[:hHdD°]|\d\s+\d")
-_MISSING = ("", "nan", "null", "none", "n/a", "na", "-", "--", "...")
+MISSING = (
+    "",
+    "nan",
+    "null",
+    "none",
+    "n/a",
+    "na",
+    "-",
+    "--",
+    "---",
+    "–",
+    "—",
+    "−",
+    "...",
+    "…",
+    "~",
+    "<na>",
+    "#n/a",
+    "\\n",
+)
+# Minus signs, blanks and marks as papers, web pages and word processors print them.
+_PRINTED = (
+    ("[−–‐‑—﹣－]", "-"),
+    ("[’´]", "'"),
+    ("[“”]|''", '"'),
+    ("[\u00a0\u2009\u202f]", " "),
+    ("ʰ", "h"),
+    ("ᵐ", "m"),
+    ("ˢ", "s"),
+)
 # J2000 designations, with or without what stands before the J: SDSS J000116.00+141123.0. Names from B1950
 # have a B there, and do not match. A designation without seconds is too coarse to be a position.
 _DESIGNATION = re.compile(r"(?:.*[Jj\s])?(\d\d)(\d\d)(\d\d(?:\.\d*)?)([+-]\d\d)(\d\d)(\d\d(?:\.\d*)?)", flags=re.ASCII)
@@ -95,9 +124,11 @@ def to_text(cells: pa.Array) -> pa.Array:
 def to_names(cells: pa.Array) -> tuple[pa.Array, bool]:
     """Write names and ids as text; whole numbers without a point, and whether digits of them are lost for good."""
     if not pa.types.is_floating(cells.type):
-        text = to_text(cells)
+        # Bytes of HDF5 written by pandas, and ids that are kept from a spreadsheet's rounding.
+        text = pc.replace_substring_regex(to_text(cells), r"""^(?:b'(.*)'|="(.*)")$""", r"\1\2")
         # Programs that know no missing integer write 245101100000025.0, spreadsheets 2.45E+14.
-        if pc.all(pc.match_substring_regex(text, r"^[0-9]{5,}\.0$"), min_count=1).as_py():
+        long = pc.any(pc.match_substring_regex(text, r"^[0-9]{5,}\.0$")).as_py()
+        if long and pc.all(pc.match_substring_regex(text, r"^[0-9]+\.0$")).as_py():
             text = pc.replace_substring_regex(text, r"\.0$", "")
         rounded = pc.any(pc.match_substring_regex(text, r"^[0-9](\.[0-9]+)?[eE]\+?[0-9]{2}$"))
         return text, bool(rounded.as_py())
@@ -107,7 +138,13 @@ def to_names(cells: pa.Array) -> tuple[pa.Array, bool]:
         return to_text(cells), False
     whole = pa.array(np.where(np.isfinite(numbers), numbers, 0.0).astype(np.int64), mask=~np.isfinite(numbers))
     digits = np.finfo(cells.type.to_pandas_dtype()).nmant + 1
-    return pc.cast(whole, pa.string()), bool((np.abs(known) > 2.0**digits).any())
+    return pc.cast(whole, pa.string()), bool((np.abs(known) >= 2.0**digits).any())
+
+
+def is_missing(text: pa.Array) -> pa.Array:
+    """Say of each cell of text whether it is empty, or holds what people write into an empty one."""
+    plain = pc.utf8_lower(pc.utf8_trim_whitespace(text))
+    return pc.or_(pc.is_null(text), pc.is_in(plain, value_set=pa.array(MISSING)))
 
 
 def to_numbers(cells: pa.Array) -> Floats:
@@ -169,10 +206,12 @@ def to_degrees(
         missing = missing | np.isnan(values)
     elif not pa.types.is_integer(cells.type) and not pa.types.is_decimal(cells.type):
         text = _plain(cells)
-        missing = missing | _flags(pc.is_in(pc.utf8_lower(text), value_set=pa.array(_MISSING)))
+        missing = missing | _flags(is_missing(text))
         # A column declared in degrees that holds 12:34:56 contradicts itself: off by 15 if guessed wrong.
         torn = hours and declared == u.deg and ":" not in (unit or "") and (unit or "").lower() != "dms"
         in_hours = hours and (declared is None or declared == u.hourangle)
+        packed = _flags(pc.match_substring_regex(text, r"^[-+]?0\d{5}(\.|$)"))
+        reasons |= {row: f"{what} {text[row]} looks like HHMMSS or DDMMSS" for row in np.flatnonzero(packed).tolist()}
         _read_sexagesimal(text, values, missing, reasons, what, in_hours=in_hours, torn=torn, no_hours=is_latitude)
     reasons |= dict.fromkeys(np.flatnonzero(missing).tolist(), f"no {what}")
     low, high = limits
@@ -204,6 +243,24 @@ def is_angle(text: str) -> bool:
         return unit_of(text, "") is not None
     except ConfigurationError:
         return False
+
+
+def like_hours(lon: Floats, lat: Floats, cells: pa.Array) -> bool:
+    """Say whether numbers that are no degrees by their unit spread over 24 as over the sky."""
+    known = np.isfinite(lon) & np.isfinite(lat)
+    if known.sum() < 5 or lon[known].max() >= 24.0 or np.isnan(to_numbers(cells)[known]).any():
+        return False
+    return bool(np.ptp(lon[known]) > 12.0 and np.ptp(lat[known]) > 45.0)
+
+
+def refuse_offsets(name: str, unit: str | None, lon: Floats, lat: Floats) -> None:
+    """Raise an error if positions in fractions of degrees are all within one of 0, 0: those are errors or offsets."""
+    known = np.isfinite(lon) & np.isfinite(lat)
+    if unit in ("arcmin", "arcsec", "mas") and known.any() and np.abs([lon[known], lat[known]]).max() < 1.0:
+        raise ConfigurationError(
+            f"{name} in {unit} is never beyond a degree: it looks like an offset or an error, and no position",
+            hint="name the columns that hold positions with ra_column and dec_column, or give degrees",
+        )
 
 
 def split_positions(cells: pa.Array) -> tuple[pa.Array, pa.Array]:
@@ -275,8 +332,11 @@ def to_icrs(
 
 
 def _plain(cells: pa.Array) -> pa.Array:
-    # Papers print a real minus sign, or a dash; it means nothing else in front of a number.
-    return pc.replace_substring_regex(pc.utf8_trim_whitespace(pc.cast(cells, pa.string())), "[−–]", "-")
+    text = pc.cast(cells, pa.string())
+    if not pc.all(pc.string_is_ascii(text)).as_py() or pc.any(pc.match_substring(text, "''")).as_py():
+        for printed, plain in _PRINTED:
+            text = pc.replace_substring_regex(text, printed, plain)
+    return pc.utf8_trim_whitespace(text)
 
 
 def _flags(mask: pa.Array) -> npt.NDArray[np.bool_]:
@@ -307,6 +367,9 @@ def _read_sexagesimal(
     says_degrees = _flags(pc.is_in(mark, value_set=pa.array(["d", "°"])))
     degrees[(_flags(pc.equal(mark, "h")) | in_hours) & ~says_degrees] *= 15.0
     degrees[_flags(pc.equal(sign, "-"))] *= -1.0
+    # 12:34:56 S is south.
+    south = _flags(pc.is_in(mark, value_set=pa.array([":", " "]))) & _flags(pc.match_substring_regex(left, "S$"))
+    degrees[south] = np.nan
     too_many = (minutes >= 60.0) | (seconds >= 60.0)
     mute = torn & ~_flags(pc.match_substring_regex(left, "[hHdD°]"))
     degrees[too_many | mute] = np.nan

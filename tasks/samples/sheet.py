@@ -43,6 +43,10 @@ class Sheet:
         False if the columns have no names of their own, and are called col1, col2, ...
     blanks
         True if nothing but blanks stand between the cells.
+    notes
+        Its comments and descriptions.
+    remarks
+        What is in doubt about it as a whole.
     """
 
     title: str
@@ -55,12 +59,18 @@ class Sheet:
     skipped: Sequence[str] = ()
     has_header: bool = True
     blanks: bool = False
+    notes: str = ""
+    remarks: Sequence[str] = ()
 
 
 def describe(datatype: list[dict[str, Any]], empty: Table) -> dict[str, dict[str, Any]]:
     """Tell what astropy's header says about each column as it is stored, SkyCoords in their parts."""
     about: dict[str, dict[str, Any]] = {
-        d["name"]: {"unit": str(d.get("unit", "")), "ucd": str(dict(d.get("meta") or {}).get("ucd", ""))}
+        d["name"]: {
+            "unit": str(d.get("unit", "")),
+            "ucd": str(dict(d.get("meta") or {}).get("ucd", "")),
+            "description": str(d.get("description", "")),
+        }
         for d in datatype
     }
     for name in empty.colnames:
@@ -68,6 +78,8 @@ def describe(datatype: list[dict[str, Any]], empty: Table) -> dict[str, dict[str
         if isinstance(sky, SkyCoord):
             parts = sky.get_representation_component_names() | sky.get_representation_component_names("s")
             obstime = getattr(sky, "obstime", None)
+            if obstime is not None and obstime == getattr(sky, "equinox", None):
+                obstime = None  # astropy's default in FK4
             epoch = float(obstime.jyear) if obstime is not None and obstime.isscalar else None
             frame = Frame(name, sky.frame.replicate_without_data, epoch)
             for part, generic in parts.items():

@@ -24,7 +24,7 @@ from lake.errors import ConfigurationError
 from tasks.bounds import Budget, gunzipped, in_memory, parsed_votable, read_file
 from tasks.samples.columns import Column
 from tasks.samples.frames import Frame, frames_in
-from tasks.samples.positions import frame_of, to_text, year_of
+from tasks.samples.positions import frame_of, to_numbers, to_text, year_of
 from tasks.samples.sheet import Sheet, apply_masks, describe
 from tasks.samples.text import decode, read_text
 from tasks.votables import Clipped
@@ -81,12 +81,13 @@ def read_sheets(path: Path, *, format: str | None = None, asked: Iterable[str] =
             return _read_parquet(content)
         return [read_text(decode(content), where, kind, format, set(asked))]
     except (OSError, ValueError, TypeError, LookupError, SyntaxError, EOFError, UserWarning) as error:
-        raise _unreadable(where, kind, error) from error
+        raise unreadable(where, kind, error) from error
     except (pa.ArrowException, YamlParseError, zlib.error) as error:
-        raise _unreadable(where, kind, error) from error
+        raise unreadable(where, kind, error) from error
 
 
-def _unreadable(where: str, kind: str, error: Exception) -> ConfigurationError:
+def unreadable(where: str, kind: str, error: Exception) -> ConfigurationError:
+    """Say that a file can't be read, and in the reader's words why."""
     if isinstance(error, Clipped):
         return ConfigurationError(
             f"of {where}, {error}", hint="give these FIELDs a larger datatype or arraysize, or save the list as CSV"
@@ -114,7 +115,7 @@ def _format_of(suffix: str, start: bytes, where: str) -> str:
     return next((kind for kind, suffixes in FORMATS.items() if suffix in suffixes), "ascii")
 
 
-def _numpy_column(values: Callable[[], Any], null: Any = None) -> pa.Array:
+def _numpy_column(values: Callable[[], Any]) -> pa.Array:
     """Turn a column of a FITS table or VOTable into Arrow."""
     array = values()
     if array.dtype.kind == "O" and any(isinstance(cell, np.ndarray) for cell in np.ma.getdata(array)):
@@ -123,15 +124,21 @@ def _numpy_column(values: Callable[[], Any], null: Any = None) -> pa.Array:
     hidden, data = np.ma.getmaskarray(array), np.ma.getdata(array)
     if data.dtype.kind in "SUO":
         texts = [c.decode("utf-8", "replace") if isinstance(c, bytes) else str(c) for c in data.tolist()]
-        return to_text(pa.array(texts, pa.string(), mask=hidden))
-    if null is not None:
-        hidden = hidden | (data == null)
+        return to_text(pa.array([text.partition("\0")[0] for text in texts], pa.string(), mask=hidden))
     return pa.array(data.astype(data.dtype.newbyteorder("=")), mask=hidden)
 
 
+def _votable_column(table: Any, key: str) -> pa.Array:
+    cells = _numpy_column(functools.partial(table.array.__getitem__, key))
+    null = table.get_field_by_id(key).values.null
+    # Astropy knows null values of numbers, and not of text.
+    return pc.if_else(pc.equal(cells, str(null)), None, cells) if pa.types.is_string(cells.type) and null else cells
+
+
 def _read_votable(content: bytes, budget: Budget) -> list[Sheet]:
-    # A cell that can't be read is masked: then its row is bad, and not the file.
-    document = parsed_votable(content, budget, invalid="mask")
+    # A cell of floats that can't be read is masked: then its row is bad, and not the file. What astropy's
+    # invalid="mask" does to other cells is worse than an error: the cells behind it move up by one.
+    document = parsed_votable(content, budget)
     tables = list(document.iter_tables())
     if not tables:
         raise ValueError("it holds no table")
@@ -143,7 +150,7 @@ def _read_votable(content: bytes, budget: Budget) -> list[Sheet]:
     for number, table in enumerate(tables, 1):
         about = _describe_fields(table.fields, systems)
         columns = [
-            Column(read=functools.partial(_numpy_column, functools.partial(table.array.__getitem__, ID)), **said)
+            Column(read=functools.partial(_votable_column, table, ID), **said)
             for ID, said in about.items()
             if _is_single(table.array, ID)
         ]
@@ -151,8 +158,30 @@ def _read_votable(content: bytes, budget: Budget) -> list[Sheet]:
         title = table.name or table.ID or f"table {number}"
         said_so = [*table.params, *table.infos, *(x for r in document.resources for x in (*r.params, *r.infos))]
         keywords = {item.name: item.value for item in reversed(said_so) if item.name and item.value is not None}
-        sheets.append(Sheet(title, tuple(columns), len(table.array), frames or frames_in(keywords), skipped=skipped))
+        notes = "\n".join(str(x.description or "") for x in (document, *document.resources, table))
+        sheets.append(
+            Sheet(
+                title,
+                tuple(columns),
+                len(table.array),
+                frames or frames_in(keywords),
+                skipped=skipped,
+                notes=notes,
+                remarks=_query_status(said_so),
+            )
+        )
     return sheets
+
+
+def _query_status(items: Iterable[Any]) -> list[str]:
+    """Say what a service said of its answer: that it was cut; an error is raised."""
+    for item in items:
+        said = str(item.value).upper() if (item.name or "").upper() == "QUERY_STATUS" else ""
+        if said == "ERROR":
+            raise ValueError(f"it is an error of the service that was asked: {item.content or 'no reason given'}")
+        if said == "OVERFLOW":
+            return [f"the service that was asked cut its answer (QUERY_STATUS {said}): rows are missing from the list"]
+    return []
 
 
 def _is_single(array: Any, key: str) -> bool:
@@ -168,6 +197,7 @@ def _describe_fields(fields: Iterable[Any], systems: Mapping[str, Frame]) -> dic
     for f in fields:
         unit = f.unit.to_string() if hasattr(f.unit, "to_string") else (f.unit or "")
         about[f.ID] = {"name": f.name or f.ID, "also": f.ID, "unit": unit, "ucd": f.ucd or ""}
+        about[f.ID]["description"] = str(f.description or "")
         if f.ref in systems:
             about[f.ID]["frame"] = systems[f.ref]
     return about
@@ -198,12 +228,15 @@ def _read_hdu(hdu: Any, number: int, primary: Any) -> Sheet:
     columns, skipped = [], []
     for i, column in enumerate(hdu.columns, 1):
         said = {**about.get(column.name, {}), "unit": column.unit or "", "ucd": header.get(f"TUCD{i}", "")}
+        said["description"] = (
+            f"{header.get(f'TCOMM{i}', '')} {header.comments[f'TTYPE{i}'] if f'TTYPE{i}' in header else ''}".strip()
+        )
         if isinstance(hdu, fits.TableHDU):
             # An empty number of an ASCII table becomes 0 on the way to a number; it stays text here.
             null = str(column.null).strip() if column.null is not None else ""
             read = functools.partial(_ascii_fits_column, data, column, null)
         elif _dim_of(column) == 1 and re.fullmatch(r"1?[LXBIJKED]|\d*A", column.format):
-            read = functools.partial(_numpy_column, functools.partial(data.field, i - 1), column.null)
+            read = functools.partial(_fits_column, data, i - 1, column.null)
         else:
             skipped.append(column.name)
             continue
@@ -214,7 +247,17 @@ def _read_hdu(hdu: Any, number: int, primary: Any) -> Sheet:
         n_rows,
         frames_in(header) or frames_in(primary),
         skipped=skipped,
+        notes="\n".join(str(line) for line in (*header.get("COMMENT", ()), *primary.get("COMMENT", ()))),
     )
+
+
+def _fits_column(data: Any, i: int, null: Any) -> pa.Array:
+    cells = _numpy_column(functools.partial(data.field, i))
+    if null is None or not len(data):
+        return cells
+    # TNULL is a value as it is stored, before TSCAL and TZERO.
+    stored = np.asarray(data)[data.dtype.names[i]].reshape(len(data))
+    return pc.if_else(pa.array(stored == null), pa.scalar(None, cells.type), cells)
 
 
 def _dim_of(column: Any) -> int:
@@ -230,7 +273,10 @@ def _ascii_fits_column(data: Any, column: Any, null: str) -> pa.Array:
     text = to_text(pa.array([cell.decode("ascii", "replace") for cell in raw], pa.string()))
     if column.format[0] in "DEF":
         text = pc.replace_substring(text, "D", "E")  # Fortran's exponents
-    return pc.if_else(pc.equal(text, null), None, text) if null else text
+    text = pc.if_else(pc.equal(text, null), None, text) if null else text
+    if column.bscale in (None, "", 1) and column.bzero in (None, "", 0):
+        return text
+    return pa.array(to_numbers(text) * (column.bscale or 1) + (column.bzero or 0), from_pandas=True)
 
 
 def _read_parquet(content: bytes) -> list[Sheet]:
@@ -264,9 +310,14 @@ def _read_parquet(content: bytes) -> list[Sheet]:
 
 def _said_of_field(metadata: Mapping[bytes, bytes]) -> dict[str, str]:
     """Get what the metadata of an Arrow field say about it."""
-    texts = {key.decode("utf-8", "replace").strip().lower(): value for key, value in metadata.items()}
+    # Some writers put a name of theirs in front: lsst:unit, votable.unit.
+    texts = {re.split(r"[:.]", key.decode("utf-8", "replace").strip().lower())[-1]: v for key, v in metadata.items()}
     found = {}
-    for name, keys in (("unit", ("unit", "units", "tunit")), ("ucd", ("ucd", "tucd"))):
+    for name, keys in (
+        ("unit", ("unit", "units", "tunit")),
+        ("ucd", ("ucd", "tucd")),
+        ("description", ("description", "desc", "comment", "tcomm")),
+    ):
         value = next((texts[key] for key in keys if key in texts), b"").decode("utf-8", "replace").strip()
         # Some writers store JSON, with its quotes.
         found[name] = value.strip("\"'")

@@ -15,14 +15,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from astropy.table import Table
 from astropy.table.meta import get_header_from_yaml
 
 from lake.errors import ConfigurationError
 from tasks.samples.columns import Column
-from tasks.samples.frames import frames_in
+from tasks.samples.fixed import read_fixed
+from tasks.samples.frames import Frame, frames_in
 from tasks.samples.habits import EQUATORIAL, GALACTIC
-from tasks.samples.positions import NUMBER, SEXAGESIMAL, to_text
+from tasks.samples.positions import NUMBER, SEXAGESIMAL, frame_of, is_angle, is_missing, to_text
 from tasks.samples.sheet import Sheet, apply_masks, describe
 
 _DELIMITERS = {"csv": ",", "tsv": "\t", "ascii": None}
@@ -31,42 +33,52 @@ _KEYWORD = re.compile(r"#+\s*(?i:(radesys|radecsys|equinox|epoch))\s*[=:]\s*['\"
 _HASHED = "it begins with #, and looks like a row: put quotes around a name like that, or delete the line"
 _SUBTYPE = re.compile(r""",\s*(?:\n#\s*)?subtype: *(?:'[^']*'|"[^"]*"|[^,}\n]*)|\n#\s*subtype:[^\n]*""")
 _RULE = re.compile(r"[-=+|,;\s]*---[-=+|,;\s]*")
+_DECIMAL_COMMA = r"^[-+−]?(?:\d+|[\d: hmdHMD°'′]*\d,\d+ *[sS″\"]?|\d*,\d+(?:[eE][-+]?\d+)?)$"
 _POSITION_NAMES = {name for group in EQUATORIAL + GALACTIC for pair in group for name in pair}
 
 
 def decode(content: bytes) -> str:
     """Decode a text file; ValueError if it is none."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16")  # as spreadsheets save "Unicode text"
     if re.search(rb"[\x00-\x08\x0e-\x1a]", content[:4096]):
         raise ValueError("it holds bytes that are no text")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return content.decode("latin-1")  # older tables; only names can suffer
+        return content.decode("cp1252", "replace")  # older tables; only names can suffer
 
 
 def read_text(text: str, where: str, kind: str, format: str | None, asked: set[str]) -> Sheet:
     """Read lines of cells. A row is a line: a quoted cell that runs over several lines makes bad rows."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    if all(re.fullmatch(r"\|.*\||#.*", line.strip()) for line in lines if line.strip()):
+        lines = [re.sub(r"^\s*\|(.*)\|\s*$", r"\1", line) for line in lines]  # bars at both ends: Markdown, HEASARC
+    if kind != "ecsv" and format is None and (fixed := read_fixed(lines, where)) is not None:
+        return fixed
     numbered = [(n, line) for n, line in enumerate(lines, 1) if line.strip()]
     rows = [(n, line) for n, line in numbered if not line.lstrip().startswith("#")]
     if not rows:
         return Sheet("", (), 0)
-    if rows[0][1].startswith(("|", "\\")):
-        raise ConfigurationError(
-            f"{where} is an IPAC table", hint="save it as VOTable, ECSV or CSV; IRSA offers all of them"
-        )
+    if kind != "ecsv":
+        rows = rows[_n_before_header([line for _, line in rows[:100]], asked) :]
     above = [line for n, line in numbered if n < rows[0][0]]
     about: dict[str, dict[str, Any]] = {}
     frames = frames_in({found[1]: found[2] for line in above if (found := _KEYWORD.match(line))})
+    notes = "\n".join(above)
     if kind == "ecsv":
         about, delimiter, meta = _read_ecsv_header(above, rows[0][1])
-        frames = frames_in(meta)
+        frames, notes = frames_in(meta), "\n".join(map(str, [*meta.get("comments", ()), meta.get("description", "")]))
     elif format is not None:
         delimiter = _DELIMITERS[format]
     else:
         delimiter = _find_delimiter([line for _, line in rows[:20]])
     split = functools.partial(_split, delimiter=delimiter)
     names = split(rows[0][1]) or []
+    if not names:
+        raise ConfigurationError(
+            f"the quotes in line {rows[0][0]} of {where} do not match: {rows[0][1]}", hint="put the header on one line"
+        )
     arrays = [name for name, said in about.items() if said.pop("array", False)]
     has_header, start, header = True, 1, (0, "")
     if kind != "ecsv" and not _is_header(names, asked):
@@ -77,6 +89,9 @@ def read_text(text: str, where: str, kind: str, format: str | None, asked: set[s
             commented = split(line.lstrip().lstrip("#").strip()) or []
             if len(commented) == len(names) and _names_position(commented, asked):
                 header = numbered[place]
+                below = [split(line.lstrip().lstrip("#").strip()) or [] for line in above[place + 1 : place + 2]]
+                if below and _are_units(commented, below[0], asked):
+                    about = {n: {"unit": unit.strip("()[]")} for n, unit in zip(commented, below[0], strict=False)}
                 break
         has_header = header[0] > 0
         names = commented if has_header else _number_columns([split(line) for _, line in rows[:200]])
@@ -92,6 +107,14 @@ def read_text(text: str, where: str, kind: str, format: str | None, asked: set[s
         start = 2 if _RULE.fullmatch(rows[1][1]) else 3
         units = (split(rows[1][1]) or []) if start == 3 else []
         about = {name: {"unit": unit} for name, unit in zip(names, units, strict=False)}
+    elif has_header and kind != "ecsv" and len(rows) > start and _are_units(names, split(rows[start][1]) or [], asked):
+        units = split(rows[start][1]) or []
+        about = {name: {"unit": unit.strip("()[]")} for name, unit in zip(names, units, strict=False)}
+        start += 1
+    if kind != "ecsv":
+        frames = frames or vizier_frames(above)
+        for name, said in vizier_columns(above).items():
+            about.setdefault(name, {}).update(said)
     rows = rows[start:]
     hidden = _like_rows(numbered, header[0], split, len(names), delimiter)
     rows = sorted([*rows, *hidden])
@@ -101,14 +124,26 @@ def read_text(text: str, where: str, kind: str, format: str | None, asked: set[s
         broken = {**_shifted(header[1], [line for _, line in rows], cells), **broken}
     for row in broken:
         cells[row] = None
+    odd = [rows[row] for row, found in enumerate(cells) if not found or not _n_values(found)]
+    _refuse_second_header([row for row in odd if split(row[1]) != names], split, where)
     columns = [
-        Column(name, functools.partial(_text_column, cells, i), **about.get(name, {}))
+        Column(name, functools.partial(_text_column, cells, i, delimiter), **about.get(name, {}))
         for i, name in enumerate(names)
         if name not in arrays
     ]
     numbers, texts = [n for n, _ in rows], [line for _, line in rows]
     return Sheet(
-        "", apply_masks(columns), len(rows), frames, numbers, texts, broken, arrays, has_header, delimiter is None
+        "",
+        apply_masks(columns),
+        len(rows),
+        frames,
+        numbers,
+        texts,
+        broken,
+        arrays,
+        has_header,
+        delimiter is None,
+        notes,
     )
 
 
@@ -197,6 +232,17 @@ def _find_delimiter(lines: list[str]) -> str | None:
     return None if len(lines[0].split()) > 1 else "\t"  # blanks belong to the cells of a single column
 
 
+def _n_before_header(lines: list[str], asked: set[str]) -> int:
+    """Count the lines of text above a header, as NED writes them: none of them is like a row below it."""
+    for at, line in enumerate(lines):
+        for delimiter in ("\t", "|", ",", ";"):
+            cells = _split(line, delimiter) or []
+            if _n_values(cells) == 0 and sum(_names_position([cell], asked) for cell in cells) > 1:
+                others = [_split(above, delimiter) or [] for above in lines[:at]]
+                return at if all(_n_values(found) <= (len(found) != len(cells)) for found in others) else 0
+    return 0
+
+
 def _is_header(cells: list[str], asked: set[str]) -> bool:
     if _names_position(cells, asked):
         return True
@@ -215,8 +261,47 @@ def _number_columns(rows: list[list[str] | None]) -> list[str]:
     return [f"col{i}" for i in range(1, max(used, default=1) + 1)]
 
 
-def _text_column(cells: list[list[str] | None], i: int) -> pa.Array:
-    return to_text(pa.array([row[i] if row else None for row in cells], pa.string()))
+def _text_column(cells: list[list[str] | None], i: int, delimiter: str | None) -> pa.Array:
+    text = to_text(pa.array([row[i] if row else None for row in cells], pa.string()))
+    if delimiter != ";":
+        return text
+    # Spreadsheets of half of the world write 10,68. Where one cell of a column does, all do that are no integers.
+    known = text.filter(pc.invert(is_missing(text)))
+    if not pc.all(pc.match_substring_regex(known, _DECIMAL_COMMA), min_count=1).as_py():
+        return text
+    return pc.replace_substring(text, ",", ".")
+
+
+def _are_units(names: list[str], cells: list[str], asked: set[str]) -> bool:
+    """Say whether a line below the names holds their units: angles for positions, and no digit."""
+    units = [cell for name, cell in zip(names, cells, strict=False) if _names_position([name], asked)]
+    return not re.search(r"\d", "".join(cells)) and any(is_angle(unit.strip("()[]")) for unit in units)
+
+
+def _refuse_second_header(rows: list[tuple[int, str]], split: Callable[[str], list[str] | None], where: str) -> None:
+    """Raise an error if a line further down names other columns: what is below it may be in another frame."""
+    for number, line in rows:
+        cells = split(line)
+        if not _n_values(cells) and sum(cell.lower() in _POSITION_NAMES for cell in cells or ()) > 1:
+            raise ConfigurationError(
+                f"{where} has other names of columns in line {number}", hint="make two lists of it"
+            )
+
+
+def vizier_frames(comments: list[str]) -> tuple[Frame, ...]:
+    """Get the frames that VizieR declares: ``#Coosys J2000: eq_FK5 J2000``."""
+    found = (re.match(r"#Coosys\s+\S+:\s*(\S+)\s*(\S*)", line, re.IGNORECASE) for line in comments)
+    frames = (Frame(m[0].split(":")[1].strip(), functools.partial(frame_of, m[1], m[2])) for m in found if m)
+    return tuple({frame.title: frame for frame in frames}.values())
+
+
+def vizier_columns(comments: list[str]) -> dict[str, dict[str, Any]]:
+    """Get what VizieR says about columns: ``#Column RAJ2000 (F9.5) Right ascension [ucd=pos.eq.ra]``, with tabs."""
+    about = {}
+    for line in comments:
+        if match := re.match(r"#Column\t(\S+)\t\(.*?\)\t(.*?)(?:\[ucd=(.*?)\])?\s*$", line):
+            about[match[1]] = {"description": match[2].strip(), "ucd": match[3] or ""}
+    return about
 
 
 def _read_ecsv_header(comments: list[str], names: str) -> tuple[dict[str, Any], str | None, dict[str, Any]]:

@@ -8,6 +8,7 @@ Sources: B.1 and B.2 of the facts on RXTE; real rows of xtemaster.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from lake.settings import Settings
 from lake.sky import hpx29, match, ranks
 from tasks.archives import heasarc
 from tasks.archives.tap import Service
+from tasks.archives.values import integers, places
 from tasks.surveys import rxte
 from tasks.surveys.rxte import Observation, archive_paths, parse_obsid
 
@@ -186,18 +188,18 @@ def select(targets: pa.Table, rows: pa.Table, *, radius_deg: float = RADIUS_DEG)
     Raises
     ------
     GranuleRejected
-        If a column that is needed is not there, or two rows of an ObsID contradict each other.
+        If a column that is needed is not there.
     """
     check_radius(radius_deg)
     rows = _typed(rows)
     # The join has a row for each target that it is near; a copy of the table may repeat itself.
     rows = rows.group_by(rows.column_names, use_threads=False).aggregate([])
-    t, e, separation = match(
-        _floats(targets, "ra"), _floats(targets, "dec"), _floats(rows, "ra"), _floats(rows, "dec"), radius_deg * 3600
-    )
+    t, e, separation = match(_floats(targets, "ra"), _floats(targets, "dec"), *places(rows), radius_deg * 3600)
     reasons = [_reason(row) for row in rows.select(["obsid", "time", "exposure"]).to_pylist()]
+    times = Counter(row for row, reason in zip(rows["obsid"].to_pylist(), reasons, strict=True) if reason is None)
+    twice = [reason is None and times[row] > 1 for row, reason in zip(rows["obsid"].to_pylist(), reasons, strict=True)]
+    reasons = ["several rows, and they differ" if odd else reason for odd, reason in zip(twice, reasons, strict=True)]
     usable = np.array([reason is None for reason in reasons], bool)
-    _check_once(rows.filter(pa.array(usable)))
     ids = targets["target_id"].to_numpy()[t]
     pairs = rows.take(pa.array(e)).add_column(0, "target_id", pa.array(ids, pa.int64()))
     pairs = pairs.append_column("separation_arcsec", pa.array(separation, pa.float64()))
@@ -211,7 +213,8 @@ def _observations(pairs: pa.Table) -> pa.Table:
     parsed = [parse_obsid(obsid) for obsid in pairs["obsid"].to_pylist()]
     where = zip(pairs["obsid"].to_pylist(), pairs["cycle"].to_pylist(), pairs["prnb"].to_pylist(), strict=True)
     # An exposure of 0 is none: slews and scans have no exposure.
-    exposure = pc.if_else(pc.greater(pairs["exposure"], 0), pairs["exposure"], pa.scalar(None, pa.float64()))
+    known = pc.and_(pc.greater(pairs["exposure"], 0), pc.is_finite(pairs["exposure"]))
+    exposure = pc.if_else(known, pairs["exposure"], pa.scalar(None, pa.float64()))
     return pa.table(
         {
             **{name: pairs[name] for name in ("target_id", "obsid", "target_name", "cycle", "prnb", "ra", "dec")},
@@ -229,19 +232,14 @@ def _reason(row: dict[str, Any]) -> str | None:
     """Return why nothing can be pulled of a row of xtemaster; None if it is an observation."""
     if row["obsid"] is None or row["time"] is None:
         return "accepted, not observed"
+    if not rxte.GAIN_EPOCHS[0][1] <= row["time"] <= rxte.END_MJD:
+        return "not at a time of the mission"
     if not re.fullmatch(r"[0-9]{5}(-[0-9]{2}){3}[0-9A-Z]?", row["obsid"]):
         return "not an ObsID"
     # Pieces named by a letter have no exposure there: facts B.2.
     if not row["exposure"] and not row["obsid"][-1].isalpha():
         return "no exposure"
     return None
-
-
-def _check_once(rows: pa.Table) -> None:
-    counts = rows.group_by("obsid").aggregate([([], "count_all")])
-    twice = counts.filter(pc.greater(counts["count_all"], 1))
-    if twice.num_rows:
-        raise GranuleRejected(f"{TABLE} has several rows for ObsID {twice['obsid'][0].as_py()}, and they differ")
 
 
 def _typed(rows: pa.Table) -> pa.Table:
@@ -251,7 +249,7 @@ def _typed(rows: pa.Table) -> pa.Table:
         raise GranuleRejected(f"rows of {TABLE} lack {', '.join(lacking)}")
     try:
         columns = {
-            name: _trimmed(rows[name]).cast(kind) if name in rows.column_names else pa.nulls(rows.num_rows, kind)
+            name: _as(_trimmed(rows[name]), kind) if name in rows.column_names else pa.nulls(rows.num_rows, kind)
             for name, kind in _COLUMNS.items()
         }
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -259,6 +257,10 @@ def _typed(rows: pa.Table) -> pa.Table:
     # As a number it has lost its zeros.
     columns["prnb"] = pc.utf8_lpad(columns["prnb"], 5, "0")
     return pa.table(columns)
+
+
+def _as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    return integers(column) if pa.types.is_integer(kind) else column.cast(kind)
 
 
 def _trimmed(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -152,6 +152,8 @@ def clock(header: Header, bin_s: float) -> Clock:
     pixr, length = absent.get("TIMEPIXR", pixr or 0.0), absent.get("TIMEDEL", length or 0.0)
     if not 0 < length < math.inf:
         raise GranuleRejected(f"TIMEDEL is {length}")
+    if not 0 <= pixr <= 1:
+        raise GranuleRejected(f"TIMEPIXR is {pixr}, no place in a bin")
     remarks = [f"{name} is absent, {value:g} assumed" for name, value in absent.items()]
     return Clock(mjdref, header.number("TIMEZERO") or 0.0, pixr, length, list(absent), remarks)
 
@@ -182,6 +184,8 @@ def _light_curve(body: bytes, product: Product | ChannelCut) -> LightCurve:
         raise GranuleRejected(str(error_)) from error_
     given = map(header.number, ("TSTART", "TSTOP"))
     ends = [None if one is None else float(met_to_mjd(one, *mjdref, zero)) for one in given]
+    odd = [end is not None and not rxte.is_of_mission(end) for end in ends]
+    ends = [None if is_odd else end for is_odd, end in zip(odd, ends, strict=True)]
     if len(mjd):
         edges = float(mjd.min() - bin_s / 2 / DAY_S), float(mjd.max() + bin_s / 2 / DAY_S)
         ends = [edge if end is None else end for end, edge in zip(ends, edges, strict=True)]
@@ -190,7 +194,8 @@ def _light_curve(body: bytes, product: Product | ChannelCut) -> LightCurve:
     low, high = (min(int(cut[1]), rxte.ABSOLUTE_CHANNELS - 1) if cut else None for cut in cuts)
     rows = " ".join(str(value) for key, value in header.values.items() if key.startswith("ROWID"))
     scaled = re.search(r"Expression: RATE \* ([\d.eE+-]+)", notes)
-    undated = [] if dated.all() else [f"{(~dated).sum()} bins without TIME left out"]
+    told = [] if dated.all() else [f"{(~dated).sum()} bins without TIME left out"]
+    told += [f"{name} is none of the mission" for name, is_odd in zip(("TSTART", "TSTOP"), odd, strict=True) if is_odd]
     return LightCurve(
         product, seconds, mjd, rate[dated], error[dated], counts[dated], fracexp[dated], bin_s, pixr, mjdref, ends[0],
         ends[1], columns["BARYTIME"][dated] + zero if "BARYTIME" in columns else None,
@@ -201,7 +206,7 @@ def _light_curve(body: bytes, product: Product | ChannelCut) -> LightCurve:
             "hduclas2": header.text("HDUCLAS2"), "timezero_s": zero, "timepixr": pixr, "bin_s": bin_s,
             "assumed": times.assumed, "rate_factor": float(scaled[1]) if scaled else None,
         },
-        (*times.remarks, *undated),
+        (*times.remarks, *told),
     )  # fmt: skip
 
 

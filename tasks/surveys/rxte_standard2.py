@@ -69,6 +69,7 @@ class _File:
     clock: Clock
     samples: _Samples
     undated: int
+    odd: int
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,7 @@ def light_curve(std2: Mapping[str, Data], cut: ChannelCut, epoch: int, filter_fi
     samples, overlapping = _joined(files, names)
     remarks = list(dict.fromkeys(remark for one in files for remark in one.clock.remarks))
     remarks += [f"{n} samples without TIME left out"] if (n := sum(one.undated for one in files)) else []
+    remarks += [f"impossible counts taken for missing: {n}"] if (n := sum(one.odd for one in files)) else []
     remarks += [f"{overlapping} samples that overlap others left out"] if overlapping else []
     counted = _absolute(part)
     if counted != asked:
@@ -234,21 +236,31 @@ def _read(name: str, data: Data, cut: ChannelCut, part: slice, blind: Sequence[i
         if table.widths.get("TIME") != 1:
             raise GranuleRejected("its column TIME is no number")
         start = table.column("TIME") + (times.timezero_s - times.timepixr * times.bin_s)
-        counts = np.stack([sum(_counts(table, one, part) for one in columns) for columns in chosen.values()], axis=1)
+        read = {one: _counts(table, one, part) for columns in chosen.values() for one in columns}
+        counts = np.stack([sum(read[one][0] for one in columns) for columns in chosen.values()], axis=1)
         alive = np.zeros(counts.shape, np.bool_)
         for at, pcu in enumerate(cut.pcus):
             for one in (one for one in spectra if pcu in blind and one.endswith(str(pcu))):
                 alive[:, at] |= (table.column(one) > 0).any(axis=1)
-        dated = np.isfinite(start)
+        dated = _dated(start, times)
         rxte.gain_epoch(met_to_mjd(start[dated], *times.mjdref))
-        return _File(table.header, times, _Samples(start, counts, alive)[dated], int((~dated).sum()))
+        odd = sum(n for _, n in read.values())
+        return _File(table.header, times, _Samples(start, counts, alive)[dated], int((~dated).sum()), odd)
 
 
-def _counts(table: Table, name: str, part: slice) -> Floats:
+def _dated(seconds: Floats, times: Clock) -> Bools:
+    """Say which times are: a few that cannot be are none; if none can be, it is the clock that is wrong."""
+    known = np.isfinite(seconds)
+    possible = known & rxte.is_of_mission(met_to_mjd(np.where(known, seconds, np.nan), *times.mjdref))
+    return possible if possible.any() else known
+
+
+def _counts(table: Table, name: str, part: slice) -> tuple[Floats, int]:
+    """Return a spectrum's counts, NaN where one can be none, and how many are so; GranuleRejected if none can be."""
     values = table.column(name, part)
-    if (odd := (values < 0) | np.isinf(values)).any():
+    if (odd := (values < 0) | np.isinf(values)).all() and odd.any():
         raise GranuleRejected(f"{name} has {values[odd][0]:g} counts")
-    return np.asarray(values.sum(axis=1))
+    return np.where(odd, np.nan, values).sum(axis=1), int(odd.sum())
 
 
 def _joined(files: Sequence[_File], names: Sequence[str]) -> tuple[_Samples, int]:
@@ -298,6 +310,7 @@ def _read_filter(data: Data) -> _Filter:
             raise GranuleRejected(f"{', '.join(sorted(wanted - single))} are no numbers")
         times = clock(table.header, STD2_BIN_S)
         at = table.column("TIME") + times.timezero_s
+        at = np.where(_dated(at, times), at, np.nan)
         order = np.argsort(at, kind="stable")[: np.isfinite(at).sum()]
         if not order.size:
             raise GranuleRejected("it has no rows")

@@ -20,9 +20,12 @@ from numpy.typing import NDArray
 from lake.errors import ConfigurationError, GranuleRejected
 from lake.photometry import AB_ZERO_POINT_JY, flux_err
 from lake.sky import hpx29
+from lake.sound import sound
 from lake.times import EarthTimes
 from tasks.archives.base import Band, Origin
+from tasks.archives.values import possible
 from tasks.stats import statistics_of_sorted
+from tasks.surveys.virac_columns import AMBIGUOUS, ODD_VALUES, objtype_bits, without_odd
 from tasks.surveys.virac_tile import BANDS, Columns, Tile
 
 Ints = NDArray[np.int64]
@@ -41,9 +44,6 @@ _WAVELENGTH_NM = {"Z": 876.2, "Y": 1018.4, "J": 1246.4, "H": 1631.0, "Ks": 2133.
 # has P(> x) = exp(-x / 2) there, and 5 sigma is P = 5.733e-7.
 AST_RES_CHISQ_MAX = 28.74
 
-# Of column quality: bit 0 is ambiguous_match, bits 8 to 15 are objtype.
-AMBIGUOUS, OBJTYPE_SHIFT = 1, 8
-
 # A source is kept if it has more Ks detections than this.
 MIN_KS = 20
 LEFT_OUT = "ks_detections_le_min"
@@ -56,7 +56,7 @@ _SOURCES_COUNTED = 20_000
 # What a magnitude can be: the limits of column mag.
 _MAGNITUDES = (-30.0, 60.0)
 
-_FLOATS = ("chi", "ast_res_chisq", "x", "y", "sky", "cnf_ctr", "diff_fit_ap", "ext")
+_FLOATS = ("chi", "x", "y", "sky", "cnf_ctr", "diff_fit_ap", "ext")
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,7 @@ class Extraction:
         self.detections = self.non_detections = self.expected_detections = self.expected_covered = 0
         self.odd_values = 0
         self._statistics: list[pa.Table] = []
+        self._told: list[str] = []
         self._hpx29 = hpx29(tile.sources["ra"], tile.sources["dec"])
         self._lengths, self._ks = self._count()
         self.kept = self._ks > cut.min_ks
@@ -131,15 +132,15 @@ class Extraction:
         """Return what the ledger should say of a sound tile, as far as it has been read."""
         n = int((~self.kept).sum())
         told = [f"{n} of {len(self.kept)} sources left out: no more than {self.cut.min_ks} Ks detections"] if n else []
+        told += self._told
         if self.odd_values:
-            told.append(
-                f"values that no measurement has (sentinels, negative errors, infinities), made NULL: {self.odd_values}"
-            )
+            told.append(f"{ODD_VALUES}: {self.odd_values}")
         return "; ".join(told) or None
 
     def tables(self) -> dict[str, pa.Table]:
         """Return the sources and the exposures."""
-        return {"sources": self._sources(), "exposures": self._exposures()}
+        tables, self._told = sound({"sources": self._sources(), "exposures": self._exposures()})
+        return tables
 
     def statistics(self) -> dict[str, pa.Table]:
         """Return the statistics of the light curves that have been made."""
@@ -296,6 +297,7 @@ class Extraction:
         self.non_detections += len(rows) - n_detected
         source, paw = np.divmod(rows, n_paws)
         table = self._measurements(len(rows), at, paws.band[paw], arrays)
+        detected = detected & table.pop("measured")
         mjd = paws.columns["mjdobs"][paw]
         found = self.tile.sources
         columns = {
@@ -311,7 +313,8 @@ class Extraction:
             **table,
         }
         if "exptime" in paws.columns:
-            columns["exposure_s"] = pa.array(paws.columns["exptime"].astype(np.float32)[paw], from_pandas=True)
+            exptime = possible(paws.columns["exptime"], "exposure_s").astype(np.float32)  # told with the exposures
+            columns["exposure_s"] = pa.array(exptime[paw], from_pandas=True)
         made = pa.table(columns)
         if set(self.cut.bands) < set(BANDS):
             wanted = np.isin(paws.band[paw], [BANDS.index(band) for band in self.cut.bands])
@@ -346,55 +349,41 @@ class Extraction:
 
     def _sound(self, values: NDArray[Any], low: float, high: float) -> NDArray[Any]:
         """Return values with NaN for those that no measurement has, such as 99.99 for a magnitude; they are counted."""
-        odd = (values < low) | (values > high) | np.isinf(values)
-        n = int(np.count_nonzero(odd))
+        values, n = without_odd(values, low, high)
         self.odd_values += n
-        return np.where(odd, np.nan, values) if n else values
+        return values
 
-    def _measurements(
-        self, n: int, at: NDArray[np.int32], band: NDArray[np.int8], arrays: Columns
-    ) -> dict[str, pa.Array]:
-        """Return the columns that detections have; they are NULL elsewhere."""
+    def _measurements(self, n: int, at: NDArray[np.int32], band: NDArray[np.int8], arrays: Columns) -> dict[str, Any]:
+        """Return the columns that detections have, which are NULL elsewhere; and measured, where there is a flux."""
         mag = self._sound(arrays["hfad_mag"], *_MAGNITUDES).astype(np.float64)
         mag_err = self._sound(arrays["hfad_emag"], 0.0, np.inf).astype(np.float64)
         flux = vega_flux(mag, band[at])
         values = {"flux": flux, "flux_err": flux_err(flux, mag_err), "mag": mag, "mag_err": mag_err}
+        residual = self._sound(arrays["ast_res_chisq"], 0.0, np.inf)
         values |= {name: self._sound(arrays[name], -np.inf, np.inf) for name in _FLOATS if name in arrays}
+        values["ast_res_chisq"] = residual
         columns = {}
         for name, value in values.items():
             column = np.full(n, np.nan, np.float32)
             column[at] = value
             columns[name] = pa.array(column, from_pandas=True)
         ambiguous = arrays["ambiguous_match"] != 0
-        word = np.where(ambiguous, AMBIGUOUS, 0).astype(np.int64)
+        word, has_type = np.where(ambiguous, AMBIGUOUS, 0).astype(np.int64), np.ones(len(at), bool)
         if "objtype" in arrays:
-            word |= objtype_bits(arrays["objtype"], "timeSeries/objtype")
+            bits, has_type = objtype_bits(arrays["objtype"])
+            word |= bits
+            self.odd_values += int(np.count_nonzero(~has_type))
         quality, known = np.zeros(n, np.int64), np.zeros(n, bool)
-        quality[at], known[at] = word, True
-        good = np.zeros(n, bool)
-        good[at] = ~ambiguous & (arrays["ast_res_chisq"] < AST_RES_CHISQ_MAX) & np.isfinite(mag)
-        return {**columns, "good": pa.array(good), "quality": pa.array(quality, mask=~known)}
+        quality[at], known[at] = word, has_type
+        measured, good = np.zeros(n, bool), np.zeros(n, bool)
+        measured[at] = np.isfinite(mag)
+        good[at] = ~ambiguous & (residual < AST_RES_CHISQ_MAX) & np.isfinite(mag)
+        return {**columns, "measured": measured, "good": pa.array(good), "quality": pa.array(quality, mask=~known)}
 
 
 def vega_flux(mag: NDArray[np.float64], band: NDArray[np.int8]) -> NDArray[np.float64]:
     """Return the flux, mJy, of Vega magnitudes in bands that are given by their index in BANDS."""
     return np.asarray(_ZERO_POINTS_MJY[band] * np.exp(mag * (-0.4 * np.log(10))))
-
-
-def objtype_bits(values: NDArray[Any], column: str) -> Ints:
-    """Return objtype in its bits of column quality.
-
-    Raises
-    ------
-    GranuleRejected
-        If a value does not fit; the message names the column.
-    """
-    with np.errstate(invalid="ignore"):
-        word = values.astype(np.int64)
-    odd = (word != values) | (word < 0) | (word > 255)
-    if odd.any():
-        raise GranuleRejected(f"{column} has values that are no type, such as {values[odd][0]}")
-    return word << OBJTYPE_SHIFT
 
 
 def _sizes(arrays: NDArray[np.object_]) -> Ints:

@@ -8,6 +8,7 @@ they come. An answer that the service cut short is asked for again in halves, do
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -25,12 +26,15 @@ from lake.photometry import flux_err
 from lake.schema import TABLES
 from lake.settings import Settings
 from lake.sky import hpx29
+from lake.sound import sound
 from lake.staging import Manifest, stage
 from lake.times import EarthTimes
 from tasks.archives.tap import Service
+from tasks.archives.values import dated
 from tasks.stats import statistics_of_sorted
 from tasks.surveys import virac
-from tasks.surveys.virac import AMBIGUOUS, AST_RES_CHISQ_MAX, LEFT_OUT, NAME, Cut, constant, objtype_bits, vega_flux
+from tasks.surveys import virac_columns as columns
+from tasks.surveys.virac import AST_RES_CHISQ_MAX, LEFT_OUT, NAME, Cut, constant, vega_flux
 from tasks.surveys.virac_tile import BANDS, SOURCE_NSIDE, SOURCES_PER_PIXEL
 
 Ints = NDArray[np.int64]
@@ -40,8 +44,7 @@ Flags = NDArray[np.bool_]
 RELEASE = "VIRAC2"
 SOURCES, LIGHTCURVES = "VVVX_VIRAC_V2_SOURCES", "VVVX_VIRAC_V2_LC"
 
-# Of column quality: bit 1 is set if phot_flag is not 0; the rest is as in the tiles.
-PHOT_FLAG = 2
+PHOT_FLAG = columns.PHOT_FLAG
 
 # Why a source that has Ks detections enough has no light curve: the table of light curves knows nothing of it.
 NO_ROWS = "no_rows_in_lc"
@@ -68,6 +71,9 @@ _OF_LIGHTCURVES = (
     "chi",
 )  # fmt: skip
 
+# Least and greatest value of what is measured.
+_RANGES = {"mag": (-30.0, 60.0), "emag": (0.0, np.inf), "ast_res_chisq": (0.0, np.inf), "chi": (-np.inf, np.inf)}
+
 _MADE = ("sources", "exposures", "statistics")
 
 ORIGIN = replace(
@@ -76,9 +82,10 @@ ORIGIN = replace(
     release=RELEASE,
     notes="The public release. mjd is mjdobs, as published; whether of the start or the middle of a pawprint ESO's "
     "table does not say (MJD-OBS is the start, and an exposure takes 4 to 10 s). Magnitudes are Vega, as published. "
-    "Table LC has detections only, so detected is true in every row: pawprints without a detection, and what ESO has "
-    "in tables REJECTED_LC and REJECTED_SOURCES, are not in it. good: phot_flag is 0, not ambiguous, astrometric "
-    "residual within 5 sigma (ast_res_chisq below 28.74). quality: ambiguous_match in bit 0, phot_flag other than 0 "
+    "Table LC has detections only, so detected is true in every row that has a magnitude: pawprints without a "
+    "detection, and what ESO has in tables REJECTED_LC and REJECTED_SOURCES, are not in it. good: phot_flag is 0, not "
+    "ambiguous, astrometric residual within 5 sigma (ast_res_chisq below 28.74). quality: ambiguous_match in bit 0, "
+    "phot_flag other than 0 "
     "in bit 1, objtype in bits 8 to 15. exposure_id is catid; of exposures there is what the rows of LC say. Sources "
     "with too few Ks detections (ks_n_det) are in sources, with the reason in left_out, and have no light curve. "
     "Positions are of ref_epoch.",
@@ -198,10 +205,11 @@ def stage_range(
     answer = Range(low, high, granule, settings, cut)
     status = "done" if len(answer) else "empty"
     attempt = replace(attempt, granule=granule, status=status, reason=answer.remark, endpoint=answer.service.url)
-    return stage(
+    staged = stage(
         folder, attempt, answer.tables(), ORIGIN.band_units,
         lightcurves=answer.lightcurves(), afterwards=answer.afterwards,
     )  # fmt: skip
+    return staged.told(reason=answer.remark)
 
 
 class Range:
@@ -215,13 +223,14 @@ class Range:
         endpoint = settings.endpoints.get(NAME, ORIGIN.endpoint)
         self.service = Service(NAME, endpoint, settings.timeout_s, settings.task_timeout_s)
         found = self._list(low, high)
+        self._left_out: Counter[str] = Counter()
+        self._odd_values = 0
+        self._told: list[str] = []
+        found = self._without(found, "sources without a place", ~np.isnan(columns.places(found)[0]))
         self._found = found.take(pc.sort_indices(found["sourceid"]))
-        self._number = _ints(self._found, "sourceid", SOURCES)
+        self._number = columns.ints(self._found, "sourceid", SOURCES)
         self._ids = pa.array(self._number).cast(pa.string())
-        self._ra, self._dec = (_floats(self._found, name) for name in ("ra", "de"))
-        gaps = self._number[~(np.isfinite(self._ra) & (np.abs(self._dec) <= 90))]
-        if len(gaps):
-            raise GranuleRejected(f"{SOURCES} has no position of {len(gaps)} sources, such as {gaps[0]}")
+        self._ra, self._dec = columns.places(self._found)
         self._hpx29 = hpx29(self._ra, self._dec)
         # Place of each source in the order of the lake's rows, where ids are texts.
         order = np.lexsort((np.array(self._ids.to_pylist(), np.str_), self._hpx29))
@@ -241,7 +250,20 @@ class Range:
     def remark(self) -> str | None:
         """Return what the ledger should say of a sound range."""
         n = int((~self.kept).sum())
-        return f"{n} of {len(self)} sources left out: no more than {self.cut.min_ks} Ks detections" if n else None
+        told = [f"{n} of {len(self)} sources left out: no more than {self.cut.min_ks} Ks detections"] if n else []
+        told += [f"{what}, left out: {count}" for what, count in self._left_out.items()] + self._told
+        if self._odd_values:
+            told.append(f"{columns.ODD_VALUES}: {self._odd_values}")
+        return "; ".join(told) or None
+
+    def _without(self, found: pa.Table, what: str, kept: Flags) -> pa.Table:
+        """Return the rows of an answer that have what a row must have; GranuleRejected if none has."""
+        if kept.all():
+            return found
+        if not kept.any():
+            raise GranuleRejected(f"{len(kept)} {what}, such as {found['sourceid'][0]}, and no other")
+        self._left_out[what] += int((~kept).sum())
+        return found.filter(pa.array(kept))
 
     def _list(self, low: int, high: int) -> pa.Table:
         adql = f"SELECT {', '.join(_OF_SOURCES)} FROM {SOURCES} WHERE sourceid BETWEEN {low} AND {high}"
@@ -254,7 +276,7 @@ class Range:
 
     def _count(self, *names: str) -> Ints:
         """Return the first of some counts that is there; 0 without any."""
-        counts = pc.coalesce(*(_cast(self._found, name, pa.int64()) for name in names), pa.scalar(0, pa.int64()))
+        counts = pc.coalesce(*(columns.cast(self._found, name, pa.int64()) for name in names), pa.scalar(0, pa.int64()))
         return np.asarray(counts.to_numpy())
 
     def tables(self) -> dict[str, pa.Table]:
@@ -279,20 +301,22 @@ class Range:
         left_out = pa.DictionaryArray.from_arrays(
             pa.array(reason, mask=self.kept & ~missing), pa.array([LEFT_OUT, NO_ROWS])
         )
-        return pa.table(
+        table = pa.table(
             {
                 **{name: array.cast(pa.string()) for name, array in self._keys(len(self)).items()},
                 "source_id": self._ids,
                 "hpx29": self._hpx29,
-                **{mine: _cast(found, theirs, pa.float64()) for theirs, mine in _ASTROMETRY.items()},
+                **{mine: columns.cast(found, theirs, pa.float64()) for theirs, mine in _ASTROMETRY.items()},
                 "astfit_params": found["astfit_params"],
-                "duplicate": pc.not_equal(_cast(found, "duplicate", pa.int64()), 0),
+                "duplicate": pc.not_equal(columns.cast(found, "duplicate", pa.int64()), 0),
                 "left_out": left_out.cast(pa.string()),
             }
         )
+        tables, self._told = sound({"sources": table})
+        return tables["sources"]
 
     def _exposures_table(self) -> pa.Table:
-        catid, band, mjd = _distinct(*(np.concatenate(arrays) for arrays in zip(*self._exposures, strict=True)))
+        catid, band, mjd = columns.distinct(*(np.concatenate(arrays) for arrays in zip(*self._exposures, strict=True)))
         return pa.table(
             {
                 **{name: array.cast(pa.string()) for name, array in self._keys(len(catid)).items()},
@@ -346,31 +370,35 @@ class Range:
         """Return an answer on the sources from start to stop as rows of the lake, sorted."""
         if not found.num_rows:
             return TABLES["lightcurves"].empty()
-        number = _ints(found, "sourceid", LIGHTCURVES)
+        found = self._without(found, f"rows of {LIGHTCURVES} without a sourceid", columns.is_known(found, "sourceid"))
+        found = self._without(found, f"rows of {LIGHTCURVES} without a time", dated(columns.floats(found, "mjdobs")))
+        found = self._without(
+            found, f"rows of {LIGHTCURVES} in no band of {', '.join(BANDS)}", columns.bands(found) >= 0
+        )
+        number = columns.ints(found, "sourceid", LIGHTCURVES)
         source = np.searchsorted(self._number, number)
         unknown = self._number[np.minimum(source, len(self) - 1)] != number
         if unknown.any():
             raise GranuleRejected(f"{LIGHTCURVES} has rows of source {number[unknown][0]}, which {SOURCES} has not")
         self._seen[source] = True
-        band = _bands(found["filter"])
-        mjd = _floats(found, "mjdobs")
-        if not np.isfinite(mjd).all():
-            raise GranuleRejected(f"{LIGHTCURVES} has no mjdobs in {(~np.isfinite(mjd)).sum()} of {len(mjd)} rows")
+        band = columns.bands(found)
+        mjd = columns.floats(found, "mjdobs")
         wanted = np.flatnonzero(self.kept[source] & np.isin(band, [BANDS.index(name) for name in self.cut.bands]))
         rows = wanted[np.lexsort((mjd[wanted], band[wanted], self._rank[source[wanted]]))]
         found = found.drop_columns(["filter"]).take(pa.array(rows))
         source, band, mjd = source[rows], band[rows], mjd[rows]
-        dated = np.asarray(found["catid"].is_valid().to_numpy())
-        catid = np.asarray(_cast(found, "catid", pa.int64()).fill_null(-1).to_numpy())
-        self._exposures.append(_distinct(catid[dated], band[dated], mjd[dated]))
+        has_catid = columns.is_known(found, "catid")
+        catid = np.asarray(columns.cast(found, "catid", pa.int64()).fill_null(-1).to_numpy())
+        self._exposures.append(columns.distinct(catid[has_catid], band[has_catid], mjd[has_catid]))
         exposures, exposure = np.unique(catid, return_inverse=True)
         times, time = np.unique(mjd, return_inverse=True)
-        mag, mag_err, chi_ast = (_floats(found, name) for name in ("mag", "emag", "ast_res_chisq"))
+        mag, mag_err, chi_ast, chi = (self._sound(found, name) for name in ("mag", "emag", "ast_res_chisq", "chi"))
         flux = vega_flux(mag, band)
-        quality, usable = _quality(found)
+        quality, usable, n_odd = columns.quality(found)
+        self._odd_values += n_odd
         values = {
             "flux": flux, "flux_err": flux_err(flux, mag_err), "mag": mag, "mag_err": mag_err,
-            "chi": _floats(found, "chi"), "ast_res_chisq": chi_ast,
+            "chi": chi, "ast_res_chisq": chi_ast,
         }  # fmt: skip
         return pa.table(
             {
@@ -385,63 +413,17 @@ class Range:
                     time, self._ra[start:stop], self._dec[start:stop], source - start
                 ),
                 "unit": constant("mJy", len(rows)),
-                "detected": np.ones(len(rows), bool),
+                "detected": np.isfinite(mag),
                 "good": usable & (chi_ast < AST_RES_CHISQ_MAX) & np.isfinite(mag),
                 "quality": quality,
                 "exposure_id": pa.DictionaryArray.from_arrays(
-                    pa.array(exposure.astype(np.int32), mask=~dated), pa.array(exposures).cast(pa.string())
+                    pa.array(exposure.astype(np.int32), mask=~has_catid), pa.array(exposures).cast(pa.string())
                 ),
                 **{name: pa.array(value.astype(np.float32), from_pandas=True) for name, value in values.items()},
             }
         )
 
-
-def _quality(found: pa.Table) -> tuple[pa.Array, Flags]:
-    """Return the flag words of rows, NULL where a flag is, and whether the flags speak for a row."""
-    flags = {name: _cast(found, name, pa.int64()).combine_chunks() for name in ("ambiguous_match", "phot_flag")}
-    known = np.logical_and.reduce([flag.is_valid().to_numpy(zero_copy_only=False) for flag in flags.values()])
-    ambiguous, flagged = (np.asarray(flag.fill_null(1).to_numpy() != 0, bool) for flag in flags.values())
-    word = objtype_bits(_cast(found, "objtype", pa.int64()).fill_null(0).to_numpy(), f"{LIGHTCURVES}.objtype")
-    word |= np.where(ambiguous, AMBIGUOUS, 0) | np.where(flagged, PHOT_FLAG, 0)
-    return pa.array(word, mask=~known), ~ambiguous & ~flagged
-
-
-def _bands(column: pa.ChunkedArray) -> NDArray[np.int8]:
-    names = pc.utf8_trim_whitespace(column.cast(pa.string()))
-    places = pc.index_in(names, value_set=pa.array(BANDS))
-    if places.null_count:
-        odd = names.filter(pc.is_null(places))[0].as_py()
-        raise GranuleRejected(f"{LIGHTCURVES}.filter {odd!r} is none of {', '.join(BANDS)}")
-    return np.asarray(places.to_numpy()).astype(np.int8)
-
-
-def _distinct(catid: Ints, band: NDArray[np.int8], mjd: Floats) -> tuple[Ints, NDArray[np.int8], Floats]:
-    """Return each catid once, with its band and time.
-
-    Raises
-    ------
-    GranuleRejected
-        If one has several.
-    """
-    ids, first, place = np.unique(catid, return_index=True, return_inverse=True)
-    other = (band[first][place] != band) | (mjd[first][place] != mjd)
-    if other.any():
-        raise GranuleRejected(f"{LIGHTCURVES}: catid {catid[other][0]} has several bands or times")
-    return ids, band[first], mjd[first]
-
-
-def _ints(table: pa.Table, name: str, of: str) -> Ints:
-    if table[name].null_count:
-        raise GranuleRejected(f"{of}.{name} is NULL in {table[name].null_count} of {table.num_rows} rows")
-    return np.asarray(_cast(table, name, pa.int64()).to_numpy())
-
-
-def _floats(table: pa.Table, name: str) -> Floats:
-    return np.asarray(_cast(table, name, pa.float64()).to_numpy(), np.float64)
-
-
-def _cast(table: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray:
-    try:
-        return table[name].cast(kind)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise GranuleRejected(f"column {name} of the answer is {table[name].type}, not {kind}: {error}") from error
+    def _sound(self, found: pa.Table, name: str) -> Floats:
+        values, n = columns.without_odd(columns.floats(found, name), *_RANGES[name])
+        self._odd_values += n
+        return values

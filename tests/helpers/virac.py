@@ -157,7 +157,7 @@ def _row(arrays: dict[str, Any], place: int | None, band: str) -> Row:
     if here:
         mag, error = _missing(arrays["hfad_mag"][place]), _missing(arrays["hfad_emag"][place])
         ambiguous, chisq = bool(arrays["ambiguous_match"][place]), row["ast_res_chisq"]
-        row |= {"mag": mag, "mag_err": error}
+        row |= {"mag": mag, "mag_err": error, "detected": mag is not None}
         row["quality"] = int(ambiguous) + (256 * int(arrays["objtype"][place]) if "objtype" in arrays else 0)
         row["good"] = not ambiguous and chisq is not None and chisq < 28.74 and mag is not None
         if mag is not None:

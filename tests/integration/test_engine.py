@@ -207,6 +207,24 @@ def test_an_archive_that_stays_away_is_not_asked_for_ever(
     assert (resting.asked, resting.resting) == (0, 24)
 
 
+@pytest.mark.parametrize(("patient", "times"), [(False, 3), (True, 1)])
+def test_retries_are_in_one_place(
+    catalog: Catalog, madeup: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch, patient: bool, times: int
+) -> None:
+    """In the engine, or in the archive's own requests; never in both."""
+    monkeypatch.setenv("LIGHTLAKE_RETRIES", "2")
+    asked: list[int] = []
+
+    def away(granule: Granule, settings: Settings) -> Harvest:
+        asked.extend(numbers_of(granule))
+        raise refusal()
+
+    madeup(fetch=away, patient=patient)
+    register(catalog, range(1))
+    assert pull("madeup").failed == 1
+    assert asked == [0] * times
+
+
 def test_one_granule_of_each_kind(catalog: Catalog, rows: Rows, madeup: Callable[..., Archive]) -> None:
     """A bug, broken rows and a refusal each lose their granules, named; all the rest is in the lake."""
     asked: Counter[int] = Counter()

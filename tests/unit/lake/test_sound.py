@@ -116,6 +116,7 @@ def test_what_has_no_id_is_left_out(odd: str | None) -> None:
                                                pa.array(ids, pa.string()))  # fmt: skip
     made, remarks = sound(tables)
     assert [made[name].num_rows for name in ("sources", "matches", "lightcurves")] == [2, 2, 4]
+    assert made["matches"]["rank"].to_pylist() == [1, 2]
     assert any("sources without an id, left out: 1" in told for told in remarks)
 
 
@@ -139,6 +140,19 @@ def test_what_breaks_a_rule_rejects_its_source_alone() -> None:
         whole(granule(band="V"))
     with pytest.raises(GranuleRejected, match="more than once"):
         whole({**tables, "sources": pa.concat_tables([tables["sources"]] * 2)})
+
+
+def test_the_only_source_takes_no_other_target_with_it() -> None:
+    """Beside targets that have nothing, one broken source is no sign that all is; by itself it is all there is."""
+    tables = {name: table.filter(pc.equal(table["source_id"], "b")) if "source_id" in table.column_names else table
+              for name, table in granule(detected=None).items()}  # fmt: skip
+    with pytest.raises(GranuleRejected, match="detected is NULL in 1 of 2 rows"):
+        whole(tables)
+    neighbour = covered().set_column(covered().column_names.index("target_id"), "target_id", pa.array([8]))
+    asked = pa.concat_tables([covered(), neighbour])
+    made, rejected = without_broken("madeup", "DR1", {**tables, "coverage": asked}, UNITS)
+    assert list(rejected) == ["b"]
+    assert [made[name].num_rows for name in ("sources", "matches", "lightcurves")] == [0, 0, 0]
 
 
 NUMBERS = ("flux", "flux_err", "mag", "mag_err", "mjd", "bmjd_tdb", "background", "x", "ra", "dec",

@@ -18,6 +18,7 @@ from astropy.time import Time
 
 from deployments.sandbox.tap import votable as sandbox_votable
 from lake.sky import hpx29
+from tasks.archives import gaia_epochs
 from tasks.archives.gaia_epochs import EMPTY, ZERO_POINTS, lightcurves, read, transits
 from tasks.bounds import in_memory
 from tasks.http import failing
@@ -198,6 +199,28 @@ def test_arrays_of_the_wrong_length_are_refused(bulk: Table) -> None:
     table["bp_flux"][1] = table["bp_flux"][1][:-1]
     with pytest.raises(ValueError, match="an array of 22 values for 23 transits"):
         transits(table)
+
+
+def test_what_is_broken_of_a_source_takes_no_other_with_it(bulk: Table) -> None:
+    """In a table of arrays it is a row, in a zip of many files a file; if nobody can say whose, it is an error."""
+    rows, ids = transits(bulk), [int(source) for source in bulk["source_id"]]
+    table = bulk.copy()
+    table["bp_flux"][1] = table["bp_flux"][1][:-1]
+    broken: dict[int, str] = {}
+    parts = gaia_epochs._sound_parts(table, "RAW.xml", {}, ids, broken)
+    assert same(pa.concat_tables(parts), rows.filter(pc.field("source_id") != ids[1]))
+    assert broken == {ids[1]: "RAW.xml: an array of 22 values for 23 transits"}
+
+    long = as_long(rows)
+    each = {f"EPOCH_PHOTOMETRY-Gaia DR3 {i}.xml": votable(long[long["source_id"] == i]) for i in ids}
+    cut = {name: body if str(ids[2]) not in name else body[: len(body) // 2] for name, body in each.items()}
+    with pytest.raises(ValueError, match="no VOTable, or part of one"):
+        read(zipped(**cut), ids, BUDGET)
+    broken = {}
+    assert set(read(zipped(**cut), ids, BUDGET, broken)["source_id"].to_pylist()) == set(ids[:2])
+    assert list(broken) == [ids[2]]
+    with pytest.raises(ValueError, match="no VOTable, or part of one"):
+        read(zipped(**{**each, "more.xml": b"<VOTABLE"}), ids, BUDGET, {})
 
 
 def test_a_source_without_bp_keeps_its_other_bands(bulk: Table) -> None:

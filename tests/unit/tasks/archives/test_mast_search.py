@@ -296,6 +296,37 @@ def test_rows_that_make_no_sense(
         by_place(box, reached, HERE)
 
 
+@pytest.mark.parametrize(
+    ("service", "change", "lost", "told"),
+    [
+        ("Mast.Caom.Crossmatch", {"s_ra": None}, 0, "observations without a place: 1"),
+        ("Mast.Caom.Filtered", {"s_dec": 91.0}, 0, "observations without a place: 1"),
+        ("Mast.Caom.Products", {"dataURI": None}, 1, "files without an address, left out: 1"),
+    ],
+)
+def test_one_odd_row_takes_no_other_with_it(
+    box: Sandbox, reached: Settings, monkeypatch: pytest.MonkeyPatch, service: str, change: dict[str, Any], lost: int,
+    told: str,
+) -> None:  # fmt: skip
+    whole = by_id(box, reached, TIC=[1001])
+    assert len(whole) > 1
+    rows_as_they_are = box.services["lightkurve"]._rows
+
+    def rows(name: str, params: dict[str, Any], data: Any) -> list[dict[str, Any]]:
+        rows = rows_as_they_are(name, params, data)
+        is_light = [row.get("dataproduct_type") == "timeseries" or "_lc.fits" in str(row.get("productFilename"))
+                    for row in rows]  # fmt: skip
+        odd = is_light.index(True) if any(is_light) else None
+        return [row | change if n == odd else row for n, row in enumerate(rows)] if name == service else rows
+
+    monkeypatch.setattr(box.services["lightkurve"], "_rows", rows)
+    said: list[str] = []
+    places = (np.array([HERE[0]]), np.array([HERE[1]]))
+    found = search(box.endpoints["lightkurve"], reached, {"TIC": [1001]}, places, 5.0, "lightkurve", told=said)
+    assert len({file.name for file in whole} - {file.name for file in found}) <= lost
+    assert told in said
+
+
 def test_a_file_is_its_observations_by_any_of_their_names(
     box: Sandbox, reached: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

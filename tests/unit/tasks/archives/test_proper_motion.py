@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import test_heasarc as heasarcs
 import test_panstarrs as panstarrss
 import test_wise as wises
 import test_ztf as ztfs
@@ -170,6 +172,30 @@ def test_hcv(hubble: Sandbox) -> None:
     assert mine[0]["separation_arcsec"] < 0.01
     assert sum("hcvsummary" in one.path for one in hubble.requests[before:]) == 2
     assert set(harvest.lightcurves["source_id"].to_pylist()) <= {match["source_id"] for match in matches}
+
+
+def test_heasarc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table with a match radius: one that was there when it was detected has the detection, at another time not."""
+    table = {**heasarcs.XMM, "table": "xmmssc"}
+    monkeypatch.setenv("LIGHTLAKE_TABLES__XMMSSC", json.dumps(table))
+    with Sandbox.start(tmp_path, archives=["heasarc"], scale=0.05, targets=[(40.0, 10.0)]) as box:
+        rows = heasarcs.rows_in(box, "xmmssc")
+        one = next(row for row in rows if None not in (row["ra"], row["dec"], row["time"]))
+        year = float(julian_year(one["time"]))
+        pm = np.array([BARNARD["pm_ra"]] * 2), np.array([BARNARD["pm_dec"]] * 2)
+        places = apply_proper_motion(one["ra"], one["dec"], *pm, np.array([year, year + 3.0]), 2016.0)
+        stars = moving(*places, *pm)
+        there = int(np.argmin(separation_arcsec(*at(stars, np.arange(2), np.array([year] * 2)), one["ra"], one["dec"])))
+        source = find("xmmssc")
+        asked = Granule(source.name, source.release, source.with_defaults({}), stars)
+        made = source.fetch(asked, load_settings(endpoints=dict(box.endpoints), timeout_s=10.0))
+    mine = [match for match in made.matches.to_pylist() if match["source_id"] == str(one["detid"])]
+    assert [match["target_id"] for match in mine] == [stars["target_id"][there].as_py()]
+    assert mine[0]["separation_arcsec"] < 0.01
+    followed = source.followed(source.with_defaults({}))
+    assert followed is not None
+    assert followed.radius_arcsec == 5.0
+    assert find("fermigtrig").followed({}) is None
 
 
 @pytest.fixture

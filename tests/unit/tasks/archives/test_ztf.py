@@ -210,6 +210,21 @@ def test_lists_of_different_lengths_are_damage(tmp_path: Path) -> None:
     assert caught.value.transient
 
 
+@pytest.mark.parametrize("how", ["struct", "plain"])
+def test_one_odd_light_curve_takes_no_other_with_it(tmp_path: Path, how: str) -> None:
+    rows = layout(objects([10.0, 20.0], [0.0, 0.0], [1, 1]), "plain")
+    mags = rows["mag"].to_pylist()
+    rows = rows.set_column(rows.column_names.index("mag"), "mag", pa.array([mags[0][:-1], mags[1]], rows["mag"].type))
+    if how == "struct":
+        names = [*ztf.FIELDS, "clrcoeff"]
+        light = pa.StructArray.from_arrays([rows[name].combine_chunks() for name in names], names)
+        rows = rows.drop_columns(names).append_column("lightcurve", light)
+    harvest = fetched(collection(tmp_path, rows), targets_at([10.0, 20.0], [0.0, 0.0]))
+    ids = rows["objectid"].to_pylist()
+    assert harvest.lightcurves["source_id"].to_pylist() == [str(ids[1])] * len(mags[1])
+    assert f"without a time, left out: 1 ({ids[0]})" in str(harvest.remark)
+
+
 def test_another_schema_is_final(tmp_path: Path) -> None:
     rows = objects([10.0], [0.0], [1]).rename_columns(["oid", "filterid", "objra", "objdec", "lightcurve"])
     with pytest.raises(ArchiveError, match="the file has no objectid") as caught:

@@ -157,14 +157,31 @@ def test_a_radius_that_makes_no_sense_is_refused(radius: float) -> None:
         select(TARGETS, ROWS, radius_deg=radius)
 
 
-def test_rows_that_contradict_each_other_are_refused() -> None:
-    twice = pa.Table.from_pylist([row("90001-01-01-00", *ETA_CAR), row("90001-01-01-00", *ETA_CAR, exposure=5.0)])
-    with pytest.raises(GranuleRejected, match="several rows for ObsID 90001-01-01-00"):
-        select(TARGETS, twice)
+def test_rows_that_contradict_each_other_are_kept_apart() -> None:
+    pair = [row("90001-01-01-00", *ETA_CAR), row("90001-01-01-00", *ETA_CAR, exposure=5.0)]
+    found = select(TARGETS.slice(0, 1), pa.Table.from_pylist([*pair, row("90001-01-02-00", *ETA_CAR)]))
+    assert found.observations["obsid"].to_pylist() == ["90001-01-02-00"]
+    assert found.apart["reason"].to_pylist() == ["several rows, and they differ"] * 2
     same = pa.Table.from_pylist([row("90001-01-01-00", *ETA_CAR)] * 2)
     assert select(TARGETS.slice(0, 1), same).observations.num_rows == 1
     with pytest.raises(GranuleRejected, match="lack obsid"):
         select(TARGETS, ROWS.drop_columns(["obsid"]))
+
+
+@pytest.mark.parametrize(
+    ("odd", "kept", "reason"),
+    [
+        ({"ra": np.inf}, 1, None), ({"dec": -999.0}, 1, None), ({"cycle": np.nan}, 2, None),
+        ({"exposure": np.inf}, 2, None), ({"time": 0.0}, 1, "not at a time of the mission"),
+        ({"time": np.inf}, 1, "not at a time of the mission"),
+    ],
+)  # fmt: skip
+def test_one_odd_row_takes_no_other_with_it(odd: dict[str, float], kept: int, reason: str | None) -> None:
+    rows = [{**row("90001-01-01-00", *ETA_CAR), **odd}, row("90001-01-02-00", *ETA_CAR)]
+    found = select(TARGETS.slice(0, 1), pa.Table.from_pylist(rows))
+    assert found.observations.num_rows == kept
+    assert found.apart["reason"].to_pylist() == ([reason] if reason else [])
+    assert np.isfinite(found.observations["exposure_s"].to_numpy()[-1])
 
 
 @pytest.mark.parametrize(("name", "n"), [("xtemaster_eta_car_60rows.csv", 59), ("xtemaster_eta_car_5.csv", 18)])

@@ -261,7 +261,13 @@ def test_tstart_comes_whole_or_in_two_and_the_tables_own_wins() -> None:
 
 
 def test_without_tstart_the_bins_say_when_it_began() -> None:
+    odd = read_light_curve(light_curve(TSTARTI=0, TSTOPF=1e10), NET)
+    assert odd.remarks == ("TSTART is none of the mission", "TSTOP is none of the mission")
     body = light_curve(**dict.fromkeys(("TSTARTI", "TSTARTF", "TSTOPI", "TSTOPF")))
+    assert (odd.mjd_start, odd.mjd_stop) == (
+        read_light_curve(body, NET).mjd_start,
+        read_light_curve(body, NET).mjd_stop,
+    )
     exposure = read({stem(): body})[0]["exposures"].to_pylist()[0]
     days = rxte.MJDREFI + rxte.MJDREFF
     assert exposure["mjd_start"] == pytest.approx(days + START / 86400, abs=1e-10)

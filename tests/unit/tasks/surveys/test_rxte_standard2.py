@@ -553,6 +553,23 @@ def test_samples_without_a_time_are_left_out_and_counted() -> None:
     curve = curve_of(standard2(time=time), ALL, FILTERED)
     assert curve.counts.tolist() == np.delete(TOTAL, 3).tolist()
     assert curve.remarks == ("1 samples without TIME left out",)
+    for odd in (np.inf, -999.0, 1e10):
+        time[3] = odd
+        assert curve_of(standard2(time=time), ALL, FILTERED).counts.tolist() == curve.counts.tolist()
+        rows = START - 48.0 + 16.0 * np.arange(14)
+        rows[13] = odd
+        assert curve_of(BODY, ALL, filter_file(columns={"Time": rows})).counts.tolist() == TOTAL.tolist()
+
+
+def test_one_odd_count_is_missing_and_told() -> None:
+    counts = spectra().astype(">f4")
+    for odd in (-3.0, np.inf):
+        counts[5, 2, 1, 0, 40] = odd
+        curve = curve_of(standard2(counts), ALL, FILTERED)
+        expected = TOTAL.astype(float)
+        expected[5] = np.nan
+        np.testing.assert_array_equal(curve.counts, expected)
+        assert "impossible counts taken for missing: 1" in curve.remarks
 
 
 def test_energies_are_of_the_epoch_and_the_pcus() -> None:

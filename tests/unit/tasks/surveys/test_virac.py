@@ -190,7 +190,7 @@ def test_measurements_that_are_missing_are_null(tmp_path):
         row["exposure_s"] = None if math.isnan(row["exposure_s"]) else row["exposure_s"]
     assert_same_rows(rows_of(parts), rows)
     assert [row["parallax"] for row in tables["sources"].to_pylist()] == [row["parallax"] for row in sources]
-    assert sum(row["mag"] is None for row in rows) == sum(not row["detected"] for row in rows) + 1
+    assert all(row["detected"] == (row["mag"] is not None) for row in rows)
     assert tables["exposures"]["seeing_arcsec"].null_count == 1
     staged = stage_of(path, tmp_path)
     assert {file.table for file in staged.files} == {"sources", "exposures", "lightcurves", "statistics"}
@@ -425,16 +425,46 @@ def test_a_pawprint_twice_is_noticed_and_would_be_by_the_sums(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("value", [-3, 256, np.nan, 1.5])
-def test_types_of_objects_that_do_not_fit_are_named(tmp_path, value):
-    def odd(file):
+def test_types_of_objects_that_do_not_fit_are_unknown_and_counted(tmp_path, value):
+    def odd(file, places=slice(1, 2)):
         series, n = file["timeSeries"], best(file)
         put_ragged(file, "objtype", series["objtype"][:], "f8")
-        values = series["objtype"][n]
-        values[1] = value
-        series["objtype"][n] = values
+        for row in range(len(series["objtype"])) if places == slice(None) else [n]:
+            values = series["objtype"][row]
+            values[places] = value
+            series["objtype"][row] = values
 
+    with open_tile(tile(tmp_path, change=odd)) as opened:
+        extraction = Extraction(opened, "g", Cut())
+        rows = rows_of(list(extraction.lightcurves()))
+        assert extraction.remark.endswith("made NULL: 1")
+    (row,) = (row for row in rows if row["detected"] and row["quality"] is None)
+    assert row["flux"] is not None
     with pytest.raises(GranuleRejected, match=f"objtype has values that are no type, such as {value}"):
-        extracted(tile(tmp_path, change=odd))
+        extracted(tile(tmp_path, change=lambda file: odd(file, slice(None))))
+
+
+@pytest.mark.parametrize(("name", "value", "column"), [
+    ("sourceList/uwe", np.inf, "sources.uwe"), ("sourceList/ra_error", -1.0, "sources.ra_err"),
+    ("sourceList/pmra", np.inf, "sources.pm_ra"), ("sourceList/chisq", -1.0, "sources.astfit_chisq"),
+    ("catIndex/exptime", -1.0, "exposures.exposure_s"), ("catIndex/seeing", np.inf, "exposures.seeing_arcsec"),
+])  # fmt: skip
+def test_one_odd_value_of_a_source_or_pawprint_does_not_cost_a_tile(tmp_path, name, value, column):
+    def odd(file):
+        values = file[name][:]
+        values[3] = value
+        file[name][:] = values
+
+    with open_tile(tile(tmp_path, change=odd)) as opened:
+        extraction = Extraction(opened, "g", Cut())
+        made = attempt("g", archive="virac", release="ts_tables")
+        manifest = stage(
+            tmp_path / "staged", made, extraction.tables(), BAND_UNITS,
+            lightcurves=extraction.lightcurves(), afterwards=extraction.statistics,
+        )  # fmt: skip
+        assert f" values of {column} taken for missing: 1 (" in extraction.remark
+    table, column = column.split(".")
+    assert read_parquet(next(Path(manifest.folder).glob(f"{table}-*")))[column].null_count == 1
 
 
 @pytest.mark.parametrize(("name", "value", "missing"), [
@@ -454,8 +484,8 @@ def test_one_sentinel_does_not_cost_a_tile(tmp_path, name, value, missing):
     for column in odd.column_names:
         more = odd[column].null_count - sound[column].null_count
         assert more == (column in missing), column
-    (row,) = odd.filter(pc.and_(pc.is_null(odd[missing[0]]), odd["detected"])).to_pylist()
-    assert row["detected"]
+    (row,) = odd.filter(pc.and_(pc.is_null(odd[missing[0]]), pc.is_valid(odd["quality"]))).to_pylist()
+    assert row["detected"] == (name != "hfad_mag")
     assert row["good"] == (name != "hfad_mag")
 
 
