@@ -29,7 +29,7 @@ from lake.query import Lake
 from lake.settings import load_settings
 from lake.staging import Manifest, lost, stage_together
 from lake.storage import is_local, path_of
-from tasks.archives.base import Band, Origin
+from tasks.archives.base import GIVE_UP_AFTER, Band, Origin
 from tasks.effort import effort, several
 from tasks.pull import lake_at
 from tasks.pull.runners import current_log
@@ -278,7 +278,7 @@ def fetch(part: Part, last_try: bool) -> Staged:
 class Observations:
     """The work of a pull: parts are staged elsewhere, and committed by the run."""
 
-    source, give_up_after = rxte.NAME, 8
+    source, give_up_after = rxte.NAME, GIVE_UP_AFTER
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from astropy.coordinates import SkyCoord
+from upath import UPath
 
 from lake.commit import Receipt, commit
 from lake.errors import ConfigurationError
@@ -111,58 +113,61 @@ def answer(
     pairs = pairs.sort_by([("target_id", "ascending"), ("rank", "ascending")])
     missing = pc.is_null(pairs["hpx29"])
     matches = pairs.filter(pc.invert(missing))
-    granule = granule_id(origin, parameters, *map(str, targets["target_id"].to_pylist()))
-    keys = {"archive": origin.name, "release": origin.release, "granule": granule}
     counts = {row["target_id"]: row for row in _counts(matches)}
     lost_of = set(pc.unique(pairs.filter(missing)["target_id"]).to_pylist())
     ids = targets["target_id"].to_pylist()
     status = ["failed" if one in lost_of else "found" if one in counts else "empty" for one in ids]
     n_sources, n_rows = ([counts.get(one, {}).get(name, 0) for one in ids] for name in ("n_sources", "n_rows"))
-    coverage = {
-        "target_id": targets["target_id"],
-        "status": status,
-        "n_sources": n_sources,
-        "n_rows": n_rows,
-        "parameters": [canonical(parameters)] * len(ids),
-        "asked_at": pa.array([asked_at] * len(ids), pa.timestamp("us", tz="UTC")),
-    }
-    tables = {"coverage": _keyed(pa.table(coverage), keys)}
+    attempt = _attempt(targets, extraction, parameters, asked_at)
+    tables = {"coverage": _coverage(targets, attempt, status, n_sources, n_rows)}
     if matches.num_rows:
         ranked = pa.array(ranks(matches["target_id"].to_numpy()))
         columns = matches.select(["target_id", "source_id", "hpx29", "separation_arcsec"])
-        tables["matches"] = _keyed(columns.append_column("rank", ranked), keys)
-    attempt = Attempt(
-        origin.name, origin.release, granule, status="done" if matches.num_rows else "empty", started_at=asked_at,
-        n_targets=len(ids), parameters=canonical(parameters), endpoint=endpoint, reason=_remark(found, pairs, missing),
-        seconds=(datetime.now(UTC) - asked_at).total_seconds(), peak_rss_mb=peak_rss_mb(),
-        **(spent or {}),
+        tables["matches"] = _keyed(columns.append_column("rank", ranked), attempt)
+    done = replace(
+        attempt, status="done" if matches.num_rows else "empty", endpoint=endpoint,
+        reason=_remark(found, pairs, missing), seconds=(datetime.now(UTC) - asked_at).total_seconds(),
+        peak_rss_mb=peak_rss_mb(), **(spent or {}),
     )  # fmt: skip
-    folder = lake.storage.staging / rxte.NAME / granule
-    return commit(lake.catalog, stage(folder, attempt, tables, known=known))
+    return commit(lake.catalog, stage(_folder(lake, attempt), done, tables, known=known))
 
 
 def give_up(
     url: str, targets: pa.Table, extraction: Extraction, parameters: Mapping[str, Any], error: BaseException
 ) -> Receipt:
     """Note that targets could not even be looked for; an answer that they had before stays."""
-    lake = lake_at(url)
-    origin, now, n = extraction.origin, datetime.now(UTC), targets.num_rows
+    lake, n = lake_at(url), targets.num_rows
+    attempt = _attempt(targets, extraction, parameters, datetime.now(UTC))
+    tables = {"coverage": _coverage(targets, attempt, ["failed"] * n, [0] * n, [0] * n)}
+    return commit(lake.catalog, stage(_folder(lake, attempt), replace(lost(attempt, error), **facts()), tables))
+
+
+def _attempt(targets: pa.Table, extraction: Extraction, parameters: Mapping[str, Any], asked_at: datetime) -> Attempt:
+    origin = extraction.origin
     granule = granule_id(origin, parameters, *map(str, targets["target_id"].to_pylist()))
-    keys = {"archive": origin.name, "release": origin.release, "granule": granule}
+    return Attempt(
+        origin.name, origin.release, granule, status="failed", started_at=asked_at, n_targets=targets.num_rows,
+        parameters=canonical(parameters),
+    )  # fmt: skip
+
+
+def _folder(lake: Lake, attempt: Attempt) -> UPath:
+    return lake.storage.staging / rxte.NAME / attempt.granule
+
+
+def _coverage(
+    targets: pa.Table, attempt: Attempt, status: Sequence[str], n_sources: Sequence[int], n_rows: Sequence[int]
+) -> pa.Table:
+    n = targets.num_rows
     coverage = {
         "target_id": targets["target_id"],
-        "status": ["failed"] * n,
-        "n_sources": pa.array([0] * n, pa.int64()),
-        "n_rows": pa.array([0] * n, pa.int64()),
-        "parameters": [canonical(parameters)] * n,
-        "asked_at": pa.array([now] * n, pa.timestamp("us", tz="UTC")),
+        "status": status,
+        "n_sources": pa.array(n_sources, pa.int64()),
+        "n_rows": pa.array(n_rows, pa.int64()),
+        "parameters": [attempt.parameters] * n,
+        "asked_at": pa.array([attempt.started_at] * n, pa.timestamp("us", tz="UTC")),
     }
-    attempt = Attempt(
-        origin.name, origin.release, granule, status="failed", started_at=now, n_targets=n,
-        parameters=canonical(parameters), **facts(),
-    )  # fmt: skip
-    tables = {"coverage": _keyed(pa.table(coverage), keys)}
-    return commit(lake.catalog, stage(lake.storage.staging / rxte.NAME / granule, lost(attempt, error), tables))
+    return _keyed(pa.table(coverage), attempt)
 
 
 def _counts(matches: pa.Table) -> list[dict[str, Any]]:
@@ -171,9 +176,9 @@ def _counts(matches: pa.Table) -> list[dict[str, Any]]:
     return rows
 
 
-def _keyed(table: pa.Table, keys: Mapping[str, str]) -> pa.Table:
-    for name, value in keys.items():
-        table = table.append_column(name, pa.array([value] * table.num_rows, pa.string()))
+def _keyed(table: pa.Table, attempt: Attempt) -> pa.Table:
+    for name in ("archive", "release", "granule"):
+        table = table.append_column(name, pa.array([getattr(attempt, name)] * table.num_rows, pa.string()))
     return table
 
 

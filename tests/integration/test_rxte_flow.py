@@ -179,6 +179,7 @@ def test_targets_of_a_sample_are_asked_once_and_again_when_asked(
     assert errors(catalog) == []
 
 
+@pytest.mark.crash
 @pytest.mark.parametrize(("how", "runner"), [(signal.SIGKILL, "threads"), (signal.SIGTERM, "processes")])
 def test_killed_and_resumed(
     catalog: Catalog, rows: Rows, mirror: list[dict[str, Any]], tmp_path: Path, pull_settings: dict[str, str],
@@ -190,7 +191,7 @@ def test_killed_and_resumed(
     code = (
         "import time; from tasks.surveys import rxte_pull; rxte_pull.TOGETHER['products'] = 2; "
         "from lake import commit; "
-        "true = commit._check_staged; commit._check_staged = lambda *a: (time.sleep(0.3), true(*a)); "
+        "true = commit._check_staged; commit._check_staged = lambda *a: (time.sleep(1.0), true(*a)); "
         "from lake.cli import main; main()"
     )
     child = subprocess.Popen(
@@ -203,6 +204,7 @@ def test_killed_and_resumed(
             if rows("SELECT count(*) AS n FROM ledger")[0]["n"] >= 4:
                 break
             time.sleep(0.2)
+        assert child.poll() is None, "it ended before it was told to"
     finally:
         child.send_signal(how)
         ended = child.wait(60)
