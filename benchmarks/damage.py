@@ -20,17 +20,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.measure import print_result, print_table
-from lake.catalog import Catalog
-from lake.commit import commit
-from lake.compaction import compact, refuse_damaged
+from lake.commit.commit import commit
+from lake.commit.ledger import Attempt
+from lake.commit.staging import stage
 from lake.errors import LightlakeError
-from lake.ledger import Attempt
-from lake.maintenance import verify
 from lake.query import Lake
+from lake.science.sky import hpx29
 from lake.settings import Settings, load_settings
-from lake.sky import hpx29
-from lake.staging import stage
-from lake.storage import Storage, read_parquet, write_parquet
+from lake.store.catalog import Catalog
+from lake.store.storage import Storage, read_parquet, write_parquet
+from lake.upkeep.compaction import compact, refuse_damaged
+from lake.upkeep.maintenance import verify
 
 FLIPS = 25
 _ROWS = 100  # of each source

@@ -55,7 +55,7 @@ def sky(granules: int) -> dict[str, NDArray[Any]]:
     """
     import numpy as np
 
-    from lake.sky import hpx29
+    from lake.science.sky import hpx29
 
     rng = np.random.default_rng(SEED)
     n = granules * SOURCES
@@ -73,7 +73,7 @@ def granule(index: int, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> di
     import numpy as np
     import pyarrow as pa
 
-    from lake.sky import hpx29, separation_arcsec
+    from lake.science.sky import hpx29, separation_arcsec
     from tasks.stats import statistics
 
     rng = np.random.default_rng([SEED, index])
@@ -165,10 +165,10 @@ def granule_id(index: int) -> str:
 def register(url: str, granules: int) -> None:
     import pyarrow as pa
 
-    from lake.catalog import Catalog
+    from lake.commit.targets import add_targets
     from lake.settings import Settings
-    from lake.storage import Storage
-    from lake.targets import add_targets
+    from lake.store.catalog import Catalog
+    from lake.store.storage import Storage
 
     catalog = Catalog(Storage.from_url(url), Settings())
     catalog.create()
@@ -184,9 +184,9 @@ def stage_some(url: str, granules: int, first: int, step: int) -> list[float]:
     """Stage every `step`-th granule; return the seconds of each, without those of making it up."""
     from datetime import UTC, datetime
 
-    from lake.ledger import Attempt
-    from lake.staging import stage
-    from lake.storage import Storage
+    from lake.commit.ledger import Attempt
+    from lake.commit.staging import stage
+    from lake.store.storage import Storage
 
     storage = Storage.from_url(url)
     positions = sky(granules)
@@ -203,11 +203,11 @@ def stage_some(url: str, granules: int, first: int, step: int) -> list[float]:
 
 def commit_all(url: str, granules: int) -> list[float]:
     """Commit the staged granules in the order of the sky, in one process; return the seconds of each."""
-    from lake.catalog import Catalog
-    from lake.commit import commit
+    from lake.commit.commit import commit
+    from lake.commit.staging import Manifest
     from lake.settings import Settings
-    from lake.staging import Manifest
-    from lake.storage import Storage
+    from lake.store.catalog import Catalog
+    from lake.store.storage import Storage
 
     storage = Storage.from_url(url)
     catalog = Catalog(storage, Settings())
@@ -223,20 +223,20 @@ def commit_all(url: str, granules: int) -> list[float]:
 
 
 def run_compact(url: str) -> dict[str, int]:
-    from lake.catalog import Catalog
-    from lake.compaction import compact
     from lake.settings import Settings
-    from lake.storage import Storage
+    from lake.store.catalog import Catalog
+    from lake.store.storage import Storage
+    from lake.upkeep.compaction import compact
 
     done = compact(Catalog(Storage.from_url(url), Settings()))
     return {"before": done.files_before, "after": done.files_after, "bytes": done.bytes_after}
 
 
 def run_verify(url: str, quick: bool) -> list[str]:
-    from lake.catalog import Catalog
-    from lake.maintenance import verify
     from lake.settings import Settings
-    from lake.storage import Storage
+    from lake.store.catalog import Catalog
+    from lake.store.storage import Storage
+    from lake.upkeep.maintenance import verify
 
     findings = verify(Catalog(Storage.from_url(url), Settings()), quick=quick)
     return [f"{finding.check}: {finding.message}" for finding in findings if finding.is_error]
@@ -274,7 +274,7 @@ def lake_point(url: str) -> Callable[[Target], Any]:
 
 def lake_point_id(url: str) -> Callable[[Target], Any]:
     """Return the query of one who has the target's id, which is its place on the sky: no name to look up."""
-    from lake.sky import hpx29
+    from lake.science.sky import hpx29
 
     opened = _lake(url)
     return lambda target: opened.light_curve(int(hpx29(target[1], target[2])))
@@ -302,7 +302,7 @@ def glob_point(url: str, cached: bool = False) -> Callable[[Target], Any]:
 
 def glob_point_hpx29(url: str) -> Callable[[Target], Any]:
     """Return the query of a user who knows the lake's sort order, and has the source's position to hand."""
-    from lake.sky import cone_ranges
+    from lake.science.sky import cone_ranges
 
     connection = _duckdb()
     rows = _glob(url, "lightcurves")
@@ -363,7 +363,7 @@ def pandas_point(url: str, columns: bool = False, filters: bool = False) -> Call
 def pandas_cone(url: str, columns: bool = False) -> Callable[[Target], Any]:
     import pandas as pd
 
-    from lake.sky import separation_arcsec
+    from lake.science.sky import separation_arcsec
 
     def ask(target: Target) -> Any:
         needed = ["source_id", "ra", "dec"]
@@ -474,8 +474,8 @@ def questions(kind: str, granules: int, count: int) -> list[tuple[Target, Answer
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from lake.schema import TABLES
-    from lake.sky import SkyIndex
+    from lake.model.schema import TABLES
+    from lake.science.sky import SkyIndex
 
     positions = sky(granules)
     ra, dec = positions["ra"], positions["dec"]

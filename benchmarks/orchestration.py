@@ -163,9 +163,9 @@ def overhead(runner: str, workers: int, batching: str, sizes: Sequence[int], fol
 
 def virac(url: str, tiles: str, runner: Any) -> dict[str, Any]:
     """Extract tiles, by plain calls or with a runner of one worker."""
-    from lake.catalog import Catalog
     from lake.settings import load_settings
-    from lake.storage import Storage
+    from lake.store.catalog import Catalog
+    from lake.store.storage import Storage
 
     os.environ |= {"LIGHTLAKE_URL": url, "LIGHTLAKE_WORKERS": "1"}
     Catalog(Storage.from_url(url), load_settings(url=url)).create()
@@ -200,10 +200,10 @@ def rxte(url: str, mirror: str) -> dict[str, Any]:
     import pyarrow as pa
 
     from deployments.sandbox.rxte import TARGETS as RXTE_TARGETS
-    from lake.catalog import Catalog
+    from lake.commit.targets import add_targets
     from lake.settings import load_settings
-    from lake.storage import Storage
-    from lake.targets import add_targets
+    from lake.store.catalog import Catalog
+    from lake.store.storage import Storage
     from tasks.pull import lake_at
     from tasks.surveys import rxte_pull
     from tasks.surveys.rxte_find import read_csv, select
@@ -229,9 +229,9 @@ def by_flow(url: str, archive: str, n: int, spread: str) -> dict[str, Any]:
     """Pull an archive by its flow on one thread."""
     os.environ |= {"LIGHTLAKE_URL": url, "LIGHTLAKE_WORKERS": "1", "LIGHTLAKE_RUNNER": "threads"}
     from flows.pull import pull_archive
-    from lake.catalog import Catalog
     from lake.settings import load_settings
-    from lake.storage import Storage
+    from lake.store.catalog import Catalog
+    from lake.store.storage import Storage
 
     empty = f"{url}-empty"
     Catalog(Storage.from_url(empty), load_settings(url=empty)).create()
@@ -332,9 +332,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="lightlake-benchmark-") as name:
         folder = Path(name)
         with prefect_server(folder / "prefect"):
-            from lake.catalog import Catalog
             from lake.settings import load_settings
-            from lake.storage import Storage
+            from lake.store.catalog import Catalog
+            from lake.store.storage import Storage
 
             Catalog(Storage.from_url(f"{folder}/nothing"), load_settings(url=f"{folder}/nothing")).create()
             tasks = empties(folder, sizes, runners, batchings, given.unbatched)

@@ -152,10 +152,10 @@ def lightlake_fetch(folder: str, collection: str, targets: str, n: int) -> dict[
 def _planned(folder: str, collection: str, targets: str, n: int) -> tuple[Any, Iterator[Any]]:
     """Make a lake with the first n targets; return it and the plan, of which nothing is made yet."""
     os.environ["LIGHTLAKE_ENDPOINTS__ZTF"] = collection
-    from lake.catalog import Catalog
+    from lake.commit.targets import add_targets
     from lake.settings import load_settings
-    from lake.storage import Storage
-    from lake.targets import add_targets
+    from lake.store.catalog import Catalog
+    from lake.store.storage import Storage
     from tasks.archives import find
     from tasks.pull import lake_at, plan_batches
     from tasks.register import register_archive

@@ -21,10 +21,10 @@ SMALL = 5_000
 def lightlake(folder: str, release: str, n_targets: int) -> dict[str, Any]:
     """Pull for n targets into a new lake, in this one process."""
     os.environ["LIGHTLAKE_ENDPOINTS__ICECUBE"] = release
-    from lake.catalog import Catalog
+    from lake.commit.targets import add_targets
     from lake.settings import load_settings
-    from lake.storage import Storage
-    from lake.targets import add_targets
+    from lake.store.catalog import Catalog
+    from lake.store.storage import Storage
     from tasks.archives import find
     from tasks.pull import commit_batch, fetch_batch, lake_at, plan_batches
     from tasks.register import register_archive

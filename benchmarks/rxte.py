@@ -64,11 +64,11 @@ def lightlake(folder: str, letters: str, lake: str) -> dict[str, Any]:
     """Pull all targets' observations on two processes; leave rows and summed rate, and ask for a light curve."""
     os.environ["LIGHTLAKE_ENDPOINTS__RXTE"] = f"{folder}/mirror"
     from deployments.sandbox.rxte import TARGETS
-    from lake.catalog import Catalog
-    from lake.compaction import compact
+    from lake.commit.targets import add_targets
     from lake.settings import load_settings
-    from lake.storage import Storage
-    from lake.targets import add_targets
+    from lake.store.catalog import Catalog
+    from lake.store.storage import Storage
+    from lake.upkeep.compaction import compact
     from tasks.progress import Bars
     from tasks.pull import lake_at
     from tasks.pull.driver import Run as PullRun

@@ -163,10 +163,10 @@ def pull(url: str, archive_name: str, n: int, spread: str) -> dict[str, Any]:
 
 def new_lake(url: str, archive_name: str, n: int, spread: str) -> Any:
     """Make a lake with n targets; return it and the archive."""
-    from lake.catalog import Catalog
+    from lake.commit.targets import add_targets
     from lake.settings import load_settings
-    from lake.storage import Storage
-    from lake.targets import add_targets
+    from lake.store.catalog import Catalog
+    from lake.store.storage import Storage
     from tasks.archives import find
     from tasks.pull import lake_at
 

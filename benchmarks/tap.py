@@ -56,10 +56,10 @@ def lightlake(servers: dict[str, str], folder: str, archive_name: str, targets: 
     """Pull for the first n targets into a new lake, in this one process; count what the first `common` ones got."""
     for endpoint, url in (("GAIA", "tap"), ("HEASARC", "tap"), ("GAIA_DATALINK", "datalink")):
         os.environ[f"LIGHTLAKE_ENDPOINTS__{endpoint}"] = servers[url]
-    from lake.catalog import Catalog
+    from lake.commit.targets import add_targets
     from lake.settings import load_settings
-    from lake.storage import Storage
-    from lake.targets import add_targets
+    from lake.store.catalog import Catalog
+    from lake.store.storage import Storage
     from tasks.archives import find
     from tasks.pull import commit_batch, fetch_batch, lake_at, plan_batches
     from tasks.register import register_archive

@@ -15,10 +15,10 @@ from benchmarks.measure import fresh, print_result
 
 
 def register(path: str, root: str, radius_arcsec: float) -> int:
-    from lake.catalog import Catalog
+    from lake.commit.targets import add_targets
     from lake.settings import load_settings
-    from lake.storage import Storage
-    from lake.targets import add_targets
+    from lake.store.catalog import Catalog
+    from lake.store.storage import Storage
     from tasks.samples.files import read_targets
 
     settings = load_settings(url=root)

@@ -187,8 +187,8 @@ def reading(tile: Path) -> Prepared:
 
 def encoding(folder: Path, tile: Path) -> Prepared:
     """Write a lake's Parquet files of a tile from Arrow tables, and do nothing else."""
-    from lake.schema import TABLES
-    from lake.storage import write_parquet
+    from lake.model.schema import TABLES
+    from lake.store.storage import write_parquet
     from tasks.surveys.virac import Cut, Extraction
     from tasks.surveys.virac_tile import open_tile
 
@@ -206,10 +206,10 @@ def encoding(folder: Path, tile: Path) -> Prepared:
 
 def new_lake(folder: Path) -> str:
     """Create a lake and return its URL."""
-    from lake.catalog import Catalog
     from lake.query import Lake
     from lake.settings import load_settings
-    from lake.storage import Storage
+    from lake.store.catalog import Catalog
+    from lake.store.storage import Storage
     from tasks.register import register_archive
     from tasks.surveys.virac import ORIGIN
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from deployments.sandbox.server import ARCHIVES, Sandbox
 from flows.cli import by_prefect, check_prefect, quiet
-from lake.catalog import Catalog
-from lake.maintenance import status
+from lake.commit.targets import add_targets
 from lake.output import say, show
 from lake.query import Lake
 from lake.settings import load_settings
-from lake.storage import Storage
-from lake.targets import add_targets
+from lake.store.catalog import Catalog
+from lake.store.storage import Storage
+from lake.upkeep.maintenance import status
 from tasks.archives import REGISTRY, find
 from tasks.samples.files import read_targets
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from packaging.requirements import InvalidRequirement
 
-from lake.doctor import Check, extensions, guarded, packages, python, settings, workers
 from lake.errors import ConfigurationError
 from lake.settings import Settings, load_settings
+from lake.upkeep.doctor import Check, extensions, guarded, packages, python, settings, workers
 
 if TYPE_CHECKING:
-    from lake.storage import Storage
+    from lake.store.storage import Storage
 
 _EXTENSIONS = ("ducklake", "sqlite_scanner", "postgres_scanner")
 
@@ -60,8 +60,8 @@ def examine(url: str | None, *, offline: bool, patience_s: float) -> list[Check]
 def _lake(settings: Settings, patience_s: float) -> list[Check]:
     import duckdb
 
-    from lake import places
-    from lake.storage import Storage
+    from lake.store.storage import Storage
+    from lake.upkeep import checks as places
 
     storage = Storage.from_url(settings.url)
     checks = guarded("catalogue", lambda: places.catalogue(storage, settings, patience_s), duckdb.Error, OSError)
@@ -74,7 +74,7 @@ def _lake(settings: Settings, patience_s: float) -> list[Check]:
 
 
 def _rights(storage: Storage, settings: Settings, patience_s: float) -> list[Check]:
-    from lake.places import storage_rights
+    from lake.upkeep.checks import storage_rights
 
     return storage_rights(storage, settings.storage_options, patience_s)
 
@@ -95,7 +95,7 @@ def _dask_cluster(settings: Settings) -> list[Check]:
 
 
 def _archives(settings: Settings, patience_s: float) -> list[Check]:
-    from lake.places import clock
+    from lake.upkeep.checks import clock
     from tasks.doctor import endpoints, look, skews, unknown_endpoints
 
     there = endpoints(settings)

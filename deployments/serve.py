@@ -22,10 +22,10 @@ from deployments.automations import crash_silent_runs, notify_of_failures, reach
 from deployments.deployed import Deployed
 from deployments.runner import ServiceRunner
 from flows.living import bury
-from lake.claims import Holder, held, holder_of, note
 from lake.errors import ConfigurationError, LightlakeError
 from lake.query import Lake
 from lake.redact import safe_line
+from lake.store.claims import Holder, held, holder_of, note
 
 # The lake's claim of its service.
 CLAIM = "serve"

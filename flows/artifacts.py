@@ -11,8 +11,8 @@ import httpx
 from prefect.artifacts import create_markdown_artifact
 
 from flows.markdown import code, row, text
+from lake.commit.ledger import failed_targets
 from lake.errors import LightlakeError
-from lake.ledger import failed_targets
 from lake.query import Lake
 from lake.redact import safe_line
 from tasks.archives.base import Origin

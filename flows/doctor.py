@@ -6,9 +6,9 @@ import shutil
 
 from pydantic import ValidationError
 
-from lake.doctor import Check, first_line
-from lake.places import rights
 from lake.settings import Settings
+from lake.upkeep.checks import rights
+from lake.upkeep.doctor import Check, first_line
 
 _SETTING = "PREFECT_API_URL"
 

@@ -23,11 +23,11 @@ from prefect.exceptions import PrefectException
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled, Crashed
 
-from lake.catalog import Catalog
-from lake.claims import KEEP_S, held, is_free
 from lake.errors import ReadOnly
-from lake.identity import tree_id
 from lake.query import Lake
+from lake.store.catalog import Catalog
+from lake.store.claims import KEEP_S, held, is_free
+from lake.store.identity import tree_id
 
 if TYPE_CHECKING:
     from rich.console import Console

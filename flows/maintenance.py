@@ -13,12 +13,12 @@ from prefect.states import Cancelled, Completed, Failed
 from flows.forms import Shown
 from flows.living import living
 from flows.markdown import cells
-from lake import maintenance
-from lake.backup import backup_hint
-from lake.claims import held
-from lake.compaction import Compacted, compact
-from lake.maintenance import Finding
 from lake.query import Lake
+from lake.store.backup import backup_hint
+from lake.store.claims import held
+from lake.upkeep import maintenance
+from lake.upkeep.compaction import Compacted, compact
+from lake.upkeep.maintenance import Finding
 from tasks.pull.report import REASONS_TOLD
 
 

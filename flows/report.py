@@ -28,7 +28,7 @@ from flows.artifacts import (
     whereabouts,
 )
 from flows.markdown import cells, row, text
-from lake.ledger import count_failed
+from lake.commit.ledger import count_failed
 from lake.query import Lake
 from tasks.archives.base import Origin
 from tasks.effort import Log

@@ -15,12 +15,12 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from lake.errors import ConfigurationError
-from lake.leaving import ending_with
 from lake.output import Output, say, show
 from lake.redact import safe_line, safe_text
 from lake.settings import check_env_file, load_settings
+from lake.store.leaving import ending_with
+from lake.store.trouble import explained
 from lake.text import one_line
-from lake.trouble import explained
 
 app = App(
     name="lightlake",
@@ -50,8 +50,8 @@ def init(url: str | None = None) -> int:
     url
         Folder of the lake; default: LIGHTLAKE_URL, else ./lightlake.
     """
-    from lake.catalog import Catalog
-    from lake.storage import Storage
+    from lake.store.catalog import Catalog
+    from lake.store.storage import Storage
 
     settings = load_settings()
     catalog = Catalog(Storage.from_url(url or settings.url), settings)
@@ -81,10 +81,10 @@ def status(
     every_s
         Seconds between two looks.
     """
-    from lake import progress
-    from lake.maintenance import quarantined
-    from lake.maintenance import status as read_status
     from lake.query import Lake
+    from lake.upkeep import progress
+    from lake.upkeep.maintenance import quarantined
+    from lake.upkeep.maintenance import status as read_status
 
     if watch and archive is None:
         raise ConfigurationError("--watch watches one archive", hint="name it: lightlake status virac --watch")
@@ -113,8 +113,8 @@ def verify(*, lake: LakeURL = None, quick: bool = False, output: Literal["text",
     quick
         Do not read the files' content.
     """
-    from lake.maintenance import verify as run_verify
     from lake.query import Lake
+    from lake.upkeep.maintenance import verify as run_verify
 
     with Lake(lake) as opened:
         findings = run_verify(opened.catalog, quick=quick)
@@ -131,9 +131,9 @@ def verify(*, lake: LakeURL = None, quick: bool = False, output: Literal["text",
 @app.command
 def compact(*, lake: LakeURL = None) -> int:
     """Bring the lake to rest: few large sorted files, and a plain tree equal to the catalogue."""
-    from lake.backup import backup_hint
-    from lake.compaction import compact as run_compact
     from lake.query import Lake
+    from lake.store.backup import backup_hint
+    from lake.upkeep.compaction import compact as run_compact
 
     with Lake(lake, writable=True) as opened:
         done = run_compact(opened.catalog)
@@ -163,11 +163,11 @@ def restore(
     list_only
         Only show the backups that there are.
     """
-    from lake.backup import backups
-    from lake.catalog import Catalog
-    from lake.restore import restore as run_restore
-    from lake.restore import summary
-    from lake.storage import Storage
+    from lake.store.backup import backups
+    from lake.store.catalog import Catalog
+    from lake.store.storage import Storage
+    from lake.upkeep.restore import restore as run_restore
+    from lake.upkeep.restore import summary
 
     settings = load_settings()
     storage = Storage.from_url(lake or settings.url)
@@ -259,8 +259,8 @@ def virac_csv(
     again
         Write files anew that are there already.
     """
+    from lake.export.virac_csv import Written, export_virac_csv, read_ids
     from lake.query import Lake
-    from lake.virac_csv import Written, export_virac_csv, read_ids
 
     ids = None if source is None and sources_file is None else list(source or [])
     if ids is not None and sources_file is not None:
@@ -286,7 +286,7 @@ def virac_csv(
 @app.command
 def schema(*, output: Literal["text", "json", "markdown"] = "text") -> int:
     """Print every table and column: type, unit, UCD, description."""
-    from lake.schema import TABLES, as_dict, as_markdown
+    from lake.model.schema import TABLES, as_dict, as_markdown
 
     if output == "json":
         say(json.dumps(as_dict(), indent=2))

@@ -16,11 +16,11 @@ from typing import Any, BinaryIO, Literal
 
 import pyarrow as pa
 
-from lake.access import may
 from lake.errors import ConfigurationError
-from lake.storage import PARTIAL, flush, remove
+from lake.store.access import may
+from lake.store.storage import PARTIAL, flush, remove
+from lake.store.trouble import no_room
 from lake.text import visible
-from lake.trouble import no_room
 
 Output = Literal["table", "csv", "json", "parquet"]
 

@@ -15,18 +15,18 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lake.catalog import Catalog
-from lake.confined import Guard, time_limit
-from lake.connection import CONSISTENT_SCANS, rollback
 from lake.errors import ConfigurationError, ReadOnly
-from lake.export import Form, convert
-from lake.lock import until_back
+from lake.export.forms import Form, convert
 from lake.names import check_archive, check_band, check_sample, target_named
-from lake.s3 import s3_secret
+from lake.science.sky import cone_ranges
 from lake.settings import Settings, load_settings
-from lake.sky import cone_ranges
-from lake.storage import Storage
-from lake.told import READING_ONLY, of_asking
+from lake.store.catalog import Catalog
+from lake.store.confined import Guard, time_limit
+from lake.store.connection import CONSISTENT_SCANS, rollback
+from lake.store.lock import until_back
+from lake.store.s3 import s3_secret
+from lake.store.storage import Storage
+from lake.store.told import READING_ONLY, of_asking
 
 # Above this many sources a join is as good as a list: the list only serves to leave files unread.
 _LONGEST_LIST = 2000

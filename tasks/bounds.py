@@ -29,8 +29,8 @@ from typing import IO, Any, Protocol, TypeVar
 from upath import UPath
 
 from lake.errors import LightlakeError
-from lake.leaving import leave_behind
 from lake.settings import Settings, settings
+from lake.store.leaving import leave_behind
 from tasks.votables import parsed_whole
 
 _Result = TypeVar("_Result")

@@ -17,8 +17,8 @@ from lake.names import check_archive, check_band, check_not_blank
 from lake.output import Output, say, show
 from lake.redact import redacted
 from lake.settings import Settings, load_settings
+from lake.store.walk import shown
 from lake.text import counted, one_line
-from lake.walk import shown
 
 if TYPE_CHECKING:
     from tasks.archives.base import Archive
@@ -139,8 +139,8 @@ def add(
     """
     from contextlib import nullcontext
 
+    from lake.commit.targets import add_targets
     from lake.query import Lake
-    from lake.targets import add_targets
     from tasks.events import announce
     from tasks.samples.files import read_targets
 
@@ -244,8 +244,8 @@ def remove(
     dry_run
         Say what would go; change nothing.
     """
+    from lake.commit.target_changes import remove_targets
     from lake.query import Lake
-    from lake.target_changes import remove_targets
 
     with Lake(lake, writable=not dry_run) as opened:
         gone = remove_targets(opened.catalog, name, sample=sample, label=label, dry_run=dry_run)
@@ -271,8 +271,8 @@ def rename(old: str, new: str, *, lake: LakeURL = None) -> int:
     new
         Its main name from now on, which no other target has.
     """
+    from lake.commit.target_changes import rename_target
     from lake.query import Lake
-    from lake.target_changes import rename_target
 
     with Lake(lake, writable=True) as opened:
         renamed = rename_target(opened.catalog, old, new)

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from lake.doctor import Check, first_line
 from lake.errors import ArchiveError, ConfigurationError, LightlakeError
-from lake.places import skew_s
 from lake.settings import Settings, load_settings
+from lake.upkeep.checks import skew_s
+from lake.upkeep.doctor import Check, first_line
 from tasks.archives import known
 from tasks.archives.base import Archive
 from tasks.archives.parquet import open_store

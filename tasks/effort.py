@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from upath import UPath
 
 from lake.redact import safe_line
-from lake.storage import write_text
+from lake.store.storage import write_text
 from lake.text import one_line
 
 Log = logging.Logger | logging.LoggerAdapter[Any]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import httpx
 
+from lake.commit.targets import Added
 from lake.redact import safe_line
-from lake.targets import Added
 
 TARGETS_ADDED = "lightlake.targets.added"
 # Labels of the event's resource; the first begins its id, too.

@@ -8,8 +8,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from lake.commit.ledger import Waiting, canonical, dated_ahead, history, waiting
 from lake.errors import ArchiveError
-from lake.ledger import Waiting, canonical, dated_ahead, history, waiting
 from lake.names import check_sample
 from lake.query import Lake
 from tasks.archives import find, releases
@@ -125,7 +125,7 @@ def _at_releases(lake: Lake, name: str, *, newest: bool) -> list[Archive]:
 
 
 def count_ahead(lake: Lake, archive: Archive, *, again: bool = False) -> int:
-    """Return how many answers of an archive count as too old since they are dated in the future: see lake.ledger."""
+    """Return how many answers of an archive count as too old since they are dated in the future: see lake.commit.ledger."""
     if max_age(archive, again=again) is None:
         return 0
     with closing(lake.catalog.cursor()) as cursor:

@@ -6,11 +6,11 @@ import uuid
 
 import pyarrow as pa
 
-from lake.migrations import INLINED_ROWS
+from lake.commit.transaction import Change, write
+from lake.model.schema import TABLES
 from lake.query import Lake
-from lake.schema import TABLES
-from lake.storage import remove_folder, write_parquet
-from lake.transaction import Change, write
+from lake.store.migrations import INLINED_ROWS
+from lake.store.storage import remove_folder, write_parquet
 from tasks.archives.base import Origin
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lake.schema import TABLES
-from lake.storage import decoded
+from lake.model.schema import TABLES
+from lake.store.storage import decoded
 
 _STATISTICS = """
     SELECT archive, source_id, release, band, first(hpx29) AS hpx29,

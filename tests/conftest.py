@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from helpers.s3 import S3, running
 
-from lake.catalog import Catalog
-from lake.connection import CONFIG
 from lake.query import Lake
 from lake.settings import Settings, load_settings
 from lake.settings import settings as cached_settings
-from lake.storage import Storage
+from lake.store.catalog import Catalog
+from lake.store.connection import CONFIG
+from lake.store.storage import Storage
 
 # Few tests that take a minute or more each, most of it waiting: begun last, they would keep one process idle.
 _LONG = ("test_demo", "test_killed_service", "test_prefect_server", "test_service", "test_new_release",

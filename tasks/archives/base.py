@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from lake.commit.ledger import canonical
 from lake.errors import ConfigurationError
-from lake.ledger import canonical
-from lake.motion import Followed, Span
-from lake.schema import TABLES
+from lake.model.schema import TABLES
+from lake.science.motion import Followed, Span
 from lake.settings import Settings
 
 # Beside digits, dates and times, which do not begin with a letter, what DuckDB makes another type or NULL of when it

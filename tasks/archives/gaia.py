@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lake.commit.sound import rejected_remark, without_sources
 from lake.errors import ArchiveError
-from lake.motion import places_at
-from lake.photometry import AB_ZERO_POINT_JY
+from lake.science.motion import places_at
+from lake.science.photometry import AB_ZERO_POINT_JY
+from lake.science.sky import apply_proper_motion, hpx29, ranks, separation_arcsec
 from lake.settings import Settings
-from lake.sky import apply_proper_motion, hpx29, ranks, separation_arcsec
-from lake.sound import rejected_remark, without_sources
 from tasks.archives import gaia_epochs
 from tasks.archives.base import Archive, Band, Granule, Harvest
 from tasks.archives.tap import Service, Session

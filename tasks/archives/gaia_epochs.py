@@ -22,9 +22,9 @@ from astropy.io.votable.exceptions import VOTableSpecError
 from astropy.table import Table
 from numpy.typing import NDArray
 
-from lake.photometry import AB_ZERO_POINT_JY, magnitude_err
-from lake.sound import named
-from lake.times import GAIA_EPOCH_MJD, to_bmjd_tdb
+from lake.commit.sound import named
+from lake.science.photometry import AB_ZERO_POINT_JY, magnitude_err
+from lake.science.times import GAIA_EPOCH_MJD, to_bmjd_tdb
 from tasks.archives.values import dated, possible, undated_remark
 from tasks.bounds import Budget, open_zip, parsed_votable
 
@@ -333,7 +333,7 @@ def _rows(source_id: Any, transit_id: Any, band: Any, values: Sequence[Any], qua
         if values is None:
             return pa.nulls(n, pa.float64())
         filled = np.ma.filled(np.ma.asarray(values).astype(np.float64), np.nan)
-        return pa.array(filled, mask=np.isnan(filled))  # what is infinite, lake/sound.py makes NULL, and tells
+        return pa.array(filled, mask=np.isnan(filled))  # what is infinite, lake/commit/sound.py makes NULL, and tells
 
     transit = pa.nulls(n, pa.int64())
     if transit_id is not None:

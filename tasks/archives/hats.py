@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lake.errors import ArchiveError
-from lake.sky import ARCSEC_PER_DEG, HPX_ORDER, Pairs, SkyIndex, cone_ranges, hpx29, match, ranks
+from lake.science.sky import ARCSEC_PER_DEG, HPX_ORDER, Pairs, SkyIndex, cone_ranges, hpx29, match, ranks
 from tasks.archives.base import Archive, Granule, batches
 from tasks.archives.parquet import Store, bounds, column_names, excluded, nested_paths, pick, pick_epochs
 
@@ -422,7 +422,9 @@ def sources_and_matches(
 ) -> tuple[pa.Table, pa.Table]:
     """Return the rows of tables sources and matches for pairs of a target and a source, as lake.sky.match has them."""
     row, source, separation = pairs
-    known = np.isfinite(ra) & np.isfinite(dec)  # those without a place have no pixel, and are left out by lake/sound.py
+    known = np.isfinite(ra) & np.isfinite(
+        dec
+    )  # those without a place have no pixel, and are left out by lake/commit/sound.py
     pixel = pa.array(hpx29(np.where(known, ra, 0.0), np.where(known, dec, 0.0)), mask=~known)
     sources = pa.table({"source_id": source_id, "hpx29": pixel, "ra": np.mod(ra, 360.0), "dec": dec, **more})
     matches = pa.table(

@@ -19,13 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lake.commit.sound import named
 from lake.errors import ArchiveError, TruncatedAnswer
-from lake.motion import Paths, Span, julian_year
-from lake.photometry import AB_ZERO_POINT_JY, flux_err, flux_mjy
-from lake.schema import TABLES
+from lake.model.schema import TABLES
+from lake.science.motion import Paths, Span, julian_year
+from lake.science.photometry import AB_ZERO_POINT_JY, flux_err, flux_mjy
+from lake.science.times import to_bmjd_tdb
 from lake.settings import Settings
-from lake.sound import named
-from lake.times import to_bmjd_tdb
 from tasks.archives.base import Archive, Band, Granule, Harvest
 from tasks.archives.hats import only_matched, sources_and_matches
 from tasks.archives.tap import Session

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lake.errors import ConfigurationError, GranuleRejected
-from lake.motion import Paths, Span, julian_year
+from lake.science.motion import Paths, Span, julian_year
+from lake.science.sky import hpx29, ranks, separation_arcsec
+from lake.science.times import to_bmjd_tdb
 from lake.settings import Settings
-from lake.sky import hpx29, ranks, separation_arcsec
-from lake.times import to_bmjd_tdb
 from tasks.archives.base import Archive, Band, Granule, Harvest, wrong_name
 from tasks.archives.tap import Service
 from tasks.archives.values import dated, measured, places_of, undated_remark, whole_rows

@@ -21,11 +21,11 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lake.commit.sound import named
 from lake.errors import ArchiveError
+from lake.science.sky import SkyIndex, hpx29, ranks
+from lake.science.times import to_bmjd_tdb
 from lake.settings import Settings
-from lake.sky import SkyIndex, hpx29, ranks
-from lake.sound import named
-from lake.times import to_bmjd_tdb
 from tasks.archives.base import Archive, Band, Granule, Harvest
 from tasks.archives.values import dated
 from tasks.bounds import Budget, in_memory, on_disk, open_zip, read_file

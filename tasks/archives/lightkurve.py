@@ -19,10 +19,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lake.errors import ArchiveError, GranuleRejected, TruncatedAnswer
-from lake.motion import places_at
-from lake.schema import TABLES
+from lake.model.schema import TABLES
+from lake.science.motion import places_at
+from lake.science.sky import match, separation_arcsec
 from lake.settings import Settings
-from lake.sky import match, separation_arcsec
 from tasks.archives import mast_mirror
 from tasks.archives.base import Archive, Granule, Harvest
 from tasks.archives.hats import sources_and_matches

@@ -29,7 +29,7 @@ import filelock
 from lake.errors import ArchiveError, GranuleRejected
 from lake.redact import redacted
 from lake.settings import Settings
-from lake.storage import checksum
+from lake.store.storage import checksum
 from tasks.archives.mast_bucket import MIRROR, Bucket, setting
 from tasks.archives.mast_products import Named
 from tasks.download import discard, patiently, replace_by, resume

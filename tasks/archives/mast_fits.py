@@ -22,11 +22,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from upath import UPath
 
+from lake.commit.sound import named
 from lake.errors import GranuleRejected
-from lake.schema import TABLES
-from lake.sky import hpx29
-from lake.sound import named
-from lake.times import DAY_S
+from lake.model.schema import TABLES
+from lake.science.sky import hpx29
+from lake.science.times import DAY_S
 from tasks.archives import mast_products as facts
 from tasks.archives.mast_products import PIPELINES, Curve, Flux, Pipeline, Product
 from tasks.fits import Floats, Hdu, Header, Table, check_sums, hdus, naming, unpacked

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lake.errors import GranuleRejected
+from lake.science.sky import match
 from lake.settings import Settings
-from lake.sky import match
 from tasks.archives import mast_products as facts
 from tasks.archives.mast_bucket import CONNECTIONS, Bucket, Entry, Listing
 from tasks.archives.mast_files import SERVICE, Found

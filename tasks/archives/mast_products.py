@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lake.times import BKJD_OFFSET, BTJD_OFFSET
+from lake.science.times import BKJD_OFFSET, BTJD_OFFSET
 from tasks.archives.base import Band
 
 Floats = NDArray[np.float64]

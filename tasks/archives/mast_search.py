@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lake.errors import ArchiveError, TruncatedAnswer
+from lake.science.sky import match
 from lake.settings import Settings
-from lake.sky import match
 from tasks.archives.mast_choice import AUTHORS, Source, source_of
 from tasks.archives.mast_files import Found
 from tasks.archives.mast_products import named

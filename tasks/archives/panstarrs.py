@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lake.motion import Paths, Span, julian_year
-from lake.photometry import AB_ZERO_POINT_JY
-from lake.schema import TABLES
+from lake.model.schema import TABLES
+from lake.science.motion import Paths, Span, julian_year
+from lake.science.photometry import AB_ZERO_POINT_JY
+from lake.science.times import to_bmjd_tdb
 from lake.settings import Settings
-from lake.times import to_bmjd_tdb
 from tasks.archives import hats
 from tasks.archives.base import Archive, Band, Granule, Harvest
 from tasks.archives.hats import Near, Scan

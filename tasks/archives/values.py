@@ -1,6 +1,6 @@
 """Values as archives give them: which are known, which can be, and which rows are of targets and have a place.
 
-What cannot be, such as infinities and negative errors, is passed on: lake/sound.py makes it NULL, and tells.
+What cannot be, such as infinities and negative errors, is passed on: lake/commit/sound.py makes it NULL, and tells.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lake.commit.sound import check_clock, named
 from lake.errors import GranuleRejected
-from lake.schema import TABLES
-from lake.sound import check_clock, named
-from lake.times import FIRST_UTC_MJD, LAST_MJD
+from lake.model.schema import TABLES
+from lake.science.times import FIRST_UTC_MJD, LAST_MJD
 
 Floats = NDArray[np.float64]
 Range = tuple[float, float]
@@ -191,7 +191,7 @@ def undated_remark(mjd: Floats, whose: Callable[[NDArray[np.bool_]], Iterable[st
     Raises
     ------
     GranuleRejected
-        If they have times of which none can be: see lake.sound.check_clock.
+        If they have times of which none can be: see lake.commit.sound.check_clock.
     """
     check_clock(mjd)
     undated = ~dated(mjd)

@@ -23,12 +23,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from lake.motion import Paths, Span, julian_year
-from lake.photometry import magnitude, magnitude_err
-from lake.schema import TABLES
+from lake.model.schema import TABLES
+from lake.science.motion import Paths, Span, julian_year
+from lake.science.photometry import magnitude, magnitude_err
+from lake.science.sky import SkyIndex, chord, hpx29, separation_arcsec, unit_vectors
+from lake.science.times import to_bmjd_tdb
 from lake.settings import Settings
-from lake.sky import SkyIndex, chord, hpx29, separation_arcsec, unit_vectors
-from lake.times import to_bmjd_tdb
 from tasks.archives import hats
 from tasks.archives.base import Archive, Band, Granule, Harvest
 from tasks.archives.hats import Near, Scan

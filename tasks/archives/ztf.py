@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lake.motion import Paths, Span, julian_year
-from lake.photometry import AB_ZERO_POINT_JY, flux_err, flux_mjy
-from lake.schema import TABLES
+from lake.model.schema import TABLES
+from lake.science.motion import Paths, Span, julian_year
+from lake.science.photometry import AB_ZERO_POINT_JY, flux_err, flux_mjy
+from lake.science.times import to_bmjd_tdb
 from lake.settings import Settings
-from lake.times import to_bmjd_tdb
 from tasks.archives import hats
 from tasks.archives.base import Archive, Band, Granule, Harvest
 from tasks.archives.hats import Near, Scan
@@ -118,7 +118,7 @@ def harvest(
     mag, mag_err = measured(epochs["mag"]), measured(epochs["magerr"])
     flags = integers(epochs["catflags"])
     usable = pc.and_(pc.less(flags, BAD_CATFLAGS), pc.greater_equal(flags, 0))
-    # What is no magnitude, as -999, is told and made NULL with all other odd values: lake/sound.py.
+    # What is no magnitude, as -999, is told and made NULL with all other odd values: lake/commit/sound.py.
     flux = flux_mjy(possible(mag, "mag"), AB_ZERO_POINT_JY)
     place, bands = pa.array(row), pa.array(BANDS.values())
     of_object = pc.index_in(integers(objects["filterid"]), value_set=pa.array(BANDS)).combine_chunks()

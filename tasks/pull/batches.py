@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from lake.ledger import canonical, count_pending, pending
+from lake.commit.ledger import canonical, count_pending, pending
+from lake.model.schema import TABLES
 from lake.query import Lake
-from lake.schema import TABLES
-from lake.storage import is_local, path_of
+from lake.store.storage import is_local, path_of
 from tasks.archives.base import Archive, Granule
 
 

@@ -12,10 +12,10 @@ from contextlib import ExitStack, contextmanager
 
 import filelock
 
-from lake.claims import held, holder_of, is_free
 from lake.errors import LightlakeError
 from lake.query import Lake
 from lake.settings import Settings
+from lake.store.claims import held, holder_of, is_free
 from tasks.effort import Log
 
 # Seconds until a run that waits looks again.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 
-from lake.commit import Receipt
+from lake.commit.commit import Receipt
 from lake.text import one_line
 from tasks.effort import Log
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lake.commit.staging import Manifest
 from lake.errors import ArchiveError
 from lake.names import check_sample
 from lake.query import Lake
 from lake.settings import Settings
-from lake.staging import Manifest
-from lake.storage import remove_folder
+from lake.store.storage import remove_folder
 from tasks.archives import find, releases
 from tasks.archives.base import Archive
 from tasks.effort import several

@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from upath import UPath
 
+from lake.commit.ledger import Attempt, canonical
+from lake.commit.sound import rejected_remark, sound, without_broken
+from lake.commit.staging import Manifest, stage
+from lake.commit.staging import lost as as_lost
 from lake.errors import GranuleRejected, SchemaError, TruncatedAnswer
-from lake.ledger import Attempt, canonical
-from lake.memory import peak_rss_mb
-from lake.motion import Followed, has_motion
+from lake.science.motion import Followed, has_motion
 from lake.settings import load_settings
-from lake.sound import rejected_remark, sound, without_broken
-from lake.staging import Manifest, stage
-from lake.staging import lost as as_lost
+from lake.store.memory import peak_rss_mb
 from tasks.archives.base import Archive, Granule, Harvest
 from tasks.effort import facts
 from tasks.stats import statistics

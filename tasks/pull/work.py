@@ -13,13 +13,13 @@ from functools import lru_cache
 
 from upath import UPath
 
-from lake.commit import Receipt, commit
+from lake.commit.commit import Receipt, commit
+from lake.commit.staging import Manifest
 from lake.errors import ArchiveError, GranuleRejected, LightlakeError, StagingLost, TruncatedAnswer
-from lake.memory import give_back
 from lake.query import Lake
 from lake.settings import load_settings
-from lake.staging import Manifest
-from lake.storage import path_of
+from lake.store.memory import give_back
+from lake.store.storage import path_of
 from lake.text import file_name
 from tasks.archives import find
 from tasks.archives.base import Granule

@@ -19,15 +19,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lake.commit.targets import MATCH_RADIUS_ARCSEC
 from lake.errors import ConfigurationError
-from lake.export import convert
+from lake.export.forms import convert
+from lake.model.schema import TABLES
+from lake.model.table import Column, Table
 from lake.names import check_sample
 from lake.output import whole_file
 from lake.query import Lake
-from lake.schema import TABLES
-from lake.sky import SkyIndex
-from lake.table import Column, Table
-from lake.targets import MATCH_RADIUS_ARCSEC
+from lake.science.sky import SkyIndex
 from lake.text import counted
 from tasks.samples.files import TARGETS, read_targets
 from tasks.samples.sheets import FORMATS

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
-from lake.times import to_bmjd_tdb
+from lake.science.times import to_bmjd_tdb
 from tasks.archives.base import Band, Origin
 
 Ints = NDArray[np.int64]

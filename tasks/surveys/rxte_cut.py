@@ -10,8 +10,8 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from lake.commit.ledger import canonical
 from lake.errors import ConfigurationError
-from lake.ledger import canonical
 from tasks.archives.base import Band, Origin
 from tasks.surveys import rxte
 

@@ -20,8 +20,8 @@ from pyarrow import csv
 from upath import UPath
 
 from lake.errors import ConfigurationError, GranuleRejected
+from lake.science.sky import hpx29, match, ranks
 from lake.settings import Settings
-from lake.sky import hpx29, match, ranks
 from tasks.archives import heasarc
 from tasks.archives.tap import Service
 from tasks.archives.values import integers, places

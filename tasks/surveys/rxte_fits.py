@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lake.errors import GranuleRejected
-from lake.times import DAY_S, met_to_mjd
+from lake.science.times import DAY_S, met_to_mjd
 from tasks.fits import BLOCK, Data, Floats, Header, Table, naming, read_tables, unpacked
 from tasks.surveys import rxte
 from tasks.surveys.rxte import Product

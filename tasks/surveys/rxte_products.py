@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lake.commit.sound import sound
+from lake.commit.staging import Tables, joined
 from lake.errors import GranuleRejected
-from lake.schema import TABLES
-from lake.sky import hpx29, separation_arcsec
-from lake.sound import sound
-from lake.staging import Tables, joined
-from lake.times import DAY_S, met_to_mjd, to_bmjd_tdb
+from lake.model.schema import TABLES
+from lake.science.sky import hpx29, separation_arcsec
+from lake.science.times import DAY_S, met_to_mjd, to_bmjd_tdb
 from tasks.archives.base import Origin
 from tasks.fits import Data, Floats
 from tasks.stats import statistics_of_sorted
@@ -234,7 +234,7 @@ def _rows(
         return np.repeat(values, lengths)
 
     mjd, rate, fracexp = of_all("mjd"), of_all("rate"), of_all("fracexp")
-    unknown = ~np.isfinite(rate)  # what is infinite becomes NULL with all other odd values: lake/sound.py
+    unknown = ~np.isfinite(rate)  # what is infinite becomes NULL with all other odd values: lake/commit/sound.py
     of_observation = rxte.SLEW * observation.id.is_slew | rxte.SCAN * observation.id.is_scan
     quality: NDArray[Any] = np.where(unknown, rxte.NO_RATE, 0) | np.where(fracexp < 1, rxte.PARTIAL, 0)
     quality = quality | of_observation | rxte.EPOCH_EDGE * spans_edge

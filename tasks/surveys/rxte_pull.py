@@ -21,14 +21,14 @@ from typing import Any
 import pyarrow as pa
 from upath import UPath
 
-from lake.commit import Receipt, commit_together
+from lake.commit.commit import Receipt, commit_together
+from lake.commit.ledger import Attempt, canonical
+from lake.commit.staging import Manifest, lost, stage_together
 from lake.errors import ArchiveError, ConfigurationError, GranuleRejected
-from lake.ledger import Attempt, canonical
-from lake.memory import peak_rss_mb
 from lake.query import Lake
 from lake.settings import load_settings
-from lake.staging import Manifest, lost, stage_together
-from lake.storage import is_local, path_of
+from lake.store.memory import peak_rss_mb
+from lake.store.storage import is_local, path_of
 from tasks.archives.base import GIVE_UP_AFTER, Band, Origin
 from tasks.effort import effort, several
 from tasks.pull import lake_at

@@ -11,10 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from lake.commit.ledger import canonical, pending, write_plan
 from lake.errors import ArchiveError, ConfigurationError, GranuleRejected
-from lake.ledger import canonical, pending, write_plan
 from lake.names import check_sample
-from lake.storage import remove_folder
+from lake.store.storage import remove_folder
 from tasks.archives.base import Origin
 from tasks.archives.heasarc import SERVICE
 from tasks.download import patiently

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lake.errors import ConfigurationError, GranuleRejected
-from lake.times import DAY_S, met_to_mjd
+from lake.science.times import DAY_S, met_to_mjd
 from tasks.fits import Data, Floats, Header, Table, naming, read_tables, unpacked
 from tasks.surveys import rxte
 from tasks.surveys.rxte_cut import GTI, PCUS, STD2_BIN_S, ChannelCut

@@ -13,14 +13,14 @@ import pyarrow.compute as pc
 from astropy.coordinates import SkyCoord
 from upath import UPath
 
-from lake.commit import Receipt, commit
+from lake.commit.commit import Receipt, commit
+from lake.commit.ledger import Attempt, canonical
+from lake.commit.staging import lost, stage
+from lake.commit.targets import add_targets
 from lake.errors import ConfigurationError
-from lake.ledger import Attempt, canonical
-from lake.memory import peak_rss_mb
 from lake.query import Lake
-from lake.sky import ranks
-from lake.staging import lost, stage
-from lake.targets import add_targets
+from lake.science.sky import ranks
+from lake.store.memory import peak_rss_mb
 from tasks.effort import facts
 from tasks.pull import lake_at
 from tasks.surveys import rxte

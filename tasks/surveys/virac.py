@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lake.commit.sound import sound
 from lake.errors import ConfigurationError, GranuleRejected
-from lake.photometry import AB_ZERO_POINT_JY, flux_err
-from lake.sky import hpx29
-from lake.sound import sound
-from lake.times import EarthTimes
+from lake.science.photometry import AB_ZERO_POINT_JY, flux_err
+from lake.science.sky import hpx29
+from lake.science.times import EarthTimes
 from tasks.archives.base import Band, Origin
 from tasks.archives.values import possible
 from tasks.stats import statistics_of_sorted

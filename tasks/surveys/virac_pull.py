@@ -19,15 +19,15 @@ from pathlib import Path, PurePosixPath
 
 from upath import UPath
 
-from lake.commit import Receipt, commit
+from lake.commit.commit import Receipt, commit
+from lake.commit.ledger import Attempt, canonical
+from lake.commit.staging import Manifest, lost, stage
 from lake.errors import ArchiveError, ConfigurationError, GranuleRejected, StagingLost
-from lake.ledger import Attempt, canonical
-from lake.memory import peak_rss_mb
 from lake.query import Lake
 from lake.settings import load_settings
-from lake.staging import Manifest, lost, stage
-from lake.storage import is_local, path_of, remove_folder
-from lake.walk import files_below, shown
+from lake.store.memory import peak_rss_mb
+from lake.store.storage import is_local, path_of, remove_folder
+from lake.store.walk import files_below, shown
 from tasks.archives.base import Origin
 from tasks.bounds import in_time, on_disk
 from tasks.effort import Log, effort, several

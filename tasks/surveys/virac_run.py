@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
-from lake.ledger import write_plan
+from lake.commit.ledger import write_plan
 from tasks.archives.base import Origin
 from tasks.effort import several
 from tasks.pull import is_passing, lake_at

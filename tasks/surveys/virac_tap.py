@@ -20,15 +20,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from upath import UPath
 
+from lake.commit.ledger import Attempt, canonical
+from lake.commit.sound import sound
+from lake.commit.staging import Manifest, stage
 from lake.errors import ConfigurationError, GranuleRejected, TruncatedAnswer
-from lake.ledger import Attempt, canonical
-from lake.photometry import flux_err
-from lake.schema import TABLES
+from lake.model.schema import TABLES
+from lake.science.photometry import flux_err
+from lake.science.sky import hpx29
+from lake.science.times import EarthTimes
 from lake.settings import Settings
-from lake.sky import hpx29
-from lake.sound import sound
-from lake.staging import Manifest, stage
-from lake.times import EarthTimes
 from tasks.archives.tap import Service
 from tasks.archives.values import dated
 from tasks.stats import statistics_of_sorted

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pytest
 
 from flows import local
-from lake.catalog import Catalog
+from lake.commit.targets import add_targets
 from lake.query import Lake
 from lake.settings import Settings
-from lake.targets import add_targets
+from lake.store.catalog import Catalog
 from tasks.archives import REGISTRY
 from tasks.pull import lake_at
 from tasks.pull.report import PullReport

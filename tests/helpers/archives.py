@@ -6,12 +6,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from lake.catalog import Catalog
+from lake.commit.targets import add_targets
 from lake.errors import ArchiveError
-from lake.schema import TABLES
+from lake.model.schema import TABLES
+from lake.science.sky import hpx29
 from lake.settings import Settings
-from lake.sky import hpx29
-from lake.targets import add_targets
+from lake.store.catalog import Catalog
 from tasks.archives.base import Archive, Band, Granule, Harvest
 
 # A spiral over the sky: place number n is always the same.

@@ -11,17 +11,17 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
-import lake.commit
-import lake.intents
-import lake.transaction
+import lake.commit.commit
+import lake.commit.intents
+import lake.commit.transaction
 from helpers.granules import Version, committed, staged
-from lake.catalog import Catalog
-from lake.commit import commit
-from lake.compaction import compact
+from lake.commit.commit import commit
+from lake.commit.staging import Manifest
 from lake.errors import CatalogError
 from lake.settings import Settings
-from lake.staging import Manifest
-from lake.storage import Storage, path_of
+from lake.store.catalog import Catalog
+from lake.store.storage import Storage, path_of
+from lake.upkeep.compaction import compact
 
 # Every step of a commit, in order; a number is how often it happens before the end comes.
 STEPS = (
@@ -99,13 +99,13 @@ def commit_and_die(settings: Settings, folder: str, step: str) -> None:
 
         setattr(owner, attribute, wrapped)
 
-    deadly(lake.intents.Intent, "write", "intent")
-    deadly(lake.transaction, "publish", "publish")
-    deadly(lake.transaction, "add_file", "add_file")
-    deadly(lake.transaction, "record_files", "files")
-    deadly(lake.commit.ledger, "record", "ledger")
-    deadly(lake.transaction, "remove", "unlink", lambda path: path.suffix == ".json")
-    deadly(lake.commit, "remove_folder", "discard")
+    deadly(lake.commit.intents.Intent, "write", "intent")
+    deadly(lake.commit.transaction, "publish", "publish")
+    deadly(lake.commit.transaction, "add_file", "add_file")
+    deadly(lake.commit.transaction, "record_files", "files")
+    deadly(lake.commit.commit.ledger, "record", "ledger")
+    deadly(lake.commit.transaction, "remove", "unlink", lambda path: path.suffix == ".json")
+    deadly(lake.commit.commit, "remove_folder", "discard")
     catalog = opened(settings)
     original = catalog.cursor
     catalog.cursor = lambda: _Deadly(original(), passes)  # type: ignore[method-assign, assignment, return-value]

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from lake.catalog import Catalog
-from lake.commit import Receipt, commit
-from lake.connection import rollback
-from lake.ledger import Attempt, canonical
-from lake.maintenance import Finding, verify
+from lake.commit.commit import Receipt, commit
+from lake.commit.ledger import Attempt, canonical
+from lake.commit.staging import Manifest, stage
+from lake.commit.targets import add_targets
 from lake.query import Lake
-from lake.sky import hpx29
-from lake.staging import Manifest, stage
-from lake.targets import add_targets
+from lake.science.sky import hpx29
+from lake.store.catalog import Catalog
+from lake.store.connection import rollback
+from lake.upkeep.maintenance import Finding, verify
 
 ARCHIVE, RELEASE = "ztf", "DR1"
 PARAMETERS = canonical({"radius_arcsec": 1.0})

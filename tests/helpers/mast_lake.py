@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from lake.commit import commit
-from lake.ledger import Attempt
+from lake.commit.commit import commit
+from lake.commit.ledger import Attempt
+from lake.commit.staging import stage
+from lake.commit.targets import add_targets
 from lake.query import Lake
-from lake.sky import separation_arcsec
-from lake.staging import stage
-from lake.targets import add_targets
+from lake.science.sky import separation_arcsec
 from tasks.archives.mast_fits import read_product, tables_of
 from tasks.archives.mast_products import BAND_UNITS, BANDS, Product
 from tasks.stats import statistics

@@ -15,8 +15,8 @@ import pytest
 
 from helpers.granules import count
 from helpers.processes import child_environment
-from lake.catalog import Catalog
-from lake.pruning import METADATA
+from lake.store.catalog import Catalog
+from lake.store.pruning import METADATA
 
 ROOT = Path(__file__).parents[2]
 

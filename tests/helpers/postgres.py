@@ -14,7 +14,7 @@ from pathlib import Path
 
 import duckdb
 
-from lake.connection import extension_file
+from lake.store.connection import extension_file
 
 
 def binaries() -> Path | None:

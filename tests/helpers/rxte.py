@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lake.commit import Receipt
+from lake.commit.commit import Receipt
 from tasks.pull import lake_at
 from tasks.surveys.rxte import Observation
 from tasks.surveys.rxte_pull import Extraction, Observations, Part, fetch

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from deployments.sandbox import virac as sandbox
-from lake.storage import decoded
-from lake.times import to_bmjd_tdb
+from lake.science.times import to_bmjd_tdb
+from lake.store.storage import decoded
 from tasks.surveys.virac import Cut, Extraction
 from tasks.surveys.virac_tile import open_tile
 

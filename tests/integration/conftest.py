@@ -25,9 +25,9 @@ from helpers.servers import (  # noqa: F401
 )
 from helpers.tap_tables import TABLES
 
-from lake.catalog import Catalog
 from lake.settings import Settings, load_settings
-from lake.storage import Storage
+from lake.store.catalog import Catalog
+from lake.store.storage import Storage
 
 
 def _missing(reason: str) -> None:

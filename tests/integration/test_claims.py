@@ -8,8 +8,8 @@ import pytest
 from helpers.postgres import administrator, end_lock_sessions
 from helpers.processes import until
 
-from lake import claims
-from lake.catalog import Catalog
+from lake.store import claims
+from lake.store.catalog import Catalog
 
 
 def test_a_claim_is_held_until_its_work_is_done(anywhere_catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,10 +20,10 @@ from helpers.archives import register
 from helpers.processes import Done, Run, child_environment, lightlake
 from helpers.servers import PrefectServer
 
-from lake.catalog import Catalog
 from lake.cli import app, main
-from lake.connection import extension_file
-from lake.schema import SCHEMA_VERSION, TABLES
+from lake.model.schema import SCHEMA_VERSION, TABLES
+from lake.store.catalog import Catalog
+from lake.store.connection import extension_file
 from tasks.archives import REGISTRY
 
 

@@ -16,9 +16,9 @@ from prefect_dask import DaskTaskRunner
 
 from flows.pull import pull_archive
 from flows.runners import PrefectRunner
-from lake.catalog import Catalog
-from lake.maintenance import verify
 from lake.settings import load_settings
+from lake.store.catalog import Catalog
+from lake.upkeep.maintenance import verify
 from tasks.pull import lake_at
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

@@ -22,9 +22,9 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_EPHEM
 
 from deployments.cli import doctor
 from flows.doctor import prefect
-from lake.catalog import Catalog
-from lake.doctor import Check
 from lake.errors import ConfigurationError
+from lake.store.catalog import Catalog
+from lake.upkeep.doctor import Check
 
 Run = Callable[..., tuple[int, str]]
 

@@ -10,12 +10,12 @@ import pytest
 from helpers.s3 import S3, FaultyProxy
 from s3fs import S3FileSystem
 
-from lake.catalog import Catalog
-from lake.doctor import Check
-from lake.places import catalogue, clock_of_s3, storage_rights
-from lake.schema import SCHEMA_VERSION
+from lake.model.schema import SCHEMA_VERSION
 from lake.settings import Settings, load_settings
-from lake.storage import Storage
+from lake.store.catalog import Catalog
+from lake.store.storage import Storage
+from lake.upkeep.checks import catalogue, clock_of_s3, storage_rights
+from lake.upkeep.doctor import Check
 from tasks.doctor import Endpoint, look
 
 pytestmark = pytest.mark.server

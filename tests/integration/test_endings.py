@@ -14,7 +14,7 @@ from helpers.granules import register
 from helpers.processes import child_environment, marked, until
 
 from deployments.sandbox.server import Sandbox
-from lake.catalog import Catalog
+from lake.store.catalog import Catalog
 
 pytestmark = pytest.mark.crash
 

@@ -22,11 +22,11 @@ from helpers.archives import harvest, numbers_of, refusal, register
 from deployments.sandbox.icecube import URL_PATH
 from deployments.sandbox.server import Sandbox
 from flows import local
-from lake.catalog import Catalog
 from lake.errors import ArchiveError, CatalogError, ConfigurationError, LightlakeError, StagingLost
-from lake.maintenance import verify
 from lake.query import Lake
 from lake.settings import Settings, load_settings
+from lake.store.catalog import Catalog
+from lake.upkeep.maintenance import verify
 from tasks.archives import REGISTRY, icecube
 from tasks.archives.base import Archive, Granule, Harvest
 from tasks.pull import driver, lake_at, limits, work

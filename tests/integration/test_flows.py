@@ -35,8 +35,8 @@ from flows import runners
 from flows.markdown import text
 from flows.pull import pull_archive
 from flows.refresh import refresh
-from lake.catalog import Catalog
-from lake.maintenance import verify
+from lake.store.catalog import Catalog
+from lake.upkeep.maintenance import verify
 from tasks.archives import REGISTRY, icecube
 from tasks.archives.base import Archive
 

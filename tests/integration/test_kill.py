@@ -9,10 +9,10 @@ import pytest
 from helpers.crash import STEPS, child, commit_and_die, fill_the_disk, work
 from helpers.granules import committed, content, count, errors, expected, register, staged
 
-from lake.catalog import Catalog
-from lake.commit import commit
-from lake.compaction import compact
-from lake.staging import Manifest
+from lake.commit.commit import commit
+from lake.commit.staging import Manifest
+from lake.store.catalog import Catalog
+from lake.upkeep.compaction import compact
 
 # A few each time the tests run; all of them, on both catalogues, where .ci/run asks for it.
 FULL = bool(os.environ.get("LIGHTLAKE_TEST_FULL"))

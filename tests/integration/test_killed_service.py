@@ -27,11 +27,11 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from deployments.deployed import NAME, deployed
 from deployments.sandbox.server import Sandbox
-from lake.catalog import Catalog
-from lake.maintenance import verify
 from lake.query import Lake
 from lake.settings import load_settings
-from lake.storage import Storage
+from lake.store.catalog import Catalog
+from lake.store.storage import Storage
+from lake.upkeep.maintenance import verify
 
 ROOT = Path(__file__).parents[2]
 TAP = "/heasarc/tap/sync"

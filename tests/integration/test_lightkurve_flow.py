@@ -13,9 +13,9 @@ from prefect.states import State
 from deployments.sandbox.lightkurve import DOWNLOAD, INVOKE, Service, star
 from deployments.sandbox.server import Sandbox
 from flows.pull import pull_archive
-from lake.catalog import Catalog
-from lake.maintenance import verify
-from lake.targets import add_targets
+from lake.commit.targets import add_targets
+from lake.store.catalog import Catalog
+from lake.upkeep.maintenance import verify
 from tasks.archives.mast_products import BAND_UNITS
 
 Rows = Callable[..., list[dict[str, Any]]]

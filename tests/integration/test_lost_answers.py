@@ -9,11 +9,11 @@ from helpers.granules import committed, content, count, errors, expected, regist
 from helpers.older import make_version_6
 from helpers.proxy import AtCommit
 
-from lake.catalog import Catalog
-from lake.compaction import compact
-from lake.quarantine import held
+from lake.commit.quarantine import held
 from lake.query import Lake
-from lake.storage import Storage
+from lake.store.catalog import Catalog
+from lake.store.storage import Storage
+from lake.upkeep.compaction import compact
 from tasks.archives import known
 from tasks.register import register_archive
 

@@ -13,12 +13,12 @@ from helpers.postgres import end_lock_sessions
 from helpers.postgres import running as running_postgres
 from helpers.proxy import AtRandom, proxy
 
-from lake.catalog import Catalog
-from lake.compaction import compact
 from lake.errors import Interrupted, LightlakeError
 from lake.query import Lake
 from lake.settings import load_settings
-from lake.storage import Storage
+from lake.store.catalog import Catalog
+from lake.store.storage import Storage
+from lake.upkeep.compaction import compact
 
 pytestmark = pytest.mark.server
 

@@ -13,7 +13,7 @@ from helpers.s3 import S3, FaultyProxy
 
 from lake.errors import ArchiveError
 from lake.settings import Settings
-from lake.storage import path_of
+from lake.store.storage import path_of
 from tasks.archives import mast_bucket
 from tasks.archives.mast_bucket import TREES
 from tasks.archives.mast_files import Files, Found

@@ -15,9 +15,9 @@ from prefect.states import State
 from deployments.sandbox import ztf
 from flows.pull import pull_archive
 from flows.refresh import refresh
-from lake.catalog import Catalog
-from lake.maintenance import verify
 from lake.query import Lake
+from lake.store.catalog import Catalog
+from lake.upkeep.maintenance import verify
 from tasks.plan import plans
 from tasks.pull import lake_at
 

@@ -11,13 +11,13 @@ from helpers.crash import child, migrate_and_die
 from helpers.granules import committed, content, errors, expected, register
 from helpers.older import code_of, making, unsaid
 
-from lake.catalog import Catalog
-from lake.compaction import compact
-from lake.maintenance import BOOKKEEPING
-from lake.schema import SCHEMA_VERSION, TABLES
+from lake.model.schema import SCHEMA_VERSION, TABLES
+from lake.model.views import VIEWS
 from lake.settings import load_settings
-from lake.storage import Storage
-from lake.views import VIEWS
+from lake.store.catalog import Catalog
+from lake.store.storage import Storage
+from lake.upkeep.compaction import compact
+from lake.upkeep.maintenance import BOOKKEEPING
 
 OLDER = range(1, SCHEMA_VERSION)
 # Where the migration of a version is killed.

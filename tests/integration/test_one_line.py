@@ -14,10 +14,10 @@ import pytest
 from helpers.granules import register
 from helpers.processes import Done, Run, child_environment
 
-import lake.maintenance
-from lake.catalog import Catalog
+import lake.upkeep.maintenance
 from lake.cli import main
 from lake.settings import Settings
+from lake.store.catalog import Catalog
 
 # All commands that a lake is needed for.
 COMMANDS = (
@@ -111,7 +111,7 @@ def test_a_mistake_of_the_program_is_one_line(run: Run, here: Path, monkeypatch:
     def broken(*_: object) -> None:
         raise KeyError("a\nkey")
 
-    monkeypatch.setattr(lake.maintenance, "status", broken)
+    monkeypatch.setattr(lake.upkeep.maintenance, "status", broken)
     one_line(run("status"), "this is a bug, please report it: KeyError: .*--debug shows where", code=70)
     with pytest.raises(KeyError):
         main(["status", "--debug"])

@@ -11,9 +11,9 @@ from helpers.granules import committed, hold, positions
 from helpers.processes import Run
 
 from deployments.demo import write_page
-from lake.catalog import Catalog
+from lake.commit.targets import add_targets
 from lake.query import Lake
-from lake.targets import add_targets
+from lake.store.catalog import Catalog
 from tasks.plots import MOST_POINTS, light_curve_page
 
 if TYPE_CHECKING:

@@ -25,15 +25,15 @@ from pyarrow import fs
 
 from deployments.sandbox import panstarrs, wise, ztf
 from deployments.sandbox.heasarc import offset
-from lake.catalog import Catalog
+from lake.commit.targets import add_targets
 from lake.errors import ArchiveError
-from lake.maintenance import verify
+from lake.model.schema import TABLES
 from lake.query import Lake
-from lake.schema import TABLES
+from lake.science.sky import hpx29
 from lake.settings import Settings, load_settings
-from lake.sky import hpx29
-from lake.storage import Storage
-from lake.targets import add_targets
+from lake.store.catalog import Catalog
+from lake.store.storage import Storage
+from lake.upkeep.maintenance import verify
 from tasks.archives import find, hats, parquet
 from tasks.archives.base import Granule, Harvest
 from tasks.archives.parquet import Store

@@ -7,14 +7,14 @@ from contextlib import closing
 import pytest
 from helpers.granules import committed, content, count, errors, expected, register
 
-from lake.catalog import Catalog
-from lake.compaction import compact
+from lake.commit.intents import PUBLISHING
+from lake.commit.target_changes import remove_targets, rename_target
 from lake.errors import CatalogError, ConfigurationError, LightlakeError, ReadOnly
-from lake.intents import PUBLISHING
 from lake.query import Lake
 from lake.settings import load_settings
-from lake.storage import Storage
-from lake.target_changes import remove_targets, rename_target
+from lake.store.catalog import Catalog
+from lake.store.storage import Storage
+from lake.upkeep.compaction import compact
 
 pytestmark = pytest.mark.server
 

@@ -27,9 +27,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 
 from deployments.deployed import NAME, deployed
-from lake.catalog import Catalog
 from lake.cli import main
-from lake.maintenance import verify
+from lake.store.catalog import Catalog
+from lake.upkeep.maintenance import verify
 from tasks.archives import REGISTRY
 
 # What `lightlake serve` does, but that the first archive's clock is a fast one.

@@ -6,8 +6,8 @@ import pytest
 from helpers.granules import ARCHIVE, committed, errors, register
 from helpers.older import make_version_6, unsaid
 
-from lake.compaction import compact
-from lake.pruning import METADATA
+from lake.store.pruning import METADATA
+from lake.upkeep.compaction import compact
 
 
 def _files_read(catalog, where):

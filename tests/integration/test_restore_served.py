@@ -7,14 +7,14 @@ import uuid
 import pytest
 from helpers.granules import ARCHIVE, committed, content, errors, expected, register
 
-from lake.backup import backups
-from lake.catalog import Catalog
-from lake.compaction import compact
+from lake.commit.quarantine import held
 from lake.errors import CatalogError, ConfigurationError
-from lake.quarantine import held
-from lake.restore import restore
 from lake.settings import load_settings
-from lake.storage import Storage
+from lake.store.backup import backups
+from lake.store.catalog import Catalog
+from lake.store.storage import Storage
+from lake.upkeep.compaction import compact
+from lake.upkeep.restore import restore
 
 pytestmark = pytest.mark.server
 

@@ -21,11 +21,11 @@ from deployments.sandbox.rxte import write_mirror, xtemaster
 from deployments.sandbox.server import Sandbox
 from flows.local import survey
 from flows.rxte import pull_rxte
-from lake.catalog import Catalog
+from lake.commit.targets import add_targets
 from lake.errors import ConfigurationError
-from lake.maintenance import verify
 from lake.settings import load_settings
-from lake.targets import add_targets
+from lake.store.catalog import Catalog
+from lake.upkeep.maintenance import verify
 from tasks.pull.report import SurveyReport
 from tasks.surveys.rxte_run import asked_of, pull
 
@@ -190,7 +190,7 @@ def test_killed_and_resumed(
     # Small batches, slowly: so that there is something to be killed.
     code = (
         "import time; from tasks.surveys import rxte_pull; rxte_pull.TOGETHER['products'] = 2; "
-        "from lake import commit; "
+        "from lake.commit import commit; "
         "true = commit._check_staged; commit._check_staged = lambda *a: (time.sleep(1.0), true(*a)); "
         "from lake.cli import main; main()"
     )

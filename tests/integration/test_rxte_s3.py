@@ -12,10 +12,10 @@ from helpers.rxte import extract_all
 from helpers.s3 import S3
 
 from deployments.sandbox.rxte import write_mirror, xtemaster
-from lake.maintenance import verify
 from lake.query import Lake
 from lake.settings import load_settings
-from lake.storage import path_of
+from lake.store.storage import path_of
+from lake.upkeep.maintenance import verify
 from tasks.pull import lake_at
 from tasks.surveys import rxte_pull
 from tasks.surveys.rxte import PREFIXES, Observation

@@ -14,16 +14,16 @@ from helpers.granules import committed, content, errors, expected, register, sta
 from helpers.processes import Run
 from helpers.s3 import REGION, S3, FaultyProxy
 
-from lake.catalog import Catalog
-from lake.commit import commit
-from lake.compaction import compact
-from lake.connection import extension_file
+from lake.commit.commit import commit
+from lake.commit.staging import Manifest
 from lake.errors import CatalogError, ConfigurationError
-from lake.maintenance import verify
 from lake.query import Lake
 from lake.settings import Settings, load_settings
-from lake.staging import Manifest
-from lake.storage import Storage
+from lake.store.catalog import Catalog
+from lake.store.connection import extension_file
+from lake.store.storage import Storage
+from lake.upkeep.compaction import compact
+from lake.upkeep.maintenance import verify
 
 pytestmark = pytest.mark.server
 

@@ -11,9 +11,9 @@ import pytest
 from helpers.processes import Run
 
 from deployments.sandbox.server import Handler, Request, Response, Sandbox
-from lake.catalog import Catalog
+from lake.commit.targets import add_targets
 from lake.query import Lake
-from lake.targets import add_targets
+from lake.store.catalog import Catalog
 from tasks.archives import find
 from tasks.pull import commit_batch, fetch_batch, lake_at, plan_batches
 

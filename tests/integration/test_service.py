@@ -35,12 +35,12 @@ from deployments.deployed import NAME, deployed
 from flows import living
 from flows.maintenance import maintain, verify
 from flows.pull import pull_archive
-from lake import claims
-from lake.catalog import Catalog
 from lake.cli import main
 from lake.errors import ConfigurationError, LightlakeError
-from lake.identity import tree_id
 from lake.query import Lake
+from lake.store import claims
+from lake.store.catalog import Catalog
+from lake.store.identity import tree_id
 from tasks.pull import limits
 from tasks.pull import run as engine
 

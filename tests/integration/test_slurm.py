@@ -24,11 +24,11 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 
 from deployments.sandbox import virac as sandbox_virac
 from deployments.sandbox.server import Sandbox
-from lake.catalog import Catalog
-from lake.maintenance import verify
 from lake.query import Lake
 from lake.settings import Settings, load_settings
-from lake.storage import Storage
+from lake.store.catalog import Catalog
+from lake.store.storage import Storage
+from lake.upkeep.maintenance import verify
 from tasks.register import register_archive
 from tasks.surveys.virac import ORIGIN
 

@@ -22,12 +22,12 @@ from helpers.tap_tables import TABLES, positions_in, sky
 
 from deployments.sandbox.gaia import DataLink
 from deployments.sandbox.server import Sandbox
-from lake.catalog import Catalog
-from lake.maintenance import verify
+from lake.commit.targets import add_targets
 from lake.query import Lake
+from lake.science.sky import match
 from lake.settings import Settings
-from lake.sky import match
-from lake.targets import add_targets
+from lake.store.catalog import Catalog
+from lake.upkeep.maintenance import verify
 from tasks.archives import gaia, heasarc
 from tasks.pull import commit_batch, fetch_batch, lake_at, plan_batches
 from tasks.register import register_archive

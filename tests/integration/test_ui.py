@@ -19,7 +19,7 @@ from helpers.servers import PrefectServer
 from prefect.utilities.callables import parameter_schema
 
 from flows.pull import pull_archive
-from lake.catalog import Catalog
+from lake.store.catalog import Catalog
 from tasks.archives import REGISTRY
 
 if TYPE_CHECKING:

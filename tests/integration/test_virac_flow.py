@@ -22,9 +22,9 @@ from deployments.sandbox import virac as sandbox_virac
 from deployments.sandbox import virac_tap as eso
 from deployments.sandbox.server import Sandbox
 from flows.virac import extract_virac
-from lake.catalog import Catalog
 from lake.cli import main
-from lake.maintenance import verify
+from lake.store.catalog import Catalog
+from lake.upkeep.maintenance import verify
 from tasks.surveys import virac_run
 
 Rows = Callable[..., list[dict[str, Any]]]

@@ -15,9 +15,9 @@ import pytest
 from helpers.processes import child_environment
 
 from deployments.sandbox import virac as sandbox_virac
-from lake.catalog import Catalog
-from lake.maintenance import verify
 from lake.settings import Settings
+from lake.store.catalog import Catalog
+from lake.upkeep.maintenance import verify
 from tasks.surveys.virac import Cut
 from tasks.surveys.virac_pull import find_tiles
 from tasks.surveys.virac_tile import open_tile

@@ -9,9 +9,9 @@ from helpers.s3 import S3
 
 from deployments.sandbox import virac as sandbox_virac
 from lake.errors import ConfigurationError
-from lake.maintenance import verify
 from lake.query import Lake
-from lake.storage import path_of
+from lake.store.storage import path_of
+from lake.upkeep.maintenance import verify
 from tasks.register import register_archive
 from tasks.surveys.virac import ORIGIN, Cut
 from tasks.surveys.virac_pull import extract, find_tiles, standing

@@ -29,10 +29,10 @@ from deployments.sandbox import ztf
 from deployments.sandbox.server import Sandbox
 from flows.living import LABEL
 from flows.pull import pull_archive
-from lake.catalog import Catalog
-from lake.maintenance import verify
 from lake.settings import Settings
-from lake.storage import Storage
+from lake.store.catalog import Catalog
+from lake.store.storage import Storage
+from lake.upkeep.maintenance import verify
 
 ROOT = Path(__file__).parents[2]
 Rows = Callable[..., list[dict[str, Any]]]

@@ -8,10 +8,10 @@ from helpers.granules import committed, content, count, errors, expected, regist
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lake.catalog import Catalog
-from lake.compaction import compact
 from lake.settings import load_settings
-from lake.storage import Storage
+from lake.store.catalog import Catalog
+from lake.store.storage import Storage
+from lake.upkeep.compaction import compact
 
 SOURCES = 12
 QUICK = settings(

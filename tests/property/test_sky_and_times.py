@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from lake.sky import (
+from lake.science.sky import (
     apply_proper_motion,
     cone_ranges,
     hpx29,
@@ -15,7 +15,7 @@ from lake.sky import (
     separation_arcsec,
     unit_vectors,
 )
-from lake.times import DAY_S, SCALES, to_bmjd_tdb
+from lake.science.times import DAY_S, SCALES, to_bmjd_tdb
 
 # Poles, equator, wrap and edges of base pixels more often than chance would have them.
 RA = st.one_of(st.floats(0, 360, exclude_max=True), st.sampled_from([0.0, 1e-9, 45.0, 90.0, 180.0, 270.0, 360 - 1e-9]))

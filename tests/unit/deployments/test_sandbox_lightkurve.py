@@ -13,7 +13,7 @@ import pytest
 from deployments.sandbox import lightkurve
 from deployments.sandbox.lightkurve import COLUMNS_CONFIG, DOWNLOAD, INVOKE, Service, star
 from deployments.sandbox.server import Sandbox
-from lake.sky import separation_arcsec
+from lake.science.sky import separation_arcsec
 from tasks.archives.mast_fits import read_product
 from tasks.archives.mast_products import named
 

@@ -19,7 +19,7 @@ import pytest
 from deployments.sandbox import panstarrs, wise, ztf
 from deployments.sandbox.heasarc import offset
 from deployments.sandbox.server import Sandbox
-from lake.sky import separation_arcsec
+from lake.science.sky import separation_arcsec
 
 SEED, N_FIELD, MAX_ROWS, ORDERS = 11, 600, 120, (1, 9)
 POLES = [(0.0, 89.99999), (200.0, -89.9999)]

@@ -12,10 +12,10 @@ from helpers.granules import committed, register, staged
 import flows.artifacts
 from flows.artifacts import credits_of, harmless, losses_table, names_of, publish_light_curves
 from flows.report import missing, missing_of_survey
-from lake.catalog import Catalog
-from lake.commit import Receipt, commit
+from lake.commit.commit import Receipt, commit
 from lake.errors import ConfigurationError
 from lake.query import Lake
+from lake.store.catalog import Catalog
 from tasks.archives import REGISTRY
 from tasks.plots import brought
 from tasks.pull.report import MOST_LOSSES, PullReport, SurveyReport, told_of

@@ -10,14 +10,14 @@ import pytest
 from astropy.coordinates import SkyCoord
 from helpers.granules import attempt, committed, positions, register, rows_of, target_ids
 
-from lake.commit import commit
-from lake.connection import extension_file
+from lake.commit.commit import commit
+from lake.commit.staging import stage
+from lake.commit.targets import add_targets
 from lake.errors import CatalogError, ConfigurationError
-from lake.progress import progress
-from lake.schema import TABLES
-from lake.sky import hpx29, separation_arcsec
-from lake.staging import stage
-from lake.targets import add_targets
+from lake.model.schema import TABLES
+from lake.science.sky import hpx29, separation_arcsec
+from lake.store.connection import extension_file
+from lake.upkeep.progress import progress
 
 HOSTILE = ("[red]o'\"<b>\n\x1b[2J'; DROP TABLE labels --", "%_\\?$name \u202e")
 

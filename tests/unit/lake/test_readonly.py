@@ -12,19 +12,19 @@ import duckdb
 import pytest
 from helpers.granules import committed, content, count, errors, register
 
-import lake.maintenance
-from lake.access import last_written
-from lake.catalog import Catalog
+import lake.upkeep.maintenance
 from lake.cli import app
-from lake.compaction import compact
-from lake.connection import connect, extension_file
+from lake.commit.intents import PUBLISHING, Intent
 from lake.errors import CatalogError, ReadOnly
-from lake.intents import PUBLISHING, Intent
-from lake.maintenance import _verify, verify
-from lake.places import catalogue
 from lake.query import Lake
 from lake.settings import load_settings
-from lake.storage import Storage
+from lake.store.access import last_written
+from lake.store.catalog import Catalog
+from lake.store.connection import connect, extension_file
+from lake.store.storage import Storage
+from lake.upkeep.checks import catalogue
+from lake.upkeep.compaction import compact
+from lake.upkeep.maintenance import _verify, verify
 from tasks import archives, events  # noqa: F401  # what commands import: another user may not be able to
 from tasks.samples import files  # noqa: F401
 
@@ -157,7 +157,7 @@ def test_verify_by_one_who_only_reads_takes_no_change_for_damage(own, monkeypatc
         looks.append([finding.check for finding in found if finding.is_error])
         return found
 
-    monkeypatch.setattr(lake.maintenance, "_verify", look)
+    monkeypatch.setattr(lake.upkeep.maintenance, "_verify", look)
     assert checks() == []
     committed(writer, [5, 6], "g1")
     register(writer, range(4, 7))

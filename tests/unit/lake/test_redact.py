@@ -13,11 +13,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from lake.commit.ledger import Attempt
+from lake.commit.staging import lost
 from lake.errors import ArchiveError, ConfigurationError, GranuleRejected
-from lake.ledger import Attempt
 from lake.redact import redacted, safe_text
 from lake.settings import Settings, load_settings
-from lake.staging import lost
 
 PW = "hunter2"
 

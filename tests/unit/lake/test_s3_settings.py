@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lake.catalog import Catalog
 from lake.errors import CatalogError, ConfigurationError
-from lake.s3 import access, s3_secret, s3_trouble
 from lake.settings import load_settings
-from lake.storage import Storage, path_of
+from lake.store.catalog import Catalog
+from lake.store.s3 import access, s3_secret, s3_trouble
+from lake.store.storage import Storage, path_of
 
 CONFIG = """
 [default]

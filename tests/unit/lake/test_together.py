@@ -7,9 +7,9 @@ from helpers.granules import attempt, committed, content, count, errors, expecte
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lake.commit import commit_together
+from lake.commit.commit import commit_together
+from lake.commit.staging import Manifest, lost, stage, stage_together
 from lake.errors import GranuleRejected
-from lake.staging import Manifest, lost, stage, stage_together
 
 
 def pairs(versions, *, again=0):
@@ -93,9 +93,9 @@ def test_all_of_them_lost_is_a_commit_of_the_ledger_alone(known):
 @settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.dictionaries(st.integers(0, 3), st.integers(1, 3), max_size=3), min_size=1, max_size=3))
 def test_together_is_as_one_by_one(tmp_path_factory, rounds):
-    from lake.catalog import Catalog
     from lake.settings import load_settings
-    from lake.storage import Storage
+    from lake.store.catalog import Catalog
+    from lake.store.storage import Storage
 
     made = []
     for way in ("one", "all"):

@@ -18,9 +18,9 @@ from helpers.granules import hold as hold_rows
 from helpers.granules import positions
 from helpers.mast_lake import hold, read, register
 
+from lake.commit.targets import add_targets
 from lake.query import Lake
 from lake.settings import load_settings
-from lake.targets import add_targets
 from tasks.archives.mast_fits import read_product
 from tasks.archives.mast_products import KEPLER_MASK, TESS_MASK, Product
 

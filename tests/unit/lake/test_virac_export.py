@@ -20,16 +20,16 @@ from helpers.processes import child_environment
 
 from benchmarks.virac_per_source import HEADER, extract_tile
 from deployments.sandbox import virac as sandbox
-from lake import virac_csv, virac_lines
-from lake.catalog import Catalog
 from lake.cli import main
-from lake.commit import commit
+from lake.commit.commit import commit
+from lake.commit.ledger import Attempt
+from lake.commit.staging import stage
 from lake.errors import ConfigurationError, SchemaError
-from lake.ledger import Attempt
+from lake.export import virac_csv, virac_lines
+from lake.export.virac_csv import export_virac_csv, path_of, read_ids
+from lake.export.virac_lines import _decimals
 from lake.query import Lake
-from lake.staging import stage
-from lake.virac_csv import export_virac_csv, path_of, read_ids
-from lake.virac_lines import _decimals
+from lake.store.catalog import Catalog
 from tasks.surveys.virac import LEFT_OUT, NAME, ORIGIN, RELEASE, Cut, Extraction
 from tasks.surveys.virac_tile import open_tile
 
@@ -194,7 +194,7 @@ def test_a_write_that_fails_leaves_whole_files_only(
 def test_a_killed_export_restarts(held: Lake, expected: dict[str, bytes], tmp_path: Path, on_disk: None) -> None:
     out = tmp_path / "out"
     code = (
-        "import sys, time; from pathlib import Path; from lake import virac_csv; from lake.query import Lake\n"
+        "import sys, time; from pathlib import Path; from lake.export import virac_csv; from lake.query import Lake\n"
         "put = virac_csv._Export._put\n"
         "virac_csv._Export._put = lambda *given: (time.sleep(0.05), put(*given))[1]\n"
         "with Lake(sys.argv[1]) as lake: virac_csv.export_virac_csv(lake, Path(sys.argv[2]))"

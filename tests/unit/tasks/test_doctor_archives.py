@@ -9,8 +9,8 @@ import pytest
 from helpers.checks import answering
 
 from deployments.sandbox.server import Sandbox
-from lake.doctor import Check
 from lake.settings import load_settings
+from lake.upkeep.doctor import Check
 from tasks.archives import REGISTRY
 from tasks.doctor import Answer, Endpoint, endpoints, heasoft, look, skews, unknown_endpoints
 from tasks.surveys.rxte_heasoft import TOOLS

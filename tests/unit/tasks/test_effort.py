@@ -14,10 +14,10 @@ from helpers.archives import harvest, refusal, register
 
 from deployments.sandbox.icecube import URL_PATH
 from deployments.sandbox.server import Sandbox
-from lake.catalog import Catalog
 from lake.errors import ArchiveError, TruncatedAnswer
 from lake.query import Lake
 from lake.settings import Settings, load_settings
+from lake.store.catalog import Catalog
 from tasks.archives import REGISTRY
 from tasks.archives.base import Granule, Harvest
 from tasks.archives.parquet import open_store
@@ -189,7 +189,7 @@ def test_halves_of_a_granule_have_their_own_counts(
 def test_a_manifest_of_an_older_version_is_read(catalog: Catalog, lake: Lake, tmp_path: Path) -> None:
     from helpers.granules import staged
 
-    from lake.staging import MANIFEST, Manifest
+    from lake.commit.staging import MANIFEST, Manifest
 
     manifest = staged(catalog, [], targets=[])
     path = catalog.storage.path(manifest.folder) / MANIFEST

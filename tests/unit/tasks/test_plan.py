@@ -11,11 +11,11 @@ import pytest
 from helpers import archives
 from helpers.archives import register
 
-from lake.catalog import Catalog
+from lake.commit.ledger import Waiting
 from lake.errors import ConfigurationError
-from lake.ledger import Waiting
 from lake.query import Lake
 from lake.settings import Settings
+from lake.store.catalog import Catalog
 from tasks.archives import REGISTRY
 from tasks.archives.base import Archive
 from tasks.plan import count_ahead, plan, plans

@@ -19,14 +19,14 @@ import pytest
 from helpers import archives
 from helpers.archives import harvest, refusal, register
 
-from lake.catalog import Catalog
+from lake.commit.staging import MANIFEST
+from lake.commit.targets import add_targets
 from lake.errors import ArchiveError, CatalogError, GranuleRejected, StagingLost, TruncatedAnswer
-from lake.maintenance import verify
+from lake.model.schema import TABLES
 from lake.query import Lake
-from lake.schema import TABLES
 from lake.settings import Settings
-from lake.staging import MANIFEST
-from lake.targets import add_targets
+from lake.store.catalog import Catalog
+from lake.upkeep.maintenance import verify
 from tasks.archives import REGISTRY
 from tasks.archives.base import Archive, Granule, Harvest
 from tasks.pull import (

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lake.schema import TABLES
-from lake.storage import decoded
+from lake.model.schema import TABLES
+from lake.store.storage import decoded
 from tasks.stats import statistics, statistics_of_sorted
 
 Row = tuple[int, str, float, float | None, float | None, bool, bool]

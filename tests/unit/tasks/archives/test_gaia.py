@@ -16,9 +16,9 @@ from astropy.time import Time
 
 from deployments.sandbox.server import Sandbox
 from lake.errors import ArchiveError, TruncatedAnswer
-from lake.schema import TABLES
+from lake.model.schema import TABLES
+from lake.science.sky import hpx29
 from lake.settings import Settings, load_settings
-from lake.sky import hpx29
 from tasks.archives import gaia
 from tasks.archives.base import Granule, Harvest
 from tasks.archives.gaia import adql, pair, positions

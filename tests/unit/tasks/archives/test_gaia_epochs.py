@@ -17,7 +17,7 @@ from astropy.table import Table
 from astropy.time import Time
 
 from deployments.sandbox.tap import votable as sandbox_votable
-from lake.sky import hpx29
+from lake.science.sky import hpx29
 from tasks.archives import gaia_epochs
 from tasks.archives.gaia_epochs import EMPTY, ZERO_POINTS, lightcurves, read, transits
 from tasks.bounds import in_memory

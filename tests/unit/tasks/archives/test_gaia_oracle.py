@@ -15,8 +15,8 @@ from helpers.oracle import rows_of, sample_of
 
 from deployments.sandbox.server import Request, Response, Sandbox
 from deployments.sandbox.tap import TapService, votable
+from lake.commit.targets import add_targets
 from lake.query import Lake
-from lake.targets import add_targets
 from tasks.archives import gaia
 from tasks.archives.gaia_epochs import ZERO_POINTS
 from tasks.pull import commit_batch, fetch_batch, lake_at, plan_batches

@@ -21,9 +21,9 @@ import pytest
 from astropy.coordinates import SkyCoord, search_around_sky
 
 from lake.errors import ArchiveError
-from lake.schema import TABLES
+from lake.model.schema import TABLES
+from lake.science.sky import hpx29
 from lake.settings import load_settings
-from lake.sky import hpx29
 from tasks.archives import hats, parquet
 from tasks.archives.base import Archive
 from tasks.archives.hats import Near, Scan, read_catalogue, scan

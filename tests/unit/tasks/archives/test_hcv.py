@@ -21,15 +21,15 @@ from hypothesis import strategies as st
 
 from deployments.sandbox import hcv as stand_in
 from deployments.sandbox.server import Request, Response, Sandbox
-from lake.commit import commit
+from lake.commit.commit import commit
+from lake.commit.targets import add_targets
+from lake.commit.validate import validate
 from lake.errors import ArchiveError, TruncatedAnswer
+from lake.model.schema import TABLES
 from lake.query import Lake
-from lake.schema import TABLES
+from lake.science.sky import hpx29
+from lake.science.times import to_bmjd_tdb
 from lake.settings import Settings, load_settings
-from lake.sky import hpx29
-from lake.targets import add_targets
-from lake.times import to_bmjd_tdb
-from lake.validate import validate
 from tasks.archives import hcv
 from tasks.archives.base import Granule, Harvest
 from tasks.archives.hcv import ARCHIVE, flag_word, found, harvest, parse

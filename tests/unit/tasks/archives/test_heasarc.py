@@ -17,9 +17,9 @@ from astropy.coordinates import SkyCoord
 from deployments.sandbox.server import Sandbox
 from deployments.sandbox.tap import TapService
 from lake.errors import ConfigurationError, GranuleRejected, TruncatedAnswer
-from lake.schema import TABLES
+from lake.model.schema import TABLES
+from lake.science.sky import hpx29
 from lake.settings import Settings, load_settings
-from lake.sky import hpx29
 from tasks.archives import SURVEYS, expand, find, heasarc, known
 from tasks.archives.base import Archive, Granule, Harvest
 from tasks.archives.heasarc import FERMIGTRIG, ICECUBEPSC, SAXGRBMGRB, archive, harvest

@@ -15,12 +15,12 @@ import pytest
 from astropy.coordinates import SkyCoord
 
 from deployments.sandbox.icecube import write_folder, write_release
+from lake.commit.targets import add_targets
 from lake.errors import ArchiveError
+from lake.model.schema import TABLES
 from lake.query import Lake
-from lake.schema import TABLES
+from lake.science.sky import hpx29
 from lake.settings import load_settings
-from lake.sky import hpx29
-from lake.targets import add_targets
 from tasks.archives import icecube
 from tasks.archives.base import Granule
 from tasks.pull import commit_batch, fetch_batch, plan_batches

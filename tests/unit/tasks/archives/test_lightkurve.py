@@ -14,15 +14,15 @@ from upath import UPath
 from deployments.sandbox import lightkurve as stand_in
 from deployments.sandbox.lightkurve import DOWNLOAD, INVOKE, Service, Star, star
 from deployments.sandbox.server import Sandbox
-from lake.catalog import Catalog
-from lake.commit import Receipt, commit
+from lake.commit.commit import Receipt, commit
+from lake.commit.targets import add_targets
 from lake.errors import ArchiveError, TruncatedAnswer
-from lake.maintenance import verify
+from lake.model.schema import TABLES
 from lake.query import Lake
-from lake.schema import TABLES
+from lake.science.sky import apply_proper_motion, hpx29, separation_arcsec
 from lake.settings import Settings, load_settings
-from lake.sky import apply_proper_motion, hpx29, separation_arcsec
-from lake.targets import add_targets
+from lake.store.catalog import Catalog
+from lake.upkeep.maintenance import verify
 from tasks.archives import REGISTRY, lightkurve
 from tasks.archives.base import Granule, Harvest
 from tasks.archives.lightkurve import ARCHIVE, named_ids, places_of

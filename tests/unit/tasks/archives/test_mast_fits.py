@@ -21,10 +21,10 @@ from helpers import mast
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lake.commit.validate import validate
 from lake.errors import GranuleRejected
-from lake.schema import TABLES
-from lake.sky import hpx29
-from lake.validate import validate
+from lake.model.schema import TABLES
+from lake.science.sky import hpx29
 from tasks.archives import mast_products as facts
 from tasks.archives.mast_fits import read_product, remark_of, tables_of
 from tasks.archives.mast_products import BAND_UNITS, Product, named

@@ -16,11 +16,11 @@ import test_panstarrs as panstarrss
 import test_ztf as ztfs
 from helpers import mast
 
+from lake.commit.sound import sound
 from lake.errors import ArchiveError, GranuleRejected
-from lake.schema import TABLES
+from lake.model.schema import TABLES
+from lake.science.sky import hpx29
 from lake.settings import load_settings
-from lake.sky import hpx29
-from lake.sound import sound
 from tasks.archives import REGISTRY, gaia, gaia_epochs, hcv, heasarc, icecube, panstarrs, wise, ztf
 from tasks.archives.base import Granule, Harvest
 from tasks.archives.heasarc import FERMIGTRIG, SAXGRBMGRB

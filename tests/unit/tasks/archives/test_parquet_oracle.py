@@ -20,8 +20,8 @@ from test_wise import dataset
 from test_wise import detections as wise_detections
 from test_ztf import collection
 
+from lake.commit.targets import add_targets
 from lake.query import Lake
-from lake.targets import add_targets
 from tasks.archives import find
 from tasks.pull import commit_batch, fetch_batch, lake_at, plan_batches
 from tasks.register import register_archive

@@ -20,14 +20,14 @@ from test_hats import hard_places
 
 from deployments.sandbox import hcv as stand_in
 from deployments.sandbox.server import Sandbox
-from lake.catalog import Catalog
-from lake.ledger import Waiting
-from lake.motion import julian_year
+from lake.commit.ledger import Waiting
+from lake.commit.targets import add_targets
+from lake.model.schema import TABLES
 from lake.query import Lake
-from lake.schema import TABLES
+from lake.science.motion import julian_year
+from lake.science.sky import apply_proper_motion, hpx29, separation_arcsec
 from lake.settings import Settings, load_settings
-from lake.sky import apply_proper_motion, hpx29, separation_arcsec
-from lake.targets import add_targets
+from lake.store.catalog import Catalog
 from tasks.archives import REGISTRY, find, hcv, panstarrs
 from tasks.archives.base import Granule, Harvest
 from tasks.plan import plan

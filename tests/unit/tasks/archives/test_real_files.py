@@ -12,10 +12,10 @@ import pytest
 from test_wise import dataset, untimely
 from test_ztf import collection
 
-from lake.compaction import compact
-from lake.maintenance import verify
+from lake.commit.targets import add_targets
 from lake.query import Lake
-from lake.targets import add_targets
+from lake.upkeep.compaction import compact
+from lake.upkeep.maintenance import verify
 from tasks.archives import find
 from tasks.pull import commit_batch, fetch_batch, lake_at, plan_batches
 from tasks.register import register_archive

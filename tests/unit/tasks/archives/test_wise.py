@@ -14,12 +14,12 @@ import pytest
 from astropy.io import ascii as text_tables
 from test_hats import around, by_hand, hard_places, targets_at
 
+from lake.commit.validate import validate
 from lake.errors import ArchiveError
-from lake.photometry import AB_ZERO_POINT_JY
-from lake.schema import TABLES
+from lake.model.schema import TABLES
+from lake.science.photometry import AB_ZERO_POINT_JY
+from lake.science.sky import hpx29, separation_arcsec
 from lake.settings import load_settings
-from lake.sky import hpx29, separation_arcsec
-from lake.validate import validate
 from tasks.archives import wise
 from tasks.archives.base import Granule, Harvest
 from tasks.pull import complete

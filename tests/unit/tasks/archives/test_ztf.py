@@ -15,11 +15,11 @@ import pytest
 from astropy.table import Table
 from test_hats import around, by_hand, hard_places, targets_at, write_hats
 
+from lake.commit.validate import validate
 from lake.errors import ArchiveError
-from lake.schema import TABLES
+from lake.model.schema import TABLES
+from lake.science.times import to_bmjd_tdb
 from lake.settings import load_settings
-from lake.times import to_bmjd_tdb
-from lake.validate import validate
 from tasks.archives import hats, ztf
 from tasks.archives.base import Granule, Harvest
 from tasks.pull import complete

@@ -15,13 +15,13 @@ import pytest
 from astropy.io.votable import parse_single_table
 from astropy.table import Table
 
-from lake.catalog import Catalog
+from lake.commit.target_changes import rename_target
+from lake.commit.targets import add_targets
 from lake.errors import ConfigurationError
 from lake.query import Lake
 from lake.settings import load_settings
-from lake.storage import Storage
-from lake.target_changes import rename_target
-from lake.targets import add_targets
+from lake.store.catalog import Catalog
+from lake.store.storage import Storage
 from tasks.samples.exported import COLUMNS, export_targets
 from tasks.samples.files import read_targets
 

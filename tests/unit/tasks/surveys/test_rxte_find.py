@@ -14,9 +14,9 @@ import pytest
 from deployments.sandbox.server import Sandbox
 from deployments.sandbox.tap import TapService
 from lake.errors import ConfigurationError, GranuleRejected, TruncatedAnswer
-from lake.schema import TABLES
+from lake.model.schema import TABLES
+from lake.science.sky import hpx29
 from lake.settings import Settings, load_settings
-from lake.sky import hpx29
 from tasks.archives import heasarc
 from tasks.surveys.rxte import parse_obsid
 from tasks.surveys.rxte_find import find, read_csv, select

@@ -16,14 +16,14 @@ import pytest
 from astropy.io import fits
 from astropy.time import Time
 
-from lake.catalog import Catalog
-from lake.commit import commit
+from lake.commit.commit import commit
+from lake.commit.ledger import Attempt
+from lake.commit.staging import stage
+from lake.commit.validate import validate
 from lake.errors import GranuleRejected
-from lake.ledger import Attempt
-from lake.schema import TABLES
-from lake.sky import hpx29
-from lake.staging import stage
-from lake.validate import validate
+from lake.model.schema import TABLES
+from lake.science.sky import hpx29
+from lake.store.catalog import Catalog
 from tasks.surveys import rxte
 from tasks.surveys.rxte import ORIGIN, PRODUCTS, Observation
 from tasks.surveys.rxte_fits import read_light_curve

@@ -22,13 +22,13 @@ from helpers.rxte import extract_all, lose
 
 from deployments.sandbox.rxte import TARGETS, ArchiveService, write_mirror, xtemaster
 from deployments.sandbox.server import Response, Sandbox
-from lake.catalog import Catalog
+from lake.commit.targets import add_targets
 from lake.errors import ArchiveError, ConfigurationError
-from lake.maintenance import verify
 from lake.query import Lake
+from lake.science.sky import separation_arcsec
 from lake.settings import load_settings
-from lake.sky import separation_arcsec
-from lake.targets import add_targets
+from lake.store.catalog import Catalog
+from lake.upkeep.maintenance import verify
 from tasks.pull import lake_at
 from tasks.surveys import rxte, rxte_heasoft, rxte_pull, rxte_targets
 from tasks.surveys.rxte import Observation

@@ -14,12 +14,12 @@ import pytest
 
 from deployments.sandbox.rxte import TARGETS, write_mirror, xtemaster
 from deployments.sandbox.server import Response, Sandbox
-from lake.catalog import Catalog
+from lake.commit.targets import add_targets
 from lake.errors import ConfigurationError, LightlakeError, StagingLost
-from lake.maintenance import verify
 from lake.query import Lake
 from lake.settings import load_settings
-from lake.targets import add_targets
+from lake.store.catalog import Catalog
+from lake.upkeep.maintenance import verify
 from tasks.progress import Bars
 from tasks.pull import lake_at
 from tasks.pull.driver import Run

@@ -37,10 +37,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deployments.sandbox import virac as sandbox
-from lake.commit import commit
+from lake.commit.commit import commit
+from lake.commit.staging import Manifest, stage
 from lake.errors import ConfigurationError, GranuleRejected
-from lake.staging import Manifest, stage
-from lake.storage import decoded, read_parquet
+from lake.store.storage import decoded, read_parquet
 from tasks.stats import statistics
 from tasks.surveys import virac
 from tasks.surveys.virac import AST_RES_CHISQ_MAX, Cut, Extraction

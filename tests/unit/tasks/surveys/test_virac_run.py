@@ -16,12 +16,12 @@ import pytest
 from deployments.sandbox import virac as sandbox_virac
 from deployments.sandbox import virac_tap as eso
 from deployments.sandbox.server import Sandbox
-from lake.catalog import Catalog
 from lake.cli import main
 from lake.errors import LightlakeError
-from lake.maintenance import verify
 from lake.query import Lake
 from lake.settings import Settings
+from lake.store.catalog import Catalog
+from lake.upkeep.maintenance import verify
 from tasks.pull import lake_at
 from tasks.pull.driver import Run
 from tasks.pull.report import SurveyReport

@@ -19,14 +19,14 @@ from upath import UPath
 from deployments.sandbox import virac as sandbox_virac
 from deployments.sandbox import virac_tap as eso
 from deployments.sandbox.server import Sandbox
-from lake.catalog import Catalog
-from lake.commit import commit
+from lake.commit.commit import commit
+from lake.commit.ledger import Attempt
+from lake.commit.staging import Manifest
+from lake.commit.validate import validate
 from lake.errors import ArchiveError, ConfigurationError, GranuleRejected, TruncatedAnswer
-from lake.ledger import Attempt
-from lake.schema import TABLES
+from lake.model.schema import TABLES
 from lake.settings import Settings, load_settings
-from lake.staging import Manifest
-from lake.validate import validate
+from lake.store.catalog import Catalog
 from tasks.archives.tap import Service
 from tasks.stats import statistics
 from tasks.surveys import virac, virac_tap

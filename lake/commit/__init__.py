@@ -1,0 +1,1 @@
+"""How rows get in: staged, validated, and committed whole or not at all."""

@@ -1,0 +1,346 @@
+"""Bring what was staged into the lake, in one transaction.
+
+The rule that everything here serves: data and ledger cannot disagree, a source's rows exist once,
+and a crash at any point leaves either the old state or the new one.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import hpgeom
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from upath import UPath
+
+from lake.commit import ledger
+from lake.commit.ledger import Attempt
+from lake.commit.staging import Manifest
+from lake.commit.transaction import Change, write
+from lake.errors import StagingLost
+from lake.model.schema import SOURCE_TABLES, TABLES
+from lake.science.sky import HPX_ORDER
+from lake.store.catalog import Catalog
+from lake.store.migrations import INLINED_ROWS
+from lake.store.storage import Storage, checksum, parquet_rows, read_parquet, remove_folder, write_parquet
+from lake.text import file_name
+
+# An archive that goes on observing may move a source a little within a release. Its earlier rows are looked
+# for in the pixels of this order (26 arcsec wide) around its new place.
+_MOVED_ORDER = 13
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a commit did."""
+
+    granule: str
+    status: str
+    n_targets: int
+    n_sources: int
+    n_rows: int
+    bytes: int
+    replaced: int
+    kept: int
+    reason: str | None = None
+    n_found: int = 0
+    seconds: float = 0.0
+    retries: int = 0
+    requests: int | None = None
+    peak_rss_mb: float | None = None
+
+
+def commit(catalog: Catalog, manifest: Manifest) -> Receipt:
+    """Bring a staged granule into the lake, whole or not at all: see `commit_together`."""
+    return commit_together(catalog, manifest)[0]
+
+
+def commit_together(catalog: Catalog, manifest: Manifest) -> list[Receipt]:
+    """Bring all granules of a manifest into the lake, whole or not at all.
+
+    Rows of a source that the lake has already, unchanged, stay as they are and the new copy is left
+    out; changed ones are replaced. Matches and coverage of the granules' targets are replaced.
+    Committing the same manifest again does nothing.
+
+    Returns
+    -------
+    list of Receipt
+        One a granule, in their order. What was replaced and kept is told of all together, in the first.
+
+    Raises
+    ------
+    StagingLost
+        If the staged files are not, or no more, those of the manifest.
+    CatalogError
+        If the catalogue cannot be locked or written.
+    """
+
+    def work(number: int) -> tuple[int, int]:
+        # One transaction from the first question on: outside of one, each question makes DuckLake read its catalogue
+        # anew.
+        with Change(catalog, number) as change:
+            numbers = ledger.numbers(change.cursor, manifest.attempts)
+            if numbers is None:
+                return 0, 0
+            _check_staged(catalog.storage, manifest)
+            return _Merge(change, catalog, manifest).run(numbers)
+
+    replaced, kept = write(catalog, work)
+    remove_folder(catalog.storage.path(manifest.folder))
+    catalog.committed()
+    first, *others = manifest.attempts
+    return [_receipt(first, replaced, kept), *(_receipt(attempt, 0, 0) for attempt in others)]
+
+
+def _receipt(attempt: Attempt, replaced: int, kept: int) -> Receipt:
+    return Receipt(
+        attempt.granule,
+        attempt.status,
+        attempt.n_targets,
+        attempt.n_sources,
+        attempt.n_rows,
+        attempt.bytes,
+        replaced,
+        kept,
+        attempt.reason,
+        attempt.n_found,
+        attempt.seconds,
+        attempt.retries,
+        attempt.requests,
+        attempt.peak_rss_mb,
+    )
+
+
+def _check_staged(storage: Storage, manifest: Manifest) -> None:
+    for file in manifest.files:
+        path = storage.path(manifest.folder) / file.name
+        try:
+            if parquet_rows(path) != file.rows or checksum(path) != file.blake2b:
+                raise StagingLost(f"staged file {path} is not the one of its manifest", hint="pull it again")
+        except FileNotFoundError as error:
+            raise StagingLost(f"staged file {path} is gone", hint="pull it again") from error
+        except pa.ArrowInvalid as error:
+            raise StagingLost(f"staged file {path} is damaged: {error}", hint="pull it again") from error
+
+
+class _Merge:
+    """The way of granules into the lake: what they overlap, which files move, and the transaction."""
+
+    def __init__(self, change: Change, catalog: Catalog, manifest: Manifest) -> None:
+        self.change = change
+        self.cursor = change.cursor
+        self.storage = storage = catalog.storage
+        self.folder = storage.path(manifest.folder)
+        self.attempts = manifest.attempts
+        self.scope = [manifest.attempt.archive, manifest.attempt.release]
+        self.staged = {file.table: self.folder / file.name for file in manifest.files}
+        self.checksums = {self.folder / file.name: file.blake2b for file in manifest.files}
+
+    def run(self, numbers: Sequence[int]) -> tuple[int, int]:
+        """Do it; return how many sources were replaced, and how many kept."""
+        changed, same = self._overlap("source_id", ("sources", "lightcurves"), pruned_by="hpx29")
+        changed_exposures, same_exposures = self._overlap("exposure_id", ("exposures",), pruned_by="exposure_id")
+        moved = self._moved(changed)
+        removed = self._removed()
+        paths: dict[str, UPath | None] = {}
+        for table, path in self.staged.items():
+            paths[table] = path
+            if table in SOURCE_TABLES:
+                paths[table] = self._without(path, "source_id", same)
+            elif table == "exposures":
+                paths[table] = self._without(path, "exposure_id", same_exposures)
+            elif table == "matches":
+                paths[table] = self._without(path, "target_id", removed)
+            elif table == "coverage":
+                unwanted = [removed]
+                if any(attempt.status not in ("done", "empty") for attempt in self.attempts):
+                    unwanted.append(self._answered(path))
+                paths[table] = self._without(path, "target_id", pa.concat_tables(unwanted))
+        snapshot = self.cursor.execute("FROM ducklake_current_snapshot('lake')").fetchall()[0][0] + 1
+        if len(self.attempts) > INLINED_ROWS:
+            told = paths["ledger"] = self.folder / "ledger.parquet"
+            write_parquet(ledger.rows(self.attempts, numbers, snapshot), told)
+        name = f"{file_name(self.attempts[0].granule)}-{uuid.uuid4().hex[:8]}.parquet"
+        moves = {
+            table: (path, self.storage.table_folder(table, self._partition(table)) / name)
+            for table, path in paths.items()
+            if path is not None
+        }
+
+        def rewrites() -> list[str]:
+            rewritten = [*SOURCE_TABLES] if changed.num_rows else []
+            for table in SOURCE_TABLES:
+                self._delete(table, "source_id", changed, "hpx29")
+            self._delete("exposures", "exposure_id", changed_exposures, "exposure_id")
+            rewritten += ["exposures"] if changed_exposures.num_rows else []
+            if "coverage" in moves and self._delete_targets(moves["coverage"][1]):
+                rewritten += ["coverage", "matches"]
+            self._follow(moved)
+            rewritten += ["matches"] if moved.num_rows else []
+            if "ledger" not in moves:
+                ledger.record(self.cursor, self.attempts, numbers, snapshot)
+            return rewritten
+
+        self.change.bring_in(moves, rewrites, self.checksums, archive=self.scope[0])
+        return changed.num_rows, same.num_rows
+
+    def _partition(self, table: str) -> str | None:
+        return self.scope[0] if TABLES[table].partition else None
+
+    def _overlap(self, key: str, tables: Sequence[str], pruned_by: str) -> tuple[pa.Table, pa.Table]:
+        """Return the staged keys that the lake has with other content, and with the same.
+
+        Column bound of either is the value of pruned_by that the lake has.
+        """
+        main = tables[0]
+        if main not in self.staged:
+            none = pa.table({key: pa.array([], pa.string()), "bound": pa.array([], pa.int64())})
+            return none, none
+        keys = read_parquet(self.staged[main], sorted({key, pruned_by}))
+        if pruned_by == "hpx29":
+            ranges = _around(keys["hpx29"].to_numpy())
+        else:
+            ranges = [tuple(pc.min_max(keys[pruned_by]).as_py().values())]
+        scope = list(self.scope)
+        where = f"archive = ? AND release = ? AND {pruned_by} BETWEEN ? AND ?"
+        self.cursor.register("offered", keys)
+        # One SELECT a range: DuckLake leaves files unread for a BETWEEN, not for several joined by OR. And
+        # files are chosen by this column alone: each other one that a condition names makes DuckLake search
+        # the statistics of all files once more.
+        near = " UNION ALL ".join(
+            f"SELECT {key}, {pruned_by} AS bound, archive, release FROM {main} WHERE {pruned_by} BETWEEN ? AND ?"
+            for _ in ranges
+        )
+        known = self.cursor.execute(
+            f"WITH near AS MATERIALIZED ({near}) SELECT {key}, bound FROM near "
+            f"WHERE archive = ? AND release = ? AND {key} IN (SELECT {key} FROM offered)",
+            [*(value for pair in ranges for value in pair), *scope],
+        ).to_arrow_table()
+        self.cursor.unregister("offered")
+        if not known.num_rows:
+            return known, known
+        scope += pc.min_max(known["bound"]).as_py().values()
+        self.cursor.register("known", known)
+        differing: set[str] = set()
+        for table in tables:
+            # The granule says who brought a row, not what the row is.
+            columns = ", ".join(c for c in TABLES[table].names if c not in ("granule", TABLES[table].partition))
+            theirs = f"SELECT {columns} FROM {table} SEMI JOIN known USING ({key}) WHERE {where}"
+            if table in self.staged:
+                mine = f"SELECT {columns} FROM read_parquet(?, hive_partitioning = false) SEMI JOIN known USING ({key})"
+                path = str(self.staged[table])
+                rows = self.cursor.execute(
+                    f"SELECT DISTINCT {key} FROM (({mine}) EXCEPT ALL ({theirs}) "
+                    f"UNION ALL (({theirs}) EXCEPT ALL ({mine})))",
+                    [path, *scope, *scope, path],
+                ).fetchall()
+            else:
+                rows = self.cursor.execute(f"SELECT DISTINCT {key} FROM ({theirs})", scope).fetchall()
+            differing.update(row[0] for row in rows)
+        self.cursor.unregister("known")
+        is_changed = pc.is_in(known[key], value_set=pa.array(sorted(differing), pa.string()))
+        return known.filter(is_changed), known.filter(pc.invert(is_changed))
+
+    def _moved(self, changed: pa.Table) -> pa.Table:
+        """Return the changed sources that are at another place now."""
+        if not changed.num_rows:
+            return changed
+        now = read_parquet(self.staged["sources"], ["source_id", "hpx29"])
+        both = changed.join(now, "source_id")
+        return both.filter(pc.not_equal(both["bound"], both["hpx29"]))
+
+    def _follow(self, moved: pa.Table) -> None:
+        """Let the matches that other granules brought find the rows of moved sources."""
+        if moved.num_rows:
+            self.cursor.register("moved", moved)
+            self.cursor.execute(
+                "UPDATE matches SET hpx29 = moved.hpx29 FROM moved "
+                "WHERE archive = ? AND release = ? AND matches.source_id = moved.source_id",
+                self.scope,
+            )
+            self.cursor.unregister("moved")
+
+    def _without(self, path: UPath, key: str, keys: pa.Table) -> UPath | None:
+        """Return the staged file less some keys: the same one, a smaller one, or none."""
+        if not keys.num_rows:
+            return path
+        table = read_parquet(path)
+        rest = table.filter(pc.invert(pc.is_in(table[key], value_set=keys[key].combine_chunks())))
+        if not rest.num_rows:
+            return None
+        smaller = path.with_name(f"rest-{path.name}")
+        write_parquet(rest, smaller)
+        return smaller
+
+    def _removed(self) -> pa.Table:
+        """Return the targets that were asked for, and are none any more."""
+        if "coverage" not in self.staged:
+            return pa.table({"target_id": pa.array([], pa.int64())})
+        asked = pc.unique(read_parquet(self.staged["coverage"], ["target_id"])["target_id"])
+        bounds = pc.min_max(asked).as_py()
+        there = self.cursor.execute(
+            "SELECT target_id FROM targets WHERE target_id BETWEEN ? AND ?", [bounds["min"], bounds["max"]]
+        ).to_arrow_table()
+        gone = pc.invert(pc.is_in(asked, value_set=there["target_id"].combine_chunks()))
+        return pa.table({"target_id": asked.filter(gone)})
+
+    def _answered(self, path: UPath) -> pa.Table:
+        """Return the targets that failed now but have an answer already: that one stays true."""
+        return self.cursor.execute(
+            "SELECT target_id FROM coverage WHERE archive = ? AND release = ? AND status <> 'failed' "
+            "AND target_id IN "
+            "(SELECT target_id FROM read_parquet(?, hive_partitioning = false) WHERE status = 'failed')",
+            [*self.scope, str(path)],
+        ).to_arrow_table()
+
+    def _delete(self, table: str, key: str, keys: pa.Table, pruned_by: str) -> None:
+        if not keys.num_rows:
+            return
+        bounds = pc.min_max(keys["bound"]).as_py()
+        self.cursor.register("outgoing", keys)
+        self.cursor.execute(
+            f"DELETE FROM {table} WHERE archive = ? AND release = ? AND {pruned_by} BETWEEN ? AND ? "
+            f"AND {key} IN (SELECT {key} FROM outgoing)",
+            [*self.scope, bounds["min"], bounds["max"]],
+        )
+        self.cursor.unregister("outgoing")
+
+    def _delete_targets(self, coverage: UPath) -> bool:
+        """Take out what earlier pulls say of the granule's targets; return whether they said anything."""
+        targets = read_parquet(coverage, ["target_id"])
+        bounds = pc.min_max(targets["target_id"]).as_py()
+        self.cursor.register("asked", targets)
+        where = (
+            "WHERE archive = ? AND release = ? AND target_id BETWEEN ? AND ? "
+            "AND target_id IN (SELECT target_id FROM asked)"
+        )
+        scope = [*self.scope, bounds["min"], bounds["max"]]
+        # Most targets are asked for the first time. No target has matches but no coverage: see lake.commit.validate.
+        known = self.cursor.execute(
+            "WITH near AS MATERIALIZED "  # by target_id alone, as in _overlap
+            "(SELECT archive, release, target_id FROM coverage WHERE target_id BETWEEN ? AND ?) "
+            "SELECT count(*) FROM near WHERE archive = ? AND release = ? "
+            "AND target_id IN (SELECT target_id FROM asked)",
+            [*scope[2:], *scope[:2]],
+        ).fetchall()
+        if known[0][0]:
+            self.cursor.execute(f"DELETE FROM coverage {where}", scope)
+            self.cursor.execute(f"DELETE FROM matches {where}", scope)
+        self.cursor.unregister("asked")
+        return bool(known[0][0])
+
+
+def _around(pixels: np.ndarray) -> list[tuple[int, int]]:
+    """Return ranges of hpx29 that hold some places and what is near them."""
+    shift = 2 * (HPX_ORDER - _MOVED_ORDER)
+    own = np.unique(pixels >> shift)
+    near = np.unique(np.append(own, hpgeom.neighbors(2**_MOVED_ORDER, own)))
+    near = near[near >= 0]  # -1 stands for a neighbour that is not there
+    # Pixels that touch may be far apart in the index: then two ranges, which cost a question each.
+    widest = int(np.argmax(np.diff(near)))
+    far = near[widest + 1] - near[widest] > (near[-1] - near[0]) / 2
+    parts = np.split(near, [widest + 1] if far else [])
+    return [(int(part[0]) << shift, (int(part[-1]) + 1 << shift) - 1) for part in parts]

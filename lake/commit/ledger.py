@@ -1,0 +1,361 @@
+"""What was pulled, found empty, rejected, failed: one row per attempt, and what is still to be asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from lake.model.schema import TABLES
+from lake.redact import redacted, safe_line, safe_text
+from lake.science.motion import Followed
+from lake.store.catalog import Catalog
+from lake.store.migrations import SOFTWARE
+from lake.store.storage import Storage, write_text
+from lake.store.walk import shown
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a granule: the ledger's row, before the commit adds its number and snapshot; without secrets."""
+
+    archive: str
+    release: str
+    granule: str
+    status: str
+    started_at: datetime
+    n_targets: int = 0
+    n_sources: int = 0
+    n_rows: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    parameters: str = "{}"
+    reason: str | None = None
+    error_type: str | None = None
+    error: str | None = None
+    peak_rss_mb: float | None = None
+    endpoint: str | None = None
+    input_checksum: str | None = None
+    software: str = SOFTWARE
+    n_found: int = 0
+    retries: int = 0
+    requests: int | None = None
+
+    def __post_init__(self) -> None:
+        """Take secrets out of what others have said, and out of addresses; names of files become text."""
+        cleaned = {"reason": safe_line, "error": safe_text, "endpoint": redacted, "parameters": redacted}
+        for name, value in vars(self).items():
+            if isinstance(value, str):
+                object.__setattr__(self, name, cleaned.get(name, str)(shown(value)))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain data, times in ISO 8601."""
+        return {**vars(self), "started_at": self.started_at.isoformat()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Attempt:
+        """Read it back from plain data."""
+        return cls(**{**data, "started_at": datetime.fromisoformat(data["started_at"])})
+
+
+def write_plan(storage: Storage, archive: str, granules: Sequence[str]) -> None:
+    """Note which granules a run of an archive is about, done ones among them, for those who watch it."""
+    text = json.dumps({"granules": len(granules), "ids": list(granules)})
+    write_text(storage.staging / "plans" / f"{archive}.json", text)
+
+
+def read_plan(storage: Storage, archive: str) -> list[str] | None:
+    """Return the granules that the last run of an archive is about; None if no run has noted them."""
+    try:
+        noted = json.loads((storage.staging / "plans" / f"{archive}.json").read_text())
+    except FileNotFoundError:
+        return None
+    ids: list[str] | None = noted.get("ids")  # earlier versions noted how many
+    return ids
+
+
+def canonical(parameters: Mapping[str, Any]) -> str:
+    """Return parameters as JSON, the same for the same values."""
+    return json.dumps(parameters, sort_keys=True, separators=(",", ":"), default=str)
+
+
+def numbers(cursor: duckdb.DuckDBPyConnection, attempts: Sequence[Attempt]) -> list[int] | None:
+    """Return the numbers that attempts, committed together, get in the ledger; None if they are there already."""
+    granules = [attempt.granule for attempt in attempts]
+    known_rows = cursor.execute(
+        "SELECT granule, max(attempt), list(started_at) FROM ledger "
+        "WHERE granule IN (SELECT unnest(?)) GROUP BY granule",
+        [granules],
+    ).fetchall()
+    earlier = {granule: (last, set(starts)) for granule, last, starts in known_rows}
+    known = [earlier.get(granule, (0, set())) for granule in granules]
+    if any(attempt.started_at in starts for attempt, (_, starts) in zip(attempts, known, strict=True)):
+        return None
+    return [int(last) + 1 for last, _ in known]
+
+
+def rows(attempts: Sequence[Attempt], numbers: Sequence[int], snapshot_id: int) -> pa.Table:
+    """Return attempts as rows of the ledger."""
+    told = [
+        {**vars(attempt), "attempt": number, "snapshot_id": snapshot_id}
+        for attempt, number in zip(attempts, numbers, strict=True)
+    ]
+    return TABLES["ledger"].cast(pa.Table.from_pylist(told))
+
+
+def record(
+    cursor: duckdb.DuckDBPyConnection, attempts: Sequence[Attempt], numbers: Sequence[int], snapshot_id: int
+) -> None:
+    """Write attempts into the ledger, inside the caller's transaction."""
+    cursor.register("attempts", rows(attempts, numbers, snapshot_id))
+    cursor.execute("INSERT INTO ledger BY NAME FROM attempts")
+    cursor.unregister("attempts")
+
+
+def failed_targets(
+    cursor: duckdb.DuckDBPyConnection, archive: str, release: str, granules: Sequence[str], most: int
+) -> dict[str, list[str]]:
+    """Return the names, or else ids, of some targets of each granule that have no answer."""
+    found = cursor.execute(
+        "SELECT granule, list(coalesce(name, target_id::VARCHAR) ORDER BY hpx29)[:?] FROM coverage "
+        "JOIN targets USING (target_id) WHERE archive = ? AND release = ? AND status = 'failed' "
+        "AND granule IN (SELECT unnest(?)) GROUP BY granule",
+        [most, archive, release, list(granules)],
+    ).fetchall()
+    return dict(found)
+
+
+def count_failed(cursor: duckdb.DuckDBPyConnection, archive: str, release: str) -> int:
+    """Count the targets that an archive was asked for and has no answer for."""
+    counted = cursor.execute(
+        "SELECT count(*) FROM coverage WHERE archive = ? AND release = ? AND status = 'failed'", [archive, release]
+    ).fetchall()
+    return int(counted[0][0])
+
+
+_PENDING = """
+    FROM targets
+    WHERE ({everyone} OR target_id IN (SELECT target_id FROM labels WHERE sample IN ({samples})))
+        AND NOT EXISTS (
+            FROM coverage
+            WHERE coverage.target_id = targets.target_id AND archive = ? AND release = ? AND {answered}
+                AND status <> 'failed' AND asked_at BETWEEN ? AND ?
+        )
+"""
+
+# A granule that fails again has the same id, and its next number; with other targets in it, it is another granule.
+_RESTING = """
+        AND NOT EXISTS (
+            FROM coverage JOIN (
+                SELECT granule, max(attempt) AS times FROM ledger WHERE archive = ? AND status = 'failed'
+                GROUP BY granule
+            ) USING (granule)
+            WHERE coverage.target_id = targets.target_id AND archive = ? AND release = ? AND {asked}
+                AND status = 'failed' AND asked_at <= ?
+                AND asked_at + to_hours(least(1 << (least(times, 30) - 1), ?)::INTEGER) > ?
+        )
+"""
+
+# A time that is ahead of the clock by more than this was noted by another clock that is wrong, or this one is.
+AHEAD = timedelta(minutes=10)
+
+# What has times, and what they are of.
+_DATED = {"coverage": "asked_at", "ledger": "started_at", "labels": "added_at", "targets": "added_at"}
+
+
+def dated_ahead(cursor: duckdb.DuckDBPyConnection, table: str) -> dict[str, tuple[int, datetime]]:
+    """Return how many rows of a table are dated in the future, and the latest of their times, by archive and release.
+
+    Parameters
+    ----------
+    table
+        coverage, ledger, labels or targets; the last two are of no archive.
+    """
+    column = _DATED[table]
+    archive = "archive || ' ' || release" if "archive" in TABLES[table].names else "''"
+    rows = cursor.execute(
+        f"SELECT {archive} AS who, count(*), max({column}) FROM {table} WHERE {column} > ? GROUP BY who ORDER BY who",
+        [datetime.now(UTC) + AHEAD],
+    ).fetchall()
+    return {who: (count, latest) for who, count, latest in rows}
+
+
+# After a failure scheduled runs leave its targets alone for an hour, after each further one for twice as long; at most:
+MOST_HOURS = 7 * 24
+
+
+def _pending_sql(
+    archive: str,
+    release: str,
+    parameters: str,
+    samples: Sequence[str] | None,
+    max_age: timedelta | None,
+    back_off: bool,
+    followed: Followed | None,
+) -> tuple[str, list[Any]]:
+    now = datetime.now(UTC)
+    # Once answers age, one of the future would never do so.
+    oldest, latest = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
+    if max_age is not None:
+        oldest, latest = now - max_age, now + min(max_age, AHEAD)
+    marks = ", ".join("?" * len(samples or ())) or "NULL"
+    asked, forms = _asked_as(parameters, followed)
+    # An answer that did not follow a proper motion is one of those that did not need to.
+    answered = asked if followed is None else f"(parameters = ? OR parameters = ? AND NOT {followed.is_far})"
+    sql = _PENDING.format(everyone="true" if samples is None else "false", samples=marks, answered=answered)
+    values = [*(samples or ()), archive, release, *forms, oldest, latest]
+    if back_off:
+        sql += _RESTING.format(asked=asked)
+        values += [archive, archive, release, *forms, now + AHEAD, MOST_HOURS, now]
+    return sql, values
+
+
+def _asked_as(parameters: str, followed: Followed | None) -> tuple[str, list[str]]:
+    """Return the condition that coverage is of these parameters, and its values."""
+    if followed is None:
+        return "parameters = ?", [parameters]
+    return "parameters IN (?, ?)", [followed.parameters, parameters]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """How many targets an archive is still to be asked for, by why.
+
+    Parameters
+    ----------
+    new
+        Never asked for, or not with these parameters.
+    old
+        Answered, too long ago, or before proper motion was followed.
+    failed
+        Asked for, without an answer.
+    """
+
+    new: int
+    old: int
+    failed: int
+
+    @property
+    def total(self) -> int:
+        """Return how many there are."""
+        return self.new + self.old + self.failed
+
+
+def count_pending(
+    cursor: duckdb.DuckDBPyConnection,
+    archive: str,
+    release: str,
+    parameters: str,
+    samples: Sequence[str] | None = None,
+    max_age: timedelta | None = None,
+    *,
+    back_off: bool = False,
+    followed: Followed | None = None,
+) -> int:
+    """Count the targets that an archive is still to be asked for."""
+    sql, values = _pending_sql(archive, release, parameters, samples, max_age, back_off, followed)
+    return int(cursor.execute(f"SELECT count(*) {sql}", values).fetchall()[0][0])
+
+
+def waiting(
+    cursor: duckdb.DuckDBPyConnection,
+    archive: str,
+    release: str,
+    parameters: str,
+    samples: Sequence[str] | None = None,
+    max_age: timedelta | None = None,
+    *,
+    back_off: bool = False,
+    followed: Followed | None = None,
+) -> Waiting:
+    """Count the same targets by why they are."""
+    sql, values = _pending_sql(archive, release, parameters, samples, max_age, back_off, followed)
+    asked, forms = _asked_as(parameters, followed)
+    counts = cursor.execute(
+        "SELECT count(*) FILTER (status IS NULL), count(*) FILTER (status <> 'failed'), "
+        f"count(*) FILTER (status = 'failed') FROM (SELECT target_id {sql}) LEFT JOIN (SELECT target_id, "
+        f"arg_max(status, asked_at) AS status FROM coverage WHERE archive = ? AND release = ? AND {asked} "
+        "GROUP BY target_id) USING (target_id)",
+        [*values, archive, release, *forms],
+    ).fetchall()[0]
+    return Waiting(*map(int, counts))
+
+
+@dataclass(frozen=True)
+class History:
+    """What granules of an archive that were answered have taken and given, all together."""
+
+    n_targets: int
+    seconds: float
+    n_rows: int
+    bytes: int
+
+
+def history(cursor: duckdb.DuckDBPyConnection, archive: str, release: str) -> History:
+    """Return what the ledger knows of granules of targets that an archive answered."""
+    row = cursor.execute(
+        "SELECT coalesce(sum(n_targets), 0), coalesce(sum(seconds), 0), coalesce(sum(n_rows), 0), "
+        "coalesce(sum(bytes), 0) FROM ledger "
+        "WHERE archive = ? AND release = ? AND status IN ('done', 'empty') AND n_targets > 0",
+        [archive, release],
+    ).fetchall()[0]
+    return History(int(row[0]), float(row[1]), int(row[2]), int(row[3]))
+
+
+def pending(
+    catalog: Catalog,
+    archive: str,
+    release: str,
+    parameters: str,
+    samples: Sequence[str] | None = None,
+    max_age: timedelta | None = None,
+    *,
+    back_off: bool = False,
+    followed: Followed | None = None,
+    batch_size: int,
+) -> Iterator[pa.Table]:
+    """Yield the targets that an archive is still to be asked for, neighbours together.
+
+    Parameters
+    ----------
+    archive, release, parameters
+        What would be asked; parameters as canonical JSON. A target asked with other parameters is asked anew.
+    samples
+        Only targets of these samples; None for all.
+    max_age
+        An answer older than this counts as not asked, and so does one of the future; None if answers never age.
+    back_off
+        Leave targets that failed alone for a while: an hour, and twice as long after each further failure.
+    followed
+        Of an archive that follows proper motion: an answer that did not counts as not given for a target that is far
+        from where it was looked for.
+    batch_size
+        Rows of each table.
+
+    Yields
+    ------
+    pa.Table
+        Columns of table targets, in the order of hpx29.
+    """
+    sql, values = _pending_sql(archive, release, parameters, samples, max_age, back_off, followed)
+    # Only ids are kept. A query that stays open between batches would keep a SQLite catalogue from commits, and a
+    # cursor would keep its DuckDB, which has something of each of them, from being let go.
+    with closing(catalog.cursor()) as cursor:
+        ids = cursor.execute(f"SELECT hpx29, target_id {sql} ORDER BY hpx29, target_id", values).to_arrow_table()
+    for start in range(0, ids.num_rows, batch_size):
+        batch = ids.slice(start, batch_size)
+        with closing(catalog.cursor()) as cursor:
+            cursor.register("batch", batch)
+            targets = cursor.execute(
+                "SELECT * FROM targets WHERE hpx29 BETWEEN ? AND ? AND target_id IN (SELECT target_id FROM batch) "
+                "ORDER BY hpx29, target_id",
+                [batch["hpx29"][0].as_py(), batch["hpx29"][-1].as_py()],
+            ).to_arrow_table()
+            cursor.unregister("batch")
+        yield targets

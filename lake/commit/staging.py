@@ -1,0 +1,264 @@
+"""Stage granules: validated Parquet where no reader looks, and a manifest that says what waits for its commit."""
+
+from __future__ import annotations
+
+import json
+import traceback
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from upath import UPath
+
+from lake.commit.ledger import Attempt
+from lake.commit.validate import validate, validate_rows
+from lake.errors import GranuleRejected, LightlakeError, SchemaError
+from lake.model.schema import TABLES
+from lake.store.storage import ROW_GROUP_ROWS, checksum, decoded, write_parquet, write_text
+
+MANIFEST = "manifest.json"
+
+Tables = Mapping[str, pa.Table]
+Units = Mapping[str, str | None]
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """One Parquet file that waits for its commit."""
+
+    table: str
+    name: str
+    rows: int
+    bytes: int
+    blake2b: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What one granule staged, or several together: small enough to travel between tasks and machines."""
+
+    folder: str
+    attempts: tuple[Attempt, ...]
+    files: tuple[StagedFile, ...]
+
+    @property
+    def attempt(self) -> Attempt:
+        """Return the attempt at the granule; of several, the first."""
+        return self.attempts[0]
+
+    def told(self, **facts: Any) -> Manifest:
+        """Return it with more told of its attempts, such as the time that they took."""
+        return replace(self, attempts=tuple(replace(attempt, **facts) for attempt in self.attempts))
+
+    def as_json(self) -> str:
+        """Return it as JSON."""
+        attempts = [attempt.as_dict() for attempt in self.attempts]
+        return json.dumps({"attempts": attempts, "files": [asdict(file) for file in self.files]})
+
+    @classmethod
+    def read(cls, folder: UPath) -> Manifest | None:
+        """Read the manifest of a staging folder; None if the staging was not finished."""
+        try:
+            data = json.loads((folder / MANIFEST).read_text())
+        except FileNotFoundError:
+            return None
+        attempts = tuple(Attempt.from_dict(attempt) for attempt in data["attempts"])
+        return cls(str(folder), attempts, tuple(StagedFile(**file) for file in data["files"]))
+
+
+def stage(
+    folder: UPath,
+    attempt: Attempt,
+    tables: Tables,
+    band_units: Units | None = None,
+    *,
+    lightcurves: Iterable[pa.Table] | None = None,
+    afterwards: Callable[[], Tables] | None = None,
+    known: pa.Table | None = None,
+) -> Manifest:
+    """Validate a granule's tables and write them where no reader looks.
+
+    Parameters
+    ----------
+    folder
+        Staging folder of this granule alone.
+    attempt
+        The granule and its circumstances; counts and bytes are filled in here.
+    tables
+        Arrow tables by the name of the lake's table.
+    band_units
+        VOUnit of flux by band; light curves may hold these bands only. None: not checked.
+    lightcurves
+        Light curves too large to be held at once, instead of those in tables: parts, each sorted as the table is.
+        They are validated and written as they come.
+    afterwards
+        Gives further tables once the light curves have been seen, such as their statistics.
+    known
+        Columns source_id and hpx29 of sources that are in the lake: matches may be with these, too.
+
+    Raises
+    ------
+    GranuleRejected
+        If the tables break a rule of the lake.
+    """
+    tables = cast = cast_tables(tables)  # the caller's are let go, if nobody else holds them
+    validate(attempt.archive, attempt.release, cast, band_units, known=known)
+    if "coverage" in cast:
+        attempt = replace(attempt, n_found=pc.sum(pc.equal(cast["coverage"]["status"], "found")).as_py() or 0)
+    files = []
+    if lightcurves is not None:
+        parts = _checked(attempt, lightcurves, cast.get("sources", TABLES["sources"].empty()), band_units)
+        files += _stage(folder, "lightcurves", parts)
+    if afterwards is not None:
+        later = cast_tables(afterwards())
+        validate(attempt.archive, attempt.release, {**cast, **later}, band_units, known=known)
+        cast |= later
+    return _finish(folder, (attempt,), cast, files)
+
+
+def stage_together(
+    folder: UPath, granules: Sequence[tuple[Attempt, Tables]], band_units: Units | None = None
+) -> Manifest:
+    """Stage many small granules of one archive and release in one set of files, which one transaction commits.
+
+    Each stays a granule of its own: one that breaks a rule of the lake becomes a rejected attempt, of which nothing
+    is staged, and the others go on without it.
+
+    Parameters
+    ----------
+    folder
+        Staging folder of these granules.
+    granules
+        Attempts with their tables, one at least; rejected and failed ones have coverage at most. No two may have the
+        same source.
+    band_units
+        As in `stage`.
+    """
+    archive, release = granules[0][0].archive, granules[0][0].release
+    whole = list(granules)
+    try:
+        # Those of one kind have the same columns, so that they can be looked at as one.
+        every = cast_tables(_joined([tables for _, tables in whole]))
+        validate(archive, release, every, band_units)
+    except (GranuleRejected, pa.ArrowInvalid, pa.ArrowTypeError):
+        whole = [_alone(attempt, tables, band_units) for attempt, tables in granules]
+        every = _joined([tables for _, tables in whole])
+        validate(archive, release, every, band_units)
+    rows = [{name: table.num_rows for name, table in tables.items()} for _, tables in whole]
+    return _finish(folder, tuple(attempt for attempt, _ in whole), every, [], rows)
+
+
+def _alone(attempt: Attempt, tables: Tables, band_units: Units | None) -> tuple[Attempt, Tables]:
+    try:
+        cast = cast_tables(tables)
+        validate(attempt.archive, attempt.release, cast, band_units)
+    except GranuleRejected as error:
+        return lost(attempt, error), {}
+    return attempt, cast
+
+
+def lost(attempt: Attempt, error: BaseException) -> Attempt:
+    """Return an attempt that came to nothing, and why: rejected, if the fault is in the data, else failed."""
+    kind, told = type(error).__name__, str(error).strip().splitlines()[:1]
+    if not isinstance(error, LightlakeError):
+        told = [": ".join([kind, *told])]  # what others raise may say nothing without its type
+    return replace(
+        attempt,
+        status="rejected" if isinstance(error, GranuleRejected) else "failed",
+        reason="".join(told) or kind,
+        error_type=kind,
+        error="".join(traceback.format_exception(error)),
+    )
+
+
+def _joined(parts: Sequence[Tables]) -> dict[str, pa.Table]:
+    some = {name: [tables[name] for tables in parts if name in tables and tables[name].num_rows] for name in TABLES}
+    return {name: joined(tables) for name, tables in some.items() if tables}
+
+
+def joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return tables as one, whatever dictionaries their columns of text have."""
+    return pa.concat_tables([widened(table) for table in tables]).unify_dictionaries()
+
+
+def _finish(
+    folder: UPath,
+    attempts: tuple[Attempt, ...],
+    tables: dict[str, pa.Table],
+    files: list[StagedFile],
+    rows: Sequence[Mapping[str, int]] | None = None,
+) -> Manifest:
+    """Write the tables and the manifest, with each attempt's part in them."""
+    for name in list(tables):
+        files += _stage(folder, name, _ordered(tables.pop(name), TABLES[name].sort))  # what is written is let go
+    rows = rows or [{file.table: file.rows for file in files}]
+    size, total = sum(file.bytes for file in files), sum(sum(each.values()) for each in rows)
+    counted = tuple(
+        replace(
+            attempt,
+            n_sources=each.get("sources", 0),
+            n_rows=each.get("lightcurves", 0),
+            bytes=size * sum(each.values()) // max(total, 1),
+        )
+        for attempt, each in zip(attempts, rows, strict=True)
+    )
+    manifest = Manifest(str(folder), counted, tuple(files))
+    write_text(folder / MANIFEST, manifest.as_json())
+    return manifest
+
+
+def cast_tables(tables: Tables) -> dict[str, pa.Table]:
+    """Bring tables into the schema of the lake, those without rows left out; GranuleRejected if they do not fit."""
+    # Of all tables only light curves have so many rows that their texts count.
+    forms = {name: widened if name == "lightcurves" else decoded for name in tables}
+    try:
+        return {name: TABLES[name].cast(forms[name](table)) for name, table in tables.items() if table.num_rows}
+    except SchemaError as error:
+        raise GranuleRejected(str(error)) from error
+
+
+def _ordered(table: pa.Table, names: tuple[str, ...]) -> Iterator[pa.Table]:
+    """Yield a table's rows in order, a row group at a time: a second copy of all of them would cost memory."""
+    if not names:
+        yield table
+        return
+    table = decoded(table, names).combine_chunks()
+    order = pc.sort_indices(table.select(list(names)), [(name, "ascending") for name in names])
+    for start in range(0, table.num_rows, ROW_GROUP_ROWS):
+        yield table.take(order.slice(start, ROW_GROUP_ROWS))
+
+
+def widened(table: pa.Table) -> pa.Table:
+    """Return a table whose dictionaries have room for those of many granules, one and the same type."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            wide = pa.dictionary(pa.int32(), field.type.value_type)
+            if field.type == wide:
+                continue
+            table = table.set_column(place, field.with_type(wide), table[place].cast(wide))
+    return table
+
+
+def _checked(
+    attempt: Attempt, parts: Iterable[pa.Table], sources: pa.Table, band_units: Units | None
+) -> Iterator[pa.Table]:
+    for part in parts:
+        for cast in cast_tables({"lightcurves": part}).values():
+            validate_rows(attempt.archive, attempt.release, "lightcurves", cast, sources, band_units)
+            yield cast
+
+
+def _stage(folder: UPath, table: str, parts: Iterator[pa.Table]) -> list[StagedFile]:
+    """Write one staged file; none if there are no rows."""
+    first = next(parts, None)
+    if first is None:
+        return []
+    # A name of its own each time: DuckDB keeps the footers of files, and takes what is written to the same path in the
+    # same second, with the same size, for what was there.
+    path = folder / f"{table}-{uuid.uuid4().hex[:8]}.parquet"
+    rows = write_parquet(chain([first], parts), path)
+    return [StagedFile(table, path.name, rows, path.stat().st_size, checksum(path))]

@@ -1,0 +1,271 @@
+"""Files of the tree and rows of the catalogue, changed together; and what a crash in between leaves, taken back.
+
+Every change of a lake is one `Change` inside one `write`. An intent in the staging area names the files that are about
+to appear in the tree, and carries the number of the lock's fence: see lake.store.fence.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
+from pathlib import PurePosixPath
+from types import TracebackType
+from typing import Self, TypeVar
+
+import duckdb
+from upath import UPath
+
+from lake.commit.intents import PUBLISHING, Intent, recover, settle
+from lake.errors import Interrupted, LightlakeError
+from lake.model.schema import TABLES
+from lake.store import fence
+from lake.store.catalog import Catalog
+from lake.store.connection import rollback
+from lake.store.lock import until_back
+from lake.store.migrations import INLINED_ROWS
+from lake.store.pruning import note_no_nan
+from lake.store.storage import Storage, checksum, parquet_rows, publish, remove, remove_folder
+from lake.store.told import overtaken
+
+T = TypeVar("T")
+
+
+def write(catalog: Catalog, work: Callable[[int], T]) -> T:
+    """Do a piece of work as the only writer; again if its connection or its lock is lost.
+
+    Parameters
+    ----------
+    catalog
+        The lake.
+    work
+        Gets the number of its fence, for its `Change`. It may be called several times: what an earlier call did before
+        it was interrupted is in the lake whole, or not at all.
+
+    Raises
+    ------
+    CatalogError
+        If the catalogue cannot be locked or written, or was away for too long.
+    """
+
+    def once() -> T:
+        with catalog.lock() as number, catalog.changing():
+            try:
+                recover(catalog, number)
+                return work(number)
+            except (LightlakeError, duckdb.Error, OSError) as error:
+                # Whoever has taken over has also taken back what was in the tree, so anything may have failed.
+                if not isinstance(error, Interrupted) and _is_overtaken(catalog, number):
+                    raise overtaken(catalog.location) from error
+                raise
+
+    return until_back(once, catalog.settings.lock_timeout_s, catalog.renew)
+
+
+def _is_overtaken(catalog: Catalog, number: int) -> bool:
+    with closing(catalog.cursor()) as cursor:
+        return fence.newest(cursor, catalog.location) != number
+
+
+class Change:
+    """One transaction of the lake: entered it is begun, left it is committed, or undone if there is an error.
+
+    DuckLake takes a COMMIT whose answer is lost for one that failed, and deletes the files that it wrote in the
+    transaction. So these have a second name in the staging area until the outcome is known, for which the catalogue
+    is asked over a new connection.
+
+    Parameters
+    ----------
+    catalog
+        The lake; the caller holds its lock.
+    number
+        Number of the fence that came with the lock.
+    rewrites
+        DuckLake will write files for it, whose names nobody knows before: to be told by an intent from the beginning.
+    """
+
+    def __init__(self, catalog: Catalog, number: int, *, rewrites: bool = False) -> None:
+        self.catalog = catalog
+        self.storage = catalog.storage
+        self.number = number
+        self.id = uuid.uuid4().hex
+        self._intent = Intent(catalog.storage.staging / PUBLISHING / f"{self.id}.json", number)
+        self._has_intent = False
+        self._has_rewritten = rewrites
+        self._has_copies = False
+
+    def __enter__(self) -> Self:
+        self.cursor = self.catalog.cursor()
+        try:
+            self.cursor.execute("BEGIN")
+            fence.sign(self.cursor, self.number, self.id)
+            if self._has_rewritten:
+                self._note()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._commit()
+            else:
+                # In order, DuckLake takes back what it wrote.
+                self._has_rewritten &= not rollback(self.cursor)
+                self._undo()
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        rollback(self.cursor)
+        self.cursor.close()
+
+    def bring_in(
+        self,
+        moves: Mapping[str, tuple[UPath, UPath]],
+        rewrites: Callable[[], Iterable[str]] = tuple,
+        checksums: Mapping[UPath, str] | None = None,
+        *,
+        archive: str | None = None,
+    ) -> None:
+        """Show staged files in the tree and make them, and what else changes, part of the catalogue.
+
+        Parameters
+        ----------
+        moves
+            Staged and final path, by table.
+        rewrites
+            What else the transaction does, before the files are added; it returns the tables in which it deleted or
+            changed rows.
+        checksums
+            Those of staged files that the caller has just verified: on a disk the file in the tree is the same file.
+        archive
+            The partition of these rows; None: all.
+        """
+        storage = self.storage
+        finals = [(table, final) for table, (_, final) in moves.items()]
+        self._intent.files = [storage.relative(final) for _, final in finals]
+        self._note()
+        for staged, final in moves.values():
+            publish(staged, final)
+        self._has_rewritten = True
+        rewritten = set(rewrites())
+        for table, final in finals:
+            add_file(self.cursor, table, final)
+        verified = checksums if checksums and storage.is_local else {}
+        known = {final: verified[staged] for staged, final in moves.values() if staged in verified}
+        record_files(self.cursor, storage, finals, known)
+        if len(finals) > INLINED_ROWS:
+            rewritten.add("files")
+        if rewritten:
+            self.keep_aside(rewritten, archive)
+
+    def _note(self) -> None:
+        self._intent.write()
+        self._has_intent = True
+
+    def keep_aside(self, tables: Iterable[str], archive: str | None = None) -> None:
+        """Give files that DuckLake wrote in this transaction a second name, which it does not know.
+
+        Parameters
+        ----------
+        tables
+            In the folders of these.
+        archive
+            In this partition and above; None: in all.
+        """
+        self._has_rewritten = self._has_copies = True
+        if not self._has_intent:
+            self._note()
+        found = [path for table in tables for path in _of_partition(self.storage, table, archive)]
+        known = self.catalog.known_files(self.cursor)
+        own = {PurePosixPath(name).name for name in self._intent.files}
+        for path in found:
+            if path.name not in known and path.name not in own:
+                try:
+                    publish(path, self._intent.aside / self.storage.relative(path))
+                except FileNotFoundError:
+                    # Another writer's, who had lost its lock, and took back what it had shown.
+                    if path.exists():
+                        raise
+
+    def _commit(self) -> None:
+        try:
+            self.cursor.execute("COMMIT")
+        except duckdb.Error:
+            rollback(self.cursor)
+            if not self._landed():
+                self._undo()
+                raise
+            settle(self.catalog, self._intent)
+        self._forget()
+        with suppress(duckdb.Error):  # the data are in; without this they are slower to find, until `compact` says it
+            note_no_nan(self.cursor, self.catalog.location.kind, self.catalog.location.schema)
+
+    def _landed(self) -> bool:
+        """Ask the catalogue, over a new connection, whether the transaction is in it.
+
+        Raises
+        ------
+        Interrupted
+            If it cannot be asked: files and intent stay, and whoever writes next settles it.
+        """
+        longest_s = self.catalog.settings.lock_timeout_s
+
+        def ask() -> bool:
+            with self.catalog.changing():
+                self.catalog.renew()
+                with closing(self.catalog.cursor()) as cursor:
+                    return fence.has(cursor, self.catalog.location, self.id, longest_s)
+
+        return until_back(ask, longest_s)
+
+    def _undo(self) -> None:
+        for name in self._intent.files:
+            remove(self.storage.data / "main" / name)
+        self._intent.files = []
+        if not self._has_rewritten:
+            self._forget()
+        # Else the intent stays, by which the next writer looks for what DuckLake may have left in the tree.
+
+    def _forget(self) -> None:
+        if self._has_copies:
+            remove_folder(self._intent.aside)
+        if self._has_intent:
+            remove(self._intent.path)
+
+
+def _of_partition(storage: Storage, table: str, archive: str | None) -> Iterator[UPath]:
+    if archive is None:
+        yield from storage.table_files(table)
+        return
+    for folder in {storage.table_folder(table), storage.table_folder(table, archive)}:
+        if folder.exists():
+            yield from folder.glob("*.parquet")
+
+
+def add_file(cursor: duckdb.DuckDBPyConnection, table: str, final: UPath) -> None:
+    """Register a file of the tree, inside the caller's transaction."""
+    cursor.execute(
+        "CALL ducklake_add_data_files('lake', ?, ?, hive_partitioning => ?)",
+        [table, str(final), TABLES[table].partition is not None],
+    )
+
+
+def record_files(
+    cursor: duckdb.DuckDBPyConnection,
+    storage: Storage,
+    files: Iterable[tuple[str, UPath]],
+    known: Mapping[UPath, str] | None = None,
+) -> None:
+    """Note path, rows, bytes and checksum of files, by table, that a transaction brings in; some sums are known."""
+    values: list[object] = []
+    for table, path in files:
+        content = (known or {}).get(path) or checksum(path)
+        values += [storage.relative(path), table, parquet_rows(path), path.stat().st_size, content]
+    if values:
+        marks = ", ".join("(?, ?, ?, ?, ?)" for _ in range(len(values) // 5))
+        cursor.execute(f"INSERT INTO files VALUES {marks}", values)

@@ -1,0 +1,222 @@
+"""What must hold for a granule before it may enter the lake."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lake.errors import GranuleRejected
+from lake.model.schema import TABLES
+from lake.model.table import Column, Table
+from lake.science.sky import hpx29
+from lake.store.storage import decoded
+
+
+class _Broken(Exception):
+    """A rule that is broken, and by which rows of its table."""
+
+    def __init__(self, reason: str, rows: pa.ChunkedArray) -> None:
+        super().__init__(reason)
+        self.reason, self.rows = reason, rows
+
+    def of(self, table: pa.Table) -> GranuleRejected:
+        """Return what the caller is to be told: the rule, and the sources that broke it."""
+        ids = table.filter(self.rows)["source_id"].to_pylist() if "source_id" in table.column_names else []
+        return GranuleRejected(self.reason, sources=(one for one in ids if one is not None))
+
+
+_UNIQUE_IN_GRANULE = ("sources", "matches", "coverage", "exposures", "statistics")
+
+
+def validate(
+    archive: str,
+    release: str,
+    tables: Mapping[str, pa.Table],
+    band_units: Mapping[str, str | None] | None = None,
+    *,
+    known: pa.Table | None = None,
+) -> None:
+    """Check a granule's tables against the schema and against each other.
+
+    Parameters
+    ----------
+    archive, release
+        What every row must belong to.
+    tables
+        Tables in the lake's schema, by name.
+    band_units
+        VOUnit of flux by band; None: units are not checked.
+    known
+        Columns source_id and hpx29 of sources that the lake has: matches may be with these, too.
+
+    Raises
+    ------
+    GranuleRejected
+        With the first rule broken, how many rows break it, and one of them.
+    """
+    own = tables["sources"] if "sources" in tables else TABLES["sources"].empty()
+    names = ["source_id", "hpx29"]
+    matched = own.select(names)
+    if known is not None:
+        matched = pa.concat_tables([matched, known.select(names).cast(matched.schema)])
+    # Sources first: what is wrong with them is wrong with all that refers to them.
+    for name, table in sorted(tables.items(), key=lambda item: item[0] != "sources"):
+        validate_rows(archive, release, name, table, matched if name == "matches" else own, band_units)
+        if name in _UNIQUE_IN_GRANULE:
+            _check_unique(TABLES[name], table)
+        if name == "sources":
+            try:
+                _check_positions(table)
+            except _Broken as error:
+                raise error.of(table) from None
+    if "matches" in tables:
+        asked = tables["coverage"] if "coverage" in tables else TABLES["coverage"].empty()
+        target_ids = tables["matches"]["target_id"]
+        unknown = pc.invert(pc.is_in(target_ids, value_set=asked["target_id"].combine_chunks()))
+        try:
+            _refuse("matches", "target_id", target_ids, unknown, "is not among the granule's coverage")
+        except _Broken as error:
+            raise GranuleRejected(error.reason) from None
+
+
+def validate_rows(
+    archive: str,
+    release: str,
+    name: str,
+    table: pa.Table,
+    sources: pa.Table,
+    band_units: Mapping[str, str | None] | None = None,
+) -> None:
+    """Check what can be seen in some rows of a table, such as a part of a granule's light curves.
+
+    Parameters
+    ----------
+    name
+        The table's name.
+    table
+        Rows in the lake's schema; columns of text may be dictionaries.
+    sources
+        All sources of the granule.
+    archive, release, band_units
+        As in validate.
+
+    Raises
+    ------
+    GranuleRejected
+        With the first rule broken.
+    """
+    try:
+        _check_rows(archive, release, name, table, sources, band_units)
+    except _Broken as error:
+        if any(pa.types.is_dictionary(kind) for kind in table.schema.types):
+            # Of the values of a dictionary, some may be of no row, and how many rows break a rule is to be said.
+            validate_rows(archive, release, name, decoded(table), sources, band_units)
+            return
+        raise error.of(table) from None
+
+
+def _check_rows(
+    archive: str,
+    release: str,
+    name: str,
+    table: pa.Table,
+    sources: pa.Table,
+    band_units: Mapping[str, str | None] | None,
+) -> None:
+    spec = TABLES[name]
+    for column in spec.columns:
+        _check_values(spec, column, _values(table[column.name]))
+    for column_name, expected in (("archive", archive), ("release", release)):
+        if column_name in spec.names:
+            values = _values(table[column_name])
+            _refuse(name, column_name, values, pc.not_equal(values, expected), f"is not {expected!r}")
+    if name in ("lightcurves", "matches", "statistics"):
+        _check_source_known(name, table, sources)
+    if band_units is not None and name == "lightcurves":
+        _check_units(table, band_units)
+
+
+def _values(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column, or the values of its dictionaries: what holds for each of them holds for all rows."""
+    if not pa.types.is_dictionary(column.type) or column.null_count:
+        return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    return pa.chunked_array([chunk.dictionary for chunk in column.chunks], column.type.value_type)
+
+
+def _refuse(table: str, column: str, values: pa.ChunkedArray, broken: pa.ChunkedArray, rule: str) -> None:
+    """Reject if any value breaks a rule; a NULL breaks none."""
+    broken = pc.fill_null(broken, False)
+    count = pc.sum(broken).as_py() or 0
+    if count:
+        first = values.filter(broken)[0].as_py()
+        raise _Broken(f"{table}.{column} {rule} in {count} of {len(values)} rows, such as {first!r}", broken)
+
+
+def _check_values(spec: Table, column: Column, values: pa.ChunkedArray) -> None:
+    if column.required and values.null_count:
+        told = f"{spec.name}.{column.name} is NULL in {values.null_count} of {len(values)} rows"
+        raise _Broken(told, values.is_null())
+    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
+        low, high = pc.min_max(values).as_py().values()
+        if low is None or (
+            (column.low is None or low >= column.low) and (column.high is None or high <= column.high)
+            and np.isfinite(low) and np.isfinite(high)
+        ):  # fmt: skip
+            return  # most columns, by the quickest question; the rest finds out what is wrong
+    if pa.types.is_floating(values.type):
+        _refuse(spec.name, column.name, values, pc.invert(pc.is_finite(values)), "is not a finite number")
+    if column.low is not None:
+        low = pa.scalar(column.low, values.type)
+        _refuse(spec.name, column.name, values, pc.less(values, low), f"is below {column.low:g}")
+    if column.high is not None:
+        high = pa.scalar(column.high, values.type)
+        _refuse(spec.name, column.name, values, pc.greater(values, high), f"is above {column.high:g}")
+    if column.choices:
+        allowed = pa.array(column.choices, pa.string())
+        unknown = pc.invert(pc.is_in(values, value_set=allowed))
+        _refuse(spec.name, column.name, values, unknown, f"is none of {', '.join(column.choices)}")
+
+
+def _check_unique(spec: Table, table: pa.Table) -> None:
+    keys = table.select(list(spec.key)).group_by(list(spec.key)).aggregate([([], "count_all")])
+    twice = keys.filter(pc.greater(keys["count_all"], 1))
+    if twice.num_rows:
+        first = {name: twice[name][0].as_py() for name in spec.key}
+        whose = twice["source_id"].to_pylist() if "source_id" in twice.column_names else []
+        told = f"{spec.name} has {twice.num_rows} keys more than once, such as {first}"
+        raise GranuleRejected(told, sources=whose)
+
+
+def _check_positions(sources: pa.Table) -> None:
+    expected = hpx29(sources["ra"].to_numpy(), sources["dec"].to_numpy())
+    off = pa.chunked_array([pa.array(np.asarray(expected) != sources["hpx29"].to_numpy())])
+    _refuse("sources", "hpx29", sources["hpx29"], off, "is not the pixel of ra, dec")
+
+
+def _check_source_known(name: str, table: pa.Table, sources: pa.Table) -> None:
+    known = sources["source_id"].combine_chunks()
+    values = _values(table["source_id"])
+    _refuse(
+        name, "source_id", values, pc.invert(pc.is_in(values, value_set=known)), "is not among the granule's sources"
+    )
+    pixels = sources["hpx29"].combine_chunks()
+    theirs = [
+        pixels.take(pc.index_in(chunk.dictionary, value_set=known)).take(chunk.indices)
+        if pa.types.is_dictionary(chunk.type)
+        else pixels.take(pc.index_in(chunk, value_set=known))
+        for chunk in table["source_id"].chunks
+    ]
+    other = pc.not_equal(table["hpx29"], pa.chunked_array(theirs, pixels.type))
+    _refuse(name, "hpx29", table["hpx29"], other, "differs from its source's")
+
+
+def _check_units(lightcurves: pa.Table, band_units: Mapping[str, str | None]) -> None:
+    seen = lightcurves.select(["band", "unit"]).unify_dictionaries().group_by(["band", "unit"]).aggregate([])
+    for band, unit in zip(seen["band"].to_pylist(), seen["unit"].to_pylist(), strict=True):
+        if band not in band_units:
+            raise GranuleRejected(f"lightcurves.band {band!r} is none of {', '.join(sorted(band_units))}")
+        if unit != band_units[band]:
+            raise GranuleRejected(f"lightcurves.unit of band {band} is {unit!r}, not {band_units[band]!r}")

@@ -1,0 +1,1 @@
+"""Forms and files in which rows leave a lake."""

@@ -1,0 +1,1 @@
+"""What there is: every table, column and view of a lake."""

@@ -1,0 +1,1 @@
+"""Sky, times and photometry: functions over Arrow and NumPy."""

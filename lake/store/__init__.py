@@ -1,0 +1,1 @@
+"""Where a lake is: disk or S3, its catalogue, its locks."""

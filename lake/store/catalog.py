@@ -1,0 +1,446 @@
+"""The DuckLake catalogue: create it, migrate it, attach it, and let one writer in at a time."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
+
+import duckdb
+
+from lake.errors import CatalogError, NoLake, ReadOnly
+from lake.model.schema import SCHEMA_VERSION
+from lake.settings import Settings
+from lake.store import confined, fence, s3, told
+from lake.store.access import (
+    check_catalogue,
+    check_folders,
+    check_postgres,
+    last_written,
+    make_catalogue,
+    make_folders,
+    readable_in_place,
+    share_catalogue,
+)
+from lake.store.backup import back_up
+from lake.store.connection import connect, copy_catalogue, rollback
+from lake.store.identity import check_same, foreign, has_data, mark_tree, new_id, no_lake, tree_id
+from lake.store.location import CatalogLocation
+from lake.store.lock import advisory_lock, file_lock, until_back
+from lake.store.migrations import make_tables, migrate, schema_version
+from lake.store.pruning import METADATA, index_statistics, note_no_nan
+from lake.store.storage import Storage
+from lake.store.told import READING_ONLY
+from lake.store.trouble import has_room, no_room
+from lake.text import file_name
+
+# Commits after which a process goes on with a new DuckDB: making one takes as long as a commit or two.
+_RENEWED_AFTER = 50
+
+
+class Catalog:
+    """One process's connection to a lake's catalogue.
+
+    Parameters
+    ----------
+    storage
+        The lake's folders.
+    settings
+        Catalogue, DuckDB limits and lock timeout.
+    read_only
+        Attach it for reading; whatever would write is refused.
+    confined
+        For SQL of strangers: DuckDB reaches no other files, and its configuration is locked. See lake.confined.
+    """
+
+    def __init__(
+        self, storage: Storage, settings: Settings, *, read_only: bool = False, confined: bool = False
+    ) -> None:
+        self.storage = storage
+        self.settings = settings
+        self.read_only = read_only or confined
+        self.confined = confined
+        self.location = CatalogLocation.parse(settings.catalog, storage)
+        self._instance: duckdb.DuckDBPyConnection | None = None
+        self._attached = False
+        self._private: TemporaryDirectory[str] | None = None
+        self.as_of: float | None = None  # of a copy: when the catalogue was written last before it
+        self._commits = 0
+
+    def create(self) -> bool:
+        """Make the catalogue, or bring an older one to this schema version.
+
+        Returns
+        -------
+        bool
+            True if anything changed.
+
+        Raises
+        ------
+        CatalogError
+            If the catalogue is newer than this software, or unreadable.
+        """
+        self.storage.create()
+
+        def once() -> bool:
+            with self.lock(fenced=False):
+                return self.create_locked()
+
+        return until_back(once, self.settings.lock_timeout_s, self.close)
+
+    def create_locked(self) -> bool:
+        """Do the same; the caller holds the lock."""
+        try:
+            self._attach_existing()
+            fresh = False
+        except NoLake:
+            fresh = True
+        if self.storage.is_local:
+            make_folders(Path(str(self.storage.data), "main"))
+        if self.location.kind == "sqlite":
+            share_catalogue(Path(self.location.target))
+        if fresh:
+            self._attach(create=True)
+        with closing(self.cursor()) as cursor, self.changing():
+            found, marked = self._accept(cursor)
+            fenced = fence.is_built(cursor, self.location)
+        if not fenced:
+            self.close()  # for SQLite's sake: see fence.build
+            with self.changing():
+                fence.build(self.location, self._duckdb)
+            self._attach(create=False)
+        if found == SCHEMA_VERSION:
+            return marked or not fenced
+        with closing(self.cursor()) as cursor, self.changing():
+            try:
+                self._upgrade(cursor, found)
+            finally:
+                rollback(cursor)
+        return True
+
+    def check_lake(self) -> None:
+        """Refuse a catalogue of another lake than the tree's, whatever the version of its schema.
+
+        Raises
+        ------
+        CatalogError
+            If it is of another lake, or of none.
+        """
+        self._attach(create=False)
+        with closing(self.cursor()) as cursor:
+            found, own_id = schema_version(cursor)
+            if not found:
+                raise NoLake(f"the catalogue {self.location} holds no lake", hint="use another backup")
+            if own_id is not None:
+                check_same(self.storage, str(self.location), own_id)
+            elif not self._knows_tree(cursor):
+                raise foreign(self.storage, str(self.location))
+
+    def _accept(self, cursor: duckdb.DuckDBPyConnection) -> tuple[int | None, bool]:
+        """See that the catalogue is of this tree, or both new; return its version, and whether the tree got its id."""
+        found, own_id = schema_version(cursor)
+        if not found and has_data(self.storage):
+            raise self._empty()
+        _check_not_newer(found or 0, self.location)
+        return found, bool(found) and self._marked(cursor, own_id)
+
+    def _upgrade(self, cursor: duckdb.DuckDBPyConnection, found: int | None) -> None:
+        number = fence.take(cursor, self.location, self.settings.lock_timeout_s)
+        if not found:
+            make_tables(cursor, found)
+            # An empty tree gets a new id, so that an older catalogue of it, if there is one, is refused from now on.
+            mark_tree(self.storage, new_id())
+        else:
+            back_up(self.location, self.storage, self.settings.backups)
+        # Before the version is noted: whatever is not done then is done when it is run again.
+        index_statistics(cursor, self.location.kind, self.location.schema)
+        note_no_nan(cursor, self.location.kind, self.location.schema, newest=False)
+        migrate(cursor, found or SCHEMA_VERSION, tree_id(self.storage), number)
+
+    def _marked(self, cursor: duckdb.DuckDBPyConnection, own_id: str | None) -> bool:
+        """See that the tree carries the catalogue's id, or is its tree and gets it; return whether it got it."""
+        of_tree = tree_id(self.storage)
+        if own_id is not None and of_tree is not None:
+            check_same(self.storage, str(self.location), own_id)
+            return False
+        if not self._knows_tree(cursor):
+            raise foreign(self.storage, str(self.location))
+        if of_tree is None:
+            mark_tree(self.storage, own_id or new_id())
+        return of_tree is None
+
+    def _empty(self, place: str | None = None) -> CatalogError:
+        return no_lake(self.storage, str(self.location), place)
+
+    def _knows_tree(self, cursor: duckdb.DuckDBPyConnection) -> bool:
+        """Say whether the catalogue and the tree have a file in common, or both have none."""
+        known = self.known_files(cursor)
+        in_tree = (path.name for path in (self.storage.data / "main").rglob("*.parquet"))
+        if not known:
+            return next(in_tree, None) is None
+        return any(name in known for name in in_tree)
+
+    def _attach_existing(self) -> None:
+        """Attach the catalogue that there is.
+
+        Raises
+        ------
+        NoLake
+            If there is none, and no data in the tree either.
+        """
+        if self.location.kind == "sqlite" and not self._is_file():
+            raise self._empty(f"at {self.storage.root}")
+        self._attach(create=False)
+
+    def _is_file(self) -> bool:
+        try:
+            return stat.S_ISREG(Path(self.location.target).stat().st_mode)
+        except PermissionError as error:
+            raise CatalogError(f"no permission to read {self.location.target}", hint="ask its owner") from error
+        except OSError:
+            return False
+
+    def open(self) -> None:
+        """Attach an existing catalogue.
+
+        Raises
+        ------
+        CatalogError
+            If there is none, or it is of another version or another lake.
+        ReadOnly
+            If it is opened for writing, and this user may not write it.
+        """
+        if not self.read_only and (self.location.kind != "sqlite" or self._is_file()):
+            self.check_writable()
+            if self.storage.is_local:
+                check_folders(Path(str(self.storage.root)))
+            self.storage.check_reachable()
+        self._attach_existing()
+        found, own_id = schema_version(self.cursor())
+        if found is None and (tables := self._tables()):
+            raise CatalogError(
+                f"the catalogue {self.location} has the table {tables[0]}, but schema_version is missing",
+                hint="bring the catalogue of before it was dropped back with: lightlake restore",
+            )
+        if not found:
+            raise self._empty()
+        _check_not_newer(found, self.location)
+        if found < SCHEMA_VERSION:
+            raise CatalogError(
+                f"the lake at {self.storage.root} has schema version {found}, this is {SCHEMA_VERSION}",
+                hint=f"migrate it with: lightlake init {self.storage.root}",
+            )
+        check_same(self.storage, str(self.location), own_id)
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """Return a new connection to the same database, for one thread or transaction."""
+        if not self._attached:
+            self.open()
+        cursor = self._duckdb().cursor()
+        cursor.execute("USE lake")
+        return cursor
+
+    def _tables(self) -> list[str]:
+        query = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake' ORDER BY ALL"
+        return [row[0] for row in self.cursor().execute(query).fetchall()]
+
+    def known_files(self, cursor: duckdb.DuckDBPyConnection) -> set[str]:
+        """Return the names of all files that any snapshot of the catalogue knows, or waits to remove."""
+        schema = self.location.schema
+        known = " UNION ".join(
+            f'SELECT path FROM {METADATA}."{schema}".{name}'
+            for name in ("ducklake_data_file", "ducklake_delete_file", "ducklake_files_scheduled_for_deletion")
+        )
+        return {Path(row[0]).name for row in cursor.execute(known).fetchall()}
+
+    def refresh(self) -> None:
+        """See to it that what is asked next is answered as the catalogue is then, where a copy of it is read."""
+        if self._private is not None:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the catalogue."""
+        if self._instance is not None:
+            self._instance.close()
+            self._instance = None
+            self._attached = False
+        if self._private is not None:
+            self._private.cleanup()
+            self._private = self.as_of = None
+
+    def committed(self) -> None:
+        """Note a commit; after some, go on with a new DuckDB.
+
+        DuckLake keeps the statistics of every snapshot that it has seen, and DuckDB the footers of all files, as long
+        as the process lives. Cursors that are in use keep the old one.
+        """
+        self._commits += 1
+        if self._commits % _RENEWED_AFTER == 0:
+            self.renew()
+
+    def renew(self) -> None:
+        """Go on with a new DuckDB, and new connections to the catalogue. Cursors that are in use keep the old one."""
+        if self._private is not None:
+            return
+        instance = connect(self.settings, self.storage, self.location.kind)
+        timeout = self.settings.lock_timeout_s
+        try:
+            instance.execute(self.location.attach_statement(self.storage, read_only=self.read_only, timeout_s=timeout))
+        except duckdb.Error as error:
+            raise self._unreadable(error) from None
+        self._instance, self._attached = instance, True
+
+    def check_writable(self) -> None:
+        """Check that rows may get in, before anything is done for them.
+
+        Raises
+        ------
+        ReadOnly
+            If this catalogue was opened for reading, or its file may not be written by this user.
+        """
+        if self.read_only:
+            raise ReadOnly(f"the lake at {self.storage.root} is open for reading only", hint=READING_ONLY)
+        if self.location.kind == "sqlite":
+            check_catalogue(Path(self.location.target))
+
+    @contextmanager
+    def lock(self, *, reading: bool = False, fenced: bool = True) -> Iterator[int]:
+        """Let one writer in at a time, over all processes and machines that share the catalogue.
+
+        DuckLake itself lets two transactions add rows of the same source, since appends do not
+        conflict; and SQLite fails with "database is locked". So every commit of ours holds this lock.
+        It yields the number of its fence: see lake.store.fence.
+
+        Parameters
+        ----------
+        reading
+            Only keep writers out: for one who looks at the lake while it is at rest.
+        fenced
+            Take a number, for which there must be a catalogue; else it is 0.
+
+        Raises
+        ------
+        CatalogError
+            If others hold it for longer than LIGHTLAKE_LOCK_TIMEOUT_S.
+        ReadOnly
+            If this catalogue may not be written.
+        """
+        if not reading:
+            self.check_writable()
+        timeout = self.settings.lock_timeout_s
+        if not all(has_room(folder) for folder in self._folders()) and (full := no_room(None, *self._folders())):
+            raise full
+        with self._held("", timeout) as held:
+            if not held:
+                raise CatalogError(
+                    f"other writers held the catalogue {self.location} for {timeout:g} s",
+                    hint="wait for them, or raise LIGHTLAKE_LOCK_TIMEOUT_S",
+                )
+            with nullcontext() if self.storage.is_local else s3.reached(self.storage.root):
+                yield self.fence() if fenced and not reading else 0
+
+    def fence(self) -> int:
+        """Take the newest number: no writer before can commit any more. The caller holds the lock."""
+        with self.changing(), closing(self.cursor()) as cursor:
+            return fence.take(cursor, self.location, self.settings.lock_timeout_s)
+
+    @contextmanager
+    def claim(self, name: str, *, strict: bool = False) -> Iterator[bool]:
+        """Take a piece of work for this process, unless another has it: yields whether it is ours.
+
+        Parameters
+        ----------
+        name
+            Of the work, such as the id of a granule.
+        strict
+            Two never have it at once: its file beside a SQLite catalogue stays.
+
+        Raises
+        ------
+        ReadOnly
+            If this catalogue may not be written.
+        """
+        self.check_writable()
+        with self._held(name, 0.0, strict=strict) as held:
+            yield held
+
+    def _held(self, name: str, timeout_s: float, *, strict: bool = True) -> AbstractContextManager[bool]:
+        if self.location.kind == "sqlite":
+            database = Path(self.location.target)
+            path = database.parent / "claims" / f"{file_name(name)}.lock" if name else database.with_suffix(".lock")
+            return file_lock(path, timeout_s, remove=not strict)
+        key = f"lightlake:{self.location.metadata_schema}" + (f":{name}" if name else "")
+        return advisory_lock(self._duckdb(), self.location.connection, key, timeout_s, self._unreadable)
+
+    def _duckdb(self) -> duckdb.DuckDBPyConnection:
+        if self._instance is None:
+            self._instance = connect(self.settings, self.storage, self.location.kind)
+        return self._instance
+
+    def _attach(self, *, create: bool) -> None:
+        if self._attached:
+            return
+        timeout = self.settings.lock_timeout_s
+        try:
+            location = self.location
+            if location.kind == "sqlite":
+                path = Path(location.target)
+                if create:
+                    make_catalogue(path)
+                elif self.read_only and not (readable_in_place(path) and has_room(path.parent)):
+                    # SQLite's write-ahead log wants to write on a full disk, too, to read.
+                    self._private = TemporaryDirectory(prefix="lightlake-")
+                    self.as_of = last_written(path)
+                    location = replace(location, target=str(copy_catalogue(path, Path(self._private.name))))
+            self._duckdb().execute(
+                location.attach_statement(self.storage, create=create, read_only=self.read_only, timeout_s=timeout)
+            )
+            if location.metadata_schema and not create and not self.read_only:
+                check_postgres(self._duckdb(), location.metadata_schema, f"the catalogue {self.location}")
+            if self.confined:
+                confined.lock(self._duckdb(), self.storage, self.settings)
+        except ReadOnly:
+            self.close()
+            raise
+        except (sqlite3.Error, OSError) as error:  # of the copy
+            raise no_room(error, gettempdir()) or CatalogError(
+                f"cannot read the catalogue {self.location}: {error}", hint="ask its owner for a look at it"
+            ) from error
+        except duckdb.Error as error:
+            self.close()
+            raise self._unreadable(error) from None  # its text may hold a password
+        self._attached = True
+
+    def unwritable(self, error: duckdb.Error) -> Exception:
+        """Return what to raise for an error of a commit, or of maintenance."""
+        return told.of_writing(error, self.location, self.storage, self._folders())
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Tell what a database says of a change that fails as what it is: see `unwritable`."""
+        try:
+            yield
+        except duckdb.Error as error:
+            raise self.unwritable(error) from None
+
+    def _folders(self) -> list[str]:
+        """Return the folders on disks that a change writes to."""
+        folders = [str(self.storage.root)] if self.storage.is_local else []
+        return [*folders, str(Path(self.location.target).parent)] if self.location.kind == "sqlite" else folders
+
+    def _unreadable(self, error: duckdb.Error) -> Exception:
+        if "explicitly disabled" in str(error):  # to make one by attaching it
+            return self._empty()
+        return told.of_reading(error, self.location, self._folders())
+
+
+def _check_not_newer(found: int, location: CatalogLocation) -> None:
+    if found > SCHEMA_VERSION:
+        raise CatalogError(
+            f"the catalogue {location} has schema version {found}, newer than this software's {SCHEMA_VERSION}",
+            hint="upgrade with: pip install --upgrade lightlake",
+        )

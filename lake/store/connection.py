@@ -1,0 +1,110 @@
+"""A DuckDB for a lake: extensions from their wheels, where it spills to, and a copy of a catalogue to read."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from tempfile import gettempdir
+from urllib.parse import quote
+
+import duckdb
+from upath import UPath
+
+from lake.errors import ConfigurationError
+from lake.model.table import quoted
+from lake.settings import Settings
+from lake.store.access import may
+from lake.store.s3 import s3_secret
+from lake.store.storage import Storage, is_local
+
+# Else DuckDB reads each of the catalogue's tables through a SQLite connection of its own, and what a query
+# sees while another process commits is of two states: rows that were replaced came up twice. It is also slower.
+CONSISTENT_SCANS = "SET GLOBAL sqlite_disable_multithreaded_scans = true"
+
+
+# Nothing is downloaded, and nothing unsigned is loaded, which is DuckDB's default and said here for who looks for it.
+CONFIG: dict[str, bool] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "allow_unsigned_extensions": False,
+}
+
+
+def connect(settings: Settings, storage: Storage, kind: str) -> duckdb.DuckDBPyConnection:
+    """Open a DuckDB with the extensions from their wheels; nothing is downloaded, nothing is unsigned."""
+    config: dict[str, str | bool | int | float | list[str]] = {
+        **CONFIG,
+        "temp_directory": str(_spill(storage.staging) / f"duckdb-{os.getpid()}"),
+    }
+    if settings.duckdb_memory:
+        config["memory_limit"] = settings.duckdb_memory
+    if settings.duckdb_threads:
+        config["threads"] = settings.duckdb_threads
+    connection = duckdb.connect(config=config)
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")
+    # Files of a lake never change, so their footers, large because of small row groups, are read once.
+    connection.execute("SET GLOBAL parquet_metadata_cache = true")
+    # Only what this lake needs: DuckDB checks the signature of each, which takes a tenth of a second.
+    for name in ("ducklake", f"{kind}_scanner", *(() if storage.is_local else ("httpfs",))):
+        connection.execute(f"LOAD {quoted(str(extension_file(name)))}")
+    if not storage.is_local:
+        connection.execute(s3_secret(storage))
+    if kind == "sqlite":
+        connection.execute(CONSISTENT_SCANS)
+    return connection
+
+
+def rollback(cursor: duckdb.DuckDBPyConnection) -> bool:
+    """End a transaction that failed, if there is one; return whether it could be ended in order.
+
+    To be called before a connection is closed: where the database behind it is gone, closing it within a transaction
+    ends the whole process.
+    """
+    try:
+        cursor.execute("ROLLBACK")
+    except duckdb.Error:  # the transaction may be over; what made it fail is what matters
+        return False
+    return True
+
+
+def _spill(staging: UPath) -> Path:
+    """Return the folder for what does not fit into memory: the lake's own, whose disk is large, or that of TMPDIR."""
+    return staging if is_local(staging) and may(staging, os.W_OK | os.X_OK) else Path(gettempdir())
+
+
+def extension_file(name: str) -> Path:
+    """Return the file of a DuckDB extension inside its wheel.
+
+    Raises
+    ------
+    ConfigurationError
+        If the wheel is not installed for this version of DuckDB.
+    """
+    spec = importlib.util.find_spec(f"duckdb_extension_{name}")
+    for folder in spec.submodule_search_locations or () if spec else ():
+        for file in Path(folder).glob(f"extensions/v{duckdb.__version__}/*.duckdb_extension"):
+            return file
+    raise ConfigurationError(
+        f"the DuckDB extension {name} for DuckDB {duckdb.__version__} is not installed",
+        hint=f"pip install duckdb-extension-{name.replace('_', '-')}=={duckdb.__version__}",
+    )
+
+
+def copy_catalogue(path: Path, folder: Path) -> Path:
+    """Copy a SQLite catalogue for one who may only read: its write-ahead log needs writers.
+
+    Such a reader sees the lake as it was when it was opened. It is made in this process, unlike a backup: who may not
+    write the catalogue holds no lock on it that Python's SQLite could lose, and may be unable to start another Python.
+    """
+    copy = folder / path.name
+    # Without a log beside it the file is whole, and SQLite need not look for one.
+    at_rest = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
+    with (
+        closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro{at_rest}", uri=True)) as source,
+        closing(sqlite3.connect(copy)) as target,
+    ):
+        source.backup(target)
+    return copy

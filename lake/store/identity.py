@@ -1,0 +1,106 @@
+"""One lake, one id: the tree and the catalogue carry it, and refuse each other if they differ.
+
+Without it, a catalogue that is new, or of another lake, would take every file of the tree for a stray one.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+from lake.errors import CatalogError, NoLake
+from lake.store.storage import Storage, write_text
+
+MARK = "lake.json"
+
+
+def new_id() -> str:
+    """Return an id for a lake that is being made."""
+    return uuid.uuid4().hex
+
+
+def tree_id(storage: Storage) -> str | None:
+    """Read the id that the tree carries; None if it carries none.
+
+    Raises
+    ------
+    CatalogError
+        If there is a mark, but it cannot be read.
+    """
+    path = storage.root / MARK
+    try:
+        with storage.reached():
+            try:
+                text = path.read_text(encoding="utf-8")
+            except FileNotFoundError:
+                return None
+        found = json.loads(text)["lake_id"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CatalogError(
+            f"cannot read the lake's mark {path}: {type(error).__name__}: {error}",
+            hint="move the file away, then run: lightlake init",
+        ) from error
+    return str(found)
+
+
+def mark_tree(storage: Storage, lake_id: str) -> None:
+    """Write the id into the tree."""
+    with storage.reached():
+        write_text(storage.root / MARK, json.dumps({"lake_id": lake_id}) + "\n")
+
+
+def has_data(storage: Storage) -> bool:
+    """Say whether there is any Parquet file in the tree."""
+    with storage.reached():
+        return next(iter((storage.data / "main").rglob("*.parquet")), None) is not None
+
+
+def check_same(storage: Storage, catalogue: str, own_id: str | None) -> None:
+    """Refuse a tree and a catalogue of two lakes.
+
+    Parameters
+    ----------
+    storage
+        The tree.
+    catalogue
+        The catalogue's name, for messages.
+    own_id
+        The id that the catalogue carries.
+
+    Raises
+    ------
+    CatalogError
+        If the ids differ, or the tree has none.
+    """
+    of_tree = tree_id(storage)
+    if of_tree is None:
+        raise CatalogError(
+            f"the tree at {storage.root} is not marked as that of the catalogue {catalogue}",
+            hint="bring the lake's files back there; if they are there, run: lightlake init",
+        )
+    if own_id != of_tree:
+        raise CatalogError(
+            f"the catalogue {catalogue} is not that of the tree at {storage.root}",
+            hint="set LIGHTLAKE_CATALOG to the lake's own catalogue, or bring that back with: lightlake restore",
+        )
+
+
+def no_lake(storage: Storage, catalogue: str, place: str | None = None) -> CatalogError:
+    """Return what to raise where a catalogue is missing or empty: that of a tree with data, or there is no lake."""
+    if has_data(storage):
+        return CatalogError(
+            f"the tree at {storage.root} has the data of a lake, but the catalogue {catalogue} has none",
+            hint="bring the catalogue back with: lightlake restore, or set LIGHTLAKE_CATALOG to the lake's own",
+        )
+    return NoLake(
+        f"there is no lake {place or f'in the catalogue {catalogue}'}",
+        hint=f"make one with: lightlake init {storage.root}",
+    )
+
+
+def foreign(storage: Storage, catalogue: str) -> CatalogError:
+    """Return what to raise where a catalogue and a tree have nothing in common."""
+    return CatalogError(
+        f"the catalogue {catalogue} knows none of the files in the tree at {storage.root}",
+        hint="set LIGHTLAKE_CATALOG to the lake's own catalogue, or the URL to its own tree",
+    )

@@ -1,0 +1,105 @@
+"""How the tables of a lake are made, and how a lake of an older schema becomes one of this."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import duckdb
+
+from lake.model.schema import SCHEMA_VERSION, TABLES
+from lake.model.table import add_statements, comment_statement, create_statements
+from lake.model.views import VIEWS
+from lake.store import fence
+from lake.store.storage import ROW_GROUP_ROWS
+
+SOFTWARE = f"lightlake {version('lightlake')}"
+
+# Compaction makes files of this size from the small ones of single granules.
+TARGET_FILE_BYTES = 256_000_000
+
+# Small inserts into these stay in the catalogue database until compaction; all other rows, and what is
+# deleted of them, are Parquet files at once, which is what plain readers see.
+INLINED_ROWS = 10
+KEPT_IN_CATALOGUE = ("ledger", "files", "archives", "bands", "schema_version")
+
+# Schema changes by the version that they lead to: SQL to run on a lake of the version before.
+MIGRATIONS: dict[int, Sequence[str]] = {
+    2: add_statements(TABLES["bands"], "ab_minus_mag", "ab_source"),
+    3: [
+        *add_statements(
+            TABLES["sources"], "ra_err", "dec_err", "parallax", "parallax_err", "pm_ra_err", "pm_dec_err",
+            "astfit_chisq", "astfit_params", "uwe", "duplicate", "left_out",
+        ),
+        *add_statements(TABLES["lightcurves"], "x", "y", "sky", "cnf_ctr", "diff_fit_ap", "ext"),
+        *add_statements(TABLES["exposures"], "seeing_arcsec", "sky_level", "ellipticity"),
+    ],
+    4: create_statements(TABLES["channels"]),
+    5: (),  # views alone, which every migration makes anew
+    6: add_statements(TABLES["ledger"], "n_found", "retries", "requests"),
+    7: [*add_statements(TABLES["labels"], "added_at", "name"), *add_statements(TABLES["schema_version"], "lake_id")],
+}  # fmt: skip
+
+
+def schema_version(cursor: duckdb.DuckDBPyConnection) -> tuple[int | None, str | None]:
+    """Return the schema's version, None without tables, 0 if making them was cut short; and the lake's id."""
+    found = cursor.execute(
+        "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'schema_version'"
+    ).fetchall()
+    if not found[0][0]:
+        return None, None
+    newest = cursor.execute("SELECT * FROM schema_version ORDER BY version DESC LIMIT 1").to_arrow_table().to_pylist()
+    return (int(newest[0]["version"]), newest[0].get("lake_id")) if newest else (0, None)
+
+
+def make_tables(cursor: duckdb.DuckDBPyConnection, found: int | None) -> None:
+    """Make the tables of a new lake; `found` is 0 if that was begun before."""
+    if found is None:
+        for option, value in (
+            ("parquet_row_group_size", str(ROW_GROUP_ROWS)),
+            ("parquet_compression", "zstd"),
+            ("target_file_size", f"{TARGET_FILE_BYTES}B"),
+            ("data_inlining_row_limit", "0"),
+        ):
+            cursor.execute("CALL ducklake_set_option('lake', ?, ?)", [option, value])
+        cursor.execute("BEGIN")
+        for table in TABLES.values():
+            for statement in create_statements(table):
+                cursor.execute(statement)
+        cursor.execute("COMMIT")
+    for name in KEPT_IN_CATALOGUE:  # the options of a table cannot be set in the transaction that makes it
+        cursor.execute(
+            f"CALL ducklake_set_option('lake', 'data_inlining_row_limit', {INLINED_ROWS}, table_name => ?)", [name]
+        )
+
+
+def migrate(cursor: duckdb.DuckDBPyConnection, found: int, lake_id: str | None, number: int) -> None:
+    """Bring a lake from a version of the schema to this one, with all views; signed with the fence's number."""
+    cursor.execute("BEGIN")
+    fence.sign(cursor, number, uuid.uuid4().hex)
+    for step in range(found + 1, SCHEMA_VERSION + 1):
+        for statement in MIGRATIONS[step]:
+            cursor.execute(statement)
+    for statement in (*_comments(cursor), *VIEWS):
+        cursor.execute(statement)
+    cursor.execute(
+        "INSERT INTO schema_version BY NAME SELECT ? AS version, ? AS software, ? AS applied_at, ? AS lake_id",
+        [SCHEMA_VERSION, SOFTWARE, datetime.now(UTC), lake_id],
+    )
+    cursor.execute("COMMIT")
+
+
+def _comments(cursor: duckdb.DuckDBPyConnection) -> list[str]:
+    """Return the SQL that brings what a lake says of its columns to what this version says of them."""
+    held = cursor.execute(
+        "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE database_name = 'lake'"
+    ).fetchall()
+    said = {(table, column): comment for table, column, comment in held}
+    return [
+        comment_statement(table, column)
+        for table in TABLES.values()
+        for column in table.columns
+        if said.get((table.name, column.name)) != column.comment
+    ]

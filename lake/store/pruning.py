@@ -1,0 +1,73 @@
+"""What lets DuckLake leave files unread: it looks into its own statistics of them, which are not complete.
+
+Its range of a column of floats counts only where its catalogue says that the file has no NaN in it, and for files that
+are registered, rather than written by it, the catalogue says nothing (duckdb/ducklake, issue 1442). No file of a lake
+has one: `lake.table` makes NULL of NaN, and `lake.validate` refuses what is not finite.
+"""
+
+from __future__ import annotations
+
+import duckdb
+
+from lake.model.table import quoted
+
+METADATA = "__ducklake_metadata_lake"
+
+# More than any commit adds: files times columns. Rows of a commit are the last ones of the table.
+_NEWEST_ROWS = 100_000
+
+
+def note_no_nan(cursor: duckdb.DuckDBPyConnection, kind: str, schema: str, *, newest: bool = True) -> None:
+    """Say in the catalogue that files which the lake wrote and registered have no NaN.
+
+    Parameters
+    ----------
+    cursor
+        Connection to the lake, in no transaction; the caller holds the catalogue's lock.
+    kind, schema
+        The catalogue's database, sqlite or postgres, and its schema.
+    newest
+        Of the newest snapshot alone; else of all files that table files records.
+    """
+    if newest:
+        snapshot = f'(SELECT max(snapshot_id) FROM "{schema}".ducklake_snapshot)'
+        files = f'(SELECT data_file_id FROM "{schema}".ducklake_data_file WHERE begin_snapshot = {snapshot})'
+    else:
+        known = cursor.execute(
+            f'SELECT data_file_id FROM {METADATA}."{schema}".ducklake_data_file AS file '
+            f'JOIN {METADATA}."{schema}".ducklake_table AS held USING (table_id) '
+            "JOIN files ON files.path = concat(held.path, file.path)"
+        ).fetchall()
+        files = f"({', '.join(str(row[0]) for row in known) or 'NULL'})"
+    statistics = f'"{schema}".ducklake_file_column_stats'
+    floats = (
+        f"(SELECT table_id, column_id FROM \"{schema}\".ducklake_column WHERE column_type IN ('float32', 'float64'))"
+    )
+    where = f"WHERE contains_nan IS NULL AND (table_id, column_id) IN {floats} AND data_file_id IN {files}"
+    if kind == "sqlite":
+        # Without an index: the last rows by their place, which takes no time whatever the size of the table.
+        where += f" AND rowid > (SELECT max(rowid) FROM {statistics}) - {_NEWEST_ROWS}" if newest else ""
+        update = f"UPDATE {statistics} SET contains_nan = 0 {where} RETURNING 1"
+        cursor.execute(f"FROM sqlite_query('{METADATA}', {quoted(update)})").fetchall()
+        return
+    update = f"UPDATE {statistics} SET contains_nan = false {where}"
+    cursor.execute(f"CALL postgres_execute('{METADATA}', {quoted(update)})")
+
+
+def index_statistics(cursor: duckdb.DuckDBPyConnection, kind: str, schema: str) -> None:
+    """Give PostgreSQL an index for DuckLake's search of its statistics (duckdb/ducklake, issue 1147).
+
+    SQLite is read by DuckDB's own scans, which use none.
+    """
+    if kind != "postgres":
+        return
+    there = cursor.execute(
+        f"SELECT indexname FROM postgres_query('{METADATA}', ?)",
+        [f"SELECT indexname::text FROM pg_indexes WHERE schemaname = {quoted(schema)}"],
+    ).fetchall()
+    for name, columns in (("by_column", "table_id, column_id"), ("by_file", "data_file_id")):
+        if (f"lightlake_statistics_{name}",) in there:  # even to ask for one that is there one has to be the owner
+            continue
+        index = f"CREATE INDEX IF NOT EXISTS lightlake_statistics_{name}"
+        index += f' ON "{schema}".ducklake_file_column_stats ({columns})'
+        cursor.execute(f"CALL postgres_execute('{METADATA}', {quoted(index)})")

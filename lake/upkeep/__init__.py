@@ -1,0 +1,1 @@
+"""Verify, compact, restore and watch a lake, and check the installation."""

@@ -1,0 +1,411 @@
+"""Look at a lake: what it has, and whether it is as it must be."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import duckdb
+import pyarrow as pa
+from upath import UPath
+
+from lake.commit.intents import Intent, intents
+from lake.commit.ledger import AHEAD, dated_ahead
+from lake.commit.quarantine import as_text, held
+from lake.errors import ConfigurationError, ReadOnly
+from lake.model.schema import TABLES
+from lake.model.table import Table, quoted
+from lake.store.catalog import Catalog
+from lake.store.storage import Storage, changed_at, checksum, is_local, parquet_rows
+
+_GIVE_UP = "bring it back from a backup of the files; or move it away, and give it up with: lightlake restore now"
+
+# The catalogue's own bookkeeping: its rows may sit in the catalogue database, and need no plain reader.
+BOOKKEEPING = ("files", "schema_version")
+
+# How often one who only reads looks again, at most, at a lake that is written meanwhile.
+_LOOKS = 3
+
+# The clocks of a catalogue's disk and of S3 differ by less.
+_SKEW_S = 60
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that verify saw."""
+
+    level: str  # error or note
+    check: str
+    message: str
+    hint: str
+
+    @property
+    def is_error(self) -> bool:
+        """Say whether the lake is not as it must be."""
+        return self.level == "error"
+
+
+def status(cursor: duckdb.DuckDBPyConnection) -> pa.Table:
+    """Return, for each archive and release, what was asked and is held, its age, and what all attempts took.
+
+    That is: targets asked, found, empty, failed; sources, rows, bytes, age; seconds, retries, requests, peak memory.
+    """
+    return cursor.execute(
+        """
+        WITH asked AS (
+            SELECT archive, release, count(*) AS asked,
+                count(*) FILTER (status = 'found') AS found,
+                count(*) FILTER (status = 'empty') AS empty,
+                count(*) FILTER (status = 'failed') AS failed,
+                max(asked_at) AS last_asked
+            FROM coverage GROUP BY ALL
+        ), held AS (
+            SELECT archive, release, count(DISTINCT source_id) AS sources, sum(n)::BIGINT AS rows
+            FROM statistics GROUP BY ALL
+        ), sizes AS (
+            SELECT regexp_extract(path, 'archive=([^/]+)', 1) AS archive, sum(bytes)::BIGINT AS bytes
+            FROM files GROUP BY ALL
+        ), spent AS (
+            SELECT archive, release, sum(seconds) AS seconds, sum(retries)::BIGINT AS retries,
+                sum(requests)::BIGINT AS requests, max(peak_rss_mb) AS peak_rss_mb
+            FROM ledger GROUP BY ALL
+        )
+        SELECT archive, release, coalesce(asked, 0) AS asked, coalesce(found, 0) AS found,
+            coalesce(empty, 0) AS empty, coalesce(failed, 0) AS failed, coalesce(sources, 0) AS sources,
+            coalesce(rows, 0) AS rows, coalesce(bytes, 0) AS bytes,
+            extract(epoch FROM now() - last_asked) / 86400 AS age_days,
+            round(seconds, 1) AS seconds, retries, requests, round(peak_rss_mb) AS peak_rss_mb
+        FROM asked FULL JOIN held USING (archive, release) FULL JOIN spent USING (archive, release)
+            LEFT JOIN sizes USING (archive)
+        ORDER BY archive, release
+        """
+    ).to_arrow_table()
+
+
+def quarantined(catalog: Catalog) -> list[str]:
+    """Return a line for each day on which files that nothing knows were moved aside."""
+    return [as_text(one, catalog.settings.quarantine_days) for one in held(catalog.storage)]
+
+
+def verify(catalog: Catalog, *, quick: bool = False) -> list[Finding]:
+    """Check a lake: its files, the plain Hive tree, checksums, constraints and coverage.
+
+    Parameters
+    ----------
+    catalog
+        The lake.
+    quick
+        Do not read the files' content: no checksums, no row-by-row comparison.
+
+    Returns
+    -------
+    list of Finding
+        Errors and notes; no errors means that the lake is as it must be.
+    """
+    with catalog.storage.reached():
+        return _twice(catalog, quick=quick)
+
+
+def _twice(catalog: Catalog, *, quick: bool) -> list[Finding]:
+    findings = _verify(catalog, quick=quick)
+    if not any(finding.is_error for finding in findings):
+        return findings
+    # What looks wrong may be a commit or a compaction that is on its way: look again while writers wait.
+    try:
+        with catalog.lock(reading=True):
+            return _verify(catalog, quick=quick)
+    except (ConfigurationError, ReadOnly):
+        pass  # one who may only read cannot make writers wait: what two looks find alike is so
+    for _ in range(_LOOKS):
+        catalog.refresh()
+        again = _verify(catalog, quick=quick)
+        alike = [finding for finding in again if not finding.is_error or finding in findings]
+        if alike == again or any(finding.is_error for finding in alike):
+            return alike
+        findings = again
+    return findings
+
+
+def _verify(catalog: Catalog, *, quick: bool) -> list[Finding]:
+    cursor = catalog.cursor()
+    try:
+        findings: list[Finding] = list(_check_schema(cursor))
+        if findings:
+            return findings  # whatever else is asked would fail for want of them
+        for table in TABLES.values():
+            findings += _check_files(cursor, catalog, table, quick=quick)
+        if any(finding.is_error for finding in findings):
+            return findings  # what follows would stumble over the same files
+        findings += _check_constraints(cursor)
+        findings += _check_coverage(cursor)
+        findings += [
+            Finding("note", "quarantine", line, "look whether you miss any, and delete the folder if not")
+            for line in quarantined(catalog)
+        ]
+        return findings
+    except duckdb.Error as error:
+        return [*findings, Finding("error", "files", f"cannot be read: {error}", _GIVE_UP)]
+    finally:
+        cursor.close()
+
+
+def _check_schema(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
+    """Find tables and columns that somebody dropped."""
+    there: dict[str, set[str]] = {}
+    for table, column in cursor.execute(
+        "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"
+    ).fetchall():
+        there.setdefault(table, set()).add(column)
+    hint = "restore the catalogue from a backup of before it was dropped"
+    for spec in TABLES.values():
+        if spec.name not in there:
+            yield Finding("error", "schema", f"table {spec.name} of the schema is missing", hint)
+            continue
+        for name in spec.names:
+            if name not in there[spec.name]:
+                yield Finding("error", "schema", f"column {name} of table {spec.name} is missing", hint)
+
+
+def live_files(cursor: duckdb.DuckDBPyConnection, storage: Storage, table: str) -> dict[UPath, UPath | None]:
+    """Return a table's files as the catalogue knows them, each with its delete file."""
+    rows = cursor.execute("SELECT data_file, delete_file FROM ducklake_list_files('lake', ?)", [table]).fetchall()
+    return {storage.path(data): storage.path(delete) if delete else None for data, delete in rows}
+
+
+def recorded_files(
+    cursor: duckdb.DuckDBPyConnection, storage: Storage, table: str
+) -> dict[UPath, tuple[int, int, str]]:
+    """Return rows, bytes and checksum of a table's files, as their commits noted them."""
+    rows = cursor.execute("SELECT path, rows, bytes, blake2b FROM files WHERE table_name = ?", [table]).fetchall()
+    return {storage.data / "main" / path: (count, size, digest) for path, count, size, digest in rows}
+
+
+def _check_files(
+    cursor: duckdb.DuckDBPyConnection, catalog: Catalog, table: Table, *, quick: bool
+) -> Iterator[Finding]:
+    storage = catalog.storage
+    try:
+        # First the tree, then what is about to be shown in it, then the catalogue: so a file that is in none of the
+        # latter was in none when it was seen in the tree.
+        in_tree = set(storage.table_files(table.name))
+    except OSError as error:
+        told = f"{error.filename or storage.table_folder(table.name)} cannot be read: {error.strerror or error}"
+        yield Finding(
+            "error", "files", f"{table.name}: {told}", "ask for the right to; no more of this table was checked"
+        )  # fmt: skip
+        return
+    under_way = intents(storage)
+    live = live_files(cursor, storage, table.name)
+    recorded = recorded_files(cursor, storage, table.name)
+    whole = True
+    for path in sorted(live):
+        problem = damage(path, recorded.get(path), quick=quick)
+        if problem:
+            whole = False
+            yield Finding("error", "files", f"{storage.relative(path)} {problem}", _GIVE_UP)
+        elif path not in recorded and table.name not in BOOKKEEPING:
+            yield Finding(
+                "note",
+                "checksums",
+                f"{storage.relative(path)} has no recorded checksum",
+                "run: lightlake compact",
+            )
+    deletes = {delete for delete in live.values() if delete}
+    others = in_tree - set(live) - deletes
+    known = catalog.known_files(cursor) if others else set()
+    unknown = {path for path in others if path.name not in known}
+    unjudged = {path for path in unknown if _is_being_changed(catalog, path, under_way)}
+    orphans = sorted(unknown - unjudged)
+    if unjudged:
+        yield Finding(
+            "note", "changes", f"{table.name}: {len(unjudged)} files are of a change that is under way or later",
+            "look again; what a crash has left goes with the next change, or with: lightlake compact",
+        )  # fmt: skip
+    for path in orphans:
+        yield Finding(
+            "error", "orphans", f"{storage.relative(path)} is in the tree but not in the catalogue",
+            "run: lightlake compact, which moves it to the quarantine",
+        )  # fmt: skip
+    if table.name in BOOKKEEPING:
+        return
+    waiting = len(others) - len(unknown) + len(deletes)
+    if waiting:
+        yield Finding(
+            "note", "at rest",
+            f"{table.name}: {waiting} replaced or delete files are still in the tree, so plain readers count too much",
+            "run: lightlake compact",
+        )  # fmt: skip
+    elif whole and not unknown and live:
+        yield from _check_plain(cursor, storage, table, quick=quick)
+
+
+def _is_being_changed(catalog: Catalog, path: UPath, under_way: list[Intent]) -> bool:
+    """Say whether a file that the catalogue does not know may be of a change that is on its way, or gone by now."""
+    # Of DuckLake's own files, of a deletion or a compaction, nobody knows the names before they are there.
+    if under_way and path.name.startswith("ducklake-"):
+        return True
+    if any(catalog.storage.relative(path) in intent.files for intent in under_way):
+        return True
+    try:
+        changed = changed_at(path)
+    except FileNotFoundError:
+        return True
+    return catalog.as_of is not None and changed >= catalog.as_of - (0 if catalog.storage.is_local else _SKEW_S)
+
+
+def damage(path: UPath, record: tuple[int, int, str] | None, *, quick: bool = False) -> str | None:
+    """Say what is wrong with a file, by what its commit noted of it; None if nothing is."""
+    try:
+        size = path.stat().st_size
+        rows = parquet_rows(path)
+    except FileNotFoundError:
+        return "is missing"
+    except (OSError, pa.ArrowInvalid) as error:
+        if isinstance(error, OSError) and not is_local(path):
+            raise  # that is S3, and not the file: see Storage.reached
+        return f"cannot be read: {error}"
+    if record is None:
+        return None
+    if (rows, size) != record[:2]:
+        return f"has {rows} rows in {size} bytes instead of {record[0]} in {record[1]}"
+    if not quick and checksum(path) != record[2]:
+        return "has changed: its checksum is not the recorded one"
+    return None
+
+
+def _check_plain(
+    cursor: duckdb.DuckDBPyConnection, storage: Storage, table: Table, *, quick: bool
+) -> Iterator[Finding]:
+    """Compare the catalogue's rows with those that a plain reader of the tree finds."""
+    pattern = "archive=*/*.parquet" if table.partition else "*.parquet"
+    plain = (
+        f"read_parquet({quoted(f'{glob.escape(str(storage.table_folder(table.name)))}/{pattern}')}, "
+        f"hive_partitioning = {'true' if table.partition else 'false'}, union_by_name = true)"
+    )
+    # An order-free digest of whole rows; HUGEINT, since sums of 64-bit hashes overflow less.
+    # Files of before a migration have not the columns that came with it; the catalogue has NULL there.
+    there = {row[0] for row in cursor.execute(f"DESCRIBE FROM {plain}").fetchall()}
+    columns = [column.name if column.name in there else f"NULL::{column.type}" for column in table.columns]
+    digests = ["0" if quick else f"sum(hash({', '.join(names)})::HUGEINT)" for names in (table.names, columns)]
+    mine = cursor.execute(f"SELECT count(*), {digests[0]} FROM {table.name}").fetchall()[0]
+    theirs = cursor.execute(f"SELECT count(*), {digests[1]} FROM {plain}").fetchall()[0]
+    if mine != theirs:
+        # Rows that the catalogue database still holds itself come to files with the next compaction.
+        level = "note" if mine[0] > theirs[0] else "error"
+        yield Finding(
+            level, "plain tree",
+            f"{table.name}: the catalogue has {mine[0]} rows, a plain reader of the tree {theirs[0]}"
+            + ("" if mine[0] != theirs[0] else " with other values"),
+            "run: lightlake compact",
+        )  # fmt: skip
+
+
+def _check_constraints(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
+    for table in TABLES.values():
+        required = [column.name for column in table.columns if column.required]
+        broken = [(f"{name} is NULL", f"{name} IS NULL") for name in required]
+        for column in table.columns:
+            if column.low is not None:
+                broken.append((f"{column.name} < {column.low:g}", f"{column.name} < {column.low}"))
+            if column.high is not None:
+                broken.append((f"{column.name} > {column.high:g}", f"{column.name} > {column.high}"))
+        counts = ", ".join(f"count(*) FILTER ({condition})" for _, condition in broken)
+        row = cursor.execute(f"SELECT {counts} FROM {table.name}").fetchall()[0]
+        for (rule, _), count in zip(broken, row, strict=True):
+            if count:
+                yield Finding("error", "constraints", f"{table.name}: {rule} in {count} rows", "report this as a bug")
+        if table.name != "lightcurves":  # two measurements may share source, band and time
+            yield from _check_unique(cursor, table)
+    for child, parent, keys in (
+        ("matches", "sources", ("archive", "release", "source_id", "hpx29")),
+        ("lightcurves", "sources", ("archive", "release", "source_id", "hpx29")),
+        ("statistics", "sources", ("archive", "release", "source_id", "hpx29")),
+        ("matches", "coverage", ("archive", "release", "target_id")),
+        ("coverage", "targets", ("target_id",)),
+        ("labels", "targets", ("target_id",)),
+    ):
+        count = cursor.execute(f"SELECT count(*) FROM {child} ANTI JOIN {parent} USING ({', '.join(keys)})").fetchall()[
+            0
+        ][0]
+        if count:
+            yield Finding(
+                "error",
+                "constraints",
+                f"{child}: {count} rows without their {parent}",
+                "report this as a bug",
+            )
+    count = cursor.execute(
+        """
+        SELECT count(*) FROM
+            (SELECT archive, release, source_id, band, count(*) AS n FROM lightcurves GROUP BY ALL) AS held
+            FULL JOIN statistics USING (archive, release, source_id, band)
+        WHERE held.n IS DISTINCT FROM statistics.n
+        """
+    ).fetchall()[0][0]
+    if count:
+        yield Finding(
+            "error", "constraints", f"lightcurves: {count} sources and bands have not the rows of statistics",
+            "report this as a bug",
+        )  # fmt: skip
+
+
+def _check_unique(cursor: duckdb.DuckDBPyConnection, table: Table) -> Iterator[Finding]:
+    key = ", ".join(table.key)
+    twice = cursor.execute(
+        f"SELECT count(*), first(k) FROM (SELECT ({key}) AS k FROM {table.name} GROUP BY {key} HAVING count(*) > 1)"
+    ).fetchall()[0]
+    if twice[0]:
+        yield Finding(
+            "error", "constraints", f"{table.name}: {twice[0]} keys ({key}) more than once, such as {twice[1]}",
+            "report this as a bug",
+        )  # fmt: skip
+
+
+def _check_coverage(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
+    """Find targets that an archive was asked for with their sample, but that have no answer."""
+    rows = cursor.execute(
+        """
+        WITH asked AS (
+            SELECT sample, archive, release, max(asked_at) FILTER (asked_at <= $now) AS last
+            FROM coverage JOIN labels USING (target_id) GROUP BY ALL
+        ), members AS (
+            SELECT sample, target_id, min(coalesce(labels.added_at, targets.added_at)) AS since
+            FROM labels JOIN targets USING (target_id) GROUP BY ALL
+        )
+        SELECT sample, archive, release, count(*) FILTER (since <= last) AS lost,
+            count(*) FILTER (last IS NULL OR since > last) AS waiting
+        FROM asked JOIN members USING (sample)
+        WHERE NOT EXISTS (
+            FROM coverage WHERE coverage.target_id = members.target_id
+                AND coverage.archive = asked.archive AND coverage.release = asked.release
+        )
+        GROUP BY ALL ORDER BY ALL
+        """,
+        {"now": datetime.now(UTC) + AHEAD},
+    ).fetchall()
+    for sample, archive, release, lost, waiting in rows:
+        hint = f"run: lightlake pull {archive} --sample {sample}"
+        if lost:
+            yield Finding("error", "coverage", f"{archive} {release}: {lost} targets of {sample} have no answer", hint)
+        if waiting:
+            yield Finding("note", "coverage", f"{archive} {release}: {waiting} new targets of {sample} not asked", hint)
+    failed = cursor.execute(
+        "SELECT archive, release, count(*) FROM coverage WHERE status = 'failed' GROUP BY ALL ORDER BY ALL"
+    ).fetchall()
+    for archive, release, count in failed:
+        yield Finding(
+            "note",
+            "coverage",
+            f"{archive} {release}: {count} targets failed",
+            f"run: lightlake pull {archive}",
+        )
+    for table in ("coverage", "ledger", "labels", "targets"):
+        for who, (count, latest) in dated_ahead(cursor, table).items():
+            of = f" of {who}" if who else ""
+            yield Finding(
+                "note", "clocks",
+                f"{table}: {count} rows{of} are dated in the future, up to {latest:%Y-%m-%d %H:%M}",
+                "see the clocks of the machines that write to the lake: lightlake doctor",
+            )  # fmt: skip
