@@ -44,7 +44,7 @@ def generate(folder: str, n: int) -> None:
 
 def _read(path: str) -> tuple[int, int, float]:
     """Return rows, good fluxes and their sum, of a file in the lake's tables."""
-    from tasks.archives.mast_fits import read_product, tables_of
+    from tasks.sources.tess_kepler.mast_fits import read_product, tables_of
 
     product = read_product(Path(path), Path(path).name)
     rows = tables_of([product], "lightkurve", "benchmark")["lightcurves"]
@@ -54,7 +54,7 @@ def _read(path: str) -> tuple[int, int, float]:
 
 def _warm(seconds: float) -> None:
     """Import what is needed, and stay long enough for each process to get one of these."""
-    import tasks.archives.mast_fits  # noqa: F401
+    import tasks.sources.tess_kepler.mast_fits  # noqa: F401
 
     time.sleep(seconds)
 

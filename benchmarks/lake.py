@@ -74,7 +74,7 @@ def granule(index: int, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> di
     import pyarrow as pa
 
     from lake.science.sky import hpx29, separation_arcsec
-    from tasks.stats import statistics
+    from tasks.sources.statistics import statistics
 
     rng = np.random.default_rng([SEED, index])
     name = granule_id(index)

@@ -64,12 +64,12 @@ def batched(n: int, batching: str) -> list[int]:
     """Return how many granules are in each of the tasks that carry n of them, as the flows have it."""
     size = 1
     if batching == "tiles":
-        from tasks.surveys.virac_pull import TileFile
-        from tasks.surveys.virac_run import batched as batched_tiles
+        from tasks.sources.virac.pieces import TileFile
+        from tasks.sources.virac.source import batched as batched_tiles
 
         return [len(batch) for batch in batched_tiles([TileFile("", str(number), 1, "") for number in range(n)])]
     if batching == "observations":
-        from tasks.surveys.rxte_pull import TOGETHER
+        from tasks.sources.rxte.observations import TOGETHER
 
         size = TOGETHER["products"]
     elif batching == "pull":
@@ -172,9 +172,9 @@ def virac(url: str, tiles: str, runner: Any) -> dict[str, Any]:
     from flows.virac import extract_virac
     from tasks.pull import lake_at
     from tasks.register import register_archive
-    from tasks.surveys.virac import ORIGIN, Cut
-    from tasks.surveys.virac_pull import find_tiles
-    from tasks.surveys.virac_run import Batch, batched, bring
+    from tasks.sources.virac.pieces import find_tiles
+    from tasks.sources.virac.source import Batch, batched, bring
+    from tasks.sources.virac.tiles import ORIGIN, Cut
 
     found = find_tiles(tiles).found
     batches = [Batch(url, tuple(some), Cut()) for some in batched(found)]
@@ -205,8 +205,8 @@ def rxte(url: str, mirror: str) -> dict[str, Any]:
     from lake.store.catalog import Catalog
     from lake.store.storage import Storage
     from tasks.pull import lake_at
-    from tasks.surveys import rxte_pull
-    from tasks.surveys.rxte_find import read_csv, select
+    from tasks.sources.rxte import observations as rxte_pull
+    from tasks.sources.rxte.find import read_csv, select
 
     os.environ["LIGHTLAKE_ENDPOINTS__RXTE"] = f"{mirror}/mirror"
     catalog = Catalog(Storage.from_url(url), load_settings(url=url))

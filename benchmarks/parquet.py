@@ -128,8 +128,8 @@ def lightlake(folder: str, collection: str, targets: str, n: int) -> dict[str, A
 def lightlake_fetch(folder: str, collection: str, targets: str, n: int) -> dict[str, Any]:
     """Plan and fetch for the first n targets on two threads; what comes is not written."""
     from lake.settings import load_settings
-    from tasks.archives import find
     from tasks.pull import read_granules
+    from tasks.sources.registry import find
 
     opened, batches = _planned(folder, collection, targets, n)
     archive, settings = find("ztf"), load_settings()
@@ -156,9 +156,9 @@ def _planned(folder: str, collection: str, targets: str, n: int) -> tuple[Any, I
     from lake.settings import load_settings
     from lake.store.catalog import Catalog
     from lake.store.storage import Storage
-    from tasks.archives import find
     from tasks.pull import lake_at, plan_batches
     from tasks.register import register_archive
+    from tasks.sources.registry import find
 
     catalog = Catalog(Storage.from_url(folder), load_settings(url=folder))
     catalog.create()

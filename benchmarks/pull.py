@@ -25,9 +25,9 @@ def lightlake(folder: str, release: str, n_targets: int) -> dict[str, Any]:
     from lake.settings import load_settings
     from lake.store.catalog import Catalog
     from lake.store.storage import Storage
-    from tasks.archives import find
     from tasks.pull import commit_batch, fetch_batch, lake_at, plan_batches
     from tasks.register import register_archive
+    from tasks.sources.registry import find
 
     catalog = Catalog(Storage.from_url(folder), load_settings(url=folder))
     catalog.create()
@@ -55,7 +55,7 @@ def collector(release: str, n_targets: int) -> dict[str, Any]:
     from astropy import units as u
     from astropy.coordinates import SkyCoord, search_around_sky
 
-    from tasks.archives.icecube import SEASONS
+    from tasks.sources.icecube import SEASONS
 
     targets = _targets(n_targets)
     started = time.perf_counter()

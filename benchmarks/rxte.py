@@ -57,7 +57,7 @@ def loop(folder: str, letters: str) -> dict[str, Any]:
 
 
 def _warm() -> None:
-    import tasks.surveys.rxte_run  # noqa: F401  imports are not what is measured
+    import tasks.sources.rxte.source  # noqa: F401  imports are not what is measured
 
 
 def lightlake(folder: str, letters: str, lake: str) -> dict[str, Any]:
@@ -73,8 +73,8 @@ def lightlake(folder: str, letters: str, lake: str) -> dict[str, Any]:
     from tasks.pull import lake_at
     from tasks.pull.driver import Run as PullRun
     from tasks.pull.runners import LocalRunner, logger
-    from tasks.surveys.rxte import PRODUCTS, parse_obsid
-    from tasks.surveys.rxte_run import asked_of, pull
+    from tasks.sources.rxte.mission import PRODUCTS, parse_obsid
+    from tasks.sources.rxte.source import asked_of, pull
 
     catalog = Catalog(Storage.from_url(lake), load_settings(url=lake))
     catalog.create()

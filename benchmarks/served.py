@@ -167,8 +167,8 @@ def new_lake(url: str, archive_name: str, n: int, spread: str) -> Any:
     from lake.settings import load_settings
     from lake.store.catalog import Catalog
     from lake.store.storage import Storage
-    from tasks.archives import find
     from tasks.pull import lake_at
+    from tasks.sources.registry import find
 
     catalog = Catalog(Storage.from_url(url), load_settings(url=url))
     catalog.create()
@@ -197,6 +197,6 @@ def in_lake(opened: Any, archive_name: str) -> dict[str, Any]:
 
 def service_of(archive_name: str) -> str:
     """Return the name of the stand-in that serves an archive."""
-    from tasks.archives import find
+    from tasks.sources.registry import find
 
     return find(archive_name).service or archive_name

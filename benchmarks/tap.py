@@ -60,9 +60,9 @@ def lightlake(servers: dict[str, str], folder: str, archive_name: str, targets: 
     from lake.settings import load_settings
     from lake.store.catalog import Catalog
     from lake.store.storage import Storage
-    from tasks.archives import find
     from tasks.pull import commit_batch, fetch_batch, lake_at, plan_batches
     from tasks.register import register_archive
+    from tasks.sources.registry import find
 
     catalog = Catalog(Storage.from_url(folder), load_settings(url=folder))
     catalog.create()

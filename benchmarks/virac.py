@@ -145,8 +145,8 @@ def _work(pipe: Connection, prepare: Callable[..., Prepared], job: tuple[Any, ..
 def lightlake(url: str, warm: Path, tile: Path) -> Prepared:
     """Extract a tile into a lake: read, validate, write, commit."""
     from tasks.pull import lake_at
-    from tasks.surveys.virac import Cut
-    from tasks.surveys.virac_pull import extract, find_pieces
+    from tasks.sources.virac.pieces import extract, find_pieces
+    from tasks.sources.virac.tiles import Cut
 
     opened, cut = lake_at(url), Cut(min_ks=MIN_KS)
     (rehearsal,), (piece,) = (find_pieces(str(path.parent), path.name).found for path in (warm, tile))
@@ -189,8 +189,8 @@ def encoding(folder: Path, tile: Path) -> Prepared:
     """Write a lake's Parquet files of a tile from Arrow tables, and do nothing else."""
     from lake.model.schema import TABLES
     from lake.store.storage import write_parquet
-    from tasks.surveys.virac import Cut, Extraction
-    from tasks.surveys.virac_tile import open_tile
+    from tasks.sources.virac.tile import open_tile
+    from tasks.sources.virac.tiles import Cut, Extraction
 
     with open_tile(tile) as opened:
         extraction = Extraction(opened, "virac-benchmark", Cut(min_ks=MIN_KS))
@@ -211,7 +211,7 @@ def new_lake(folder: Path) -> str:
     from lake.store.catalog import Catalog
     from lake.store.storage import Storage
     from tasks.register import register_archive
-    from tasks.surveys.virac import ORIGIN
+    from tasks.sources.virac.tiles import ORIGIN
 
     shutil.rmtree(folder, ignore_errors=True)
     settings = load_settings(url=str(folder))

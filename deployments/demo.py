@@ -16,8 +16,8 @@ from lake.settings import load_settings
 from lake.store.catalog import Catalog
 from lake.store.storage import Storage
 from lake.upkeep.maintenance import status
-from tasks.archives import REGISTRY, find
 from tasks.samples.files import read_targets
+from tasks.sources.registry import REGISTRY, find
 
 SAMPLE = "demo"
 SEED = 20210126
@@ -126,7 +126,7 @@ def run(folder: Path) -> int:
 
 def write_page(lake: Lake, path: Path) -> Path:
     """Write the page with the light curves of all targets."""
-    from tasks.plots import light_curve_page
+    from tasks.analysis.plots import light_curve_page
 
     rows = lake.sql("FROM target_lightcurves ORDER BY name, band, mjd")
     return light_curve_page(rows, "Light curves of the demo's targets", path)

@@ -23,11 +23,11 @@ from flows.rxte import pull_rxte
 from flows.virac import extract_virac
 from lake.errors import LightlakeError
 from lake.settings import load_settings
-from tasks.archives import find, known
 from tasks.events import LAKE, SAMPLE, TARGETS_ADDED
 from tasks.pull.limits import of_archive
 from tasks.pull.refresh import TURN as REFRESH
-from tasks.surveys.rxte import NAME as RXTE
+from tasks.sources.registry import find, known
+from tasks.sources.rxte.mission import NAME as RXTE
 
 # Every deployment has this name, and its runs this tag: `prefect deployment run pull/lightlake`.
 NAME = "lightlake"

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from prefect.schedules import Cron, Schedule
 
-from tasks.archives.base import Archive
+from tasks.sources.base import Archive
 
 MAINTENANCE = "30 1 * * *"
 VERIFY = "30 2 * * 0"

@@ -15,9 +15,9 @@ from lake.commit.ledger import failed_targets
 from lake.errors import LightlakeError
 from lake.query import Lake
 from lake.redact import safe_line
-from tasks.archives.base import Origin
-from tasks.effort import Log
 from tasks.pull.report import Loss
+from tasks.services.request_counters import Log
+from tasks.sources.base import Origin
 
 # Of a loss so many targets are named at most, and so much of the reason; the ledger has it all.
 MOST_TARGETS, MOST_LETTERS = 3, 400
@@ -74,7 +74,7 @@ def names_of(lake: Lake, archive: str, release: str, losses: Sequence[Loss]) -> 
 
 def publish_light_curves(lake: Lake, origin: Origin, granule: str) -> None:
     """Leave a picture of light curves that a granule brought, if it brought any that are new."""
-    from tasks.plots import brought, light_curve_png
+    from tasks.analysis.plots import brought, light_curve_png
 
     rows = brought(lake, origin.name, origin.release, granule)
     if not rows.num_rows:
@@ -87,7 +87,7 @@ def publish_light_curves(lake: Lake, origin: Origin, granule: str) -> None:
 
 def answers_picture(answers: Sequence[tuple[str, str, int]]) -> str:
     """Return a picture, in Markdown, of how many targets got which answer: archive, answer, number."""
-    from tasks.plots import answers_png
+    from tasks.analysis.plots import answers_png
 
     return _picture("Targets by archive and answer", answers_png(answers))
 

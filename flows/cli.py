@@ -17,9 +17,9 @@ from lake.output import Output, say, show
 from lake.settings import load_settings
 
 if TYPE_CHECKING:
-    from tasks.archives.base import Origin
     from tasks.pull.driver import Run
     from tasks.pull.report import SurveyReport
+    from tasks.sources.base import Origin
 
 Parameters = Annotated[
     str | None, Parameter(help="Other than the defaults, as JSON: '{\"max_search_radius_deg\": 1.0}'.")
@@ -60,8 +60,8 @@ def run_pull(
     prefect
         By Prefect, or in this process; default: by Prefect if PREFECT_API_URL says where its server is.
     """
-    from tasks.archives import SURVEYS, expand, find
-    from tasks.archives.releases import NEWEST
+    from tasks.sources.registry import SURVEYS, expand, find
+    from tasks.sources.releases import NEWEST
 
     given = _parameters(parameters) or {}
     if archive in SURVEYS:
@@ -131,7 +131,7 @@ def run_refresh(
     prefect
         By Prefect, or in this process; default: by Prefect if PREFECT_API_URL says where its server is.
     """
-    from tasks.archives import check_parameters, expand
+    from tasks.sources.registry import check_parameters, expand
 
     given = _parameters(parameters)
     names = expand(archives)
@@ -209,9 +209,9 @@ def run_virac(
     prefect
         By Prefect, or in this process; default: by Prefect if PREFECT_API_URL says where its server is, or for Dask.
     """
-    from tasks.surveys.virac import Cut
-    from tasks.surveys.virac_run import Asked, pull
-    from tasks.surveys.virac_tile import BANDS
+    from tasks.sources.virac.source import Asked, pull
+    from tasks.sources.virac.tile import BANDS
+    from tasks.sources.virac.tiles import Cut
 
     url = existing(lake)
     asked = Asked(tiles, pattern, Cut(min_ks, tuple(sorted(bands or BANDS))), retry_failed, shard)
@@ -293,9 +293,9 @@ def run_rxte(
     """
     url = existing(lake, sample)
     from lake.query import Lake
-    from tasks.surveys.rxte_files import Mirror
-    from tasks.surveys.rxte_run import asked_of, pull
-    from tasks.surveys.rxte_targets import place_of
+    from tasks.sources.rxte.files import Mirror
+    from tasks.sources.rxte.source import asked_of, pull
+    from tasks.sources.rxte.targets import place_of
 
     given: dict[str, Any] = {
         "target": target, "sample": sample, "radius_deg": radius_deg, "method": method, "bands": bands, "chmin": chmin,

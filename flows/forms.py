@@ -10,7 +10,7 @@ from pydantic import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from tasks.archives import known
+from tasks.sources.registry import known
 
 # What the tabs of a parameter that may be left out are called, else "str", "list", "float", ...
 _TABS = {"string": "text", "array": "list", "integer": "number", "number": "number"}

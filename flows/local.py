@@ -15,7 +15,6 @@ from typing import Any
 
 from lake.query import Lake
 from lake.settings import Settings, load_settings
-from tasks.archives.base import Origin
 from tasks.endings import ending_together
 from tasks.logs import Clean
 from tasks.progress import Bars
@@ -25,6 +24,7 @@ from tasks.pull.refresh import Refreshed, refreshed
 from tasks.pull.report import SurveyReport
 from tasks.pull.run import Outcome, Request, pull_all, width_of
 from tasks.pull.runners import LocalRunner, logger
+from tasks.sources.base import Origin
 
 # Losses that the terminal is told of as they come; the last line, and the ledger, have the others.
 MOST_TOLD = 20

@@ -19,11 +19,11 @@ from flows.runners import PrefectRunner
 from lake.query import Lake
 from lake.redact import safe_line
 from lake.settings import load_settings
-from tasks.archives.base import Archive
 from tasks.pull import lake_at
 from tasks.pull.driver import Run
 from tasks.pull.report import PullReport
 from tasks.pull.run import Outcome, Request, pull_all, width_of
+from tasks.sources.base import Archive
 
 
 def run_name() -> str:

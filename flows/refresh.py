@@ -15,10 +15,10 @@ from flows.pull import pulled
 from flows.report import publish_summary
 from lake.redact import safe_line
 from lake.settings import load_settings
-from tasks.archives import check_parameters, expand
 from tasks.pull import lake_at
 from tasks.pull.refresh import refreshed
 from tasks.pull.report import PullReport
+from tasks.sources.registry import check_parameters, expand
 
 
 def run_name() -> str:

@@ -30,10 +30,10 @@ from flows.artifacts import (
 from flows.markdown import cells, row, text
 from lake.commit.ledger import count_failed
 from lake.query import Lake
-from tasks.archives.base import Origin
-from tasks.effort import Log
 from tasks.progress import Bars
 from tasks.pull.report import PullReport, SurveyReport
+from tasks.services.request_counters import Log
+from tasks.sources.base import Origin
 
 
 def publish(report: PullReport, lake: Lake, origin: Origin, log: Log) -> None:

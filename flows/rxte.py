@@ -16,9 +16,9 @@ from lake.redact import safe_line
 from lake.settings import load_settings
 from tasks.pull import lake_at
 from tasks.pull.report import SurveyReport
-from tasks.surveys.rxte_cut import GTI
-from tasks.surveys.rxte_find import RADIUS_DEG
-from tasks.surveys.rxte_run import asked_of, pull
+from tasks.sources.rxte.cut import GTI
+from tasks.sources.rxte.find import RADIUS_DEG
+from tasks.sources.rxte.source import asked_of, pull
 
 
 def run_name() -> str:

@@ -14,9 +14,9 @@ from flows.report import Watch, state_of
 from flows.runners import PrefectRunner
 from lake.query import Lake
 from lake.settings import Settings
-from tasks.archives.base import Origin
 from tasks.pull.driver import Run
 from tasks.pull.report import SurveyReport
+from tasks.sources.base import Origin
 
 
 def surveyed(

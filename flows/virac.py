@@ -15,10 +15,10 @@ from lake.redact import safe_line
 from lake.settings import load_settings
 from tasks.pull import lake_at
 from tasks.pull.report import SurveyReport
-from tasks.surveys.virac import MIN_KS, Cut
-from tasks.surveys.virac_pull import PATTERN
-from tasks.surveys.virac_run import Asked, pull
-from tasks.surveys.virac_tile import BANDS
+from tasks.sources.virac.pieces import PATTERN
+from tasks.sources.virac.source import Asked, pull
+from tasks.sources.virac.tile import BANDS
+from tasks.sources.virac.tiles import MIN_KS, Cut
 
 
 def run_name() -> str:

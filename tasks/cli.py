@@ -21,8 +21,8 @@ from lake.store.walk import shown
 from lake.text import counted, one_line
 
 if TYPE_CHECKING:
-    from tasks.archives.base import Archive
     from tasks.samples.files import TargetFile
+    from tasks.sources.base import Archive
 
 archives = App(name="archives")
 targets = App(name="targets", help="Register targets, and list them.")
@@ -43,7 +43,7 @@ def list_archives(*, as_json: Annotated[bool, Parameter(name="--json")] = False,
     releases
         Ask the archives for the releases that they have; exit with 1 if one cannot be asked.
     """
-    from tasks.archives import known as known_archives
+    from tasks.sources.registry import known as known_archives
 
     settings = load_settings()
     known = [archive for _, archive in sorted(known_archives().items())]
@@ -78,7 +78,7 @@ def list_archives(*, as_json: Annotated[bool, Parameter(name="--json")] = False,
 
 
 def _list_releases(known: list[Archive], settings: Settings, as_json: bool) -> int:
-    from tasks.archives.releases import found
+    from tasks.sources.releases import found
 
     rows: list[dict[str, Any]] = []
     for archive in known:
@@ -340,7 +340,7 @@ def plot(
         MJD (TDB, barycentre) of phase 0; default: the first measurement.
     """
     from lake.query import Lake
-    from tasks.plots import MOST_POINTS, Fold, light_curve_page
+    from tasks.analysis.plots import MOST_POINTS, Fold, light_curve_page
 
     if period is not None and not 0 < period < math.inf:
         raise ConfigurationError(f"--period cannot be {period:g}", hint="give days, more than 0")

@@ -14,13 +14,14 @@ from lake.errors import ArchiveError, ConfigurationError, LightlakeError
 from lake.settings import Settings, load_settings
 from lake.upkeep.checks import skew_s
 from lake.upkeep.doctor import Check, first_line
-from tasks.archives import known
-from tasks.archives.base import Archive
-from tasks.archives.parquet import open_store
-from tasks.bounds import in_memory
-from tasks.http import Client
-from tasks.surveys import rxte, virac
-from tasks.surveys.rxte_heasoft import find_tools
+from tasks.services.bounds import in_memory
+from tasks.services.http import Client
+from tasks.services.parquet import open_store
+from tasks.sources.base import Archive
+from tasks.sources.registry import known
+from tasks.sources.rxte import mission as rxte
+from tasks.sources.rxte.heasoft import find_tools
+from tasks.sources.virac import tiles as virac
 
 _SURVEYS = (rxte.ORIGIN, virac.ORIGIN)
 

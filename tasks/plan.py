@@ -12,9 +12,10 @@ from lake.commit.ledger import Waiting, canonical, dated_ahead, history, waiting
 from lake.errors import ArchiveError
 from lake.names import check_sample
 from lake.query import Lake
-from tasks.archives import find, releases
-from tasks.archives.base import Archive
 from tasks.pull import max_age, release_in
+from tasks.sources import releases
+from tasks.sources.base import Archive
+from tasks.sources.registry import find
 
 logger = logging.getLogger(__name__)
 

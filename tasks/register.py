@@ -11,7 +11,7 @@ from lake.model.schema import TABLES
 from lake.query import Lake
 from lake.store.migrations import INLINED_ROWS
 from lake.store.storage import remove_folder, write_parquet
-from tasks.archives.base import Origin
+from tasks.sources.base import Origin
 
 
 def register_archive(lake: Lake, archive: Origin, **facts: pa.Table) -> bool:

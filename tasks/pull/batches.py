@@ -18,7 +18,7 @@ from lake.commit.ledger import canonical, count_pending, pending
 from lake.model.schema import TABLES
 from lake.query import Lake
 from lake.store.storage import is_local, path_of
-from tasks.archives.base import Archive, Granule
+from tasks.sources.base import Archive, Granule
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from lake.commit.commit import Receipt
 from lake.errors import ArchiveError, LightlakeError
 from lake.query import Lake
 from lake.settings import Settings, load_settings
-from tasks.effort import Log, several
 from tasks.pull.report import Report, is_lost, told_of
 from tasks.pull.runners import Runner
 from tasks.pull.work import is_passing
+from tasks.services.request_counters import Log, several
 
 S = TypeVar("S")
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from lake.errors import LightlakeError
 from lake.query import Lake
 from lake.settings import Settings
 from lake.store.claims import held, holder_of, is_free
-from tasks.effort import Log
+from tasks.services.request_counters import Log
 
 # Seconds until a run that waits looks again.
 LOOK_AGAIN_S = 2.0

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lake.query import Lake
-from tasks.archives import find, releases
-from tasks.effort import Log
 from tasks.plan import plans
 from tasks.pull.batches import release_in
 from tasks.pull.limits import turn
 from tasks.pull.report import PullReport
 from tasks.pull.run import Outcome, Request
+from tasks.services.request_counters import Log
+from tasks.sources import releases
+from tasks.sources.registry import find
 
 # Of the turn that refreshes of a lake take.
 TURN = "refresh"

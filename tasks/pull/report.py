@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self
 
 from lake.commit.commit import Receipt
 from lake.text import one_line
-from tasks.effort import Log
+from tasks.services.request_counters import Log
 
 # At most so many losses are kept with what was lost; the ledger has them all.
 MOST_LOSSES = 20

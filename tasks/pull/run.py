@@ -13,9 +13,6 @@ from lake.names import check_sample
 from lake.query import Lake
 from lake.settings import Settings
 from lake.store.storage import remove_folder
-from tasks.archives import find, releases
-from tasks.archives.base import Archive
-from tasks.effort import several
 from tasks.plan import count_ahead
 from tasks.pull.batches import Batch, count_to_ask, plan_batches, release_in
 from tasks.pull.driver import Driver, Run, Stopped, Told
@@ -23,6 +20,10 @@ from tasks.pull.limits import of_archive, places, turn
 from tasks.pull.report import PullReport
 from tasks.pull.work import commit_batch, fetch, lose_batch
 from tasks.register import register_archive
+from tasks.services.request_counters import several
+from tasks.sources import releases
+from tasks.sources.base import Archive
+from tasks.sources.registry import find
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from typing import Any, Protocol, Self, TypeVar
 
 from lake.errors import ConfigurationError
 from lake.settings import Settings
-from tasks.effort import Log, Threads
 from tasks.endings import end_with_parent
+from tasks.services.request_counters import Log, Threads
 
 T = TypeVar("T")
 

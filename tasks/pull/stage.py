@@ -21,9 +21,9 @@ from lake.errors import GranuleRejected, SchemaError, TruncatedAnswer
 from lake.science.motion import Followed, has_motion
 from lake.settings import load_settings
 from lake.store.memory import peak_rss_mb
-from tasks.archives.base import Archive, Granule, Harvest
-from tasks.effort import facts
-from tasks.stats import statistics
+from tasks.services.request_counters import facts
+from tasks.sources.base import Archive, Granule, Harvest
+from tasks.sources.statistics import statistics
 
 
 def fetch_granule(archive: Archive, granule: Granule, folder: UPath) -> Manifest:

@@ -21,12 +21,12 @@ from lake.settings import load_settings
 from lake.store.memory import give_back
 from lake.store.storage import path_of
 from lake.text import file_name
-from tasks.archives import find
-from tasks.archives.base import Granule
-from tasks.effort import Log, effort
 from tasks.pull.batches import Batch, read_granules
 from tasks.pull.runners import OutOfTime, current_log
 from tasks.pull.stage import fetch_granule, lost, split
+from tasks.services.request_counters import Log, effort
+from tasks.sources.base import Granule
+from tasks.sources.registry import find
 
 # What a network, or a disk behind one, ends a read with; s3fs says EIO of all that it does not know.
 _PASSING = {

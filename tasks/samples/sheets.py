@@ -21,13 +21,13 @@ from astropy.table import Table
 from astropy.table.meta import YamlParseError, get_header_from_yaml
 
 from lake.errors import ConfigurationError
-from tasks.bounds import Budget, gunzipped, in_memory, parsed_votable, read_file
 from tasks.samples.columns import Column
 from tasks.samples.frames import Frame, frames_in
 from tasks.samples.positions import frame_of, to_numbers, to_text, year_of
 from tasks.samples.sheet import Sheet, apply_masks, describe
 from tasks.samples.text import decode, read_text
-from tasks.votables import Clipped
+from tasks.services.bounds import Budget, gunzipped, in_memory, parsed_votable, read_file
+from tasks.services.votables import Clipped
 
 FORMATS = {
     "ecsv": (".ecsv",),

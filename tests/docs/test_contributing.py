@@ -19,10 +19,10 @@ from lake.commit.targets import add_targets
 from lake.query import Lake
 from lake.settings import Settings
 from lake.store.catalog import Catalog
-from tasks.archives import REGISTRY
 from tasks.pull import lake_at
 from tasks.pull.report import PullReport
 from tasks.pull.run import Request
+from tasks.sources.registry import REGISTRY
 
 PAGE = Path(__file__).parents[2] / "CONTRIBUTING.md"
 

@@ -12,7 +12,7 @@ from lake.model.schema import TABLES
 from lake.science.sky import hpx29
 from lake.settings import Settings
 from lake.store.catalog import Catalog
-from tasks.archives.base import Archive, Band, Granule, Harvest
+from tasks.sources.base import Archive, Band, Granule, Harvest
 
 # A spiral over the sky: place number n is always the same.
 PLACES = [((7.0 + 137.508 * n) % 360, -75.0 + 150.0 * (n * 0.618034 % 1)) for n in range(200)]

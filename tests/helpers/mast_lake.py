@@ -15,9 +15,9 @@ from lake.commit.staging import stage
 from lake.commit.targets import add_targets
 from lake.query import Lake
 from lake.science.sky import separation_arcsec
-from tasks.archives.mast_fits import read_product, tables_of
-from tasks.archives.mast_products import BAND_UNITS, BANDS, Product
-from tasks.stats import statistics
+from tasks.sources.statistics import statistics
+from tasks.sources.tess_kepler.mast_fits import read_product, tables_of
+from tasks.sources.tess_kepler.mast_products import BAND_UNITS, BANDS, Product
 
 ARCHIVE, RELEASE, RADIUS_ARCSEC = "lightkurve", "2026", 1.0
 AXES = ("ra", "dec")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from lake.commit.commit import Receipt
 from tasks.pull import lake_at
-from tasks.surveys.rxte import Observation
-from tasks.surveys.rxte_pull import Extraction, Observations, Part, fetch
+from tasks.sources.rxte.mission import Observation
+from tasks.sources.rxte.observations import Extraction, Observations, Part, fetch
 
 
 def part_of(url: str, observations: Sequence[Observation], extraction: Extraction) -> Part:

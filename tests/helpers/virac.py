@@ -16,8 +16,8 @@ import pyarrow as pa
 from deployments.sandbox import virac as sandbox
 from lake.science.times import to_bmjd_tdb
 from lake.store.storage import decoded
-from tasks.surveys.virac import Cut, Extraction
-from tasks.surveys.virac_tile import open_tile
+from tasks.sources.virac.tile import open_tile
+from tasks.sources.virac.tiles import Cut, Extraction
 
 PIXELS = {1024: 9_000_000, 512: 2_400_001, 256: 600_003}
 TINY: dict[str, Any] = {"n_sources": 16, "n_pawprints": 70, "epochs": (34, 44), "seed": 5}

@@ -24,7 +24,7 @@ from lake.cli import app, main
 from lake.model.schema import SCHEMA_VERSION, TABLES
 from lake.store.catalog import Catalog
 from lake.store.connection import extension_file
-from tasks.archives import REGISTRY
+from tasks.sources.registry import REGISTRY
 
 
 def refused(done: Done, pattern: str) -> None:

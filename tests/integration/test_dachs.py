@@ -16,9 +16,9 @@ from helpers.tap_tables import TABLES, YEARS, around, expected_pairs, pairs_of, 
 from pyvo.dal import TAPService
 
 from lake.errors import ArchiveError, TruncatedAnswer
-from tasks.archives.gaia import adql
-from tasks.archives.heasarc import ICECUBEPSC, SAXGRBMGRB
-from tasks.archives.tap import Service
+from tasks.services.tap import Service
+from tasks.sources.gaia.archive import adql
+from tasks.sources.heasarc import ICECUBEPSC, SAXGRBMGRB
 
 pytestmark = pytest.mark.server
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from helpers.processes import Run, lightlake
 
 from deployments.demo import QUESTIONS, TARGETS
-from tasks.archives import REGISTRY
+from tasks.sources.registry import REGISTRY
 
 
 def test_the_demo_fills_a_lake_and_the_second_run_has_nothing_to_do(tmp_path: Path, run: Run) -> None:

@@ -27,13 +27,14 @@ from lake.query import Lake
 from lake.settings import Settings, load_settings
 from lake.store.catalog import Catalog
 from lake.upkeep.maintenance import verify
-from tasks.archives import REGISTRY, icecube
-from tasks.archives.base import Archive, Granule, Harvest
 from tasks.pull import driver, lake_at, limits, work
 from tasks.pull.driver import Run
 from tasks.pull.report import PullReport
 from tasks.pull.run import Request, pull_all, width_of
 from tasks.pull.runners import LocalRunner, logger
+from tasks.sources import icecube
+from tasks.sources.base import Archive, Granule, Harvest
+from tasks.sources.registry import REGISTRY
 
 Rows = Callable[..., list[dict[str, Any]]]
 

@@ -37,8 +37,9 @@ from flows.pull import pull_archive
 from flows.refresh import refresh
 from lake.store.catalog import Catalog
 from lake.upkeep.maintenance import verify
-from tasks.archives import REGISTRY, icecube
-from tasks.archives.base import Archive
+from tasks.sources import icecube
+from tasks.sources.base import Archive
+from tasks.sources.registry import REGISTRY
 
 Rows = Callable[..., list[dict[str, Any]]]
 
@@ -228,7 +229,7 @@ def test_a_plot_that_cannot_be_made_does_not_fail_the_pull(
     def broken(rows: Any) -> bytes:
         raise ValueError("no such font")
 
-    monkeypatch.setattr("tasks.plots.light_curve_png", broken)
+    monkeypatch.setattr("tasks.analysis.plots.light_curve_png", broken)
     madeup()
     register(catalog, range(3))
     state = pull("madeup")
@@ -296,7 +297,7 @@ def test_refresh_goes_on_past_a_failing_archive(
 SLOW = """
 import sys, time
 from dataclasses import replace
-from tasks.archives import REGISTRY, icecube
+from tasks.sources.registry import REGISTRY, icecube
 from flows.pull import pull_archive
 
 def slow(granule, settings):

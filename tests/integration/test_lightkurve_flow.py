@@ -16,7 +16,7 @@ from flows.pull import pull_archive
 from lake.commit.targets import add_targets
 from lake.store.catalog import Catalog
 from lake.upkeep.maintenance import verify
-from tasks.archives.mast_products import BAND_UNITS
+from tasks.sources.tess_kepler.mast_products import BAND_UNITS
 
 Rows = Callable[..., list[dict[str, Any]]]
 

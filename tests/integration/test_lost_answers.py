@@ -14,8 +14,8 @@ from lake.query import Lake
 from lake.store.catalog import Catalog
 from lake.store.storage import Storage
 from lake.upkeep.compaction import compact
-from tasks.archives import known
 from tasks.register import register_archive
+from tasks.sources.registry import known
 
 pytestmark = pytest.mark.server
 

@@ -14,12 +14,12 @@ from helpers.s3 import S3, FaultyProxy
 from lake.errors import ArchiveError
 from lake.settings import Settings
 from lake.store.storage import path_of
-from tasks.archives import mast_bucket
-from tasks.archives.mast_bucket import TREES
-from tasks.archives.mast_files import Files, Found
-from tasks.archives.mast_fits import read_product
-from tasks.archives.mast_mirror import find
-from tasks.archives.mast_products import named
+from tasks.sources.tess_kepler import mast_bucket
+from tasks.sources.tess_kepler.mast_bucket import TREES
+from tasks.sources.tess_kepler.mast_files import Files, Found
+from tasks.sources.tess_kepler.mast_fits import read_product
+from tasks.sources.tess_kepler.mast_mirror import find
+from tasks.sources.tess_kepler.mast_products import named
 
 pytestmark = pytest.mark.server
 

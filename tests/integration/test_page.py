@@ -14,7 +14,7 @@ from deployments.demo import write_page
 from lake.commit.targets import add_targets
 from lake.query import Lake
 from lake.store.catalog import Catalog
-from tasks.plots import MOST_POINTS, light_curve_page
+from tasks.analysis.plots import MOST_POINTS, light_curve_page
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

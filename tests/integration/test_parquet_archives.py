@@ -34,11 +34,13 @@ from lake.settings import Settings, load_settings
 from lake.store.catalog import Catalog
 from lake.store.storage import Storage
 from lake.upkeep.maintenance import verify
-from tasks.archives import find, hats, parquet
-from tasks.archives.base import Granule, Harvest
-from tasks.archives.parquet import Store
 from tasks.pull import commit_batch, count_to_ask, fetch_batch, lake_at, plan_batches
 from tasks.register import register_archive
+from tasks.services import parquet
+from tasks.services.parquet import Store
+from tasks.sources import hats
+from tasks.sources.base import Granule, Harvest
+from tasks.sources.registry import find
 
 pytestmark = pytest.mark.server
 

@@ -30,7 +30,7 @@ from deployments.deployed import NAME, deployed
 from lake.cli import main
 from lake.store.catalog import Catalog
 from lake.upkeep.maintenance import verify
-from tasks.archives import REGISTRY
+from tasks.sources.registry import REGISTRY
 
 # What `lightlake serve` does, but that the first archive's clock is a fast one.
 SERVE = """

@@ -27,7 +27,7 @@ from lake.settings import load_settings
 from lake.store.catalog import Catalog
 from lake.upkeep.maintenance import verify
 from tasks.pull.report import SurveyReport
-from tasks.surveys.rxte_run import asked_of, pull
+from tasks.sources.rxte.source import asked_of, pull
 
 Rows = Callable[..., list[dict[str, Any]]]
 
@@ -132,7 +132,7 @@ def test_all_once_limits_and_what_was_mended(
 def test_targets_of_a_sample_are_asked_once_and_again_when_asked(
     catalog: Catalog, rows: Rows, mirror: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.surveys.rxte_run.TARGETS", 1)  # chunks that have the same observations
+    monkeypatch.setattr("tasks.sources.rxte.source.TARGETS", 1)  # chunks that have the same observations
     ra, dec = (float(part) for part in PLACE.split())
     add_targets(catalog, pa.table({"name": ["one", "two"], "ra": [ra] * 2, "dec": [dec, dec + 0.01]}), "pair")
     add_targets(catalog, pa.table({"name": ["far"], "ra": [10.0], "dec": [80.0]}), "others")
@@ -189,7 +189,7 @@ def test_killed_and_resumed(
     command = ["rxte", PLACE, "--xtemaster", str(tmp_path / "xtemaster.csv"), "--runner", runner]
     # Small batches, slowly: so that there is something to be killed.
     code = (
-        "import time; from tasks.surveys import rxte_pull; rxte_pull.TOGETHER['products'] = 2; "
+        "import time; from tasks.sources.rxte import observations as rxte_pull; rxte_pull.TOGETHER['products'] = 2; "
         "from lake.commit import commit; "
         "true = commit._check_staged; commit._check_staged = lambda *a: (time.sleep(1.0), true(*a)); "
         "from lake.cli import main; main()"

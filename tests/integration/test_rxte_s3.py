@@ -17,11 +17,11 @@ from lake.settings import load_settings
 from lake.store.storage import path_of
 from lake.upkeep.maintenance import verify
 from tasks.pull import lake_at
-from tasks.surveys import rxte_pull
-from tasks.surveys.rxte import PREFIXES, Observation
-from tasks.surveys.rxte_files import Mirror
-from tasks.surveys.rxte_find import select
-from tasks.surveys.rxte_pull import Extraction, extraction_of
+from tasks.sources.rxte import observations as rxte_pull
+from tasks.sources.rxte.files import Mirror
+from tasks.sources.rxte.find import select
+from tasks.sources.rxte.mission import PREFIXES, Observation
+from tasks.sources.rxte.observations import Extraction, extraction_of
 
 pytestmark = pytest.mark.server
 

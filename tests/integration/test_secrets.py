@@ -14,8 +14,8 @@ from deployments.sandbox.server import Handler, Request, Response, Sandbox
 from lake.commit.targets import add_targets
 from lake.query import Lake
 from lake.store.catalog import Catalog
-from tasks.archives import find
 from tasks.pull import commit_batch, fetch_batch, lake_at, plan_batches
+from tasks.sources.registry import find
 
 USER, PASSWORD = "observer", "XYZZY-s3same:&'"
 TYPED = f"{USER}:XYZZY-s3same%3A%26%27"

@@ -30,7 +30,7 @@ from lake.store.catalog import Catalog
 from lake.store.storage import Storage
 from lake.upkeep.maintenance import verify
 from tasks.register import register_archive
-from tasks.surveys.virac import ORIGIN
+from tasks.sources.virac.tiles import ORIGIN
 
 pytestmark = pytest.mark.server
 

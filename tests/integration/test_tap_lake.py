@@ -28,9 +28,10 @@ from lake.science.sky import match
 from lake.settings import Settings
 from lake.store.catalog import Catalog
 from lake.upkeep.maintenance import verify
-from tasks.archives import gaia, heasarc
 from tasks.pull import commit_batch, fetch_batch, lake_at, plan_batches
 from tasks.register import register_archive
+from tasks.sources import heasarc
+from tasks.sources.gaia import archive as gaia
 
 pytestmark = pytest.mark.server
 

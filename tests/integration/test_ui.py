@@ -20,7 +20,7 @@ from prefect.utilities.callables import parameter_schema
 
 from flows.pull import pull_archive
 from lake.store.catalog import Catalog
-from tasks.archives import REGISTRY
+from tasks.sources.registry import REGISTRY
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page

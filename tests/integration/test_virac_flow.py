@@ -25,7 +25,7 @@ from flows.virac import extract_virac
 from lake.cli import main
 from lake.store.catalog import Catalog
 from lake.upkeep.maintenance import verify
-from tasks.surveys import virac_run
+from tasks.sources.virac import source as virac_run
 
 Rows = Callable[..., list[dict[str, Any]]]
 

@@ -18,9 +18,9 @@ from deployments.sandbox import virac as sandbox_virac
 from lake.settings import Settings
 from lake.store.catalog import Catalog
 from lake.upkeep.maintenance import verify
-from tasks.surveys.virac import Cut
-from tasks.surveys.virac_pull import find_tiles
-from tasks.surveys.virac_tile import open_tile
+from tasks.sources.virac.pieces import find_tiles
+from tasks.sources.virac.tile import open_tile
+from tasks.sources.virac.tiles import Cut
 
 pytestmark = pytest.mark.crash
 
@@ -31,9 +31,9 @@ WORKER = """
 import sys
 from tasks.pull import lake_at
 from tasks.register import register_archive
-from tasks.surveys.virac import ORIGIN, Cut
-from tasks.surveys.virac_pull import find_tiles, standing
-from tasks.surveys.virac_run import Batch, bring
+from tasks.sources.virac.tiles import ORIGIN, Cut
+from tasks.sources.virac.pieces import find_tiles, standing
+from tasks.sources.virac.source import Batch, bring
 url, tiles = sys.argv[1:]
 lake = lake_at(url)
 register_archive(lake, ORIGIN)

@@ -13,8 +13,8 @@ from lake.query import Lake
 from lake.store.storage import path_of
 from lake.upkeep.maintenance import verify
 from tasks.register import register_archive
-from tasks.surveys.virac import ORIGIN, Cut
-from tasks.surveys.virac_pull import extract, find_tiles, standing
+from tasks.sources.virac.pieces import extract, find_tiles, standing
+from tasks.sources.virac.tiles import ORIGIN, Cut
 
 pytestmark = pytest.mark.server
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lake.model.schema import TABLES
-from tasks.archives import REGISTRY
+from tasks.sources.registry import REGISTRY
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(

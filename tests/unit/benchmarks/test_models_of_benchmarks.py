@@ -12,8 +12,8 @@ from benchmarks.orchestration import Work, batched
 from benchmarks.served import BUCKET, bucket
 from benchmarks.served import places as positions
 from deployments.sandbox.server import Sandbox
-from tasks.surveys.rxte_pull import TOGETHER
-from tasks.surveys.virac_run import BATCH_TILES
+from tasks.sources.rxte.observations import TOGETHER
+from tasks.sources.virac.source import BATCH_TILES
 
 PLACE = Place("here", cores=2, services=4, buckets=8, latency_s=0.1, mb_per_s=10.0, granule_s=1.0)
 

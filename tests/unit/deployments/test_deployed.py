@@ -21,7 +21,7 @@ from prefect.utilities.callables import parameter_schema
 import flows
 from deployments import schedules
 from deployments.deployed import NAME, as_yaml, deployed
-from tasks.archives import REGISTRY
+from tasks.sources.registry import REGISTRY
 
 ROOT = Path(__file__).parents[3]
 FROZEN = sorted(name for name, one in REGISTRY.items() if one.cadence == "frozen")

@@ -14,8 +14,8 @@ from deployments.sandbox import lightkurve
 from deployments.sandbox.lightkurve import COLUMNS_CONFIG, DOWNLOAD, INVOKE, Service, star
 from deployments.sandbox.server import Sandbox
 from lake.science.sky import separation_arcsec
-from tasks.archives.mast_fits import read_product
-from tasks.archives.mast_products import named
+from tasks.sources.tess_kepler.mast_fits import read_product
+from tasks.sources.tess_kepler.mast_products import named
 
 SEED = 11
 PLACES = [(0.00001, 10.0), (359.99999, -35.0), (123.0, 89.9999), (301.0, -89.9), (77.3582, 5.6931)]

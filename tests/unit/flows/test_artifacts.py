@@ -16,9 +16,9 @@ from lake.commit.commit import Receipt, commit
 from lake.errors import ConfigurationError
 from lake.query import Lake
 from lake.store.catalog import Catalog
-from tasks.archives import REGISTRY
-from tasks.plots import brought
+from tasks.analysis.plots import brought
 from tasks.pull.report import MOST_LOSSES, PullReport, SurveyReport, told_of
+from tasks.sources.registry import REGISTRY
 
 ZTF = REGISTRY["ztf"]
 

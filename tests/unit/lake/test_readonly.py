@@ -25,8 +25,8 @@ from lake.store.storage import Storage
 from lake.upkeep.checks import catalogue
 from lake.upkeep.compaction import compact
 from lake.upkeep.maintenance import _verify, verify
-from tasks import archives, events  # noqa: F401  # what commands import: another user may not be able to
 from tasks.samples import files  # noqa: F401
+from tasks.sources import registry as archives  # noqa: F401  # what commands import: another user may not be able to
 
 NOBODY = 65534
 GROUP = 4242  # of nobody here

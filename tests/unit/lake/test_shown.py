@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from lake.cli import main
 from lake.output import _drawn, say, show
 from lake.store.trouble import NoRoom
-from tasks.pages import write_chart_page
+from tasks.analysis.pages import write_chart_page
 
 NAMES = ["[red]M 87[/red]", "[/]", "[link=x]y", "\x1b[2J\x1b]0;x\x07", "a\nb\r",
          "\u202egnp", "\x9b31m", ":smile:", "\x7f"]  # fmt: skip

@@ -21,8 +21,8 @@ from helpers.mast_lake import hold, read, register
 from lake.commit.targets import add_targets
 from lake.query import Lake
 from lake.settings import load_settings
-from tasks.archives.mast_fits import read_product
-from tasks.archives.mast_products import KEPLER_MASK, TESS_MASK, Product
+from tasks.sources.tess_kepler.mast_fits import read_product
+from tasks.sources.tess_kepler.mast_products import KEPLER_MASK, TESS_MASK, Product
 
 REAL = {
     "TIC 25155310": "tess2018206045859-s0001-0000000025155310-0120-s_lc.fits",

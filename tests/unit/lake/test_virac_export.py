@@ -30,8 +30,8 @@ from lake.export.virac_csv import export_virac_csv, path_of, read_ids
 from lake.export.virac_lines import _decimals
 from lake.query import Lake
 from lake.store.catalog import Catalog
-from tasks.surveys.virac import LEFT_OUT, NAME, ORIGIN, RELEASE, Cut, Extraction
-from tasks.surveys.virac_tile import open_tile
+from tasks.sources.virac.tile import open_tile
+from tasks.sources.virac.tiles import LEFT_OUT, NAME, ORIGIN, RELEASE, Cut, Extraction
 
 PIXELS = {1024: 9_000_000, 512: 2_400_001, 256: 600_003}
 TINY: dict[str, Any] = {"n_sources": 60, "n_pawprints": 130, "epochs": (60, 90), "seed": 5}

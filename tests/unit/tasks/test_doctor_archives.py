@@ -11,9 +11,9 @@ from helpers.checks import answering
 from deployments.sandbox.server import Sandbox
 from lake.settings import load_settings
 from lake.upkeep.doctor import Check
-from tasks.archives import REGISTRY
 from tasks.doctor import Answer, Endpoint, endpoints, heasoft, look, skews, unknown_endpoints
-from tasks.surveys.rxte_heasoft import TOOLS
+from tasks.sources.registry import REGISTRY
+from tasks.sources.rxte.heasoft import TOOLS
 
 
 def seen(url: object, probe: str | None = None, *, is_public: bool = False) -> Check:

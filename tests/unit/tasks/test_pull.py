@@ -27,8 +27,6 @@ from lake.query import Lake
 from lake.settings import Settings
 from lake.store.catalog import Catalog
 from lake.upkeep.maintenance import verify
-from tasks.archives import REGISTRY
-from tasks.archives.base import Archive, Granule, Harvest
 from tasks.pull import (
     Batch,
     commit_batch,
@@ -45,6 +43,8 @@ from tasks.pull import (
 )
 from tasks.pull.report import PullReport
 from tasks.register import register_archive
+from tasks.sources.base import Archive, Granule, Harvest
+from tasks.sources.registry import REGISTRY
 
 DEPTH = {"depth": 1}
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lake.store.catalog import Catalog
 from lake.store.walk import files_below, shown
 from lake.upkeep.maintenance import verify
-from tasks.surveys.virac_pull import find_tiles
+from tasks.sources.virac.pieces import find_tiles
 
 NOBODY = 65534
 

@@ -1,0 +1,247 @@
+"""Fetch whole files that an archive publishes, once, into the cache; resume what broke off; ask again what may pass."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import filelock
+import requests
+
+from lake.errors import ArchiveError
+from lake.settings import Settings
+from tasks.services.bounds import Failed, on_disk
+from tasks.services.http import (
+    PARTIAL_CONTENT,
+    RANGE_NOT_SATISFIABLE,
+    Client,
+    check_status,
+    failing,
+    length_of,
+    raw_pieces,
+)
+from tasks.services.request_counters import tried_again
+
+Answer = TypeVar("Answer")
+
+_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+
+
+def download(url: str, archive: str, settings: Settings, *, check: Callable[[Path], str | None]) -> Path:
+    """Return the cached file of a URL, fetching it the first time.
+
+    Several processes may ask at once: one fetches, the others wait. A file is in the cache only if it
+    came whole and passed its check.
+
+    Parameters
+    ----------
+    url
+        Address of the file.
+    archive
+        Name for messages and the cache folder.
+    settings
+        Cache folder and timeout.
+    check
+        Returns what is wrong with a file, or None.
+
+    Raises
+    ------
+    ArchiveError
+        Transient for timeouts, resets, 429, 5xx, and bodies that are cut or damaged; final for 4xx.
+    """
+    name = Path(urlsplit(url).path).name  # not of the whole: a host may stand there with a password
+    key = hashlib.blake2b(url.encode(), digest_size=8).hexdigest()
+    final = settings.cache_dir.expanduser() / archive / f"{key}-{name}"
+    if final.exists():
+        return final
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(final.with_suffix(".lock")):
+        if final.exists():
+            return final
+        partial = final.with_suffix(f".{os.getpid()}.part")
+        try:
+            _stream(url, archive, settings, partial)
+            problem = check(partial)
+            if problem:
+                raise ArchiveError(
+                    f"what came is not the file: {problem}", archive=archive, endpoint=url, transient=True
+                )
+            partial.replace(final)
+        finally:
+            partial.unlink(missing_ok=True)
+    return final
+
+
+def patiently(ask: Callable[[], Answer], settings: Settings, pause: Callable[[float], object] = time.sleep) -> Answer:
+    """Ask, and ask again as often as the settings say, with pauses that double, as long as that may help.
+
+    Parameters
+    ----------
+    ask
+        What may fail.
+    settings
+        How often, and the first pause.
+    pause
+        Waits for some seconds.
+
+    Raises
+    ------
+    ArchiveError
+        The last one, or the first that asking again does not mend.
+    """
+    for tries in range(settings.retries + 1):
+        try:
+            return ask()
+        except ArchiveError as error:
+            if not error.transient or tries == settings.retries:
+                raise
+            tried_again(error)
+            wait = settings.retry_delay_s * 2**tries * (1 + random.random() / 2)  # noqa: S311
+            pause(max(wait, min(error.retry_after_s or 0.0, settings.timeout_s)))
+    raise AssertionError("unreachable")
+
+
+def resume(
+    client: Client,
+    url: str,
+    part: Path,
+    failed: Failed,
+    settings: Settings,
+    going_on: Callable[[], bool] = lambda: True,
+) -> None:
+    """Fetch a file, or what is missing of it if its beginning is here.
+
+    What breaks off stays, with a note beside it of which file it is the beginning of. The rest is asked for by Range
+    and If-Range, and must be of a file of the same ETag (or date) and size; else it begins again, as it does where a
+    server knows no ranges. Only one process at a time may do so.
+
+    Parameters
+    ----------
+    client
+        Asks.
+    url
+        Address of the file.
+    part
+        Where to write. It is whole when this returns, as far as the server says how long it is.
+    failed
+        Makes errors.
+    settings
+        Limits of time and size.
+    going_on
+        Asked now and then; if it says no, the rest is for another time.
+
+    Raises
+    ------
+    ArchiveError
+        Transient for timeouts, resets, 429, 5xx, and whatever begins again next time; final for other 4xx.
+    OSError
+        If it cannot be written.
+    """
+    note = part.with_name(f"{part.name}.json")
+    known = _noted(note)
+    at = part.stat().st_size if known and part.exists() else 0
+    if known and at >= known["size"]:
+        # Whole already: the last byte is asked for again, with whether the file is still the same.
+        at = known["size"] - 1
+        os.truncate(part, at)
+    headers = {"Accept-Encoding": "identity"}
+    if at:
+        headers |= {"Range": f"bytes={at}-", "If-Range": known["validator"]}
+    budget = on_disk(failed, settings)
+    with client.getting(url, budget, headers) as answer:
+        if "Range" in headers and not _continues(answer, at, known):
+            discard(part)
+            raise failed("what came is not the rest of the file", transient=True)
+        check_status(answer, failed, *[PARTIAL_CONTENT] * ("Range" in headers))
+        if answer.status_code == PARTIAL_CONTENT:
+            size = known["size"]
+        else:
+            discard(part)
+            at, size = 0, length_of(answer)
+            _note(note, {"validator": _validator(answer), "size": size})
+        budget.expects(size or 0)
+        with part.open("ab") as file:
+            for piece in raw_pieces(answer):
+                # What came is kept even if the process ends now.
+                file.write(piece)
+                file.flush()
+                at += len(piece)
+                if at != size and not going_on():
+                    raise failed("interrupted", transient=True)
+    if size is not None and at != size:
+        raise failed(f"{at} of {size} bytes came", transient=True)
+
+
+def discard(part: Path) -> None:
+    """Forget the beginning of a file."""
+    part.unlink(missing_ok=True)
+    part.with_name(f"{part.name}.json").unlink(missing_ok=True)
+
+
+def replace_by(path: Path, text: str) -> None:
+    """Write a small file, or leave it as it is."""
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        new.write_text(text)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _continues(answer: requests.Response, at: int, known: dict[str, Any]) -> bool:
+    """Say whether an answer to a Range is what was asked for, or the whole file, or no file at all."""
+    if answer.status_code == RANGE_NOT_SATISFIABLE:
+        return False
+    if answer.status_code != PARTIAL_CONTENT:
+        return True
+    found = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+    return (
+        found is not None
+        and found[1] == str(at)
+        and found[2] == str(known["size"])
+        and _validator(answer) == known["validator"]
+    )
+
+
+def _validator(answer: requests.Response) -> str | None:
+    """Return what a file's versions differ by: its ETag, if equal bytes are meant by it, or its date."""
+    tag: str = answer.headers.get("ETag", "")
+    return tag if tag.startswith('"') else answer.headers.get("Last-Modified")
+
+
+def _noted(note: Path) -> dict[str, Any]:
+    """Return which file a part is the beginning of; nothing if that is not known, or cannot be known again."""
+    try:
+        known = json.loads(note.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    fits = isinstance(known, dict) and isinstance(known.get("validator"), str) and isinstance(known.get("size"), int)
+    return known if fits and known["size"] > 0 else {}
+
+
+def _note(note: Path, what: dict[str, Any]) -> None:
+    replace_by(note, json.dumps(what))
+
+
+def _stream(url: str, archive: str, settings: Settings, path: Path) -> None:
+    failed = failing(archive, url, f"check LIGHTLAKE_ENDPOINTS__{archive.upper()}")
+    budget = on_disk(failed, settings)
+    headers = {"Accept-Encoding": "identity"}
+    with (
+        Client(settings.timeout_s) as client,
+        client.getting(url, budget, headers) as answer,
+        path.open("wb") as file,
+    ):
+        check_status(answer, failed)
+        budget.expects(length_of(answer) or 0)
+        while piece := answer.raw.read1(1 << 16, decode_content=True):
+            budget.made(len(piece))
+            file.write(piece)

@@ -1,0 +1,1 @@
+"""Gaia: sources and epoch photometry."""

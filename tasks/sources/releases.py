@@ -1,0 +1,69 @@
+"""Which data releases an archive has: found by listing the folders beside the one that is pulled."""
+
+from __future__ import annotations
+
+import re
+
+from lake.settings import Settings
+from tasks.services.parquet import open_store
+from tasks.sources.base import Archive
+
+# Stands for the name of whatever release is the newest, where a release is asked for.
+NEWEST = "newest"
+
+_NUMBERED = re.compile(r"(.*?)(\d+)")
+
+
+def found(archive: Archive, settings: Settings) -> list[str]:
+    """Return the releases of an archive that can be pulled, oldest first; none if they do not lie side by side.
+
+    A release counts if there is something at its address: the folder of a new one may be there before its data.
+
+    Raises
+    ------
+    ArchiveError
+        If they cannot be listed.
+    """
+    before, mark, after = archive.pattern(settings).partition("{release}")
+    numbered = _NUMBERED.fullmatch(archive.release)
+    if not mark or not numbered:
+        return []
+    folder, _, prefix = before.rpartition("/")
+    store = open_store(folder, archive.name, settings)
+    suffix = after.partition("/")[0].replace(mark, archive.release.lower())
+    pattern = re.compile(re.escape(prefix + numbered[1].lower()) + r"(\d+)" + re.escape(suffix))
+    numbers = sorted(int(match[1]) for match in map(pattern.fullmatch, store.folders()) if match)
+    names = [f"{numbered[1]}{number}" for number in numbers]
+    return [name for name in names if _is_there(archive.at_release(name), settings)]
+
+
+def newer(archive: Archive, settings: Settings) -> list[str]:
+    """Return the releases of an archive after the one that it is at, oldest first.
+
+    Raises
+    ------
+    ArchiveError
+        If they cannot be listed.
+    """
+    return [name for name in found(archive, settings) if _number(name) > _number(archive.release)]
+
+
+def newest(archive: Archive, settings: Settings) -> str:
+    """Return the newest release of an archive: the one that it is at, if there is none after it.
+
+    Raises
+    ------
+    ArchiveError
+        If they cannot be listed.
+    """
+    return [archive.release, *newer(archive, settings)][-1]
+
+
+def _number(release: str) -> int:
+    numbered = _NUMBERED.fullmatch(release)
+    return int(numbered[2]) if numbered else 0
+
+
+def _is_there(archive: Archive, settings: Settings) -> bool:
+    store = open_store(archive.reach(settings), archive.name, settings)
+    return bool(store.folders() or store.files())

@@ -1,0 +1,1 @@
+"""RXTE: standard products, and light curves of chosen channels."""

@@ -1,0 +1,274 @@
+"""RXTE's observations of targets, found in HEASARC's table xtemaster: over TAP, or in a copy of its rows.
+
+Targets are uploaded and joined within the service; which observation is within the radius of which target is then
+decided here, by the angle on the sphere. Rows of proposals that were accepted but never observed are kept apart.
+Sources: B.1 and B.2 of the facts on RXTE; real rows of xtemaster.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyarrow import csv
+from upath import UPath
+
+from lake.errors import ConfigurationError, GranuleRejected
+from lake.science.sky import hpx29, match, ranks
+from lake.settings import Settings
+from tasks.services.tap import Service
+from tasks.services.values import integers, places
+from tasks.sources import heasarc
+from tasks.sources.rxte import mission as rxte
+from tasks.sources.rxte.mission import Observation, archive_paths, parse_obsid
+
+# Facts B.1; PCA's collimator is a degree wide at half maximum, so what is farther off is another source's.
+RADIUS_DEG = 0.1
+
+TABLE = "xtemaster"
+
+# The service is asked for a little more than the radius: it rounds in its own way, and the angle here decides.
+_PAD_DEG = 1e-4
+
+# Larger batches are asked as jobs, which services give more time.
+_SYNC_TARGETS = 1000
+
+_COLUMNS = {
+    "target_name": pa.string(), "cycle": pa.int64(), "prnb": pa.string(), "obsid": pa.string(), "time": pa.float64(),
+    "exposure": pa.float64(), "ra": pa.float64(), "dec": pa.float64(),
+}  # fmt: skip
+_REQUIRED = ("obsid", "time", "exposure", "ra", "dec")
+
+_FOUND = pa.schema(
+    [
+        ("target_id", pa.int64()), ("obsid", pa.string()), ("target_name", pa.string()), ("cycle", pa.int64()),
+        ("prnb", pa.string()), ("mjd_start", pa.float64()), ("exposure_s", pa.float64()), ("ra", pa.float64()),
+        ("dec", pa.float64()), ("separation_arcsec", pa.float64()), ("is_slew", pa.bool_()), ("is_scan", pa.bool_()),
+        ("path", pa.string()),
+    ]
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Found:
+    """What xtemaster has near some targets.
+
+    Parameters
+    ----------
+    observations
+        A row per target and observation, each once, by target and time: target_id, obsid, target_name, cycle, prnb,
+        mjd_start (MJD, UTC), exposure_s (NULL for slews and scans), ra and dec (ICRS degrees), separation_arcsec,
+        is_slew, is_scan, path (below the archive's root).
+    apart
+        Rows of which nothing can be pulled, by target: target_id, the columns of xtemaster, separation_arcsec and
+        reason.
+    """
+
+    observations: pa.Table
+    apart: pa.Table
+
+    def without_slews(self) -> Found:
+        """Return it less the slews to and from targets."""
+        return Found(self.observations.filter(pc.invert(self.observations["is_slew"])), self.apart)
+
+    def limited(self, limit: int | None) -> Found:
+        """Return it with the first observations of each target alone; None: all."""
+        if limit is None:
+            return self
+        number = ranks(self.observations["target_id"].to_numpy())
+        return Found(self.observations.filter(pa.array(number <= limit)), self.apart)
+
+    def each(self) -> list[Observation]:
+        """Return every observation once, in the order of time, whatever targets it is near."""
+        once: dict[str, Observation] = {}
+        for row in self.observations.sort_by([("mjd_start", "ascending"), ("obsid", "ascending")]).to_pylist():
+            facts = {name: row[name] for name in Observation.__dataclass_fields__}
+            once.setdefault(row["obsid"], Observation(**facts))
+        return list(once.values())
+
+    def matches(self) -> pa.Table:
+        """Return it as rows of table matches, less archive, release and granule: an observation is a source."""
+        found = self.observations
+        order = [(name, "ascending") for name in ("target_id", "separation_arcsec", "mjd_start", "obsid")]
+        found = found.sort_by(order)
+        return pa.table(
+            {
+                "target_id": found["target_id"],
+                "source_id": found["obsid"],
+                "hpx29": hpx29(found["ra"].to_numpy(), found["dec"].to_numpy()),
+                "separation_arcsec": found["separation_arcsec"],
+                "rank": pa.array(ranks(found["target_id"].to_numpy())),
+            }
+        )
+
+
+def find(targets: pa.Table, settings: Settings, *, radius_deg: float = RADIUS_DEG) -> Found:
+    """Find the observations of targets in HEASARC's xtemaster, by upload join.
+
+    Parameters
+    ----------
+    targets
+        Columns target_id, ra and dec, ICRS degrees.
+    settings
+        Of LIGHTLAKE_ENDPOINTS__HEASARC, if it is not to be the public service, and how long to wait for it.
+    radius_deg
+        Largest angle between target and observation, degrees.
+
+    Raises
+    ------
+    ArchiveError
+        If the service does not answer, or not as it should.
+    TruncatedAnswer
+        If the answer was cut short: ask for fewer targets.
+    ConfigurationError
+        If the radius makes no sense.
+    """
+    check_radius(radius_deg)
+    endpoint = settings.endpoints.get(heasarc.SERVICE, heasarc.ENDPOINT)
+    service = Service(rxte.NAME, endpoint, settings.timeout_s, settings.task_timeout_s, heasarc.CAP)
+    upload = targets.select(["target_id", "ra", "dec"])
+    answer = service.query(
+        adql(radius_deg), {"targets": upload}, maxrec=heasarc.CAP, asynchronous=upload.num_rows > _SYNC_TARGETS
+    )
+    return select(targets, answer, radius_deg=radius_deg)
+
+
+def check_radius(radius_deg: float) -> None:
+    """Refuse a radius that makes no sense."""
+    if not 0 < radius_deg <= 5:
+        raise ConfigurationError(f"radius_deg cannot be {radius_deg:g}", hint="0 to 5 degrees; default: 0.1")
+
+
+def adql(radius_deg: float) -> str:
+    """Return the query for uploaded targets. `time` is a reserved word in ADQL, and quoted."""
+    columns = ", ".join(f'e."{name}"' if name == "time" else f"e.{name}" for name in _COLUMNS)
+    around = f"CIRCLE('ICRS', t.ra, t.dec, {radius_deg + _PAD_DEG:.6f})"
+    return (
+        f"SELECT t.target_id, {columns}\nFROM {TABLE} AS e, tap_upload.targets AS t\n"
+        f"WHERE 1 = CONTAINS(POINT('ICRS', e.ra, e.dec), {around})"
+    )
+
+
+def read_csv(path: str | UPath) -> pa.Table:
+    """Read rows of xtemaster that were saved as CSV, in any order of columns.
+
+    Raises
+    ------
+    GranuleRejected
+        If a column that is needed is not there, or holds something else.
+    """
+    try:
+        with UPath(path).open("rb") as file:
+            text = csv.ConvertOptions(
+                column_types={"prnb": pa.string(), "obsid": pa.string()}, strings_can_be_null=True
+            )
+            return _typed(csv.read_csv(file, convert_options=text))
+    except pa.ArrowInvalid as error:
+        raise GranuleRejected(f"{path} is no table of observations: {error}") from error
+
+
+def select(targets: pa.Table, rows: pa.Table, *, radius_deg: float = RADIUS_DEG) -> Found:
+    """Find the observations of targets among rows of xtemaster.
+
+    Parameters
+    ----------
+    targets
+        Columns target_id, ra and dec, ICRS degrees.
+    rows
+        Of xtemaster, in any number of copies. Without a column cycle the path follows from the proposal's number.
+    radius_deg
+        Largest angle between target and observation, degrees.
+
+    Raises
+    ------
+    GranuleRejected
+        If a column that is needed is not there.
+    """
+    check_radius(radius_deg)
+    rows = _typed(rows)
+    # The join has a row for each target that it is near; a copy of the table may repeat itself.
+    rows = rows.group_by(rows.column_names, use_threads=False).aggregate([])
+    t, e, separation = match(_floats(targets, "ra"), _floats(targets, "dec"), *places(rows), radius_deg * 3600)
+    reasons = [_reason(row) for row in rows.select(["obsid", "time", "exposure"]).to_pylist()]
+    times = Counter(row for row, reason in zip(rows["obsid"].to_pylist(), reasons, strict=True) if reason is None)
+    twice = [reason is None and times[row] > 1 for row, reason in zip(rows["obsid"].to_pylist(), reasons, strict=True)]
+    reasons = ["several rows, and they differ" if odd else reason for odd, reason in zip(twice, reasons, strict=True)]
+    usable = np.array([reason is None for reason in reasons], bool)
+    ids = targets["target_id"].to_numpy()[t]
+    pairs = rows.take(pa.array(e)).add_column(0, "target_id", pa.array(ids, pa.int64()))
+    pairs = pairs.append_column("separation_arcsec", pa.array(separation, pa.float64()))
+    order = [("target_id", "ascending"), ("time", "ascending"), ("obsid", "ascending")]
+    apart = pairs.append_column("reason", pa.array([reasons[row] for row in e], pa.string()))
+    apart = apart.filter(pa.array(~usable[e])).sort_by(order)
+    return Found(_observations(pairs.filter(pa.array(usable[e])).sort_by(order)), apart)
+
+
+def _observations(pairs: pa.Table) -> pa.Table:
+    parsed = [parse_obsid(obsid) for obsid in pairs["obsid"].to_pylist()]
+    where = zip(pairs["obsid"].to_pylist(), pairs["cycle"].to_pylist(), pairs["prnb"].to_pylist(), strict=True)
+    # An exposure of 0 is none: slews and scans have no exposure.
+    known = pc.and_(pc.greater(pairs["exposure"], 0), pc.is_finite(pairs["exposure"]))
+    exposure = pc.if_else(known, pairs["exposure"], pa.scalar(None, pa.float64()))
+    return pa.table(
+        {
+            **{name: pairs[name] for name in ("target_id", "obsid", "target_name", "cycle", "prnb", "ra", "dec")},
+            "mjd_start": pairs["time"],
+            "exposure_s": exposure,
+            "separation_arcsec": pairs["separation_arcsec"],
+            "is_slew": pa.array([one.is_slew for one in parsed], pa.bool_()),
+            "is_scan": pa.array([one.is_scan for one in parsed], pa.bool_()),
+            "path": pa.array([archive_paths(*one)[0] for one in where], pa.string()),
+        }
+    ).select(_FOUND.names).cast(_FOUND)  # fmt: skip
+
+
+def _reason(row: dict[str, Any]) -> str | None:
+    """Return why nothing can be pulled of a row of xtemaster; None if it is an observation."""
+    if row["obsid"] is None or row["time"] is None:
+        return "accepted, not observed"
+    if not rxte.GAIN_EPOCHS[0][1] <= row["time"] <= rxte.END_MJD:
+        return "not at a time of the mission"
+    if not re.fullmatch(r"[0-9]{5}(-[0-9]{2}){3}[0-9A-Z]?", row["obsid"]):
+        return "not an ObsID"
+    # Pieces named by a letter have no exposure there: facts B.2.
+    if not row["exposure"] and not row["obsid"][-1].isalpha():
+        return "no exposure"
+    return None
+
+
+def _typed(rows: pa.Table) -> pa.Table:
+    """Return the columns that are used, in their types; an empty text is NULL, and so is an optional column."""
+    lacking = [name for name in _REQUIRED if name not in rows.column_names]
+    if lacking:
+        raise GranuleRejected(f"rows of {TABLE} lack {', '.join(lacking)}")
+    try:
+        columns = {
+            name: _as(_trimmed(rows[name]), kind) if name in rows.column_names else pa.nulls(rows.num_rows, kind)
+            for name, kind in _COLUMNS.items()
+        }
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise GranuleRejected(f"rows of {TABLE}: {error}") from error
+    # As a number it has lost its zeros.
+    columns["prnb"] = pc.utf8_lpad(columns["prnb"], 5, "0")
+    return pa.table(columns)
+
+
+def _as(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    return integers(column) if pa.types.is_integer(kind) else column.cast(kind)
+
+
+def _trimmed(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if not pa.types.is_string(column.type):
+        return column
+    text = pc.utf8_trim_whitespace(column)
+    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+
+
+def _floats(table: pa.Table, name: str) -> NDArray[np.float64]:
+    return np.asarray(table[name].cast(pa.float64()).to_numpy(), np.float64)

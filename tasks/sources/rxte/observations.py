@@ -1,0 +1,404 @@
+"""RXTE's observations as granules: their files read, staged many at a time, and committed.
+
+An observation is done when its rows are in the lake, and at no other time. What is far away is read by several threads;
+what is here, by one, since reading is what takes the time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from upath import UPath
+
+from lake.commit.commit import Receipt, commit_together
+from lake.commit.ledger import Attempt, canonical
+from lake.commit.staging import Manifest, lost, stage_together
+from lake.errors import ArchiveError, ConfigurationError, GranuleRejected
+from lake.query import Lake
+from lake.settings import load_settings
+from lake.store.memory import peak_rss_mb
+from lake.store.storage import is_local, path_of
+from tasks.pull import lake_at
+from tasks.pull.runners import current_log
+from tasks.register import register_archive
+from tasks.services.request_counters import effort, several
+from tasks.sources.base import GIVE_UP_AFTER, Band, Origin
+from tasks.sources.rxte import heasoft as rxte_heasoft
+from tasks.sources.rxte import mission as rxte
+from tasks.sources.rxte import standard2 as rxte_standard2
+from tasks.sources.rxte.cut import ChannelCut
+from tasks.sources.rxte.files import CONNECTIONS, Mirror
+from tasks.sources.rxte.fits import read_light_curve
+from tasks.sources.rxte.mission import PRODUCTS, Observation, gain_epoch, product_of, utc_to_tt
+from tasks.sources.rxte.products import Reading, completed, distinct, read_observation, tables_of
+from tasks.sources.rxte.standing import Standing, standing
+
+# Of column left_out of table sources.
+NO_GOOD_TIME, NO_STANDARD_2 = "no_good_time", "no_standard2_data"
+
+# Observations of a task, which one transaction commits: some seconds of work, where files are near.
+TOGETHER = {"products": 250, "standard2": 50, "heasoft": 4}
+
+# Of the time that a task may take, how much HEASoft's tools have: what hangs costs its own observation alone.
+_OF_TASK = 0.9
+
+# One file that nobody thought of must not take the others of its batch with it.
+_OF_ONE = (GranuleRejected, ArchiveError, OSError, ArithmeticError, LookupError, TypeError, ValueError)
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What is taken of each observation.
+
+    Parameters
+    ----------
+    bands
+        Standard products, by their names in the lake; none: all that there are.
+    cut
+        Channels to be extracted anew, instead of standard products.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such band.
+    """
+
+    bands: tuple[str, ...] = ()
+    cut: ChannelCut | None = None
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.bands) - set(PRODUCTS))
+        if unknown:
+            raise ConfigurationError(f"RXTE has no band {', '.join(unknown)}", hint=f"it has {', '.join(PRODUCTS)}")
+        object.__setattr__(self, "bands", tuple(sorted(set(self.bands))))
+
+    @property
+    def origin(self) -> Origin:
+        """Return archive and release that its rows are of."""
+        return rxte.ORIGIN if self.cut is None else self.cut.origin
+
+    @property
+    def together(self) -> int:
+        """Return how many observations a task carries at most."""
+        return TOGETHER["products" if self.cut is None else self.cut.method]
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Return what makes it another question."""
+        return {"bands": list(self.bands)} if self.cut is None else self.cut.as_parameters()
+
+    def granule(self, obsid: str) -> str:
+        """Return the id of an observation's granule."""
+        return granule_id(self.origin, self.parameters, obsid)
+
+
+def extraction_of(
+    method: str,
+    bands: Sequence[str] | None = None,
+    **cut: Any,
+) -> Extraction:
+    """Return what is to be taken of each observation, once it is sure that it can be.
+
+    Parameters
+    ----------
+    method
+        products, heasoft or standard2.
+    bands
+        Of the standard products; none: all.
+    cut
+        Parameters of ChannelCut; None stands for the default.
+
+    Raises
+    ------
+    ConfigurationError
+        If it makes no sense, or HEASoft is needed and is not installed.
+    """
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in cut.items() if value is not None
+    }
+    if method not in ("heasoft", "standard2"):
+        if given:
+            raise ConfigurationError(
+                f"standard products take no {', '.join(sorted(given))}", hint="give method heasoft or standard2"
+            )
+        return Extraction(tuple(bands or ()))
+    if bands:
+        raise ConfigurationError(
+            f"method {method} takes no bands", hint="give chmin and chmax, or emin_kev and emax_kev"
+        )
+    if method == "heasoft":
+        rxte_heasoft.find_tools()
+        return Extraction(cut=ChannelCut("heasoft", **given))
+    return Extraction(cut=ChannelCut("standard2", **given))
+
+
+def granule_id(origin: Origin, parameters: Mapping[str, Any], *inputs: str) -> str:
+    """Return the id of a granule: the same for the same release, parameters and inputs."""
+    key = "\n".join((origin.release, canonical(parameters), *inputs))
+    return f"{origin.name}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
+
+
+def register(lake: Lake, extraction: Extraction) -> Origin:
+    """Let the lake know where the rows are from, what their bands are, and which energies channels have."""
+    origin = extraction.origin
+    if extraction.cut is not None:
+        # Each cut brings a band; those of others stay.
+        known = lake.sql("SELECT * EXCLUDE (archive) FROM bands WHERE archive = ? ORDER BY band", [origin.name])
+        mine = {band.band for band in origin.bands}
+        others = tuple(Band(**row) for row in known.to_pylist() if row["band"] not in mine)
+        origin = replace(origin, bands=(*others, *origin.bands))
+    register_archive(lake, origin, channels=rxte.channels())
+    return origin
+
+
+def widened(lake: Lake, extraction: Extraction) -> Extraction:
+    """Return it with all bands of standard products that were ever asked for.
+
+    The products of an observation are committed as one: with fewer bands than before, the others would be taken out
+    of the lake, while the ledger goes on to call them done.
+    """
+    if extraction.cut is not None:
+        return extraction
+    origin = extraction.origin
+    asked = lake.sql(
+        "SELECT DISTINCT parameters FROM ledger WHERE archive = ? AND release = ? AND status IN ('done', 'empty')",
+        [origin.name, origin.release],
+    )
+    parameters = [json.loads(one) for one in asked["parameters"].to_pylist()]
+    choices = [extraction.bands, *(one["bands"] for one in parameters if "bands" in one)]
+    return Extraction(tuple(chain.from_iterable(choices)) if all(choices) else ())
+
+
+def waiting(
+    lake: Lake, observations: Sequence[Observation], extraction: Extraction, *, retry_failed: bool = False
+) -> Standing[Observation]:
+    """Return which observations are to be extracted: see tasks.sources.rxte.standing."""
+    origin = extraction.origin
+    pieces = {extraction.granule(observation.obsid): observation for observation in observations}
+    return standing(lake, origin.name, [origin.release], pieces, retry_failed=retry_failed)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Observations that one task stages, and one transaction commits.
+
+    Parameters
+    ----------
+    url
+        Of the lake.
+    folder
+        Where parts are staged, each in a folder of its own.
+    observations, extraction
+        What is taken of which.
+    """
+
+    url: str
+    folder: str
+    observations: tuple[Observation, ...]
+    extraction: Extraction
+
+    @classmethod
+    def each(
+        cls, url: str, folder: UPath, observations: Sequence[Observation], extraction: Extraction
+    ) -> Iterator[Part]:
+        """Yield the parts that carry observations."""
+        size = extraction.together
+        for first in range(0, len(observations), size):
+            yield cls(url, str(folder), tuple(observations[first : first + size]), extraction)
+
+    @property
+    def obsids(self) -> list[str]:
+        """Return their names."""
+        return [observation.obsid for observation in self.observations]
+
+    def staged(self, granules: Sequence[tuple[Attempt, Mapping[str, pa.Table]]], name: str = "") -> Staged:
+        """Stage what came of them, with their names."""
+        key = "\n".join(attempt.granule for attempt, _ in granules)
+        folder = path_of(self.folder) / f"{name}{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
+        return self.obsids, stage_together(folder, granules, self.extraction.origin.band_units)
+
+
+Staged = tuple[list[str], Manifest]
+
+
+def fetch(part: Part, last_try: bool) -> Staged:
+    """Read observations and stage them, or the news that they cannot be had.
+
+    What may pass was asked for again by then, file by file: another try of the whole would do the same.
+
+    Raises
+    ------
+    ArchiveError
+        If the archive's place is not there at all.
+    ConfigurationError
+        If HEASoft is needed and is not installed.
+    """
+    extraction, log, lake, settings = part.extraction, current_log(), lake_at(part.url), load_settings()
+    tools = rxte_heasoft.find_tools() if extraction.cut and extraction.cut.method == "heasoft" else None
+    logs = (Path(lake.storage.root) if is_local(lake.storage.root) else lake.settings.cache_dir.expanduser()) / "logs"
+    limit_s = _OF_TASK * settings.task_timeout_s / len(part.observations)
+
+    def one(mirror: Mirror, observation: Observation) -> tuple[Attempt, dict[str, pa.Table]]:
+        granule = extraction.granule(observation.obsid)
+        observation = replace(observation, **places.get(observation.obsid, {}))
+        attempt = Attempt(
+            extraction.origin.name, extraction.origin.release, granule, status="done", started_at=datetime.now(UTC),
+            parameters=canonical(extraction.parameters), endpoint=f"{mirror.url}/{observation.paths[0]}",
+        )  # fmt: skip
+        with effort(granule, log) as done:
+            try:
+                reading = _read(mirror, observation, extraction, granule, tools, logs / rxte.NAME, limit_s).sound()
+            except _OF_ONE as error:
+                return replace(lost(attempt, error), seconds=done.seconds, **done.facts()), {}
+        status = "done" if reading.tables["lightcurves"].num_rows else "empty"
+        told = replace(attempt, status=status, reason=reading.remark, seconds=done.seconds, **done.facts())
+        return told, reading.tables
+
+    places = _places(lake, extraction.origin, part.observations)
+    with Mirror(settings) as mirror:
+        if mirror.is_local:
+            read = [one(mirror, observation) for observation in part.observations]
+        else:
+            with ThreadPoolExecutor(CONNECTIONS) as pool:
+                read = list(pool.map(partial(one, mirror), part.observations))
+    attempts, tables = zip(*read, strict=True)
+    obsids, manifest = part.staged(list(zip(attempts, completed(tables), strict=True)))
+    return obsids, manifest.told(peak_rss_mb=peak_rss_mb())
+
+
+class Observations:
+    """The work of a pull: parts are staged elsewhere, and committed by the run."""
+
+    source, give_up_after = rxte.NAME, GIVE_UP_AFTER
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+
+    @property
+    def fetch(self) -> Callable[[Part, bool], Staged]:
+        """Return what stages them."""
+        return fetch
+
+    def name(self, part: Part) -> str:
+        """Return its observations in a few words."""
+        return several(part.obsids)
+
+    def count(self, part: Part) -> int:
+        """Return how many there are."""
+        return len(part.observations)
+
+    def lose(self, part: Part, error: BaseException) -> Staged:
+        """Stage the news that they are lost."""
+        origin, parameters = part.extraction.origin, canonical(part.extraction.parameters)
+        attempts = [
+            Attempt(
+                origin.name, origin.release, part.extraction.granule(obsid), status="failed",
+                started_at=datetime.now(UTC), parameters=parameters,
+            )
+            for obsid in part.obsids
+        ]  # fmt: skip
+        return part.staged([(lost(attempt, error), {}) for attempt in attempts], "lost-")
+
+    def commit(self, url: str, fetched: Staged) -> list[tuple[str | None, Receipt]]:
+        """Commit what is staged, and return each ObsID with what came of it."""
+        obsids, manifest = fetched
+        return list(zip(obsids, commit_together(lake_at(url).catalog, manifest), strict=True))
+
+
+def _places(lake: Lake, origin: Origin, observations: Sequence[Observation]) -> dict[str, dict[str, Any]]:
+    """Return where the lake has observations already: a commit looks for the rows to be replaced near there alone."""
+    rows = lake.sql(
+        "SELECT source_id, ra, dec FROM sources WHERE archive = $archive AND release = $release "
+        "AND source_id IN (SELECT unnest($obsids))",
+        {"archive": origin.name, "release": origin.release, "obsids": [one.obsid for one in observations]},
+    )
+    return {row["source_id"]: {"ra": row["ra"], "dec": row["dec"]} for row in rows.to_pylist()}
+
+
+def _read(
+    mirror: Mirror,
+    observation: Observation,
+    extraction: Extraction,
+    granule: str,
+    tools: rxte_heasoft.Tools | None,
+    logs: Path,
+    limit_s: float,
+) -> Reading:
+    if extraction.cut is None:
+        listed = mirror.light_curves(observation)
+        if listed is None:
+            raise _absent(mirror, observation)
+        wanted = extraction.bands or PRODUCTS
+        paths = {path.rpartition("/")[2]: path for path in listed}
+        products = {name: product_of(name) for name in paths}
+        files = {
+            name: mirror.read(paths[name]) for name, known in products.items() if known and known[1].band in wanted
+        }
+        return read_observation(files, observation, granule)
+    folder = mirror.folder(observation)
+    if folder is None:
+        raise _absent(mirror, observation)
+    if observation.mjd_start is None:
+        raise GranuleRejected(f"nobody says when {observation.obsid} began, and so in which gain epoch")
+    try:
+        epoch = int(gain_epoch(utc_to_tt([observation.mjd_start]))[0])
+    except ValueError as error:
+        raise GranuleRejected(f"{observation.obsid}: {error}") from error
+    if tools is not None:
+        return _by_heasoft(mirror, folder, observation, extraction.cut, epoch, granule, tools, logs, limit_s)
+    return _by_standard2(mirror, folder, observation, extraction.cut, epoch, granule)
+
+
+def _absent(mirror: Mirror, observation: Observation) -> ArchiveError:
+    asked = " or ".join(observation.paths)
+    return ArchiveError(
+        f"there is no observation {observation.obsid}: no {asked}", archive=rxte.NAME, endpoint=mirror.url,
+        hint="is the mirror whole?",
+    )  # fmt: skip
+
+
+def _by_standard2(
+    mirror: Mirror, folder: str, observation: Observation, cut: ChannelCut, epoch: int, granule: str
+) -> Reading:
+    paths = [path for path in mirror.files(f"{folder}/pca") if rxte_standard2.is_standard2(path)]
+    curves = []
+    if paths:
+        filters = [path for path in mirror.files(f"{folder}/{rxte.STDPROD}") if path.endswith((".xfl", ".xfl.gz"))]
+        data = {path.rpartition("/")[2]: mirror.read(path) for path in paths}
+        curve = rxte_standard2.light_curve(data, cut, epoch, mirror.read(filters[0]) if filters else None)
+        curves = [distinct(curve, cut.band)]
+    return tables_of(curves, observation, granule, cut.origin, {"files": paths}, NO_STANDARD_2)
+
+
+def _by_heasoft(
+    mirror: Mirror,
+    folder: str,
+    observation: Observation,
+    cut: ChannelCut,
+    epoch: int,
+    granule: str,
+    tools: rxte_heasoft.Tools,
+    logs: Path,
+    limit_s: float,
+) -> Reading:
+    with tempfile.TemporaryDirectory(prefix="lightlake-") as name:
+        here = mirror.fetch(folder, Path(name) / observation.obsid)
+        done = rxte_heasoft.extract(tools, here, observation, cut, epoch, Path(name), logs, limit_s)
+    more = {"method": "heasoft", "log": str(done.log), "remark": done.remark}
+    curves = []
+    if done.data is not None:
+        name = f"{observation.obsid} {cut.band}"
+        curves = [distinct(read_light_curve(done.data, cut, name), name)]
+    reading = tables_of(curves, observation, granule, cut.origin, more, NO_GOOD_TIME)
+    return replace(reading, remark=done.remark or reading.remark)

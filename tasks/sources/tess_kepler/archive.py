@@ -1,0 +1,279 @@
+"""TESS, Kepler and K2: the light curves of their pipelines at MAST, or in a folder or bucket that mirrors it.
+
+A target whose name is a number of TIC, KIC or EPIC, such as "TIC 25155310", has the light curves of that number,
+wherever they are; any other target those of every source within the radius. One search serves a whole batch. Of what
+is found one file a sector, quarter or campaign is taken: see mast_choice. Files come from the cache as far as it has
+them, so that a target that is asked again costs a search and the files that are new.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lake.errors import ArchiveError, GranuleRejected, TruncatedAnswer
+from lake.model.schema import TABLES
+from lake.science.motion import places_at
+from lake.science.sky import match, separation_arcsec
+from lake.settings import Settings
+from tasks.services.download import patiently
+from tasks.sources.base import Archive, Granule, Harvest
+from tasks.sources.hats import sources_and_matches
+from tasks.sources.tess_kepler import mast_mirror
+from tasks.sources.tess_kepler.mast_choice import AUTHORS, KEPLER_CADENCES, TESS_CADENCES_S, Source, choose, source_of
+from tasks.sources.tess_kepler.mast_files import Files, Found
+from tasks.sources.tess_kepler.mast_fits import read_product, remark_of, tables_of
+from tasks.sources.tess_kepler.mast_products import BANDS, Product
+from tasks.sources.tess_kepler.mast_search import search
+
+Floats = NDArray[np.float64]
+
+NAME = "lightkurve"
+RELEASE = "MAST"
+
+# Positions of TIC, KIC and EPIC are of this epoch: Stassun et al. 2019, AJ 158, 138; Brown et al. 2011, AJ 142, 112.
+EPOCH_YR = 2000.0
+
+# Files of a granule together, 30 sectors of SPOC: a cadence takes 100 bytes there and becomes two rows of 150 each,
+# which are held twice while they are staged. A target with more than that is pulled by itself.
+MOST_BYTES = 60_000_000
+# Of a file whose size is not told: a SPOC light curve of a sector.
+_USUAL_BYTES = 2_000_000
+
+_NAMED = re.compile(r"(TIC|KIC|EPIC)[ _-]*(\d{1,16})", re.IGNORECASE)
+
+
+def fetch(granule: Granule, settings: Settings) -> Harvest:
+    """Get the light curves of a batch of targets.
+
+    Parameters
+    ----------
+    granule
+        Targets; parameters radius_arcsec, authors, kepler_cadence, tess_cadence_s.
+    settings
+        Endpoint (MAST's address, or a folder or s3:// with its files), cache and time-outs.
+
+    Raises
+    ------
+    ArchiveError
+        If MAST or the mirror does not answer, not as it should, or does not give a file; if a parameter makes no sense.
+    TruncatedAnswer
+        If the search's answer is not all, or files of several targets are more than a granule holds.
+    """
+    url = ARCHIVE.reach(settings)
+    parameters = granule.parameters
+    _check(parameters, url)
+    radius = parameters["radius_arcsec"]
+    ids = named_ids(granule.targets)
+    ra, dec = places_of(granule.targets)
+    by_place = np.flatnonzero([one is None for one in ids])
+    numbers: dict[str, list[int]] = {}
+    for one in sorted({one for one in ids if one is not None}):
+        numbers.setdefault(one[0], []).append(one[1])
+    places, odd = (ra[by_place], dec[by_place]), list[str]()
+    if url.startswith(("http://", "https://")):
+
+        def ask() -> tuple[list[Found], list[str]]:
+            told: list[str] = []
+            return search(url, settings, numbers, places, radius, NAME, parameters["authors"], told), told
+
+        found, odd = patiently(ask, settings)
+    else:
+        found = mast_mirror.find(url, settings, numbers, places, radius, NAME)
+    rows = rows_of(found, ids, ra, dec, radius)
+    chosen = choose(
+        (file for file in found if source_of(file.named) in rows), parameters["authors"],
+        kepler_cadence=parameters["kepler_cadence"], tess_cadence_s=parameters["tess_cadence_s"],
+    )  # fmt: skip
+    size = sum(file.size or _USUAL_BYTES for file in chosen)
+    if size > MOST_BYTES and granule.targets.num_rows > 1:
+        told = f"{len(chosen)} files of {size / 1e6:.0f} MB, more than a granule holds"
+        raise TruncatedAnswer(told, archive=NAME, endpoint=url)
+    with Files(url, settings, NAME) as files:
+        made = harvest(granule, rows, _read(files, chosen), url)
+    return replace(made, remark="; ".join(filter(None, [*odd, made.remark])) or None)
+
+
+def named_ids(targets: pa.Table) -> list[Source | None]:
+    """Return the catalogue and number that a target's name says, such as KIC 8462852; None where it says none."""
+    told = [_NAMED.fullmatch((name or "").strip()) for name in targets["name"].to_pylist()]
+    return [None if one is None else (one[1].upper(), int(one[2])) for one in told]
+
+
+def places_of(targets: pa.Table) -> tuple[Floats, Floats]:
+    """Return where targets were at the epoch of TIC, KIC and EPIC, as far as their proper motion is known."""
+    ra, dec, _ = places_at(targets, EPOCH_YR)
+    return ra, dec
+
+
+def rows_of(
+    found: Sequence[Found], ids: Sequence[Source | None], ra: Floats, dec: Floats, radius_arcsec: float
+) -> dict[Source, set[int]]:
+    """Return which targets each source belongs to, by their rows; sources that belong to none are left out.
+
+    Parameters
+    ----------
+    found
+        Files, with positions where they are known. A source is near a target if any of its files is.
+    ids
+        Of each target, the source that it is; None for those that are looked for by place.
+    ra, dec
+        Of each target.
+    """
+    rows: dict[Source, set[int]] = {}
+    there = {source_of(file.named) for file in found}
+    for row, one in enumerate(ids):
+        if one in there:
+            rows.setdefault(one, set()).add(row)
+    by_place = np.flatnonzero([one is None for one in ids])
+    placed = [file for file in found if file.ra is not None and file.dec is not None]
+    at = np.array([(file.ra, file.dec) for file in placed], np.float64).reshape(-1, 2)
+    near, files, _ = match(ra[by_place], dec[by_place], at[:, 0], at[:, 1], radius_arcsec)
+    for row, file in zip(by_place[near].tolist(), files.tolist(), strict=True):
+        rows.setdefault(source_of(placed[file].named), set()).add(row)
+    return rows
+
+
+def harvest(
+    granule: Granule,
+    rows: Mapping[Source, set[int]],
+    products: Iterable[tuple[str, Product | GranuleRejected]],
+    url: str,
+) -> Harvest:
+    """Return light curves as tables of the lake.
+
+    Parameters
+    ----------
+    rows
+        Targets of each source, as from `rows_of`.
+    products
+        Files, by name, as they are read, all of a source together. What was rejected goes into the remark.
+    """
+    tables: dict[str, list[pa.Table]] = {name: [] for name in ("sources", "lightcurves", "exposures")}
+    told: list[Product] = []
+    rejected: list[str] = []
+    sources: list[Source] = []
+    for source, group in groupby(
+        _whole(products, rejected), key=lambda one: (one.pipeline.mission.catalogue, one.target)
+    ):
+        light = list(group)
+        for name, table in tables_of(light, granule.archive, granule.release).items():
+            tables[name].append(table)
+        told += [_slim(product) for product in light]
+        sources.append(source)
+    remarks = [remark_of(told)]
+    if rejected:
+        remarks.append(f"files rejected: {len(rejected)} ({'; '.join(rejected)})")
+    remark = "; ".join(filter(None, remarks)) or None
+    if not sources:
+        empty = {name: TABLES[name].empty() for name in ("sources", "matches", "lightcurves")}
+        return Harvest(**empty, endpoint=url, remark=remark)
+    joined = {name: pa.concat_tables(parts).unify_dictionaries() for name, parts in tables.items()}
+    whole, matches = _matched(granule.targets, joined["sources"], [rows[source] for source in sources])
+    return Harvest(whole, matches, joined["lightcurves"], joined["exposures"], endpoint=url, remark=remark)
+
+
+def _check(parameters: Mapping[str, Any], url: str) -> None:
+    """Raise an ArchiveError if parameters make no sense."""
+    allowed = {"authors": tuple(AUTHORS), "kepler_cadence": KEPLER_CADENCES, "tess_cadence_s": TESS_CADENCES_S}
+    for name, choices in allowed.items():
+        given = parameters[name] if name == "authors" else [parameters[name]]
+        if not given or any(one not in choices for one in given):
+            raise ArchiveError(
+                f"parameter {name} cannot be {parameters[name]!r}", archive=NAME, endpoint=url,
+                hint=f"it is of {', '.join(str(one) for one in choices)}",
+            )  # fmt: skip
+    if not 0 <= parameters["radius_arcsec"] <= 3600:
+        raise ArchiveError(
+            f"parameter radius_arcsec cannot be {parameters['radius_arcsec']:g}", archive=NAME, endpoint=url,
+            hint="it is of 0 to 3600",
+        )  # fmt: skip
+
+
+def _read(files: Files, chosen: Sequence[Found]) -> Iterator[tuple[str, Product | GranuleRejected]]:
+    """Yield files as they are read, by name, or why they were rejected."""
+    for file, path in files.fetch(chosen):
+        try:
+            yield file.name, read_product(path, file.name)
+        except GranuleRejected as error:
+            yield file.name, error
+        except OSError as error:
+            told = f"{file.name} cannot be read: {error}"
+            raise ArchiveError(told, archive=NAME, endpoint=str(path), transient=True) from error
+
+
+def _whole(products: Iterable[tuple[str, Product | GranuleRejected]], rejected: list[str]) -> Iterator[Product]:
+    """Yield what was not rejected, and note what was."""
+    seen: dict[str, str] = {}
+    for name, product in products:
+        if isinstance(product, GranuleRejected):
+            rejected.append(product.reason)
+        elif (first := seen.setdefault(product.exposure_id, name)) != name:
+            rejected.append(f"{name}: it is of {product.exposure_id}, as {first} is")
+        else:
+            yield product
+
+
+def _slim(product: Product) -> Product:
+    """Return a light curve without its values: what remarks are made of."""
+    nothing = np.empty(0)
+    return replace(
+        product, time=product.time[:1].copy(), curves={}, cadence=nothing, quality=nothing,
+        is_good=np.empty(0, bool), background=nothing, x=nothing, y=nothing, details={},
+    )  # fmt: skip
+
+
+def _matched(targets: pa.Table, sources: pa.Table, rows: Sequence[set[int]]) -> tuple[pa.Table, pa.Table]:
+    """Return the tables sources and matches for the targets of each source."""
+    there = [sources[name].to_numpy() for name in ("ra", "dec")]
+    pairs = [(row, source) for source, ones in enumerate(rows) for row in ones]
+    row, source = (np.array(column, np.int64) for column in zip(*pairs, strict=True))
+    ra, dec = places_of(targets)
+    separation = separation_arcsec(ra[row], dec[row], there[0][source], there[1][source])
+    order = np.lexsort((source, separation, row))
+    ids = sources["source_id"].combine_chunks()
+    return sources_and_matches(targets, ids, there[0], there[1], (row[order], source[order], separation[order]))
+
+
+ARCHIVE = Archive(
+    name=NAME,
+    title="TESS, Kepler and K2 light curves",
+    release=RELEASE,
+    endpoint="https://mast.stsci.edu",
+    time_scale="TDB",
+    time_frame="barycentre",
+    bands=BANDS,
+    radius_arcsec=1.0,
+    batch_size=20,
+    patient=True,
+    cadence="live",
+    max_age_days=7.0,
+    licence="Public; see https://archive.stsci.edu/publishing/data-use. To cite for High Level Science Products: QLP, "
+    "doi:10.17909/t9-r086-e880 (CC BY 4.0); TESS-SPOC, doi:10.17909/t9-wpz1-8s54; EVEREST, Luger et al. 2018, AJ 156, "
+    "99; K2SFF, Vanderburg and Johnson 2014, PASP 126, 948",
+    acknowledgement="This paper includes data collected by the TESS, Kepler and K2 missions, obtained from the MAST "
+    "data archive at the Space Telescope Science Institute (STScI). Funding for the TESS mission is provided by the "
+    "NASA Explorer Program, for Kepler and K2 by the NASA Science Mission Directorate. STScI is operated by the "
+    "Association of Universities for Research in Astronomy, Inc., under NASA contract NAS 5-26555.",
+    bibcode="2015JATIS...1a4003R",
+    notes="A target named TIC, KIC or EPIC and a number has the light curves of that number; any other all sources "
+    "within the radius. One file a target and sector, quarter or campaign: of the first in authors who has one; of "
+    "Kepler and K2 in kepler_cadence, of SPOC rather in tess_cadence_s. Pulled with other parameters, the new choice "
+    "takes the place of the old one. mjd equals bmjd_tdb: BTJD + 56999.5, BKJD + 54832.5, TDB at the barycentre, "
+    "middle of the cadence. Each kind of flux has its band, and no band two pipelines or units: electron.s**-1, or no "
+    "unit where the pipeline divides by the median (QLP, K2SFF). All cadences that have a time are kept. good: there "
+    "is a flux, and quality, the file's flag word, has no bit of lightkurve's default mask. A row of exposures is a "
+    "file.",
+    fetch=fetch,
+    parameters={
+        "radius_arcsec": 1.0, "authors": list(AUTHORS), "kepler_cadence": KEPLER_CADENCES[0],
+        "tess_cadence_s": TESS_CADENCES_S[0],
+    },
+)  # fmt: skip

@@ -1,0 +1,1 @@
+"""VIRAC: HDF5 tiles, and the public release at ESO."""

@@ -1,0 +1,336 @@
+"""Tiles of VIRAC, and ranges of its public release, as granules: found, claimed, extracted and committed one at a time.
+
+A tile is done when its rows are in the lake, and at no other time: what was extracted but not committed by a process
+that died is committed by the next one that takes the tile. Several processes may work on one folder: each claims its
+tiles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+
+from upath import UPath
+
+from lake.commit.commit import Receipt, commit
+from lake.commit.ledger import Attempt, canonical
+from lake.commit.staging import Manifest, lost, stage
+from lake.errors import ArchiveError, ConfigurationError, GranuleRejected, StagingLost
+from lake.query import Lake
+from lake.settings import load_settings
+from lake.store.memory import peak_rss_mb
+from lake.store.storage import is_local, path_of, remove_folder
+from lake.store.walk import files_below, shown
+from tasks.pull import is_passing
+from tasks.pull.runners import OutOfTime, untimed
+from tasks.services.bounds import in_time, on_disk
+from tasks.services.http import failing
+from tasks.services.request_counters import Log, effort, several
+from tasks.sources.base import Origin
+from tasks.sources.rxte.standing import Standing, last_status
+from tasks.sources.rxte.standing import standing as standing_of
+from tasks.sources.virac import tap as virac_tap
+from tasks.sources.virac.tile import open_tile, tile_of
+from tasks.sources.virac.tiles import NAME, ORIGIN, RELEASE, Cut, Extraction
+
+PATTERN = "n*_*.hdf5"
+
+
+@dataclass(frozen=True)
+class TileFile:
+    """A file that may be a tile.
+
+    Parameters
+    ----------
+    url
+        Path or s3:// address.
+    name
+        Path below the folder that was searched, as text: tiles of the same name in two folders are two.
+    bytes, version
+        Size, and ETag or time of change: a file that has changed is another granule.
+    """
+
+    url: str
+    name: str
+    bytes: int
+    version: str
+
+    @property
+    def origin(self) -> Origin:
+        """Return what it is a part of."""
+        return ORIGIN
+
+    @property
+    def checksum(self) -> str:
+        """Return what tells this content of the file from another."""
+        return f"{self.bytes}-{self.version}"
+
+    def granule(self, cut: Cut) -> str:
+        """Return the id of its granule."""
+        key = "\n".join((RELEASE, canonical(cut.as_parameters()), self.name, str(self.bytes), self.version))
+        return f"{NAME}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
+
+    def stage(self, attempt: Attempt, cut: Cut, folder: UPath) -> Manifest:
+        """Stage what is in it.
+
+        Raises
+        ------
+        GranuleRejected
+            If it is no sound tile.
+        OSError
+            If it cannot be read.
+        """
+        with _local(self) as path, open_tile(path) as opened:
+            extraction = Extraction(opened, attempt.granule, cut)
+            attempt = replace(attempt, status="done" if len(opened) else "empty", reason=extraction.remark)
+            staged = stage(
+                folder, attempt, extraction.tables(), ORIGIN.band_units,
+                lightcurves=extraction.lightcurves(), afterwards=extraction.statistics,
+            )  # fmt: skip
+            return staged.told(reason=extraction.remark)
+
+
+@dataclass(frozen=True)
+class PublicRange:
+    """A range of sourceids of the public release at ESO, both ends included."""
+
+    low: int
+    high: int
+
+    # What a range of some pixels may take, for the size of a task.
+    bytes = 200_000_000
+    origin = virac_tap.ORIGIN
+    checksum = None
+
+    @property
+    def name(self) -> str:
+        """Return its ends."""
+        return f"sourceid {self.low} to {self.high}"
+
+    @property
+    def url(self) -> str:
+        """Return the address of the service."""
+        return load_settings().endpoints.get(NAME, self.origin.endpoint)
+
+    def granule(self, cut: Cut) -> str:
+        """Return the id of its granule."""
+        return virac_tap.granule_id(self.low, self.high, cut)
+
+    def stage(self, attempt: Attempt, cut: Cut, folder: UPath) -> Manifest:
+        """Stage what the service has of it.
+
+        Raises
+        ------
+        ArchiveError
+            If the service does not give it.
+        GranuleRejected
+            If what it gives contradicts itself.
+        """
+        return virac_tap.stage_range(self.low, self.high, attempt.granule, attempt, folder, load_settings(), cut)
+
+
+Piece = TileFile | PublicRange
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """What there is to be extracted, and of which folders and files it is not known, with why."""
+
+    found: list[TileFile] | list[PublicRange]
+    unreadable: tuple[str, ...] = ()
+
+
+def check_place(where: str) -> None:
+    """See that there is such a folder, before anything is begun; whether it has tiles is seen later.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none.
+    """
+    if where.partition(":")[0] == "eso" or not is_local(root := path_of(where)) or root.is_dir():
+        return
+    raise ConfigurationError(f"there is no folder {root}", hint="give the folder of the tiles, or s3://BUCKET/PREFIX")
+
+
+def parse_shard(shard: str) -> tuple[int, int]:
+    """Return number and count of a shard, such as 0/96.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is none.
+    """
+    parts = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if parts is None:
+        raise ConfigurationError(f"{shard!r} is no shard", hint="give its number and how many there are: 0/96")
+    number, count = int(parts[1]), int(parts[2])
+    if not number < count:
+        raise ConfigurationError(f"there is no shard {shard}", hint=f"count from 0/{count} to {count - 1}/{count}")
+    return number, count
+
+
+def find_pieces(where: str, pattern: str = PATTERN) -> Pieces:
+    """Return what there is to be extracted.
+
+    Parameters
+    ----------
+    where
+        Folder of tiles, or s3://BUCKET/PREFIX; or eso: and names of tiles, such as eso:n1024_9000000,n512_2652179, for
+        what the public release has in those.
+    pattern
+        Names of the tiles' files.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is nothing, or nothing that can be read.
+    """
+    public, _, names = where.partition(":")
+    if public != "eso":
+        return find_tiles(where, pattern)
+    try:
+        tiles = [tile_of(f"{name.strip()}.hdf5") for name in names.split(",")]
+    except GranuleRejected as error:
+        raise ConfigurationError(str(error), hint="such as eso:n1024_9000000,n512_2652179") from error
+    return Pieces([PublicRange(low, high) for low, high in virac_tap.ranges(tiles)])
+
+
+def find_tiles(folder: str, pattern: str = PATTERN) -> Pieces:
+    """Return the files of a folder, and those below, whose names fit a pattern, sorted; links are followed.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such folder, or nothing in it fits.
+    """
+    root, troubles = path_of(folder), list[OSError]()
+    check_place(folder)
+    if is_local(root):
+        found = [
+            TileFile(str(path), shown(path.relative_to(root).as_posix()), info.st_size, str(info.st_mtime_ns))
+            for path, info in files_below(root, pattern, troubles.append, follow_links=True)
+        ]
+    else:
+        listed = root.fs.find(root.path, detail=True)
+        found = [
+            TileFile(f"s3://{key}", str(PurePosixPath(key).relative_to(root.path)), info["size"], info.get("ETag", ""))
+            for key, info in listed.items()
+            if fnmatchcase(PurePosixPath(key).name, pattern)
+        ]
+    unreadable = tuple(shown(f"{error.filename or folder}: {error.strerror or error}") for error in troubles)
+    if not found and unreadable:
+        raise ConfigurationError(
+            f"no tile of {folder} can be read: {several(unreadable)}", hint="ask the owner for the right to read them"
+        )
+    if not found:
+        raise ConfigurationError(f"no file of {folder} fits {pattern!r}", hint="tiles are called n1024_9000000.hdf5")
+    return Pieces(sorted(found, key=lambda tile: tile.name), unreadable)
+
+
+def standing(lake: Lake, tiles: Sequence[Piece], cut: Cut, *, retry_failed: bool = False) -> Standing[Piece]:
+    """Return how things stand with some tiles: see tasks.sources.rxte.standing."""
+    releases = {tile.origin.release for tile in tiles}
+    return standing_of(lake, NAME, releases, {tile.granule(cut): tile for tile in tiles}, retry_failed=retry_failed)
+
+
+def extract(
+    lake: Lake, tile: Piece, cut: Cut, *, again: bool = False, last_try: bool = True, log: Log | None = None
+) -> Receipt | None:
+    """Bring a tile into the lake, or the news that it cannot be.
+
+    Parameters
+    ----------
+    again
+        Do it even though it was rejected before.
+    last_try
+        What may pass is noted as a failure.
+    log
+        Is told of what is tried again, and why.
+
+    Returns
+    -------
+    Receipt or None
+        What came of it; None if another process has the tile, or has just finished it.
+
+    Raises
+    ------
+    ArchiveError, OSError
+        If it failed in a way that may pass, and this is not the last try.
+    OutOfTime
+        If it takes longer than a task may.
+    """
+    granule = tile.granule(cut)
+    with lake.catalog.claim(granule) as ours:
+        settled = ("done", "empty") if again else ("done", "empty", "rejected")
+        if not ours or last_status(lake, NAME, [tile.origin.release], granule).get(granule) in settled:
+            return None
+        folder = lake.storage.staging / NAME / granule
+        manifest = Manifest.read(folder) or _stage(tile, granule, cut, folder, log, last_try=last_try)
+        try:
+            with untimed():
+                return commit(lake.catalog, manifest)
+        except StagingLost:
+            remove_folder(folder)  # else the next try would trust the manifest again
+            raise
+
+
+def lose(lake: Lake, tiles: Sequence[Piece], cut: Cut, error: BaseException) -> list[tuple[str | None, Receipt]]:
+    """Note tiles as failed that were lost with their worker, unless they are done all the same."""
+    receipts: list[tuple[str | None, Receipt]] = []
+    for tile in tiles:
+        granule = tile.granule(cut)
+        with lake.catalog.claim(granule) as ours:
+            last = last_status(lake, NAME, [tile.origin.release], granule).get(granule)
+            if ours and last not in ("done", "empty", "rejected"):
+                folder = lake.storage.staging / NAME / granule
+                with effort(granule, folder=folder) as done:
+                    attempt = replace(_attempt(tile, granule, cut), **done.facts())
+                    manifest = stage(folder, lost(attempt, error), {})
+                receipts.append((tile.name, commit(lake.catalog, manifest)))
+    return receipts
+
+
+def _stage(tile: Piece, granule: str, cut: Cut, folder: UPath, log: Log | None, *, last_try: bool) -> Manifest:
+    attempt = _attempt(tile, granule, cut)
+    with effort(granule, log, folder, again=True) as done:
+        try:
+            staged = tile.stage(attempt, cut, folder)
+        except OutOfTime:
+            remove_folder(folder)
+            raise
+        except (GranuleRejected, ArchiveError, OSError) as error:
+            remove_folder(folder)
+            if not last_try and is_passing(error):
+                raise  # of which a note is kept for the next try
+            staged = stage(folder, lost(attempt, error), {})
+    return staged.told(seconds=done.seconds, peak_rss_mb=peak_rss_mb(), **done.facts())
+
+
+@contextmanager
+def _local(tile: TileFile) -> Iterator[Path]:
+    """Give the tile as a file on this machine: HDF5 reads in many small pieces."""
+    path = path_of(tile.url)
+    if is_local(path):
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="lightlake-") as folder:
+        budget = on_disk(failing(NAME, tile.url, "if it is sound, allow more"))
+        budget.expects(tile.bytes)
+        copy = Path(folder) / path.name
+        in_time(lambda: path.fs.get_file(path.path, str(copy)), budget)
+        yield copy
+
+
+def _attempt(tile: Piece, granule: str, cut: Cut) -> Attempt:
+    return Attempt(
+        NAME, tile.origin.release, granule, status="done", started_at=datetime.now(UTC), n_targets=0, seconds=0.0,
+        parameters=canonical(cut.as_parameters()), endpoint=tile.url, input_checksum=tile.checksum,
+    )  # fmt: skip
