@@ -166,7 +166,7 @@ def _show_plan(
     import pyarrow as pa
 
     from lake.query import Lake
-    from tasks.plan import plans
+    from tasks.pull.estimates import plans
 
     with Lake(url) as lake:
         made = plans(lake, names, parameters, sample, again=again, newest=newest)

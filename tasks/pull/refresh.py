@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lake.query import Lake
-from tasks.plan import plans
 from tasks.pull.batches import release_in
+from tasks.pull.estimates import plans
 from tasks.pull.limits import turn
 from tasks.pull.report import PullReport
 from tasks.pull.run import Outcome, Request

@@ -13,9 +13,9 @@ from lake.names import check_sample
 from lake.query import Lake
 from lake.settings import Settings
 from lake.store.storage import remove_folder
-from tasks.plan import count_ahead
 from tasks.pull.batches import Batch, count_to_ask, plan_batches, release_in
 from tasks.pull.driver import Driver, Run, Stopped, Told
+from tasks.pull.estimates import count_ahead
 from tasks.pull.limits import of_archive, places, turn
 from tasks.pull.report import PullReport
 from tasks.pull.work import commit_batch, fetch, lose_batch

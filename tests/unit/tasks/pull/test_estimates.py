@@ -16,8 +16,8 @@ from lake.errors import ConfigurationError
 from lake.query import Lake
 from lake.settings import Settings
 from lake.store.catalog import Catalog
-from tasks.plan import count_ahead, plan, plans
 from tasks.pull import commit_batch, count_to_ask, fetch_batch, lake_at, lose_batch, plan_batches
+from tasks.pull.estimates import count_ahead, plan, plans
 from tasks.pull.report import PullReport
 from tasks.sources.base import Archive
 from tasks.sources.registry import REGISTRY

@@ -12,7 +12,7 @@ from lake.commit.ledger import Waiting, canonical, dated_ahead, history, waiting
 from lake.errors import ArchiveError
 from lake.names import check_sample
 from lake.query import Lake
-from tasks.pull import max_age, release_in
+from tasks.pull.batches import max_age, release_in
 from tasks.sources import releases
 from tasks.sources.base import Archive
 from tasks.sources.registry import find
@@ -126,7 +126,7 @@ def _at_releases(lake: Lake, name: str, *, newest: bool) -> list[Archive]:
 
 
 def count_ahead(lake: Lake, archive: Archive, *, again: bool = False) -> int:
-    """Return how many answers of an archive count as too old since they are dated in the future: see lake.commit.ledger."""
+    """Return how many answers of an archive count as too old since they are dated ahead: see lake.commit.ledger."""
     if max_age(archive, again=again) is None:
         return 0
     with closing(lake.catalog.cursor()) as cursor:

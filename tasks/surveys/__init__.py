@@ -1,1 +1,0 @@
-"""Surveys that come as files: VIRAC's tiles, RXTE's observations."""
