@@ -139,7 +139,7 @@ def overhead(runner: str, workers: int, batching: str, sizes: Sequence[int], fol
     @flow(name="nothing")
     def measured() -> dict[str, Any]:
         begun = time.perf_counter()
-        with Watch() as watch, PrefectRunner(settings, workers) as runs:
+        with Watch(get_run_logger()) as watch, PrefectRunner(settings, workers) as runs:
             run = Run(lake_at(url), runs, get_run_logger(), "nothing", "the benchmark", watch, settings)
             watch.begin("nothing", 1)
 

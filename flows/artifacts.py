@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 import duckdb
 import httpx
 from prefect.artifacts import create_markdown_artifact
+from prefect.exceptions import PrefectException
 
 from flows.markdown import code, row, text
 from lake.commit.ledger import failed_targets
@@ -33,7 +34,7 @@ def harmless(log: Log, what: str) -> Iterator[None]:
     """Let an artifact that cannot be made be an error in the log, and not the end of a run that went well."""
     try:
         yield
-    except (LightlakeError, duckdb.Error, httpx.HTTPError, OSError, ImportError, ValueError) as error:
+    except (LightlakeError, PrefectException, duckdb.Error, httpx.HTTPError, OSError, ImportError, ValueError) as error:
         log.error("%s could not be made: %s: %s", what, type(error).__name__, safe_line(error))
 
 

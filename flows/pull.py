@@ -74,7 +74,7 @@ def pulled(opened: Lake, requests: Sequence[Request]) -> list[Outcome]:
         log.log(logging.ERROR if report.failed else logging.INFO, report.message)
 
     width = width_of(settings, {request.archive for request in requests})
-    with Watch() as watch, PrefectRunner(settings, width) as runner:
+    with Watch(log) as watch, PrefectRunner(settings, width) as runner:
         name = flow_run.name or "of a script"
         run = Run(opened, runner, log, str(flow_run.id or uuid.uuid4()), name, watch, settings)
         return pull_all(run, requests, ended)

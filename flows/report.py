@@ -39,7 +39,8 @@ from tasks.sources.base import Origin
 def publish(report: PullReport, lake: Lake, origin: Origin, log: Log) -> None:
     """Leave a table of the run, what is missing and why, and a plot of what came."""
     description = f"{text(report.message)}\n\n{credits_of(origin)}"
-    create_table_artifact([cells(report.row())], key=key_of("pull", report.archive), description=description)
+    with harmless(log, "the table of the run"):
+        create_table_artifact([cells(report.row())], key=key_of("pull", report.archive), description=description)
     with harmless(log, "the list of what is missing"):
         create_markdown_artifact(missing(report, lake), key=key_of("missing", report.archive))
     if report.largest is not None:
@@ -72,7 +73,8 @@ def missing(report: PullReport, lake: Lake) -> str:
 def publish_survey(report: SurveyReport, lake: Lake, origin: Origin, log: Log) -> None:
     """Leave a table of the run, what is missing and why, and a plot of what came."""
     description = f"{text(report.message)}\n\n{credits_of(origin)}"
-    create_table_artifact([cells(report.row())], key=report.survey.replace("_", "-"), description=description)
+    with harmless(log, "the table of the run"):
+        create_table_artifact([cells(report.row())], key=report.survey.replace("_", "-"), description=description)
     with harmless(log, "the list of what is missing"):
         names = names_of(lake, origin.name, origin.release, report.losses)
         create_markdown_artifact(missing_of_survey(report, origin, names), key=key_of("missing", report.survey))
@@ -123,14 +125,16 @@ def publish_summary(lake: Lake, reports: Sequence[PullReport], lost: Sequence[st
         if report.losses:
             with harmless(log, "the list of what is missing"):
                 lines += ["", missing(report, lake).replace("# What", "### What", 1)]
-    create_markdown_artifact("\n".join(lines), key="refresh")
+    with harmless(log, "the summary"):
+        create_markdown_artifact("\n".join(lines), key="refresh")
 
 
 class Watch(Bars):
     """The same, and an artifact for each source, for the UI."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Log) -> None:
         super().__init__()
+        self._log = log
         self._artifacts: dict[str, _Progress] = {}
 
     def __exit__(
@@ -138,21 +142,25 @@ class Watch(Bars):
     ) -> None:
         """Leave both as they are."""
         for one in self._artifacts.values():
-            one.tell()
+            with harmless(self._log, "the last of the progress"):
+                one.tell()
         super().__exit__(kind, error, where)
 
     def begin(self, source: str, total: int, what: str = "targets") -> None:
         """Note that a source begins."""
         super().begin(source, total, what)
-        self._artifacts[source] = _Progress(source, total, what)
+        with harmless(self._log, "the artifact of the progress"):
+            self._artifacts[source] = _Progress(source, total, what)
 
     def advance(self, source: str, done: int) -> None:
         """Note that some are through; the artifact follows at most once a second."""
         super().advance(source, done)
-        one = self._artifacts[source]
+        if (one := self._artifacts.get(source)) is None:
+            return
         one.done += done
         if time.monotonic() - one.shown > 1:
-            one.tell()
+            with harmless(self._log, "the progress"):
+                one.tell()
 
 
 class _Progress:

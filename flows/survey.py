@@ -25,7 +25,7 @@ def surveyed(
     """Pull a survey, leave its report as artifacts, and return the state that the flow ends with."""
     log = get_run_logger()
     with living(lake):
-        with Watch() as watch, PrefectRunner(settings, settings.workers) as runner:
+        with Watch(log) as watch, PrefectRunner(settings, settings.workers) as runner:
             name = flow_run.name or "of a script"
             run = Run(lake, runner, log, str(flow_run.id or uuid.uuid4()), name, watch, settings)
             origin, report = run.alone(lambda: pulled(run))

@@ -92,7 +92,7 @@ def test_it_serves_what_is_due_and_what_events_ask_for(
         while not (found := true()):
             assert child.poll() is None, log.read_text()[-3000:]
             if time.monotonic() > patience:
-                pytest.fail(f"not in 180 s:\n{log.read_text()[-3000:]}")
+                pytest.fail(f"not in 180 s:\n{log.read_text()[-30000:]}")
             time.sleep(0.5)
         return found
 

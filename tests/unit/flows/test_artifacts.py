@@ -6,12 +6,14 @@ import base64
 import logging
 from typing import Any
 
+import httpx
 import pytest
 from helpers.granules import committed, register, staged
 
 import flows.artifacts
+import flows.report
 from flows.artifacts import credits_of, harmless, losses_table, names_of, publish_light_curves
-from flows.report import missing, missing_of_survey
+from flows.report import Watch, missing, missing_of_survey, publish
 from lake.commit.commit import Receipt, commit
 from lake.errors import ConfigurationError
 from lake.query import Lake
@@ -151,3 +153,19 @@ def test_an_artifact_that_cannot_be_made_is_told_loudly(caplog: pytest.LogCaptur
     assert caplog.records[0].getMessage() == "the plot could not be made: ValueError: no font"
     with pytest.raises(KeyError), harmless(log, "the plot"):
         raise KeyError("a bug")
+
+
+def test_a_server_that_is_busy_costs_artifacts_and_no_archive(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def busy(*given: Any, **more: Any) -> Any:
+        raise httpx.HTTPStatusError("503", request=httpx.Request("POST", "http://x"), response=httpx.Response(503))
+
+    for name in ("create_table_artifact", "create_markdown_artifact", "create_progress_artifact"):
+        monkeypatch.setattr(flows.report, name, busy)
+    log = logging.getLogger("here")
+    publish(of(receipt(1)), lake, ZTF, log)
+    with Watch(log) as watch:
+        watch.begin("ztf", 3)
+        watch.advance("ztf", 2)
+    assert caplog.text.count("could not be made: HTTPStatusError: 503") == 3

@@ -138,6 +138,7 @@ def test_an_answer_that_comes_when_the_target_is_gone_is_not_of_it(held: Lake) -
     assert count(held.catalog, f"coverage WHERE target_id = {target_ids([3])[0]}") == 0
 
 
+@pytest.mark.crash
 @pytest.mark.parametrize("step", ["after delete 1", "before COMMIT 1", "after COMMIT 1"])
 @pytest.mark.parametrize(("change", "arguments"), [(remove_targets, ["T6"]), (rename_target, ["T5", "New"])])
 def test_killed_at_a_step_it_is_done_or_not_begun(

@@ -26,6 +26,8 @@ from tasks.pull import commit_batch, fetch_batch, lake_at, plan_batches
 from tasks.register import register_archive
 from tasks.sources.registry import find
 
+pytestmark = pytest.mark.oracle
+
 BANDS = {
     "zg": "ztf_g", "zr": "ztf_r", "zi": "ztf_i", "w1": "WISE_W1", "w2": "WISE_W2",
     **{f"panstarrs {letter}": f"Pan-STARRS {letter}" for letter in "grizy"},

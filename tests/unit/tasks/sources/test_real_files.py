@@ -20,6 +20,8 @@ from tasks.pull import commit_batch, fetch_batch, lake_at, plan_batches
 from tasks.register import register_archive
 from tasks.sources.registry import find
 
+pytestmark = pytest.mark.oracle
+
 __all__ = ["untimely"]
 
 PLACE = (26.978383, 23.661691)
