@@ -28,10 +28,15 @@ TARGETS = 500_000
 QUANTITIES = ("cpu_s", "commit_s", "requests", "bytes", "granules", "n_rows", "parquet_bytes")
 # Whole granules, where there are sizes of them: a part of one costs as much.
 SIZES: Mapping[str, tuple[int, ...]] = {
-    "icecube": (5_000, 10_000, 40_000), "gaia": (2_000, 6_000, 16_000), "fermigtrig": (10_000, 20_000, 40_000),
-    "ztf": (125, 500, 2_000), "wise": (125, 500, 2_000), "panstarrs": (125, 500, 2_000), "hcv": (100, 400, 1_600),
+    "icecube": (5_000, 10_000, 40_000),
+    "gaia": (2_000, 6_000, 16_000),
+    "fermigtrig": (10_000, 20_000, 40_000),
+    "ztf": (125, 500, 2_000),
+    "wise": (125, 500, 2_000),
+    "panstarrs": (125, 500, 2_000),
+    "hcv": (100, 400, 1_600),
     "lightkurve": (40, 160, 480),
-}  # fmt: skip
+}
 QUICK_SIZES: Mapping[str, tuple[int, ...]] = {"gaia": (250, 500, 1_000), "wise": (20, 40, 80)}
 
 
@@ -140,17 +145,23 @@ PUBLISHED: Mapping[str, Published] = {
     "gaia": Published(f"{_COLLECTOR}: 30 min 38 s", target_s=1838 / 498_877),
     "fermigtrig": Published(f"{_COLLECTOR}: 354.9 s", target_s=354.9 / 498_877),
     "wise": Published(
-        f"{_COLLECTOR}: 3,813 of 12,288 partitions, 2.29 s each", partitions=12_288, share=3_813 / 12_288,
-        partition_mb=10, partition_s=2.29,
+        f"{_COLLECTOR}: 3,813 of 12,288 partitions, 2.29 s each",
+        partitions=12_288,
+        share=3_813 / 12_288,
+        partition_mb=10,
+        partition_s=2.29,
     ),
     "ztf": Published(_LIKE_WISE, partitions=12_288, share=3_813 / 12_288, partition_mb=10, partition_s=2.29),
     "panstarrs": Published(
         f"83,000 tasks of the published collector for all partitions of both catalogues; the rest {_LIKE_WISE}",
-        partitions=83_000, share=3_813 / 12_288, partition_mb=10, partition_s=2.29,
+        partitions=83_000,
+        share=3_813 / 12_288,
+        partition_mb=10,
+        partition_s=2.29,
     ),
     "hcv": Published("not published; assumed 0.2 s a target", target_s=0.2),
     "lightkurve": Published("the published collector: 2.66 s a target, mostly searching", target_s=2.66),
-}  # fmt: skip
+}
 
 
 def places(jobs: int) -> tuple[Place, ...]:
@@ -158,10 +169,8 @@ def places(jobs: int) -> tuple[Place, ...]:
     return (
         Place("1 machine", cores=4, services=4, buckets=4, latency_s=0.15, mb_per_s=3.0),
         Place("1 cluster", cores=jobs, services=4, buckets=jobs, latency_s=0.15, mb_per_s=10.0),
-        Place(
-            "1 cloud account", cores=jobs, services=4, buckets=jobs, latency_s=0.03, mb_per_s=50.0, granule_s=0.3
-        ),
-    )  # fmt: skip
+        Place("1 cloud account", cores=jobs, services=4, buckets=jobs, latency_s=0.03, mb_per_s=50.0, granule_s=0.3),
+    )
 
 
 def fit(samples: Sequence[Sample], quantity: str) -> Line:
@@ -229,8 +238,9 @@ def measured(archive: str, sizes: Sequence[int], spread: str, folder: Path) -> l
             costs = {
                 **{name: float(value[name]) for name in QUANTITIES if name in value},
                 "cpu_s": max(value["cpu_s"] - value["commit_cpu_s"], 0.0),
-                "requests": float(seen.requests), "bytes": float(seen.bytes),
-            }  # fmt: skip
+                "requests": float(seen.requests),
+                "bytes": float(seen.bytes),
+            }
             samples.append(Sample(value["n"], seen.partitions, costs, value["wall_s"], run.peak_rss_mb))
     return samples
 
@@ -265,10 +275,19 @@ def markdown(loads: Mapping[str, Load], gb: Mapping[str, tuple[float, float]], a
 def _told(name: str, spread: str, one: Sample) -> tuple[Any, ...]:
     costs = one.costs
     return (
-        f"{name}, {spread}", one.n, one.partitions, int(costs["granules"]), one.wall_s, costs["cpu_s"],
-        costs["commit_s"], int(costs["requests"]), costs["bytes"] / 1e6, int(costs["n_rows"]),
-        costs["parquet_bytes"] / 1e6, one.peak_mb,
-    )  # fmt: skip
+        f"{name}, {spread}",
+        one.n,
+        one.partitions,
+        int(costs["granules"]),
+        one.wall_s,
+        costs["cpu_s"],
+        costs["commit_s"],
+        int(costs["requests"]),
+        costs["bytes"] / 1e6,
+        int(costs["n_rows"]),
+        costs["parquet_bytes"] / 1e6,
+        one.peak_mb,
+    )
 
 
 def main() -> None:
@@ -297,25 +316,43 @@ def main() -> None:
             memory[archive] = (memory_gb(base_mb, peak, at[0].services), memory_gb(base_mb, peak, 1))
     print_table(
         "Pulls in fresh processes",
-        ("archive", "n", "partitions", "granules", "wall s", "CPU s", "commit s", "requests", "MB", "rows",
-         "Parquet MB", "peak RSS (MB)"),
+        (
+            "archive",
+            "n",
+            "partitions",
+            "granules",
+            "wall s",
+            "CPU s",
+            "commit s",
+            "requests",
+            "MB",
+            "rows",
+            "Parquet MB",
+            "peak RSS (MB)",
+        ),
         rows,
-    )  # fmt: skip
+    )
     print_table(
         "The largest size as predicted by the smaller ones: percent off",
-        ("archive", *QUANTITIES), [(archive, *one.values()) for archive, one in off.items()],
-    )  # fmt: skip
+        ("archive", *QUANTITIES),
+        [(archive, *one.values()) for archive, one in off.items()],
+    )
     print_table(
         f"{TARGETS:,} targets, extrapolated",
         ("archive", "CPU h", "requests", "GB", "service h", "commit h", *(f"h, {place.name}" for place in at)),
         [
             (
-                name, one.cpu_s / 3600, int(one.requests), one.mb / 1e3, one.service_s / 3600, one.commit_s / 3600,
+                name,
+                one.cpu_s / 3600,
+                int(one.requests),
+                one.mb / 1e3,
+                one.service_s / 3600,
+                one.commit_s / 3600,
                 *(hours(one, place) for place in at),
             )
             for name, one in loads.items()
         ],
-    )  # fmt: skip
+    )
     print("\nAssumed, but for what is measured above:")
     for place in at:
         print(", ".join(f"{name} {value}" for name, value in vars(place).items()))

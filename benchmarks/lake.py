@@ -632,10 +632,7 @@ def _ratios(kind: str, timed: dict[str, float], scratch: dict[str, Run]) -> dict
     }
     if kind == "point":
         by_name = timed["lake, by name"]
-        result |= {
-            "point_query_by_name_ms": 1e3 * by_name,
-            "point_query_by_name_vs_glob": timed[written] / by_name,
-        }
+        result |= {"point_query_by_name_ms": 1e3 * by_name, "point_query_by_name_vs_glob": timed[written] / by_name}
     for key, name in others.items():
         result[f"{kind}_query_vs_{key}"] = timed[name] / lake
         result[f"{kind}_query_{key}_ms"] = 1e3 * timed[name]

@@ -40,9 +40,15 @@ MOST_TASKS = {"threads": 10_000, "processes": 1_000, "dask": 1_000}
 
 # Targets of the archives, those of buckets in one field: a task or two of granules that are full.
 TARGETS = {
-    "gaia": 8_000, "icecube": 20_000, "fermigtrig": 40_000, "ztf": 1_000, "wise": 8_000, "panstarrs": 4_000,
-    "hcv": 400, "lightkurve": 80,
-}  # fmt: skip
+    "gaia": 8_000,
+    "icecube": 20_000,
+    "fermigtrig": 40_000,
+    "ztf": 1_000,
+    "wise": 8_000,
+    "panstarrs": 4_000,
+    "hcv": 400,
+    "lightkurve": 80,
+}
 QUICK_TARGETS = {"gaia": 2_000}
 TILES, QUICK_TILES, OBSERVATIONS, QUICK_OBSERVATIONS = (8, 8_000), (2, 2_000), 2_000, 500
 

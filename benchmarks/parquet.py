@@ -199,9 +199,13 @@ def lsdb_crossmatch(collection: str, targets: str, n: int, neighbours: int) -> d
         for number in FILTERS:
             theirs = lsdb.open_catalog(collection, columns=columns, filters=[["filterid", "==", number]])
             found = ours.crossmatch(
-                theirs, radius_arcsec=RADIUS_ARCSEC, n_neighbors=neighbours, require_right_margin=True,
-                suffixes=("", "_ztf"), suffix_method="overlapping_columns",
-            ).compute()  # fmt: skip
+                theirs,
+                radius_arcsec=RADIUS_ARCSEC,
+                n_neighbors=neighbours,
+                require_right_margin=True,
+                suffixes=("", "_ztf"),
+                suffix_method="overlapping_columns",
+            ).compute()
             flat = found["lightcurve"].nest.to_flat()
             keys = found[["objectid", "label", "objectid_ztf"]].set_axis(range(len(found)))
             flat.index = np.repeat(np.arange(len(found)), found["lightcurve"].nest.list_lengths)

@@ -31,9 +31,12 @@ def prefect_server(home: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     api = f"http://127.0.0.1:{port}/api"
     values = {
-        "PREFECT_HOME": str(home), "PREFECT_API_URL": api, "PREFECT_LOGGING_LEVEL": "ERROR", "DO_NOT_TRACK": "1",
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": api,
+        "PREFECT_LOGGING_LEVEL": "ERROR",
+        "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    }  # fmt: skip
+    }
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     log = home / "server.log"

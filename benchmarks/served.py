@@ -155,9 +155,13 @@ def pull(url: str, archive_name: str, n: int, spread: str) -> dict[str, Any]:
         commit_cpu_s += time.process_time() - fetched_cpu
         batches += 1
     told = {
-        "wall_s": time.perf_counter() - started, "cpu_s": time.process_time() - cpu, "work_s": work_s,
-        "commit_s": commit_s, "commit_cpu_s": commit_cpu_s, "batches": batches,
-    }  # fmt: skip
+        "wall_s": time.perf_counter() - started,
+        "cpu_s": time.process_time() - cpu,
+        "work_s": work_s,
+        "commit_s": commit_s,
+        "commit_cpu_s": commit_cpu_s,
+        "batches": batches,
+    }
     return {**told, **in_lake(opened, archive_name)}
 
 

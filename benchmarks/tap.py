@@ -122,11 +122,7 @@ def loop(servers: dict[str, str], parquet: str, archive_name: str, targets: str,
                 curve = Table.read(io.BytesIO(members.read(member)), format="votable")
                 curves.append(curve[COLUMNS].to_pandas().assign(objectid=target["name"]))
     pd.concat(curves, ignore_index=True).to_parquet(parquet)
-    return {
-        "seconds": time.perf_counter() - started,
-        "matches": matches,
-        "n_rows": sum(map(len, curves)),
-    }
+    return {"seconds": time.perf_counter() - started, "matches": matches, "n_rows": sum(map(len, curves))}
 
 
 @contextmanager

@@ -46,10 +46,19 @@ GOAL_THROUGHPUT, GOAL_GB, GOAL_BYTES = 50, 2.0, 0.2
 # What the CSV says of a row, and of its pawprint. The file is called by the source.
 _CSV = {
     "lightcurves": (
-        "source_id", "mjd", "mag", "mag_err", "chi", "ast_res_chisq", "detected", "band", "exposure_id", "exposure_s",
+        "source_id",
+        "mjd",
+        "mag",
+        "mag_err",
+        "chi",
+        "ast_res_chisq",
+        "detected",
+        "band",
+        "exposure_id",
+        "exposure_s",
     ),
     "exposures": ("exposure_id", "seeing_arcsec", "sky_level", "ellipticity", "exposure_s"),
-}  # fmt: skip
+}
 
 Prepared = Callable[[], Any]
 
@@ -408,22 +417,30 @@ def main() -> None:
             ("CSV", whole["csv_bytes"] / 1e6, whole["csv_bytes"] / whole["rows"], whole["csv_files"]),
             ("lightlake", whole["lake_bytes"] / 1e6, whole["lake_bytes"] / whole["rows"], whole["lake_files"]),
             (
-                "  columns of the CSV", whole["lake_same_columns"] / 1e6, whole["lake_same_columns"] / whole["rows"],
+                "  columns of the CSV",
+                whole["lake_same_columns"] / 1e6,
+                whole["lake_same_columns"] / whole["rows"],
                 None,
             ),
         ],
-    )  # fmt: skip
+    )
     print_table(
         "The largest tiles, each in a fresh process",
         ("tile", "sources", "rows", "HDF5 (MB)", "lake (MB)", "seconds", "sources/s", "peak RSS (MB)"),
         [
             (
-                f"n{nside}", n, run.values[0]["rows"], sizes["tile"] / 1e6, sizes["lake"] / 1e6, run.seconds,
-                n / run.seconds, run.peak_rss_mb,
+                f"n{nside}",
+                n,
+                run.values[0]["rows"],
+                sizes["tile"] / 1e6,
+                sizes["lake"] / 1e6,
+                run.seconds,
+                n / run.seconds,
+                run.peak_rss_mb,
             )
             for nside, n, run, sizes in large
         ],
-    )  # fmt: skip
+    )
     one, two = (rates[f"lightlake, {n}p"]["sources"] / rates[f"per source, {n}p"]["sources"] for n in (1, 2))
     ours_s = rates["lightlake, 1p"]["seconds"]
     result = {
@@ -463,20 +480,23 @@ def _tell(result: Mapping[str, Any], quick: bool) -> None:
         (
             f"throughput at {n} process{'es' * (n - 1)}, all sources of a tile counted: "
             f"{result[f'throughput_ratio_{n}p']:.1f} times that of the extractor per source",
-            f"at least {GOAL_THROUGHPUT}", result[f"throughput_ratio_{n}p"] >= GOAL_THROUGHPUT,
+            f"at least {GOAL_THROUGHPUT}",
+            result[f"throughput_ratio_{n}p"] >= GOAL_THROUGHPUT,
         )
         for n in (1, 2)
     ] + [
         (
             f"memory: {result['peak_rss_gb']:.2f} GB on a tile of {result['largest_tile_sources']:,} sources",
-            f"under {GOAL_GB:g}", result["peak_rss_gb"] < GOAL_GB,
+            f"under {GOAL_GB:g}",
+            result["peak_rss_gb"] < GOAL_GB,
         ),
         (
             f"bytes: {result['bytes_ratio']:.3f} of the CSV with all that the lake holds, "
             f"{result['bytes_ratio_same_columns']:.3f} with the columns that the CSV has",
-            f"under {GOAL_BYTES:g}", result["bytes_ratio"] < GOAL_BYTES,
+            f"under {GOAL_BYTES:g}",
+            result["bytes_ratio"] < GOAL_BYTES,
         ),
-    ]  # fmt: skip
+    ]
     print("\nBoth sides kept the same sources, with the same numbers of rows and detections.")
     for told, goal, met in goals:
         print(f"{told} (goal: {goal}): {'met' if met else 'NOT met'}")

@@ -89,11 +89,17 @@ class Deployed:
         """
         # No limit of Prefect's: it would count runs that are dead, and end those whose lease its server forgot.
         made = KeptDeployment.from_flow(
-            self.flow, NAME, paused=paused, concurrency_limit=None,
+            self.flow,
+            NAME,
+            paused=paused,
+            concurrency_limit=None,
             schedules=[replace(one, active=one.slug not in inactive) for one in self.schedules],
-            parameters=self.parameters, triggers=list(self.triggers),
-            tags=[NAME, *self.tags], version=version("lightlake"), entrypoint_type=EntrypointType.MODULE_PATH,
-        )  # fmt: skip
+            parameters=self.parameters,
+            triggers=list(self.triggers),
+            tags=[NAME, *self.tags],
+            version=version("lightlake"),
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
         # Said, so that one that was a work pool's before is not any more.
         made.work_pool_name = made.work_queue_name = None
         return made
@@ -117,12 +123,15 @@ class Deployed:
         if self.triggers:
             told["triggers"] = [
                 {
-                    "type": "event", "name": trigger.name, "description": trigger.description,
-                    "expect": sorted(trigger.expect), "match": trigger.model_dump(mode="json")["match"],
+                    "type": "event",
+                    "name": trigger.name,
+                    "description": trigger.description,
+                    "expect": sorted(trigger.expect),
+                    "match": trigger.model_dump(mode="json")["match"],
                     "parameters": trigger.parameters,
                 }
                 for trigger in self.triggers
-            ]  # fmt: skip
+            ]
         return told
 
 

@@ -60,9 +60,14 @@ def whereabouts(archive: str, advice: str) -> list[str]:
         f"WHERE archive = '{archive}' AND status IN ('failed', 'rejected') ORDER BY started_at DESC"
     )
     return [
-        "", f"{advice} What the lake knows of them, every attempt with its error in full:", "",
-        "```", f"lightlake status {archive}", f'lightlake sql "{query}"', "```",
-    ]  # fmt: skip
+        "",
+        f"{advice} What the lake knows of them, every attempt with its error in full:",
+        "",
+        "```",
+        f"lightlake status {archive}",
+        f'lightlake sql "{query}"',
+        "```",
+    ]
 
 
 def names_of(lake: Lake, archive: str, release: str, losses: Sequence[Loss]) -> dict[str, list[str]]:

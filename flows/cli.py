@@ -66,8 +66,7 @@ def run_pull(
     given = _parameters(parameters) or {}
     if archive in SURVEYS:
         raise ConfigurationError(
-            f"{archive} is no archive that is pulled target by target",
-            hint=f"run: lightlake {SURVEYS[archive]} --help",
+            f"{archive} is no archive that is pulled target by target", hint=f"run: lightlake {SURVEYS[archive]} --help"
         )
     names = expand([archive])
     for name in names:
@@ -298,11 +297,25 @@ def run_rxte(
     from tasks.sources.rxte.targets import place_of
 
     given: dict[str, Any] = {
-        "target": target, "sample": sample, "radius_deg": radius_deg, "method": method, "bands": bands, "chmin": chmin,
-        "chmax": chmax, "emin_kev": emin_kev, "emax_kev": emax_kev, "pcus": pcus, "layers": layers, "bin_s": bin_s,
-        "gti": gti, "limit": limit, "slews": slews, "xtemaster": xtemaster, "again": again,
+        "target": target,
+        "sample": sample,
+        "radius_deg": radius_deg,
+        "method": method,
+        "bands": bands,
+        "chmin": chmin,
+        "chmax": chmax,
+        "emin_kev": emin_kev,
+        "emax_kev": emax_kev,
+        "pcus": pcus,
+        "layers": layers,
+        "bin_s": bin_s,
+        "gti": gti,
+        "limit": limit,
+        "slews": slews,
+        "xtemaster": xtemaster,
+        "again": again,
         "retry_failed": retry_failed,
-    }  # fmt: skip
+    }
     asked = asked_of(**given)
     if not by_prefect(prefect, runner):
         return _survey_here(url, runner, partial(pull, asked=asked))

@@ -60,9 +60,17 @@ def refresh(
     opened = lake_at(url)
     with living(opened):
         done = refreshed(
-            opened, names, lambda requests: pulled(opened, requests), run=flow_run.name or "of a script", log=log,
-            parameters=parameters, sample=sample, again=again, back_off=back_off, newest=newest,
-        )  # fmt: skip
+            opened,
+            names,
+            lambda requests: pulled(opened, requests),
+            run=flow_run.name or "of a script",
+            log=log,
+            parameters=parameters,
+            sample=sample,
+            again=again,
+            back_off=back_off,
+            newest=newest,
+        )
         publish_summary(opened, done.reports, done.lost, log)
     if done.lost:
         log.error("%d of %d archives lost something", len(done.lost), len(names))

@@ -63,8 +63,7 @@ def pull_rxte(
     again: Annotated[bool, Shown("Look for observations of targets that were asked for before, too")] = False,
     retry_failed: Annotated[bool, Shown("Exactly observations that were rejected or failed before")] = False,
     runner: Annotated[
-        Literal["threads", "processes", "dask"] | None,
-        Shown("What runs the tasks", empty="LIGHTLAKE_RUNNER"),
+        Literal["threads", "processes", "dask"] | None, Shown("What runs the tasks", empty="LIGHTLAKE_RUNNER")
     ] = None,
 ) -> State[SurveyReport]:
     """Bring every RXTE observation of targets into the lake, each a granule of its own.
@@ -74,9 +73,24 @@ def pull_rxte(
     While another run does the same for the same lake, this one waits.
     """
     asked = asked_of(
-        target=target, sample=sample, radius_deg=radius_deg, method=method, bands=bands, chmin=chmin, chmax=chmax,
-        emin_kev=emin_kev, emax_kev=emax_kev, pcus=pcus, layers=layers, bin_s=bin_s, gti=gti, limit=limit, slews=slews,
-        xtemaster=xtemaster, again=again, retry_failed=retry_failed,
-    )  # fmt: skip
+        target=target,
+        sample=sample,
+        radius_deg=radius_deg,
+        method=method,
+        bands=bands,
+        chmin=chmin,
+        chmax=chmax,
+        emin_kev=emin_kev,
+        emax_kev=emax_kev,
+        pcus=pcus,
+        layers=layers,
+        bin_s=bin_s,
+        gti=gti,
+        limit=limit,
+        slews=slews,
+        xtemaster=xtemaster,
+        again=again,
+        retry_failed=retry_failed,
+    )
     settings = load_settings(runner=runner)
     return surveyed(lake_at(str(lake or settings.url)), settings, partial(pull, asked=asked))

@@ -36,19 +36,24 @@ class TemporaryServer(SubprocessASGIServer):
         pipe, self._kept_open = os.pipe()
         # As Prefect 3.8.8's own method does, but for the pipe.
         options = {
-            "--app-dir": str(prefect.__module_path__.parent), "--host": "127.0.0.1", "--port": str(self.port),
-            "--log-level": "error", "--lifespan": "on",
-        }  # fmt: skip
+            "--app-dir": str(prefect.__module_path__.parent),
+            "--host": "127.0.0.1",
+            "--port": str(self.port),
+            "--log-level": "error",
+            "--lifespan": "on",
+        }
         arguments = [str(pipe), "--factory", "prefect.server.api.server:create_app"]
         try:
             return subprocess.Popen(  # noqa: S603
                 [sys.executable, "-c", _SERVER, *arguments, *(text for pair in options.items() for text in pair)],
                 env={
-                    **os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1",
+                    **os.environ,
+                    "PREFECT_UI_ENABLED": "0",
+                    "PREFECT__SERVER_EPHEMERAL": "1",
                     "PREFECT__SERVER_FINAL": "1",
                     **get_current_settings().to_environment_variables(exclude_unset=True),
                 },
                 pass_fds=(pipe,),
-            )  # fmt: skip
+            )
         finally:
             os.close(pipe)

@@ -30,8 +30,7 @@ def run_name() -> str:
 @flow(name="virac", flow_run_name=run_name, validate_parameters=True)
 def extract_virac(
     tiles: Annotated[
-        str,
-        Shown("Folder of the tiles, or s3://BUCKET/PREFIX; or eso:n1024_9000000,... for the public release"),
+        str, Shown("Folder of the tiles, or s3://BUCKET/PREFIX; or eso:n1024_9000000,... for the public release")
     ],
     lake: Annotated[str | None, Shown("The lake: a folder or s3://BUCKET/PREFIX", empty="LIGHTLAKE_URL")] = None,
     pattern: Annotated[str, Shown("Names of the tiles' files")] = PATTERN,
@@ -44,8 +43,7 @@ def extract_virac(
         str | None, Field(pattern=r"^\d+/\d+$"), Shown("One of several jobs, such as 0/96", empty="all tiles")
     ] = None,
     runner: Annotated[
-        Literal["threads", "processes", "dask"] | None,
-        Shown("What runs the tasks", empty="LIGHTLAKE_RUNNER"),
+        Literal["threads", "processes", "dask"] | None, Shown("What runs the tasks", empty="LIGHTLAKE_RUNNER")
     ] = None,
 ) -> State[SurveyReport]:
     """Extract every tile of a folder that is not in the lake yet, and commit each by itself.

@@ -142,9 +142,17 @@ def _finite(value: Any) -> Any:
 def _flat(table: pa.Table) -> pa.Table:
     """Return a table of what CSV has: lists and the like as JSON, other types that are none of text as text."""
     plain = (
-        pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_string, pa.types.is_large_string,
-        pa.types.is_decimal, pa.types.is_date, pa.types.is_time, pa.types.is_timestamp, pa.types.is_null,
-    )  # fmt: skip
+        pa.types.is_integer,
+        pa.types.is_floating,
+        pa.types.is_boolean,
+        pa.types.is_string,
+        pa.types.is_large_string,
+        pa.types.is_decimal,
+        pa.types.is_date,
+        pa.types.is_time,
+        pa.types.is_timestamp,
+        pa.types.is_null,
+    )
     for place, field in enumerate(table.schema):
         if any(is_plain(field.type) for is_plain in plain):
             continue

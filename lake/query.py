@@ -129,8 +129,7 @@ class Lake:
         if self.catalog.read_only and (found := _WRITING.search(query)):
             what = found[0].strip('; "(')
             raise ReadOnly(
-                f"the lake at {self.storage.root} is open for reading only, and {what} writes",
-                hint=READING_ONLY,
+                f"the lake at {self.storage.root} is open for reading only, and {what} writes", hint=READING_ONLY
             )
         if self._guard is not None:
             with closing(self.catalog.cursor()) as cursor, self._limited(cursor):
@@ -342,12 +341,7 @@ class Lake:
         return sources.join(current, ["archive", "release"], join_type="left semi")
 
     def _measurements(
-        self,
-        cursor: duckdb.DuckDBPyConnection,
-        sources: pa.Table,
-        band: str | None,
-        good: bool,
-        form: Form,
+        self, cursor: duckdb.DuckDBPyConnection, sources: pa.Table, band: str | None, good: bool, form: Form
     ) -> Any:
         keys = ("archive", "release", "hpx29", "source_id")
         extra = ", ".join(f"wanted.{name}" for name in sources.column_names if name not in keys)
@@ -392,9 +386,7 @@ class Lake:
         if hasattr(target, "icrs"):
             ra, dec = float(target.icrs.ra.deg), float(target.icrs.dec.deg)
             rows = self._run(
-                "SELECT target_id FROM targets_in_cone(?, ?, ?) LIMIT 1",
-                [ra, dec, radius_arcsec],
-                within=cursor,
+                "SELECT target_id FROM targets_in_cone(?, ?, ?) LIMIT 1", [ra, dec, radius_arcsec], within=cursor
             )
             if rows.num_rows:
                 return int(rows["target_id"][0].as_py())

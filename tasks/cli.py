@@ -51,10 +51,15 @@ def list_archives(*, as_json: Annotated[bool, Parameter(name="--json")] = False,
         return _list_releases(known, settings, as_json)
     if as_json:
         rows = [
-            {**archive.row(), "endpoint": redacted(archive.reach(settings)), "public_endpoint": archive.address,
-             "parameters": dict(archive.parameters), "bands": archive.band_rows()}
+            {
+                **archive.row(),
+                "endpoint": redacted(archive.reach(settings)),
+                "public_endpoint": archive.address,
+                "parameters": dict(archive.parameters),
+                "bands": archive.band_rows(),
+            }
             for archive in known
-        ]  # fmt: skip
+        ]
         say(json.dumps(rows, indent=2))
         return 0
     for archive in known:
@@ -159,8 +164,10 @@ def add(
             _say_taken(found)
         if opened is None:
             show(found.targets.slice(0, _ROWS_TOLD), "table")
-            say(f"{found.targets.num_rows} rows of {one_line(file.name)} are sound, {len(found.bad_rows)} are bad; "
-                "nothing was added")  # fmt: skip
+            say(
+                f"{found.targets.num_rows} rows of {one_line(file.name)} are sound, {len(found.bad_rows)} are bad; "
+                "nothing was added"
+            )
             return int(bool(found.bad_rows))
         if found.bad_rows and not (skip_bad and found.targets.num_rows):
             raise ConfigurationError(
@@ -250,13 +257,17 @@ def remove(
     with Lake(lake, writable=not dry_run) as opened:
         gone = remove_targets(opened.catalog, name, sample=sample, label=label, dry_run=dry_run)
     counts = (
-        counted(gone.targets, "target"), counted(gone.labels, "label"), counted(gone.matches, "match", "matches"),
+        counted(gone.targets, "target"),
+        counted(gone.labels, "label"),
+        counted(gone.matches, "match", "matches"),
         counted(gone.coverage, "row of coverage", "rows of coverage"),
-    )  # fmt: skip
+    )
     say(f"{'would remove' if dry_run else 'removed'} {', '.join(counts[:-1])} and {counts[-1]}")
     if gone.sources:
-        say(f"{counted(gone.sources, 'source')} with {counted(gone.measurements, 'measurement')} of no other target "
-            f"{'would stay' if dry_run else 'stay'} in the lake, for cone and SQL")  # fmt: skip
+        say(
+            f"{counted(gone.sources, 'source')} with {counted(gone.measurements, 'measurement')} of no other target "
+            f"{'would stay' if dry_run else 'stay'} in the lake, for cone and SQL"
+        )
     return 0
 
 

@@ -21,8 +21,18 @@ from lake.store.connection import CONFIG
 from lake.store.storage import Storage
 
 # Few tests that take a minute or more each, most of it waiting: begun last, they would keep one process idle.
-_LONG = ("test_demo", "test_killed_service", "test_prefect_server", "test_service", "test_new_release",
-         "test_real_files", "test_rxte_flow", "test_slurm", "test_ui", "test_workers")  # fmt: skip
+_LONG = (
+    "test_demo",
+    "test_killed_service",
+    "test_prefect_server",
+    "test_service",
+    "test_new_release",
+    "test_real_files",
+    "test_rxte_flow",
+    "test_slurm",
+    "test_ui",
+    "test_workers",
+)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -48,9 +48,16 @@ _FLAGS = (
     *(f"variability_flag_{band}_reject" for band in ("g", "bp", "rp")),
 )
 _SOURCE_UNITS = {
-    "ref_epoch": "yr", "ra": "deg", "dec": "deg", "ra_error": "mas", "dec_error": "mas", "parallax": "mas",
-    "pmra": "mas.yr**-1", "pmdec": "mas.yr**-1", "phot_g_mean_mag": "mag",
-}  # fmt: skip
+    "ref_epoch": "yr",
+    "ra": "deg",
+    "dec": "deg",
+    "ra_error": "mas",
+    "dec_error": "mas",
+    "parallax": "mas",
+    "pmra": "mas.yr**-1",
+    "pmdec": "mas.yr**-1",
+    "phot_g_mean_mag": "mag",
+}
 _UNITS = {"time": "d", "flux": "'electron'.s**-1", "flux_error": "'electron'.s**-1", "mag": "mag"}
 _STEP, _64_BITS = 0x9E3779B97F4A7C15, 0xFFFFFFFFFFFFFFFF
 
@@ -103,13 +110,17 @@ def gaia_source(targets: Targets, *, seed: int, n_field: int, share_with_epochs:
         _SOURCE_UNITS,
         source_id=(pixel.astype(np.int64) << 35) + (np.arange(n) << 7) + 64,
         random_index=rng.permutation(n).astype(np.int64),
-        ref_epoch=np.full(n, 2016.0), ra=ra, dec=dec,
-        ra_error=rng.lognormal(-1.5, 0.8, n), dec_error=rng.lognormal(-1.5, 0.8, n),
+        ref_epoch=np.full(n, 2016.0),
+        ra=ra,
+        dec=dec,
+        ra_error=rng.lognormal(-1.5, 0.8, n),
+        dec_error=rng.lognormal(-1.5, 0.8, n),
         parallax=pa.array(rng.normal(0.5, 0.8, n), mask=two),
-        pmra=pa.array(pm[0], mask=two), pmdec=pa.array(pm[1], mask=two),
+        pmra=pa.array(pm[0], mask=two),
+        pmdec=pa.array(pm[1], mask=two),
         phot_g_mean_mag=faint + rng.random(n) * spread,
         has_epoch_photometry=rng.random(n) < share_with_epochs,
-    )  # fmt: skip
+    )
 
 
 def epoch_photometry(source_ids: ArrayLike, seed: int) -> pa.Table:
@@ -249,8 +260,10 @@ def _arrays(wide: pa.Table) -> pa.Table:
     ids, starts, counts = np.unique(wide["source_id"].to_numpy(), return_index=True, return_counts=True)
     offsets = pa.array(np.append(starts, len(wide)).astype(np.int32))
     rows: dict[str, Any] = {
-        "solution_id": np.full(len(ids), SOLUTION_ID), "source_id": ids, "n_transits": counts.astype(np.int16),
-    }  # fmt: skip
+        "solution_id": np.full(len(ids), SOLUTION_ID),
+        "source_id": ids,
+        "n_transits": counts.astype(np.int16),
+    }
     units = {}
     for column in wide.schema:
         if column.name != "source_id":
@@ -270,14 +283,19 @@ def _long(wide: pa.Table) -> pa.Table:
         name = "g_transit" if band == "G" else band.lower()
         rejected = "noisy_data" if band == "G" else f"{band.lower()}_reject"
         columns = {
-            "solution_id": np.full(len(wide), SOLUTION_ID), "source_id": wide["source_id"],
-            "transit_id": wide["transit_id"], "band": pa.array([band] * len(wide)),
-            "time": wide["g_transit_time" if band == "G" else f"{name}_obs_time"], "mag": wide[f"{name}_mag"],
-            "flux": wide[f"{name}_flux"], "flux_error": wide[f"{name}_flux_error"],
+            "solution_id": np.full(len(wide), SOLUTION_ID),
+            "source_id": wide["source_id"],
+            "transit_id": wide["transit_id"],
+            "band": pa.array([band] * len(wide)),
+            "time": wide["g_transit_time" if band == "G" else f"{name}_obs_time"],
+            "mag": wide[f"{name}_mag"],
+            "flux": wide[f"{name}_flux"],
+            "flux_error": wide[f"{name}_flux_error"],
             "flux_over_error": wide[f"{name}_flux_over_error"],
             "rejected_by_photometry": wide[f"photometry_flag_{rejected}"],
-            "rejected_by_variability": wide[f"variability_flag_{band.lower()}_reject"], "other_flags": bits,
-        }  # fmt: skip
+            "rejected_by_variability": wide[f"variability_flag_{band.lower()}_reject"],
+            "other_flags": bits,
+        }
         parts.append(_with_units(_UNITS, **columns))
     long = pa.concat_tables(parts)
     long = long.take(np.argsort(long["source_id"].to_numpy(), kind="stable"))

@@ -37,16 +37,49 @@ MOST_RADIUS_DEG = 0.5
 
 _FILTERS = ("ACS_F814W", "ACS_F606W", "ACS_F475W", "WFC3_F160W", "WFC3_F814W", "WFPC2_F814W", "WFPC2_F606W")
 _TYPES = {
-    "MatchID": "long", "GroupID": "int", "SubGroupID": "int", "RA": "float", "Dec": "float", "AutoClass": "int",
-    "ExpertClass": "int", "FilterDetFlag": "int", "NumLC": "int", "MeanMag": "float", "MeanCorrMag": "float",
-    "MAD": "float", "Chi2": "float", "MJD": "float", "Mag": "float", "CorrMag": "float", "MagErr": "float",
-    "CI": "float", "D": "float", "Filter": "string", "VarQualFlag": "string", "ImageName": "string",
-}  # fmt: skip
+    "MatchID": "long",
+    "GroupID": "int",
+    "SubGroupID": "int",
+    "RA": "float",
+    "Dec": "float",
+    "AutoClass": "int",
+    "ExpertClass": "int",
+    "FilterDetFlag": "int",
+    "NumLC": "int",
+    "MeanMag": "float",
+    "MeanCorrMag": "float",
+    "MAD": "float",
+    "Chi2": "float",
+    "MJD": "float",
+    "Mag": "float",
+    "CorrMag": "float",
+    "MagErr": "float",
+    "CI": "float",
+    "D": "float",
+    "Filter": "string",
+    "VarQualFlag": "string",
+    "ImageName": "string",
+}
 COLUMNS = {
-    "hcvsummary": ("MatchID", "Filter", "GroupID", "SubGroupID", "RA", "Dec", "AutoClass", "ExpertClass", "VarQualFlag",
-                   "FilterDetFlag", "NumLC", "MeanMag", "MeanCorrMag", "MAD", "Chi2"),
+    "hcvsummary": (
+        "MatchID",
+        "Filter",
+        "GroupID",
+        "SubGroupID",
+        "RA",
+        "Dec",
+        "AutoClass",
+        "ExpertClass",
+        "VarQualFlag",
+        "FilterDetFlag",
+        "NumLC",
+        "MeanMag",
+        "MeanCorrMag",
+        "MAD",
+        "Chi2",
+    ),
     "hcv": ("MatchID", "Filter", "MJD", "ImageName", "Mag", "CorrMag", "MagErr", "CI", "D"),
-}  # fmt: skip
+}
 
 
 def mount(sandbox: Sandbox, root: Path, *, seed: int, scale: float, targets: Targets) -> str:
@@ -98,14 +131,23 @@ class Service:
             detected = int(draw == 0 or uniform(key, 80 + draw)[0] < 0.4)
             rows.append(
                 {
-                    "MatchID": number, "Filter": name, "GroupID": 1_000 + number % 90_000, "SubGroupID": -5,
-                    "RA": float(self.ra[place]), "Dec": float(self.dec[place]), "AutoClass": min(len(names), 2),
+                    "MatchID": number,
+                    "Filter": name,
+                    "GroupID": 1_000 + number % 90_000,
+                    "SubGroupID": -5,
+                    "RA": float(self.ra[place]),
+                    "Dec": float(self.dec[place]),
+                    "AutoClass": min(len(names), 2),
                     "ExpertClass": (0, 1, 2, 4)[int(4 * uniform(key, 1)[0])],
-                    "VarQualFlag": letters if detected else "-----", "FilterDetFlag": detected,
-                    "NumLC": len(mags[0]), "MeanMag": float(np.mean(known[0])), "MeanCorrMag": float(np.mean(known[1])),
-                    "MAD": float(np.median(np.abs(np.array(known[1]) - median))), "Chi2": 30 * uniform(key, 2)[0],
+                    "VarQualFlag": letters if detected else "-----",
+                    "FilterDetFlag": detected,
+                    "NumLC": len(mags[0]),
+                    "MeanMag": float(np.mean(known[0])),
+                    "MeanCorrMag": float(np.mean(known[1])),
+                    "MAD": float(np.median(np.abs(np.array(known[1]) - median))),
+                    "Chi2": 30 * uniform(key, 2)[0],
                 }
-            )  # fmt: skip
+            )
         return rows
 
     def _handle(self, request: Request) -> Response:
@@ -199,14 +241,18 @@ def light_curves(match_id: int, seed: int) -> list[Row]:
         camera, short = name.lower().split("_")
         rows += [
             {
-                "MatchID": match_id, "Filter": name, "MJD": float(mjd[i]),
+                "MatchID": match_id,
+                "Filter": name,
+                "MJD": float(mjd[i]),
                 "ImageName": f"hst_{10_000 + match_id % 5_000}_{i:02d}_{camera}_{short}",
                 "Mag": None if lost[i] else round(float(mag[i]), 4),
-                "CorrMag": None if lost[i] else float(corrected[i]), "MagErr": None if wrong[i] else float(error[i]),
-                "CI": 0.8 + 0.5 * float(uniform(key, 9)[i]), "D": 15 * float(uniform(key, 10)[i]),
+                "CorrMag": None if lost[i] else float(corrected[i]),
+                "MagErr": None if wrong[i] else float(error[i]),
+                "CI": 0.8 + 0.5 * float(uniform(key, 9)[i]),
+                "D": 15 * float(uniform(key, 10)[i]),
             }
             for i in range(n)
-        ]  # fmt: skip
+        ]
     return rows
 
 

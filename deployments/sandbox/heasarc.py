@@ -27,13 +27,26 @@ TRIGGERS, BURSTS, NEUTRINOS, DETECTIONS = 9_000, 1_082, 1_100_000, 50_000
 """Rows of the four tables at scale 1. A table is longer where its targets need more."""
 
 _TRIGGER_TYPES = {
-    "GRB": 1659, "SFLARE": 692, "TGF": 654, "LOCLPAR": 571, "SGR": 257, "UNCERT": 227, "TRANSNT": 219, "DISTPAR": 39,
+    "GRB": 1659,
+    "SFLARE": 692,
+    "TGF": 654,
+    "LOCLPAR": 571,
+    "SGR": 257,
+    "UNCERT": 227,
+    "TRANSNT": 219,
+    "DISTPAR": 39,
     "GALBIN": 1,
-}  # fmt: skip
+}
 _UNITS = {
-    "ra": "deg", "dec": "deg", "time": "mjd", "error_radius": "deg", "fluence": "erg/cm^2", "event_energy": "GeV",
-    "ep_8_flux": "erg/cm^2/s", "ep_8_flux_error": "erg/cm^2/s",
-}  # fmt: skip
+    "ra": "deg",
+    "dec": "deg",
+    "time": "mjd",
+    "error_radius": "deg",
+    "fluence": "erg/cm^2",
+    "event_energy": "GeV",
+    "ep_8_flux": "erg/cm^2/s",
+    "ep_8_flux_error": "erg/cm^2/s",
+}
 
 
 def mount(sandbox: Sandbox, root: Path, *, seed: int, scale: float, targets: Targets) -> str:
@@ -103,9 +116,13 @@ def saxgrbmgrb(targets: Targets, *, seed: int, scale: float) -> pa.Table:
         letter = "" if seen[date] == 1 else chr(64 + min(seen[date], 26))
         names.append(f"{date}{letter}{seen[date] - 26 if seen[date] > 26 else ''}")
     return _table(
-        name=names, ra=pa.array(ra, mask=lost), dec=pa.array(dec, mask=lost), time=milli / 1000,
-        error_radius=pa.array(radius, mask=lost), fluence=pa.array(fluence, mask=rng.random(n) < 0.3),
-    )  # fmt: skip
+        name=names,
+        ra=pa.array(ra, mask=lost),
+        dec=pa.array(dec, mask=lost),
+        time=milli / 1000,
+        error_radius=pa.array(radius, mask=lost),
+        fluence=pa.array(fluence, mask=rng.random(n) < 0.3),
+    )
 
 
 def icecubepsc(targets: Targets, *, seed: int, scale: float) -> pa.Table:
@@ -147,10 +164,15 @@ def xmmssc(targets: Targets, *, seed: int, scale: float) -> pa.Table:
     flux = 10 ** rng.normal(-13.8, 0.6, n)
     names = [f"4XMM J{a:09.5f}{d:+09.5f}.{i}" for i, (a, d) in enumerate(zip(ra.tolist(), dec.tolist(), strict=True))]
     return _table(
-        detid=detid, name=names, ra=ra, dec=dec, time=rng.uniform(51_577, 59_914, n),
+        detid=detid,
+        name=names,
+        ra=ra,
+        dec=dec,
+        time=rng.uniform(51_577, 59_914, n),
         error_radius=np.clip(rng.lognormal(0.3, 0.5, n), 0.1, 5.0),
-        ep_8_flux=pa.array(flux, mask=rng.random(n) < 0.02), ep_8_flux_error=flux * rng.uniform(0.05, 0.6, n),
-    )  # fmt: skip
+        ep_8_flux=pa.array(flux, mask=rng.random(n) < 0.02),
+        ep_8_flux_error=flux * rng.uniform(0.05, 0.6, n),
+    )
 
 
 def offset(origin: Floats, distance: Floats, bearing: Floats) -> tuple[Floats, Floats]:

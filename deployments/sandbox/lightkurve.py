@@ -90,10 +90,12 @@ class Star:
         """The dataURI."""
         digits = f"{self.target:016d}"
         folder = _KINDS[self.kind][3].format(
-            target=self.target, sequence=self.sequence, start=f"{self.target:09d}"[:4],
+            target=self.target,
+            sequence=self.sequence,
+            start=f"{self.target:09d}"[:4],
             long="/".join(digits[n : n + 4] for n in range(0, 16, 4)),
             block=f"{self.target // 100_000 * 100_000}/{self.target % 100_000 // 1000 * 1000:05d}",
-        )  # fmt: skip
+        )
         return f"mast:{folder}/{self.name}"
 
     @property
@@ -195,18 +197,39 @@ class Service:
             start = zero + first + step * (star.sequence - 1)
             ra, dec = star.place
             rows[star.obs_id] = {
-                "intentType": "science", "obs_collection": collection, "provenance_name": author,
-                "instrument_name": "Photometer" if star.mission == "TESS" else star.mission, "project": star.mission,
-                "filters": "TESS" if star.mission == "TESS" else "KEPLER", "wavelength_region": "Optical",
-                "target_name": star.target_name, "target_classification": None, "obs_id": star.obs_id, "s_ra": ra,
-                "s_dec": dec, "dataproduct_type": "timeseries", "proposal_pi": None, "calib_level": 3,
-                "t_min": start, "t_max": start + 0.9 * step, "t_exptime": exposure_s, "em_min": 600.0, "em_max": 1000.0,
-                "obs_title": None, "t_obs_release": start + 60.0, "proposal_id": None,
+                "intentType": "science",
+                "obs_collection": collection,
+                "provenance_name": author,
+                "instrument_name": "Photometer" if star.mission == "TESS" else star.mission,
+                "project": star.mission,
+                "filters": "TESS" if star.mission == "TESS" else "KEPLER",
+                "wavelength_region": "Optical",
+                "target_name": star.target_name,
+                "target_classification": None,
+                "obs_id": star.obs_id,
+                "s_ra": ra,
+                "s_dec": dec,
+                "dataproduct_type": "timeseries",
+                "proposal_pi": None,
+                "calib_level": 3,
+                "t_min": start,
+                "t_max": start + 0.9 * step,
+                "t_exptime": exposure_s,
+                "em_min": 600.0,
+                "em_max": 1000.0,
+                "obs_title": None,
+                "t_obs_release": start + 60.0,
+                "proposal_id": None,
                 "sequence_number": None if star.mission == "Kepler" else star.sequence,
-                "s_region": f"CIRCLE {ra} {dec} 0.00138889", "jpegURL": None, "dataURL": star.uri,
-                "dataRights": "PUBLIC", "mtFlag": False, "srcDen": None, "obsid": str(_number(star.obs_id)),
+                "s_region": f"CIRCLE {ra} {dec} 0.00138889",
+                "jpegURL": None,
+                "dataURL": star.uri,
+                "dataRights": "PUBLIC",
+                "mtFlag": False,
+                "srcDen": None,
+                "obsid": str(_number(star.obs_id)),
                 "objID": str(10**10 + _number(star.obs_id)),
-            }  # fmt: skip
+            }
         return [rows[name] for name in sorted(rows, key=_number)]
 
     def _invoke(self, request: Request) -> Response:
@@ -232,8 +255,14 @@ class Service:
         shown = rows[: len(rows) - self.lost_rows][(page - 1) * size : page * size]
         columns = {name: value for row in rows for name, value in row.items()}
         fields = [{"name": name, "type": _type(name, value)} for name, value in columns.items()]
-        paging = {"page": page, "pageSize": size, "pagesFiltered": max(-(-len(rows) // size), 1), "rows": len(shown),
-                  "rowsFiltered": len(rows), "rowsTotal": len(rows)}  # fmt: skip
+        paging = {
+            "page": page,
+            "pageSize": size,
+            "pagesFiltered": max(-(-len(rows) // size), 1),
+            "rows": len(shown),
+            "rowsFiltered": len(rows),
+            "rowsTotal": len(rows),
+        }
         return _json({"status": "COMPLETE", "msg": "", "data": shown, "fields": fields, "paging": paging})
 
     def _rows(self, service: str, params: Row, data: Any) -> list[Row]:
@@ -249,8 +278,12 @@ class Service:
             return list({row["obsid"]: row for rows in near for row in rows}.values())
         if service == "Mast.Caom.Products":
             wanted = {row["obs_id"]: row for row in observations if row["obsid"] in str(params["obsid"]).split(",")}
-            return [row for star in self._stars.values() if star.obs_id in wanted for row in
-                    self._products(star, wanted[star.obs_id]["obsid"])]  # fmt: skip
+            return [
+                row
+                for star in self._stars.values()
+                if star.obs_id in wanted
+                for row in self._products(star, wanted[star.obs_id]["obsid"])
+            ]
         raise ValueError(f"no service {service}")
 
     def _products(self, star: Star, obsid: str) -> list[Row]:
@@ -263,15 +296,28 @@ class Service:
         )
         return [
             {
-                "obsID": obsid, "obs_collection": collection, "dataproduct_type": "timeseries", "obs_id": star.obs_id,
+                "obsID": obsid,
+                "obs_collection": collection,
+                "dataproduct_type": "timeseries",
+                "obs_id": star.obs_id,
                 "description": f"{description} - Q{star.sequence}" if star.mission == "Kepler" else description,
-                "type": "S", "dataURI": uri, "productType": "SCIENCE", "productGroupDescription": None,
-                "productSubGroupDescription": group, "productDocumentationURL": None, "project": author,
-                "prvversion": None, "proposal_id": None, "productFilename": uri.rsplit("/", 1)[-1], "size": size,
-                "parent_obsid": obsid, "dataRights": "PUBLIC", "calib_level": 3,
+                "type": "S",
+                "dataURI": uri,
+                "productType": "SCIENCE",
+                "productGroupDescription": None,
+                "productSubGroupDescription": group,
+                "productDocumentationURL": None,
+                "project": author,
+                "prvversion": None,
+                "proposal_id": None,
+                "productFilename": uri.rsplit("/", 1)[-1],
+                "size": size,
+                "parent_obsid": obsid,
+                "dataRights": "PUBLIC",
+                "calib_level": 3,
             }
             for uri, description, group, size in kinds
-        ]  # fmt: skip
+        ]
 
     def _download(self, request: Request) -> Response:
         form, _ = request.form()
@@ -329,9 +375,16 @@ def star(
 
     def make() -> bytes:
         return product(
-            made_of, seed=seed ^ _number(name), n=n, target=target, sequence=sequence, place=place,
-            first=first + step * (sequence - 1), cadence_s=cadence_s, **more,
-        )  # fmt: skip
+            made_of,
+            seed=seed ^ _number(name),
+            n=n,
+            target=target,
+            sequence=sequence,
+            place=place,
+            first=first + step * (sequence - 1),
+            cadence_s=cadence_s,
+            **more,
+        )
 
     return Star(kind, target, sequence, place, name, make)
 
@@ -350,9 +403,17 @@ def _near(rows: list[Row], ra: float, dec: float, radius_deg: float) -> list[Row
 
 def _around(rows: list[Row], ra: float, dec: float, radius_deg: float) -> list[Row]:
     """Rows near a place, and what else MAST has there: images whose centre is elsewhere."""
-    image = {"obs_collection": "TESS", "provenance_name": "SPOC", "project": "TESS", "dataproduct_type": "image",
-             "target_name": "TESS FFI", "obs_id": f"tess-s0001-1-1-{ra:.0f}", "obsid": str(int(ra)), "s_ra": ra,
-             "s_dec": max(dec - 5.0, -90.0)}  # fmt: skip
+    image = {
+        "obs_collection": "TESS",
+        "provenance_name": "SPOC",
+        "project": "TESS",
+        "dataproduct_type": "image",
+        "target_name": "TESS FFI",
+        "obs_id": f"tess-s0001-1-1-{ra:.0f}",
+        "obsid": str(int(ra)),
+        "s_ra": ra,
+        "s_dec": max(dec - 5.0, -90.0),
+    }
     return [image, *_near(rows, ra, dec, radius_deg)]
 
 
@@ -364,11 +425,12 @@ def _filtered(rows: list[Row], filters: list[Row]) -> list[Row]:
         discrete = {str(value).lower() for value in values if not isinstance(value, dict)}
         ranges = [(value["min"], value["max"]) for value in values if isinstance(value, dict)]
         rows = [
-            row for row in rows
+            row
+            for row in rows
             if str(row[name]).lower() in discrete
             or (ranges and row[name] is not None and any(low <= row[name] <= high for low, high in ranges))
             or (like and re.fullmatch(like, str(row[name]), re.IGNORECASE))
-        ]  # fmt: skip
+        ]
     return rows
 
 

@@ -44,11 +44,23 @@ def name_of(kind: str, target: int = 25155310, sequence: int = 1) -> str:
 
 
 def product(
-    kind: str = "spoc", *, seed: int = 1, n: int = 50, target: int = 25155310, sequence: int = 1,
-    columns: Columns | None = None, drop: tuple[str, ...] = (), units: dict[str, str | None] | None = None,
-    primary: dict[str, Any] | None = None, extname: str | None = None, checksum: bool = True,
-    place: tuple[float, float] | None = None, first: float | None = None, cadence_s: float | None = None, **header: Any,
-) -> bytes:  # fmt: skip
+    kind: str = "spoc",
+    *,
+    seed: int = 1,
+    n: int = 50,
+    target: int = 25155310,
+    sequence: int = 1,
+    columns: Columns | None = None,
+    drop: tuple[str, ...] = (),
+    units: dict[str, str | None] | None = None,
+    primary: dict[str, Any] | None = None,
+    extname: str | None = None,
+    checksum: bool = True,
+    place: tuple[float, float] | None = None,
+    first: float | None = None,
+    cadence_s: float | None = None,
+    **header: Any,
+) -> bytes:
     """Make a file of a pipeline; a keyword of None is left out, as is a column in `drop`.
 
     Its position (right ascension, declination, deg), first time (days of the mission) and cadence are those of the
@@ -64,20 +76,37 @@ def product(
     rng = np.random.default_rng(target)
     ra, dec = place or (round(rng.uniform(0, 360), 6), round(rng.uniform(-90, 90), 6))
     head: dict[str, Any] = {
-        "ORIGIN": "MIT/QLP" if kind == "qlp" else "NASA/Ames", "TELESCOP": telescop, id_key: target,
+        "ORIGIN": "MIT/QLP" if kind == "qlp" else "NASA/Ames",
+        "TELESCOP": telescop,
+        id_key: target,
         "CREATOR": "1 LightCurveExporterPipelineModule" if mission == "TESS" else "1 FluxExporter2PipelineModule",
-        "OBJECT": f"{catalogue} {target}", sequence_key: sequence, "RADESYS": "ICRS", "EQUINOX": 2000.0,
-        "RA_OBJ": ra, "DEC_OBJ": dec, "DATA_REL": 1,
-    }  # fmt: skip
+        "OBJECT": f"{catalogue} {target}",
+        sequence_key: sequence,
+        "RADESYS": "ICRS",
+        "EQUINOX": 2000.0,
+        "RA_OBJ": ra,
+        "DEC_OBJ": dec,
+        "DATA_REL": 1,
+    }
     head |= {"CAMERA": 4, "CCD": 1} if mission == "TESS" else {"MISSION": mission, "CHANNEL": 11}
     keys: dict[str, Any] = {
-        "TELESCOP": telescop, id_key: target, "TIMEREF": "SOLARSYSTEM", "TIMESYS": "TDB", "TIMEUNIT": "d",
-        "BJDREFI": zero, "BJDREFF": 0.0, "TIMEDEL": cadence_s / _DAY_S, "TIMEPIXR": 0.5, "TASSIGN": "SPACECRAFT",
-        "TSTART": first - cadence_s / 2 / _DAY_S, "TSTOP": first + (n - 0.5) * cadence_s / _DAY_S,
+        "TELESCOP": telescop,
+        id_key: target,
+        "TIMEREF": "SOLARSYSTEM",
+        "TIMESYS": "TDB",
+        "TIMEUNIT": "d",
+        "BJDREFI": zero,
+        "BJDREFF": 0.0,
+        "TIMEDEL": cadence_s / _DAY_S,
+        "TIMEPIXR": 0.5,
+        "TASSIGN": "SPACECRAFT",
+        "TSTART": first - cadence_s / 2 / _DAY_S,
+        "TSTOP": first + (n - 0.5) * cadence_s / _DAY_S,
         "EXPOSURE": 0.8 * n * cadence_s / _DAY_S,
         # As in TESS's files, the table's position is moved to the epoch of observation, in right ascension alone.
-        "RA_OBJ": head["RA_OBJ"] + 0.0009, "DEC_OBJ": head["DEC_OBJ"],
-    }  # fmt: skip
+        "RA_OBJ": head["RA_OBJ"] + 0.0009,
+        "DEC_OBJ": head["DEC_OBJ"],
+    }
     if kind in OWN:
         keys |= {"CROWDSAP": 0.97, "FLFRCSAP": 0.85, "NUM_FRM": 60, "INT_TIME": 1.98, "DEADC": 0.792}
     if kind == "k2sff":  # what its tables do not say
@@ -122,36 +151,54 @@ def _columns(kind: str, rng: np.random.Generator, n: int, first: float, cadence_
     if kind == "k2sff":
         moving = (rng.random(n) < 0.02).astype(np.int32)
         return {
-            "T": ("D", unit, time), "FRAW": ("D", None, flux / level), "FCOR": ("D", None, flux / level),
-            "ARCLENGTH": ("D", "arcsec", small[0].astype(float)), "MOVING": ("J", None, moving),
+            "T": ("D", unit, time),
+            "FRAW": ("D", None, flux / level),
+            "FCOR": ("D", None, flux / level),
+            "ARCLENGTH": ("D", "arcsec", small[0].astype(float)),
+            "MOVING": ("J", None, moving),
             "CADENCENO": ("J", None, numbers),
-        }  # fmt: skip
+        }
     if kind == "everest":
         wide = flux.astype(float)
         return {
-            "CADN": ("D", None, numbers.astype(float)), "FLUX": ("D", "e-/s", wide), "FRAW": ("D", "e-/s", wide * 1.01),
-            "FRAW_ERR": ("D", "e-/s", error.astype(float)), "QUALITY": ("J", None, quality), "TIME": ("D", unit, time),
-            "FCOR": ("D", "e-/s", wide * 0.99), "CBV01": ("D", None, small[0].astype(float)),
-        }  # fmt: skip
+            "CADN": ("D", None, numbers.astype(float)),
+            "FLUX": ("D", "e-/s", wide),
+            "FRAW": ("D", "e-/s", wide * 1.01),
+            "FRAW_ERR": ("D", "e-/s", error.astype(float)),
+            "QUALITY": ("J", None, quality),
+            "TIME": ("D", unit, time),
+            "FCOR": ("D", "e-/s", wide * 0.99),
+            "CBV01": ("D", None, small[0].astype(float)),
+        }
     if kind == "qlp":
         relative = (flux / level).astype(np.float32)
         return {
-            "TIME": ("D", unit, time), "CADENCENO": ("J", None, numbers), "SAP_FLUX": ("E", None, relative),
+            "TIME": ("D", unit, time),
+            "CADENCENO": ("J", None, numbers),
+            "SAP_FLUX": ("E", None, relative),
             "KSPSAP_FLUX": ("E", None, relative * np.float32(0.99)),
-            "KSPSAP_FLUX_ERR": ("E", None, (error / level).astype(np.float32)), "QUALITY": ("J", None, quality),
-            "ORBITID": ("J", None, np.full(n, 9, np.int32)), "SAP_X": ("E", "pixel", small[0] + 945),
-            "SAP_Y": ("E", "pixel", small[1] + 1104), "SAP_BKG": ("E", None, small[2] * 100),
-            "SAP_BKG_ERR": ("E", None, small[3] ** 2), "KSPSAP_FLUX_SML": ("E", None, relative),
+            "KSPSAP_FLUX_ERR": ("E", None, (error / level).astype(np.float32)),
+            "QUALITY": ("J", None, quality),
+            "ORBITID": ("J", None, np.full(n, 9, np.int32)),
+            "SAP_X": ("E", "pixel", small[0] + 945),
+            "SAP_Y": ("E", "pixel", small[1] + 1104),
+            "SAP_BKG": ("E", None, small[2] * 100),
+            "SAP_BKG_ERR": ("E", None, small[3] ** 2),
+            "KSPSAP_FLUX_SML": ("E", None, relative),
             "KSPSAP_FLUX_LAG": ("E", None, relative),
-        }  # fmt: skip
+        }
     columns: Columns = {
-        "TIME": ("D", unit, time), "TIMECORR": ("E", "d", small[0]), "CADENCENO": ("J", None, numbers),
-        "SAP_FLUX": ("E", "e-/s", flux), "SAP_FLUX_ERR": ("E", "e-/s", error),
+        "TIME": ("D", unit, time),
+        "TIMECORR": ("E", "d", small[0]),
+        "CADENCENO": ("J", None, numbers),
+        "SAP_FLUX": ("E", "e-/s", flux),
+        "SAP_FLUX_ERR": ("E", "e-/s", error),
         "SAP_BKG": ("E", "e-/s", (level / 10 + small[1]).astype(np.float32)),
         "SAP_BKG_ERR": ("E", "e-/s", small[2] ** 2),
-        "PDCSAP_FLUX": ("E", "e-/s", flux * np.float32(1.2)), "PDCSAP_FLUX_ERR": ("E", "e-/s", error * np.float32(1.2)),
+        "PDCSAP_FLUX": ("E", "e-/s", flux * np.float32(1.2)),
+        "PDCSAP_FLUX_ERR": ("E", "e-/s", error * np.float32(1.2)),
         "QUALITY" if kind in ("spoc", "tess_spoc") else "SAP_QUALITY": ("J", None, quality),
-    }  # fmt: skip
+    }
     nothing = np.full(n, np.nan)
     for fit, at in (("PSF", nothing), ("MOM", small[0] + 945.0)):
         for axis in (1, 2):

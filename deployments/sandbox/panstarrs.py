@@ -71,9 +71,10 @@ def mount(sandbox: Sandbox, root: Path, *, seed: int, scale: float, targets: Tar
     n_field = round(FIELD_OBJECTS * scale)
     rows = max(50, n_field // 16)
     sandbox.cached(
-        folder / OBJECTS / "hats.properties", key,
+        folder / OBJECTS / "hats.properties",
+        key,
         lambda: write_collection(folder, targets, seed=seed, n_field=n_field, max_rows=rows),
-    )  # fmt: skip
+    )
     return str(folder)
 
 
@@ -110,14 +111,29 @@ def write_collection(
     objects = _Objects(targets, seed, n_field)
     shutil.rmtree(folder, ignore_errors=True)
     write_catalog(
-        folder / DETECTIONS, *objects.detection_positions(), objects.detections, ra_column="ra", dec_column="dec",
-        margin=folder / (DETECTIONS + MARGIN), max_rows=30 * max_rows, row_group=row_group, orders=orders,
+        folder / DETECTIONS,
+        *objects.detection_positions(),
+        objects.detections,
+        ra_column="ra",
+        dec_column="dec",
+        margin=folder / (DETECTIONS + MARGIN),
+        max_rows=30 * max_rows,
+        row_group=row_group,
+        orders=orders,
         catalog_type="source",
-    )  # fmt: skip
+    )
     write_catalog(
-        folder / OBJECTS, objects.ra, objects.dec, objects.rows, ra_column="raMean", dec_column="decMean",
-        margin=folder / (OBJECTS + MARGIN), max_rows=max_rows, row_group=row_group, orders=orders,
-    )  # fmt: skip
+        folder / OBJECTS,
+        objects.ra,
+        objects.dec,
+        objects.rows,
+        ra_column="raMean",
+        dec_column="decMean",
+        margin=folder / (OBJECTS + MARGIN),
+        max_rows=max_rows,
+        row_group=row_group,
+        orders=orders,
+    )
 
 
 class _Objects:
@@ -150,17 +166,30 @@ class _Objects:
         lon, lat = np.radians(ra), np.radians(dec)
         values: dict[str, Any] = {
             "objName": [f"PSO J{r:010.6f}{d:+010.6f}" for r, d in zip(ra.tolist(), dec.tolist(), strict=True)],
-            "objID": self.object_id[which], "uniquePspsOBid": 10**15 + which, "ippObjID": which,
-            "surveyID": np.zeros(len(which)), "zoneID": (dec + 90) * 120, "randomID": uniform(key, 30),
-            "objInfoFlag": np.full(len(which), 436_224), "qualityFlag": np.where(self.stacked[which] > 0, 53, 4),
-            "raMean": ra, "decMean": dec, "raMeanErr": 0.01 * uniform(key, 31), "decMeanErr": 0.01 * uniform(key, 32),
+            "objID": self.object_id[which],
+            "uniquePspsOBid": 10**15 + which,
+            "ippObjID": which,
+            "surveyID": np.zeros(len(which)),
+            "zoneID": (dec + 90) * 120,
+            "randomID": uniform(key, 30),
+            "objInfoFlag": np.full(len(which), 436_224),
+            "qualityFlag": np.where(self.stacked[which] > 0, 53, 4),
+            "raMean": ra,
+            "decMean": dec,
+            "raMeanErr": 0.01 * uniform(key, 31),
+            "decMeanErr": 0.01 * uniform(key, 32),
             "raStack": np.where(self.stacked[which] > 0, ra, MISSING),
             "decStack": np.where(self.stacked[which] > 0, dec, MISSING),
-            "epochMean": np.full(len(which), 56_000.0), "posMeanChisq": 0.5 + uniform(key, 33),
-            "cx": np.cos(lat) * np.cos(lon), "cy": np.cos(lat) * np.sin(lon), "cz": np.sin(lat),
-            "nStackObjectRows": self.stacked[which] > 0, "nStackDetections": self.stacked[which],
-            "nDetections": counts.sum(axis=1), **{f"n{band}": counts[:, n] for n, band in enumerate(BANDS)},
-        }  # fmt: skip
+            "epochMean": np.full(len(which), 56_000.0),
+            "posMeanChisq": 0.5 + uniform(key, 33),
+            "cx": np.cos(lat) * np.cos(lon),
+            "cy": np.cos(lat) * np.sin(lon),
+            "cz": np.sin(lat),
+            "nStackObjectRows": self.stacked[which] > 0,
+            "nStackDetections": self.stacked[which],
+            "nDetections": counts.sum(axis=1),
+            **{f"n{band}": counts[:, n] for n, band in enumerate(BANDS)},
+        }
         columns = _OBJECT_COLUMNS.split()
         for number, band in enumerate(BANDS):
             columns += [band + column for column in _BAND_COLUMNS.split()]
@@ -171,10 +200,17 @@ class _Objects:
                 1.086 * _noise(flux) / flux / np.sqrt(np.maximum(counts[:, number], 1)),
             )
             for name, value in {
-                "MeanPSFMag": mag, "MeanPSFMagErr": error, "MeanPSFMagStd": 3 * error, "MeanPSFMagMin": mag - 5 * error,
-                "MeanPSFMagMax": mag + 5 * error, "MeanKronMag": mag + 0.02, "MeanKronMagErr": error,
-                "MeanApMag": mag - 0.01, "MeanApMagErr": error, "QfPerfect": np.full(len(which), 0.998),
-            }.items():  # fmt: skip
+                "MeanPSFMag": mag,
+                "MeanPSFMagErr": error,
+                "MeanPSFMagStd": 3 * error,
+                "MeanPSFMagMin": mag - 5 * error,
+                "MeanPSFMagMax": mag + 5 * error,
+                "MeanKronMag": mag + 0.02,
+                "MeanKronMagErr": error,
+                "MeanApMag": mag - 0.01,
+                "MeanApMagErr": error,
+                "QfPerfect": np.full(len(which), 0.998),
+            }.items():
                 values[band + name] = np.where(seen, value, MISSING)
             for name in ("PSF", "Kron", "Ap"):
                 values[f"{band}Mean{name}MagNpt"] = counts[:, number]
@@ -217,22 +253,37 @@ class _Objects:
         poor = uniform(key, 9) < 0.03
         aperture = psf * 1.01 + 1.2 * error * normal(key, 10)
         values: dict[str, Any] = {
-            "objID": self.object_id[of], "uniquePspsP2id": 10**15 + which, "ippObjID": of, "ippDetectID": number,
+            "objID": self.object_id[of],
+            "uniquePspsP2id": 10**15 + which,
+            "ippObjID": of,
+            "ippDetectID": number,
             "detectID": np.floor((time - 54_100) * 1e6).astype(np.int64) * 10**8 + which % 10**8,
-            "filterID": band + 1, "surveyID": np.zeros(len(of)), "imageID": np.floor((time - 54_100) * 1e4),
-            "randomDetID": uniform(key, 12), "obsTime": np.where(uniform(key, 13) < 0.002, MISSING, time),
-            "ra": ra, "dec": dec, "raErr": 0.02 + 0.05 * error / flux, "decErr": 0.02 + 0.05 * error / flux,
-            "zp": 24.5 + 0.05 * normal(night, 2), "expTime": np.array([43.0, 40.0, 45.0, 30.0, 30.0])[band],
-            "airMass": 1 + 0.6 * uniform(night, 4), "psfFlux": np.where(lost, MISSING, psf),
-            "psfFluxErr": np.where(lost, MISSING, error), "psfMajorFWHM": 1.1 + 0.8 * uniform(night, 5),
-            "psfMinorFWHM": 1.0 + 0.7 * uniform(night, 5), "psfQf": np.where(poor, 0.7, 0.999),
+            "filterID": band + 1,
+            "surveyID": np.zeros(len(of)),
+            "imageID": np.floor((time - 54_100) * 1e4),
+            "randomDetID": uniform(key, 12),
+            "obsTime": np.where(uniform(key, 13) < 0.002, MISSING, time),
+            "ra": ra,
+            "dec": dec,
+            "raErr": 0.02 + 0.05 * error / flux,
+            "decErr": 0.02 + 0.05 * error / flux,
+            "zp": 24.5 + 0.05 * normal(night, 2),
+            "expTime": np.array([43.0, 40.0, 45.0, 30.0, 30.0])[band],
+            "airMass": 1 + 0.6 * uniform(night, 4),
+            "psfFlux": np.where(lost, MISSING, psf),
+            "psfFluxErr": np.where(lost, MISSING, error),
+            "psfMajorFWHM": 1.1 + 0.8 * uniform(night, 5),
+            "psfMinorFWHM": 1.0 + 0.7 * uniform(night, 5),
+            "psfQf": np.where(poor, 0.7, 0.999),
             "psfQfPerfect": np.where(poor, 0.95 * uniform(key, 14), 0.9995 - 0.003 * uniform(key, 14)),
             "apFlux": np.where(lost & (number % 2 == 0), MISSING, aperture),
-            "apFluxErr": np.where(lost & (number % 2 == 0), MISSING, 1.2 * error), "sky": 1 + uniform(night, 6),
-            "infoFlag": np.where(poor, 102_760_581, 102_760_517), "infoFlag2": np.full(len(of), 128),
+            "apFluxErr": np.where(lost & (number % 2 == 0), MISSING, 1.2 * error),
+            "sky": 1 + uniform(night, 6),
+            "infoFlag": np.where(poor, 102_760_581, 102_760_517),
+            "infoFlag2": np.full(len(of), 128),
             "infoFlag3": np.where(poor, 34_880, np.array(_INFO_FLAG_3)[(5 * uniform(night, 7)).astype(int)]),
             "processingVersion": np.full(len(of), 3),
-        }  # fmt: skip
+        }
         return _table(_DETECTION_COLUMNS.split(), values, len(of))
 
 

@@ -134,13 +134,22 @@ def _sources(found: dict[str, Array], counts: dict[str, Array]) -> pa.Table:
     # Two parameters are the position: of such a source the release has no motion and no parallax.
     still = found["astfit_params"] != 5
     renamed = {
-        "sourceid": "sourceid", "ra": "ra", "de": "dec", "ra_error": "ra_error", "de_error": "dec_error",
-        "chisq": "chisq", "uwe": "uwe",
-    }  # fmt: skip
+        "sourceid": "sourceid",
+        "ra": "ra",
+        "de": "dec",
+        "ra_error": "ra_error",
+        "de_error": "dec_error",
+        "chisq": "chisq",
+        "uwe": "uwe",
+    }
     moving = {
-        "parallax": "parallax", "parallax_error": "parallax_error", "pmra": "pmra", "pmra_error": "pmra_error",
-        "pmde": "pmdec", "pmde_error": "pmdec_error",
-    }  # fmt: skip
+        "parallax": "parallax",
+        "parallax_error": "parallax_error",
+        "pmra": "pmra",
+        "pmra_error": "pmra_error",
+        "pmde": "pmdec",
+        "pmde_error": "pmdec_error",
+    }
     columns: dict[str, Any] = {mine: found[theirs] for mine, theirs in renamed.items()}
     columns |= {mine: pa.array(found[theirs], mask=still) for mine, theirs in moving.items()}
     columns |= {

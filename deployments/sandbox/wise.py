@@ -36,30 +36,59 @@ FIELD_SOURCES = 20_000
 _CHUNK = 20_000
 # Visits of one place on the sky, the first two of the cryogenic mission.
 _VISITS = (
-    55_213, 55_401, 55_579, 56_677, 56_866, 57_039, 57_228, 57_400, 57_592, 57_759, 57_959, 58_123, 58_323, 58_484,
-    58_688, 58_848, 59_054,
-)  # fmt: skip
+    55_213,
+    55_401,
+    55_579,
+    56_677,
+    56_866,
+    57_039,
+    57_228,
+    57_400,
+    57_592,
+    57_759,
+    57_959,
+    58_123,
+    58_323,
+    58_484,
+    58_688,
+    58_848,
+    59_054,
+)
 _FEWEST = 12
 _DESCRIBED = {
-    "x": ("f8", "pix", "x coordinate in the coadd"), "y": ("f8", "pix", "y coordinate in the coadd"),
+    "x": ("f8", "pix", "x coordinate in the coadd"),
+    "y": ("f8", "pix", "y coordinate in the coadd"),
     "flux": ("f4", "nMgy", "Vega flux"),
-    "dx": ("f4", "pix", "uncertainty of x"), "dy": ("f4", "pix", "uncertainty of y"),
-    "dflux": ("f4", "nMgy", "statistical uncertainty of flux"), "qf": ("f4", "", "PSF-weighted share of good pixels"),
+    "dx": ("f4", "pix", "uncertainty of x"),
+    "dy": ("f4", "pix", "uncertainty of y"),
+    "dflux": ("f4", "nMgy", "statistical uncertainty of flux"),
+    "qf": ("f4", "", "PSF-weighted share of good pixels"),
     "rchi2": ("f4", "", "PSF-weighted mean chi squared"),
     "fracflux": ("f4", "", "share of the flux that is the source's"),
     "fluxlbs": ("f4", "nMgy", "Vega flux, local background subtracted"),
-    "dfluxlbs": ("f4", "nMgy", "uncertainty of fluxlbs"), "fwhm": ("f4", "pix", "FWHM of the PSF"),
-    "spread_model": ("f4", "", "size parameter"), "dspread_model": ("f4", "", "uncertainty of spread_model"),
-    "fluxiso": ("f4", "nMgy", "flux of the model when isolated"), "xiso": ("f4", "pix", "x when isolated"),
-    "yiso": ("f4", "pix", "y when isolated"), "sky": ("f4", "nMgy", "background"),
-    "ra": ("f8", "deg", "right ascension"), "dec": ("f8", "deg", "declination"),
-    "coadd_id": ("U", "", "tile"), "band": ("i4", "", "1 for W1, 2 for W2"), "unwise_detid": ("U", "", "detection"),
-    "nm": ("i4", "", "exposures in the coadd"), "primary": ("i2", "", "1 in the primary region of its coadd"),
-    "flags_unwise": ("i4", "", "coadd flags"), "flags_info": ("i4", "", "additional flags"),
-    "EPOCH": ("i4", "", "number of the visit"), "FORWARD": ("i2", "", "1 if scanned forward"),
-    "MJDMIN": ("f8", "d", "first exposure"), "MJDMAX": ("f8", "d", "last exposure"),
+    "dfluxlbs": ("f4", "nMgy", "uncertainty of fluxlbs"),
+    "fwhm": ("f4", "pix", "FWHM of the PSF"),
+    "spread_model": ("f4", "", "size parameter"),
+    "dspread_model": ("f4", "", "uncertainty of spread_model"),
+    "fluxiso": ("f4", "nMgy", "flux of the model when isolated"),
+    "xiso": ("f4", "pix", "x when isolated"),
+    "yiso": ("f4", "pix", "y when isolated"),
+    "sky": ("f4", "nMgy", "background"),
+    "ra": ("f8", "deg", "right ascension"),
+    "dec": ("f8", "deg", "declination"),
+    "coadd_id": ("U", "", "tile"),
+    "band": ("i4", "", "1 for W1, 2 for W2"),
+    "unwise_detid": ("U", "", "detection"),
+    "nm": ("i4", "", "exposures in the coadd"),
+    "primary": ("i2", "", "1 in the primary region of its coadd"),
+    "flags_unwise": ("i4", "", "coadd flags"),
+    "flags_info": ("i4", "", "additional flags"),
+    "EPOCH": ("i4", "", "number of the visit"),
+    "FORWARD": ("i2", "", "1 if scanned forward"),
+    "MJDMIN": ("f8", "d", "first exposure"),
+    "MJDMAX": ("f8", "d", "last exposure"),
     "MJDMEAN": ("f8", "d", "mean time"),
-}  # fmt: skip
+}
 
 
 def mount(sandbox: Sandbox, root: Path, *, seed: int, scale: float, targets: Targets) -> str:
@@ -68,9 +97,10 @@ def mount(sandbox: Sandbox, root: Path, *, seed: int, scale: float, targets: Tar
     # Raise "format" when what is written changes, so that cached datasets are made anew.
     key = {"format": 1, "seed": seed, "scale": float(scale), "targets": np.array(targets, dtype=float).tolist()}
     sandbox.cached(
-        folder / DATASET / "_metadata", key,
+        folder / DATASET / "_metadata",
+        key,
         lambda: write_collection(folder, targets, seed=seed, n_field=round(FIELD_SOURCES * scale)),
-    )  # fmt: skip
+    )
     return str(folder / DATASET)
 
 
@@ -150,18 +180,39 @@ class _Detections:
             for name, b, n, v in zip(tile, (band + 1).tolist(), of.tolist(), visit.tolist(), strict=True)
         ]
         values: dict[str, Any] = {
-            "x": x, "y": y, "flux": flux, "dx": shift, "dy": shift, "dflux": error,
+            "x": x,
+            "y": y,
+            "flux": flux,
+            "dx": shift,
+            "dy": shift,
+            "dflux": error,
             "qf": np.where(uniform(key, 15) < 0.03, 0.6 + 0.3 * uniform(key, 16), 1.0),
-            "rchi2": 0.3 + 3 * uniform(key, 17) ** 4, "fracflux": 1 - 0.5 * uniform(source, 18) ** 2,
-            "fluxlbs": flux - 0.02 * error, "dfluxlbs": 1.02 * error,
-            "fwhm": np.where(band == 0, 2.6, 2.87) + 0.03 * normal(key, 19), "spread_model": 0.002 * normal(key, 21),
-            "dspread_model": 0.01 * per_flux, "fluxiso": flux, "xiso": 0.1 * shift, "yiso": -0.1 * shift,
-            "sky": np.where(band == 0, -1.0, -5.0) + normal(key, 23), "ra": ra, "dec": dec, "coadd_id": tile,
-            "band": band + 1, "unwise_detid": names, "nm": 6 + (20 * uniform(when, 3) ** 3).astype(int),
-            "primary": 1 - coadd, "flags_unwise": np.where(uniform(key, 25) < 0.01, 1 << (number % 8), 0),
-            "flags_info": np.where(uniform(key, 26) < 0.02, 2, 0), "EPOCH": visit, "FORWARD": visit % 2,
-            "MJDMIN": middle - half, "MJDMAX": middle + half, "MJDMEAN": middle,
-        }  # fmt: skip
+            "rchi2": 0.3 + 3 * uniform(key, 17) ** 4,
+            "fracflux": 1 - 0.5 * uniform(source, 18) ** 2,
+            "fluxlbs": flux - 0.02 * error,
+            "dfluxlbs": 1.02 * error,
+            "fwhm": np.where(band == 0, 2.6, 2.87) + 0.03 * normal(key, 19),
+            "spread_model": 0.002 * normal(key, 21),
+            "dspread_model": 0.01 * per_flux,
+            "fluxiso": flux,
+            "xiso": 0.1 * shift,
+            "yiso": -0.1 * shift,
+            "sky": np.where(band == 0, -1.0, -5.0) + normal(key, 23),
+            "ra": ra,
+            "dec": dec,
+            "coadd_id": tile,
+            "band": band + 1,
+            "unwise_detid": names,
+            "nm": 6 + (20 * uniform(when, 3) ** 3).astype(int),
+            "primary": 1 - coadd,
+            "flags_unwise": np.where(uniform(key, 25) < 0.01, 1 << (number % 8), 0),
+            "flags_info": np.where(uniform(key, 26) < 0.02, 2, 0),
+            "EPOCH": visit,
+            "FORWARD": visit % 2,
+            "MJDMIN": middle - half,
+            "MJDMAX": middle + half,
+            "MJDMEAN": middle,
+        }
         fields, arrays = [], []
         for name, (kind, unit, words) in _DESCRIBED.items():
             array = pa.array(values[name], pa.string()) if kind == "U" else pa.array(values[name].astype(kind))

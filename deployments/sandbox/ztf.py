@@ -41,8 +41,12 @@ _STEP, _64_BITS = 0x9E3779B97F4A7C15, 0xFFFFFFFFFFFFFFFF
 _MAGS = (13.5, 14.5, 15.5, 16.5, 17.5, 18.5, 19.5, 20.5, 21.5)  # as in a file of DR5, with the error of each
 _ERRORS = (0.0178, 0.0163, 0.0164, 0.0208, 0.0369, 0.0755, 0.1379, 0.1933, 0.2214)
 _SUBCOLUMNS = {
-    "hmjd": pa.float64(), "mag": pa.float32(), "magerr": pa.float32(), "clrcoeff": pa.float32(), "catflags": pa.int32(),
-}  # fmt: skip
+    "hmjd": pa.float64(),
+    "mag": pa.float32(),
+    "magerr": pa.float32(),
+    "clrcoeff": pa.float32(),
+    "catflags": pa.int32(),
+}
 _CLEAN = 0.92
 # What flags there are where there are any, and how often: of those, nearly all are bit 15 alone in a file of DR5.
 _FLAGS, _HOW_OFTEN = (32768, 32769, 65535, 256, 16, 1, 4, 516), (0.6, 0.66, 0.7, 0.8, 0.9, 0.95, 0.98, 1.0)
@@ -56,9 +60,10 @@ def mount(sandbox: Sandbox, root: Path, *, seed: int, scale: float, targets: Tar
     n_field = round(FIELD_STARS * scale)
     rows = max(50, n_field // 16)
     sandbox.cached(
-        folder / "collection.properties", key,
+        folder / "collection.properties",
+        key,
         lambda: write_collection(folder, targets, seed=seed, n_field=n_field, max_rows=rows),
-    )  # fmt: skip
+    )
     return str(folder)
 
 
@@ -104,14 +109,27 @@ def write_collection(
     stars = _Stars(targets, seed, n_field, nesting, np.dtype(positions))
     shutil.rmtree(folder, ignore_errors=True)
     write_catalog(
-        folder / CATALOG, stars.ra, stars.dec, stars.rows, ra_column="objra", dec_column="objdec",
-        margin=folder / MARGIN, max_rows=max_rows, row_group=row_group, orders=orders, npix_suffix=npix_suffix,
+        folder / CATALOG,
+        stars.ra,
+        stars.dec,
+        stars.rows,
+        ra_column="objra",
+        dec_column="objdec",
+        margin=folder / MARGIN,
+        max_rows=max_rows,
+        row_group=row_group,
+        orders=orders,
+        npix_suffix=npix_suffix,
         compression="snappy",
-    )  # fmt: skip
+    )
     _write_properties(
-        folder / "collection.properties", "HATS Collection",
-        obs_collection="ztf_dr24_lc", hats_primary_table_url=CATALOG, all_margins=MARGIN, default_margin=MARGIN,
-    )  # fmt: skip
+        folder / "collection.properties",
+        "HATS Collection",
+        obs_collection="ztf_dr24_lc",
+        hats_primary_table_url=CATALOG,
+        all_margins=MARGIN,
+        default_margin=MARGIN,
+    )
 
 
 class _Stars:
@@ -127,9 +145,12 @@ class _Stars:
         at_target = np.arange(len(sky)) < len(places)
         # Filter, which of two overlapping fields, and which stars have such a row: g and r always at a target.
         parts = [
-            (1, 0, at_target | (uniform(star, 1) < 0.9)), (2, 0, at_target | (uniform(star, 2) < 0.95)),
-            (3, 0, uniform(star, 3) < 0.3), (1, 1, uniform(star, 4) < 0.25), (2, 1, uniform(star, 5) < 0.25),
-        ]  # fmt: skip
+            (1, 0, at_target | (uniform(star, 1) < 0.9)),
+            (2, 0, at_target | (uniform(star, 2) < 0.95)),
+            (3, 0, uniform(star, 3) < 0.3),
+            (1, 1, uniform(star, 4) < 0.25),
+            (2, 1, uniform(star, 5) < 0.25),
+        ]
         of = np.concatenate([np.nonzero(there)[0] for _, _, there in parts])
         counts = [int(there.sum()) for _, _, there in parts]
         self.filter = np.repeat([one for one, _, _ in parts], counts).astype(np.int8)
@@ -153,9 +174,14 @@ class _Stars:
     def rows(self, which: Ints) -> pa.Table:
         count = self.epochs[which]
         columns = {
-            "objectid": self.objectid[which], "filterid": self.filter[which], "fieldid": self.field[which].astype("i2"),
-            "rcid": self.rcid[which].astype("i1"), "objra": self.ra[which], "objdec": self.dec[which], "nepochs": count,
-        }  # fmt: skip
+            "objectid": self.objectid[which],
+            "filterid": self.filter[which],
+            "fieldid": self.field[which].astype("i2"),
+            "rcid": self.rcid[which].astype("i1"),
+            "objra": self.ra[which],
+            "objdec": self.dec[which],
+            "nepochs": count,
+        }
         return pa.table({**columns, "lightcurve": self._light_curves(which, count)})
 
     def _light_curves(self, which: Ints, count: Ints) -> pa.Array:
@@ -172,9 +198,12 @@ class _Stars:
         kind = np.searchsorted(_HOW_OFTEN, (what - _CLEAN) / (1 - _CLEAN), side="right").clip(max=len(_FLAGS) - 1)
         flags = np.where(what < _CLEAN, 0, np.array(_FLAGS)[kind])
         values = {
-            "hmjd": hmjd, "mag": true + error * normal(key, 4) * np.where(flags < 32768, 1, 6), "magerr": error,
-            "clrcoeff": np.choose(band - 1, [-0.045, 0.12, 0.0])[of] + 0.015 * normal(key, 6), "catflags": flags,
-        }  # fmt: skip
+            "hmjd": hmjd,
+            "mag": true + error * normal(key, 4) * np.where(flags < 32768, 1, 6),
+            "magerr": error,
+            "clrcoeff": np.choose(band - 1, [-0.045, 0.12, 0.0])[of] + 0.015 * normal(key, 6),
+            "catflags": flags,
+        }
         arrays = [pa.array(values[name].astype(kind.to_pandas_dtype())) for name, kind in _SUBCOLUMNS.items()]
         offsets = pa.array(np.concatenate(([0], np.cumsum(count))).astype(np.int32))
         names = list(_SUBCOLUMNS)
@@ -271,11 +300,17 @@ def write_catalog(
         (place / "partition_info.csv").write_text("Norder,Npix\n" + "".join(lines))
         covered = sum(4.0**-one.order / 12 for one, _ in content)
         _write_properties(
-            place / "hats.properties", "HATS catalog",
-            obs_collection=place.name, **more, hats_nrows=sum(len(which) for _, which in content),
-            hats_col_healpix="_healpix_29", hats_col_healpix_order=29, hats_estsize=size // 1024,
-            hats_order=max((one.order for one, _ in content), default=0), moc_sky_fraction=round(covered, 5),
-        )  # fmt: skip
+            place / "hats.properties",
+            "HATS catalog",
+            obs_collection=place.name,
+            **more,
+            hats_nrows=sum(len(which) for _, which in content),
+            hats_col_healpix="_healpix_29",
+            hats_col_healpix_order=29,
+            hats_estsize=size // 1024,
+            hats_order=max((one.order for one, _ in content), default=0),
+            moc_sky_fraction=round(covered, 5),
+        )
 
 
 def write_dataset(
@@ -364,8 +399,6 @@ def _distance_arcsec(one: _Partition, ra: float, dec: float) -> float:
 
 
 def _write_properties(file: Path, title: str, **values: object) -> None:
-    stamp = {
-        "hats_builder": "Lightlake sandbox", "hats_creation_date": r"2026-05-20T00\:00UTC", "hats_version": "v1.0",
-    }  # fmt: skip
+    stamp = {"hats_builder": "Lightlake sandbox", "hats_creation_date": r"2026-05-20T00\:00UTC", "hats_version": "v1.0"}
     text = "".join(f"{name}={value}\n" for name, value in {**values, **stamp}.items())
     file.write_text(f"#{title}\n{text}")

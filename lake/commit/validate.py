@@ -162,9 +162,11 @@ def _check_values(spec: Table, column: Column, values: pa.ChunkedArray) -> None:
     if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
         low, high = pc.min_max(values).as_py().values()
         if low is None or (
-            (column.low is None or low >= column.low) and (column.high is None or high <= column.high)
-            and np.isfinite(low) and np.isfinite(high)
-        ):  # fmt: skip
+            (column.low is None or low >= column.low)
+            and (column.high is None or high <= column.high)
+            and np.isfinite(low)
+            and np.isfinite(high)
+        ):
             return  # most columns, by the quickest question; the rest finds out what is wrong
     if pa.types.is_floating(values.type):
         _refuse(spec.name, column.name, values, pc.invert(pc.is_finite(values)), "is not a finite number")

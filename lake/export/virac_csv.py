@@ -366,9 +366,13 @@ def _near(table: str, places: NDArray[np.int64], width: int = 0) -> str:
     gaps = np.diff(places)
     widest = np.argsort(gaps)[::-1][: _PIECES - 1]
     pieces = np.split(places, np.sort(widest[gaps[widest] > _PIXEL]) + 1)
-    return "(" + " UNION ALL ".join(
-        f"SELECT * FROM {table} WHERE hpx29 BETWEEN {piece[0]} AND {piece[-1] + width}" for piece in pieces
-    ) + ")"  # fmt: skip
+    return (
+        "("
+        + " UNION ALL ".join(
+            f"SELECT * FROM {table} WHERE hpx29 BETWEEN {piece[0]} AND {piece[-1] + width}" for piece in pieces
+        )
+        + ")"
+    )
 
 
 def _pixel(source: str) -> int:

@@ -92,9 +92,19 @@ class Lines:
         n = len(middle) - 1  # the last is that of all rows without a detection
         inner = np.where(detected, exposure, n)
         return np.concatenate(
-            [begin[np.where(detected, exposure, exposure + n)], mag, comma, error, middle[inner], chi, comma, chisq,
-             end[inner]], axis=1,
-        )  # fmt: skip
+            [
+                begin[np.where(detected, exposure, exposure + n)],
+                mag,
+                comma,
+                error,
+                middle[inner],
+                chi,
+                comma,
+                chisq,
+                end[inner],
+            ],
+            axis=1,
+        )
 
 
 def _texts(ids: list[str], rows: pa.Table, exposures: pa.Table) -> tuple[Bytes, Bytes, Bytes]:

@@ -25,25 +25,14 @@ _TARGET_ID = _required("target_id", "BIGINT", "Target, by its id in table target
 _SOURCE_ID = _required("source_id", "VARCHAR", "The archive's own id of its source", ucd="meta.id")
 _BAND = _required("band", "VARCHAR", "Band, by its name in table bands", ucd="instr.bandpass")
 _HPX29 = _required(
-    "hpx29",
-    "BIGINT",
-    "HEALPix order 29, nested, of the ICRS position",
-    ucd="pos.healpix",
-    low=0,
-    high=12 * 4**29 - 1,
+    "hpx29", "BIGINT", "HEALPix order 29, nested, of the ICRS position", ucd="pos.healpix", low=0, high=12 * 4**29 - 1
 )
 _RA = _required("ra", "DOUBLE", "Right ascension, ICRS", unit="deg", ucd="pos.eq.ra;meta.main", low=0, high=360)
 _DEC = _required("dec", "DOUBLE", "Declination, ICRS", unit="deg", ucd="pos.eq.dec;meta.main", low=-90, high=90)
 _PM_RA = Column("pm_ra", "DOUBLE", "Proper motion in RA, times cos(dec)", unit="mas.yr**-1", ucd="pos.pm;pos.eq.ra")
 _PM_DEC = Column("pm_dec", "DOUBLE", "Proper motion in declination", unit="mas.yr**-1", ucd="pos.pm;pos.eq.dec")
 _REF_EPOCH = Column(
-    "ref_epoch",
-    "DOUBLE",
-    "Julian epoch of the position",
-    unit="yr",
-    ucd="meta.ref;time.epoch",
-    low=1800,
-    high=2200,
+    "ref_epoch", "DOUBLE", "Julian epoch of the position", unit="yr", ucd="meta.ref;time.epoch", low=1800, high=2200
 )
 # 1950-01-01 to 2100-01-01: outside of it a time has the wrong offset or unit, whatever the archive.
 _MJD_RANGE: dict[str, Any] = {"low": 33282.0, "high": 88069.0}

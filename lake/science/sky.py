@@ -140,12 +140,7 @@ class SkyIndex:
         self._tree = cKDTree(unit_vectors(self._ra[self._rows], self._dec[self._rows]))
 
     def within(
-        self,
-        ra: ArrayLike,
-        dec: ArrayLike,
-        radius_arcsec: ArrayLike,
-        strict: bool = False,
-        chunk: int = 50_000,
+        self, ra: ArrayLike, dec: ArrayLike, radius_arcsec: ArrayLike, strict: bool = False, chunk: int = 50_000
     ) -> Pairs:
         """All pairs of a query position and an indexed one that are within a radius.
 

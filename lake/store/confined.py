@@ -35,9 +35,19 @@ _HARMLESS = {"range", "generate_series", "unnest", "repeat", "repeat_row", "json
 # Scalar functions that tell of the process or write into its log; and those that make a huge value of a short query: in
 # the making of one value DuckDB neither counts memory nor lets itself be interrupted.
 _REFUSED = {
-    "current_setting", "write_log", "nextval", "json_serialize_sql", "json_deserialize_sql",
-    "repeat", "lpad", "rpad", "format", "printf", "list_resize", "array_resize",
-}  # fmt: skip
+    "current_setting",
+    "write_log",
+    "nextval",
+    "json_serialize_sql",
+    "json_deserialize_sql",
+    "repeat",
+    "lpad",
+    "rpad",
+    "format",
+    "printf",
+    "list_resize",
+    "array_resize",
+}
 _LISTS, _LONGEST_LIST = {"range", "generate_series"}, 1_000_000
 
 _SCHEMATA = {"", "main", "lake"}

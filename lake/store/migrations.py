@@ -30,8 +30,18 @@ MIGRATIONS: dict[int, Sequence[str]] = {
     2: add_statements(TABLES["bands"], "ab_minus_mag", "ab_source"),
     3: [
         *add_statements(
-            TABLES["sources"], "ra_err", "dec_err", "parallax", "parallax_err", "pm_ra_err", "pm_dec_err",
-            "astfit_chisq", "astfit_params", "uwe", "duplicate", "left_out",
+            TABLES["sources"],
+            "ra_err",
+            "dec_err",
+            "parallax",
+            "parallax_err",
+            "pm_ra_err",
+            "pm_dec_err",
+            "astfit_chisq",
+            "astfit_params",
+            "uwe",
+            "duplicate",
+            "left_out",
         ),
         *add_statements(TABLES["lightcurves"], "x", "y", "sky", "cnf_ctr", "diff_fit_ap", "ext"),
         *add_statements(TABLES["exposures"], "seeing_arcsec", "sky_level", "ellipticity"),
@@ -40,7 +50,7 @@ MIGRATIONS: dict[int, Sequence[str]] = {
     5: (),  # views alone, which every migration makes anew
     6: add_statements(TABLES["ledger"], "n_found", "retries", "requests"),
     7: [*add_statements(TABLES["labels"], "added_at", "name"), *add_statements(TABLES["schema_version"], "lake_id")],
-}  # fmt: skip
+}
 
 
 def schema_version(cursor: duckdb.DuckDBPyConnection) -> tuple[int | None, str | None]:

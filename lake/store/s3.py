@@ -21,15 +21,36 @@ if TYPE_CHECKING:
     from lake.store.storage import Storage
 
 # Options of s3fs that say how to reach S3; both it and DuckDB are told of these.
-_ACCESS = ("key", "username", "secret", "password", "token", "anon", "endpoint_url", "use_ssl", "profile",
-           "client_kwargs", "config_kwargs")  # fmt: skip
+_ACCESS = (
+    "key",
+    "username",
+    "secret",
+    "password",
+    "token",
+    "anon",
+    "endpoint_url",
+    "use_ssl",
+    "profile",
+    "client_kwargs",
+    "config_kwargs",
+)
 _CLIENT = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "endpoint_url", "region_name", "use_ssl")
 
 # And those that only tune it. Listings are not remembered unless asked for: other processes add files, and one that
 # is not seen would count as lost.
-_TUNING = ("use_listings_cache", "listings_expiry_time", "max_paths", "default_block_size", "default_fill_cache",
-           "default_cache_type", "max_concurrency", "fixed_upload_size", "local_expiry_check", "s3_additional_kwargs",
-           "skip_instance_cache")  # fmt: skip
+_TUNING = (
+    "use_listings_cache",
+    "listings_expiry_time",
+    "max_paths",
+    "default_block_size",
+    "default_fill_cache",
+    "default_cache_type",
+    "max_concurrency",
+    "fixed_upload_size",
+    "local_expiry_check",
+    "s3_additional_kwargs",
+    "skip_instance_cache",
+)
 
 _HINT = "see 'A lake on S3' in the README"
 AWS = "https://s3.amazonaws.com"
@@ -73,9 +94,15 @@ class Access:
             config["s3"] = {**config.get("s3", {}), "addressing_style": "path"}
         key, secret, token = self.given or (None, None, None)
         found |= {
-            "anon": self.anonymous or None, "endpoint_url": self.endpoint, "profile": self.profile, "key": key,
-            "secret": secret, "token": token, "client_kwargs": {"region_name": self.region}, "config_kwargs": config,
-        }  # fmt: skip
+            "anon": self.anonymous or None,
+            "endpoint_url": self.endpoint,
+            "profile": self.profile,
+            "key": key,
+            "secret": secret,
+            "token": token,
+            "client_kwargs": {"region_name": self.region},
+            "config_kwargs": config,
+        }
         return {name: value for name, value in found.items() if value is not None and value != {}}
 
     def credentials(self) -> tuple[str, str, str | None] | None:
@@ -243,8 +270,9 @@ def s3_secret(storage: Storage) -> str:
         parts = urlsplit(found.endpoint)
         values |= {"ENDPOINT": parts.netloc, "USE_SSL": parts.scheme == "https"}
     values["URL_STYLE"] = "path" if found.path_style else "vhost"
-    given = ", ".join(f"{name} {str(value).lower() if isinstance(value, bool) else quoted(value)}"
-                      for name, value in values.items())  # fmt: skip
+    given = ", ".join(
+        f"{name} {str(value).lower() if isinstance(value, bool) else quoted(value)}" for name, value in values.items()
+    )
     return f"CREATE OR REPLACE SECRET lightlake (TYPE s3, {given})"
 
 

@@ -175,8 +175,7 @@ class Storage:
             self.staging.mkdir(exist_ok=True)
         except OSError as error:
             raise ConfigurationError(
-                f"cannot make a lake at {self.root}: {error.strerror}",
-                hint="choose a folder that you may write to",
+                f"cannot make a lake at {self.root}: {error.strerror}", hint="choose a folder that you may write to"
             ) from error
         if not os.access(str(self.root), os.W_OK):
             raise ConfigurationError(

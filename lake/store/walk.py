@@ -9,11 +9,7 @@ from pathlib import Path
 
 
 def files_below(
-    root: str | os.PathLike[str],
-    pattern: str,
-    unreadable: Callable[[OSError], None],
-    *,
-    follow_links: bool,
+    root: str | os.PathLike[str], pattern: str, unreadable: Callable[[OSError], None], *, follow_links: bool
 ) -> Iterator[tuple[Path, os.stat_result]]:
     """Yield the files in a folder, and in those below, whose names fit a pattern, with their size and times.
 

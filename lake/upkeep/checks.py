@@ -87,10 +87,12 @@ def _dates(catalog: Catalog) -> list[Check]:
     told = ", ".join(f"{count} of {who}" for who, (count, _) in ahead.items())
     return [
         Check(
-            "dates of answers", "warn", f"in the future, up to {latest:%Y-%m-%d %H:%M} UTC: {told}",
+            "dates of answers",
+            "warn",
+            f"in the future, up to {latest:%Y-%m-%d %H:%M} UTC: {told}",
             "compare the clocks of all machines that pull; live archives are asked for these again",
         )
-    ]  # fmt: skip
+    ]
 
 
 def _disk_of_catalogue(folder: Path) -> list[Check]:
@@ -146,9 +148,11 @@ def storage_rights(storage: Storage, options: Mapping[str, object], patience_s: 
     from botocore.exceptions import BotoCoreError
 
     config = {
-        "connect_timeout": patience_s, "read_timeout": patience_s, "retries": {"max_attempts": 0},
+        "connect_timeout": patience_s,
+        "read_timeout": patience_s,
+        "retries": {"max_attempts": 0},
         **dict(options.get("config_kwargs") or {}),  # type: ignore[call-overload]
-    }  # fmt: skip
+    }
     place = Storage(path_of(str(storage.root), {**options, "config_kwargs": config}))
     place.root.fs.retries = 1
     try:

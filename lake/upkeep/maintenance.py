@@ -194,7 +194,7 @@ def _check_files(
         told = f"{error.filename or storage.table_folder(table.name)} cannot be read: {error.strerror or error}"
         yield Finding(
             "error", "files", f"{table.name}: {told}", "ask for the right to; no more of this table was checked"
-        )  # fmt: skip
+        )
         return
     under_way = intents(storage)
     live = live_files(cursor, storage, table.name)
@@ -207,10 +207,7 @@ def _check_files(
             yield Finding("error", "files", f"{storage.relative(path)} {problem}", _GIVE_UP)
         elif path not in recorded and table.name not in BOOKKEEPING:
             yield Finding(
-                "note",
-                "checksums",
-                f"{storage.relative(path)} has no recorded checksum",
-                "run: lightlake compact",
+                "note", "checksums", f"{storage.relative(path)} has no recorded checksum", "run: lightlake compact"
             )
     deletes = {delete for delete in live.values() if delete}
     others = in_tree - set(live) - deletes
@@ -220,23 +217,28 @@ def _check_files(
     orphans = sorted(unknown - unjudged)
     if unjudged:
         yield Finding(
-            "note", "changes", f"{table.name}: {len(unjudged)} files are of a change that is under way or later",
+            "note",
+            "changes",
+            f"{table.name}: {len(unjudged)} files are of a change that is under way or later",
             "look again; what a crash has left goes with the next change, or with: lightlake compact",
-        )  # fmt: skip
+        )
     for path in orphans:
         yield Finding(
-            "error", "orphans", f"{storage.relative(path)} is in the tree but not in the catalogue",
+            "error",
+            "orphans",
+            f"{storage.relative(path)} is in the tree but not in the catalogue",
             "run: lightlake compact, which moves it to the quarantine",
-        )  # fmt: skip
+        )
     if table.name in BOOKKEEPING:
         return
     waiting = len(others) - len(unknown) + len(deletes)
     if waiting:
         yield Finding(
-            "note", "at rest",
+            "note",
+            "at rest",
             f"{table.name}: {waiting} replaced or delete files are still in the tree, so plain readers count too much",
             "run: lightlake compact",
-        )  # fmt: skip
+        )
     elif whole and not unknown and live:
         yield from _check_plain(cursor, storage, table, quick=quick)
 
@@ -295,11 +297,12 @@ def _check_plain(
         # Rows that the catalogue database still holds itself come to files with the next compaction.
         level = "note" if mine[0] > theirs[0] else "error"
         yield Finding(
-            level, "plain tree",
+            level,
+            "plain tree",
             f"{table.name}: the catalogue has {mine[0]} rows, a plain reader of the tree {theirs[0]}"
             + ("" if mine[0] != theirs[0] else " with other values"),
             "run: lightlake compact",
-        )  # fmt: skip
+        )
 
 
 def _check_constraints(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
@@ -331,10 +334,7 @@ def _check_constraints(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         ][0]
         if count:
             yield Finding(
-                "error",
-                "constraints",
-                f"{child}: {count} rows without their {parent}",
-                "report this as a bug",
+                "error", "constraints", f"{child}: {count} rows without their {parent}", "report this as a bug"
             )
     count = cursor.execute(
         """
@@ -346,9 +346,11 @@ def _check_constraints(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
     ).fetchall()[0][0]
     if count:
         yield Finding(
-            "error", "constraints", f"lightcurves: {count} sources and bands have not the rows of statistics",
+            "error",
+            "constraints",
+            f"lightcurves: {count} sources and bands have not the rows of statistics",
             "report this as a bug",
-        )  # fmt: skip
+        )
 
 
 def _check_unique(cursor: duckdb.DuckDBPyConnection, table: Table) -> Iterator[Finding]:
@@ -358,9 +360,11 @@ def _check_unique(cursor: duckdb.DuckDBPyConnection, table: Table) -> Iterator[F
     ).fetchall()[0]
     if twice[0]:
         yield Finding(
-            "error", "constraints", f"{table.name}: {twice[0]} keys ({key}) more than once, such as {twice[1]}",
+            "error",
+            "constraints",
+            f"{table.name}: {twice[0]} keys ({key}) more than once, such as {twice[1]}",
             "report this as a bug",
-        )  # fmt: skip
+        )
 
 
 def _check_coverage(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
@@ -396,16 +400,14 @@ def _check_coverage(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
     ).fetchall()
     for archive, release, count in failed:
         yield Finding(
-            "note",
-            "coverage",
-            f"{archive} {release}: {count} targets failed",
-            f"run: lightlake pull {archive}",
+            "note", "coverage", f"{archive} {release}: {count} targets failed", f"run: lightlake pull {archive}"
         )
     for table in ("coverage", "ledger", "labels", "targets"):
         for who, (count, latest) in dated_ahead(cursor, table).items():
             of = f" of {who}" if who else ""
             yield Finding(
-                "note", "clocks",
+                "note",
+                "clocks",
                 f"{table}: {count} rows{of} are dated in the future, up to {latest:%Y-%m-%d %H:%M}",
                 "see the clocks of the machines that write to the lake: lightlake doctor",
-            )  # fmt: skip
+            )

@@ -61,9 +61,15 @@ def count_to_ask(
     key, age = canonical(parameters), max_age(archive, again=again)
     with closing(lake.catalog.cursor()) as cursor:
         return count_pending(
-            cursor, archive.name, archive.release, key, samples, age, back_off=back_off,
+            cursor,
+            archive.name,
+            archive.release,
+            key,
+            samples,
+            age,
+            back_off=back_off,
             followed=archive.followed(parameters),
-        )  # fmt: skip
+        )
 
 
 def plan_batches(

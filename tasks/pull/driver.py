@@ -248,9 +248,11 @@ class Driver(Generic[R]):
         limit = self.work.give_up_after
         if self.lost_in_a_row >= limit:
             reason = ArchiveError(
-                f"not asked: {limit} batches before were lost", archive=self.work.source,
-                endpoint=self.work.endpoint, hint="see why, and pull again",
-            )  # fmt: skip
+                f"not asked: {limit} batches before were lost",
+                archive=self.work.source,
+                endpoint=self.work.endpoint,
+                hint="see why, and pull again",
+            )
             self._lose(one, reason)
             return
         last_try = one.tries >= self.run.settings.retries

@@ -47,10 +47,17 @@ class Plan:
     def row(self) -> dict[str, Any]:
         """Return it as a row of a table."""
         return {
-            "archive": self.archive, "release": self.release, "targets": self.waiting.total, "new": self.waiting.new,
-            "old": self.waiting.old, "failed_before": self.waiting.failed, "fetch_s": self.seconds,
-            "rows": self.n_rows, "bytes": self.bytes, "estimated_from": self.answered,
-        }  # fmt: skip
+            "archive": self.archive,
+            "release": self.release,
+            "targets": self.waiting.total,
+            "new": self.waiting.new,
+            "old": self.waiting.old,
+            "failed_before": self.waiting.failed,
+            "fetch_s": self.seconds,
+            "rows": self.n_rows,
+            "bytes": self.bytes,
+            "estimated_from": self.answered,
+        }
 
     @property
     def message(self) -> str:
@@ -159,19 +166,31 @@ def plan(
     if ahead_of_time := count_ahead(lake, archive, again=again):
         logger.warning(
             "%d answers of %s are dated in the future, and count as too old: compare the clocks (lightlake doctor)",
-            ahead_of_time, archive.name,
-        )  # fmt: skip
+            ahead_of_time,
+            archive.name,
+        )
     with closing(lake.catalog.cursor()) as cursor:
         key = canonical(parameters)
         ahead = waiting(
-            cursor, archive.name, archive.release, key, samples, age, back_off=back_off,
+            cursor,
+            archive.name,
+            archive.release,
+            key,
+            samples,
+            age,
+            back_off=back_off,
             followed=archive.followed(parameters),
-        )  # fmt: skip
+        )
         past = history(cursor, archive.name, archive.release)
     if not past.n_targets:
         return Plan(archive.name, archive.release, ahead, 0, None, None, None)
     each = ahead.total / past.n_targets
     return Plan(
-        archive.name, archive.release, ahead, past.n_targets, each * past.seconds, round(each * past.n_rows),
+        archive.name,
+        archive.release,
+        ahead,
+        past.n_targets,
+        each * past.seconds,
+        round(each * past.n_rows),
         round(each * past.bytes),
-    )  # fmt: skip
+    )

@@ -151,10 +151,18 @@ class PullReport:
     def row(self) -> dict[str, Any]:
         """Return it as a row of a table."""
         return {
-            "archive": self.archive, "release": self.release, "asked": self.asked, "found": self.found,
-            "empty": self.empty, "failed": self.failed, "rows": self.rows, "sources": self.sources,
-            **_spent(self), "granules": self.granules, "granules lost": self.granules_lost,
-        }  # fmt: skip
+            "archive": self.archive,
+            "release": self.release,
+            "asked": self.asked,
+            "found": self.found,
+            "empty": self.empty,
+            "failed": self.failed,
+            "rows": self.rows,
+            "sources": self.sources,
+            **_spent(self),
+            "granules": self.granules,
+            "granules lost": self.granules_lost,
+        }
 
 
 @dataclass(frozen=True)
@@ -245,11 +253,19 @@ class SurveyReport:
     def row(self) -> dict[str, Any]:
         """Return it as a row of a table."""
         return {
-            "survey": self.survey, "found": self.found, "done before": self.done_before, "done": self.done,
-            "rejected": self.rejected, "failed": self.failed, "rejected before": self.rejected_before,
-            "not read": len(self.unreadable), "elsewhere": self.elsewhere, "sources": self.sources,
-            "rows": self.rows, **_spent(self),
-        }  # fmt: skip
+            "survey": self.survey,
+            "found": self.found,
+            "done before": self.done_before,
+            "done": self.done,
+            "rejected": self.rejected,
+            "failed": self.failed,
+            "rejected before": self.rejected_before,
+            "not read": len(self.unreadable),
+            "elsewhere": self.elsewhere,
+            "sources": self.sources,
+            "rows": self.rows,
+            **_spent(self),
+        }
 
 
 class Report(Protocol):
@@ -273,10 +289,12 @@ def _larger(largest: Receipt | None, one: Receipt) -> Receipt | None:
 
 def _spent(report: PullReport | SurveyReport) -> dict[str, Any]:
     return {
-        "seconds": round(report.seconds, 1), "MB of Parquet": round(report.bytes / 1e6, 3),
-        "tried again": report.retries, "requests": report.requests,
+        "seconds": round(report.seconds, 1),
+        "MB of Parquet": round(report.bytes / 1e6, 3),
+        "tried again": report.retries,
+        "requests": report.requests,
         "peak memory, MB": None if report.peak_rss_mb is None else round(report.peak_rss_mb),
-    }  # fmt: skip
+    }
 
 
 def told_of(log: Log, receipt: Receipt, name: str | None = None, *, level: int = logging.INFO) -> None:

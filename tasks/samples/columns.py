@@ -147,10 +147,7 @@ def find_position(
                 f"{where}: ra_column and dec_column go together",
                 hint="give both; the same name twice if one column holds both coordinates",
             )
-        found: tuple[Column, Column] | None = (
-            named(columns, ra_column, where),
-            named(columns, dec_column, where),
-        )
+        found: tuple[Column, Column] | None = (named(columns, ra_column, where), named(columns, dec_column, where))
     elif asked is None:
         columns = [c for c in columns if c.habit not in ("l", "b") or _is_galactic(c, columns)]
         found = _skycoord(columns, where) or _equatorial(columns, where) or _galactic(columns, where)
@@ -231,8 +228,7 @@ def _declared(lon: Column, where: str, declared: Sequence[Frame]) -> tuple[Any, 
     known = said.get()
     if in_name is not None and "1950" in lon.habit and not same(known, in_name):
         raise ConfigurationError(
-            f"{where}: the name of {lon.name} says B1950, and the file says {said.title}",
-            hint="say which with frame",
+            f"{where}: the name of {lon.name} says B1950, and the file says {said.title}", hint="say which with frame"
         )
     return known, said.epoch, said.title
 
@@ -399,11 +395,7 @@ def _galactic(columns: Sequence[Column], where: str) -> tuple[Column, Column] | 
 
 
 def _by_ucd_pair(
-    columns: Sequence[Column],
-    new: tuple[str, str],
-    old: tuple[str, str],
-    habits: tuple[Pairs, ...],
-    where: str,
+    columns: Sequence[Column], new: tuple[str, str], old: tuple[str, str], habits: tuple[Pairs, ...], where: str
 ) -> tuple[Column, Column] | None:
     for new_tail, old_tail in ((";meta.main", "_main"), ("", "")):
         lons, lats = (
@@ -438,7 +430,6 @@ def _only(pairs: list[tuple[Column, Column]], where: str) -> tuple[Column, Colum
     if len(pairs) > 1:
         choice = ", ".join(dict.fromkeys(f"{lon.name} with {lat.name}" for lon, lat in pairs))
         raise ConfigurationError(
-            f"{where} has positions in more than one place: {choice}",
-            hint="say which with ra_column and dec_column",
+            f"{where} has positions in more than one place: {choice}", hint="say which with ra_column and dec_column"
         )
     return pairs[0] if pairs else None

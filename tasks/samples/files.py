@@ -30,15 +30,7 @@ from astropy.io.votable.exceptions import VOWarning
 from astropy.utils.exceptions import AstropyUserWarning
 
 from lake.errors import ConfigurationError
-from tasks.samples.columns import (
-    Column,
-    Position,
-    find_frames,
-    find_name,
-    find_position,
-    listing,
-    named,
-)
+from tasks.samples.columns import Column, Position, find_frames, find_name, find_position, listing, named
 from tasks.samples.frames import frames_of_rows, groups_of, same
 from tasks.samples.motion import FIRST_YEAR, LAST_YEAR, epochs, proper_motion, redshifts
 from tasks.samples.parts import put_together

@@ -119,11 +119,7 @@ def _is_shifted(line: str, cells: list[_Cell], between: list[int]) -> bool:
 
 
 def _sheet(
-    cells: list[_Cell],
-    rows: list[tuple[int, str]],
-    between: list[int],
-    frames: tuple[Frame, ...],
-    notes: str = "",
+    cells: list[_Cell], rows: list[tuple[int, str]], between: list[int], frames: tuple[Frame, ...], notes: str = ""
 ) -> Sheet:
     texts = [line for _, line in rows]
     broken = {
@@ -132,12 +128,7 @@ def _sheet(
         if _is_shifted(line, cells, between)
     }
     columns = tuple(
-        Column(
-            cell.name,
-            functools.partial(_read_cells, texts, cell),
-            unit=cell.unit,
-            description=cell.description,
-        )
+        Column(cell.name, functools.partial(_read_cells, texts, cell), unit=cell.unit, description=cell.description)
         for cell in cells
     )
     return Sheet("", columns, len(rows), frames, [n for n, _ in rows], texts, broken, notes=notes)

@@ -20,12 +20,7 @@ EQUATORIAL: tuple[Pairs, ...] = (
         *(("raj", "decj"), ("r.a.", "dec."), ("r.a.", "decl."), ("coord.ra", "coord.dec"), ("s_ra", "s_dec")),
         *(("ra_deg", "dec_deg"), ("ra_deg", "de_deg"), ("radeg", "decdeg"), ("radeg", "dedeg")),
         *(("ra_icrs", "de_icrs"), ("ra_icrs", "dec_icrs"), ("ra2000", "dec2000"), ("ra2000", "de2000")),
-        *(
-            ("raj2000", "dej2000"),
-            ("raj2000", "decj2000"),
-            ("ra_j2000", "dec_j2000"),
-            ("ra_j2000", "de_j2000"),
-        ),
+        *(("raj2000", "dej2000"), ("raj2000", "decj2000"), ("ra_j2000", "dec_j2000"), ("ra_j2000", "de_j2000")),
         *(("rab1950", "deb1950"), ("ra1950", "dec1950"), ("ra1950", "de1950"), ("ra_b1950", "dec_b1950")),
         *(("alpha", "delta"), ("alpha_j2000", "delta_j2000"), ("right_ascension", "declination")),
         *(("ra_obj", "dec_obj"), ("ra_targ", "dec_targ"), ("target_ra", "target_dec"), ("targ_ra", "targ_dec")),
@@ -41,16 +36,7 @@ GALACTIC: tuple[Pairs, ...] = (
 )
 NAMES = (
     *("name", "object_name", "object", "objname", "obj_name", "target", "target_name", "main_id"),
-    *(
-        "source_name",
-        "designation",
-        "wise_designation",
-        "source_id",
-        "sourceid",
-        "objid",
-        "object_id",
-        "objectid",
-    ),
+    *("source_name", "designation", "wise_designation", "source_id", "sourceid", "objid", "object_id", "objectid"),
     *("orig_id", "id", "sdss_name", "pl_name", "hostname", "specobjid", "coadd_object_id"),
     *("ticid", "tic_id", "tic", "kepid", "kic", "epic", "hip"),
 )
@@ -60,13 +46,7 @@ NAME_LIKE = re.compile(
     r"|sdss|2mass|allwise|star|galaxy|quasar|planet|pulsar|psr"
 )
 PM = (
-    *(
-        ("pmra", "pmdec"),
-        ("pmra", "pmde"),
-        ("pm_ra", "pm_dec"),
-        ("pm_ra", "pm_de"),
-        ("pm_ra_cosdec", "pm_dec"),
-    ),
+    *(("pmra", "pmdec"), ("pmra", "pmde"), ("pm_ra", "pm_dec"), ("pm_ra", "pm_de"), ("pm_ra_cosdec", "pm_dec")),
     *(("pmra_cosdec", "pmdec"), ("coord.pm_ra_cosdec", "coord.pm_dec"), ("sy_pmra", "sy_pmdec")),
     *(("pmracosde", "pmde"), ("pmracosdec", "pmdec"), ("pmra*cosde", "pmde"), ("pmra*cosdec", "pmdec")),
 )
@@ -81,8 +61,22 @@ BANDS = {"u", "b", "v", "g", "r", "i", "y", "j", "h", "k", "ks", "x", "rp", "bp"
 # Beside one of these, l and b are luminosity and magnitude.
 STARS = BANDS - {"x"} | {"teff", "logg", "lum", "logl", "mass", "radius", "feh", "sp", "sptype"}
 EQUINOXES = ("equinox", "equinoxe", "eqnx", "eqx", "equin", "coord_equinox", "pos_equinox")
-SYSTEMS = ("radesys", "radecsys", "coordsys", "coord_sys", "coordinate_system", "coord_system", "coord_frame", "frame",
-    "refframe", "ref_frame", "reference_frame", "coosys", "coo_sys", "system")  # fmt: skip
+SYSTEMS = (
+    "radesys",
+    "radecsys",
+    "coordsys",
+    "coord_sys",
+    "coordinate_system",
+    "coord_system",
+    "coord_frame",
+    "frame",
+    "refframe",
+    "ref_frame",
+    "reference_frame",
+    "coosys",
+    "coo_sys",
+    "system",
+)
 
 # What stands around the band in the name of a magnitude, and a colour.
 _MAGNITUDE = re.compile(

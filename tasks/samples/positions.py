@@ -310,8 +310,7 @@ def to_icrs(
     if frame.name.startswith("fk4") and moving.any():
         # FK4 itself rotates against the sky: the matrices of astropy leave that out of proper motions.
         raise ConfigurationError(
-            "proper motions in FK4 are not converted",
-            hint="give them in FK5 or ICRS, or take the columns out",
+            "proper motions in FK4 are not converted", hint="give them in FK5 or ICRS, or take the columns out"
         )
     try:
         sky = SkyCoord(lon * u.deg, lat * u.deg, frame=frame).icrs
@@ -325,8 +324,7 @@ def to_icrs(
             pm_dec[moving] = sky.pm_dec.to_value(u.mas / u.yr)
     except (ConvertError, ValueError, TypeError, AttributeError) as error:
         raise ConfigurationError(
-            f"positions in the frame {frame.name} can't be turned into ICRS: {error}",
-            hint="give ICRS positions",
+            f"positions in the frame {frame.name} can't be turned into ICRS: {error}", hint="give ICRS positions"
         ) from error
     return np.where(ra >= 360.0, 0.0, ra), dec, pm_ra, pm_dec
 

@@ -300,8 +300,17 @@ def _attribute(tag: bytes, name: str) -> str:
 
 
 # Bytes of a value in an array of numpy; text is four bytes a character there.
-_VALUE_BYTES = {"short": 2, "int": 4, "long": 8, "char": 4, "unicodeChar": 4, "float": 4, "double": 8,
-                "floatComplex": 8, "doubleComplex": 16}  # fmt: skip
+_VALUE_BYTES = {
+    "short": 2,
+    "int": 4,
+    "long": 8,
+    "char": 4,
+    "unicodeChar": 4,
+    "float": 4,
+    "double": 8,
+    "floatComplex": 8,
+    "doubleComplex": 16,
+}
 
 # Of a text and of an array of any length, which are objects of their own.
 _TEXT_BYTES, _ARRAY_BYTES = 60, 600

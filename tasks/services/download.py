@@ -235,11 +235,7 @@ def _stream(url: str, archive: str, settings: Settings, path: Path) -> None:
     failed = failing(archive, url, f"check LIGHTLAKE_ENDPOINTS__{archive.upper()}")
     budget = on_disk(failed, settings)
     headers = {"Accept-Encoding": "identity"}
-    with (
-        Client(settings.timeout_s) as client,
-        client.getting(url, budget, headers) as answer,
-        path.open("wb") as file,
-    ):
+    with Client(settings.timeout_s) as client, client.getting(url, budget, headers) as answer, path.open("wb") as file:
         check_status(answer, failed)
         budget.expects(length_of(answer) or 0)
         while piece := answer.raw.read1(1 << 16, decode_content=True):

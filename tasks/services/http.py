@@ -39,9 +39,12 @@ _budget: ContextVar[Budget | None] = ContextVar("budget of the request in hand",
 
 # Redirects and addresses that cannot be asked at all; http.client refuses some of the latter as ValueErrors.
 _FINAL = (
-    requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema,
-    requests.TooManyRedirects, urllib3.exceptions.LocationParseError,
-)  # fmt: skip
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.MissingSchema,
+    requests.TooManyRedirects,
+    urllib3.exceptions.LocationParseError,
+)
 
 
 class _Counted(io.RawIOBase):
@@ -224,8 +227,12 @@ def failing(archive: str, endpoint: str, hint: str) -> Failed:
 
     def failed(message: str, *, transient: bool = False, retry_after_s: float | None = None) -> ArchiveError:
         return ArchiveError(
-            message, archive=archive, endpoint=endpoint, transient=transient, retry_after_s=retry_after_s,
+            message,
+            archive=archive,
+            endpoint=endpoint,
+            transient=transient,
+            retry_after_s=retry_after_s,
             hint=None if transient else hint,
-        )  # fmt: skip
+        )
 
     return failed

@@ -191,9 +191,13 @@ class Store:
         hint = None if transient else f"check LIGHTLAKE_ENDPOINTS__{self.archive.upper()}"
         endpoint = f"{self.url}/{path}".rstrip("/")
         return ArchiveError(
-            message, archive=self.archive, endpoint=endpoint, transient=transient, retry_after_s=retry_after_s,
+            message,
+            archive=self.archive,
+            endpoint=endpoint,
+            transient=transient,
+            retry_after_s=retry_after_s,
             hint=hint,
-        )  # fmt: skip
+        )
 
     @contextmanager
     def _asking(self, path: str) -> Iterator[None]:
@@ -249,9 +253,11 @@ def open_store(url: str, archive: str, settings: Settings, tries: int | None = N
         filesystem = _s3(bucket, environment, settings.timeout_s, tries or _ATTEMPTS)
     except OSError as error:
         raise ArchiveError(
-            f"the bucket cannot be found: {_told(error)}", archive=archive, endpoint=url,
+            f"the bucket cannot be found: {_told(error)}",
+            archive=archive,
+            endpoint=url,
             transient=not _REFUSED.search(str(error)),
-        ) from error  # fmt: skip
+        ) from error
     return Store(archive, url, root, filesystem, settings, environment)
 
 

@@ -71,12 +71,7 @@ class Service:
     cap: int | None = None
 
     def query(
-        self,
-        adql: str,
-        uploads: Mapping[str, pa.Table] | None = None,
-        *,
-        maxrec: int,
-        asynchronous: bool = False,
+        self, adql: str, uploads: Mapping[str, pa.Table] | None = None, *, maxrec: int, asynchronous: bool = False
     ) -> pa.Table:
         """Return the whole answer to a query.
 

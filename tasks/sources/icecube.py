@@ -35,30 +35,11 @@ from tasks.sources.base import Archive, Band, Granule, Harvest
 NAME = "icecube"
 RELEASE = "20210126"
 BAND = "IceCube"
-SEASONS = (
-    "IC40",
-    "IC59",
-    "IC79",
-    "IC86_I",
-    "IC86_II",
-    "IC86_III",
-    "IC86_IV",
-    "IC86_V",
-    "IC86_VI",
-    "IC86_VII",
-)
+SEASONS = ("IC40", "IC59", "IC79", "IC86_I", "IC86_II", "IC86_III", "IC86_IV", "IC86_V", "IC86_VI", "IC86_VII")
 FOLDER = "icecube_10year_ps"
 
 # Columns of events/<season>_exp.csv, as the release's readme lists them.
-_EVENT_COLUMNS = (
-    "MJD[days]",
-    "log10(E/GeV)",
-    "AngErr[deg]",
-    "RA[deg]",
-    "Dec[deg]",
-    "Azimuth[deg]",
-    "Zenith[deg]",
-)
+_EVENT_COLUMNS = ("MJD[days]", "log10(E/GeV)", "AngErr[deg]", "RA[deg]", "Dec[deg]", "Azimuth[deg]", "Zenith[deg]")
 
 
 @dataclass(frozen=True)
@@ -147,8 +128,11 @@ def harvest(targets: pa.Table, events: Events, max_search_radius_deg: float, end
             "hpx29": pixel,
             "mjd": events.mjd[seen],
             "bmjd_tdb": to_bmjd_tdb(
-                events.mjd[seen], events.ra[seen], events.dec[seen],
-                scale=ARCHIVE.time_scale.lower(), frame=ARCHIVE.time_frame,
+                events.mjd[seen],
+                events.ra[seen],
+                events.dec[seen],
+                scale=ARCHIVE.time_scale.lower(),
+                frame=ARCHIVE.time_frame,
             ),
             "flux": 10 ** events.log10_energy[seen],
             "unit": ["GeV"] * n,
@@ -156,7 +140,7 @@ def harvest(targets: pa.Table, events: Events, max_search_radius_deg: float, end
             "good": [True] * n,
             "exposure_id": pa.array(events.season[seen], pa.string()),
         }
-    )  # fmt: skip
+    )
     return Harvest(sources, matches, lightcurves, events.exposures, endpoint, events.remark)
 
 
@@ -232,9 +216,11 @@ def read_events(files: dict[str, tuple[IO[bytes] | None, IO[bytes] | None]], end
     for season, (events, uptime) in files.items():
         if events is None:
             raise ArchiveError(
-                f"the release has no events/{season}_exp.csv", archive=NAME, endpoint=endpoint,
+                f"the release has no events/{season}_exp.csv",
+                archive=NAME,
+                endpoint=endpoint,
                 hint="get the whole release, or ask for fewer seasons",
-            )  # fmt: skip
+            )
         frame = _read_columns(events, f"events/{season}_exp.csv", _EVENT_COLUMNS, endpoint)
         printed = frame["MJD[days]"]
         again = printed.groupby(printed).cumcount()
@@ -293,9 +279,7 @@ def _read_columns(file: IO[bytes], name: str, columns: tuple[str, ...], endpoint
     header = file.readline().decode(errors="replace")
     if header.lstrip("#").split() != list(columns):
         raise ArchiveError(
-            f"{name} does not start with the release's header: {header.strip()[:80]!r}",
-            archive=NAME,
-            endpoint=endpoint,
+            f"{name} does not start with the release's header: {header.strip()[:80]!r}", archive=NAME, endpoint=endpoint
         )
     types = {column: (str if column == columns[0] else float) for column in columns}
     begin = file.tell()
@@ -333,11 +317,7 @@ ARCHIVE = Archive(
     probe="",
     time_scale="UTC",
     time_frame="topocentre",
-    bands=(
-        Band(
-            BAND, "Reconstructed energy of a muon through the detector", "GeV", fornax_band="IceCube"
-        ),
-    ),
+    bands=(Band(BAND, "Reconstructed energy of a muon through the detector", "GeV", fornax_band="IceCube"),),
     radius_arcsec=None,
     batch_size=5000,
     cadence="frozen",
@@ -350,4 +330,4 @@ ARCHIVE = Archive(
     "position_err_arcsec (0.2 deg at best), so bmjd_tdb is good to 1.7 s a degree of error.",
     fetch=fetch,
     parameters={"max_search_radius_deg": 2.0, "seasons": list(SEASONS)},
-)  # fmt: skip
+)

@@ -195,8 +195,11 @@ def _lightcurves(
             "hpx29": sources["hpx29"].take(place),
             "mjd": time,
             "bmjd_tdb": to_bmjd_tdb(
-                time, sources["ra"].to_numpy()[row], sources["dec"].to_numpy()[row],
-                scale=ARCHIVE.time_scale.lower(), frame=ARCHIVE.time_frame,
+                time,
+                sources["ra"].to_numpy()[row],
+                sources["dec"].to_numpy()[row],
+                scale=ARCHIVE.time_scale.lower(),
+                frame=ARCHIVE.time_frame,
             ),
             "flux": nullable(flux * MJY_PER_JY),
             "flux_err": nullable(error * MJY_PER_JY),
@@ -210,7 +213,7 @@ def _lightcurves(
             "exposure_s": nullable(_column(detections, "expTime")),
             "chi": nullable(chi),
         }
-    )  # fmt: skip
+    )
 
 
 def _is_whole(detections: pa.Table) -> NDArray[np.bool_]:
@@ -245,12 +248,18 @@ _WAVELENGTH_NM = {"g": 481.0, "r": 617.0, "i": 752.0, "z": 866.0, "y": 962.0}
 def _band(letter: str, suffix: str = "") -> Band:
     how = "aperture" if suffix else "PSF"
     return Band(
-        f"ps1_{letter}{suffix}", f"Pan-STARRS1 {letter}, {how} photometry of single exposures", "mJy",
-        mag_system="AB", zero_point_jy=AB_ZERO_POINT_JY,
+        f"ps1_{letter}{suffix}",
+        f"Pan-STARRS1 {letter}, {how} photometry of single exposures",
+        "mJy",
+        mag_system="AB",
+        zero_point_jy=AB_ZERO_POINT_JY,
         zero_point_source="AB: 3631 Jy; fluxes are reported in Jy (Tonry et al. 2012, ApJ 750, 99)",
-        ab_minus_mag=0.0, ab_source="AB as reported", wavelength_nm=_WAVELENGTH_NM[letter],
-        svo_id=f"PAN-STARRS/PS1.{letter}", fornax_band=None if suffix else f"Pan-STARRS {letter}",
-    )  # fmt: skip
+        ab_minus_mag=0.0,
+        ab_source="AB as reported",
+        wavelength_nm=_WAVELENGTH_NM[letter],
+        svo_id=f"PAN-STARRS/PS1.{letter}",
+        fornax_band=None if suffix else f"Pan-STARRS {letter}",
+    )
 
 
 ARCHIVE = Archive(

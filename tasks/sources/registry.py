@@ -25,7 +25,7 @@ REGISTRY: dict[str, Archive] = {
         wise.ARCHIVE,
         ztf.ARCHIVE,
     )
-}  # fmt: skip
+}
 
 
 # Surveys, whose files are extracted, and their commands: they are archives of a lake, too.

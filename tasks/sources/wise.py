@@ -237,8 +237,11 @@ def _lightcurves(detections: pa.Table, source: Ints, sources: pa.Table) -> pa.Ta
             "hpx29": sources["hpx29"].take(place),
             "mjd": time,
             "bmjd_tdb": to_bmjd_tdb(
-                time, sources["ra"].to_numpy()[source], sources["dec"].to_numpy()[source],
-                scale=ARCHIVE.time_scale.lower(), frame=ARCHIVE.time_frame,
+                time,
+                sources["ra"].to_numpy()[source],
+                sources["dec"].to_numpy()[source],
+                scale=ARCHIVE.time_scale.lower(),
+                frame=ARCHIVE.time_frame,
             ),
             "flux": nullable(flux * scale),
             "flux_err": nullable(error * scale),
@@ -249,7 +252,7 @@ def _lightcurves(detections: pa.Table, source: Ints, sources: pa.Table) -> pa.Ta
             "good": np.isfinite(flux),
             "quality": pc.bit_wise_or(flags[0], pc.shift_left(flags[1], 32)),
         }
-    )  # fmt: skip
+    )
 
 
 def _flags(detections: pa.Table, name: str) -> pa.Array:
@@ -260,13 +263,19 @@ def _flags(detections: pa.Table, name: str) -> pa.Array:
 
 def _band(number: int, wavelength_nm: float) -> Band:
     return Band(
-        f"W{number}", f"WISE W{number}, PSF photometry on the coadd of one visit", "mJy", mag_system="Vega",
+        f"W{number}",
+        f"WISE W{number}, PSF photometry on the coadd of one visit",
+        "mJy",
+        mag_system="Vega",
         zero_point_jy=MJY_PER_NANOMAGGY[number] * 10 ** (0.4 * NANOMAGGY_MAG) / 1e3,
         zero_point_source=f"Vega nanomaggies, and AB less Vega = {AB_MINUS_VEGA[number]} (WISE All-Sky Explanatory "
         "Supplement, IV.4.h)",
-        ab_minus_mag=AB_MINUS_VEGA[number], ab_source="WISE All-Sky Explanatory Supplement, IV.4.h",
-        wavelength_nm=wavelength_nm, svo_id=f"WISE/WISE.W{number}", fornax_band=f"WISE_W{number}",
-    )  # fmt: skip
+        ab_minus_mag=AB_MINUS_VEGA[number],
+        ab_source="WISE All-Sky Explanatory Supplement, IV.4.h",
+        wavelength_nm=wavelength_nm,
+        svo_id=f"WISE/WISE.W{number}",
+        fornax_band=f"WISE_W{number}",
+    )
 
 
 ARCHIVE = Archive(

@@ -147,13 +147,19 @@ def harvest(
 def _band(band: str, wavelength_nm: float) -> Band:
     letter = band[-1]
     return Band(
-        band, f"ZTF {letter}, PSF photometry of single exposures", "mJy", mag_system="AB",
+        band,
+        f"ZTF {letter}, PSF photometry of single exposures",
+        "mJy",
+        mag_system="AB",
         zero_point_jy=AB_ZERO_POINT_JY,
         zero_point_source="AB: 3631 Jy. Magnitudes are in the PS1 system, without colour term (Masci et al. 2019, "
         "PASP 131, 018003)",
-        ab_minus_mag=0.0, ab_source="AB as reported", wavelength_nm=wavelength_nm, svo_id=f"Palomar/ZTF.{letter}",
+        ab_minus_mag=0.0,
+        ab_source="AB as reported",
+        wavelength_nm=wavelength_nm,
+        svo_id=f"Palomar/ZTF.{letter}",
         fornax_band=band,
-    )  # fmt: skip
+    )
 
 
 ARCHIVE = Archive(

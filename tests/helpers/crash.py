@@ -25,10 +25,22 @@ from lake.upkeep.compaction import compact
 
 # Every step of a commit, in order; a number is how often it happens before the end comes.
 STEPS = (
-    "after BEGIN 1", "before intent 1", "after intent 1", "after publish 1", "after publish 3", "after publish 5",
-    "after delete 1", "after ledger 1", "after add_file 1", "after add_file 5", "after files 1",
-    "before COMMIT 1", "after COMMIT 1", "before unlink 1", "before discard 1",
-)  # fmt: skip
+    "after BEGIN 1",
+    "before intent 1",
+    "after intent 1",
+    "after publish 1",
+    "after publish 3",
+    "after publish 5",
+    "after delete 1",
+    "after ledger 1",
+    "after add_file 1",
+    "after add_file 5",
+    "after files 1",
+    "before COMMIT 1",
+    "after COMMIT 1",
+    "before unlink 1",
+    "before discard 1",
+)
 
 
 def child(target: Callable[..., None], *arguments: Any) -> ForkServerProcess:

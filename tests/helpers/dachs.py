@@ -221,9 +221,15 @@ class Dachs:
         # Files, not pipes: a daemon that the command leaves behind would keep a pipe open.
         with tempfile.TemporaryFile() as out:
             done = subprocess.run(
-                self._as_account(*command), input=stdin, stdin=subprocess.DEVNULL if stdin is None else None,
-                stdout=out, stderr=subprocess.STDOUT, cwd=self.folder, env=self._environment, check=False,
-            )  # fmt: skip
+                self._as_account(*command),
+                input=stdin,
+                stdin=subprocess.DEVNULL if stdin is None else None,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                cwd=self.folder,
+                env=self._environment,
+                check=False,
+            )
             out.seek(0)
             said = out.read().decode(errors="replace").strip()
         if done.returncode:
@@ -284,9 +290,12 @@ class Dachs:
         self._log = (self.folder / "server.log").open("wb")
         self._server = subprocess.Popen(
             self._as_account("dachs", "serve", "start", "--foreground"),
-            stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT, cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            cwd=self.folder,
             env=self._environment,
-        )  # fmt: skip
+        )
         patience = time.monotonic() + 60
         while time.monotonic() < patience:
             if self._server.poll() is not None:

@@ -196,9 +196,17 @@ def hold(lake: Lake, archive: str, band: str, rows: list[dict[str, object]]) -> 
         "lightcurves": [
             {"band": band, "source_id": "s", "hpx29": pixel, "detected": True, "good": True, **row} for row in rows
         ],
-        "coverage": [{"target_id": pixel, "status": "found", "n_sources": 1, "n_rows": len(rows), "parameters": "{}",
-                      "asked_at": ASKED}],
-    }  # fmt: skip
+        "coverage": [
+            {
+                "target_id": pixel,
+                "status": "found",
+                "n_sources": 1,
+                "n_rows": len(rows),
+                "parameters": "{}",
+                "asked_at": ASKED,
+            }
+        ],
+    }
     made = {
         name: pa.Table.from_pylist([{**scope, "granule": archive, **row} for row in held])
         for name, held in tables.items()

@@ -101,10 +101,16 @@ def install(folder: Path) -> Heasoft:
         text = "".join(f'{name},{kind},{mode},"{value}",,,"{name}"\n' for name, kind, mode, value in rows)
         (headas / "syspfiles" / f"{tool}.par").write_text(text)
         (pfiles / f"{tool}.par").write_text(text.replace('"ALL"', '"4"').replace('"NAME"', '"other"'))
-    return Heasoft(headas, {
-        "PATH": os.environ.get("PATH", ""), "HOME": str(folder / "home"), "HEADAS": str(headas),
-        "CALDB": str(folder / "caldb"), "PFILES": f"{pfiles};{headas / 'syspfiles'}",
-    })  # fmt: skip
+    return Heasoft(
+        headas,
+        {
+            "PATH": os.environ.get("PATH", ""),
+            "HOME": str(folder / "home"),
+            "HEADAS": str(headas),
+            "CALDB": str(folder / "caldb"),
+            "PFILES": f"{pfiles};{headas / 'syspfiles'}",
+        },
+    )
 
 
 def complete(observation: Path) -> Path:
@@ -266,10 +272,11 @@ def _pcaprepobsid(values: dict[str, str]) -> None:
             }
             for end, columns in (("dt", {n: table[n] for n in background} | live), ("dtbkg", background | live)):
                 forms = [
-                    fits.Column(n, ("129" if v.ndim > 1 else "") + {"i2": "I", "f4": "E", "f8": "D"}[v.dtype.str[1:]],
-                                array=v)
+                    fits.Column(
+                        n, ("129" if v.ndim > 1 else "") + {"i2": "I", "f4": "E", "f8": "D"}[v.dtype.str[1:]], array=v
+                    )
                     for n, v in ({"Time": table["Time"]} | columns).items()
-                ]  # fmt: skip
+                ]
                 made = fits.BinTableHDU.from_columns(forms, name="XTE_SA")
                 for name in ("MJDREFI", "MJDREFF", "TIMESYS", "OBJECT", "RA_PNT", "DEC_PNT", "TIMEZERO", "OBS_ID"):
                     made.header[name] = head[name]
@@ -381,18 +388,37 @@ def _pcaextlc2(values: dict[str, str]) -> None:
         rate, error = counts / live - back, np.hypot(np.sqrt(counts) / live, back_error)
     taken = exposure > 0
     made = {
-        "TIME": begin + width * np.arange(len(exposure)), "RATE": rate, "ERROR": error, "FRACEXP": exposure / width,
-        "LiveTime": live, "BACKV": back, "BACKE": back_error,
-    }  # fmt: skip
+        "TIME": begin + width * np.arange(len(exposure)),
+        "RATE": rate,
+        "ERROR": error,
+        "FRACEXP": exposure / width,
+        "LiveTime": live,
+        "BACKV": back,
+        "BACKE": back_error,
+    }
     units = {"TIME": "s", "LiveTime": "s", "FRACEXP": None}
     table = fits.BinTableHDU.from_columns(
         [fits.Column(n, "D", units.get(n, "counts/s"), array=v[taken]) for n, v in made.items()], name="RATE"
     )
-    table.header.update({
-        "TELESCOP": "XTE", "INSTRUME": "PCA", "TIMESYS": "TT", "TIMEDEL": width, "TIMEPIXR": 0.0, "HDUCLASS": "OGIP",
-        "HDUCLAS1": "LIGHTCURVE", "HDUCLAS2": "TOTAL", "HDUCLAS3": "RATE", "DEADAPP": True, "BACKAPP": BACKAPP,
-        "TSTART": begin, "TSTOP": times[-1] + 16, "ONTIME": exposure.sum(), "CREATOR": "SAEXTRCT version 4.3a",
-    })  # fmt: skip
+    table.header.update(
+        {
+            "TELESCOP": "XTE",
+            "INSTRUME": "PCA",
+            "TIMESYS": "TT",
+            "TIMEDEL": width,
+            "TIMEPIXR": 0.0,
+            "HDUCLASS": "OGIP",
+            "HDUCLAS1": "LIGHTCURVE",
+            "HDUCLAS2": "TOTAL",
+            "HDUCLAS3": "RATE",
+            "DEADAPP": True,
+            "BACKAPP": BACKAPP,
+            "TSTART": begin,
+            "TSTOP": times[-1] + 16,
+            "ONTIME": exposure.sum(),
+            "CREATOR": "SAEXTRCT version 4.3a",
+        }
+    )
     for name in ("MJDREFI", "MJDREFF", "TIMEZERO", "OBJECT", "RA_PNT", "DEC_PNT", "OBS_ID"):
         table.header[name] = head[name]
     table.header.update({f"ROWID{n}": name for n, name in enumerate(columns, 1)})

@@ -41,9 +41,13 @@ def lightlake(
     """Run the command in a child process."""
     return subprocess.run(
         [sys.executable, "-c", "from lake.cli import main; main()", *map(str, arguments)],
-        cwd=cwd, env=child_environment(**(environment or {})), capture_output=True, text=True, timeout=timeout_s,
+        cwd=cwd,
+        env=child_environment(**(environment or {})),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
         check=False,
-    )  # fmt: skip
+    )
 
 
 @dataclass

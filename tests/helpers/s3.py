@@ -35,10 +35,18 @@ _IDENTITY = {
 }
 # Telemetry is on by default, as is listening on the machine's outer address. A bucket takes seven volumes at once.
 _OPTIONS = (
-    "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", "-s3.port.iceberg=0", "-s3.port.lance=0",
-    "-volume.max=400", "-master.volumeSizeLimitMB=64", "-volume.preStopSeconds=1",
-    "-master.telemetry=false", "-master.electionTimeout=1s",
-)  # fmt: skip
+    "-ip=127.0.0.1",
+    "-ip.bind=127.0.0.1",
+    "-filer",
+    "-s3",
+    "-s3.port.iceberg=0",
+    "-s3.port.lance=0",
+    "-volume.max=400",
+    "-master.volumeSizeLimitMB=64",
+    "-volume.preStopSeconds=1",
+    "-master.telemetry=false",
+    "-master.electionTimeout=1s",
+)
 _PORTS = ("master", "volume", "filer", "s3")
 
 
@@ -106,9 +114,14 @@ class S3:
     def filesystem_at(self, endpoint: str, **more: Any) -> fs.S3FileSystem:
         """The same by another way, as through a `FaultyProxy`; the rest goes to PyArrow."""
         return fs.S3FileSystem(
-            access_key=self.key, secret_key=self.secret, endpoint_override=endpoint, region=REGION,
-            allow_bucket_creation=True, allow_bucket_deletion=True, **more,
-        )  # fmt: skip
+            access_key=self.key,
+            secret_key=self.secret,
+            endpoint_override=endpoint,
+            region=REGION,
+            allow_bucket_creation=True,
+            allow_bucket_deletion=True,
+            **more,
+        )
 
     @property
     def environment(self) -> dict[str, str]:
@@ -164,18 +177,24 @@ class S3:
         settings = self.folder / "s3.json"
         settings.write_text(json.dumps({"identities": [_IDENTITY]}))
         options = [
-            f"-dir={self.folder / 'data'}", *_OPTIONS, f"-s3.config={settings}",
+            f"-dir={self.folder / 'data'}",
+            *_OPTIONS,
+            f"-s3.config={settings}",
             *(f"-{name}.port={port}" for name, port in self.ports.items()),
             *(f"-{name}.port.grpc={port + 10_000}" for name, port in self.ports.items()),
             *(f"-{name}.localSocket={self.folder / name}.sock" for name in ("filer", "s3")),
-        ]  # fmt: skip
+        ]
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "GOMEMLIMIT": "400MiB"}
         self._log = (self.folder / "server.log").open("wb")
         began = time.monotonic()
         self._server = subprocess.Popen(
             [command, f"-logdir={self.folder / 'log'}", "server", *options],
-            stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT, cwd=self.folder, env=environment,
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            cwd=self.folder,
+            env=environment,
+        )
         self._wait_until_it_writes(began + 90)
         self.ready_after = round(time.monotonic() - began, 2)
 

@@ -93,8 +93,11 @@ def start_prefect(
     with log.open("a") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), *options],
-            env=environment, stdout=out, stderr=subprocess.STDOUT, cwd=home,
-        )  # fmt: skip
+            env=environment,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            cwd=home,
+        )
     try:
         _wait_until_healthy(server.api, process, log)
     except BaseException:

@@ -77,9 +77,14 @@ class Slurm:
     def ask(self, *command: object, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
         """Run one of SLURM's commands; its output."""
         done = subprocess.run(
-            [*map(str, command)], env={**(env or os.environ), **self.environment}, cwd=cwd, capture_output=True,
-            text=True, check=False, timeout=60,
-        )  # fmt: skip
+            [*map(str, command)],
+            env={**(env or os.environ), **self.environment},
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout.strip()
 
@@ -145,13 +150,26 @@ def _start(slurm: Slurm, daemons: list[subprocess.Popen[bytes]]) -> None:
     controller, node = _free_ports(2)
     (folder / "slurm.conf").write_text(
         _CONFIGURATION.format(
-            host=socket.gethostname().partition(".")[0], user=getpass.getuser(), folder=folder, controller=controller,
-            node=node, cores=_CORES, memory=_MEMORY_MB, partition=PARTITION,
+            host=socket.gethostname().partition(".")[0],
+            user=getpass.getuser(),
+            folder=folder,
+            controller=controller,
+            node=node,
+            cores=_CORES,
+            memory=_MEMORY_MB,
+            partition=PARTITION,
         )
-    )  # fmt: skip
-    munge = [f"--{name}={folder / file}" for name, file in (
-        ("key-file", "munge.key"), ("socket", "munge.sock"), ("pid-file", "munged.pid"), ("log-file", "munged.log"),
-        ("seed-file", "munge.seed"))]  # fmt: skip
+    )
+    munge = [
+        f"--{name}={folder / file}"
+        for name, file in (
+            ("key-file", "munge.key"),
+            ("socket", "munge.sock"),
+            ("pid-file", "munged.pid"),
+            ("log-file", "munged.log"),
+            ("seed-file", "munge.seed"),
+        )
+    ]
     commands = (
         ["munged", "--foreground", "--force", *munge],
         ["slurmctld", "-D", "-f", str(folder / "slurm.conf")],
@@ -160,9 +178,14 @@ def _start(slurm: Slurm, daemons: list[subprocess.Popen[bytes]]) -> None:
     for program, *options in commands:
         with (folder / f"{program}.out").open("wb") as out:
             daemons.append(
-                subprocess.Popen([str(_where(program)), *options], stdout=out, stderr=out, stdin=subprocess.DEVNULL,
-                                 env={**os.environ, **slurm.environment})
-            )  # fmt: skip
+                subprocess.Popen(
+                    [str(_where(program)), *options],
+                    stdout=out,
+                    stderr=out,
+                    stdin=subprocess.DEVNULL,
+                    env={**os.environ, **slurm.environment},
+                )
+            )
         if program == "munged":
             _until(slurm, daemons, lambda: (folder / "munge.sock").exists())
     ready = ["sinfo", "-h", "-o", "%t"]

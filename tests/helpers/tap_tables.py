@@ -29,33 +29,37 @@ def _holes(rng: np.random.Generator, values: np.ndarray, share: float = 0.1) -> 
 def _gaia(rng: np.random.Generator, rows: int) -> pa.Table:
     ra, dec = sky(rng, rows)
     no_motion = rng.random(rows) < 0.1
-    return pa.table({
-        "source_id": pa.array(rng.permutation(rows) * 113_000_000_000_003 + 4_295_806_720),
-        "random_index": pa.array(np.arange(rows)),
-        "ref_epoch": pa.array(np.full(rows, 2016.0)),
-        "ra": pa.array(ra),
-        "dec": pa.array(dec),
-        "ra_error": pa.array(rng.uniform(0.01, 1, rows).astype("f4")),
-        "dec_error": pa.array(rng.uniform(0.01, 1, rows).astype("f4")),
-        "parallax": _holes(rng, rng.normal(1, 1, rows)),
-        "pmra": pa.array(rng.normal(0, 300, rows), mask=no_motion),
-        "pmdec": pa.array(rng.normal(0, 300, rows), mask=no_motion),
-        "phot_g_mean_mag": _holes(rng, rng.uniform(6, 21, rows).astype("f4")),
-        "has_epoch_photometry": pa.array(rng.random(rows) < 0.3),
-    })  # fmt: skip
+    return pa.table(
+        {
+            "source_id": pa.array(rng.permutation(rows) * 113_000_000_000_003 + 4_295_806_720),
+            "random_index": pa.array(np.arange(rows)),
+            "ref_epoch": pa.array(np.full(rows, 2016.0)),
+            "ra": pa.array(ra),
+            "dec": pa.array(dec),
+            "ra_error": pa.array(rng.uniform(0.01, 1, rows).astype("f4")),
+            "dec_error": pa.array(rng.uniform(0.01, 1, rows).astype("f4")),
+            "parallax": _holes(rng, rng.normal(1, 1, rows)),
+            "pmra": pa.array(rng.normal(0, 300, rows), mask=no_motion),
+            "pmdec": pa.array(rng.normal(0, 300, rows), mask=no_motion),
+            "phot_g_mean_mag": _holes(rng, rng.uniform(6, 21, rows).astype("f4")),
+            "has_epoch_photometry": pa.array(rng.random(rows) < 0.3),
+        }
+    )
 
 
 def _bursts(rng: np.random.Generator, rows: int, name: str, lost: float = 0.0, **more: pa.Array) -> pa.Table:
     ra, dec = sky(rng, rows)
     nowhere = rng.random(rows) < lost
-    return pa.table({
-        "name": pa.array([f"{name}{row:06d}" for row in range(rows)]),
-        "ra": pa.array(ra, mask=nowhere),
-        "dec": pa.array(dec, mask=nowhere),
-        "time": pa.array(np.sort(rng.uniform(50000, 60000, rows))),
-        "error_radius": pa.array(rng.uniform(0, 6, rows), mask=nowhere),
-        **more,
-    })  # fmt: skip
+    return pa.table(
+        {
+            "name": pa.array([f"{name}{row:06d}" for row in range(rows)]),
+            "ra": pa.array(ra, mask=nowhere),
+            "dec": pa.array(dec, mask=nowhere),
+            "time": pa.array(np.sort(rng.uniform(50000, 60000, rows))),
+            "error_radius": pa.array(rng.uniform(0, 6, rows), mask=nowhere),
+            **more,
+        }
+    )
 
 
 def _tables() -> dict[str, pa.Table]:
@@ -67,11 +71,14 @@ def _tables() -> dict[str, pa.Table]:
         "saxgrbmgrb": _bursts(rng, 1082, "GRB", 0.3, fluence=_holes(rng, rng.lognormal(-14, 1, 1082))),
         "icecubepsc": _bursts(rng, 20_000, "x", event_energy=pa.array(rng.uniform(2, 6, 20_000))).drop(["name"]),
         "xmmssc": _bursts(
-            rng, 3000, "4XMM J", detid=pa.array(np.arange(3000) + 2**40),
+            rng,
+            3000,
+            "4XMM J",
+            detid=pa.array(np.arange(3000) + 2**40),
             ep_8_flux=_holes(rng, rng.lognormal(-30, 1, 3000)),
             ep_8_flux_error=_holes(rng, rng.lognormal(-32, 1, 3000).astype("f4")),
         ),
-    }  # fmt: skip
+    }
 
 
 TABLES = _tables()
@@ -86,14 +93,16 @@ def targets_near(rows: int, near: Sky, spread_deg: float) -> Table:
     moved = here.directional_offset_by(rng.uniform(0, 360, some) * u.deg, rng.uniform(0, spread_deg, some) * u.deg)
     ra[:some], dec[:some] = moved.ra.deg, moved.dec.deg
     radius = rng.uniform(0.5, 3, rows) / 3600
-    return Table({
-        "target_id": rng.permutation(rows) + 2**53 + 1,
-        "ra": ra,
-        "dec": dec,
-        "radius_deg": radius,
-        "reach_deg": radius + YEARS * 10.5 / 3600,
-        "years": np.full(rows, YEARS),
-    })  # fmt: skip
+    return Table(
+        {
+            "target_id": rng.permutation(rows) + 2**53 + 1,
+            "ra": ra,
+            "dec": dec,
+            "radius_deg": radius,
+            "reach_deg": radius + YEARS * 10.5 / 3600,
+            "years": np.full(rows, YEARS),
+        }
+    )
 
 
 def positions_in(name: str) -> Sky:

@@ -31,11 +31,22 @@ OPTIONAL = {
     "catIndex": ("filename", "tile", "tileloc", "seeing", "exptime", "skylevel", "ellipticity"),
 }
 SOURCES = {
-    "ra": "ra", "dec": "dec", "ra_error": "ra_err", "dec_error": "dec_err", "parallax": "parallax",
-    "parallax_error": "parallax_err", "pmra": "pm_ra", "pmra_error": "pm_ra_err", "pmdec": "pm_dec",
-    "pmdec_error": "pm_dec_err", "ref_epoch": "ref_epoch", "chisq": "astfit_chisq", "uwe": "uwe",
-    "astfit_params": "astfit_params", "duplicate": "duplicate",
-}  # fmt: skip
+    "ra": "ra",
+    "dec": "dec",
+    "ra_error": "ra_err",
+    "dec_error": "dec_err",
+    "parallax": "parallax",
+    "parallax_error": "parallax_err",
+    "pmra": "pm_ra",
+    "pmra_error": "pm_ra_err",
+    "pmdec": "pm_dec",
+    "pmdec_error": "pm_dec_err",
+    "ref_epoch": "ref_epoch",
+    "chisq": "astfit_chisq",
+    "uwe": "uwe",
+    "astfit_params": "astfit_params",
+    "duplicate": "duplicate",
+}
 
 Row = dict[str, Any]
 
@@ -133,14 +144,24 @@ def expected(path: Path, granule: str = "g", min_ks: int = 20, bands: Sequence[s
     rows = [{**row, "bmjd_tdb": time} for row, time in zip(rows, times.tolist(), strict=True)]
     exposures = {
         f"{name}/{number}": {
-            **same, "exposure_id": f"{name}/{number}", "band": pawprint["filter"], "mjd_start": pawprint["mjdobs"],
+            **same,
+            "exposure_id": f"{name}/{number}",
+            "band": pawprint["filter"],
+            "mjd_start": pawprint["mjdobs"],
             "exposure_s": pawprint.get("exptime"),
             "details": {key: pawprint[key] for key in ("filename", "tile", "tileloc") if key in pawprint} or None,
-            **{theirs: pawprint[key] for key, theirs in (("seeing", "seeing_arcsec"), ("skylevel", "sky_level"),
-                ("ellipticity", "ellipticity")) if key in pawprint},
+            **{
+                theirs: pawprint[key]
+                for key, theirs in (
+                    ("seeing", "seeing_arcsec"),
+                    ("skylevel", "sky_level"),
+                    ("ellipticity", "ellipticity"),
+                )
+                if key in pawprint
+            },
         }
         for number, pawprint in pawprints.items()
-    }  # fmt: skip
+    }
     return in_order(rows), sources, exposures
 
 

@@ -105,8 +105,9 @@ def test_targets(run: Run, here: Path, listing: Path) -> None:
     assert done.out.splitlines()[-1] == "2 rows of agn.csv: 0 new targets, 2 known, 2 new labels"
     rows = json.loads(run("targets", "list", "--sample", "agn", "--output", "json").out)
     assert [(row["name"], sorted(row["labels"])) for row in rows] == [
-        ("NGC 1068", ["Sy2", "again"]), ("M 87", ["LINER", "again"])
-    ]  # fmt: skip
+        ("NGC 1068", ["Sy2", "again"]),
+        ("M 87", ["LINER", "again"]),
+    ]
     assert rows[1]["ra"] == pytest.approx(187.7058, abs=1e-3)
     assert "M 87" in run("targets", "list").out
     refused(run("targets", "list", "--sample", "none"), "unknown sample 'none' in .*known: again, agn\\)")
@@ -216,9 +217,13 @@ def test_verify_and_compact(run: Run, here: Path, catalog: Catalog) -> None:
 
 
 def test_pull_and_status(
-    run: Run, here: Path, catalog: Catalog, prefect_server: PrefectServer, pull_settings: dict[str, str],
+    run: Run,
+    here: Path,
+    catalog: Catalog,
+    prefect_server: PrefectServer,
+    pull_settings: dict[str, str],
     sandbox: object,
-) -> None:  # fmt: skip
+) -> None:
     register(catalog, range(5))
     done = run("pull", "icecube", "--sample", "test")
     assert done.code == 0
@@ -229,8 +234,12 @@ def test_pull_and_status(
     register(catalog, range(5, 7), "more")
     (ahead,) = json.loads(run("refresh", "icecube", "--plan", "--output", "json").out)
     assert {name: ahead[name] for name in ("targets", "new", "old", "failed_before", "estimated_from")} == {
-        "targets": 2, "new": 2, "old": 0, "failed_before": 0, "estimated_from": 5,
-    }  # fmt: skip
+        "targets": 2,
+        "new": 2,
+        "old": 0,
+        "failed_before": 0,
+        "estimated_from": 5,
+    }
     assert ahead["fetch_s"] > 0
     done = run("refresh", "icecube", "--sample", "test")
     assert (done.code, done.out) == (0, "icecube: nothing to do, every target has its answer\n")
@@ -239,8 +248,9 @@ def test_pull_and_status(
     assert (done.code, done.out.startswith("icecube: 5 of 5 targets answered")) == (0, True)
     done = run("pull", "heasarc", "--sample", "test")
     assert (done.code, [line.partition(" targets")[0] for line in done.out.splitlines()]) == (
-        0, ["fermigtrig: 5 of 5", "icecubepsc: 5 of 5", "saxgrbmgrb: 5 of 5"],
-    )  # fmt: skip
+        0,
+        ["fermigtrig: 5 of 5", "icecubepsc: 5 of 5", "saxgrbmgrb: 5 of 5"],
+    )
     sandbox.fault("/", "status:404")
     shutil.rmtree(pull_settings["LIGHTLAKE_CACHE_DIR"])
     done = run("pull", "icecube", "--again", "--sample", "test")
@@ -386,9 +396,13 @@ def test_no_permission(here: Path, catalog: Catalog, template: Path, tmp_path: P
         Path("/", folder).chmod(Path("/", folder).stat().st_mode | 0o055) if "pytest" in folder.name else None
     tmp_path.chmod(0o755)
     done = subprocess.run(
-        [sys.executable, "-c", NOBODY, str(tmp_path / "ours"), str(here), str(listing)], cwd="/",
-        capture_output=True, text=True, check=False, env=child_environment(HOME="/nonexistent"),
-    )  # fmt: skip
+        [sys.executable, "-c", NOBODY, str(tmp_path / "ours"), str(here), str(listing)],
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+        env=child_environment(HOME="/nonexistent"),
+    )
     exits = [line for line in done.stdout.partition("nobody\n")[2].splitlines() if line.startswith("exit")]
     assert exits[:3] == ["exit 2"] * 3, done.stdout + done.stderr
     lines = done.stderr.splitlines()

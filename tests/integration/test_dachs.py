@@ -41,10 +41,16 @@ def ask(dachs: Dachs) -> Callable[..., Table]:
     return ask
 
 
-@pytest.mark.parametrize(("name", "key"), [
-    ("gaiadr3.gaia_source", "random_index"), ("fermigtrig", "name"), ("saxgrbmgrb", "name"), ("icecubepsc", "time"),
-    ("xmmssc", "detid"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("gaiadr3.gaia_source", "random_index"),
+        ("fermigtrig", "name"),
+        ("saxgrbmgrb", "name"),
+        ("icecubepsc", "time"),
+        ("xmmssc", "detid"),
+    ],
+)
 def test_tables_hold_what_they_were_given(ask, name, key):
     given = TABLES[name].slice(0, 1000)
     answer = ask(f'SELECT TOP 1000 * FROM {name} ORDER BY "{key}"')
@@ -148,10 +154,13 @@ def test_an_overflow_is_a_truncated_answer(service, asynchronous):
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-@pytest.mark.parametrize(("query", "told"), [
-    ("SELECT FROM saxgrbmgrb", "Could not parse your query: Expected select list"),
-    ("SELECT 1 / (detid - detid) AS x FROM xmmssc", "division by zero"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("SELECT FROM saxgrbmgrb", "Could not parse your query: Expected select list"),
+        ("SELECT 1 / (detid - detid) AS x FROM xmmssc", "division by zero"),
+    ],
+)
 def test_what_the_service_refuses_is_said_in_its_own_words(service, dachs, query, told, asynchronous):
     with pytest.raises(ArchiveError, match=told) as error:
         service.query(query, maxrec=100, asynchronous=asynchronous)

@@ -31,9 +31,12 @@ BESIDE = INSIDE.replace("processes: false, n_workers: 2", "processes: true, n_wo
 
 
 def test_a_pull_on_dask(
-    catalog: Catalog, rows: Callable[..., list[dict[str, Any]]], pull_settings: dict[str, str], tmp_path: Path,
+    catalog: Catalog,
+    rows: Callable[..., list[dict[str, Any]]],
+    pull_settings: dict[str, str],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     (tmp_path / "cluster.yaml").write_text(INSIDE)
     monkeypatch.setenv("LIGHTLAKE_RUNNER", "dask")
     monkeypatch.setenv("LIGHTLAKE_DASK_CLUSTER", str(tmp_path / "cluster.yaml"))

@@ -62,8 +62,22 @@ def test_a_healthy_lake(
     rows = rows_of(text)
     assert (code, {row["status"] for row in rows.values()}) == (0, {"ok"}), text
     assert all(row["found"] and row["hint"] is None for row in rows.values())
-    names = {"python", "packages", "extensions", "settings", "catalogue", "lake", "cache", "room for lake", "prefect",
-             "archive heasarc", "archive ztf", "clock", "heasoft", "workers"}  # fmt: skip
+    names = {
+        "python",
+        "packages",
+        "extensions",
+        "settings",
+        "catalogue",
+        "lake",
+        "cache",
+        "room for lake",
+        "prefect",
+        "archive heasarc",
+        "archive ztf",
+        "clock",
+        "heasoft",
+        "workers",
+    }
     assert names <= set(rows)
 
     code, text = run("--offline", "--output", "csv")
@@ -102,9 +116,13 @@ def test_much_is_wrong_at_once(run: Run, tmp_path: Path, monkeypatch: pytest.Mon
     rows = rows_of(text)
     assert code == 1
     assert {name: row["status"] for name, row in rows.items() if row["status"] != "ok"} == {
-        "settings": "fail", "catalogue": "warn", "cache": "fail", "prefect": "fail", "archive gaia": "fail",
+        "settings": "fail",
+        "catalogue": "warn",
+        "cache": "fail",
+        "prefect": "fail",
+        "archive gaia": "fail",
         "clock": "warn",
-    }  # fmt: skip
+    }
     assert all(row["hint"] for row in rows.values() if row["status"] != "ok")
 
 
@@ -187,7 +205,11 @@ def test_no_address(tmp_path: Path) -> None:
 def test_a_setting_of_prefect_that_is_wrong(tmp_path: Path) -> None:
     code = "from flows.doctor import prefect; (check,) = prefect(1.0); print(check.status, check.found)"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
         env=child_environment(PREFECT_HOME=str(tmp_path), PREFECT_API_REQUEST_TIMEOUT="soon"),
-    )  # fmt: skip
+    )
     assert done.stdout.startswith("fail request_timeout of Prefect's APISettings is not valid: "), done.stderr

@@ -56,9 +56,13 @@ def test_nothing_of_a_busy_command_is_left(tmp_path: Path, number: signal.Signal
     marker = uuid4().hex
     (tmp_path / "busy.py").write_text(BUSY)
     with subprocess.Popen(
-        [sys.executable, "busy.py"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        [sys.executable, "busy.py"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
         env=child_environment(MARKER=marker, PREFECT_HOME=str(tmp_path), PYTHONPATH=os.pathsep.join(sys.path)),
-    ) as command:  # fmt: skip
+    ) as command:
         try:
             assert command.stdout is not None
             assert command.stdout.readline() == "ready\n"
@@ -79,14 +83,20 @@ def test_nothing_of_a_pull_that_an_archive_keeps_waiting_is_left(catalog: Catalo
     with Sandbox() as box:
         box.fault("/icecube.zip", "hang")
         here = child_environment(
-            MARKER=marker, PREFECT_HOME=str(tmp_path / "prefect"), LIGHTLAKE_URL=str(catalog.storage.root),
-            LIGHTLAKE_ENDPOINTS__ICECUBE=box.url("/icecube.zip"), LIGHTLAKE_CACHE_DIR=str(tmp_path / "cache"),
+            MARKER=marker,
+            PREFECT_HOME=str(tmp_path / "prefect"),
+            LIGHTLAKE_URL=str(catalog.storage.root),
+            LIGHTLAKE_ENDPOINTS__ICECUBE=box.url("/icecube.zip"),
+            LIGHTLAKE_CACHE_DIR=str(tmp_path / "cache"),
             PYTHONPATH=os.pathsep.join(sys.path),
-        )  # fmt: skip
+        )
         command = subprocess.Popen(
-            [sys.executable, "-c", code, "pull", "icecube", runner], cwd=tmp_path, env=here, stdout=subprocess.DEVNULL,
+            [sys.executable, "-c", code, "pull", "icecube", runner],
+            cwd=tmp_path,
+            env=here,
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
         try:
             until(lambda: box.requests or command.poll() is not None, "no request")
             server = any("prefect.server.api.server:create_app" in one for one in marked(marker))

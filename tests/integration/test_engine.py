@@ -525,9 +525,13 @@ def test_who_has_no_place_waits(lake: Lake, caplog: pytest.LogCaptureFixture) ->
 
 
 def test_a_refresh_names_what_was_lost(
-    catalog: Catalog, rows: Rows, sandbox: Sandbox, madeup: Callable[..., Archive], settings: Settings,
+    catalog: Catalog,
+    rows: Rows,
+    sandbox: Sandbox,
+    madeup: Callable[..., Archive],
+    settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setenv("LIGHTLAKE_RETRIES", "0")
     register(catalog, range(6))
     sandbox.fault(URL_PATH, "status:404")

@@ -19,12 +19,7 @@ from helpers.archives import register
 from helpers.processes import child_environment, lightlake
 from helpers.servers import PrefectServer, artifacts
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterId,
-    LogFilter,
-    LogFilterFlowRunId,
-)
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
 from prefect.logging.handlers import APILogWorker
 from prefect.states import State
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -218,8 +213,9 @@ def test_what_cannot_pass_is_told_and_mended_by_the_next_run(catalog: Catalog, r
     assert mended.is_completed()
     assert counts(rows).keys() <= {"found", "empty"}
     assert rows("SELECT status, attempt FROM ledger ORDER BY attempt") == [
-        {"status": "failed", "attempt": 1}, {"status": "done", "attempt": 2}
-    ]  # fmt: skip
+        {"status": "failed", "attempt": 1},
+        {"status": "done", "attempt": 2},
+    ]
     assert errors(catalog) == []
 
 
@@ -311,15 +307,22 @@ print("ended", pull_archive("icecube", return_state=True).type.value, flush=True
 
 
 def test_a_pull_that_was_killed_is_finished_by_the_next(
-    catalog: Catalog, rows: Rows, prefect_server: PrefectServer, pull_settings: dict[str, str], tmp_path: Path,
+    catalog: Catalog,
+    rows: Rows,
+    prefect_server: PrefectServer,
+    pull_settings: dict[str, str],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     register(catalog, range(24))
     environment = {**pull_settings, **prefect_server.environment, "LIGHTLAKE_WORKERS": "2"}
     child = subprocess.Popen(
-        [sys.executable, "-c", SLOW, "0.3"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        [sys.executable, "-c", SLOW, "0.3"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         env=child_environment(**environment, PREFECT_LOGGING_LEVEL="ERROR"),
-    )  # fmt: skip
+    )
     watchdog = threading.Timer(120, child.kill)
     try:
         watchdog.start()
@@ -348,9 +351,13 @@ def test_a_pull_that_was_killed_is_finished_by_the_next(
 
 
 def test_a_pull_in_processes(
-    catalog: Catalog, rows: Rows, sandbox: Sandbox, prefect_server: PrefectServer, pull_settings: dict[str, str],
+    catalog: Catalog,
+    rows: Rows,
+    sandbox: Sandbox,
+    prefect_server: PrefectServer,
+    pull_settings: dict[str, str],
     tmp_path: Path,
-) -> None:  # fmt: skip
+) -> None:
     register(catalog, range(8))
     processes = {"LIGHTLAKE_RUNNER": "processes", "LIGHTLAKE_WORKERS": "2"}
     environment = {**pull_settings, **prefect_server.environment, **processes}

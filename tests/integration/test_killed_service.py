@@ -83,18 +83,27 @@ class House:
         """Start a service or a worker."""
         with keeper.log.open("a") as out:
             keeper.process = subprocess.Popen(
-                keeper.command, cwd=keeper.log.parent, stdout=out, stderr=subprocess.STDOUT,
+                keeper.command,
+                cwd=keeper.log.parent,
+                stdout=out,
+                stderr=subprocess.STDOUT,
                 env=child_environment(
-                    **self.server.environment, PYTHONPATH=str(ROOT), LIGHTLAKE_URL=str(keeper.lake),
-                    LIGHTLAKE_ENDPOINTS__HEASARC=self.sandbox.endpoints["heasarc"], LIGHTLAKE_TIMEOUT_S="600",
-                    LIGHTLAKE_RETRY_DELAY_S="0.1", LIGHTLAKE_DUCKDB_THREADS="1",
+                    **self.server.environment,
+                    PYTHONPATH=str(ROOT),
+                    LIGHTLAKE_URL=str(keeper.lake),
+                    LIGHTLAKE_ENDPOINTS__HEASARC=self.sandbox.endpoints["heasarc"],
+                    LIGHTLAKE_TIMEOUT_S="600",
+                    LIGHTLAKE_RETRY_DELAY_S="0.1",
+                    LIGHTLAKE_DUCKDB_THREADS="1",
                     # One place at each archive, which a dead run must not keep.
-                    LIGHTLAKE_ARCHIVE_CONCURRENCY="1", LIGHTLAKE_WORKERS="1",
+                    LIGHTLAKE_ARCHIVE_CONCURRENCY="1",
+                    LIGHTLAKE_WORKERS="1",
                     # They ask each second what is to run, and soon again when the server was away.
-                    PREFECT_RUNNER_POLL_FREQUENCY="1", PREFECT_WORKER_QUERY_SECONDS="1",
+                    PREFECT_RUNNER_POLL_FREQUENCY="1",
+                    PREFECT_WORKER_QUERY_SECONDS="1",
                     PREFECT_CLIENT_MAX_RETRIES="2",
                 ),
-            )  # fmt: skip
+            )
 
     def begin(self) -> dict[str, UUID]:
         """Begin a run of each keeper, and return them when they hang at their archive."""

@@ -104,8 +104,9 @@ def test_a_bucket_is_read_as_a_folder(
     assert len(local) == {"": 19, "/tess/public": 4, "/mast/hlsp": 12}[below]
     found = find(there, settings, IDS, NOWHERE, 1.0)
     assert seen(found) == seen(local)
-    ra, dec = (np.array([getattr(read_product(Path(here) / one.uri, one.name), key) for one in local])
-               for key in ("ra", "dec"))  # fmt: skip
+    ra, dec = (
+        np.array([getattr(read_product(Path(here) / one.uri, one.name), key) for one in local]) for key in ("ra", "dec")
+    )
     assert seen(find(there, settings, {}, (ra, dec), 1.0)) == seen(find(here, settings, {}, (ra, dec), 1.0))
     with Files(there, settings) as far, Files(here, settings) as near:
         pairs = zip(far.fetch(found), near.fetch(local), strict=True)

@@ -21,12 +21,26 @@ from lake.store.catalog import Catalog
 
 # All commands that a lake is needed for.
 COMMANDS = (
-    ["status"], ["status", "virac"], ["verify"], ["compact"], ["sql", "FROM targets"], ["attach"],
-    ["export", "virac-csv", "--to", "csv"], ["targets", "list"], ["targets", "add", "list.csv", "--sample", "s"],
-    ["targets", "remove", "T1"], ["targets", "rename", "T1", "A"], ["targets", "export", "t.csv"],
-    ["plot", "T1", "--to", "plot.html"], ["pull", "gaia"], ["refresh"], ["refresh", "--plan"], ["virac", "."], ["rxte"],
+    ["status"],
+    ["status", "virac"],
+    ["verify"],
+    ["compact"],
+    ["sql", "FROM targets"],
+    ["attach"],
+    ["export", "virac-csv", "--to", "csv"],
+    ["targets", "list"],
+    ["targets", "add", "list.csv", "--sample", "s"],
+    ["targets", "remove", "T1"],
+    ["targets", "rename", "T1", "A"],
+    ["targets", "export", "t.csv"],
+    ["plot", "T1", "--to", "plot.html"],
+    ["pull", "gaia"],
+    ["refresh"],
+    ["refresh", "--plan"],
+    ["virac", "."],
+    ["rxte"],
     ["serve"],
-)  # fmt: skip
+)
 
 
 def one_line(done: Done, pattern: str, code: int = 2) -> None:
@@ -183,9 +197,9 @@ def test_without_a_home_as_a_user_whom_nobody_knows(here: Path, catalog: Catalog
     )
     told = done.stdout.partition("homeless\n")[2]
     exits = [line.removeprefix("exit ") for line in told.splitlines() if line.startswith("exit ")]
-    assert exits == [
-        "0 archives", "0 status", "1 doctor", "2 pull", "0 refresh", "2 targets"
-    ], done.stdout + done.stderr  # fmt: skip
+    assert exits == ["0 archives", "0 status", "1 doctor", "2 pull", "0 refresh", "2 targets"], (
+        done.stdout + done.stderr
+    )
     lines = done.stderr.partition("homeless\n")[2].splitlines()
     assert len(lines) == 2, lines
     assert all(line.startswith("lightlake: ") for line in lines), lines

@@ -34,10 +34,19 @@ def rows(n: int, names: tuple[str, ...] = ("M 87", "3C 273")) -> pa.Table:
             "separation_arcsec": [0.1] * n,
         },
         schema=pa.schema(
-            [("name", "string"), ("archive", "string"), ("band", "string"), ("mjd", "float64"), ("flux", "float32"),
-             ("unit", "string"), ("detected", "bool"), ("good", "bool"), ("separation_arcsec", "float64")]
+            [
+                ("name", "string"),
+                ("archive", "string"),
+                ("band", "string"),
+                ("mjd", "float64"),
+                ("flux", "float32"),
+                ("unit", "string"),
+                ("detected", "bool"),
+                ("good", "bool"),
+                ("separation_arcsec", "float64"),
+            ]
         ),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.server

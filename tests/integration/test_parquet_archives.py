@@ -148,9 +148,7 @@ def direct(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def proxy(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
     with FaultyProxy(bucket.s3.endpoint) as proxy:
-        reach(
-            monkeypatch, bucket.s3.environment_at(proxy.endpoint), f"s3://{bucket.name}", LIGHTLAKE_TIMEOUT_S="1"
-        )  # fmt: skip
+        reach(monkeypatch, bucket.s3.environment_at(proxy.endpoint), f"s3://{bucket.name}", LIGHTLAKE_TIMEOUT_S="1")
         yield proxy
 
 
@@ -219,9 +217,16 @@ def another_lake(template: Path, root: Path) -> Iterator[Lake]:
 
 @each
 def test_an_archive_is_pulled_whole(
-    direct: None, catalog: Catalog, lake: Lake, bucket: Bucket, name: str, settings: Settings, template: Path,
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    direct: None,
+    catalog: Catalog,
+    lake: Lake,
+    bucket: Bucket,
+    name: str,
+    settings: Settings,
+    template: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("LIGHTLAKE_URL", settings.url)
     register(catalog)
     archive = find(name)
@@ -281,9 +286,13 @@ KINDS = ("slowdown", "status:500", "reset", "truncate", "hang")
 SPOILT = [
     *(("ztf", kind, "data") for kind in KINDS),
     *((name, kind, "data") for name in ("wise", "panstarrs") for kind in ("slowdown", "reset", "truncate")),
-    ("ztf", "truncate", "list"), ("wise", "truncate", "list"), ("panstarrs", "slowdown", "list"),
-    ("ztf", "reset", "head"), ("wise", "status:500", "head"), ("panstarrs", "truncate", "head"),
-]  # fmt: skip
+    ("ztf", "truncate", "list"),
+    ("wise", "truncate", "list"),
+    ("panstarrs", "slowdown", "list"),
+    ("ztf", "reset", "head"),
+    ("wise", "status:500", "head"),
+    ("panstarrs", "truncate", "head"),
+]
 
 
 @pytest.mark.parametrize(("name", "kind", "spot"), SPOILT)
@@ -312,9 +321,13 @@ def test_a_fault_on_the_way_loses_no_row(
 
 
 def test_a_fault_that_passes_is_not_the_end_of_a_batch(
-    proxy: FaultyProxy, catalog: Catalog, lake: Lake, bucket: Bucket, settings: Settings,
+    proxy: FaultyProxy,
+    catalog: Catalog,
+    lake: Lake,
+    bucket: Bucket,
+    settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setenv("LIGHTLAKE_URL", settings.url)
     register(catalog)
     monkeypatch.setattr(parquet, "_ATTEMPTS", 1)
@@ -489,9 +502,14 @@ def test_a_bucket_that_refuses(
 
 @each
 def test_an_object_that_is_refused_is_final_in_the_ledger(
-    proxy: FaultyProxy, catalog: Catalog, lake: Lake, bucket: Bucket, settings: Settings, name: str,
+    proxy: FaultyProxy,
+    catalog: Catalog,
+    lake: Lake,
+    bucket: Bucket,
+    settings: Settings,
+    name: str,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setenv("LIGHTLAKE_URL", settings.url)
     add_targets(catalog, pa.table({"ra": [_CLUSTER[0]], "dec": [_CLUSTER[1]], "name": ["one"]}), "one")
     proxy.fault("status:403", 20, SPOTS["head"])

@@ -126,9 +126,10 @@ def test_a_user_of_the_database_who_may_only_read(postgres, tmp_path):
                 cursor.execute("CALL postgres_execute('__ducklake_metadata_lake', ?)", [statement])
 
     as_owner(
-        f"CREATE ROLE {role} LOGIN", f"GRANT USAGE ON SCHEMA {schema} TO {role}",
+        f"CREATE ROLE {role} LOGIN",
+        f"GRANT USAGE ON SCHEMA {schema} TO {role}",
         f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}",
-    )  # fmt: skip
+    )
     reading = settings.model_copy(update={"catalog": settings.catalog.replace("user=lightlake", f"user={role}")})
     with Lake(reading.url, reading) as lake:
         assert lake.light_curve("T1").num_rows == 6
@@ -154,9 +155,10 @@ def test_a_user_of_the_database_who_may_only_read(postgres, tmp_path):
         assert "connections to spare" in error.value.hint
     with Lake(settings.url, settings) as lake:  # one who may write, through a handle that reads
         for statement in (
-            "DELETE FROM targets", f'DELETE FROM __ducklake_metadata_lake."{schema}".ducklake_data_file',
+            "DELETE FROM targets",
+            f'DELETE FROM __ducklake_metadata_lake."{schema}".ducklake_data_file',
             "CALL postgres_execute('__ducklake_metadata_lake', 'COMMIT; CREATE TABLE public.mine (a int)')",
-        ):  # fmt: skip
+        ):
             with pytest.raises(LightlakeError, match="reading only"):
                 lake.sql(statement)
     with Lake(settings.url, settings, confined=True) as lake:
@@ -164,10 +166,12 @@ def test_a_user_of_the_database_who_may_only_read(postgres, tmp_path):
         committed(catalog, range(2, 4), "g2")
         for attack in (
             "FROM postgres_query('__ducklake_metadata_lake', 'SELECT pg_read_file(''/etc/passwd'') AS a')",
-            f"FROM postgres_scan('{postgres}', '{schema}', 'ducklake_metadata')", "FROM pg_catalog.pg_tables",
-            f"FROM __ducklake_metadata_lake.{schema}.ducklake_metadata", "SELECT path FROM duckdb_databases()",
+            f"FROM postgres_scan('{postgres}', '{schema}', 'ducklake_metadata')",
+            "FROM pg_catalog.pg_tables",
+            f"FROM __ducklake_metadata_lake.{schema}.ducklake_metadata",
+            "SELECT path FROM duckdb_databases()",
             f"ATTACH '{postgres}' AS mine (TYPE postgres)",
-        ):  # fmt: skip
+        ):
             with pytest.raises(ConfigurationError) as error:
                 pytest.fail(f"{attack}: {lake.sql(attack).to_pylist()}")
     assert errors(catalog) == []

@@ -67,9 +67,13 @@ def runs(name: str) -> list[Any]:
 
 
 def test_it_serves_what_is_due_and_what_events_ask_for(
-    prefect_server: PrefectServer, pull_settings: dict[str, str], catalog: Catalog, tmp_path: Path,
-    rows: Callable[..., list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    prefect_server: PrefectServer,
+    pull_settings: dict[str, str],
+    catalog: Catalog,
+    tmp_path: Path,
+    rows: Callable[..., list[dict[str, Any]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("PREFECT_API_URL", prefect_server.api)
     root = str(catalog.storage.root)
     register(catalog, range(6), "pulled")
@@ -79,13 +83,17 @@ def test_it_serves_what_is_due_and_what_events_ask_for(
     log = tmp_path / "serve.log"
     with log.open("w") as out:
         child = subprocess.Popen(
-            [sys.executable, "-c", SERVE, root], cwd=tmp_path, stdout=out, stderr=subprocess.STDOUT,
+            [sys.executable, "-c", SERVE, root],
+            cwd=tmp_path,
+            stdout=out,
+            stderr=subprocess.STDOUT,
             env=child_environment(
-                **pull_settings, **prefect_server.environment,
+                **pull_settings,
+                **prefect_server.environment,
                 # The server is asked each second what is to run, instead of every ten.
                 PREFECT_RUNNER_POLL_FREQUENCY="1",
             ),
-        )  # fmt: skip
+        )
 
     def until(true: Callable[[], Any]) -> Any:
         patience = time.monotonic() + 180

@@ -152,8 +152,10 @@ def test_targets_of_a_sample_are_asked_once_and_again_when_asked(
     assert (every.lost, every.rejected_before) == (False, len(bad))
     answers = "SELECT name, status, asked_at FROM coverage JOIN targets USING (target_id) ORDER BY name"
     assert [(row["name"], row["status"]) for row in rows(answers)] == [
-        ("far", "empty"), ("one", "failed" if bad else "found"), ("two", "failed" if bad else "found")
-    ]  # fmt: skip
+        ("far", "empty"),
+        ("one", "failed" if bad else "found"),
+        ("two", "failed" if bad else "found"),
+    ]
     write_mirror(tmp_path / "mirror", n_obsids=48, seed=4, broken=0.0, std2=0, bins=(20, 60))
     mended = pulled(catalog, **here, retry_failed=True)
     assert (mended.done, mended.rejected_before) == (len(bad), 0)
@@ -182,9 +184,14 @@ def test_targets_of_a_sample_are_asked_once_and_again_when_asked(
 @pytest.mark.crash
 @pytest.mark.parametrize(("how", "runner"), [(signal.SIGKILL, "threads"), (signal.SIGTERM, "processes")])
 def test_killed_and_resumed(
-    catalog: Catalog, rows: Rows, mirror: list[dict[str, Any]], tmp_path: Path, pull_settings: dict[str, str],
-    how: signal.Signals, runner: str,
-) -> None:  # fmt: skip
+    catalog: Catalog,
+    rows: Rows,
+    mirror: list[dict[str, Any]],
+    tmp_path: Path,
+    pull_settings: dict[str, str],
+    how: signal.Signals,
+    runner: str,
+) -> None:
     here = {**pull_settings, "LIGHTLAKE_WORKERS": "1", "LIGHTLAKE_ENDPOINTS__RXTE": str(tmp_path / "mirror")}
     command = ["rxte", PLACE, "--xtemaster", str(tmp_path / "xtemaster.csv"), "--runner", runner]
     # Small batches, slowly: so that there is something to be killed.
@@ -195,9 +202,12 @@ def test_killed_and_resumed(
         "from lake.cli import main; main()"
     )
     child = subprocess.Popen(
-        [sys.executable, "-c", code, *command], env=child_environment(**here), cwd=tmp_path,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [sys.executable, "-c", code, *command],
+        env=child_environment(**here),
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     patience = time.monotonic() + 120
     try:
         while time.monotonic() < patience and child.poll() is None:

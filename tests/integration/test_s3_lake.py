@@ -178,10 +178,13 @@ def test_what_cannot_be_reached_is_told_in_one_line(
     dead = "http://127.0.0.1:1"
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     for variable, value, named in (
-        ("LIGHTLAKE_STORAGE_OPTIONS", json.dumps({"key": s3.key, "secret": "wrong"}),
-         f"{s3.endpoint}, bucket {s3_bucket}: .*(Signature|AccessDenied|403|Forbidden)"),
+        (
+            "LIGHTLAKE_STORAGE_OPTIONS",
+            json.dumps({"key": s3.key, "secret": "wrong"}),
+            f"{s3.endpoint}, bucket {s3_bucket}: .*(Signature|AccessDenied|403|Forbidden)",
+        ),
         ("AWS_ENDPOINT_URL", dead, f"{dead}, bucket {s3_bucket}: "),
-    ):  # fmt: skip
+    ):
         with monkeypatch.context() as wrong:
             wrong.setenv(variable, value)
             settings = load_settings(url=place.url, catalog=f"sqlite:{tmp_path / variable}")
@@ -246,10 +249,13 @@ def test_a_confined_handle_reaches_this_lake_alone(opened: Catalog, place: Setti
     with Lake(place.url, place, confined=True) as lake:
         cursor = lake.catalog.cursor()
         for attack in (
-            f"FROM read_csv('{opened.storage.root.parent}/other/secret.csv')", "FROM duckdb_secrets()",
-            f"FROM read_text('{s3.endpoint}/{s3_bucket}')", "SELECT current_setting('s3_secret_access_key') AS a",
-            f"COPY (SELECT 1) TO '{opened.storage.root.parent}/other/x.csv'", "CREATE SECRET (TYPE s3)",
-        ):  # fmt: skip
+            f"FROM read_csv('{opened.storage.root.parent}/other/secret.csv')",
+            "FROM duckdb_secrets()",
+            f"FROM read_text('{s3.endpoint}/{s3_bucket}')",
+            "SELECT current_setting('s3_secret_access_key') AS a",
+            f"COPY (SELECT 1) TO '{opened.storage.root.parent}/other/x.csv'",
+            "CREATE SECRET (TYPE s3)",
+        ):
             with pytest.raises(ConfigurationError):
                 lake.sql(attack)
             if "secret" not in attack.lower() or "read_csv" in attack:  # DuckDB's own wall

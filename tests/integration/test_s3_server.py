@@ -59,9 +59,13 @@ def client(server: S3, endpoint: str, **settings: Any) -> Any:
     session = pytest.importorskip("botocore.session").Session()
     config = pytest.importorskip("botocore.config").Config(s3={"addressing_style": "path"}, **settings)
     return session.create_client(
-        "s3", endpoint_url=endpoint, region_name="us-east-1", config=config,
-        aws_access_key_id=server.key, aws_secret_access_key=server.secret,
-    )  # fmt: skip
+        "s3",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        config=config,
+        aws_access_key_id=server.key,
+        aws_secret_access_key=server.secret,
+    )
 
 
 def test_pyarrow_puts_gets_lists_and_deletes(server: S3, bucket: str) -> None:

@@ -43,9 +43,15 @@ def guarded(archive_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[San
 
 @pytest.mark.parametrize(("archive", "setting"), [("icecube", "ICECUBE"), ("fermigtrig", "HEASARC")])
 def test_a_password_is_used_and_not_told(
-    archive: str, setting: str, guarded: Sandbox, catalog: Catalog, lake: Lake, run: Run, tmp_path: Path,
+    archive: str,
+    setting: str,
+    guarded: Sandbox,
+    catalog: Catalog,
+    lake: Lake,
+    run: Run,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     for name, value in {"URL": str(lake.storage.root), "CACHE_DIR": str(tmp_path / "cache"), "RETRIES": "0"}.items():
         monkeypatch.setenv(f"LIGHTLAKE_{name}", value)
     add_targets(catalog, pa.table({"ra": [77.3582], "dec": [5.6931], "name": ["TXS 0506+056"]}), "s")

@@ -83,8 +83,10 @@ def test_two_runs_of_one_archive_take_turns(
         run.join()
     assert [state.name for state in states] == ["Completed", "Completed"], states
     assert most == [1, 1]
-    attempts = rows("SELECT started_at, started_at + to_microseconds((1e6 * seconds)::BIGINT) AS ended FROM ledger "
-                    "WHERE archive = 'icecube' ORDER BY started_at")  # fmt: skip
+    attempts = rows(
+        "SELECT started_at, started_at + to_microseconds((1e6 * seconds)::BIGINT) AS ended FROM ledger "
+        "WHERE archive = 'icecube' ORDER BY started_at"
+    )
     assert len(attempts) == 2
     assert attempts[0]["ended"] <= attempts[1]["started_at"]
 
@@ -348,8 +350,12 @@ def test_who_waits_for_a_turn_has_no_place(lake: Lake) -> None:
             assert asyncio.run(what_goes(*due)) == ["first", "x"]
         states = {one.name: client.read_flow_run(one.id).state for one in due}
         assert {name: state.name for name, state in states.items()} == {
-            "first": "Scheduled", "second": "Waiting", "twin": "Cancelled", "taken": "Waiting", "x": "Scheduled",
-        }  # fmt: skip
+            "first": "Scheduled",
+            "second": "Waiting",
+            "twin": "Cancelled",
+            "taken": "Waiting",
+            "x": "Scheduled",
+        }
         assert "pull-ztf" in states["taken"].message
         late = lake.settings.model_copy(update={"turn_timeout_s": 0.001})
         runner._lake = SimpleNamespace(catalog=lake.catalog, storage=lake.storage, settings=late)

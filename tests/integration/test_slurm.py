@@ -71,9 +71,13 @@ class Site:
 
 @pytest.fixture(params=["s3"])
 def site(
-    request: pytest.FixtureRequest, s3: S3, s3_lake: str, postgres: str, prefect_on_postgres: PrefectServer,
+    request: pytest.FixtureRequest,
+    s3: S3,
+    s3_lake: str,
+    postgres: str,
+    prefect_on_postgres: PrefectServer,
     tmp_path: Path,
-) -> Iterator[Site]:  # fmt: skip
+) -> Iterator[Site]:
     """A new lake on S3 or in a folder, and the places of all servers as the files of deployments/cluster name them."""
     places = {
         "LIGHTLAKE_URL": s3_lake if request.param == "s3" else str(tmp_path / "lake"),
@@ -107,9 +111,14 @@ def slurm() -> Iterator[Slurm]:
 def cluster(site: Site, slurm: Slurm) -> dict[str, str]:
     """Environment of cluster.env at this site."""
     here = shipped_environment(
-        "cluster.env", **site.places, LIGHTLAKE_DASK_CLUSTER=str(CLUSTER / "slurm.yaml"), LIGHTLAKE_WORKERS="2",
-        SBATCH_PARTITION=PARTITION, SBATCH_ACCOUNT="observers", DASK_JOBQUEUE__SLURM__INTERFACE="lo",
-    )  # fmt: skip
+        "cluster.env",
+        **site.places,
+        LIGHTLAKE_DASK_CLUSTER=str(CLUSTER / "slurm.yaml"),
+        LIGHTLAKE_WORKERS="2",
+        SBATCH_PARTITION=PARTITION,
+        SBATCH_ACCOUNT="observers",
+        DASK_JOBQUEUE__SLURM__INTERFACE="lo",
+    )
     return child_environment(**{**site.common, **here, **slurm.environment})
 
 

@@ -184,9 +184,12 @@ def test_many_targets_in_bounded_memory_killed_and_resumed(
         "LIGHTLAKE_ARCHIVE_CONCURRENCY": "2",
     }
     child = subprocess.Popen(
-        [sys.executable, "-c", "from lake.cli import main; main()", "pull", "gaia"], cwd=tmp_path,
-        env=child_environment(**environment), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [sys.executable, "-c", "from lake.cli import main; main()", "pull", "gaia"],
+        cwd=tmp_path,
+        env=child_environment(**environment),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     answered = threading.Event()
 
     def kill_when_some_are_answered() -> None:

@@ -35,10 +35,12 @@ def serving(root: str, environment: dict[str, str], folder: Path) -> Iterator[No
     with log.open("w") as out:
         child = subprocess.Popen(
             [sys.executable, "-c", "from lake.cli import main; main()", "serve", "--lake", root],
-            cwd=folder, stdout=out, stderr=subprocess.STDOUT,
+            cwd=folder,
+            stdout=out,
+            stderr=subprocess.STDOUT,
             # The server is asked each second what is to run, instead of every ten.
             env=child_environment(**environment, PREFECT_RUNNER_POLL_FREQUENCY="1"),
-        )  # fmt: skip
+        )
     try:
         until(lambda: "serving 6 deployments" in log.read_text() or child.poll() is not None, log.read_text)
         assert child.poll() is None, log.read_text()[-3000:]
@@ -81,9 +83,13 @@ def read(page: Page, key: str) -> Locator:
 
 
 def test_a_run_is_started_from_the_form_and_read_in_the_ui(
-    prefect_on_postgres: PrefectServer, pull_settings: dict[str, str], catalog: Catalog, page: Page, tmp_path: Path,
+    prefect_on_postgres: PrefectServer,
+    pull_settings: dict[str, str],
+    catalog: Catalog,
+    page: Page,
+    tmp_path: Path,
     rows: Callable[..., list[dict[str, Any]]],
-) -> None:  # fmt: skip
+) -> None:
     register(catalog, range(6), "quasars")
     register(catalog, range(6, 9), "others")
     environment = {**pull_settings, **prefect_on_postgres.environment}

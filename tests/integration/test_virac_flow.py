@@ -146,9 +146,13 @@ def test_the_command_is_watched_ended_by_sigterm_and_goes_on(
     arguments = [sys.executable, "-c", "from lake.cli import main; main()", *command]
     here = {**pull_settings, "LIGHTLAKE_WORKERS": "2", "PREFECT_API_URL": str(PREFECT_API_URL.value())}
     process = subprocess.Popen(
-        arguments, env=child_environment(**here), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        arguments,
+        env=child_environment(**here),
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
-    )  # fmt: skip
+    )
     while not rows("SELECT 1 FROM ledger LIMIT 1") and process.poll() is None:
         time.sleep(0.2)
     process.send_signal(signal.SIGTERM)

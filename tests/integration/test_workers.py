@@ -52,9 +52,13 @@ def pool(prefect_on_postgres: PrefectServer) -> PrefectServer:
         ["deploy", "--all", "--prefect-file", "deployments/prefect.yaml"],
     ):
         done = subprocess.run(
-            [sys.executable, "-m", "prefect", "--no-prompt", *command], cwd=ROOT, capture_output=True, text=True,
-            env=child_environment(**prefect_on_postgres.environment), check=False,
-        )  # fmt: skip
+            [sys.executable, "-m", "prefect", "--no-prompt", *command],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env=child_environment(**prefect_on_postgres.environment),
+            check=False,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
     return prefect_on_postgres
 
@@ -99,12 +103,18 @@ def worker(pool: PrefectServer, log: Path, environment: dict[str, str]) -> Itera
     with log.open("w") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "prefect", "worker", "start", "--pool", "lightlake", "--limit", "1"],
-            cwd=log.parent, stdout=out, stderr=subprocess.STDOUT,
+            cwd=log.parent,
+            stdout=out,
+            stderr=subprocess.STDOUT,
             env=child_environment(
-                **pool.environment, **environment, LIGHTLAKE_DUCKDB_THREADS="1", PYTHONPATH=str(ROOT),
-                PREFECT_WORKER_QUERY_SECONDS="1", PREFECT_FLOWS_HEARTBEAT_FREQUENCY=str(HEARTBEAT_S),
+                **pool.environment,
+                **environment,
+                LIGHTLAKE_DUCKDB_THREADS="1",
+                PYTHONPATH=str(ROOT),
+                PREFECT_WORKER_QUERY_SECONDS="1",
+                PREFECT_FLOWS_HEARTBEAT_FREQUENCY=str(HEARTBEAT_S),
             ),
-        )  # fmt: skip
+        )
     try:
         yield process
         process.terminate()
@@ -132,9 +142,15 @@ def test_the_pool_has_what_is_served(prefect: SyncPrefectClient) -> None:
 
 
 def test_a_worker_dies_and_another_goes_on_by_hand_and_by_schedule(
-    pool: PrefectServer, prefect: SyncPrefectClient, pull_settings: dict[str, str], catalog: Catalog, sandbox: Sandbox,
-    rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    pool: PrefectServer,
+    prefect: SyncPrefectClient,
+    pull_settings: dict[str, str],
+    catalog: Catalog,
+    sandbox: Sandbox,
+    rows: Rows,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT_S}):
         assert crash_silent_runs() == f"{SILENT_RUNS}: crashed after {3 * HEARTBEAT_S} s"
         assert crash_silent_runs()
@@ -176,9 +192,14 @@ def test_a_worker_dies_and_another_goes_on_by_hand_and_by_schedule(
 
 
 def _killed_in_mid_run(
-    pool: PrefectServer, prefect: SyncPrefectClient, pull: Any, sandbox: Sandbox, rows: Rows, log: Path,
+    pool: PrefectServer,
+    prefect: SyncPrefectClient,
+    pull: Any,
+    sandbox: Sandbox,
+    rows: Rows,
+    log: Path,
     environment: dict[str, str],
-) -> FlowRun:  # fmt: skip
+) -> FlowRun:
     """Let a worker begin a pull, and kill it with all that it runs when the archive hangs in the third batch."""
     drip = sandbox.drip
     sandbox.drip = (1 << 20, 0.0)  # so that an answer which is slow is not, but is counted
@@ -216,9 +237,11 @@ def _keeps_itself_fresh(
     (nightly,) = refresh.schedules
     assert nightly.parameters == {"back_off": True, "newest": True}
     prefect.update_deployment_schedule(
-        refresh.id, nightly.id, parameters={**nightly.parameters, "archives": ["icecubepsc", "ztf"]},
+        refresh.id,
+        nightly.id,
+        parameters={**nightly.parameters, "archives": ["icecubepsc", "ztf"]},
         schedule=IntervalSchedule(interval=timedelta(seconds=10), anchor_date=datetime.now(UTC)),
-    )  # fmt: skip
+    )
     seen: set[Any] = set()
 
     def fired() -> FlowRun:
@@ -264,8 +287,9 @@ def _keeps_itself_fresh(
 
 
 def _is_whole(catalog: Catalog, rows: Rows, n_targets: int) -> None:
-    answers = rows("SELECT target_id, count(*) AS n FROM coverage WHERE archive = 'xmmssc' AND status <> 'failed' "
-                   "GROUP BY ALL")  # fmt: skip
+    answers = rows(
+        "SELECT target_id, count(*) AS n FROM coverage WHERE archive = 'xmmssc' AND status <> 'failed' GROUP BY ALL"
+    )
     assert [row["n"] for row in answers] == [1] * n_targets
     assert rows("SELECT granule FROM ledger GROUP BY ALL HAVING count(*) > 1") == []
     assert rows("SELECT count(*) > 0 AS some FROM lightcurves WHERE archive = 'xmmssc'") == [{"some": True}]

@@ -20,8 +20,7 @@ from tasks.samples.files import TargetFile, read_targets
 
 POSITIONS = st.lists(
     st.tuples(
-        st.floats(0.0, 360.0, exclude_max=True, allow_subnormal=False),
-        st.floats(-90.0, 90.0, allow_subnormal=False),
+        st.floats(0.0, 360.0, exclude_max=True, allow_subnormal=False), st.floats(-90.0, 90.0, allow_subnormal=False)
     ),
     min_size=1,
     max_size=20,
@@ -111,13 +110,22 @@ def test_no_row_is_lost(cells: list[tuple[str, str, str]]) -> None:
 
 # Ways to write right ascension and declination; units in names, as the file declares them, and what they make of 1 deg.
 SPELLINGS = (
-    ("RA{}", "Dec{}"), ("ra{}", "de{}"), ("RAJ2000{}", "DEJ2000{}"), ("TARGET_RA{}", "TARGET_DEC{}"),
-    ("right ascension{}", "declination{}"), ("my_lon{}", "my_lat{}"),
-)  # fmt: skip
+    ("RA{}", "Dec{}"),
+    ("ra{}", "de{}"),
+    ("RAJ2000{}", "DEJ2000{}"),
+    ("TARGET_RA{}", "TARGET_DEC{}"),
+    ("right ascension{}", "declination{}"),
+    ("my_lon{}", "my_lat{}"),
+)
 UNITS = (
-    ("", "", 1.0), (" (deg)", "deg", 1.0), ("_deg", "deg", 1.0), (" [rad]", "rad", np.pi / 180),
-    ("_rad", "rad", np.pi / 180), (" (hours)", "hourangle", 1 / 15), ("_hours", "hourangle", 1 / 15),
-)  # fmt: skip
+    ("", "", 1.0),
+    (" (deg)", "deg", 1.0),
+    ("_deg", "deg", 1.0),
+    (" [rad]", "rad", np.pi / 180),
+    ("_rad", "rad", np.pi / 180),
+    (" (hours)", "hourangle", 1 / 15),
+    ("_hours", "hourangle", 1 / 15),
+)
 
 
 @settings(max_examples=30, deadline=None)

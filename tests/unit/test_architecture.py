@@ -125,5 +125,17 @@ def test_every_command_is_described() -> None:
         return lacking
 
     assert commands(app) == []
-    assert {"init", "status", "verify", "compact", "sql", "attach", "schema", "archives", "targets", "pull", "refresh",
-            "demo"} <= set(app)  # fmt: skip
+    assert {
+        "init",
+        "status",
+        "verify",
+        "compact",
+        "sql",
+        "attach",
+        "schema",
+        "archives",
+        "targets",
+        "pull",
+        "refresh",
+        "demo",
+    } <= set(app)

@@ -82,10 +82,7 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
     service = Service(NAME, endpoint, settings.timeout_s, settings.task_timeout_s)
     upload = positions(granule.targets, granule.parameters["radius_arcsec"])
     found = service.query(
-        adql(upload),
-        {"targets": upload},
-        maxrec=_MAXREC,
-        asynchronous=upload.num_rows > _SYNC_TARGETS,
+        adql(upload), {"targets": upload}, maxrec=_MAXREC, asynchronous=upload.num_rows > _SYNC_TARGETS
     )
     found, remarks = whole_rows(found, found["source_id"].cast(pa.string()), "rows of the list of sources")
     pairs = pair(granule.targets, found, granule.parameters["radius_arcsec"])
@@ -107,9 +104,12 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
         made = without_sources(made, broken)
         lost = frozenset(of - set(made["matches"]["target_id"].to_pylist()))
     return Harvest(
-        **made, lightcurves=gaia_epochs.lightcurves(epochs, made["sources"]), endpoint=endpoint,
-        remark="; ".join(remarks) or None, unanswered=lost,
-    )  # fmt: skip
+        **made,
+        lightcurves=gaia_epochs.lightcurves(epochs, made["sources"]),
+        endpoint=endpoint,
+        remark="; ".join(remarks) or None,
+        unanswered=lost,
+    )
 
 
 def positions(targets: pa.Table, radius_arcsec: float) -> pa.Table:
@@ -267,15 +267,19 @@ def _band(band: str, description: str, wavelength_nm: float) -> Band:
     points = gaia_epochs.ZERO_POINTS[band]
     difference = points.ab - points.vega
     return Band(
-        band, description, "mJy", mag_system="Vega",
+        band,
+        description,
+        "mJy",
+        mag_system="Vega",
         zero_point_jy=AB_ZERO_POINT_JY * 10 ** (-0.4 * difference),
         zero_point_source=f"3631 Jy and the zero points of {gaia_epochs.ZERO_POINT_SOURCE}: Vega {points.vega}, "
         f"AB {points.ab}",
         ab_minus_mag=difference,
         ab_source=f"{gaia_epochs.ZERO_POINT_SOURCE}, AB less Vega",
-        wavelength_nm=wavelength_nm, svo_id=f"GAIA/GAIA3.{_SVO[band]}",
+        wavelength_nm=wavelength_nm,
+        svo_id=f"GAIA/GAIA3.{_SVO[band]}",
         fornax_band=f"Gaia_{band}",
-    )  # fmt: skip
+    )
 
 
 ARCHIVE = Archive(

@@ -238,8 +238,11 @@ def lightcurves(epochs: pa.Table, sources: pa.Table) -> pa.Table:
             "hpx29": sources["hpx29"].take(place),
             "mjd": mjd,
             "bmjd_tdb": to_bmjd_tdb(
-                mjd, sources["ra"].take(place).to_numpy(), sources["dec"].take(place).to_numpy(),
-                scale="tcb", frame="barycentre",
+                mjd,
+                sources["ra"].take(place).to_numpy(),
+                sources["dec"].take(place).to_numpy(),
+                scale="tcb",
+                frame="barycentre",
             ),
             "flux": rate * factor,
             "flux_err": rate_err * factor,
@@ -251,7 +254,7 @@ def lightcurves(epochs: pa.Table, sources: pa.Table) -> pa.Table:
             "quality": quality,
             "exposure_id": epochs["transit_id"].cast(pa.string()),
         }
-    )  # fmt: skip
+    )
 
 
 def out_of_time(epochs: pa.Table) -> str | None:
@@ -322,7 +325,7 @@ def _wide(columns: dict[str, NDArray[Any]], name: str, params: Mapping[str, Any]
                 [columns.get(column) for column in names],
                 noisy | rejected,
             )
-        )  # fmt: skip
+        )
     return pa.concat_tables(parts)
 
 

@@ -136,9 +136,11 @@ class DiskStore:
 
     def _trouble(self, path: str, error: OSError) -> ArchiveError:
         return ArchiveError(
-            f"reading failed: {error.strerror}", archive=rxte.NAME, endpoint=str(self.root / path),
+            f"reading failed: {error.strerror}",
+            archive=rxte.NAME,
+            endpoint=str(self.root / path),
             transient=not isinstance(error, PermissionError),
-        )  # fmt: skip
+        )
 
 
 class Mirror:

@@ -40,19 +40,34 @@ _PAD_DEG = 1e-4
 _SYNC_TARGETS = 1000
 
 _COLUMNS = {
-    "target_name": pa.string(), "cycle": pa.int64(), "prnb": pa.string(), "obsid": pa.string(), "time": pa.float64(),
-    "exposure": pa.float64(), "ra": pa.float64(), "dec": pa.float64(),
-}  # fmt: skip
+    "target_name": pa.string(),
+    "cycle": pa.int64(),
+    "prnb": pa.string(),
+    "obsid": pa.string(),
+    "time": pa.float64(),
+    "exposure": pa.float64(),
+    "ra": pa.float64(),
+    "dec": pa.float64(),
+}
 _REQUIRED = ("obsid", "time", "exposure", "ra", "dec")
 
 _FOUND = pa.schema(
     [
-        ("target_id", pa.int64()), ("obsid", pa.string()), ("target_name", pa.string()), ("cycle", pa.int64()),
-        ("prnb", pa.string()), ("mjd_start", pa.float64()), ("exposure_s", pa.float64()), ("ra", pa.float64()),
-        ("dec", pa.float64()), ("separation_arcsec", pa.float64()), ("is_slew", pa.bool_()), ("is_scan", pa.bool_()),
+        ("target_id", pa.int64()),
+        ("obsid", pa.string()),
+        ("target_name", pa.string()),
+        ("cycle", pa.int64()),
+        ("prnb", pa.string()),
+        ("mjd_start", pa.float64()),
+        ("exposure_s", pa.float64()),
+        ("ra", pa.float64()),
+        ("dec", pa.float64()),
+        ("separation_arcsec", pa.float64()),
+        ("is_slew", pa.bool_()),
+        ("is_scan", pa.bool_()),
         ("path", pa.string()),
     ]
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -215,17 +230,21 @@ def _observations(pairs: pa.Table) -> pa.Table:
     # An exposure of 0 is none: slews and scans have no exposure.
     known = pc.and_(pc.greater(pairs["exposure"], 0), pc.is_finite(pairs["exposure"]))
     exposure = pc.if_else(known, pairs["exposure"], pa.scalar(None, pa.float64()))
-    return pa.table(
-        {
-            **{name: pairs[name] for name in ("target_id", "obsid", "target_name", "cycle", "prnb", "ra", "dec")},
-            "mjd_start": pairs["time"],
-            "exposure_s": exposure,
-            "separation_arcsec": pairs["separation_arcsec"],
-            "is_slew": pa.array([one.is_slew for one in parsed], pa.bool_()),
-            "is_scan": pa.array([one.is_scan for one in parsed], pa.bool_()),
-            "path": pa.array([archive_paths(*one)[0] for one in where], pa.string()),
-        }
-    ).select(_FOUND.names).cast(_FOUND)  # fmt: skip
+    return (
+        pa.table(
+            {
+                **{name: pairs[name] for name in ("target_id", "obsid", "target_name", "cycle", "prnb", "ra", "dec")},
+                "mjd_start": pairs["time"],
+                "exposure_s": exposure,
+                "separation_arcsec": pairs["separation_arcsec"],
+                "is_slew": pa.array([one.is_slew for one in parsed], pa.bool_()),
+                "is_scan": pa.array([one.is_scan for one in parsed], pa.bool_()),
+                "path": pa.array([archive_paths(*one)[0] for one in where], pa.string()),
+            }
+        )
+        .select(_FOUND.names)
+        .cast(_FOUND)
+    )
 
 
 def _reason(row: dict[str, Any]) -> str | None:

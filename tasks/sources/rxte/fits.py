@@ -197,17 +197,36 @@ def _light_curve(body: bytes, product: Product | ChannelCut) -> LightCurve:
     told = [] if dated.all() else [f"{(~dated).sum()} bins without TIME left out"]
     told += [f"{name} is none of the mission" for name, is_odd in zip(("TSTART", "TSTOP"), odd, strict=True) if is_odd]
     return LightCurve(
-        product, seconds, mjd, rate[dated], error[dated], counts[dated], fracexp[dated], bin_s, pixr, mjdref, ends[0],
-        ends[1], columns["BARYTIME"][dated] + zero if "BARYTIME" in columns else None,
-        *pointing(header), tuple(sorted({int(number) for number in re.findall(r"Pcu(\d)", rows)})),
-        None if low is None or high is None or low > high else (low, high), header.number("ONTIME"),
+        product,
+        seconds,
+        mjd,
+        rate[dated],
+        error[dated],
+        counts[dated],
+        fracexp[dated],
+        bin_s,
+        pixr,
+        mjdref,
+        ends[0],
+        ends[1],
+        columns["BARYTIME"][dated] + zero if "BARYTIME" in columns else None,
+        *pointing(header),
+        tuple(sorted({int(number) for number in re.findall(r"Pcu(\d)", rows)})),
+        None if low is None or high is None or low > high else (low, high),
+        header.number("ONTIME"),
         {
-            "columns": names, "extname": header.text("EXTNAME"), "object": header.text("OBJECT"),
-            "hduclas2": header.text("HDUCLAS2"), "timezero_s": zero, "timepixr": pixr, "bin_s": bin_s,
-            "assumed": times.assumed, "rate_factor": float(scaled[1]) if scaled else None,
+            "columns": names,
+            "extname": header.text("EXTNAME"),
+            "object": header.text("OBJECT"),
+            "hduclas2": header.text("HDUCLAS2"),
+            "timezero_s": zero,
+            "timepixr": pixr,
+            "bin_s": bin_s,
+            "assumed": times.assumed,
+            "rate_factor": float(scaled[1]) if scaled else None,
         },
         (*times.remarks, *told),
-    )  # fmt: skip
+    )
 
 
 def pointing(header: Header) -> tuple[float | None, float | None]:

@@ -113,10 +113,16 @@ class Extracted:
     def details(self) -> dict[str, Any]:
         """Return what is to be kept of how it was made."""
         return {
-            "method": "heasoft", "rate": "of the average PCU", "background": "subtracted", "dead_time": "corrected",
-            "channels": list(self.channels), "epoch": self.epoch, "commands": list(self.commands),
-            "versions": dict(self.versions), "log": self.log.name,
-        }  # fmt: skip
+            "method": "heasoft",
+            "rate": "of the average PCU",
+            "background": "subtracted",
+            "dead_time": "corrected",
+            "channels": list(self.channels),
+            "epoch": self.epoch,
+            "commands": list(self.commands),
+            "versions": dict(self.versions),
+            "log": self.log.name,
+        }
 
 
 def find_tools(environment: Mapping[str, str] = os.environ) -> Tools:
@@ -144,9 +150,15 @@ def find_tools(environment: Mapping[str, str] = os.environ) -> Tools:
 
 
 def extract(
-    tools: Tools, folder: Path, observation: Observation, cut: ChannelCut, epoch: int, work: Path, logs: Path,
+    tools: Tools,
+    folder: Path,
+    observation: Observation,
+    cut: ChannelCut,
+    epoch: int,
+    work: Path,
+    logs: Path,
     timeout_s: float,
-) -> Extracted:  # fmt: skip
+) -> Extracted:
     """Make the light curve of an observation. Several may run at a time, in threads or processes.
 
     Parameters
@@ -217,16 +229,31 @@ def _light_curve(
     run("pcaprepobsid", indir=_OBSERVATION, outdir=_PREPARED, **position, clobber="yes")
     filters = _prepared(run)
     run(
-        "maketime", infile=f"{_PREPARED}/{filters}", outfile=_GTI, expr=cut.gti, name="NAME", value="VALUE",
-        time="TIME", compact="NO", clobber="yes",
-    )  # fmt: skip
+        "maketime",
+        infile=f"{_PREPARED}/{filters}",
+        outfile=_GTI,
+        expr=cut.gti,
+        name="NAME",
+        value="VALUE",
+        time="TIME",
+        compact="NO",
+        clobber="yes",
+    )
     if not _has_intervals(run.output("maketime", _GTI), run):
         return None, f"no good time: {cut.gti}"
     run(
-        "pcaextlc2", src_infile=f"@{_PREPARED}/FP_dtstd2.lis", bkg_infile=f"@{_PREPARED}/FP_dtbkg2.lis",
-        outfile=_LIGHT_CURVE, gtiandfile=_GTI, chmin=str(channels[0]), chmax=str(channels[1]),
-        pculist=_listed(cut.pcus, PCUS), layerlist=_listed(cut.layers, LAYERS), binsz=f"{cut.bin_s:g}", clobber="yes",
-    )  # fmt: skip
+        "pcaextlc2",
+        src_infile=f"@{_PREPARED}/FP_dtstd2.lis",
+        bkg_infile=f"@{_PREPARED}/FP_dtbkg2.lis",
+        outfile=_LIGHT_CURVE,
+        gtiandfile=_GTI,
+        chmin=str(channels[0]),
+        chmax=str(channels[1]),
+        pculist=_listed(cut.pcus, PCUS),
+        layerlist=_listed(cut.layers, LAYERS),
+        binsz=f"{cut.bin_s:g}",
+        clobber="yes",
+    )
     data, n_bins = _net(run.output("pcaextlc2", _LIGHT_CURVE).read_bytes(), run)
     return (data, None) if n_bins else (None, "no bin lies within the good time")
 
@@ -266,9 +293,13 @@ class _Run:
             each.mkdir()
         # Without the two HEADAS variables a tool waits for a terminal to ask at. LC_ALL: xtefilt fails if perl warns.
         self.environment = {
-            **tools.environment, "PFILES": f"{parameters};{tools.headas / 'syspfiles'}", "TMPDIR": str(scratch),
-            "HEADASNOQUERY": "1", "HEADASPROMPT": "/dev/null", "LC_ALL": "C",
-        }  # fmt: skip
+            **tools.environment,
+            "PFILES": f"{parameters};{tools.headas / 'syspfiles'}",
+            "TMPDIR": str(scratch),
+            "HEADASNOQUERY": "1",
+            "HEADASPROMPT": "/dev/null",
+            "LC_ALL": "C",
+        }
 
     def __call__(self, tool: str, **parameters: str) -> None:
         """Run a tool; raise as extract does if it says, in any way, that it failed."""
@@ -294,9 +325,14 @@ class _Run:
         try:
             # Nothing of it goes through a shell; the executable is the user's own HEASoft.
             process = subprocess.Popen(  # noqa: S603
-                [path, *arguments], cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=file,
-                stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+                [path, *arguments],
+                cwd=self.folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         except OSError as error:
             if error.errno in _NOT_RUNNABLE:
                 raise ConfigurationError(f"{path} cannot be run: {error.strerror}", hint=HINT) from error

@@ -103,11 +103,7 @@ class Extraction:
         return granule_id(self.origin, self.parameters, obsid)
 
 
-def extraction_of(
-    method: str,
-    bands: Sequence[str] | None = None,
-    **cut: Any,
-) -> Extraction:
+def extraction_of(method: str, bands: Sequence[str] | None = None, **cut: Any) -> Extraction:
     """Return what is to be taken of each observation, once it is sure that it can be.
 
     Parameters
@@ -253,9 +249,14 @@ def fetch(part: Part, last_try: bool) -> Staged:
         granule = extraction.granule(observation.obsid)
         observation = replace(observation, **places.get(observation.obsid, {}))
         attempt = Attempt(
-            extraction.origin.name, extraction.origin.release, granule, status="done", started_at=datetime.now(UTC),
-            parameters=canonical(extraction.parameters), endpoint=f"{mirror.url}/{observation.paths[0]}",
-        )  # fmt: skip
+            extraction.origin.name,
+            extraction.origin.release,
+            granule,
+            status="done",
+            started_at=datetime.now(UTC),
+            parameters=canonical(extraction.parameters),
+            endpoint=f"{mirror.url}/{observation.paths[0]}",
+        )
         with effort(granule, log) as done:
             try:
                 reading = _read(mirror, observation, extraction, granule, tools, logs / rxte.NAME, limit_s).sound()
@@ -303,11 +304,15 @@ class Observations:
         origin, parameters = part.extraction.origin, canonical(part.extraction.parameters)
         attempts = [
             Attempt(
-                origin.name, origin.release, part.extraction.granule(obsid), status="failed",
-                started_at=datetime.now(UTC), parameters=parameters,
+                origin.name,
+                origin.release,
+                part.extraction.granule(obsid),
+                status="failed",
+                started_at=datetime.now(UTC),
+                parameters=parameters,
             )
             for obsid in part.obsids
-        ]  # fmt: skip
+        ]
         return part.staged([(lost(attempt, error), {}) for attempt in attempts], "lost-")
 
     def commit(self, url: str, fetched: Staged) -> list[tuple[str | None, Receipt]]:
@@ -363,9 +368,11 @@ def _read(
 def _absent(mirror: Mirror, observation: Observation) -> ArchiveError:
     asked = " or ".join(observation.paths)
     return ArchiveError(
-        f"there is no observation {observation.obsid}: no {asked}", archive=rxte.NAME, endpoint=mirror.url,
+        f"there is no observation {observation.obsid}: no {asked}",
+        archive=rxte.NAME,
+        endpoint=mirror.url,
         hint="is the mirror whole?",
-    )  # fmt: skip
+    )
 
 
 def _by_standard2(

@@ -217,11 +217,7 @@ def _epochs(curves: list[LightCurve], observation: Observation) -> list[int]:
 
 
 def _rows(
-    curves: list[LightCurve],
-    observation: Observation,
-    keys: Mapping[str, str],
-    pixel: int,
-    spans_edge: bool,
+    curves: list[LightCurve], observation: Observation, keys: Mapping[str, str], pixel: int, spans_edge: bool
 ) -> pa.Table:
     """Return the rows of table lightcurves, sorted as it is, less bmjd_tdb."""
     lengths = [len(curve.mjd) for curve in curves]

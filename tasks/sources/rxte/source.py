@@ -121,9 +121,11 @@ def pull(run: Run, asked: Asked) -> tuple[Origin, SurveyReport]:
                     try:
                         if unanswered >= work.give_up_after:
                             raise ArchiveError(
-                                f"not asked: {work.give_up_after} questions before had no answer", archive=NAME,
-                                endpoint=SERVICE, hint="see why, and pull again",
-                            )  # fmt: skip
+                                f"not asked: {work.give_up_after} questions before had no answer",
+                                archive=NAME,
+                                endpoint=SERVICE,
+                                hint="see why, and pull again",
+                            )
                         found, endpoint = _found(run, targets, asked, has_place=far)
                         unanswered = 0
                     except (ArchiveError, GranuleRejected) as error:
@@ -150,9 +152,16 @@ def pull(run: Run, asked: Asked) -> tuple[Origin, SurveyReport]:
                 run.here(run.watch.begin, NAME, len(now.waiting), "observations")
                 driver.work_off(Part.each(run.url, folder, now.waiting, extraction), width)
                 run.here(
-                    rxte_targets.answer, run.url, targets, found, extraction, asked.parameters, asked_at, endpoint,
+                    rxte_targets.answer,
+                    run.url,
+                    targets,
+                    found,
+                    extraction,
+                    asked.parameters,
+                    asked_at,
+                    endpoint,
                     asking.facts(),
-                )  # fmt: skip
+                )
         remove_folder(folder)
     return origin, replace(driver.report, seconds=time.monotonic() - started)
 

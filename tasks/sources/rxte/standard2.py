@@ -193,17 +193,29 @@ def light_curve(std2: Mapping[str, Data], cut: ChannelCut, epoch: int, filter_fi
         channels=counted,
         ontime_s=float(np.count_nonzero(used.any(axis=1)) * sample_s),
         details={
-            "method": "standard2", "background": "included", "deadtime": "not corrected", "per": "pcu",
-            "error": "Poisson, none where there are no counts", "pcus": list(cut.pcus), "layers": list(cut.layers),
-            "channels": list(counted), "channels_asked": list(asked), "std2_channels": [part.start, part.stop - 1],
-            "gti": None if rows is None else GTI, "filter_file": rows is not None,
+            "method": "standard2",
+            "background": "included",
+            "deadtime": "not corrected",
+            "per": "pcu",
+            "error": "Poisson, none where there are no counts",
+            "pcus": list(cut.pcus),
+            "layers": list(cut.layers),
+            "channels": list(counted),
+            "channels_asked": list(asked),
+            "std2_channels": [part.start, part.stop - 1],
+            "gti": None if rows is None else GTI,
+            "filter_file": rows is not None,
             "pcus_on_by": {str(pcu): "counts" if pcu in blind else "filter file" for pcu in cut.pcus},
-            "files": names, "object": first.header.text("OBJECT"), "timezero_s": first.clock.timezero_s,
-            "timepixr": first.clock.timepixr, "bin_s": cut.bin_s, "sample_s": sample_s,
+            "files": names,
+            "object": first.header.text("OBJECT"),
+            "timezero_s": first.clock.timezero_s,
+            "timepixr": first.clock.timepixr,
+            "bin_s": cut.bin_s,
+            "sample_s": sample_s,
             "assumed": sorted({name for one in files for name in one.clock.assumed}),
         },
         remarks=(*remarks, *told),
-    )  # fmt: skip
+    )
 
 
 def _absolute(part: slice) -> tuple[int, int]:

@@ -125,10 +125,14 @@ def answer(
         columns = matches.select(["target_id", "source_id", "hpx29", "separation_arcsec"])
         tables["matches"] = _keyed(columns.append_column("rank", ranked), attempt)
     done = replace(
-        attempt, status="done" if matches.num_rows else "empty", endpoint=endpoint,
-        reason=_remark(found, pairs, missing), seconds=(datetime.now(UTC) - asked_at).total_seconds(),
-        peak_rss_mb=peak_rss_mb(), **(spent or {}),
-    )  # fmt: skip
+        attempt,
+        status="done" if matches.num_rows else "empty",
+        endpoint=endpoint,
+        reason=_remark(found, pairs, missing),
+        seconds=(datetime.now(UTC) - asked_at).total_seconds(),
+        peak_rss_mb=peak_rss_mb(),
+        **(spent or {}),
+    )
     return commit(lake.catalog, stage(_folder(lake, attempt), done, tables, known=known))
 
 
@@ -146,9 +150,14 @@ def _attempt(targets: pa.Table, extraction: Extraction, parameters: Mapping[str,
     origin = extraction.origin
     granule = granule_id(origin, parameters, *map(str, targets["target_id"].to_pylist()))
     return Attempt(
-        origin.name, origin.release, granule, status="failed", started_at=asked_at, n_targets=targets.num_rows,
+        origin.name,
+        origin.release,
+        granule,
+        status="failed",
+        started_at=asked_at,
+        n_targets=targets.num_rows,
         parameters=canonical(parameters),
-    )  # fmt: skip
+    )
 
 
 def _folder(lake: Lake, attempt: Attempt) -> UPath:

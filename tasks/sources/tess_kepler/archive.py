@@ -89,9 +89,11 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
         found = mast_mirror.find(url, settings, numbers, places, radius, NAME)
     rows = rows_of(found, ids, ra, dec, radius)
     chosen = choose(
-        (file for file in found if source_of(file.named) in rows), parameters["authors"],
-        kepler_cadence=parameters["kepler_cadence"], tess_cadence_s=parameters["tess_cadence_s"],
-    )  # fmt: skip
+        (file for file in found if source_of(file.named) in rows),
+        parameters["authors"],
+        kepler_cadence=parameters["kepler_cadence"],
+        tess_cadence_s=parameters["tess_cadence_s"],
+    )
     size = sum(file.size or _USUAL_BYTES for file in chosen)
     if size > MOST_BYTES and granule.targets.num_rows > 1:
         told = f"{len(chosen)} files of {size / 1e6:.0f} MB, more than a granule holds"
@@ -187,14 +189,18 @@ def _check(parameters: Mapping[str, Any], url: str) -> None:
         given = parameters[name] if name == "authors" else [parameters[name]]
         if not given or any(one not in choices for one in given):
             raise ArchiveError(
-                f"parameter {name} cannot be {parameters[name]!r}", archive=NAME, endpoint=url,
+                f"parameter {name} cannot be {parameters[name]!r}",
+                archive=NAME,
+                endpoint=url,
                 hint=f"it is of {', '.join(str(one) for one in choices)}",
-            )  # fmt: skip
+            )
     if not 0 <= parameters["radius_arcsec"] <= 3600:
         raise ArchiveError(
-            f"parameter radius_arcsec cannot be {parameters['radius_arcsec']:g}", archive=NAME, endpoint=url,
+            f"parameter radius_arcsec cannot be {parameters['radius_arcsec']:g}",
+            archive=NAME,
+            endpoint=url,
             hint="it is of 0 to 3600",
-        )  # fmt: skip
+        )
 
 
 def _read(files: Files, chosen: Sequence[Found]) -> Iterator[tuple[str, Product | GranuleRejected]]:
@@ -225,9 +231,17 @@ def _slim(product: Product) -> Product:
     """Return a light curve without its values: what remarks are made of."""
     nothing = np.empty(0)
     return replace(
-        product, time=product.time[:1].copy(), curves={}, cadence=nothing, quality=nothing,
-        is_good=np.empty(0, bool), background=nothing, x=nothing, y=nothing, details={},
-    )  # fmt: skip
+        product,
+        time=product.time[:1].copy(),
+        curves={},
+        cadence=nothing,
+        quality=nothing,
+        is_good=np.empty(0, bool),
+        background=nothing,
+        x=nothing,
+        y=nothing,
+        details={},
+    )
 
 
 def _matched(targets: pa.Table, sources: pa.Table, rows: Sequence[set[int]]) -> tuple[pa.Table, pa.Table]:
@@ -273,7 +287,9 @@ ARCHIVE = Archive(
     "file.",
     fetch=fetch,
     parameters={
-        "radius_arcsec": 1.0, "authors": list(AUTHORS), "kepler_cadence": KEPLER_CADENCES[0],
+        "radius_arcsec": 1.0,
+        "authors": list(AUTHORS),
+        "kepler_cadence": KEPLER_CADENCES[0],
         "tess_cadence_s": TESS_CADENCES_S[0],
     },
-)  # fmt: skip
+)

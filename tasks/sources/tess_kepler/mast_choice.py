@@ -12,9 +12,14 @@ from tasks.sources.tess_kepler.mast_products import Named
 
 # As MAST (provenance_name) and lightkurve (author) call the pipelines; first those that are preferred.
 AUTHORS = {
-    "SPOC": facts.SPOC, "TESS-SPOC": facts.TESS_SPOC, "QLP": facts.QLP, "Kepler": facts.KEPLER_SOC,
-    "K2": facts.K2_SOC, "EVEREST": facts.EVEREST, "K2SFF": facts.K2SFF,
-}  # fmt: skip
+    "SPOC": facts.SPOC,
+    "TESS-SPOC": facts.TESS_SPOC,
+    "QLP": facts.QLP,
+    "Kepler": facts.KEPLER_SOC,
+    "K2": facts.K2_SOC,
+    "EVEREST": facts.EVEREST,
+    "K2SFF": facts.K2SFF,
+}
 KEPLER_CADENCES = ("long", "short")
 TESS_CADENCES_S = (120, 20)
 

@@ -159,9 +159,11 @@ class Files:
             return self._from_anywhere(found, stop)
         except OSError as error:
             raise ArchiveError(
-                f"the cache cannot be used: {error.strerror or error}", archive=self.archive,
-                endpoint=str(error.filename or self._root), hint="make room there, or set LIGHTLAKE_CACHE_DIR",
-            ) from error  # fmt: skip
+                f"the cache cannot be used: {error.strerror or error}",
+                archive=self.archive,
+                endpoint=str(error.filename or self._root),
+                hint="make room there, or set LIGHTLAKE_CACHE_DIR",
+            ) from error
 
     def _from_anywhere(self, found: Found, stop: threading.Event) -> Path:
         if self._bucket is not None:

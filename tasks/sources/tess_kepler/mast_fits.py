@@ -37,11 +37,26 @@ _ZERO = re.compile(r"T?BJD *- *(\d+(?:\.\d*)?)")
 
 # Keywords that go into an exposure's details as they are, by the names they have there: of both headers of a file.
 _DETAILS = {
-    "camera": "CAMERA", "ccd": "CCD", "channel": "CHANNEL", "module": "MODULE", "output": "OUTPUT",
-    "crowdsap": "CROWDSAP", "flfrcsap": "FLFRCSAP", "frames": "NUM_FRM", "frame_exposure_s": "INT_TIME",
-    "deadc": "DEADC", "tess_mag": "TESSMAG", "kepler_mag": "KEPMAG", "ticver": "TICVER", "data_rel": "DATA_REL",
-    "procver": "PROCVER", "version": "VERSION", "date": "DATE", "date_obs": "DATE-OBS", "date_end": "DATE-END",
-}  # fmt: skip
+    "camera": "CAMERA",
+    "ccd": "CCD",
+    "channel": "CHANNEL",
+    "module": "MODULE",
+    "output": "OUTPUT",
+    "crowdsap": "CROWDSAP",
+    "flfrcsap": "FLFRCSAP",
+    "frames": "NUM_FRM",
+    "frame_exposure_s": "INT_TIME",
+    "deadc": "DEADC",
+    "tess_mag": "TESSMAG",
+    "kepler_mag": "KEPMAG",
+    "ticver": "TICVER",
+    "data_rel": "DATA_REL",
+    "procver": "PROCVER",
+    "version": "VERSION",
+    "date": "DATE",
+    "date_obs": "DATE-OBS",
+    "date_end": "DATE-END",
+}
 
 
 def read_product(data: bytes | Path | UPath, name: str) -> Product:
@@ -235,17 +250,38 @@ def _product(parts: list[Hdu], pipeline: Pipeline, name: str) -> Product:
     said = {key: _said(primary, header, keyword) for key, keyword in _DETAILS.items()}
     numbers = cadence[~np.isnan(cadence)]
     details = {
-        "file": name, "mission": mission.name, "pipeline": pipeline.name, mission.sequence: sequence,
+        "file": name,
+        "mission": mission.name,
+        "pipeline": pipeline.name,
+        mission.sequence: sequence,
         **{key: value for key, value in said.items() if value is not None},
         "cadences": [int(numbers.min()), int(numbers.max())] if numbers.size else None,
-        "undated": len(time) - len(order), "aperture": _aperture(parts),
-    }  # fmt: skip
+        "undated": len(time) - len(order),
+        "aperture": _aperture(parts),
+    }
     return Product(
-        name, pipeline, target, sequence, ra, dec, dated, cadence, quality, _is_good(quality, pipeline), curves,
-        column(pipeline.background), column(pipeline.x), column(pipeline.y),
-        None if cadence_d is None else cadence_d * DAY_S, start, stop,
-        None if exposure_d is None else exposure_d * DAY_S, len(time) - len(order), details, tuple(remarks),
-    )  # fmt: skip
+        name,
+        pipeline,
+        target,
+        sequence,
+        ra,
+        dec,
+        dated,
+        cadence,
+        quality,
+        _is_good(quality, pipeline),
+        curves,
+        column(pipeline.background),
+        column(pipeline.x),
+        column(pipeline.y),
+        None if cadence_d is None else cadence_d * DAY_S,
+        start,
+        stop,
+        None if exposure_d is None else exposure_d * DAY_S,
+        len(time) - len(order),
+        details,
+        tuple(remarks),
+    )
 
 
 def _is_good(quality: Floats, pipeline: Pipeline) -> NDArray[np.bool_]:

@@ -139,30 +139,44 @@ KEPLER_SOC = _own("kepler", KEPLER, "kepler", "SAP_QUALITY")
 K2_SOC = _own("k2", K2, "k2", "SAP_QUALITY")
 # QLP's background has another unit than its fluxes, and so has no place.
 QLP = Pipeline(
-    "qlp", TESS, False, None,
+    "qlp",
+    TESS,
+    False,
+    None,
     (
         Flux("SAP_FLUX", None, "tess_qlp_sap", RELATIVE, "aperture photometry over its median"),
         Flux("KSPSAP_FLUX", "KSPSAP_FLUX_ERR", "tess_qlp_kspsap", RELATIVE, "detrended by splines, sectors 1 to 55"),
         Flux("DET_FLUX", "DET_FLUX_ERR", "tess_qlp_det", RELATIVE, "detrended, from sector 56"),
         Flux("SYS_RM_FLUX", None, "tess_qlp_sys_rm", RELATIVE, "systematics removed, from sector 56"),
-    ), x="SAP_X", y="SAP_Y",
-)  # fmt: skip
+    ),
+    x="SAP_X",
+    y="SAP_Y",
+)
 K2SFF = Pipeline(
-    "k2sff", K2, False, "BESTAPER",
+    "k2sff",
+    K2,
+    False,
+    "BESTAPER",
     (
         Flux("FRAW", None, "k2_k2sff_raw", RELATIVE, "aperture photometry over its median, best aperture"),
         Flux("FCOR", None, "k2_k2sff_cor", RELATIVE, "the same, self-flat-fielded"),
-    ), time="T", quality=None,
-)  # fmt: skip
+    ),
+    time="T",
+    quality=None,
+)
 # EVEREST gives the error of the raw flux alone.
 EVEREST = Pipeline(
-    "everest", K2, False, None,
+    "everest",
+    K2,
+    False,
+    None,
     (
         Flux("FRAW", "FRAW_ERR", "k2_everest_raw", ELECTRONS, "aperture photometry"),
         Flux("FLUX", None, "k2_everest_flux", ELECTRONS, "detrended by pixel-level decorrelation"),
         Flux("FCOR", None, "k2_everest_cor", ELECTRONS, "the same, with cotrending basis vectors taken off"),
-    ), cadence="CADN",
-)  # fmt: skip
+    ),
+    cadence="CADN",
+)
 
 PIPELINES = {one.name: one for one in (SPOC, TESS_SPOC, QLP, KEPLER_SOC, K2_SOC, K2SFF, EVEREST)}
 

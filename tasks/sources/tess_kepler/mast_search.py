@@ -43,9 +43,22 @@ _PREFIXES = {"tic": "TIC", "tess": "TIC", "kic": "KIC", "kplr": "KIC", "epic": "
 
 # What is kept of a row: of observations, and of their files.
 _KEPT = (
-    "obsid", "obs_id", "obs_collection", "project", "provenance_name", "dataproduct_type", "target_name", "s_ra",
-    "s_dec", "t_exptime", "parent_obsid", "obsID", "productFilename", "dataURI", "size",
-)  # fmt: skip
+    "obsid",
+    "obs_id",
+    "obs_collection",
+    "project",
+    "provenance_name",
+    "dataproduct_type",
+    "target_name",
+    "s_ra",
+    "s_dec",
+    "t_exptime",
+    "parent_obsid",
+    "obsID",
+    "productFilename",
+    "dataURI",
+    "size",
+)
 
 # Observations whose files are asked for in one request: a list of these is some 10 kB.
 _OBSERVATIONS = 1000
@@ -139,8 +152,14 @@ def rows_of(session: Session, service: str, params: Mapping[str, Any], data: Map
         If the service says that it failed, the search does not end, or the answer is not the portal's.
     """
     # Without something new in it a request may be answered from what the portal remembers.
-    request = {"service": service, "params": params, "format": "json", "pagesize": PAGE_ROWS,
-               "cacheBreaker": uuid.uuid4().hex, **({"data": data} if data else {})}  # fmt: skip
+    request = {
+        "service": service,
+        "params": params,
+        "format": "json",
+        "pagesize": PAGE_ROWS,
+        "cacheBreaker": uuid.uuid4().hex,
+        **({"data": data} if data else {}),
+    }
 
     def cut(what: str) -> TruncatedAnswer:
         return TruncatedAnswer(f"{service}: {what}", archive=session.archive, endpoint=session.url)
@@ -274,11 +293,15 @@ def _found(
         uri, size, cadence_s = row["dataURI"], row.get("size"), observation.get("t_exptime")
         found.append(
             Found(
-                uri=str(uri), name=name, named=told, ra=ra, dec=dec,
+                uri=str(uri),
+                name=name,
+                named=told,
+                ra=ra,
+                dec=dec,
                 cadence_s=float(cadence_s) if isinstance(cadence_s, int | float) else None,
                 size=size if isinstance(size, int) and size > 0 else None,
             )
-        )  # fmt: skip
+        )
     if lost and not found:
         _value(lost[0], "dataURI", session)
     told_of += [f"files without an address, left out: {len(lost)}"] if lost else []

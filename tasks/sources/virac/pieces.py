@@ -91,9 +91,13 @@ class TileFile:
             extraction = Extraction(opened, attempt.granule, cut)
             attempt = replace(attempt, status="done" if len(opened) else "empty", reason=extraction.remark)
             staged = stage(
-                folder, attempt, extraction.tables(), ORIGIN.band_units,
-                lightcurves=extraction.lightcurves(), afterwards=extraction.statistics,
-            )  # fmt: skip
+                folder,
+                attempt,
+                extraction.tables(),
+                ORIGIN.band_units,
+                lightcurves=extraction.lightcurves(),
+                afterwards=extraction.statistics,
+            )
             return staged.told(reason=extraction.remark)
 
 
@@ -331,6 +335,14 @@ def _local(tile: TileFile) -> Iterator[Path]:
 
 def _attempt(tile: Piece, granule: str, cut: Cut) -> Attempt:
     return Attempt(
-        NAME, tile.origin.release, granule, status="done", started_at=datetime.now(UTC), n_targets=0, seconds=0.0,
-        parameters=canonical(cut.as_parameters()), endpoint=tile.url, input_checksum=tile.checksum,
-    )  # fmt: skip
+        NAME,
+        tile.origin.release,
+        granule,
+        status="done",
+        started_at=datetime.now(UTC),
+        n_targets=0,
+        seconds=0.0,
+        parameters=canonical(cut.as_parameters()),
+        endpoint=tile.url,
+        input_checksum=tile.checksum,
+    )

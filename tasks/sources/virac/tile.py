@@ -206,10 +206,18 @@ class Tile:
 
     def _pawprints(self) -> Pawprints:
         columns = self._columns(
-            "catIndex", {"catindexid": "iu", "mjdobs": "f", "filter": "SO"},
-            {"filename": "SO", "tile": "SO", "tileloc": "iu", "seeing": "f", "exptime": "f", "skylevel": "f",
-             "ellipticity": "f"},
-        )  # fmt: skip
+            "catIndex",
+            {"catindexid": "iu", "mjdobs": "f", "filter": "SO"},
+            {
+                "filename": "SO",
+                "tile": "SO",
+                "tileloc": "iu",
+                "seeing": "f",
+                "exptime": "f",
+                "skylevel": "f",
+                "ellipticity": "f",
+            },
+        )
         ids, mjd, names = columns["catindexid"].astype(np.int64), columns["mjdobs"], columns.pop("filter")
         if not len(ids):
             return Pawprints(np.empty(0, np.int64), 0, np.empty(0, np.int8), columns)
@@ -232,13 +240,23 @@ class Tile:
 
     def _sources(self) -> Columns:
         floats = (
-            "ra_error", "dec_error", "parallax", "parallax_error", "pmra", "pmra_error", "pmdec", "pmdec_error",
-            "chisq", "uwe", "ref_epoch",
-        )  # fmt: skip
+            "ra_error",
+            "dec_error",
+            "parallax",
+            "parallax_error",
+            "pmra",
+            "pmra_error",
+            "pmdec",
+            "pmdec_error",
+            "chisq",
+            "uwe",
+            "ref_epoch",
+        )
         columns = self._columns(
-            "sourceList", {"sourceid": "iu", "ra": "f", "dec": "f"},
+            "sourceList",
+            {"sourceid": "iu", "ra": "f", "dec": "f"},
             dict.fromkeys(floats, "f") | {"astfit_params": "iu", "duplicate": "iub"},
-        )  # fmt: skip
+        )
         ids, ra, dec = columns["sourceid"].astype(np.int64), columns["ra"], columns["dec"]
         on_sky = np.isfinite(ra) & (np.abs(dec) <= 90)
         if not on_sky.all():

@@ -109,8 +109,9 @@ def test_a_folder_is_served_as_a_bucket(tmp_path: Path) -> None:
         )
         listed = there.get_file_info(fs.FileSelector(f"{BUCKET}/a"))
         assert {one.path: one.type for one in listed} == {
-            f"{BUCKET}/a/one.txt": fs.FileType.File, f"{BUCKET}/a/deep": fs.FileType.Directory
-        }  # fmt: skip
+            f"{BUCKET}/a/one.txt": fs.FileType.File,
+            f"{BUCKET}/a/deep": fs.FileType.Directory,
+        }
         with there.open_input_file(f"{BUCKET}/a/one.txt") as file:
             file.seek(4)
             assert file.read(3) == b"456"

@@ -57,9 +57,12 @@ def test_forms_offer_choices_defaults_and_bounds() -> None:
     form = forms()
     assert form["pull"]["archive"]["enum"] == sorted(REGISTRY)
     assert form["pull"]["again"] | {"position": 0} == {
-        "default": False, "description": "Ask for what was answered before, too", "position": 0, "title": "again",
+        "default": False,
+        "description": "Ask for what was answered before, too",
+        "position": 0,
+        "title": "again",
         "type": "boolean",
-    }  # fmt: skip
+    }
     services = {one.service for one in REGISTRY.values() if one.service}
     items = next(one["items"] for one in form["refresh"]["archives"]["anyOf"] if one["type"] == "array")
     assert items["enum"] == sorted({*REGISTRY, *services})
@@ -82,8 +85,7 @@ def test_forms_offer_choices_defaults_and_bounds() -> None:
 
 def test_a_table_of_the_settings_is_a_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(
-        "LIGHTLAKE_TABLES__XMMSSC",
-        '{"radius_arcsec": 5, "error_column": null, "cadence": "live", "max_age_days": 100}',
+        "LIGHTLAKE_TABLES__XMMSSC", '{"radius_arcsec": 5, "error_column": null, "cadence": "live", "max_age_days": 100}'
     )
     assert "xmmssc" in forms()["pull"]["archive"]["enum"]
     assert "xmmssc" in [schedule.slug for schedule in deployed()[0].schedules]
@@ -136,7 +138,10 @@ def test_prefect_yaml_is_in_step() -> None:
     for one in deployed():
         mine, served = told[one.flow.name], one.as_runner()
         assert (mine["name"], mine["entrypoint"], mine["version"], mine["tags"]) == (
-            NAME, served.entrypoint, served.version, served.tags,
-        )  # fmt: skip
+            NAME,
+            served.entrypoint,
+            served.version,
+            served.tags,
+        )
         assert [each["cron"] for each in mine["schedules"]] == [each.schedule.cron for each in served.schedules or []]
         assert mine.get("concurrency_limit") == served.concurrency_limit == None  # noqa: E711

@@ -25,10 +25,18 @@ from deployments.sandbox.server import Sandbox
 PLACES = [(0.00001, 10.0), (359.99999, -35.0), (123.0, 89.9999), (301.0, -89.99995), (77.3582, 5.6931)] + [
     (7.0 * n, 40 * np.sin(n)) for n in range(45)
 ]
-ASKED = {"RETRIEVAL_TYPE": "EPOCH_PHOTOMETRY", "RELEASE": "Gaia DR3", "VALID_DATA": "false", "FORMAT": "votable",
-         "USE_ZIP_ALWAYS": "true"}  # fmt: skip
-BANDS = {"G": ("g_transit", "g_transit_time", "noisy_data"), "BP": ("bp", "bp_obs_time", "bp_reject"),
-         "RP": ("rp", "rp_obs_time", "rp_reject")}  # fmt: skip
+ASKED = {
+    "RETRIEVAL_TYPE": "EPOCH_PHOTOMETRY",
+    "RELEASE": "Gaia DR3",
+    "VALID_DATA": "false",
+    "FORMAT": "votable",
+    "USE_ZIP_ALWAYS": "true",
+}
+BANDS = {
+    "G": ("g_transit", "g_transit_time", "noisy_data"),
+    "BP": ("bp", "bp_obs_time", "bp_reject"),
+    "RP": ("rp", "rp_obs_time", "rp_reject"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +81,16 @@ def rows_of_wide(wide: Any) -> set[tuple[Any, ...]]:
     rows = set()
     for band, (name, when, rejected) in BANDS.items():
         columns = (
-            "source_id", "transit_id", when, f"{name}_mag", f"{name}_flux", f"{name}_flux_error",
-            f"{name}_flux_over_error", f"photometry_flag_{rejected}", f"variability_flag_{band.lower()}_reject",
-        )  # fmt: skip
+            "source_id",
+            "transit_id",
+            when,
+            f"{name}_mag",
+            f"{name}_flux",
+            f"{name}_flux_error",
+            f"{name}_flux_over_error",
+            f"photometry_flag_{rejected}",
+            f"variability_flag_{band.lower()}_reject",
+        )
         for row in zip(*(wide[column] for column in columns), strict=True):
             values = tuple(map(plain, row))
             if values[2] is not None:
@@ -84,8 +99,18 @@ def rows_of_wide(wide: Any) -> set[tuple[Any, ...]]:
 
 
 def rows_of_long(long: Table) -> set[tuple[Any, ...]]:
-    names = ("source_id", "transit_id", "band", "time", "mag", "flux", "flux_error", "flux_over_error",
-             "rejected_by_photometry", "rejected_by_variability")  # fmt: skip
+    names = (
+        "source_id",
+        "transit_id",
+        "band",
+        "time",
+        "mag",
+        "flux",
+        "flux_error",
+        "flux_over_error",
+        "rejected_by_photometry",
+        "rejected_by_variability",
+    )
     return {tuple(map(plain, row)) for row in zip(*(long[name] for name in names), strict=True)}
 
 
@@ -148,8 +173,11 @@ def test_light_curves_are_as_in_the_release() -> None:
     made = gaia.epoch_photometry(np.arange(1, 2001) * 2**40, seed=1)
     n = len(made)
     assert len(set(zip(made["source_id"].to_pylist(), made["transit_id"].to_pylist(), strict=True))) == n
-    for name, (zero, least) in {"g_transit": (25.6873668671, 1e-9), "bp": (25.3385422158, 0.05),
-                                "rp": (24.7478955012, 0.03)}.items():  # fmt: skip
+    for name, (zero, least) in {
+        "g_transit": (25.6873668671, 1e-9),
+        "bp": (25.3385422158, 0.05),
+        "rp": (24.7478955012, 0.03),
+    }.items():
         flux, mag = made[f"{name}_flux"].to_numpy(), made[f"{name}_mag"].to_numpy()
         with np.errstate(invalid="ignore", divide="ignore"):
             expected = np.where(flux > 0, zero - 2.5 * np.log10(flux), np.nan)
@@ -175,13 +203,19 @@ def test_light_curves_are_as_in_the_release() -> None:
 
 
 def test_the_four_structures_give_the_same_rows(link: gaia.DataLink, ids: list[int]) -> None:
-    expected = rows_of_wide({name: column.to_pylist() for name, column in zip(
-        *(lambda table: (table.column_names, table.columns))(gaia.epoch_photometry(ids, 7)), strict=True)})  # fmt: skip
-    (name, content), = ask(link, [*ids, 12345], "WIDE").items()  # fmt: skip
+    expected = rows_of_wide(
+        {
+            name: column.to_pylist()
+            for name, column in zip(
+                *(lambda table: (table.column_names, table.columns))(gaia.epoch_photometry(ids, 7)), strict=True
+            )
+        }
+    )
+    ((name, content),) = ask(link, [*ids, 12345], "WIDE").items()
     assert name == "EPOCH_PHOTOMETRY_WIDE.xml"
     assert rows_of_wide(table_of(content)) == expected
 
-    (name, content), = ask(link, ids, "COMBINED").items()  # fmt: skip
+    ((name, content),) = ask(link, ids, "COMBINED").items()
     assert name == "EPOCH_PHOTOMETRY_COMBINED.xml"
     assert rows_of_long(table_of(content)) == expected
 
@@ -191,7 +225,7 @@ def test_the_four_structures_give_the_same_rows(link: gaia.DataLink, ids: list[i
     assert set.union(*rows) == expected
     assert [{row[0] for row in some} for some in rows] == [{one} for one in ids]
 
-    (name, content), = ask(link, ids, "RAW").items()  # fmt: skip
+    ((name, content),) = ask(link, ids, "RAW").items()
     assert name == "EPOCH_PHOTOMETRY_RAW.xml"
     raw = table_of(content)
     assert raw["source_id"].tolist() == ids
@@ -258,9 +292,15 @@ def test_some_sources_and_structures_may_be_lacking(link: gaia.DataLink, ids: li
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"ID": ",".join(["4"] * 5001)}, {"ID": "M31"}, {"ID": ""}, {"RETRIEVAL_TYPE": "XP_SAMPLED"},
-     {"RELEASE": "Gaia DR9"}, {"FORMAT": "fits"}],
-)  # fmt: skip
+    [
+        {"ID": ",".join(["4"] * 5001)},
+        {"ID": "M31"},
+        {"ID": ""},
+        {"RETRIEVAL_TYPE": "XP_SAMPLED"},
+        {"RELEASE": "Gaia DR9"},
+        {"FORMAT": "fits"},
+    ],
+)
 def test_bad_requests_are_told_so_in_plain_text(link: gaia.DataLink, wrong: dict[str, str]) -> None:
     answer = httpx.post(link.url, data={**ASKED, "ID": "4", "DATA_STRUCTURE": "RAW", **wrong})
     assert (answer.status_code, answer.headers["Content-Type"]) == (400, "text/plain")

@@ -98,8 +98,9 @@ def test_pages_and_columns(service: hcv.Service) -> None:
     parts = [ask(service, "hcv", matchid=number, pagesize=4, page=page) for page in range(1, 30)]
     assert [row for part in parts for row in part] == whole
     assert ask(service, "hcv", MatchID=number, columns="[mjd,CorrMag]")[0] == {
-        "MJD": whole[0]["MJD"], "CorrMag": whole[0]["CorrMag"],
-    }  # fmt: skip
+        "MJD": whole[0]["MJD"],
+        "CorrMag": whole[0]["CorrMag"],
+    }
     service.page_rows = 3
     assert len(ask(service, "hcv", MatchID=number, pagesize=1000)) == 3
     service.one_page = True
@@ -110,10 +111,17 @@ def test_pages_and_columns(service: hcv.Service) -> None:
 
 @pytest.mark.parametrize(
     "asked",
-    ["hcvsummary.json", "hcv.json?ra=1&dec=2&radius=0.1", "hcvsummary.json?ra=1&dec=2&radius=0.6",
-     "hcvsummary.json?ra=1&dec=91&radius=0.1", "hcvsummary.json?ra=1", "hcv.json?MatchID=x",
-     "hcv.json?MatchID=1&page=0", "hcv.json?MatchID=1&columns=[flux]"],
-)  # fmt: skip
+    [
+        "hcvsummary.json",
+        "hcv.json?ra=1&dec=2&radius=0.1",
+        "hcvsummary.json?ra=1&dec=2&radius=0.6",
+        "hcvsummary.json?ra=1&dec=91&radius=0.1",
+        "hcvsummary.json?ra=1",
+        "hcv.json?MatchID=x",
+        "hcv.json?MatchID=1&page=0",
+        "hcv.json?MatchID=1&columns=[flux]",
+    ],
+)
 def test_what_makes_no_sense_is_refused(service: hcv.Service, asked: str) -> None:
     assert httpx.get(f"{service.url}/{asked}").status_code == 400
     assert httpx.get(f"{service.url}/summary.json?MatchID=1").status_code == 404

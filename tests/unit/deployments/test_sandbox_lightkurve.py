@@ -114,8 +114,13 @@ def test_pages_and_what_makes_no_sense(box: Sandbox) -> None:
     answer = invoke(box, "Mast.Caom.Filtered", everything, pagesize=4, page=2)
     total = answer["paging"]["rowsTotal"]
     assert answer["paging"] == {
-        "page": 2, "pageSize": 4, "pagesFiltered": -(-total // 4), "rows": 4, "rowsFiltered": total, "rowsTotal": total,
-    }  # fmt: skip
+        "page": 2,
+        "pageSize": 4,
+        "pagesFiltered": -(-total // 4),
+        "rows": 4,
+        "rowsFiltered": total,
+        "rowsTotal": total,
+    }
     whole = invoke(box, "Mast.Caom.Filtered", everything)["data"]
     assert answer["data"] == whole[4:8]
     for service, params in (("Mast.Caom.Nothing", {}), ("Mast.Caom.Filtered", {"filters": [{"paramName": "x"}]})):

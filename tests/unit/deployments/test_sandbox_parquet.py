@@ -31,9 +31,12 @@ _EDGES = np.concatenate(
     ]
 )
 _BESIDE = np.column_stack(offset(_EDGES, np.full(len(_EDGES), 0.7 / 3600), np.arange(len(_EDGES)) * 50.0))
-PLACES = [(7.0 + 9.3 * n, 70 * np.sin(n)) for n in range(30)] + POLES + [(float(a), float(b)) for a, b in _EDGES] + [
-    (float(a), float(b)) for a, b in _BESIDE
-]  # fmt: skip
+PLACES = (
+    [(7.0 + 9.3 * n, 70 * np.sin(n)) for n in range(30)]
+    + POLES
+    + [(float(a), float(b)) for a, b in _EDGES]
+    + [(float(a), float(b)) for a, b in _BESIDE]
+)
 SIZE = {"seed": SEED, "n_field": N_FIELD}
 
 
@@ -163,9 +166,15 @@ def test_ztf_collection_and_columns(root: Path) -> None:
         "clrcoeff: list<element: float>, catflags: list<element: int32>>"
     )
     assert types == {
-        "_healpix_29": "int64", "objectid": "int64", "filterid": "int8", "fieldid": "int16", "rcid": "int8",
-        "objra": "double", "objdec": "double", "nepochs": "int64",
-    }  # fmt: skip
+        "_healpix_29": "int64",
+        "objectid": "int64",
+        "filterid": "int8",
+        "fieldid": "int16",
+        "rcid": "int8",
+        "objra": "double",
+        "objdec": "double",
+        "nepochs": "int64",
+    }
     ids = table["objectid"].to_numpy()
     assert len(np.unique(ids)) == len(ids)
     # What an objectid says: field, filter, chip and quadrant.

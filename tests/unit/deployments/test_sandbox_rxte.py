@@ -23,10 +23,21 @@ from deployments.sandbox import rxte
 from deployments.sandbox.server import Sandbox
 
 KEYWORDS = {
-    "EXTNAME": "RATE", "TIMESYS": "TT", "TIMEUNIT": "s", "MJDREFI": 49353, "MJDREFF": 0.000696574074,
-    "TIMEREF": "LOCAL", "TASSIGN": "SATELLITE", "CLOCKAPP": True, "TIERRELA": 1e-9, "TIERABSO": 1e-4,
-    "TELESCOP": "XTE", "HDUCLASS": "OGIP", "HDUCLAS1": "LIGHTCURVE", "HDUCLAS3": "RATE",
-}  # fmt: skip
+    "EXTNAME": "RATE",
+    "TIMESYS": "TT",
+    "TIMEUNIT": "s",
+    "MJDREFI": 49353,
+    "MJDREFF": 0.000696574074,
+    "TIMEREF": "LOCAL",
+    "TASSIGN": "SATELLITE",
+    "CLOCKAPP": True,
+    "TIERRELA": 1e-9,
+    "TIERABSO": 1e-4,
+    "TELESCOP": "XTE",
+    "HDUCLASS": "OGIP",
+    "HDUCLAS1": "LIGHTCURVE",
+    "HDUCLAS3": "RATE",
+}
 OBSID = re.compile(r"^\d{5}-\d{2}-\d{2}-\d{2}[0-9A-Z]?$")
 SMALL: dict[str, Any] = {"n_obsids": 60, "seed": 2, "std2": 0.0, "bins": (20, 60)}
 SLEW, NO_EXPOSURE = set("AZ"), set("AZRSGCD")

@@ -59,8 +59,14 @@ def sources(targets: Table) -> pa.Table:
     pm = rng.normal(0, 20_000, (2, len(at)))
     none = rng.random(len(at)) < 0.3
     columns = {"source_id": np.arange(len(at)) + 2**60, "ra": ra, "dec": dec}
-    return pa.table({**columns, "pmra": pa.array(pm[0], mask=none), "pmdec": pa.array(pm[1], mask=none),
-                     "has_epoch_photometry": rng.random(len(at)) < 0.5})  # fmt: skip
+    return pa.table(
+        {
+            **columns,
+            "pmra": pa.array(pm[0], mask=none),
+            "pmdec": pa.array(pm[1], mask=none),
+            "has_epoch_photometry": rng.random(len(at)) < 0.5,
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +86,16 @@ def box() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def service(box: Sandbox) -> TapService:
-    values = pa.table({
-        "n": pa.array([1, None, 2**62, -5, 0], pa.int64()), "i": pa.array([None, 1, 2, 3, 2**31 - 1], pa.int32()),
-        "x": pa.array([1 / 3, None, -1e300, 2.5, 5e-324]), "f": pa.array([1.1, 2, None, 3, 4], pa.float32()),
-        "b": pa.array([True, False, None, True, False]), "s": pa.array(["a<b", "", None, "\"&'", "ä µ"]),
-    })  # fmt: skip
+    values = pa.table(
+        {
+            "n": pa.array([1, None, 2**62, -5, 0], pa.int64()),
+            "i": pa.array([None, 1, 2, 3, 2**31 - 1], pa.int32()),
+            "x": pa.array([1 / 3, None, -1e300, 2.5, 5e-324]),
+            "f": pa.array([1.1, 2, None, 3, 4], pa.float32()),
+            "b": pa.array([True, False, None, True, False]),
+            "s": pa.array(["a<b", "", None, "\"&'", "ä µ"]),
+        }
+    )
     fields = [one.with_metadata({"unit": "mas.yr**-1"}) if one.name == "x" else one for one in values.schema]
     return service_of(box, {"t": values.cast(pa.schema(fields)), "many": pa.table({"k": np.arange(1000)})})
 
@@ -171,8 +182,9 @@ def test_vosi_documents(service: TapService, session: requests.Session, name: st
 
 def test_fifty_thousand_rows_are_written_in_less_than_a_second() -> None:
     rng = np.random.default_rng(0)
-    table = pa.table({**{f"x{n}": rng.random(50_000) for n in range(8)}, "n": np.arange(50_000),
-                      "s": pa.array(["name"] * 50_000)})  # fmt: skip
+    table = pa.table(
+        {**{f"x{n}": rng.random(50_000) for n in range(8)}, "n": np.arange(50_000), "s": pa.array(["name"] * 50_000)}
+    )
     start = time.perf_counter()
     votable(table)
     assert time.perf_counter() - start < 1
@@ -186,8 +198,12 @@ def test_overflow_is_said_after_the_table(service: TapService, session: requests
     service.hard_limit = 100
     with pytest.warns(pyvo.dal.exceptions.DALOverflowWarning):
         assert len(tap.run_sync("SELECT * FROM many", maxrec=500)) == 100
-    for data, rows, over in (({"MAXREC": "10"}, 10, True), ({"MAXREC": "0"}, 0, True), ({}, 100, True),
-                             ({"MAXREC": "5"}, 5, True)):  # fmt: skip
+    for data, rows, over in (
+        ({"MAXREC": "10"}, 10, True),
+        ({"MAXREC": "0"}, 0, True),
+        ({}, 100, True),
+        ({"MAXREC": "5"}, 5, True),
+    ):
         text = httpx.post(f"{service.url}/sync", data={"QUERY": "SELECT * FROM many", **data}).text
         assert (text.count("<TR>"), "OVERFLOW" in text.partition("</TABLE>")[2]) == (rows, over)
     service.hard_limit = None
@@ -240,9 +256,8 @@ def test_bad_queries_are_errors_in_both_modes(
 
 @pytest.mark.parametrize(
     "data",
-    [{"MAXREC": "many"}, {"RESPONSEFORMAT": "csv"}, {"UPLOAD": "t,http://example.org/t"},
-     {"UPLOAD": "t,param:gone"}],
-)  # fmt: skip
+    [{"MAXREC": "many"}, {"RESPONSEFORMAT": "csv"}, {"UPLOAD": "t,http://example.org/t"}, {"UPLOAD": "t,param:gone"}],
+)
 def test_bad_parameters_are_errors(service: TapService, data: dict[str, str]) -> None:
     answer = httpx.post(f"{service.url}/sync", data={"QUERY": "SELECT * FROM many", **data})
     assert (answer.status_code, "ERROR" in answer.text) == (400, True)
@@ -325,8 +340,16 @@ def test_two_thousand_targets_against_fifty_thousand_sources(box: Sandbox, sessi
     ra, dec = rng.uniform(0, 360, 50_000), np.degrees(np.arcsin(rng.uniform(-1, 1, 50_000)))
     table = pa.table({"source_id": np.arange(50_000), "ra": ra, "dec": dec, "pmra": ra * 0, "pmdec": ra * 0})
     tap = client(service_of(box, {"gaiadr3.gaia_source": table}), session)
-    many = Table({"target_id": np.arange(2000), "ra": ra[:2000], "dec": dec[:2000], "radius_deg": np.full(2000, 3e-4),
-                  "reach_deg": np.full(2000, 0.02), "years": np.full(2000, 16.0)})  # fmt: skip
+    many = Table(
+        {
+            "target_id": np.arange(2000),
+            "ra": ra[:2000],
+            "dec": dec[:2000],
+            "radius_deg": np.full(2000, 3e-4),
+            "reach_deg": np.full(2000, 0.02),
+            "years": np.full(2000, 16.0),
+        }
+    )
     start = time.perf_counter()
     result = tap.run_sync(SHAPE_A, uploads={"targets": many})
     assert time.perf_counter() - start < 5
@@ -488,10 +511,16 @@ def test_tables_of_the_heasarc(archive: Sandbox, session: requests.Session, targ
 
 def test_rows_of_the_heasarc_at_scale_one() -> None:
     options: dict[str, Any] = {"seed": 1, "scale": 1.0}
-    tables = {make.__name__: make(CORNERS, **options) for make in (heasarc.fermigtrig, heasarc.saxgrbmgrb,
-              heasarc.icecubepsc, heasarc.xmmssc)}  # fmt: skip
+    tables = {
+        make.__name__: make(CORNERS, **options)
+        for make in (heasarc.fermigtrig, heasarc.saxgrbmgrb, heasarc.icecubepsc, heasarc.xmmssc)
+    }
     assert {name: len(table) for name, table in tables.items()} == {
-        "fermigtrig": 9000, "saxgrbmgrb": 1082, "icecubepsc": 1_100_000, "xmmssc": 50_000}  # fmt: skip
+        "fermigtrig": 9000,
+        "saxgrbmgrb": 1082,
+        "icecubepsc": 1_100_000,
+        "xmmssc": 50_000,
+    }
     for name in ("fermigtrig", "saxgrbmgrb", "xmmssc"):
         names = tables[name]["name"].to_pylist()
         assert len(set(names)) == len(names)

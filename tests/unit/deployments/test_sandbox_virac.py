@@ -20,29 +20,77 @@ TINY: dict[str, Any] = {"n_sources": 40, "n_pawprints": 130, "epochs": (60, 90),
 TILES = {1024: 9_000_000, 512: 2_400_001, 256: 600_003}
 DETECTIONS = [name for name in virac.SERIES if name != "catindexidcovered"]
 CATALOGUE = {
-    "catindexid": "i4", "filename": "S20", "filter": "S2", "tile": "S4", "tileloc": "i4", "mjdobs": "f8",
-    "seeing": "f4", "exptime": "f4", "skylevel": "f4", "ellipticity": "f4",
-}  # fmt: skip
+    "catindexid": "i4",
+    "filename": "S20",
+    "filter": "S2",
+    "tile": "S4",
+    "tileloc": "i4",
+    "mjdobs": "f8",
+    "seeing": "f4",
+    "exptime": "f4",
+    "skylevel": "f4",
+    "ellipticity": "f4",
+}
 SOURCES = {
-    "sourceid": "i8", "ra": "f8", "dec": "f8", "l": "f8", "b": "f8", "ra_error": "f4", "dec_error": "f4",
-    "parallax": "f4", "pmra": "f4", "pmdec": "f4", "parallax_error": "f4", "pmra_error": "f4", "pmdec_error": "f4",
-    "chisq": "f4", "uwe": "f4", "astfit_params": "i4", "duplicate": "i4", "has_variabilityIndices": "?",
-    "ks_n_ambiguous": "i4", "ks_n_chilt5": "i4",
+    "sourceid": "i8",
+    "ra": "f8",
+    "dec": "f8",
+    "l": "f8",
+    "b": "f8",
+    "ra_error": "f4",
+    "dec_error": "f4",
+    "parallax": "f4",
+    "pmra": "f4",
+    "pmdec": "f4",
+    "parallax_error": "f4",
+    "pmra_error": "f4",
+    "pmdec_error": "f4",
+    "chisq": "f4",
+    "uwe": "f4",
+    "astfit_params": "i4",
+    "duplicate": "i4",
+    "has_variabilityIndices": "?",
+    "ks_n_ambiguous": "i4",
+    "ks_n_chilt5": "i4",
 } | {
     f"{band}_{name}": "i4" if name.startswith("n_") else "f4"
     for band in ("ks", "z", "y", "j", "h")
     for name in (
-        "n_detections", "n_observations", "med_mag", "mean_mag", "ivw_mean_mag", "chilt5_ivw_mean_mag", "std_mag",
-        "mad_mag", "ivw_err_mag", "chilt5_ivw_err_mag",
+        "n_detections",
+        "n_observations",
+        "med_mag",
+        "mean_mag",
+        "ivw_mean_mag",
+        "chilt5_ivw_mean_mag",
+        "std_mag",
+        "mad_mag",
+        "ivw_err_mag",
+        "chilt5_ivw_err_mag",
     )
-}  # fmt: skip
+}
 VARIABILITY = {"sourceid": "i8", "ks_n_epochs": "i4"} | {
     f"ks_{name}": "f4"
     for name in (
-        "stdev", "mad", "kurtosis", "skew", "eta", "stetson_i", "stetson_j", "stetson_k", "p0", "p1", "p5", "p16",
-        "p25", "p75", "p84", "p95", "p99", "p100",
+        "stdev",
+        "mad",
+        "kurtosis",
+        "skew",
+        "eta",
+        "stetson_i",
+        "stetson_j",
+        "stetson_k",
+        "p0",
+        "p1",
+        "p5",
+        "p16",
+        "p25",
+        "p75",
+        "p84",
+        "p95",
+        "p99",
+        "p100",
     )
-}  # fmt: skip
+}
 
 
 def write(folder: Path, nside: int = 1024, **more: Any) -> Path:
@@ -112,13 +160,25 @@ def defects(path: Path, nside: int = 1024) -> set[str]:
 
 
 DEFECTS = {
-    "truncated": "unreadable", "empty": "unreadable", "not_hdf5": "unreadable", "damaged_heap": "unreadable",
-    "damaged_chunk": "unreadable", "no_time_series": "missing", "no_hfad_mag": "missing", "wrong_dtype": "not ragged",
-    "wrong_rank": "not ragged", "unequal_lengths": "lengths", "unknown_catindexid": "unknown id",
-    "not_covered": "not covered", "foreign_sourceid": "foreign", "duplicate_sourceid": "duplicate",
-    "unknown_filter": "filter", "nonfinite_position": "position", "nonfinite_mjdobs": "mjdobs",
+    "truncated": "unreadable",
+    "empty": "unreadable",
+    "not_hdf5": "unreadable",
+    "damaged_heap": "unreadable",
+    "damaged_chunk": "unreadable",
+    "no_time_series": "missing",
+    "no_hfad_mag": "missing",
+    "wrong_dtype": "not ragged",
+    "wrong_rank": "not ragged",
+    "unequal_lengths": "lengths",
+    "unknown_catindexid": "unknown id",
+    "not_covered": "not covered",
+    "foreign_sourceid": "foreign",
+    "duplicate_sourceid": "duplicate",
+    "unknown_filter": "filter",
+    "nonfinite_position": "position",
+    "nonfinite_mjdobs": "mjdobs",
     "row_count": "row count",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("nside", TILES)
@@ -366,8 +426,13 @@ def test_the_extractor_adds_up_tiles_and_raises(tmp_path: Path) -> None:
     alone = [extract_tile(path, tmp_path / "one") for path in tiles]
     both = extract_folder(tmp_path, tmp_path / "two", processes=2)
     assert both == {name: sum(done[name] for done in alone) for name in alone[0]}
-    for kind, error in (("unknown_filter", ValueError), ("unequal_lengths", ValueError), ("truncated", OSError),
-                        ("unknown_catindexid", ValueError), ("no_hfad_mag", KeyError)):  # fmt: skip
+    for kind, error in (
+        ("unknown_filter", ValueError),
+        ("unequal_lengths", ValueError),
+        ("truncated", OSError),
+        ("unknown_catindexid", ValueError),
+        ("no_hfad_mag", KeyError),
+    ):
         path = write(tmp_path, n_sources=8)
         virac.BREAKAGES[kind](path)
         with pytest.raises(error):

@@ -139,9 +139,8 @@ def test_lines_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
     assert [(one.levelname, one.getMessage()) for one in caplog.records] == [
         ("INFO", "ztf-1: done, 10 targets, 7 found, 8 sources, 50 rows, 1.2 s, tried again 2 times"),
         ("DEBUG", "n2.hdf5 (ztf-2): done, 0 sources, 5 rows, 0.0 s"),
-        ("WARNING",
-         "ztf-3: failed, 10 targets, 0 found, 0 sources, 0 rows, 0.0 s, tried again 3 times, HTTP 503"),
-    ]  # fmt: skip
+        ("WARNING", "ztf-3: failed, 10 targets, 0 found, 0 sources, 0 rows, 0.0 s, tried again 3 times, HTTP 503"),
+    ]
 
 
 def test_an_artifact_that_cannot_be_made_is_told_loudly(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,10 +12,7 @@ from lake.text import one_line
 
 _GITHUB = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 
-ANY = st.one_of(
-    st.text(max_size=60),
-    st.text("\\`*_[]()<>&|~#!-+=.:;/@ \n\r\t1ahtpsw\x1b\u202e", max_size=60),
-)
+ANY = st.one_of(st.text(max_size=60), st.text("\\`*_[]()<>&|~#!-+=.:;/@ \n\r\t1ahtpsw\x1b\u202e", max_size=60))
 
 
 def shown(markdown: str) -> tuple[list[str], list[str]]:

@@ -81,10 +81,14 @@ def test_unknown_names_are_errors_with_near_ones(held):
         assert re.search(hint, error.value.hint)
     # Known ones of which there is nothing here are none: of the lake, and of the program.
     for empty in (
-        held.light_curve("T4", archive="wise", form="astropy"), held.light_curve("T4", archive="wise", band="W1"),
-        held.light_curve("T19", band="g", form="pandas"), held.cone(0, 89, 1, archive="ztf"), cone(band="W1"),
-        held.coverage("virac"), held.light_curve("T4", archive="rxte_pca"),
-    ):  # fmt: skip
+        held.light_curve("T4", archive="wise", form="astropy"),
+        held.light_curve("T4", archive="wise", band="W1"),
+        held.light_curve("T19", band="g", form="pandas"),
+        held.cone(0, 89, 1, archive="ztf"),
+        cone(band="W1"),
+        held.coverage("virac"),
+        held.light_curve("T4", archive="rxte_pca"),
+    ):
         assert len(empty) == 0
     assert progress(held, "virac").granules is None
 

@@ -24,8 +24,10 @@ PW = "hunter2"
 # Distinctive, so that it cannot be part of anything else; as typed, or percent-encoded as it should be.
 PASSWORDS = st.builds(
     lambda before, after, as_typed: f"{before}XYZZY{after}" if as_typed else quote(f"{before}XYZZY{after}", safe=""),
-    st.text("aZ09@:!$&'*+,;=%~._-", max_size=5), st.text("aZ09@:!$&*+,;=%~._-/#?", max_size=5), st.booleans(),
-).filter(lambda password: not password[0].isdigit())  # fmt: skip
+    st.text("aZ09@:!$&'*+,;=%~._-", max_size=5),
+    st.text("aZ09@:!$&*+,;=%~._-/#?", max_size=5),
+    st.booleans(),
+).filter(lambda password: not password[0].isdigit())
 USERS = st.text("abcXYZ019._-", min_size=1, max_size=8)
 
 
@@ -63,11 +65,18 @@ def test_secrets_go_and_the_rest_stays(text: str, kept: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "http://127.0.0.1:8080/x/@foo", "ztf: HTTP 503 [https://h/tap/sync?LANG=ADQL&authors=SPOC&maxrec=3]",
-        "the token is unexpected: 5", "primary key = 5", "no column password", "eso:n1024_9,n2", "mail me@x.org",
-        "TXS 0506+056", "s3://bucket/prefix/archive=ztf/x.parquet", '{"max_search_radius_deg":1.0}',
+        "http://127.0.0.1:8080/x/@foo",
+        "ztf: HTTP 503 [https://h/tap/sync?LANG=ADQL&authors=SPOC&maxrec=3]",
+        "the token is unexpected: 5",
+        "primary key = 5",
+        "no column password",
+        "eso:n1024_9,n2",
+        "mail me@x.org",
+        "TXS 0506+056",
+        "s3://bucket/prefix/archive=ztf/x.parquet",
+        '{"max_search_radius_deg":1.0}',
     ],
-)  # fmt: skip
+)
 def test_what_is_no_secret_stays(text: str) -> None:
     assert redacted(text) == text
 
@@ -94,8 +103,13 @@ def test_no_error_and_no_attempt_has_it(user: str, password: str) -> None:
         shown = [str(error), repr(error), str(vars(error)), str(pickle.loads(pickle.dumps(error)))]
     again = Attempt.from_dict(json.loads(json.dumps(attempt.as_dict())))
     assert again == attempt
-    shown += [repr(attempt), json.dumps(attempt.as_dict()), str(ConfigurationError("no", hint=url)),
-              GranuleRejected(url).reason, repr(Settings.model_construct(endpoints={"ztf": url}))]  # fmt: skip
+    shown += [
+        repr(attempt),
+        json.dumps(attempt.as_dict()),
+        str(ConfigurationError("no", hint=url)),
+        GranuleRejected(url).reason,
+        repr(Settings.model_construct(endpoints={"ztf": url})),
+    ]
     assert "Traceback" in (attempt.error or "")
     assert "example.org" in (attempt.endpoint or "")
     for text in shown:
@@ -105,11 +119,14 @@ def test_no_error_and_no_attempt_has_it(user: str, password: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("STORAGE_OPTIONS", f'["{PW}"]'), ("STORAGE_OPTIONS", f'"{PW}"'), ("STORAGE_OPTIONS", f"{{'secret': '{PW}"),
-        ("ENDPOINTS", f'["http://u:{PW}@h"]'), ("ENDPOINTS__ZTF", f"http://u:a{PW}/#@h/x"),
+        ("STORAGE_OPTIONS", f'["{PW}"]'),
+        ("STORAGE_OPTIONS", f'"{PW}"'),
+        ("STORAGE_OPTIONS", f"{{'secret': '{PW}"),
+        ("ENDPOINTS", f'["http://u:{PW}@h"]'),
+        ("ENDPOINTS__ZTF", f"http://u:a{PW}/#@h/x"),
         ("ENDPOINTS", f'{{"ztf": ["{PW}"]}}'),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_setting_is_named_without_its_value(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"LIGHTLAKE_{name}", value)
     with pytest.raises(ConfigurationError, match=f"LIGHTLAKE_{name}") as error:

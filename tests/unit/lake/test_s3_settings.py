@@ -47,8 +47,9 @@ def aws(monkeypatch, tmp_path):
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for variable, name, text in (
-        ("AWS_CONFIG_FILE", "config", CONFIG), ("AWS_SHARED_CREDENTIALS_FILE", "credentials", CREDENTIALS)
-    ):  # fmt: skip
+        ("AWS_CONFIG_FILE", "config", CONFIG),
+        ("AWS_SHARED_CREDENTIALS_FILE", "credentials", CREDENTIALS),
+    ):
         (tmp_path / name).write_text(text)
         monkeypatch.setenv(variable, str(tmp_path / name))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -63,17 +64,19 @@ def _told(options):
     frozen = (held.access_key, held.secret_key, held.token) if held else (None, None, None)
     style = (client.meta.config.s3 or {}).get("addressing_style")
     endpoint = client.meta.endpoint_url
-    mine = (
-        None if "amazonaws" in endpoint else endpoint, client.meta.region_name, *frozen, style == "path"
-    )  # fmt: skip
+    mine = (None if "amazonaws" in endpoint else endpoint, client.meta.region_name, *frozen, style == "path")
     secret = s3_secret(Storage(root))
     values = dict(part.split(" ", 1) for part in secret.partition("TYPE s3, ")[2].rstrip(")").split(", "))
     values = {name: value.strip("'") for name, value in values.items()}
     scheme = "https" if values.get("USE_SSL") == "true" else "http"
     theirs = (
-        f"{scheme}://{values['ENDPOINT']}" if "ENDPOINT" in values else None, values["REGION"], values.get("KEY_ID"),
-        values.get("SECRET"), values.get("SESSION_TOKEN"), values["URL_STYLE"] == "path",
-    )  # fmt: skip
+        f"{scheme}://{values['ENDPOINT']}" if "ENDPOINT" in values else None,
+        values["REGION"],
+        values.get("KEY_ID"),
+        values.get("SECRET"),
+        values.get("SESSION_TOKEN"),
+        values["URL_STYLE"] == "path",
+    )
     return mine, theirs
 
 
@@ -180,9 +183,12 @@ def test_configuration_that_is_broken(tmp_path, monkeypatch):
 
 
 @given(
-    st.sampled_from([None, "http://h:1", "https://h", "h:9", "h"]), st.sampled_from([None, True, False]),
-    st.sampled_from([None, "path", "virtual", "auto"]), st.sampled_from([None, "x-1"]), st.booleans(),
-)  # fmt: skip
+    st.sampled_from([None, "http://h:1", "https://h", "h:9", "h"]),
+    st.sampled_from([None, True, False]),
+    st.sampled_from([None, "path", "virtual", "auto"]),
+    st.sampled_from([None, "x-1"]),
+    st.booleans(),
+)
 def test_reading_options_again_changes_nothing(endpoint, secure, style, region, anonymous):
     given_ = {"endpoint_url": endpoint, "use_ssl": secure}
     options = {name: value for name, value in given_.items() if value is not None} | (

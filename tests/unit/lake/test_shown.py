@@ -29,16 +29,35 @@ from lake.output import _drawn, say, show
 from lake.store.trouble import NoRoom
 from tasks.analysis.pages import write_chart_page
 
-NAMES = ["[red]M 87[/red]", "[/]", "[link=x]y", "\x1b[2J\x1b]0;x\x07", "a\nb\r",
-         "\u202egnp", "\x9b31m", ":smile:", "\x7f"]  # fmt: skip
+NAMES = [
+    "[red]M 87[/red]",
+    "[/]",
+    "[link=x]y",
+    "\x1b[2J\x1b]0;x\x07",
+    "a\nb\r",
+    "\u202egnp",
+    "\x9b31m",
+    ":smile:",
+    "\x7f",
+]
 TABLE = pa.table({"na[b]me": NAMES, "n": list(range(len(NAMES)))})
 
 
 def test_a_table_has_the_names_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     show(TABLE, "table")
     told = capsys.readouterr().out
-    for name in ("na[b]me", "[red]M 87[/red]", "[/]", "[link=x]y", r"\x1b[2J\x1b]0;x\x07", r"a\nb\r", r"\u202egnp",
-                 r"\x9b31m", ":smile:", r"\x7f"):  # fmt: skip
+    for name in (
+        "na[b]me",
+        "[red]M 87[/red]",
+        "[/]",
+        "[link=x]y",
+        r"\x1b[2J\x1b]0;x\x07",
+        r"a\nb\r",
+        r"\u202egnp",
+        r"\x9b31m",
+        ":smile:",
+        r"\x7f",
+    ):
         assert name in told
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", told)
 

@@ -37,8 +37,10 @@ def test_one_snapshot_and_a_row_of_the_ledger_for_each(known):
     receipts = together(known, pairs({0: {0: 1, 1: 2}, 1: {}, 2: {20: 1}}))
     assert count(known, "ducklake_snapshots('lake')") == before + 1
     assert [(one.granule, one.status, one.n_sources, one.n_rows) for one in receipts] == [
-        ("g0", "done", 2, 12), ("g1", "empty", 0, 0), ("g2", "done", 1, 6)
-    ]  # fmt: skip
+        ("g0", "done", 2, 12),
+        ("g1", "empty", 0, 0),
+        ("g2", "done", 1, 6),
+    ]
     assert content(known) == expected({0: 1, 1: 2, 20: 1})
     cursor = known.cursor()
     rows = cursor.execute("SELECT granule, attempt, n_rows, bytes > 0 FROM ledger ORDER BY granule").fetchall()
@@ -109,9 +111,11 @@ def test_together_is_as_one_by_one(tmp_path_factory, rounds):
                     committed(catalog, sources, f"g{n}", again=again, targets=())
             elif by_granule:
                 together(catalog, pairs(by_granule, again=again), f"f{again}")
-        ledger = catalog.cursor().execute(
-            "SELECT granule, attempt, status, n_sources, n_rows FROM ledger ORDER BY granule, attempt"
-        ).fetchall()  # fmt: skip
+        ledger = (
+            catalog.cursor()
+            .execute("SELECT granule, attempt, status, n_sources, n_rows FROM ledger ORDER BY granule, attempt")
+            .fetchall()
+        )
         made.append((content(catalog), ledger))
         assert errors(catalog) == []
         catalog.close()

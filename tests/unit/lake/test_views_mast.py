@@ -89,9 +89,10 @@ def test_normalised_is_flux_over_the_median_of_good_fluxes(held: Lake, products:
 
 def test_each_sector_cadence_and_band_has_its_own_median(lake: Lake) -> None:
     curves = [
-        made(sequence=1, seed=1, n=80), made(sequence=2, seed=2, n=81),
+        made(sequence=1, seed=1, n=80),
+        made(sequence=2, seed=2, n=81),
         made(sequence=2, seed=3, n=82, TIMEDEL=20 / 86400),
-    ]  # fmt: skip
+    ]
     register(lake, curves[:1])
     hold(lake, curves)
     rows = lake.sql(
@@ -107,10 +108,15 @@ def test_elsewhere_the_whole_light_curve_has_one_median(lake: Lake) -> None:
     """Gaia's exposure is a transit, and a single measurement over itself would be 1 for ever."""
     ra, dec = positions([0])
     add_targets(lake.catalog, pa.table({"ra": ra, "dec": dec, "name": ["T0"]}), "agn")
-    hold_rows(lake, "gaia", "G", [
-        {"mjd": 57000.0 + n, "flux": flux, "flux_err": 0.5, "unit": "mJy", "exposure_id": str(n), "good": flux < 9}
-        for n, flux in enumerate((1.0, 2.0, 4.0, 100.0))
-    ])  # fmt: skip
+    hold_rows(
+        lake,
+        "gaia",
+        "G",
+        [
+            {"mjd": 57000.0 + n, "flux": flux, "flux_err": 0.5, "unit": "mJy", "exposure_id": str(n), "good": flux < 9}
+            for n, flux in enumerate((1.0, 2.0, 4.0, 100.0))
+        ],
+    )
     hold_rows(lake, "wise", "W1", [{"mjd": 57000.0, "flux": 3.0, "good": False, "unit": "mJy"}])
     hold_rows(lake, "ztf", "g", [{"mjd": 57000.0 + n, "flux": n - 9.0, "flux_err": 1.0} for n in range(3)])
     hold_rows(lake, "fermigtrig", "FERMIGTRIG", [{"mjd": 57818.5}])
@@ -177,8 +183,9 @@ def collected(time: Any, flux: Any, error: Any, is_tess: bool) -> list[tuple[flo
 def published(lake: Lake, band: str, label: str) -> list[tuple[float, float | None, float | None]]:
     rows = lake.sql(
         "SELECT time, flux, err FROM fornax_as_published JOIN targets ON target_id = objectid "
-        "WHERE name = ? AND band = ? ORDER BY time", [label, band],
-    )  # fmt: skip
+        "WHERE name = ? AND band = ? ORDER BY time",
+        [label, band],
+    )
     return [tuple(row.values()) for row in rows.to_pylist()]
 
 
@@ -231,8 +238,10 @@ def test_positions_count_what_lightkurve_keeps_and_nothing_else(lake: Lake) -> N
     curves = [made(kinds[i % 3], n=n, seed=i, target=1 + i) for i, n in enumerate(lengths)]
     register(lake, curves)
     hold(lake, curves)
-    every = lake.sql("SELECT name, time, flux, err FROM fornax_as_published JOIN targets ON target_id = objectid "
-                     "WHERE band IN ('TESS', 'Kepler', 'K2') ORDER BY time").to_pylist()  # fmt: skip
+    every = lake.sql(
+        "SELECT name, time, flux, err FROM fornax_as_published JOIN targets ON target_id = objectid "
+        "WHERE band IN ('TESS', 'Kepler', 'K2') ORDER BY time"
+    ).to_pylist()
     for product in curves:
         catalogue = product.source_id.split()[0]
         band, _ = BAND_OF[catalogue]

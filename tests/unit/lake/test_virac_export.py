@@ -50,13 +50,23 @@ def put(catalog: Catalog, path: Path, cut: Cut | None = None) -> None:
     with open_tile(path) as opened:
         extraction = Extraction(opened, granule, cut or Cut())
         attempt = Attempt(
-            NAME, RELEASE, granule, status="done", started_at=datetime.now(UTC), n_targets=0, seconds=0.0,
+            NAME,
+            RELEASE,
+            granule,
+            status="done",
+            started_at=datetime.now(UTC),
+            n_targets=0,
+            seconds=0.0,
             parameters="{}",
-        )  # fmt: skip
+        )
         manifest = stage(
-            catalog.storage.staging / granule, attempt, extraction.tables(), ORIGIN.band_units,
-            lightcurves=extraction.lightcurves(), afterwards=extraction.statistics,
-        )  # fmt: skip
+            catalog.storage.staging / granule,
+            attempt,
+            extraction.tables(),
+            ORIGIN.band_units,
+            lightcurves=extraction.lightcurves(),
+            afterwards=extraction.statistics,
+        )
     commit(catalog, manifest)
 
 
@@ -316,11 +326,13 @@ def test_numbers_are_rounded_as_python_does() -> None:
     ties = (np.arange(-4000, 4000) * 2 + 1) / np.float32(2**5)  # such as 0.03125, half way between two of 4 decimals
     values = np.concatenate(
         [
-            ties.astype("f4"), rng.uniform(-20, 20, 50_000).astype("f4"),
-            rng.integers(0, 2**32, 50_000, dtype="u4").view("f4"), np.nextafter(np.float32(16), np.float32([0, 20])),
+            ties.astype("f4"),
+            rng.uniform(-20, 20, 50_000).astype("f4"),
+            rng.integers(0, 2**32, 50_000, dtype="u4").view("f4"),
+            np.nextafter(np.float32(16), np.float32([0, 20])),
             np.array([0.0, -0.0, -1e-9, 99999.99, 99999.996, 1e5, 3e38, np.inf, -np.inf, np.nan, 0.99995], "f4"),
         ]
-    )  # fmt: skip
+    )
     values[np.isnan(values)] = np.nan  # a signalling one is not what NULL becomes
     for part in (values, values[np.abs(values) < 1000], values[:0], np.float32([np.nan, 3])):
         made = [bytes(row).replace(b"\0", b"").decode() for row in _decimals(part)]

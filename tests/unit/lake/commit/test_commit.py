@@ -6,18 +6,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from helpers.granules import (
-    attempt,
-    committed,
-    content,
-    count,
-    errors,
-    expected,
-    register,
-    staged,
-    tables,
-    target_ids,
-)  # fmt: skip
+from helpers.granules import attempt, committed, content, count, errors, expected, register, staged, tables, target_ids
 
 from lake.commit.commit import commit
 from lake.commit.staging import Manifest, stage
@@ -130,8 +119,10 @@ def test_exposures_are_there_once(lake_of_ten):
     committed(lake_of_ten, [10], "g1", exposures={"e1": 58000.0, "e2": 58001.0})
     committed(lake_of_ten, [11], "g2", exposures={"e2": 58001.5, "e3": 58002.0})
     assert _query(lake_of_ten, "SELECT exposure_id, mjd_start FROM exposures ORDER BY ALL") == [
-        ("e1", 58000.0), ("e2", 58001.5), ("e3", 58002.0)
-    ]  # fmt: skip
+        ("e1", 58000.0),
+        ("e2", 58001.5),
+        ("e3", 58002.0),
+    ]
 
 
 def test_archives_and_releases_do_not_mix(lake_of_ten):
@@ -189,8 +180,13 @@ def test_a_manifest_survives_its_file(catalog):
     assert Manifest.read(folder) == manifest
     assert Manifest.read(folder / "nowhere") is None
     assert {file.table for file in manifest.files} == {
-        "sources", "lightcurves", "statistics", "matches", "coverage", "exposures"
-    }  # fmt: skip
+        "sources",
+        "lightcurves",
+        "statistics",
+        "matches",
+        "coverage",
+        "exposures",
+    }
 
 
 def test_a_commit_that_fails_half_way_leaves_the_lake_as_it_was(lake_of_ten, monkeypatch):
@@ -257,10 +253,12 @@ def test_new_targets_of_a_sample_are_a_note_not_an_error(lake_of_ten):
 
 
 def _with_dictionaries(table):
-    return pa.table({
-        name: table[name].combine_chunks().dictionary_encode() if table[name].type == pa.string() else table[name]
-        for name in table.column_names
-    })  # fmt: skip
+    return pa.table(
+        {
+            name: table[name].combine_chunks().dictionary_encode() if table[name].type == pa.string() else table[name]
+            for name in table.column_names
+        }
+    )
 
 
 def _parts(table, rows=7):
@@ -272,17 +270,19 @@ def _staged_in_parts(catalog, sources, granule, change=lambda parts: parts):
     parts, later = change(_parts(made.pop("lightcurves"))), {"statistics": made.pop("statistics")}
     folder = catalog.storage.staging / granule
     return stage(
-        folder, attempt(granule, n_targets=made["coverage"].num_rows), made, {"g": "mJy", "r": "mJy"},
-        lightcurves=iter(parts), afterwards=lambda: later,
-    )  # fmt: skip
+        folder,
+        attempt(granule, n_targets=made["coverage"].num_rows),
+        made,
+        {"g": "mJy", "r": "mJy"},
+        lightcurves=iter(parts),
+        afterwards=lambda: later,
+    )
 
 
 def test_light_curves_in_parts_arrive_as_whole_ones_do(lake_of_ten):
     manifest = _staged_in_parts(lake_of_ten, {**dict.fromkeys(range(5, 15), 1), 7: 2}, "g1")
     assert manifest.attempt.n_rows == 60
-    assert {file.table for file in manifest.files} == {
-        "sources", "lightcurves", "statistics", "matches", "coverage"
-    }  # fmt: skip
+    assert {file.table for file in manifest.files} == {"sources", "lightcurves", "statistics", "matches", "coverage"}
     receipt = commit(lake_of_ten, manifest)
     assert (receipt.replaced, receipt.kept) == (1, 4)
     assert content(lake_of_ten) == expected({**dict.fromkeys(range(15), 1), 7: 2})
@@ -314,9 +314,12 @@ def test_what_comes_afterwards_is_asked_for_when_all_parts_have_come(catalog):
         return {"statistics": _with_dictionaries(made["statistics"])}
 
     manifest = stage(
-        catalog.storage.staging / "g1", attempt("g1"), {"sources": made["sources"]},
-        lightcurves=parts(), afterwards=afterwards,
-    )  # fmt: skip
+        catalog.storage.staging / "g1",
+        attempt("g1"),
+        {"sources": made["sources"]},
+        lightcurves=parts(),
+        afterwards=afterwards,
+    )
     assert order == ["parts", "afterwards"]
     assert {file.table: file.rows for file in manifest.files} == {"sources": 4, "lightcurves": 24, "statistics": 8}
 
@@ -359,9 +362,11 @@ def test_statistics_that_come_afterwards_are_validated(catalog):
     made = tables(range(4), "g1")
     with pytest.raises(GranuleRejected, match=r"statistics.source_id is not among"):
         stage(
-            catalog.storage.staging / "g1", attempt("g1"), {"sources": made["sources"]},
+            catalog.storage.staging / "g1",
+            attempt("g1"),
+            {"sources": made["sources"]},
             afterwards=lambda: {"statistics": tables(range(5), "g1")["statistics"]},
-        )  # fmt: skip
+        )
     assert Manifest.read(catalog.storage.staging / "g1") is None
 
 

@@ -26,13 +26,43 @@ KEYS = {"archive": "madeup", "release": "DR1", "granule": "madeup-1"}
 def granule(**odd: Any) -> dict[str, pa.Table]:
     """Three sources with two rows each; odd values replace those of the first row of source b, by column."""
     pixels = {name: int(hpx29(*place)) for name, place in PLACES.items()}
-    sources = [{**KEYS, "source_id": name, "hpx29": pixels[name], "ra": ra, "dec": dec, "position_err_arcsec": 1.0}
-               for name, (ra, dec) in PLACES.items()]  # fmt: skip
-    matches = [{**KEYS, "target_id": 7, "source_id": name, "hpx29": pixels[name], "separation_arcsec": float(rank),
-                "rank": rank} for rank, name in enumerate(IDS, 1)]  # fmt: skip
-    rows = [{**KEYS, "source_id": name, "hpx29": pixels[name], "band": "g", "mjd": 58000.0 + n, "bmjd_tdb": 58000.1 + n,
-             "flux": 1.5, "flux_err": 0.5, "unit": "mJy", "mag": 18.0, "mag_err": 0.125, "background": 1.0, "x": 2.0,
-             "detected": True, "good": True, "exposure_id": f"e-{n}"} for name in IDS for n in range(2)]  # fmt: skip
+    sources = [
+        {**KEYS, "source_id": name, "hpx29": pixels[name], "ra": ra, "dec": dec, "position_err_arcsec": 1.0}
+        for name, (ra, dec) in PLACES.items()
+    ]
+    matches = [
+        {
+            **KEYS,
+            "target_id": 7,
+            "source_id": name,
+            "hpx29": pixels[name],
+            "separation_arcsec": float(rank),
+            "rank": rank,
+        }
+        for rank, name in enumerate(IDS, 1)
+    ]
+    rows = [
+        {
+            **KEYS,
+            "source_id": name,
+            "hpx29": pixels[name],
+            "band": "g",
+            "mjd": 58000.0 + n,
+            "bmjd_tdb": 58000.1 + n,
+            "flux": 1.5,
+            "flux_err": 0.5,
+            "unit": "mJy",
+            "mag": 18.0,
+            "mag_err": 0.125,
+            "background": 1.0,
+            "x": 2.0,
+            "detected": True,
+            "good": True,
+            "exposure_id": f"e-{n}",
+        }
+        for name in IDS
+        for n in range(2)
+    ]
     rows[2] |= {name: value for name, value in odd.items() if name in rows[2]}
     sources[1] |= {name: value for name, value in odd.items() if name in ("ra", "dec", "position_err_arcsec")}
     exposures = [{**KEYS, "exposure_id": f"e-{n}", "details": json.dumps({"file": f"f{n}.fits"})} for n in range(2)]
@@ -43,8 +73,17 @@ def granule(**odd: Any) -> dict[str, pa.Table]:
 def covered() -> pa.Table:
     n = np.zeros(1, np.int64)
     asked = pa.array([0], pa.timestamp("us", tz="UTC"))
-    return pa.table({**{name: [value] for name, value in KEYS.items()}, "target_id": [7], "status": ["found"],
-                     "n_sources": n, "n_rows": n, "parameters": ["{}"], "asked_at": asked})  # fmt: skip
+    return pa.table(
+        {
+            **{name: [value] for name, value in KEYS.items()},
+            "target_id": [7],
+            "status": ["found"],
+            "n_sources": n,
+            "n_rows": n,
+            "parameters": ["{}"],
+            "asked_at": asked,
+        }
+    )
 
 
 def whole(tables: dict[str, pa.Table]) -> tuple[dict[str, pa.Table], dict[str, str]]:
@@ -54,12 +93,19 @@ def whole(tables: dict[str, pa.Table]) -> tuple[dict[str, pa.Table], dict[str, s
 @pytest.mark.parametrize(
     ("column", "value", "kind"),
     [
-        ("flux", np.inf, "infinite"), ("flux", 1e39, "infinite"), ("flux_err", np.inf, "infinite"),
-        ("flux_err", -1.0, "negative"), ("flux_err", -999.0, "negative"), ("mag", -999.0, "impossible"),
-        ("mag", 99.0, "impossible"), ("mag_err", -1.0, "negative"), ("background", -np.inf, "infinite"),
-        ("x", np.inf, "infinite"), ("bmjd_tdb", np.inf, "infinite"),
+        ("flux", np.inf, "infinite"),
+        ("flux", 1e39, "infinite"),
+        ("flux_err", np.inf, "infinite"),
+        ("flux_err", -1.0, "negative"),
+        ("flux_err", -999.0, "negative"),
+        ("mag", -999.0, "impossible"),
+        ("mag", 99.0, "impossible"),
+        ("mag_err", -1.0, "negative"),
+        ("background", -np.inf, "infinite"),
+        ("x", np.inf, "infinite"),
+        ("bmjd_tdb", np.inf, "infinite"),
     ],
-)  # fmt: skip
+)
 def test_an_odd_value_is_null_and_nothing_else_is(column: str, value: float, kind: str) -> None:
     made, remarks = sound(granule(**{column: value}))
     rows, before = made["lightcurves"].to_pylist(), granule()["lightcurves"].to_pylist()
@@ -112,8 +158,9 @@ def test_what_has_no_id_is_left_out(odd: str | None) -> None:
     tables = granule()
     for name in ("sources", "matches", "lightcurves"):
         ids = [odd if one == "b" else one for one in tables[name]["source_id"].to_pylist()]
-        tables[name] = tables[name].set_column(tables[name].column_names.index("source_id"), "source_id",
-                                               pa.array(ids, pa.string()))  # fmt: skip
+        tables[name] = tables[name].set_column(
+            tables[name].column_names.index("source_id"), "source_id", pa.array(ids, pa.string())
+        )
     made, remarks = sound(tables)
     assert [made[name].num_rows for name in ("sources", "matches", "lightcurves")] == [2, 2, 4]
     assert made["matches"]["rank"].to_pylist() == [1, 2]
@@ -144,8 +191,10 @@ def test_what_breaks_a_rule_rejects_its_source_alone() -> None:
 
 def test_the_only_source_takes_no_other_target_with_it() -> None:
     """Beside targets that have nothing, one broken source is no sign that all is; by itself it is all there is."""
-    tables = {name: table.filter(pc.equal(table["source_id"], "b")) if "source_id" in table.column_names else table
-              for name, table in granule(detected=None).items()}  # fmt: skip
+    tables = {
+        name: table.filter(pc.equal(table["source_id"], "b")) if "source_id" in table.column_names else table
+        for name, table in granule(detected=None).items()
+    }
     with pytest.raises(GranuleRejected, match="detected is NULL in 1 of 2 rows"):
         whole(tables)
     neighbour = covered().set_column(covered().column_names.index("target_id"), "target_id", pa.array([8]))
@@ -155,8 +204,19 @@ def test_the_only_source_takes_no_other_target_with_it() -> None:
     assert [made[name].num_rows for name in ("sources", "matches", "lightcurves")] == [0, 0, 0]
 
 
-NUMBERS = ("flux", "flux_err", "mag", "mag_err", "mjd", "bmjd_tdb", "background", "x", "ra", "dec",
-           "position_err_arcsec")  # fmt: skip
+NUMBERS = (
+    "flux",
+    "flux_err",
+    "mag",
+    "mag_err",
+    "mjd",
+    "bmjd_tdb",
+    "background",
+    "x",
+    "ra",
+    "dec",
+    "position_err_arcsec",
+)
 ODD = st.floats(allow_nan=True, allow_infinity=True)
 
 

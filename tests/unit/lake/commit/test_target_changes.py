@@ -207,9 +207,12 @@ def test_old_names_find_a_renamed_target(held: Lake) -> None:
     assert errors(held.catalog) == []
     kept = held.sql("SELECT sample, label, name, catalogue FROM labels WHERE target_id = ? ORDER BY name", [five])
     assert [tuple(row.values())[:3] for row in kept.to_pylist()] == [
-        ("second", "QSO", "A5"), ("second", "QSO", "New"), ("test", "test", "T5"), ("second", "QSO", HOSTILE + "5"),
+        ("second", "QSO", "A5"),
+        ("second", "QSO", "New"),
+        ("test", "test", "T5"),
+        ("second", "QSO", HOSTILE + "5"),
         ("second", "QSO", "new"),
-    ]  # fmt: skip
+    ]
     again = rename_target(held.catalog, "t5", "A5")
     assert (again.before, again.name) == ("A5", "A5")
     assert held.sql("FROM targets").num_rows == 10

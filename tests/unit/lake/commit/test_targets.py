@@ -57,8 +57,12 @@ def test_labels_are_many_to_many(catalog):
     add_targets(catalog, _list(*places[1:]), "s2")
     rows = catalog.cursor().execute("SELECT sample, label, bibcode FROM labels ORDER BY ALL").fetchall()
     assert rows == [
-        ("s1", "AGN", "2020X"), ("s1", "AGN", "2020X"), ("s1", "CLAGN", "2020X"), ("s2", "s2", None), ("s2", "s2", None)
-    ]  # fmt: skip
+        ("s1", "AGN", "2020X"),
+        ("s1", "AGN", "2020X"),
+        ("s1", "CLAGN", "2020X"),
+        ("s2", "s2", None),
+        ("s2", "s2", None),
+    ]
     assert errors(catalog) == []
 
 
@@ -111,8 +115,11 @@ def test_many_rows_of_one_place(catalog):
     """All pairs of them would take 20 GB."""
     n = 30_000
     ra = 10 + np.random.default_rng(1).normal(0, 0.1 * ARCSEC, n)
-    ids, is_new = _identify(pa.table({"ra": ra, "dec": np.zeros(n)}), catalog.cursor().execute(
-        "SELECT target_id, ra, dec FROM targets").to_arrow_table(), 1.0)  # fmt: skip
+    ids, is_new = _identify(
+        pa.table({"ra": ra, "dec": np.zeros(n)}),
+        catalog.cursor().execute("SELECT target_id, ra, dec FROM targets").to_arrow_table(),
+        1.0,
+    )
     assert (len(np.unique(ids)), int(is_new.sum())) == (1, 1)
 
 

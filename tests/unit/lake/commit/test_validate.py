@@ -145,8 +145,10 @@ def test_casting_keeps_dictionaries_of_text_and_only_those():
     rows = tables(range(2))["lightcurves"]
     cast = TABLES["lightcurves"].cast(_encoded(rows, "source_id", "band"))
     assert [pa.types.is_dictionary(cast.schema.field(name).type) for name in ("source_id", "band", "unit")] == [
-        True, True, False
-    ]  # fmt: skip
+        True,
+        True,
+        False,
+    ]
     assert decoded(cast).equals(TABLES["lightcurves"].cast(rows))
     assert cast.column_names == TABLES["lightcurves"].names
     large = rows.set_column(

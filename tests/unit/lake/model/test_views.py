@@ -23,13 +23,18 @@ def held(lake: Lake) -> Lake:
     hold(lake, "fermigtrig", "FERMIGTRIG", [{"mjd": 57818.586891}])
     hold(lake, "saxgrbmgrb", "SAXGRBMGRB", [{"mjd": 50335.861597, "flux": 2e-6, "unit": "erg.cm**-2"}])
     gaia = {"mjd": 57000.0, "flux": 0.1, "flux_err": 0.01, "unit": "mJy", "quality": 0}
-    hold(lake, "gaia", "G", [
-        gaia,
-        {**gaia, "mjd": 57001.0, "quality": 1, "good": False},
-        {**gaia, "mjd": 57002.0, "quality": 4, "good": False},
-        {**gaia, "mjd": 57003.0, "flux": -0.01},
-        {"mjd": 57004.0, "detected": False, "good": False, "quality": 0},
-    ])  # fmt: skip
+    hold(
+        lake,
+        "gaia",
+        "G",
+        [
+            gaia,
+            {**gaia, "mjd": 57001.0, "quality": 1, "good": False},
+            {**gaia, "mjd": 57002.0, "quality": 4, "good": False},
+            {**gaia, "mjd": 57003.0, "flux": -0.01},
+            {"mjd": 57004.0, "detected": False, "good": False, "quality": 0},
+        ],
+    )
     return lake
 
 

@@ -40,10 +40,14 @@ def test_barnards_star_is_where_gaia_and_hipparcos_saw_it() -> None:
     # Proper motion is known to 0.03 mas/yr; what is left is perspective acceleration, 1.3 mas/yr2.
     assert separation_arcsec(ra, dec, 269.45402305, 4.66828815)[0] < 0.45
     sky = SkyCoord(
-        269.44850252543836 * u.deg, 4.739420051112412 * u.deg, pm_ra_cosdec=-801.551 * u.mas / u.yr,
-        pm_dec=10362.394 * u.mas / u.yr, distance=Distance(parallax=546.976 * u.mas), radial_velocity=0 * u.km / u.s,
+        269.44850252543836 * u.deg,
+        4.739420051112412 * u.deg,
+        pm_ra_cosdec=-801.551 * u.mas / u.yr,
+        pm_dec=10362.394 * u.mas / u.yr,
+        distance=Distance(parallax=546.976 * u.mas),
+        radial_velocity=0 * u.km / u.s,
         obstime=Time(2016.0, format="jyear", scale="tdb"),
-    )  # fmt: skip
+    )
     for year in (1950.0, 1994.0, 2012.0, 2030.0):
         there = sky.apply_space_motion(Time(year, format="jyear", scale="tdb"))
         ra, dec, _ = places_at(star, year)
@@ -52,8 +56,13 @@ def test_barnards_star_is_where_gaia_and_hipparcos_saw_it() -> None:
 
 
 def test_what_is_not_known_whole_does_not_move() -> None:
-    some = targets([1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0], [100.0, None, 100.0, 0.0], [0.0, 100.0, 0.0, 0.0],
-                   [2000.0, 2000.0, None, 2000.0])  # fmt: skip
+    some = targets(
+        [1.0, 2.0, 3.0, 4.0],
+        [0.0, 0.0, 0.0, 0.0],
+        [100.0, None, 100.0, 0.0],
+        [0.0, 100.0, 0.0, 0.0],
+        [2000.0, 2000.0, None, 2000.0],
+    )
     paths = Paths(some, SPAN)
     assert paths.moves.tolist() == [True, False, False, False]
     assert places_at(some, 2020.0)[2].tolist() == [True, False, False, True]

@@ -249,10 +249,7 @@ def test_index_is_reusable_and_chunks_change_nothing():
     ra, dec = rng.uniform(358, 362, 300), rng.uniform(-1, 1, 300)
     index = SkyIndex(ra, dec)
     whole = index.within(ra, dec, 900.0)
-    for again in (
-        index.within(ra, dec, 900.0, chunk=7),
-        match(ra, dec, ra, dec, np.full(300, 900.0), chunk=11),
-    ):
+    for again in (index.within(ra, dec, 900.0, chunk=7), match(ra, dec, ra, dec, np.full(300, 900.0), chunk=11)):
         for ours, theirs in zip(again, whole, strict=True):
             assert np.array_equal(ours, theirs)
     assert np.array_equal(np.lexsort((whole[1], whole[2], whole[0])), np.arange(whole[0].size))

@@ -254,7 +254,10 @@ def test_everything_works_without_network_or_home(tmp_path):
     home.mkdir(mode=0o500)
     done = subprocess.run(
         ["unshare", "-rn", sys.executable, "-c", _script_of_a_whole_life(tmp_path / "lake")],
-        env={"PATH": os.environ["PATH"], "HOME": str(home)}, cwd="/", capture_output=True, text=True,
-    )  # fmt: skip
+        env={"PATH": os.environ["PATH"], "HOME": str(home)},
+        cwd="/",
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout.split() == ["6", "0"], done.stderr
     assert list(home.iterdir()) == []

@@ -27,13 +27,15 @@ def dictionary(indices, values, kind=np.int32) -> pa.DictionaryArray:
 def some(n: int, seed: int = 0) -> pa.Table:
     """Rows with names in a dictionary, measurements that are all different with holes, and few different numbers."""
     rng = np.random.default_rng(seed)
-    return pa.table({
-        "name": dictionary(np.sort(rng.integers(0, 5000, n)), [f"s{i:04d}" for i in range(5000)]),
-        "flux": pa.array(rng.normal(size=n).astype("f4"), mask=rng.random(n) < 0.1),
-        "exposure_s": pa.array(rng.integers(1, 5, n).astype("f4")),
-        "archive": dictionary([0] * n, ["virac"], np.int8),
-        "n": pa.array(rng.integers(0, 9, n)),
-    })  # fmt: skip
+    return pa.table(
+        {
+            "name": dictionary(np.sort(rng.integers(0, 5000, n)), [f"s{i:04d}" for i in range(5000)]),
+            "flux": pa.array(rng.normal(size=n).astype("f4"), mask=rng.random(n) < 0.1),
+            "exposure_s": pa.array(rng.integers(1, 5, n).astype("f4")),
+            "archive": dictionary([0] * n, ["virac"], np.int8),
+            "n": pa.array(rng.integers(0, 9, n)),
+        }
+    )
 
 
 def groups(path, column):
@@ -79,9 +81,10 @@ def test_every_reader_sees_plain_text(tmp_path, as_parts):
     described = dict(duckdb.execute("SELECT name, type FROM parquet_schema(?)", [str(path)]).fetchall())
     assert described["name"] == described["archive"] == "BYTE_ARRAY"
     with duckdb.connect() as connection:
-        assert connection.execute("SELECT name FROM read_parquet(?)", [str(path)]).to_arrow_table()[
-            "name"
-        ].to_pylist() == names  # fmt: skip
+        assert (
+            connection.execute("SELECT name FROM read_parquet(?)", [str(path)]).to_arrow_table()["name"].to_pylist()
+            == names
+        )
 
 
 def test_files_with_and_without_dictionaries_are_one_dataset(tmp_path):
@@ -94,12 +97,23 @@ def test_files_with_and_without_dictionaries_are_one_dataset(tmp_path):
 
 
 def test_types_and_what_columns_say_of_themselves_are_kept(tmp_path):
-    schema = pa.schema([
-        pa.field("at", pa.timestamp("us", tz="UTC")), pa.field("flux", pa.float32(), metadata={"unit": "mJy"}),
-        pa.field("id", pa.dictionary(pa.int8(), pa.string()), metadata={"ucd": "meta.id"}), pa.field("i", pa.int32()),
-    ])  # fmt: skip
-    table = pa.table([pa.array([0], pa.timestamp("us", tz="UTC")), pa.array([1.0], pa.float32()),
-                      dictionary([0], ["a"], np.int8), pa.array([1], pa.int32())], schema=schema)  # fmt: skip
+    schema = pa.schema(
+        [
+            pa.field("at", pa.timestamp("us", tz="UTC")),
+            pa.field("flux", pa.float32(), metadata={"unit": "mJy"}),
+            pa.field("id", pa.dictionary(pa.int8(), pa.string()), metadata={"ucd": "meta.id"}),
+            pa.field("i", pa.int32()),
+        ]
+    )
+    table = pa.table(
+        [
+            pa.array([0], pa.timestamp("us", tz="UTC")),
+            pa.array([1.0], pa.float32()),
+            dictionary([0], ["a"], np.int8),
+            pa.array([1], pa.int32()),
+        ],
+        schema=schema,
+    )
     write_parquet(table, tmp_path / "x.parquet")
     read = pq.read_table(tmp_path / "x.parquet")
     assert read == decoded(table)
@@ -126,8 +140,9 @@ def test_dictionaries_hold_what_a_row_group_has(tmp_path):
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     st.lists(st.lists(st.one_of(st.none(), st.integers(0, 6)), max_size=8), min_size=1, max_size=4),
-    st.integers(0, 5), st.integers(1, 20),
-)  # fmt: skip
+    st.integers(0, 5),
+    st.integers(1, 20),
+)
 def test_compacting_changes_no_value(chunks, start, n):
     """Several chunks, each with its own dictionary, slices, and NULL."""
     arrays = [dictionary(one, [f"{place}-{i}" for i in range(7)]) for place, one in enumerate(chunks)]
@@ -137,15 +152,19 @@ def test_compacting_changes_no_value(chunks, start, n):
 
 
 def test_nulls_are_kept_with_and_without_dictionaries(tmp_path):
-    table = pa.table({
-        "name": dictionary([0, None, 1, None], ["a", "b", "never"]),
-        "only": dictionary([None] * 4, ["x"]),
-        "flux": pa.array([1.5, None, None, -2.5], pa.float32()),
-    })  # fmt: skip
+    table = pa.table(
+        {
+            "name": dictionary([0, None, 1, None], ["a", "b", "never"]),
+            "only": dictionary([None] * 4, ["x"]),
+            "flux": pa.array([1.5, None, None, -2.5], pa.float32()),
+        }
+    )
     write_parquet(table, tmp_path / "x.parquet")
     assert read_parquet(tmp_path / "x.parquet").to_pydict() == {
-        "name": ["a", None, "b", None], "only": [None] * 4, "flux": [1.5, None, None, -2.5]
-    }  # fmt: skip
+        "name": ["a", None, "b", None],
+        "only": [None] * 4,
+        "flux": [1.5, None, None, -2.5],
+    }
 
 
 def test_measurements_are_split_and_repeated_numbers_are_dictionaries(tmp_path):

@@ -64,8 +64,9 @@ def test_links_are_followed_once_and_those_to_nothing_are_named(tmp_path: Path) 
     (root / "circle").symlink_to(root / "circle")
     os.mkfifo(root / "n6.hdf5")
     assert names(root, follow_links=True) == (
-        ["n3.hdf5", "n5.hdf5", "b/n1.hdf5", "z/n2.hdf5"], ["circle", "n4.hdf5", "not mounted"]
-    )  # fmt: skip
+        ["n3.hdf5", "n5.hdf5", "b/n1.hdf5", "z/n2.hdf5"],
+        ["circle", "n4.hdf5", "not mounted"],
+    )
     assert names(root, follow_links=False) == (["n3.hdf5", "n5.hdf5", "b/n1.hdf5"], ["n4.hdf5"])
     assert names(tmp_path / "tiles" / "nowhere", follow_links=True) == ([], ["."])
     assert find_tiles(str(root), "n*.hdf5").unreadable[1].startswith(f"{root}/n4.hdf5: No such file")
@@ -81,8 +82,9 @@ def test_folders_that_cannot_be_read_are_named(open_folder: Path) -> None:
         found = find_tiles(str(open_folder))
         assert [tile.name for tile in found.found] == ["a/n1024_9.hdf5"]
         assert sorted(found.unreadable) == [
-            f"{open_folder}/closed/n1024_9.hdf5: Permission denied", f"{open_folder}/secret: Permission denied"
-        ]  # fmt: skip
+            f"{open_folder}/closed/n1024_9.hdf5: Permission denied",
+            f"{open_folder}/secret: Permission denied",
+        ]
     assert len(find_tiles(str(open_folder)).found) == 3
 
 

@@ -27,8 +27,15 @@ def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An installed program that asks for what is not here."""
     folder = tmp_path / f"{NAME.replace('-', '_')}-1.0.dist-info"
     folder.mkdir()
-    asked = ("pyarrow>=900,<901", "no-such-package[fast]>=2", "numpy>=1", "h5py>=900; extra == 's3'",
-             "no-such-s3; extra == 's3'", "pytest>=900; extra == 'test'", "no-such-test; extra == 'test'")  # fmt: skip
+    asked = (
+        "pyarrow>=900,<901",
+        "no-such-package[fast]>=2",
+        "numpy>=1",
+        "h5py>=900; extra == 's3'",
+        "no-such-s3; extra == 's3'",
+        "pytest>=900; extra == 'test'",
+        "no-such-test; extra == 'test'",
+    )
     lines = ["Metadata-Version: 2.4", f"Name: {NAME}", "Version: 1.0", "Requires-Python: >=4.1"]
     lines += ["Provides-Extra: s3", "Provides-Extra: test", *(f"Requires-Dist: {one}" for one in asked)]
     (folder / "METADATA").write_text("\n".join(lines) + "\n")
@@ -53,12 +60,17 @@ def test_a_python_that_is_too_old() -> None:
 @pytest.mark.usefixtures("distribution")
 def test_packages_that_do_not_fit() -> None:
     assert packages([], NAME) == [
-        Check("package pyarrow", "fail", f"{version('pyarrow')} is installed, <901,>=900 is needed",
-              "run: pip install 'pyarrow<901,>=900'"),
+        Check(
+            "package pyarrow",
+            "fail",
+            f"{version('pyarrow')} is installed, <901,>=900 is needed",
+            "run: pip install 'pyarrow<901,>=900'",
+        ),
         Check("package no-such-package", "fail", "not installed", "run: pip install 'no-such-package[fast]>=2'"),
-        Check("package h5py", "warn", f"{version('h5py')} is installed, >=900 is needed",
-              "run: pip install 'h5py>=900'"),
-    ]  # fmt: skip
+        Check(
+            "package h5py", "warn", f"{version('h5py')} is installed, >=900 is needed", "run: pip install 'h5py>=900'"
+        ),
+    ]
     needed = {check.name: check.status for check in packages(["s3"], NAME)}
     assert (needed["package h5py"], needed["package no-such-s3"]) == ("fail", "fail")
     assert not {"package no-such-test", "package pytest"} & set(needed)

@@ -138,8 +138,9 @@ def test_times_in_the_future_are_noted_and_lose_no_target(kept):
     assert not any(finding.is_error for finding in findings)
     told = [finding.message for finding in findings if finding.check == "clocks"]
     assert [text.partition(" are dated")[0] for text in told] == [
-        "coverage: 10 rows of ztf DR1", "ledger: 1 rows of ztf DR1"
-    ]  # fmt: skip
+        "coverage: 10 rows of ztf DR1",
+        "ledger: 1 rows of ztf DR1",
+    ]
     with Lake(kept.storage.root, kept.settings) as opened:
         assert (progress(opened, "ztf").done, progress(opened, "ztf").per_minute) == (1, None)
 
@@ -158,7 +159,7 @@ def test_times_in_the_future_are_noted_and_lose_no_target(kept):
         ("DELETE FROM targets WHERE name = 'T1'", "coverage: 1 rows without their targets"),
         ("DELETE FROM coverage WHERE n_rows > 0", "matches: 10 rows without their coverage"),
     ],
-)  # fmt: skip
+)
 def test_rows_that_another_tool_broke(kept, harm, message):
     kept.cursor().execute(harm)
     wrong = [finding.message for finding in verify(kept) if finding.is_error]
@@ -194,7 +195,7 @@ def _plain(catalog, table):
     return reader.execute(
         f"SELECT {columns} FROM read_parquet('{catalog.storage.table_folder(table)}/{pattern}', "
         f"hive_partitioning = {bool(TABLES[table].partition)}, union_by_name = true) ORDER BY ALL"
-    ).fetchall()  # fmt: skip
+    ).fetchall()
 
 
 def test_compact_brings_the_lake_to_rest(kept):
@@ -385,8 +386,9 @@ def test_a_table_or_column_that_somebody_dropped_is_named(catalog, settings):
         found = verify(lake.catalog)
         assert all(one.is_error and one.check == "schema" and "backup" in one.hint for one in found)
         assert [one.message for one in found] == [
-            "column parallax of table sources is missing", "table exposures of the schema is missing"
-        ]  # fmt: skip
+            "column parallax of table sources is missing",
+            "table exposures of the schema is missing",
+        ]
     cursor = catalog.cursor()
     cursor.execute("DROP TABLE schema_version")
     cursor.close()

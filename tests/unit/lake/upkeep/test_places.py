@@ -85,9 +85,15 @@ def test_a_catalogue_elsewhere_has_rights_of_its_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("path", "kind"),
-    [("/data", "ext4"), ("/home/me/lake", "nfs4"), ("/home/me/my disk/lake", "xfs"), ("/scratch", "lustre"),
-     ("/mnt/remote/x", "fuse.sshfs"), ("/homely", "ext4")],
-)  # fmt: skip
+    [
+        ("/data", "ext4"),
+        ("/home/me/lake", "nfs4"),
+        ("/home/me/my disk/lake", "xfs"),
+        ("/scratch", "lustre"),
+        ("/mnt/remote/x", "fuse.sshfs"),
+        ("/homely", "ext4"),
+    ],
+)
 def test_which_file_system_a_path_is_on(path: str, kind: str) -> None:
     assert file_system(Path(path), MOUNTS) == kind
 
@@ -111,10 +117,7 @@ def test_sqlite_on_a_network_is_warned_of(tmp_path: Path, monkeypatch: pytest.Mo
 def test_files_can_be_written_and_none_is_left(catalog: Catalog, settings: Settings) -> None:
     before = sorted(catalog.storage.root.rglob("*"))
     (check,) = storage_rights(catalog.storage, {}, 1.0)
-    assert (check.status, check.found) == (
-        "ok",
-        f"{catalog.storage.root}: files can be written, linked and removed",
-    )
+    assert (check.status, check.found) == ("ok", f"{catalog.storage.root}: files can be written, linked and removed")
     assert cache(settings).status == "ok"
     assert sorted(catalog.storage.root.rglob("*")) == before
     assert not settings.cache_dir.exists()

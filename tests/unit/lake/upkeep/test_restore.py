@@ -9,18 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from helpers.granules import (
-    ARCHIVE,
-    ASKED,
-    PARAMETERS,
-    RELEASE,
-    committed,
-    content,
-    count,
-    errors,
-    expected,
-    register,
-)
+from helpers.granules import ARCHIVE, ASKED, PARAMETERS, RELEASE, committed, content, count, errors, expected, register
 from helpers.older import make_version_6
 
 from lake.commit import quarantine

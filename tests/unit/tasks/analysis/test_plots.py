@@ -21,12 +21,18 @@ def rows(flux: Any, name: str = "T0", band: str = "g", unit: str | None = "mJy",
     mjd = 58000.0 + np.arange(n)
     return pa.table(
         {
-            "name": [name] * n, "archive": ["ztf"] * n, "band": [band] * n, "mjd": mjd,
+            "name": [name] * n,
+            "archive": ["ztf"] * n,
+            "band": [band] * n,
+            "mjd": mjd,
             "bmjd_tdb": pa.array(mjd if bmjd_tdb is None else bmjd_tdb, pa.float64()),
-            "flux": pa.array(flux, pa.float64()), "unit": pa.array([unit] * n, pa.string()), "detected": [True] * n,
-            "good": [True] * n, "separation_arcsec": [0.1] * n,
+            "flux": pa.array(flux, pa.float64()),
+            "unit": pa.array([unit] * n, pa.string()),
+            "detected": [True] * n,
+            "good": [True] * n,
+            "separation_arcsec": [0.1] * n,
         }
-    )  # fmt: skip
+    )
 
 
 def drawn(table: pa.Table, path: Path, **how: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -259,10 +259,17 @@ def test_coverage_counts_sources_and_rows_of_each_target(
     matches = pa.table({"target_id": [b, b, a], "source_id": ["x", "y", "x"]})
     curves = TABLES["lightcurves"].cast(
         pa.table(
-            {"source_id": ["x", "x", "x"], "hpx29": [1, 1, 1], "band": ["g", "g", "r"], "mjd": [58000.0] * 3,
-             "flux": [1.0] * 3, "detected": [True] * 3, "good": [True] * 3}
+            {
+                "source_id": ["x", "x", "x"],
+                "hpx29": [1, 1, 1],
+                "band": ["g", "g", "r"],
+                "mjd": [58000.0] * 3,
+                "flux": [1.0] * 3,
+                "detected": [True] * 3,
+                "good": [True] * 3,
+            }
         )
-    )  # fmt: skip
+    )
     curves = curves.drop_columns(["archive", "release", "granule"])
     now = pa.scalar(0, pa.timestamp("us", tz="UTC")).as_py()
     coverage = complete(Harvest(TABLES["sources"].empty(), matches, curves), granule, now)["coverage"]
@@ -398,9 +405,15 @@ def _with(table: pa.Table, column: str, value: Any) -> pa.Table:
     ],
 )
 def test_rows_that_break_a_rule_are_rejected(
-    catalog: Catalog, lake: Lake, madeup: Archive, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-    column: str, value: Any, reason: str,
-) -> None:  # fmt: skip
+    catalog: Catalog,
+    lake: Lake,
+    madeup: Archive,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    column: str,
+    value: Any,
+    reason: str,
+) -> None:
     def careless(granule: Granule, settings: Settings) -> Harvest:
         harvested = harvest(granule)
         return replace(harvested, lightcurves=_with(harvested.lightcurves, column, value))

@@ -204,8 +204,18 @@ def test_doctor_waits_for_no_drip(server: Server) -> None:
 
 
 def rows_without_bytes() -> bytes:
-    cards = ["XTENSION= 'BINTABLE'", "BITPIX  = 8", "NAXIS   = 2", "NAXIS1  = 0", "NAXIS2  = 1000000000000",
-             "PCOUNT  = 0", "GCOUNT  = 1", "TFIELDS = 1", "TTYPE1  = 'TIME'", "TFORM1  = '0D'"]  # fmt: skip
+    cards = [
+        "XTENSION= 'BINTABLE'",
+        "BITPIX  = 8",
+        "NAXIS   = 2",
+        "NAXIS1  = 0",
+        "NAXIS2  = 1000000000000",
+        "PCOUNT  = 0",
+        "GCOUNT  = 1",
+        "TFIELDS = 1",
+        "TTYPE1  = 'TIME'",
+        "TFORM1  = '0D'",
+    ]
     parts = [["SIMPLE  = T", "BITPIX  = 8", "NAXIS   = 0"], cards]
     return b"".join("".join(f"{card:80}" for card in [*part, "END"]).ljust(2880).encode() for part in parts)
 
@@ -378,9 +388,13 @@ def test_a_drip_from_s3_does_not_keep_the_process(server: Server) -> None:
     server.pieces, server.pause = DRIPS["the body"], 0.2
     here = {"AWS_ENDPOINT_URL": server.url, "LIGHTLAKE_TASK_TIMEOUT_S": "0.2"}
     done = subprocess.run(
-        [sys.executable, "-c", LEAVING], env=child_environment(**here), capture_output=True, text=True, timeout=240,
+        [sys.executable, "-c", LEAVING],
+        env=child_environment(**here),
+        capture_output=True,
+        text=True,
+        timeout=240,
         check=True,
-    )  # fmt: skip
+    )
     assert "still not through after 0.2 s" in done.stdout
 
 

@@ -182,8 +182,10 @@ def test_halves_of_a_granule_have_their_own_counts(
         fetch_batch(batch, last_try=False)
     commit_batch(lake.settings.url, fetch_batch(batch, last_try=False))
     assert {(row["status"], row["retries"], row["requests"]) for row in ledger(lake)} == {
-        ("split", 0, 1), ("done", 1, 2), ("done", 0, 1)
-    }  # fmt: skip
+        ("split", 0, 1),
+        ("done", 1, 2),
+        ("done", 0, 1),
+    }
 
 
 def test_a_manifest_of_an_older_version_is_read(catalog: Catalog, lake: Lake, tmp_path: Path) -> None:

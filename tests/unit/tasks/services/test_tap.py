@@ -169,10 +169,7 @@ def test_a_server_that_hangs_is_left(box: Sandbox, tap: TapService) -> None:
 def test_a_slow_drip_is_no_answer_either(box: Sandbox, tap: TapService) -> None:
     box.fault("/tap", "slow")
     box.drip = (16, 0.05)
-    error = refused(
-        Service("stars", tap.url, 5, 0.5),
-        r"through after 0\.5 s .*: \d{2,3} bytes came",
-    )
+    error = refused(Service("stars", tap.url, 5, 0.5), r"through after 0\.5 s .*: \d{2,3} bytes came")
     assert error.transient
 
 

@@ -46,11 +46,17 @@ def pulled(oracle: pd.DataFrame, sample: pd.DataFrame, lake: Lake, monkeypatch: 
     rate = 10 ** (-0.4 * (mag - oracle.gaia_band.map(lambda band: ZERO_POINTS[band].vega)))
     n = len(oracle)
     held = {
-        "source_id": 4295806720 + oracle.objectid.to_numpy(), "transit_id": np.arange(n), "band": oracle.gaia_band,
-        "time": oracle.time - 55197.5, "mag": mag, "flux": rate, "flux_error": rate * oracle.err / oracle.flux,
-        "rejected_by_photometry": np.zeros(n, bool), "rejected_by_variability": np.arange(n) % 9 == 0,
+        "source_id": 4295806720 + oracle.objectid.to_numpy(),
+        "transit_id": np.arange(n),
+        "band": oracle.gaia_band,
+        "time": oracle.time - 55197.5,
+        "mag": mag,
+        "flux": rate,
+        "flux_error": rate * oracle.err / oracle.flux,
+        "rejected_by_photometry": np.zeros(n, bool),
+        "rejected_by_variability": np.arange(n) % 9 == 0,
         "other_flags": np.zeros(n, np.int64),
-    }  # fmt: skip
+    }
     # What the photometry rejected, the collector leaves out, and the lake does not.
     rejected = {name: values[:3] for name, values in held.items()} | {"rejected_by_photometry": np.ones(3, bool)}
     rejected["time"] = rejected["time"] + 0.1
@@ -59,13 +65,23 @@ def pulled(oracle: pd.DataFrame, sample: pd.DataFrame, lake: Lake, monkeypatch: 
     )
     sources = pa.table(
         {
-            "source_id": sample.source_id.to_numpy(), "random_index": np.arange(len(sample)),
-            "ra": sample.ra.to_numpy(), "dec": sample.dec.to_numpy(),
-            **{name: np.full(len(sample), value) for name, value in
-               (("ra_error", 0.1), ("dec_error", 0.1), ("pmra", 0.0), ("pmdec", 0.0), ("ref_epoch", 2016.0))},
+            "source_id": sample.source_id.to_numpy(),
+            "random_index": np.arange(len(sample)),
+            "ra": sample.ra.to_numpy(),
+            "dec": sample.dec.to_numpy(),
+            **{
+                name: np.full(len(sample), value)
+                for name, value in (
+                    ("ra_error", 0.1),
+                    ("dec_error", 0.1),
+                    ("pmra", 0.0),
+                    ("pmdec", 0.0),
+                    ("ref_epoch", 2016.0),
+                )
+            },
             "has_epoch_photometry": sample.objectid.isin(oracle.objectid).to_numpy(),
         }
-    )  # fmt: skip
+    )
 
     def datalink(request: Request) -> Response:
         content = io.BytesIO()
@@ -130,8 +146,9 @@ def test_the_right_values_are_in_the_lake(pulled: Lake, oracle: pd.DataFrame) ->
 def test_every_target_has_its_answer(pulled: Lake) -> None:
     coverage = pulled.sql("SELECT status, n_rows > 0 AS lit, count(*) AS n FROM coverage GROUP BY ALL ORDER BY ALL")
     assert coverage.to_pylist() == [
-        {"status": "found", "lit": False, "n": 18}, {"status": "found", "lit": True, "n": 13},
-    ]  # fmt: skip
+        {"status": "found", "lit": False, "n": 18},
+        {"status": "found", "lit": True, "n": 13},
+    ]
 
 
 def test_good_rows_only_in_the_view_with_right_values(pulled: Lake) -> None:

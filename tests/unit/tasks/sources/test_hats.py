@@ -214,10 +214,14 @@ def test_what_is_not_on_the_sky_matches_nothing(tmp_path: Path) -> None:
 
 def test_row_groups_that_cannot_matter_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(1)
-    rows = pa.table({
-        "id": np.arange(4000), "ra": random.uniform(20, 30, 4000), "dec": random.uniform(-5, 5, 4000),
-        "kind": np.repeat([1, 2], 2000),
-    })  # fmt: skip
+    rows = pa.table(
+        {
+            "id": np.arange(4000),
+            "ra": random.uniform(20, 30, 4000),
+            "dec": random.uniform(-5, 5, 4000),
+            "kind": np.repeat([1, 2], 2000),
+        }
+    )
     write_hats(tmp_path, rows, orders=(0, 0), row_group=50)
     read: list[int] = []
     real = parquet.pick
@@ -251,10 +255,20 @@ def test_the_box_of_a_row_group_prunes_where_there_is_no_index() -> None:
 
 def archive_of(batch_size: int) -> Archive:
     return Archive(
-        name="someone", title="", release="1", endpoint="", time_scale="UTC", time_frame="geocentre", bands=(),
-        radius_arcsec=1.0, batch_size=batch_size, cadence="frozen", licence="", acknowledgement="",
+        name="someone",
+        title="",
+        release="1",
+        endpoint="",
+        time_scale="UTC",
+        time_frame="geocentre",
+        bands=(),
+        radius_arcsec=1.0,
+        batch_size=batch_size,
+        cadence="frozen",
+        licence="",
+        acknowledgement="",
         fetch=lambda granule, settings: None,  # type: ignore[arg-type,return-value]
-    )  # fmt: skip
+    )
 
 
 def test_a_target_is_in_one_granule_and_a_partition_in_as_few_as_can_be(tmp_path: Path) -> None:
@@ -319,10 +333,14 @@ def test_what_is_remembered_of_s3_is_of_one_environment(monkeypatch: pytest.Monk
         return hats.remembered(open_store("s3://bucket/there", "someone", load_settings(timeout_s=1.0)), reading)
 
     changes = [
-        ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"), ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:2"),
-        ("AWS_ACCESS_KEY_ID", "somebody"), ("AWS_SECRET_ACCESS_KEY", "hush-hush"), ("AWS_SESSION_TOKEN", "today"),
-        ("AWS_REGION", "eu-west-1"), ("AWS_ACCESS_KEY_ID", "another"),
-    ]  # fmt: skip
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"),
+        ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:2"),
+        ("AWS_ACCESS_KEY_ID", "somebody"),
+        ("AWS_SECRET_ACCESS_KEY", "hush-hush"),
+        ("AWS_SESSION_TOKEN", "today"),
+        ("AWS_REGION", "eu-west-1"),
+        ("AWS_ACCESS_KEY_ID", "another"),
+    ]
     known = []
     for name, value in changes:
         monkeypatch.setenv(name, value)

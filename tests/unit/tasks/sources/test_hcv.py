@@ -69,13 +69,33 @@ def granule(targets: pa.Table, **parameters: Any) -> Granule:
 def source(
     number: int = 1, ra: float = 10.0, dec: float = 20.0, band: str = "ACS_F814W", **more: Any
 ) -> dict[str, Any]:
-    return {"matchid": number, "filter": band, "ra": ra, "dec": dec, "autoclass": 2, "expertclass": 4,
-            "filterdetflag": 1, "varqualflag": "ABCAA", "numlc": 1, **more}  # fmt: skip
+    return {
+        "matchid": number,
+        "filter": band,
+        "ra": ra,
+        "dec": dec,
+        "autoclass": 2,
+        "expertclass": 4,
+        "filterdetflag": 1,
+        "varqualflag": "ABCAA",
+        "numlc": 1,
+        **more,
+    }
 
 
 def point(number: int = 1, band: str = "ACS_F814W", **more: Any) -> dict[str, Any]:
-    return {"matchid": number, "filter": band, "mjd": 53767.5, "imagename": "hst_1", "mag": 24.0, "corrmag": 24.0,
-            "magerr": 0.1, "ci": 1.1, "d": 3.0, **more}  # fmt: skip
+    return {
+        "matchid": number,
+        "filter": band,
+        "mjd": 53767.5,
+        "imagename": "hst_1",
+        "mag": 24.0,
+        "corrmag": 24.0,
+        "magerr": 0.1,
+        "ci": 1.1,
+        "d": 3.0,
+        **more,
+    }
 
 
 def made(summary: list[dict[str, Any]], curves: list[dict[str, Any]], radius: float = 1.0) -> Harvest:
@@ -131,9 +151,19 @@ def test_real_sources_of_the_catalogue(data_dir: Path) -> None:
 
 def test_a_real_light_curve() -> None:
     curves = [
-        {"matchid": 1905457, "filter": "ACS_F606W", "mjd": mjd, "imagename": image, "mag": mag, "corrmag": corrected,
-         "magerr": error, "ci": ci, "d": 1.0} for mjd, image, mag, corrected, error, ci in NOVA
-    ]  # fmt: skip
+        {
+            "matchid": 1905457,
+            "filter": "ACS_F606W",
+            "mjd": mjd,
+            "imagename": image,
+            "mag": mag,
+            "corrmag": corrected,
+            "magerr": error,
+            "ci": ci,
+            "d": 1.0,
+        }
+        for mjd, image, mag, corrected, error, ci in NOVA
+    ]
     rows = rows_of(made([source(1905457, band="ACS_F606W")], curves))
     by_band = {band: [row for row in rows if row["band"] == band] for band in ("ACS_F606W", "ACS_F606W_ap")}
     assert [row["mjd"] for row in by_band["ACS_F606W"]] == [point[0] for point in NOVA]
@@ -254,11 +284,18 @@ def test_light_curves_that_are_shorter_than_told_are_named() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"<!DOCTYPE html><html><body><h1>Maintenance</h1></body></html>", b'{"info": [], "data": [[1, 2', b"[]",
-     b'{"data": 3}', b'{"info": [{"name": "a"}], "data": [[1, 2]]}', b'{"info": [{}], "data": [[1]]}',
-     b'{"error": "no such table"}', b'{"data": [], "paging": [7]}',
-     b'{"data": [{"a": 1}], "paging": {"rowsTotal": "all"}}'],
-)  # fmt: skip
+    [
+        b"<!DOCTYPE html><html><body><h1>Maintenance</h1></body></html>",
+        b'{"info": [], "data": [[1, 2',
+        b"[]",
+        b'{"data": 3}',
+        b'{"info": [{"name": "a"}], "data": [[1, 2]]}',
+        b'{"info": [{}], "data": [[1]]}',
+        b'{"error": "no such table"}',
+        b'{"data": [], "paging": [7]}',
+        b'{"data": [{"a": 1}], "paging": {"rowsTotal": "all"}}',
+    ],
+)
 def test_what_is_no_answer_is_an_error_that_may_pass(body: bytes) -> None:
     with pytest.raises(ArchiveError) as caught:
         parse(body, URL)
@@ -440,10 +477,14 @@ def test_sources_without_a_light_curve_stay(box: Sandbox, reached: Settings) -> 
 
 
 FAULTS = {
-    "status:429": "HTTP 429", "status:503": "HTTP 503", "garbage": "no JSON.*Scheduled maintenance",
-    "short": "no JSON, or part of one", "truncate": "connection failed", "reset": "connection failed",
+    "status:429": "HTTP 429",
+    "status:503": "HTTP 503",
+    "garbage": "no JSON.*Scheduled maintenance",
+    "short": "no JSON, or part of one",
+    "truncate": "connection failed",
+    "reset": "connection failed",
     "hang": "no answer for 0.5 s",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("table", ["hcvsummary.json", "hcv.json"])

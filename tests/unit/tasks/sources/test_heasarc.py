@@ -32,9 +32,17 @@ from tasks.sources.virac import tiles as virac
 PLACES = [((3.0 + 41 * n) % 360, -80.0 + 11.0 * n) for n in range(15)]
 
 # A few lines of configuration: one more table, of X-ray detections, with a fixed radius.
-XMM = {"table": "xmmssc", "band": "XMM_EP_8", "id_columns": ["detid"], "error_unit": "arcsec", "radius_arcsec": 5.0,
-       "error_column": None, "value_column": "ep_8_flux", "value_err_column": "ep_8_flux_error",
-       "unit": "erg.cm**-2.s**-1"}  # fmt: skip
+XMM = {
+    "table": "xmmssc",
+    "band": "XMM_EP_8",
+    "id_columns": ["detid"],
+    "error_unit": "arcsec",
+    "radius_arcsec": 5.0,
+    "error_column": None,
+    "value_column": "ep_8_flux",
+    "value_err_column": "ep_8_flux_error",
+    "unit": "erg.cm**-2.s**-1",
+}
 
 
 def targets_at(places: list[tuple[float, float]]) -> pa.Table:
@@ -202,9 +210,17 @@ def test_the_silent_cap_is_known(box: Sandbox, reached: Settings, monkeypatch: p
 def test_an_id_that_stands_for_two_events_is_refused() -> None:
     targets = targets_at(PLACES[:1])
     rows = [
-        {"target_id": targets["target_id"][0].as_py(), "name": "GRB 1", "ra": PLACES[0][0], "dec": PLACES[0][1],
-         "time": 50000.0 + n, "error_radius": 1.0, "fluence": None} for n in range(2)
-    ]  # fmt: skip
+        {
+            "target_id": targets["target_id"][0].as_py(),
+            "name": "GRB 1",
+            "ra": PLACES[0][0],
+            "dec": PLACES[0][1],
+            "time": 50000.0 + n,
+            "error_radius": 1.0,
+            "fluence": None,
+        }
+        for n in range(2)
+    ]
     with pytest.raises(GranuleRejected, match="1 ids of saxgrbmgrb stand for several events, such as GRB 1"):
         harvest(SAXGRBMGRB, targets, pa.Table.from_pylist(rows))
     assert harvest(SAXGRBMGRB, targets, pa.Table.from_pylist(rows[:1] * 2)).sources.num_rows == 1
@@ -218,11 +234,13 @@ def test_the_real_saxgrbmgrb(data_dir: Path, tmp_path: Path) -> None:
     table = pa.table(
         {
             "name": [row["name"] for row in rows],
-            **{name: pa.array([row[name] and float(row[name]) for row in rows], pa.float64())
-               for name in ("ra", "dec", "time", "fluence")},
+            **{
+                name: pa.array([row[name] and float(row[name]) for row in rows], pa.float64())
+                for name in ("ra", "dec", "time", "fluence")
+            },
             "error_radius": pa.array([2.0 if row["ra"] else None for row in rows], pa.float64()),
         }
-    )  # fmt: skip
+    )
     targets = targets_at([(float(row["ra"] or 0), float(row["dec"] or 0)) for row in placed[:40]])
     with Sandbox() as box:
         service = TapService(box, "/tap", {"saxgrbmgrb": table})

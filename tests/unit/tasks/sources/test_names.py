@@ -52,9 +52,26 @@ def test_what_readers_take_for_something_else_is_refused(tmp_path: Path, name: s
 
 @pytest.mark.parametrize(
     "name",
-    [*TYPED, "NULL", "Gaia", "1", "2mass", "2020-01-01", "", " gaia", "a b", "a=b", "a/b", "..", "a\n", "a-b", "é",
-     "x" * 49, "__HIVE_DEFAULT_PARTITION__"],
-)  # fmt: skip
+    [
+        *TYPED,
+        "NULL",
+        "Gaia",
+        "1",
+        "2mass",
+        "2020-01-01",
+        "",
+        " gaia",
+        "a b",
+        "a=b",
+        "a/b",
+        "..",
+        "a\n",
+        "a-b",
+        "é",
+        "x" * 49,
+        "__HIVE_DEFAULT_PARTITION__",
+    ],
+)
 def test_names_are_refused_where_they_are_configured(name: str) -> None:
     with pytest.raises(ConfigurationError, match="cannot be an archive's name"):
         heasarc.configured(load_settings(tables={"mine": {"name": name}}))

@@ -108,8 +108,16 @@ def of_gaia_with(found: pa.Table, monkeypatch: pytest.MonkeyPatch, broken: dict[
     def datalink(ids: list[int], *_: Any) -> tuple[pa.Table, dict[int, str]]:
         ids = [one for one in ids if one not in (broken or {})]
         n = len(ids)
-        light = {"source_id": ids, "transit_id": ids, "band": ["G"] * n, "time": [1800.0] * n, "flux": [100.0] * n,
-                 "flux_error": [1.0] * n, "mag": [18.0] * n, "quality": [0] * n}  # fmt: skip
+        light = {
+            "source_id": ids,
+            "transit_id": ids,
+            "band": ["G"] * n,
+            "time": [1800.0] * n,
+            "flux": [100.0] * n,
+            "flux_error": [1.0] * n,
+            "mag": [18.0] * n,
+            "quality": [0] * n,
+        }
         return gaia_epochs.EMPTY.schema.empty_table() if not n else pa.table(light), broken or {}
 
     monkeypatch.setattr(gaia.Service, "query", lambda *_, **__: found)
@@ -119,9 +127,22 @@ def of_gaia_with(found: pa.Table, monkeypatch: pytest.MonkeyPatch, broken: dict[
 
 def gaia_rows(**odd: Any) -> pa.Table:
     """Three sources at the target; odd values are of the second."""
-    rows = [{"target_id": target()["target_id"][0].as_py(), "source_id": 10 + n, "ra": RA, "dec": DEC + n * 1e-5,
-             "ra_error": 0.1, "dec_error": 0.1, "pmra": 1.0, "pmdec": 1.0, "ref_epoch": 2016.0,
-             "has_epoch_photometry": True, "random_index": n} for n in range(3)]  # fmt: skip
+    rows = [
+        {
+            "target_id": target()["target_id"][0].as_py(),
+            "source_id": 10 + n,
+            "ra": RA,
+            "dec": DEC + n * 1e-5,
+            "ra_error": 0.1,
+            "dec_error": 0.1,
+            "pmra": 1.0,
+            "pmdec": 1.0,
+            "ref_epoch": 2016.0,
+            "has_epoch_photometry": True,
+            "random_index": n,
+        }
+        for n in range(3)
+    ]
     rows[1] |= odd
     return pa.Table.from_pylist(rows)
 
@@ -131,13 +152,14 @@ def gaia_rows(**odd: Any) -> pa.Table:
     [
         ({"ra": np.inf}, 2, "without a place, left out: 1 (11)"),
         ({"dec": 91.0}, 2, "without a place, left out: 1 (11)"),
-        ({"ra": None}, 2, "without a place, left out: 1 (11)"), ({"source_id": None}, 2, "without an id, left out: 1"),
+        ({"ra": None}, 2, "without a place, left out: 1 (11)"),
+        ({"source_id": None}, 2, "without an id, left out: 1"),
         ({"target_id": None}, 2, "without a target, left out: 1 (11)"),
         ({"pmra": np.inf}, 3, "infinite values of sources.pm_ra taken for missing: 1 (11)"),
         ({"ra_error": -1.0, "dec_error": -1.0}, 3, "negative values of sources.position_err_arcsec taken for missing"),
         ({"ref_epoch": None}, 3, ""),
     ],
-)  # fmt: skip
+)
 def test_one_odd_row_of_the_list_of_sources_takes_no_other_with_it(
     monkeypatch: pytest.MonkeyPatch, odd: dict[str, Any], kept: int, told: str
 ) -> None:
@@ -167,8 +189,18 @@ def test_a_source_whose_light_curve_is_broken_is_rejected_alone(monkeypatch: pyt
 
 def test_transits_before_the_launch_and_in_no_band_are_left_out() -> None:
     times, bands = [1800.0, 0.0, -999.0, 1801.0], ["G", "G", "BP", "XP"]
-    rows = pa.table({"source_id": [1] * 4, "transit_id": np.arange(4), "band": bands, "time": times, "flux": [1.0] * 4,
-                     "flux_error": [1.0] * 4, "mag": [18.0] * 4, "quality": [0] * 4})  # fmt: skip
+    rows = pa.table(
+        {
+            "source_id": [1] * 4,
+            "transit_id": np.arange(4),
+            "band": bands,
+            "time": times,
+            "flux": [1.0] * 4,
+            "flux_error": [1.0] * 4,
+            "mag": [18.0] * 4,
+            "quality": [0] * 4,
+        }
+    )
     assert gaia_epochs.lightcurves(rows, gaia_source(1)).num_rows == 1
     assert (gaia_epochs.out_of_time(rows) or "").endswith("without a time, left out: 2 (1)")
     assert (gaia_epochs.out_of_band(rows) or "").endswith(": 1 (XP)")
@@ -187,8 +219,11 @@ def test_one_infinite_error_is_null_and_told(cases_dir: Path) -> None:
     assert told.endswith(f": 1 (EPIC 211495446 in {path.name})")
     old, new = (TABLES["lightcurves"].cast(tables["lightcurves"]) for tables in (before, made))
     for name in old.column_names:
-        changed = [(one, other) for one, other in zip(old[name].to_pylist(), new[name].to_pylist(), strict=True)
-                   if one != other]  # fmt: skip
+        changed = [
+            (one, other)
+            for one, other in zip(old[name].to_pylist(), new[name].to_pylist(), strict=True)
+            if one != other
+        ]
         assert changed == ([(np.inf, None)] if changed else [])
 
 
@@ -230,8 +265,18 @@ def test_another_unit_of_time_is_refused(unit: str) -> None:
 
 def events(table: heasarc.EventTable, **odd: Any) -> pa.Table:
     """Three events at the target; odd values are of the second."""
-    rows = [{"target_id": target()["target_id"][0].as_py(), "name": f"E{n}", "ra": RA, "dec": DEC, "time": 50000.0 + n,
-             "error_radius": 1.0, "fluence": 1e-6} for n in range(3)]  # fmt: skip
+    rows = [
+        {
+            "target_id": target()["target_id"][0].as_py(),
+            "name": f"E{n}",
+            "ra": RA,
+            "dec": DEC,
+            "time": 50000.0 + n,
+            "error_radius": 1.0,
+            "fluence": 1e-6,
+        }
+        for n in range(3)
+    ]
     rows[1] |= odd
     return pa.Table.from_pylist(rows).select(["target_id", *table.columns()])
 
@@ -241,11 +286,12 @@ def events(table: heasarc.EventTable, **odd: Any) -> pa.Table:
     [
         ({"time": 0.0}, 3, 2, "without a time, left out: 1 (E1)"),
         ({"time": None}, 3, 2, "without a time, left out: 1 (E1)"),
-        ({"name": None}, 2, 2, "without an id, left out: 1"), ({"ra": np.inf}, 2, 2, "without a place, left out: 1"),
+        ({"name": None}, 2, 2, "without an id, left out: 1"),
+        ({"ra": np.inf}, 2, 2, "without a place, left out: 1"),
         ({"error_radius": -1.0}, 3, 3, "position_err_arcsec taken for missing: 1 (E1)"),
         ({"fluence": np.inf}, 3, 3, "lightcurves.flux taken for missing: 1 (E1)"),
     ],
-)  # fmt: skip
+)
 def test_one_odd_event_takes_no_other_with_it(odd: dict[str, Any], sources: int, rows: int, told: str) -> None:
     found = events(SAXGRBMGRB, **odd)
     tables, remark = taken("saxgrbmgrb", heasarc.harvest(SAXGRBMGRB, target(), found))
@@ -278,8 +324,10 @@ def test_no_text_and_no_line_of_icecube_takes_others_with_it() -> None:
     events = icecube.read_events({"IC40": (io.BytesIO(body), io.BytesIO(runs.encode()))}, "here")
     tables, remark = taken("icecube", icecube.harvest(target(), events, 2.0))
     assert [(row["mjd"], row["flux"] is not None) for row in tables["lightcurves"]] == [
-        (54600.5, True), (54601.5, True), (54701.5, False)
-    ]  # fmt: skip
+        (54600.5, True),
+        (54601.5, True),
+        (54701.5, False),
+    ]
     assert "left out: 2 (IC40-x, IC40-54700.5)" in str(remark)
     (season,) = tables["exposures"]
     assert (season["mjd_start"], season["mjd_stop"], season["exposure_s"]) == (54600.0, 54601.0, 86400.0)
@@ -320,37 +368,75 @@ def test_triggers_are_detections_without_a_flux() -> None:
 
 def of_ztf() -> Harvest:
     objects = pa.table({"objectid": [1], "filterid": [1], **PLACE})
-    light = {"row": [0] * 4, "hmjd": 58300.0 + np.arange(4), "mag": [18.0, -999.0, 99.0, 18.0],
-             "magerr": [0.1, -1.0, 0.1, np.inf], "catflags": [0] * 4}  # fmt: skip
+    light = {
+        "row": [0] * 4,
+        "hmjd": 58300.0 + np.arange(4),
+        "mag": [18.0, -999.0, 99.0, 18.0],
+        "magerr": [0.1, -1.0, 0.1, np.inf],
+        "catflags": [0] * 4,
+    }
     return ztf.harvest(target(), objects, pa.table(light), 1.0)
 
 
 def of_hcv() -> Harvest:
     one = {"matchid": 1, "filter": "ACS_F814W", "ra": RA, "dec": DEC, "numlc": 2}
-    points = [{"matchid": 1, "filter": "ACS_F814W", "mjd": 53767.5 + n, "imagename": f"i{n}", "mag": mag,
-               "corrmag": mag, "magerr": 0.1, "ci": 1.0, "d": 1.0} for n, mag in enumerate((24.0, -999.0))]  # fmt: skip
+    points = [
+        {
+            "matchid": 1,
+            "filter": "ACS_F814W",
+            "mjd": 53767.5 + n,
+            "imagename": f"i{n}",
+            "mag": mag,
+            "corrmag": mag,
+            "magerr": 0.1,
+            "ci": 1.0,
+            "d": 1.0,
+        }
+        for n, mag in enumerate((24.0, -999.0))
+    ]
     sources, matches = hcv.found(target(), [one], 1.0, "http://hcv.invalid")
     return hcv.harvest(sources, matches, [one], points, "http://hcv.invalid")
 
 
 def of_wise() -> Harvest:
     n = len(VALUES)
-    rows = {"ra": [RA] * n, "dec": [DEC] * n, "band": [1] * n, "flux": VALUES, "dflux": [1.0, -1.0, np.inf],
-            "MJDMEAN": 55200.0 + np.arange(n)}  # fmt: skip
+    rows = {
+        "ra": [RA] * n,
+        "dec": [DEC] * n,
+        "band": [1] * n,
+        "flux": VALUES,
+        "dflux": [1.0, -1.0, np.inf],
+        "MJDMEAN": 55200.0 + np.arange(n),
+    }
     return wise.harvest(target(), pa.table(rows), 1.0)
 
 
 def of_panstarrs() -> Harvest:
     n = len(VALUES)
-    rows = {"objID": [1] * n, "filterID": [1] * n, "obsTime": 55200.0 + np.arange(n), "psfFlux": VALUES,
-            "psfFluxErr": [1.0, -1.0, np.inf], "infoFlag": [1] * n, "psfQfPerfect": [1.0] * n}  # fmt: skip
+    rows = {
+        "objID": [1] * n,
+        "filterID": [1] * n,
+        "obsTime": 55200.0 + np.arange(n),
+        "psfFlux": VALUES,
+        "psfFluxErr": [1.0, -1.0, np.inf],
+        "infoFlag": [1] * n,
+        "psfQfPerfect": [1.0] * n,
+    }
     return panstarrs.harvest(target(), pa.table({"objID": [1], **PLACE}), pa.table(rows), 1.0)
 
 
 def of_gaia() -> Harvest:
     n = len(VALUES)
-    light = {"source_id": [1] * n, "transit_id": np.arange(n), "band": ["G"] * n, "time": 1800.0 + np.arange(n),
-             "flux": VALUES, "flux_error": [1.0, -1.0, np.inf], "mag": [np.nan] * n, "quality": [0] * n}  # fmt: skip
+    light = {
+        "source_id": [1] * n,
+        "transit_id": np.arange(n),
+        "band": ["G"] * n,
+        "time": 1800.0 + np.arange(n),
+        "flux": VALUES,
+        "flux_error": [1.0, -1.0, np.inf],
+        "mag": [np.nan] * n,
+        "quality": [0] * n,
+    }
     rows = pa.table(light)
     source = gaia_source(1)
     return Harvest(source, matched(source), gaia_epochs.lightcurves(rows, source))
@@ -358,8 +444,10 @@ def of_gaia() -> Harvest:
 
 def of_mast() -> Harvest:
     n = len(VALUES)
-    columns = {"TIME": ("D", "BJD - 2457000, days", 1400.0 + np.arange(n)),
-               "SAP_FLUX": ("E", "e-/s", np.array(VALUES, np.float32))}  # fmt: skip
+    columns = {
+        "TIME": ("D", "BJD - 2457000, days", 1400.0 + np.arange(n)),
+        "SAP_FLUX": ("E", "e-/s", np.array(VALUES, np.float32)),
+    }
     product = read_product(mast.product("spoc", n=n, columns=columns, RA_OBJ=RA, DEC_OBJ=DEC), "made.fits")
     tables = tables_of([replace(product, is_good=np.ones(n, bool))], "lightkurve", REGISTRY["lightkurve"].release)
     return Harvest(tables["sources"], matched(tables["sources"]), tables["lightcurves"], tables["exposures"])
@@ -416,24 +504,49 @@ def test_an_object_that_comes_twice_is_once(tmp_path: Path) -> None:
 
 
 def test_flags_that_are_none_are_not_good() -> None:
-    light = {"row": [0] * 3, "hmjd": 58300.0 + np.arange(3), "mag": [18.0] * 3, "magerr": [0.1] * 3,
-             "catflags": pa.array([0.0, -32768.0, None])}  # fmt: skip
+    light = {
+        "row": [0] * 3,
+        "hmjd": 58300.0 + np.arange(3),
+        "mag": [18.0] * 3,
+        "magerr": [0.1] * 3,
+        "catflags": pa.array([0.0, -32768.0, None]),
+    }
     made = ztf.harvest(target(), pa.table({"objectid": [1], "filterid": [1], **PLACE}), pa.table(light), 1.0)
     assert made.lightcurves["good"].to_pylist() == [True, False, False]
-    whole = {"objID": [1] * 5, "filterID": [1] * 5, "obsTime": 55200.0 + np.arange(5), "psfFlux": [1e-6] * 5,
-             "psfFluxErr": [1e-7] * 5, "infoFlag": pa.array([1.0, None, 2.0**40, 1.0, 1.0]),
-             "psfQfPerfect": [1.0, 1.0, 1.0, np.inf, None]}  # fmt: skip
+    whole = {
+        "objID": [1] * 5,
+        "filterID": [1] * 5,
+        "obsTime": 55200.0 + np.arange(5),
+        "psfFlux": [1e-6] * 5,
+        "psfFluxErr": [1e-7] * 5,
+        "infoFlag": pa.array([1.0, None, 2.0**40, 1.0, 1.0]),
+        "psfQfPerfect": [1.0, 1.0, 1.0, np.inf, None],
+    }
     made = panstarrs.harvest(target(), pa.table({"objID": [1], **PLACE}), pa.table(whole), 1.0)
     assert made.lightcurves["good"].to_pylist() == [True, False, False, False, False]
 
 
 def matched(sources: pa.Table) -> pa.Table:
-    return pa.table({"target_id": target()["target_id"], "source_id": sources["source_id"], "hpx29": sources["hpx29"],
-                     "separation_arcsec": [0.0], "rank": [1]})  # fmt: skip
+    return pa.table(
+        {
+            "target_id": target()["target_id"],
+            "source_id": sources["source_id"],
+            "hpx29": sources["hpx29"],
+            "separation_arcsec": [0.0],
+            "rank": [1],
+        }
+    )
 
 
-MAKERS = {"ztf": of_ztf, "hcv": of_hcv, "wise": of_wise, "panstarrs": of_panstarrs, "gaia": of_gaia,
-          "lightkurve": of_mast, "saxgrbmgrb": of_heasarc}  # fmt: skip
+MAKERS = {
+    "ztf": of_ztf,
+    "hcv": of_hcv,
+    "wise": of_wise,
+    "panstarrs": of_panstarrs,
+    "gaia": of_gaia,
+    "lightkurve": of_mast,
+    "saxgrbmgrb": of_heasarc,
+}
 
 # Triggers have no flux at all, and energies of neutrinos are never negative or missing.
 WITHOUT = {"fermigtrig", "icecube", "icecubepsc"}

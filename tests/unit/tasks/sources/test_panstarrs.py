@@ -53,17 +53,31 @@ def detections(objid: Any, ra: Any, dec: Any, **more: Any) -> pa.Table:
     objid = np.atleast_1d(np.asarray(objid, np.int64))
     n = len(objid)
     columns: dict[str, Any] = {
-        "objID": objid, "detectID": np.arange(n), "ra": np.broadcast_to(ra, n), "dec": np.broadcast_to(dec, n),
-        "filterID": np.ones(n, "i2"), "obsTime": 55500.0 + np.arange(n), "psfFlux": np.full(n, 1e-3),
-        "psfFluxErr": np.full(n, 1e-5), "apFlux": np.full(n, 1.1e-3), "apFluxErr": np.full(n, 2e-5),
-        "infoFlag": np.full(n, 102760517), "infoFlag2": np.full(n, 128, "i4"), "infoFlag3": np.full(n, 7374912, "i4"),
-    }  # fmt: skip
+        "objID": objid,
+        "detectID": np.arange(n),
+        "ra": np.broadcast_to(ra, n),
+        "dec": np.broadcast_to(dec, n),
+        "filterID": np.ones(n, "i2"),
+        "obsTime": 55500.0 + np.arange(n),
+        "psfFlux": np.full(n, 1e-3),
+        "psfFluxErr": np.full(n, 1e-5),
+        "apFlux": np.full(n, 1.1e-3),
+        "apFluxErr": np.full(n, 2e-5),
+        "infoFlag": np.full(n, 102760517),
+        "infoFlag2": np.full(n, 128, "i4"),
+        "infoFlag3": np.full(n, 7374912, "i4"),
+    }
     return pa.table({**columns, **more})
 
 
 def objects(objid: Any, ra: Any, dec: Any) -> pa.Table:
-    return pa.table({"objID": np.atleast_1d(np.asarray(objid, np.int64)), "raMean": np.atleast_1d(ra).astype(float),
-                     "decMean": np.atleast_1d(dec).astype(float)})  # fmt: skip
+    return pa.table(
+        {
+            "objID": np.atleast_1d(np.asarray(objid, np.int64)),
+            "raMean": np.atleast_1d(ra).astype(float),
+            "decMean": np.atleast_1d(dec).astype(float),
+        }
+    )
 
 
 def real(data_dir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -78,8 +92,10 @@ def real(data_dir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 def test_real_objects_and_their_detections(data_dir: Path, tmp_path: Path) -> None:
     """Rows of MAST's TAP service, in the layout of its HATS catalogues."""
     one, many = real(data_dir)
-    found = pa.table({name: one[name].to_numpy() for name in ("objID",)} | {
-        "raMean": one["RAMean"].to_numpy(), "decMean": one["DecMean"].to_numpy()})  # fmt: skip
+    found = pa.table(
+        {name: one[name].to_numpy() for name in ("objID",)}
+        | {"raMean": one["RAMean"].to_numpy(), "decMean": one["DecMean"].to_numpy()}
+    )
     names = {"filterid": "filterID"}
     columns = [name for name in many.columns if name not in ("filterType", "magmean", "mag", "dmag")]
     rows = pa.table({names.get(name, name): many[name].to_numpy() for name in columns})
@@ -140,10 +156,15 @@ def test_all_objects_in_the_radius_are_ranked_with_detections_or_without(tmp_pat
 def test_sentinels_are_null(tmp_path: Path) -> None:
     """Defect D9: -999 Jy, and 999000 mJy from it, are not measurements."""
     rows = detections(
-        [1] * 5, 10.0, 5.0, psfFlux=[-999.0, 1e-3, 1e-3, -2e-6, 1e-3], psfFluxErr=[-999.0, -999.0, 1e-5, 1e-6, 1e-5],
-        obsTime=[55500.0, 55501.0, -999.0, 55503.0, 55504.0], apFlux=[-999.0] * 5,
+        [1] * 5,
+        10.0,
+        5.0,
+        psfFlux=[-999.0, 1e-3, 1e-3, -2e-6, 1e-3],
+        psfFluxErr=[-999.0, -999.0, 1e-5, 1e-6, 1e-5],
+        obsTime=[55500.0, 55501.0, -999.0, 55503.0, 55504.0],
+        apFlux=[-999.0] * 5,
         infoFlag=[102760517, 102760517, 102760517, 102760517, 102760517 | 0x1000],
-    )  # fmt: skip
+    )
     harvest = fetched(catalogues(tmp_path, objects(1, 10.0, 5.0), rows), targets_at(10.0, 5.0))
     assert harvest.remark == "measurements without a time, left out: 1 (1)"
     table = harvest.lightcurves.to_pylist()
@@ -156,9 +177,7 @@ def test_sentinels_are_null(tmp_path: Path) -> None:
 
 
 def test_good_has_hardly_a_masked_pixel_and_known_flags(tmp_path: Path) -> None:
-    rows = detections(
-        [1] * 5, 10.0, 5.0, psfQfPerfect=[0.9, 0.89, -999.0, np.nan, 1.0], infoFlag=[1, 1, 1, 1, -999]
-    )  # fmt: skip
+    rows = detections([1] * 5, 10.0, 5.0, psfQfPerfect=[0.9, 0.89, -999.0, np.nan, 1.0], infoFlag=[1, 1, 1, 1, -999])
     table = fetched(catalogues(tmp_path, objects(1, 10.0, 5.0), rows), targets_at(10.0, 5.0)).lightcurves.to_pylist()
     for suffix in ("", "_ap"):
         good = [row["good"] for row in table if row["band"] == f"ps1_g{suffix}"]

@@ -29,9 +29,13 @@ from tasks.sources.registry import find
 pytestmark = pytest.mark.oracle
 
 BANDS = {
-    "zg": "ztf_g", "zr": "ztf_r", "zi": "ztf_i", "w1": "WISE_W1", "w2": "WISE_W2",
+    "zg": "ztf_g",
+    "zr": "ztf_r",
+    "zi": "ztf_i",
+    "w1": "WISE_W1",
+    "w2": "WISE_W2",
     **{f"panstarrs {letter}": f"Pan-STARRS {letter}" for letter in "grizy"},
-}  # fmt: skip
+}
 NANOMAGGY_MJY = {"w1": 3.022734e-4, "w2": 1.676486e-4}
 AB_MJY = 3630.7805477e3
 
@@ -63,16 +67,25 @@ def ztf_rows(oracle: pd.DataFrame, sample: pd.DataFrame) -> pa.Table:
             epochs = zip(times, np.append(mag, 12), np.append(sigma, 0.1), strict=True)
             kept.append(
                 {
-                    "objectid": len(kept) + 10**15, "filterid": 1 + ("zg", "zr", "zi").index(str(band)),
-                    "objra": place.ra, "objdec": place.dec + north / 3600,
+                    "objectid": len(kept) + 10**15,
+                    "filterid": 1 + ("zg", "zr", "zi").index(str(band)),
+                    "objra": place.ra,
+                    "objdec": place.dec + north / 3600,
                     "lightcurve": [
                         {"hmjd": t, "mag": m, "magerr": s, "catflags": 32768 if t == 58000 else 2} for t, m, s in epochs
                     ],
                 }
-            )  # fmt: skip
+            )
     epoch = pa.struct({"hmjd": pa.float64(), "mag": pa.float32(), "magerr": pa.float32(), "catflags": pa.int32()})
-    schema = pa.schema({"objectid": pa.int64(), "filterid": pa.int8(), "objra": pa.float64(), "objdec": pa.float64(),
-                        "lightcurve": pa.list_(epoch)})  # fmt: skip
+    schema = pa.schema(
+        {
+            "objectid": pa.int64(),
+            "filterid": pa.int8(),
+            "objra": pa.float64(),
+            "objdec": pa.float64(),
+            "lightcurve": pa.list_(epoch),
+        }
+    )
     return pa.Table.from_pylist(kept, schema)
 
 
@@ -159,11 +172,15 @@ def test_the_published_values_come_out_of_a_lake_that_has_more(pulled: Lake, ora
     # The lake has more, and says what it is.
     counts = oracle.assign(archive=oracle.band.str[0].map({"z": "ztf", "w": "wise", "p": "panstarrs"}))
     published = counts.groupby("archive").size()
-    rows = pulled.sql(
-        "SELECT archive, count(*) AS n, count(*) FILTER (good) AS good, count(flux) AS measured, "
-        "count(*) FILTER (flux < 0) AS negative, count(*) FILTER (rank = 1) AS nearest "
-        "FROM target_lightcurves WHERE band NOT LIKE '%_ap' GROUP BY archive"
-    ).to_pandas().set_index("archive")  # fmt: skip
+    rows = (
+        pulled.sql(
+            "SELECT archive, count(*) AS n, count(*) FILTER (good) AS good, count(flux) AS measured, "
+            "count(*) FILTER (flux < 0) AS negative, count(*) FILTER (rank = 1) AS nearest "
+            "FROM target_lightcurves WHERE band NOT LIKE '%_ap' GROUP BY archive"
+        )
+        .to_pandas()
+        .set_index("archive")
+    )
     curves = oracle[oracle.band.isin(("zg", "zr", "zi"))].groupby(["objectid", "band"]).ngroups
     assert rows.loc["ztf", "n"] == 2 * (published["ztf"] + curves)
     assert rows.loc["ztf", "good"] == 2 * published["ztf"], "both objects of a star, defect D10"

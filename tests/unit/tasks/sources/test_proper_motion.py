@@ -47,8 +47,9 @@ def moving(ra: np.ndarray, dec: np.ndarray, pm_ra: np.ndarray, pm_dec: np.ndarra
 
 
 def at(targets: pa.Table, row: np.ndarray, year: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    ra, dec, pm_ra, pm_dec, epoch = (targets[name].to_numpy()[row] for name in
-                                     ("ra", "dec", "pm_ra", "pm_dec", "ref_epoch"))  # fmt: skip
+    ra, dec, pm_ra, pm_dec, epoch = (
+        targets[name].to_numpy()[row] for name in ("ra", "dec", "pm_ra", "pm_dec", "ref_epoch")
+    )
     return apply_proper_motion(ra, dec, pm_ra, pm_dec, epoch, year)
 
 
@@ -114,8 +115,10 @@ def test_panstarrs(stars: pa.Table, tmp_path: Path) -> None:
 def test_ztf(stars: pa.Table, tmp_path: Path) -> None:
     ra, dec, year = scene(stars, [2018.5, 2020.0, 2023.0], 2)
     rows = ztfs.objects(ra, dec, np.ones(len(ra)), epochs=1)
-    light = [[{**epoch, "hmjd": float(time)} for epoch in one]
-             for one, time in zip(rows["lightcurve"].to_pylist(), mjd(year), strict=True)]  # fmt: skip
+    light = [
+        [{**epoch, "hmjd": float(time)} for epoch in one]
+        for one, time in zip(rows["lightcurve"].to_pylist(), mjd(year), strict=True)
+    ]
     rows = rows.set_column(
         rows.column_names.index("lightcurve"), "lightcurve", pa.array(light, rows["lightcurve"].type)
     )
@@ -214,9 +217,16 @@ def test_what_was_answered_without_proper_motion_is_due_again(
     monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__PANSTARRS", settings.endpoints["panstarrs"])
     add_targets(catalog, read_targets(cases_dir / "archives" / "pm_targets.csv").targets, "pm")
     # 2009.4 is 6.6 years before 2016: 16 mas/yr are a tenth of the radius.
-    others = pa.table({"ra": [1.0, 2.0, 3.0, 4.0], "dec": [0.0] * 4, "name": ["slow", "fast", "no epoch", "still"],
-                       "pm_ra": [14.0, 16.0, 900.0, None], "pm_dec": [0.0, 0.0, 0.0, None],
-                       "ref_epoch": [2016.0, 2016.0, None, None]})  # fmt: skip
+    others = pa.table(
+        {
+            "ra": [1.0, 2.0, 3.0, 4.0],
+            "dec": [0.0] * 4,
+            "name": ["slow", "fast", "no epoch", "still"],
+            "pm_ra": [14.0, 16.0, 900.0, None],
+            "pm_dec": [0.0, 0.0, 0.0, None],
+            "ref_epoch": [2016.0, 2016.0, None, None],
+        }
+    )
     add_targets(catalog, others, "others")
     given = panstarrs.ARCHIVE.with_defaults(None)
 
@@ -246,7 +256,8 @@ def test_what_was_answered_without_proper_motion_is_due_again(
         "LEFT JOIN matches USING (target_id) WHERE status = 'found' ORDER BY name"
     ).to_pylist()
     assert [(row["name"], row["source_id"], row["rank"]) for row in rows] == [
-        ("barnard2016", "111", 1), ("ctl2012", "111", 1)
-    ]  # fmt: skip
+        ("barnard2016", "111", 1),
+        ("ctl2012", "111", 1),
+    ]
     assert max(row["separation_arcsec"] for row in rows) < 0.1
     lake_at.cache_clear()

@@ -39,9 +39,12 @@ def test_a_release_without_its_data_is_not_one_yet(tmp_path: Path) -> None:
 def test_the_name_of_a_release_may_stand_twice_and_inside_a_name(tmp_path: Path) -> None:
     pattern = "unwise/{release}/catalogs/unwise-{release}-time_domain.parquet"
     settings = at(
-        tmp_path, *(pattern.replace("{release}", name) for name in ("neo6", "neo7", "neo8")), "unwise/allwise",
-        archive=wise.ARCHIVE, pattern=pattern,
-    )  # fmt: skip
+        tmp_path,
+        *(pattern.replace("{release}", name) for name in ("neo6", "neo7", "neo8")),
+        "unwise/allwise",
+        archive=wise.ARCHIVE,
+        pattern=pattern,
+    )
     assert newer(wise.ARCHIVE, settings) == ["neo8"]
     (tmp_path / "flat" / "unwise-neo9.parquet" / "x").mkdir(parents=True)
     flat = load_settings(endpoints={"wise": f"{tmp_path}/flat/unwise-{{release}}.parquet"})

@@ -29,14 +29,22 @@ def table(rows: list[Row]) -> pa.Table:
     def dictionary(values, places):
         return pa.DictionaryArray.from_arrays(pa.array(places, pa.int32()), pa.array(values, pa.string()))
 
-    return pa.table({
-        "archive": dictionary(["virac"], [0] * n), "release": dictionary(["r"], [0] * n),
-        "granule": dictionary(["g"], [0] * n), "source_id": dictionary([f"s{i}" for i in range(8)], source),
-        "band": dictionary(BANDS, [BANDS.index(one) for one in band]), "hpx29": pa.array(source, pa.int64()),
-        "mjd": pa.array(mjd, pa.float64()), "flux": pa.array(flux, pa.float32()), "mag": pa.array(mag, pa.float32()),
-        "unit": dictionary(["mJy"], [0] * n), "detected": pa.array(detected, pa.bool_()),
-        "good": pa.array(good, pa.bool_()),
-    })  # fmt: skip
+    return pa.table(
+        {
+            "archive": dictionary(["virac"], [0] * n),
+            "release": dictionary(["r"], [0] * n),
+            "granule": dictionary(["g"], [0] * n),
+            "source_id": dictionary([f"s{i}" for i in range(8)], source),
+            "band": dictionary(BANDS, [BANDS.index(one) for one in band]),
+            "hpx29": pa.array(source, pa.int64()),
+            "mjd": pa.array(mjd, pa.float64()),
+            "flux": pa.array(flux, pa.float32()),
+            "mag": pa.array(mag, pa.float32()),
+            "unit": dictionary(["mJy"], [0] * n),
+            "detected": pa.array(detected, pa.bool_()),
+            "good": pa.array(good, pa.bool_()),
+        }
+    )
 
 
 def by_hand(rows: list[Row]) -> list[dict[str, object]]:
@@ -46,14 +54,26 @@ def by_hand(rows: list[Row]) -> list[dict[str, object]]:
         own = [row for row in rows if row[:2] == (source, band)]
         good = [row for row in own if row[5] and row[6]]
         flux, mag = ([row[place] for row in good if row[place] is not None] for place in (3, 4))
-        found.append({
-            "archive": "virac", "source_id": f"s{source}", "release": "r", "band": band, "hpx29": source,
-            "n": len(own), "n_detected": sum(row[5] for row in own), "n_good": len(good),
-            "mjd_first": min(row[2] for row in own), "mjd_last": max(row[2] for row in own), "unit": "mJy",
-            "flux_median": plain.median(flux) if flux else None, "flux_mean": plain.fmean(flux) if flux else None,
-            "flux_std": plain.stdev(flux) if len(flux) > 1 else None,
-            "mag_median": plain.median(mag) if mag else None, "granule": "g",
-        })  # fmt: skip
+        found.append(
+            {
+                "archive": "virac",
+                "source_id": f"s{source}",
+                "release": "r",
+                "band": band,
+                "hpx29": source,
+                "n": len(own),
+                "n_detected": sum(row[5] for row in own),
+                "n_good": len(good),
+                "mjd_first": min(row[2] for row in own),
+                "mjd_last": max(row[2] for row in own),
+                "unit": "mJy",
+                "flux_median": plain.median(flux) if flux else None,
+                "flux_mean": plain.fmean(flux) if flux else None,
+                "flux_std": plain.stdev(flux) if len(flux) > 1 else None,
+                "mag_median": plain.median(mag) if mag else None,
+                "granule": "g",
+            }
+        )
     return found
 
 
@@ -69,9 +89,7 @@ def assert_close(found: pa.Table, wanted: list[dict[str, object]], scale: float 
                 assert one[name] == value, (name, one, other)
 
 
-numbers = st.one_of(
-    st.none(), st.sampled_from([0.0, -0.0, 1.0, -1.0, 2.0**-140]), st.floats(-1000, 1000, width=32),
-)  # fmt: skip
+numbers = st.one_of(st.none(), st.sampled_from([0.0, -0.0, 1.0, -1.0, 2.0**-140]), st.floats(-1000, 1000, width=32))
 measurements = st.tuples(
     st.integers(0, 1),
     st.sampled_from(BANDS[1:]),
@@ -98,14 +116,21 @@ def test_of_many_rows():
     rows = [
         (int(s), BANDS[b], m, None if f < -2 else f, 15 + f, bool(d), bool(g))
         for s, b, m, f, d, g in zip(
-            rng.integers(0, 8, 4000), rng.integers(0, 3, 4000), rng.uniform(55000, 59000, 4000),
-            rng.normal(size=4000).astype("f4").tolist(), rng.random(4000) < 0.9, rng.random(4000) < 0.7, strict=True,
+            rng.integers(0, 8, 4000),
+            rng.integers(0, 3, 4000),
+            rng.uniform(55000, 59000, 4000),
+            rng.normal(size=4000).astype("f4").tolist(),
+            rng.random(4000) < 0.9,
+            rng.random(4000) < 0.7,
+            strict=True,
         )
-    ]  # fmt: skip
+    ]
     made = table(rows)
     assert_close(statistics_of_sorted(made), statistics(decoded(made)).to_pylist())
-    assert_close(statistics_of_sorted(pa.concat_tables([made.slice(0, 7), made.slice(7)])), by_hand(
-        [(*row[:4], None if row[4] is None else float(np.float32(row[4])), *row[5:]) for row in rows]))  # fmt: skip
+    assert_close(
+        statistics_of_sorted(pa.concat_tables([made.slice(0, 7), made.slice(7)])),
+        by_hand([(*row[:4], None if row[4] is None else float(np.float32(row[4])), *row[5:]) for row in rows]),
+    )
 
 
 def test_no_rows():
@@ -136,7 +161,11 @@ def test_medians_of_negative_fluxes_are_in_order():
 
 
 def test_neighbours_of_the_same_band_or_source_are_told_apart():
-    rows = [(0, "Ks", 56000.0, 1.0, None, True, True), (1, "Ks", 56000.0, 2.0, None, True, True),
-            (1, "J", 56000.0, 3.0, None, True, True), (2, "J", 56000.0, 4.0, None, True, True)]  # fmt: skip
+    rows = [
+        (0, "Ks", 56000.0, 1.0, None, True, True),
+        (1, "Ks", 56000.0, 2.0, None, True, True),
+        (1, "J", 56000.0, 3.0, None, True, True),
+        (2, "J", 56000.0, 4.0, None, True, True),
+    ]
     found = [(r["source_id"], r["band"], r["flux_mean"]) for r in statistics_of_sorted(table(rows)).to_pylist()]
     assert found == [("s0", "Ks", 1.0), ("s1", "J", 3.0), ("s1", "Ks", 2.0), ("s2", "J", 4.0)]

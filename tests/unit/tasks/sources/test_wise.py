@@ -50,9 +50,14 @@ def dataset(folder: Path, rows: pa.Table, row_group: int = 50, parent: bool = Fa
 def detections(ra: Any, dec: Any, time: Any = 55215.0, band: Any = 1, flux: Any = 100.0, **more: Any) -> pa.Table:
     ra, dec, time, band, flux = np.broadcast_arrays(np.atleast_1d(ra), dec, time, band, flux)
     columns = {
-        "ra": ra, "dec": dec, "MJDMEAN": time.astype(float), "band": band.astype("i4"), "flux": flux.astype("f4"),
-        "dflux": np.full(len(ra), 5.0, "f4"), "primary": np.ones(len(ra), "i2"),
-    }  # fmt: skip
+        "ra": ra,
+        "dec": dec,
+        "MJDMEAN": time.astype(float),
+        "band": band.astype("i4"),
+        "flux": flux.astype("f4"),
+        "dflux": np.full(len(ra), 5.0, "f4"),
+        "primary": np.ones(len(ra), "i2"),
+    }
     return pa.table({**columns, **more})
 
 

@@ -50,16 +50,30 @@ def collection(folder: Path, rows: pa.Table, **more: Any) -> Path:
 def objects(ra: Any, dec: Any, filterid: Any, epochs: int = 3) -> pa.Table:
     n = len(ra)
     light = [
-        [{"hmjd": 58300.25 + k + i * 1e-4, "mag": 18.0 + 0.01 * k, "magerr": 0.03, "clrcoeff": 0.1, "catflags": 0}
-         for k in range(epochs)]
+        [
+            {"hmjd": 58300.25 + k + i * 1e-4, "mag": 18.0 + 0.01 * k, "magerr": 0.03, "clrcoeff": 0.1, "catflags": 0}
+            for k in range(epochs)
+        ]
         for i in range(n)
-    ]  # fmt: skip
-    kind = pa.struct({"hmjd": pa.float64(), "mag": pa.float32(), "magerr": pa.float32(), "clrcoeff": pa.float32(),
-                      "catflags": pa.int32()})  # fmt: skip
-    return pa.table({
-        "objectid": np.arange(n) + 10**15, "filterid": pa.array(filterid, pa.int8()), "objra": np.asarray(ra, float),
-        "objdec": np.asarray(dec, float), "lightcurve": pa.array(light, pa.list_(kind)),
-    })  # fmt: skip
+    ]
+    kind = pa.struct(
+        {
+            "hmjd": pa.float64(),
+            "mag": pa.float32(),
+            "magerr": pa.float32(),
+            "clrcoeff": pa.float32(),
+            "catflags": pa.int32(),
+        }
+    )
+    return pa.table(
+        {
+            "objectid": np.arange(n) + 10**15,
+            "filterid": pa.array(filterid, pa.int8()),
+            "objra": np.asarray(ra, float),
+            "objdec": np.asarray(dec, float),
+            "lightcurve": pa.array(light, pa.list_(kind)),
+        }
+    )
 
 
 def layout(rows: pa.Table, how: str) -> pa.Table:

@@ -36,10 +36,20 @@ def targets_at(ra: Any, dec: Any, **more: Any) -> pa.Table:
 def found(targets: pa.Table, *sources: dict[str, Any]) -> pa.Table:
     """A TAP answer: every source paired with every target, as a coarse query may."""
     rows = [
-        {"target_id": target, "ra_error": 0.1, "dec_error": 0.2, "pmra": None, "pmdec": None, "ref_epoch": 2016.0,
-         "has_epoch_photometry": True, "random_index": 1, **source}
-        for target in targets["target_id"].to_pylist() for source in sources
-    ]  # fmt: skip
+        {
+            "target_id": target,
+            "ra_error": 0.1,
+            "dec_error": 0.2,
+            "pmra": None,
+            "pmdec": None,
+            "ref_epoch": 2016.0,
+            "has_epoch_photometry": True,
+            "random_index": 1,
+            **source,
+        }
+        for target in targets["target_id"].to_pylist()
+        for source in sources
+    ]
     return pa.Table.from_pylist(rows)
 
 
@@ -58,9 +68,13 @@ def test_a_targets_own_motion_takes_it_to_gaias_epoch() -> None:
     targets = targets_at(269.45402305, 4.66828815, pm_ra=[-798.58], pm_dec=[10328.12], ref_epoch=[1991.25])
     at_1991 = SkyCoord(269.45402305 * u.deg, 4.66828815 * u.deg)
     moved = SkyCoord(
-        269.45402305 * u.deg, 4.66828815 * u.deg, pm_ra_cosdec=-798.58 * u.mas / u.yr, pm_dec=10328.12 * u.mas / u.yr,
-        obstime=Time(1991.25, format="jyear"), distance=1.83 * u.pc,
-    ).apply_space_motion(Time(2016.0, format="jyear"))  # fmt: skip
+        269.45402305 * u.deg,
+        4.66828815 * u.deg,
+        pm_ra_cosdec=-798.58 * u.mas / u.yr,
+        pm_dec=10328.12 * u.mas / u.yr,
+        obstime=Time(1991.25, format="jyear"),
+        distance=1.83 * u.pc,
+    ).apply_space_motion(Time(2016.0, format="jyear"))
     upload = positions(targets, 1.0)
     there = SkyCoord(upload["ra"].to_numpy() * u.deg, upload["dec"].to_numpy() * u.deg)
     assert at_1991.separation(there[0]).arcsec == pytest.approx(24.75 * 10.3589, rel=1e-4)

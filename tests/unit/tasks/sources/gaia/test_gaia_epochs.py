@@ -26,8 +26,18 @@ from tasks.sources.gaia.epochs import EMPTY, ZERO_POINTS, lightcurves, read, tra
 BUDGET = in_memory(failing("gaia", "here", ""))
 
 # Columns of the long layout, as INDIVIDUAL and COMBINED have it.
-LONG = ("source_id", "transit_id", "band", "time", "mag", "flux", "flux_error", "rejected_by_photometry",
-        "rejected_by_variability", "other_flags")  # fmt: skip
+LONG = (
+    "source_id",
+    "transit_id",
+    "band",
+    "time",
+    "mag",
+    "flux",
+    "flux_error",
+    "rejected_by_photometry",
+    "rejected_by_variability",
+    "other_flags",
+)
 
 
 @pytest.fixture(scope="session")
@@ -89,10 +99,16 @@ def test_the_bulk_file_is_read_whole(bulk: Table) -> None:
     rows = transits(bulk)
     counts = rows.group_by(["source_id", "band"]).aggregate([([], "count_all"), ("flux", "count")]).to_pylist()
     assert {(row["source_id"], row["band"]): (row["count_all"], row["flux_count"]) for row in counts} == {
-        (10655814178816, "G"): (16, 16), (10655814178816, "BP"): (16, 12), (10655814178816, "RP"): (16, 14),
-        (10892037246720, "G"): (23, 23), (10892037246720, "BP"): (23, 22), (10892037246720, "RP"): (23, 22),
-        (14263587225600, "G"): (23, 23), (14263587225600, "BP"): (23, 22), (14263587225600, "RP"): (23, 22),
-    }  # fmt: skip
+        (10655814178816, "G"): (16, 16),
+        (10655814178816, "BP"): (16, 12),
+        (10655814178816, "RP"): (16, 14),
+        (10892037246720, "G"): (23, 23),
+        (10892037246720, "BP"): (23, 22),
+        (10892037246720, "RP"): (23, 22),
+        (14263587225600, "G"): (23, 23),
+        (14263587225600, "BP"): (23, 22),
+        (14263587225600, "RP"): (23, 22),
+    }
 
 
 def test_the_archives_magnitudes_are_those_of_its_published_zero_points(bulk: Table) -> None:

@@ -66,8 +66,28 @@ def test_energies_of_channels_that_standard2_packs_are_those_of_the_pack() -> No
 
 def test_standard2_packs_256_channels_into_129() -> None:
     packed = std2_channel(np.arange(256))
-    known = {0: 0, 4: 0, 5: 1, 53: 49, 54: 50, 55: 50, 56: 51, 134: 90, 135: 90, 136: 91, 138: 91, 139: 92, 235: 124,
-             237: 124, 238: 125, 241: 125, 242: 126, 249: 127, 250: 128, 255: 128}  # fmt: skip
+    known = {
+        0: 0,
+        4: 0,
+        5: 1,
+        53: 49,
+        54: 50,
+        55: 50,
+        56: 51,
+        134: 90,
+        135: 90,
+        136: 91,
+        138: 91,
+        139: 92,
+        235: 124,
+        237: 124,
+        238: 125,
+        241: 125,
+        242: 126,
+        249: 127,
+        250: 128,
+        255: 128,
+    }
     assert {channel: int(packed[channel]) for channel in known} == known
     assert (np.diff(packed) >= 0).all()
     assert np.bincount(packed).tolist() == [5, *[1] * 49, *[2] * 41, *[3] * 34, *[4] * 3, 6]
@@ -101,9 +121,21 @@ def test_an_obsid_says_what_it_is() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "94002-01", "94002-01-15", "94002-01-15-0", "94002-01-15-00a", "94002-01-15-00AZ", "94002-01-15-00 ",
-     "94002-01-15-00\n", "9400-01-15-00", "94002_01_15_00", "٩4002-01-15-00", "20033-01_e6"],
-)  # fmt: skip
+    [
+        "",
+        "94002-01",
+        "94002-01-15",
+        "94002-01-15-0",
+        "94002-01-15-00a",
+        "94002-01-15-00AZ",
+        "94002-01-15-00 ",
+        "94002-01-15-00\n",
+        "9400-01-15-00",
+        "94002_01_15_00",
+        "٩4002-01-15-00",
+        "20033-01_e6",
+    ],
+)
 def test_what_is_no_obsid_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no ObsID"):
         parse_obsid(text)
@@ -157,10 +189,19 @@ def test_every_product_has_a_file_and_a_band_of_its_own() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["x90171010100.gti.gz", "xp90171010100_s2.pha.gz", "xp90171010100.rsp.gz", "xp90171010100_n1.lc.gz",
-     "xp90171010100_n0a.lc.gz", "xh90171010100_n2a.lc.gz", "xh90171010100_n0d.lc.gz", "xp90171010100_x2a.lc.gz",
-     "FMI", "pca_a"],
-)  # fmt: skip
+    [
+        "x90171010100.gti.gz",
+        "xp90171010100_s2.pha.gz",
+        "xp90171010100.rsp.gz",
+        "xp90171010100_n1.lc.gz",
+        "xp90171010100_n0a.lc.gz",
+        "xh90171010100_n2a.lc.gz",
+        "xh90171010100_n0d.lc.gz",
+        "xp90171010100_x2a.lc.gz",
+        "FMI",
+        "pca_a",
+    ],
+)
 def test_files_of_other_kinds_are_no_products(name: str) -> None:
     assert product_of(name) is None
 

@@ -101,9 +101,17 @@ def test_what_makes_no_sense_is_refused(given: dict[str, Any], told: str) -> Non
 def test_each_cut_has_a_release_of_its_own_and_the_same_cut_the_same() -> None:
     energies = {"chmin": None, "chmax": None, "emin_kev": 2.0}
     different = [
-        cut(), cut(method="heasoft"), cut(chmax=11), cut(**energies, emax_kev=9.0), cut(**energies, emax_kev=9.5),
-        cut(pcus=(2,)), cut(pcus=(0, 2)), cut(layers=(1,)), cut(bin_s=32.0), cut(gti="ELV > 10"),
-    ]  # fmt: skip
+        cut(),
+        cut(method="heasoft"),
+        cut(chmax=11),
+        cut(**energies, emax_kev=9.0),
+        cut(**energies, emax_kev=9.5),
+        cut(pcus=(2,)),
+        cut(pcus=(0, 2)),
+        cut(layers=(1,)),
+        cut(bin_s=32.0),
+        cut(gti="ELV > 10"),
+    ]
     releases = [one.origin.release for one in different]
     assert len(set(releases)) == len(releases)
     assert {one.origin.name for one in different} == {NAME}

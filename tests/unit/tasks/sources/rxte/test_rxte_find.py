@@ -171,11 +171,14 @@ def test_rows_that_contradict_each_other_are_kept_apart() -> None:
 @pytest.mark.parametrize(
     ("odd", "kept", "reason"),
     [
-        ({"ra": np.inf}, 1, None), ({"dec": -999.0}, 1, None), ({"cycle": np.nan}, 2, None),
-        ({"exposure": np.inf}, 2, None), ({"time": 0.0}, 1, "not at a time of the mission"),
+        ({"ra": np.inf}, 1, None),
+        ({"dec": -999.0}, 1, None),
+        ({"cycle": np.nan}, 2, None),
+        ({"exposure": np.inf}, 2, None),
+        ({"time": 0.0}, 1, "not at a time of the mission"),
         ({"time": np.inf}, 1, "not at a time of the mission"),
     ],
-)  # fmt: skip
+)
 def test_one_odd_row_takes_no_other_with_it(odd: dict[str, float], kept: int, reason: str | None) -> None:
     rows = [{**row("90001-01-01-00", *ETA_CAR), **odd}, row("90001-01-02-00", *ETA_CAR)]
     found = select(TARGETS.slice(0, 1), pa.Table.from_pylist(rows))

@@ -31,9 +31,10 @@ from tasks.sources.rxte.products import barytime_difference, completed, read_obs
 
 # Keyword DATE-OBS, or the same in the notation of before 2000.
 STARTED = {
-    "xp2003301_e3_n2a.lc": "1997-03-01T18:26:24", "xp5001101_e5_n2a.lc": "2000-05-13T00:12:32",
+    "xp2003301_e3_n2a.lc": "1997-03-01T18:26:24",
+    "xp5001101_e5_n2a.lc": "2000-05-13T00:12:32",
     "std2_ao9_01_00.lc": "2005-05-20T21:10:40",
-}  # fmt: skip
+}
 NET = PRODUCTS["pca_a"]
 START = 1.9e8  # 2000-01-09, gain epoch 4
 OBSID = "40001-01-01-00"
@@ -42,16 +43,23 @@ REAL = {"xp2003301_e3_n2a.lc": ("20033-01_e3", 3, 4965), "xp5001101_e5_n2a.lc": 
 
 
 def light_curve(
-    *, rate: Any = (5.0, np.nan, -0.5, 0.0), columns: dict[str, Any] | None = None, units: dict[str, str] | None = None,
-    primary: dict[str, Any] | None = None, extname: str = "RATE", first: list[fits.BinTableHDU] | None = None,
+    *,
+    rate: Any = (5.0, np.nan, -0.5, 0.0),
+    columns: dict[str, Any] | None = None,
+    units: dict[str, str] | None = None,
+    primary: dict[str, Any] | None = None,
+    extname: str = "RATE",
+    first: list[fits.BinTableHDU] | None = None,
     **header: Any,
-) -> bytes:  # fmt: skip
+) -> bytes:
     """Write a product as HEASARC does; a keyword of None is left out."""
     rate = np.asarray(rate, np.float32)
     given: dict[str, Any] = {
-        "TIME": START + 16.0 * np.arange(len(rate)), "RATE": rate, "ERROR": np.full(len(rate), 0.1, np.float32),
+        "TIME": START + 16.0 * np.arange(len(rate)),
+        "RATE": rate,
+        "ERROR": np.full(len(rate), 0.1, np.float32),
         "FRACEXP": np.resize(np.float32([1, 1, 0.5, 1]), len(rate)),
-    }  # fmt: skip
+    }
     given |= columns or {}
     units = {"TIME": "s", "RATE": "count/s", "ERROR": "count/s"} | (units or {})
     formats = {"f8": "D", "f4": "E", "i4": "J", "i2": "I", "i8": "K"}
@@ -62,12 +70,27 @@ def light_curve(
     ]
     table = fits.BinTableHDU.from_columns(made, name=extname)
     keywords = {
-        "TELESCOP": "XTE", "INSTRUME": "PCA", "TIMESYS": "TT", "MJDREFI": 49353, "MJDREFF": rxte.MJDREFF,
-        "TIMEDEL": 16.0, "TIMEPIXR": 0.0, "TIMEZERI": 0, "TIMEZERF": 0.0, "TSTARTI": int(START), "TSTARTF": 0.25,
-        "TSTOPI": int(START) + 64, "TSTOPF": 0.0,
-        "HDUCLAS2": "NET", "OBJECT": "ETA_CAR", "RA_PNT": 161.26, "DEC_PNT": -59.68, "ONTIME": 48.0,
-        "ROWID1": "X1LSpecPcu0", "ROWID2": "X1LSpecPcu2",
-    }  # fmt: skip
+        "TELESCOP": "XTE",
+        "INSTRUME": "PCA",
+        "TIMESYS": "TT",
+        "MJDREFI": 49353,
+        "MJDREFF": rxte.MJDREFF,
+        "TIMEDEL": 16.0,
+        "TIMEPIXR": 0.0,
+        "TIMEZERI": 0,
+        "TIMEZERF": 0.0,
+        "TSTARTI": int(START),
+        "TSTARTF": 0.25,
+        "TSTOPI": int(START) + 64,
+        "TSTOPF": 0.0,
+        "HDUCLAS2": "NET",
+        "OBJECT": "ETA_CAR",
+        "RA_PNT": 161.26,
+        "DEC_PNT": -59.68,
+        "ONTIME": 48.0,
+        "ROWID1": "X1LSpecPcu0",
+        "ROWID2": "X1LSpecPcu2",
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, value in (keywords | header).items():
@@ -168,8 +191,11 @@ def test_net_and_total_are_never_mixed(data_dir: Path) -> None:
     }
     rows = read(files)[0]["lightcurves"]
     assert dict(zip(rows["band"].to_pylist(), rows["flux"].to_pylist(), strict=True)) == {
-        "hexte0_b": 4.0, "pca_a": 1.0, "pca_a_bkg": 2.0, "pca_a_src": 3.0,
-    }  # fmt: skip
+        "hexte0_b": 4.0,
+        "pca_a": 1.0,
+        "pca_a_bkg": 2.0,
+        "pca_a_src": 3.0,
+    }
 
 
 def test_a_nan_bin_is_a_row_without_a_rate() -> None:
@@ -288,11 +314,12 @@ def test_the_table_is_found_by_name_or_by_its_columns() -> None:
 
 def test_columns_may_be_scaled_integers_with_nulls_among_arrays() -> None:
     columns = [
-        fits.Column("PHASE", "3E", array=np.zeros((2, 3))), fits.Column("OK", "11X", array=np.zeros((2, 11), bool)),
+        fits.Column("PHASE", "3E", array=np.zeros((2, 3))),
+        fits.Column("OK", "11X", array=np.zeros((2, 11), bool)),
         fits.Column("TIME", "D", "s", array=[START, START + 16]),
         fits.Column("RATE", "I", "count/s", array=np.array([3, 4], np.int16)),
         fits.Column("ERROR", "J", "count/s", null=-99, array=np.array([1, -99], np.int32)),
-    ]  # fmt: skip
+    ]
     donor = fits.open(io.BytesIO(light_curve()))[1].header
     table = fits.BinTableHDU.from_columns(columns, name="RATE")
     for name in ("TELESCOP", "TIMESYS", "MJDREFI", "MJDREFF", "TIMEDEL", "TIMEPIXR", "HDUCLAS2"):
@@ -336,7 +363,7 @@ def test_columns_may_be_scaled_integers_with_nulls_among_arrays() -> None:
         (light_curve(TIMEDEL=0.0), "TIMEDEL is 0"),
         (light_curve(columns={"TIME": START + np.array([0.0, 0.0, 16.0, 32.0])}), "comes twice, and differs"),
     ],
-)  # fmt: skip
+)
 def test_a_broken_file_is_rejected_by_name_and_reason(body: bytes, told: str, tmp_path: Path) -> None:
     """B.6 items 3 and 7: no error is swallowed."""
     path = tmp_path / stem()
@@ -371,9 +398,10 @@ def test_whatever_bytes_come_they_are_read_or_rejected() -> None:
 
 def test_bins_that_come_twice_are_once_and_in_order() -> None:
     """B.6 item 5."""
-    body = light_curve(rate=[1.0, 2.0, 1.0, 3.0], columns={
-        "TIME": START + np.array([32.0, 0.0, 32.0, 16.0]), "FRACEXP": np.ones(4, np.float32),
-    })  # fmt: skip
+    body = light_curve(
+        rate=[1.0, 2.0, 1.0, 3.0],
+        columns={"TIME": START + np.array([32.0, 0.0, 32.0, 16.0]), "FRACEXP": np.ones(4, np.float32)},
+    )
     reading = read_observation({stem(): body}, FACTS, "g")
     rows = cast(reading.tables)["lightcurves"]
     assert rows["flux"].to_pylist() == [2.0, 3.0, 1.0]
@@ -426,8 +454,11 @@ def test_the_exposure_tells_what_there_was() -> None:
     assert details["not_read"] == ["x40001010100.gti.gz"]
     assert (details["epoch"], details["pcus"], details["pcu_count"]) == (4, [0, 2], 2)
     assert details["energies"]["pca_a"] == {
-        "nominal_kev": [2.0, 9.0], "channels": [5, 10], "emin_kev": 2.13, "emax_kev": 4.63,
-    }  # fmt: skip
+        "nominal_kev": [2.0, 9.0],
+        "channels": [5, 10],
+        "emin_kev": 2.13,
+        "emax_kev": 4.63,
+    }
     assert details["path"] == "xte/data/archive/AO4/P40001/40001-01-01-00/"
     assert details["exposure_from"] == "xtemaster"
     assert details["offset_arcsec"] == pytest.approx(18.57, abs=0.1)

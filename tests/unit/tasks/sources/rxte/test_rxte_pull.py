@@ -236,8 +236,9 @@ def test_chosen_channels_lie_beside_the_standard_products(lake: Lake, made: tupl
         assert (row["emin_kev"], row["emax_kev"]) == rxte.energy_range(5, 10, row["epoch"])
     bands = lake.sql("SELECT band FROM bands WHERE archive = 'rxte_pca' ORDER BY band")["band"].to_pylist()
     assert bands == ["pca_2_9kev", "pca_ch5_10"]
-    details = lake.sql("SELECT details->>'$.products.pca_ch5_10.background' AS b FROM exposures WHERE release = "
-                       "'standard2_ch5_10'")["b"].to_pylist()  # fmt: skip
+    details = lake.sql(
+        "SELECT details->>'$.products.pca_ch5_10.background' AS b FROM exposures WHERE release = 'standard2_ch5_10'"
+    )["b"].to_pylist()
     assert set(details) == {"included"}
     assert lake.sql("SELECT count(*) AS n FROM lightcurves WHERE archive = 'rxte'")["n"][0].as_py() > 0
     assert errors(lake) == []

@@ -63,9 +63,11 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def lake(catalog: Catalog, mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lake]:
     more = {
-        "ENDPOINTS__RXTE": str(mirror / "mirror"), "RETRY_DELAY_S": "0", "TURN_TIMEOUT_S": "0.01",
+        "ENDPOINTS__RXTE": str(mirror / "mirror"),
+        "RETRY_DELAY_S": "0",
+        "TURN_TIMEOUT_S": "0.01",
         "CACHE_DIR": str(tmp_path / "cache"),
-    }  # fmt: skip
+    }
     for name, value in more.items():
         monkeypatch.setenv(f"LIGHTLAKE_{name}", value)
     monkeypatch.setitem(rxte_pull.TOGETHER, "products", 5)

@@ -63,15 +63,29 @@ def written(
 
 
 TIMING = {
-    "TELESCOP": "XTE", "TIMESYS": "TT", "MJDREFI": 49353, "MJDREFF": rxte.MJDREFF, "TIMEZERO": ZERO, "TIMEDEL": 16.0,
-    "TIMEPIXR": 0.0, "OBS_ID": "40001-01-01-00", "RA_PNT": 161.26, "DEC_PNT": -59.68, "OBJECT": "ETA_CAR",
-}  # fmt: skip
+    "TELESCOP": "XTE",
+    "TIMESYS": "TT",
+    "MJDREFI": 49353,
+    "MJDREFF": rxte.MJDREFF,
+    "TIMEZERO": ZERO,
+    "TIMEDEL": 16.0,
+    "TIMEPIXR": 0.0,
+    "OBS_ID": "40001-01-01-00",
+    "RA_PNT": 161.26,
+    "DEC_PNT": -59.68,
+    "OBJECT": "ETA_CAR",
+}
 
 
 def standard2(
-    counts: np.ndarray | None = None, *, time: Any = None, columns: Mapping[str, np.ndarray | None] | None = None,
-    primary: Mapping[str, Any] | None = None, extname: str = "XTE_SA", **header: Any,
-) -> bytes:  # fmt: skip
+    counts: np.ndarray | None = None,
+    *,
+    time: Any = None,
+    columns: Mapping[str, np.ndarray | None] | None = None,
+    primary: Mapping[str, Any] | None = None,
+    extname: str = "XTE_SA",
+    **header: Any,
+) -> bytes:
     """Write a Standard-2 file; a column or keyword of None is left out."""
     counts = spectra() if counts is None else counts
     time = START + 16.0 * np.arange(len(counts)) if time is None else np.asarray(time, float)
@@ -94,9 +108,12 @@ def filter_file(
 ) -> bytes:
     """Write a filter file with a row each 16 s, from three rows before the samples to three after them."""
     made: dict[str, Any] = {
-        "Time": first + 16.0 * np.arange(n), "ELV": np.full(n, 30, ">f4"), "OFFSET": np.full(n, 0.01, ">f4"),
-        "NUM_PCU_ON": np.full(n, 3, ">i2"), **{f"PCU{pcu}_ON": np.full(n, pcu in (0, 2, 3), ">i2") for pcu in range(5)},
-    }  # fmt: skip
+        "Time": first + 16.0 * np.arange(n),
+        "ELV": np.full(n, 30, ">f4"),
+        "OFFSET": np.full(n, 0.01, ">f4"),
+        "NUM_PCU_ON": np.full(n, 3, ">i2"),
+        **{f"PCU{pcu}_ON": np.full(n, pcu in (0, 2, 3), ">i2") for pcu in range(5)},
+    }
     made |= columns or {}
     return written("XTE_FF", {k: v for k, v in made.items() if v is not None}, TIMING | header, {})
 
@@ -309,9 +326,14 @@ def test_it_says_what_it_is() -> None:
     curve = curve_of(BODY, cut(5, 10, pcus=(0, 2), layers=(1,)), FILTERED)
     told = json.loads(json.dumps(curve.details))
     assert {name: told[name] for name in ("method", "background", "deadtime", "per", "channels", "pcus", "layers")} == {
-        "method": "standard2", "background": "included", "deadtime": "not corrected", "per": "pcu",
-        "channels": [5, 10], "pcus": [0, 2], "layers": [1],
-    }  # fmt: skip
+        "method": "standard2",
+        "background": "included",
+        "deadtime": "not corrected",
+        "per": "pcu",
+        "channels": [5, 10],
+        "pcus": [0, 2],
+        "layers": [1],
+    }
     assert (told["std2_channels"], told["files"], told["object"]) == ([1, 6], [NAME], "ETA_CAR")
     assert told["gti"] == curve.product.gti
     assert told["pcus_on_by"] == {"0": "filter file", "2": "filter file"}

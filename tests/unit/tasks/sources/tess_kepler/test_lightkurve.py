@@ -185,11 +185,20 @@ def test_every_real_file_is_in_the_lake(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("TIC 25155310", ("TIC", 25155310)), ("tic-0025155310", ("TIC", 25155310)), ("KIC8462852", ("KIC", 8462852)),
-        ("EPIC_211436265", ("EPIC", 211436265)), (" KIC 1 ", ("KIC", 1)), ("TOI 700", None), ("TIC", None),
-        ("25155310", None), ("KIC 8462852 b", None), ("TIC 12345678901234567", None), ("", None), (None, None),
+        ("TIC 25155310", ("TIC", 25155310)),
+        ("tic-0025155310", ("TIC", 25155310)),
+        ("KIC8462852", ("KIC", 8462852)),
+        ("EPIC_211436265", ("EPIC", 211436265)),
+        (" KIC 1 ", ("KIC", 1)),
+        ("TOI 700", None),
+        ("TIC", None),
+        ("25155310", None),
+        ("KIC 8462852 b", None),
+        ("TIC 12345678901234567", None),
+        ("", None),
+        (None, None),
     ],
-)  # fmt: skip
+)
 def test_names_that_say_a_number(name: str | None, said: tuple[str, int] | None) -> None:
     assert named_ids(targets_of([(name, 1.0, 2.0)])) == [said]
 
@@ -253,15 +262,33 @@ def test_the_choice_is_the_parameters(box: Sandbox, reached: Settings) -> None:
         assert units == {(band, BAND_UNITS[band]) for band, _ in units}
         return {"-".join(row["exposure_id"].split("-")[n] for n in (1, -1)) for row in rows_of(result, "exposures")}
 
-    usual = {"s0001-120s", "s0002-120s", "s0003-qlp", "s0037-tess_spoc", "s0038-qlp", "s0014-qlp", "q01-d0131",
-             "q02-d0224", "c05-d2240", "c06-everest", "c07-k2sff"}  # fmt: skip
+    usual = {
+        "s0001-120s",
+        "s0002-120s",
+        "s0003-qlp",
+        "s0037-tess_spoc",
+        "s0038-qlp",
+        "s0014-qlp",
+        "q01-d0131",
+        "q02-d0224",
+        "c05-d2240",
+        "c06-everest",
+        "c07-k2sff",
+    }
     assert exposures() == usual
     assert exposures(tess_cadence_s=20) == usual - {"s0002-120s"} | {"s0002-20s"}
     assert exposures(authors=["Kepler"], kepler_cadence="short") == {"q02-d0224"}
     assert exposures(authors=["K2SFF", "QLP"]) == {
-        "c05-k2sff", "c06-k2sff", "c07-k2sff", "s0001-qlp", "s0002-qlp", "s0003-qlp", "s0037-qlp", "s0038-qlp",
+        "c05-k2sff",
+        "c06-k2sff",
+        "c07-k2sff",
+        "s0001-qlp",
+        "s0002-qlp",
+        "s0003-qlp",
+        "s0037-qlp",
+        "s0038-qlp",
         "s0014-qlp",
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(
@@ -305,8 +332,10 @@ def test_overlapping_pulls_change_nothing_and_bands_are_told(lake: Lake, box: Sa
     known = lake.sql("SELECT band, unit, fornax_band FROM bands WHERE archive = 'lightkurve'").to_pylist()
     assert {row["band"] for row in known} == set(BAND_UNITS)
     assert {row["band"]: row["fornax_band"] for row in known if row["fornax_band"]} == {
-        "tess_spoc_pdcsap": "TESS", "kepler_pdcsap": "Kepler", "k2_pdcsap": "K2",
-    }  # fmt: skip
+        "tess_spoc_pdcsap": "TESS",
+        "kepler_pdcsap": "Kepler",
+        "k2_pdcsap": "K2",
+    }
     assert not [finding for finding in verify(lake.catalog) if finding.is_error]
 
 

@@ -45,8 +45,10 @@ def test_the_first_author_who_has_a_sector_is_taken() -> None:
     assert chosen(*files, authors=["QLP", "SPOC"]) == [tess("qlp"), tess("qlp", 2), tess("qlp", 3)]
     assert chosen(*files, authors=["SPOC"]) == [tess("spoc")]
     assert chosen(k2("k2sff"), k2("everest"), k2("k2"), k2("k2sff", 6), k2("everest", 6), k2("k2sff", 7)) == [
-        k2("k2"), k2("everest", 6), k2("k2sff", 7),
-    ]  # fmt: skip
+        k2("k2"),
+        k2("everest", 6),
+        k2("k2sff", 7),
+    ]
 
 
 def test_cadences() -> None:
@@ -101,9 +103,10 @@ def test_nothing_has_two_files_and_order_does_not_matter(
     assert set(keys) == there
     for file in taken:
         rivals = [
-            one for one in map(found, names)
+            one
+            for one in map(found, names)
             if source_of(one.named) == source_of(file.named) and one.named.sequence == file.named.sequence
-        ]  # fmt: skip
+        ]
         ranks = [allowed[one.named.pipeline.name] for one in rivals if one.named.pipeline.name in allowed]
         assert allowed[file.named.pipeline.name] == min(ranks)
     assert taken == sorted(taken, key=lambda file: source_of(file.named))

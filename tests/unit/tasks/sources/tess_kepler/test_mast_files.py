@@ -457,9 +457,13 @@ def child(origin: Origin, settings: Settings, *uris: str, retries: int = 0, befo
     arguments = [origin.url, str(settings.cache_dir), str(retries), *uris]
     root = str(Path(__file__).parents[5])
     return subprocess.Popen(
-        [sys.executable, "-c", before + CHILD, *arguments], cwd=root, env=child_environment(PYTHONPATH=root),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", before + CHILD, *arguments],
+        cwd=root,
+        env=child_environment(PYTHONPATH=root),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_after_a_kill_only_the_rest_is_transferred(origin: Origin, patient: Settings) -> None:

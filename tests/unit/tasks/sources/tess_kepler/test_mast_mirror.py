@@ -115,13 +115,22 @@ def test_all_files_are_found_by_id(mirror: Path, settings: Settings) -> None:
 @pytest.mark.parametrize(
     ("below", "wanted", "n"),
     [
-        ("..", ALL, 18), ("tess", ALL, 3), ("tess/public", ALL, 3), ("tess/public/tid", ALL, 3), ("kepler", ALL, 7),
-        ("kepler/public/lightcurves", ALL, 7), ("k2/public", ALL, 4), ("mast", ALL, 4), ("mast/hlsp", ALL, 4),
-        ("mast/hlsp/everest", ALL, 1), ("mast/hlsp/everest/v2", ALL, 1), ("tess/public/tid/s0001", ALL, 2),
+        ("..", ALL, 18),
+        ("tess", ALL, 3),
+        ("tess/public", ALL, 3),
+        ("tess/public/tid", ALL, 3),
+        ("kepler", ALL, 7),
+        ("kepler/public/lightcurves", ALL, 7),
+        ("k2/public", ALL, 4),
+        ("mast", ALL, 4),
+        ("mast/hlsp", ALL, 4),
+        ("mast/hlsp/everest", ALL, 1),
+        ("mast/hlsp/everest/v2", ALL, 1),
+        ("tess/public/tid/s0001", ALL, 2),
         ("kepler/public/lightcurves/0114", {"KIC": [11442793]}, 2),
         ("mast/hlsp/qlp/s0037/0000", {"TIC": [25155310]}, 1),
     ],
-)  # fmt: skip
+)
 def test_a_mirror_may_begin_anywhere(
     mirror: Path, settings: Settings, below: str, wanted: Mapping[str, Collection[int]], n: int
 ) -> None:
@@ -285,14 +294,20 @@ def test_far_away_a_prefix_that_is_too_large_is_refused(
 @pytest.mark.parametrize(
     ("name", "cadence_s"),
     [
-        (name_of("spoc"), 120), ("tess2021091135823-s0037-0000000272213425-0208-a_fast-lc.fits", 20),
-        (name_of("qlp", sequence=26), 1800), (name_of("qlp", sequence=27), 600),
-        (name_of("tess_spoc", sequence=55), 600), (name_of("tess_spoc", sequence=56), 200),
-        (name_of("kepler"), 1800), ("kplr011446443-2010009091648_slc.fits", 60),
-        (name_of("k2"), 1800), (name_of("k2sff"), 1800), (name_of("everest"), 1800),
+        (name_of("spoc"), 120),
+        ("tess2021091135823-s0037-0000000272213425-0208-a_fast-lc.fits", 20),
+        (name_of("qlp", sequence=26), 1800),
+        (name_of("qlp", sequence=27), 600),
+        (name_of("tess_spoc", sequence=55), 600),
+        (name_of("tess_spoc", sequence=56), 200),
+        (name_of("kepler"), 1800),
+        ("kplr011446443-2010009091648_slc.fits", 60),
+        (name_of("k2"), 1800),
+        (name_of("k2sff"), 1800),
+        (name_of("everest"), 1800),
         ("hlsp_everest_k2_slc_211436265-c05_kepler_v2.0_lc.fits", 60),
     ],
-)  # fmt: skip
+)
 def test_cadences_by_name(name: str, cadence_s: float) -> None:
     what = named(name)
     assert what is not None

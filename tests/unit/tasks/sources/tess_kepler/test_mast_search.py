@@ -31,11 +31,18 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     with Sandbox.start(root, archives=["lightkurve"], seed=5, scale=0.02) as box:
         service: Service = box.services["lightkurve"]
         for kind, target, sequence, place in (
-            ("spoc", 1001, 1, HERE), ("spoc_fast", 1001, 1, HERE), ("qlp", 1001, 2, HERE), ("tess_spoc", 1001, 2, HERE),
-            ("kepler", 1001, 1, WRAPPED), ("kepler", 1001, 2, WRAPPED), ("kepler_short", 1001, 2, WRAPPED),
-            ("k2", 1001, 5, POLE), ("everest", 1001, 5, POLE), ("k2sff", 1001, 6, POLE),
+            ("spoc", 1001, 1, HERE),
+            ("spoc_fast", 1001, 1, HERE),
+            ("qlp", 1001, 2, HERE),
+            ("tess_spoc", 1001, 2, HERE),
+            ("kepler", 1001, 1, WRAPPED),
+            ("kepler", 1001, 2, WRAPPED),
+            ("kepler_short", 1001, 2, WRAPPED),
+            ("k2", 1001, 5, POLE),
+            ("everest", 1001, 5, POLE),
+            ("k2sff", 1001, 6, POLE),
             ("spoc", 1002, 1, (HERE[0], HERE[1] + 1.5 / 3600)),
-        ):  # fmt: skip
+        ):
             service.add(star(kind, target, sequence, place, n=5))
         yield box
 
@@ -108,9 +115,7 @@ def test_one_search_a_batch(box: Sandbox, reached: Settings) -> None:
         box.url(), reached, {"TIC": list(range(1000, 1040)), "EPIC": [1001]}, (at[:, 0], at[:, 1]), 1.0, "lightkurve"
     )
     service = box.services["lightkurve"]
-    assert [name for name, _ in service.asked] == [
-        "Mast.Caom.Crossmatch", "Mast.Caom.Filtered", "Mast.Caom.Products",
-    ]  # fmt: skip
+    assert [name for name, _ in service.asked] == ["Mast.Caom.Crossmatch", "Mast.Caom.Filtered", "Mast.Caom.Products"]
     filters = {one["paramName"]: one["values"] for one in service.asked[1][1]["filters"]}
     assert {"1001", "1039", "ktwo000001001"} <= set(filters["target_name"])
     assert filters["provenance_name"] == ["SPOC", "TESS-SPOC", "QLP", "Kepler", "K2", "EVEREST", "K2SFF"]
@@ -154,10 +159,14 @@ def test_pages_are_read_to_the_end_and_searches_waited_for(
 # --- answers that are no good ---
 
 FAULTS = {
-    "status:429": "HTTP 429", "status:503": "HTTP 503", "garbage": "no JSON.*Scheduled maintenance",
-    "short": "no JSON, or part of one", "truncate": "connection failed", "reset": "connection failed",
+    "status:429": "HTTP 429",
+    "status:503": "HTTP 503",
+    "garbage": "no JSON.*Scheduled maintenance",
+    "short": "no JSON, or part of one",
+    "truncate": "connection failed",
+    "reset": "connection failed",
     "hang": "no answer for 0.5 s",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", FAULTS)
@@ -248,13 +257,16 @@ def test_pages_that_do_not_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (b"", "the answer is no JSON"), (b'{"status": "COMPLETE", "da', "the answer is no JSON"),
-        ([], "the answer is not the portal's"), ({"data": []}, "status None: it does not say why"),
-        ({"status": "COMPLETE", "data": None}, "the answer has no rows"), (complete([1]), "the answer has no rows"),
+        (b"", "the answer is no JSON"),
+        (b'{"status": "COMPLETE", "da', "the answer is no JSON"),
+        ([], "the answer is not the portal's"),
+        ({"data": []}, "status None: it does not say why"),
+        ({"status": "COMPLETE", "data": None}, "the answer has no rows"),
+        (complete([1]), "the answer has no rows"),
         (complete([], "all"), "the answer has 'all' rows"),
         ({"status": "QUEUED", "msg": "later"}, "status QUEUED: later"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_answer_may_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Any, message: str) -> None:
     with pytest.raises(ArchiveError, match=message) as caught:
         answered(tmp_path, answer, monkeypatch)
@@ -283,11 +295,13 @@ def changed(box: Sandbox, monkeypatch: pytest.MonkeyPatch, service_name: str, **
         ("Mast.Caom.Filtered", {"s_dec": 91.0}, "is at 77.3582, 91.0"),
         ("Mast.Caom.Filtered", {"s_ra": "east"}, "is at 'east'"),
         ("Mast.Caom.Products", {"dataURI": None}, "without dataURI"),
-        ("Mast.Caom.Products",
-         {"productFilename": "ktwo000000009-c05_llc.fits", "obsID": "1", "parent_obsid": None, "obs_id": "else"},
-         "it answered with ktwo000000009-c05_llc.fits, unasked"),
+        (
+            "Mast.Caom.Products",
+            {"productFilename": "ktwo000000009-c05_llc.fits", "obsID": "1", "parent_obsid": None, "obs_id": "else"},
+            "it answered with ktwo000000009-c05_llc.fits, unasked",
+        ),
     ],
-)  # fmt: skip
+)
 def test_rows_that_make_no_sense(
     box: Sandbox, reached: Settings, monkeypatch: pytest.MonkeyPatch, service: str, change: dict[str, Any], message: str
 ) -> None:
@@ -305,17 +319,23 @@ def test_rows_that_make_no_sense(
     ],
 )
 def test_one_odd_row_takes_no_other_with_it(
-    box: Sandbox, reached: Settings, monkeypatch: pytest.MonkeyPatch, service: str, change: dict[str, Any], lost: int,
+    box: Sandbox,
+    reached: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    service: str,
+    change: dict[str, Any],
+    lost: int,
     told: str,
-) -> None:  # fmt: skip
+) -> None:
     whole = by_id(box, reached, TIC=[1001])
     assert len(whole) > 1
     rows_as_they_are = box.services["lightkurve"]._rows
 
     def rows(name: str, params: dict[str, Any], data: Any) -> list[dict[str, Any]]:
         rows = rows_as_they_are(name, params, data)
-        is_light = [row.get("dataproduct_type") == "timeseries" or "_lc.fits" in str(row.get("productFilename"))
-                    for row in rows]  # fmt: skip
+        is_light = [
+            row.get("dataproduct_type") == "timeseries" or "_lc.fits" in str(row.get("productFilename")) for row in rows
+        ]
         odd = is_light.index(True) if any(is_light) else None
         return [row | change if n == odd else row for n, row in enumerate(rows)] if name == service else rows
 

@@ -58,8 +58,9 @@ def check(path: Path, **cut):
     tables, parts = extracted(path, **cut)
     rows, sources, exposures = expected(path, **cut)
     assert_same_rows(rows_of(parts), rows)
-    assert tables["sources"].to_pylist() == [{name: row[name] for name in tables["sources"].column_names}
-                                             for row in sources]  # fmt: skip
+    assert tables["sources"].to_pylist() == [
+        {name: row[name] for name in tables["sources"].column_names} for row in sources
+    ]
     assert set(tables["sources"].column_names) == set(sources[0] if sources else tables["sources"].column_names)
     assert_same_exposures(tables["exposures"], exposures)
     assert_same_statistics(tables, parts)
@@ -92,9 +93,16 @@ def assert_same_statistics(tables, parts):
 def test_all_that_a_tile_holds_arrives(tmp_path, nside, layout, ids, filters):
     zipped = layout != "contiguous" and ids == "rows"
     path = tile(
-        tmp_path, nside, layout=layout, catindexid=ids, filters=filters, gzip_series=zipped,
-        alternative_names=zipped, with_variability=not zipped, with_z_counts=filters != "str",
-    )  # fmt: skip
+        tmp_path,
+        nside,
+        layout=layout,
+        catindexid=ids,
+        filters=filters,
+        gzip_series=zipped,
+        alternative_names=zipped,
+        with_variability=not zipped,
+        with_z_counts=filters != "str",
+    )
     rows, sources, exposures = check(path)
     assert {row["band"] for row in rows} == set(sandbox.BANDS)
     assert {row["detected"] for row in rows} == {row["good"] for row in rows} == {True, False}
@@ -308,10 +316,15 @@ def test_cuts_that_make_no_sense():
 
 @settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    read=st.integers(1, 600), made=st.integers(1, 600), cells=st.integers(1, 1500), counted=st.integers(1, 9),
-    n=st.integers(0, 9), seed=st.integers(0, 50), min_ks=st.sampled_from([0, 1, 20, 30]),
+    read=st.integers(1, 600),
+    made=st.integers(1, 600),
+    cells=st.integers(1, 1500),
+    counted=st.integers(1, 9),
+    n=st.integers(0, 9),
+    seed=st.integers(0, 50),
+    min_ks=st.sampled_from([0, 1, 20, 30]),
     ids=st.sampled_from(["rows", "shuffled"]),
-)  # fmt: skip
+)
 def test_rows_do_not_depend_on_the_parts_they_are_made_in(
     monkeypatch, read, made, cells, counted, n, seed, min_ks, ids
 ):
@@ -444,11 +457,17 @@ def test_types_of_objects_that_do_not_fit_are_unknown_and_counted(tmp_path, valu
         extracted(tile(tmp_path, change=lambda file: odd(file, slice(None))))
 
 
-@pytest.mark.parametrize(("name", "value", "column"), [
-    ("sourceList/uwe", np.inf, "sources.uwe"), ("sourceList/ra_error", -1.0, "sources.ra_err"),
-    ("sourceList/pmra", np.inf, "sources.pm_ra"), ("sourceList/chisq", -1.0, "sources.astfit_chisq"),
-    ("catIndex/exptime", -1.0, "exposures.exposure_s"), ("catIndex/seeing", np.inf, "exposures.seeing_arcsec"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "value", "column"),
+    [
+        ("sourceList/uwe", np.inf, "sources.uwe"),
+        ("sourceList/ra_error", -1.0, "sources.ra_err"),
+        ("sourceList/pmra", np.inf, "sources.pm_ra"),
+        ("sourceList/chisq", -1.0, "sources.astfit_chisq"),
+        ("catIndex/exptime", -1.0, "exposures.exposure_s"),
+        ("catIndex/seeing", np.inf, "exposures.seeing_arcsec"),
+    ],
+)
 def test_one_odd_value_of_a_source_or_pawprint_does_not_cost_a_tile(tmp_path, name, value, column):
     def odd(file):
         values = file[name][:]
@@ -459,19 +478,28 @@ def test_one_odd_value_of_a_source_or_pawprint_does_not_cost_a_tile(tmp_path, na
         extraction = Extraction(opened, "g", Cut())
         made = attempt("g", archive="virac", release="ts_tables")
         manifest = stage(
-            tmp_path / "staged", made, extraction.tables(), BAND_UNITS,
-            lightcurves=extraction.lightcurves(), afterwards=extraction.statistics,
-        )  # fmt: skip
+            tmp_path / "staged",
+            made,
+            extraction.tables(),
+            BAND_UNITS,
+            lightcurves=extraction.lightcurves(),
+            afterwards=extraction.statistics,
+        )
         assert f" values of {column} taken for missing: 1 (" in extraction.remark
     table, column = column.split(".")
     assert read_parquet(next(Path(manifest.folder).glob(f"{table}-*")))[column].null_count == 1
 
 
-@pytest.mark.parametrize(("name", "value", "missing"), [
-    ("hfad_mag", 99.99, ("mag", "flux", "flux_err")), ("hfad_mag", -9999.0, ("mag", "flux", "flux_err")),
-    ("hfad_mag", np.inf, ("mag", "flux", "flux_err")), ("hfad_emag", -1.0, ("mag_err", "flux_err")),
-    ("chi", np.inf, ("chi",)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "value", "missing"),
+    [
+        ("hfad_mag", 99.99, ("mag", "flux", "flux_err")),
+        ("hfad_mag", -9999.0, ("mag", "flux", "flux_err")),
+        ("hfad_mag", np.inf, ("mag", "flux", "flux_err")),
+        ("hfad_emag", -1.0, ("mag_err", "flux_err")),
+        ("chi", np.inf, ("chi",)),
+    ],
+)
 def test_one_sentinel_does_not_cost_a_tile(tmp_path, name, value, missing):
     def sentinel(file):
         values = file["timeSeries"][name][best(file)]
@@ -509,9 +537,13 @@ def stage_of(path: Path, folder: Path, **cut) -> Manifest:
         extraction = Extraction(opened, "g", Cut(**cut))
         made = attempt("g", archive="virac", release="ts_tables")
         return stage(
-            folder / "staged", made, extraction.tables(), BAND_UNITS,
-            lightcurves=extraction.lightcurves(), afterwards=extraction.statistics,
-        )  # fmt: skip
+            folder / "staged",
+            made,
+            extraction.tables(),
+            BAND_UNITS,
+            lightcurves=extraction.lightcurves(),
+            afterwards=extraction.statistics,
+        )
 
 
 def test_what_is_staged_is_what_was_extracted(tmp_path, monkeypatch):
@@ -582,8 +614,11 @@ def test_defect_02_one_bad_source_is_enough_to_reject_a_tile(tmp_path, kind):
 
 
 def test_defect_05_numbers_are_kept_to_the_bit(tmp_path):
-    path = tile(tmp_path, few=0, change=lambda file: file["catIndex/mjdobs"].write_direct(
-        np.nextafter(file["catIndex/mjdobs"][:], 0)))  # fmt: skip
+    path = tile(
+        tmp_path,
+        few=0,
+        change=lambda file: file["catIndex/mjdobs"].write_direct(np.nextafter(file["catIndex/mjdobs"][:], 0)),
+    )
     parts = extracted(path)[1]
     with h5py.File(path) as file:
         stored = np.sort(np.concatenate([file["timeSeries/hfad_mag"][n] for n in range(16)]))

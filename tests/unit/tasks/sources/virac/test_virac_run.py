@@ -151,8 +151,10 @@ def test_an_error_of_no_tile_ends_its_batch_and_what_is_done_is_told(
     assert (report.done, report.failed, report.elsewhere) == (1, 2, 0)
     assert taken == {tiles[0]: 1, tiles[1]: 1}
     assert {name: status for name, (status, _) in ledger(lake).items()} == {
-        tiles[0]: "done", tiles[1]: "failed", tiles[2]: "failed"
-    }  # fmt: skip
+        tiles[0]: "done",
+        tiles[1]: "failed",
+        tiles[2]: "failed",
+    }
     assert all("too large" in reason for reason in report.reasons)
 
 

@@ -48,9 +48,17 @@ Change = Callable[[dict[str, pa.Table]], None]
 def tile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tiles") / sandbox_virac.tile_name(1024, PIXEL)
     sandbox_virac.write_tile(
-        path, nside=1024, pixel=PIXEL, n_sources=40, n_pawprints=130, epochs=(60, 90), few=0.2, seed=5,
-        catindexid="shuffled", filters="padded",
-    )  # fmt: skip
+        path,
+        nside=1024,
+        pixel=PIXEL,
+        n_sources=40,
+        n_pawprints=130,
+        epochs=(60, 90),
+        few=0.2,
+        seed=5,
+        catindexid="shuffled",
+        filters="padded",
+    )
     return path
 
 
@@ -162,8 +170,19 @@ def test_sources_are_those_of_the_tile(tile: Path, reached: Settings) -> None:
     theirs = of_the_tile(tile)["sources"].sort_by("source_id")
     moving = pc.equal(theirs["astfit_params"], 5)
     assert 0 < pc.sum(moving).as_py() < 40
-    for name in ("source_id", "hpx29", "ra", "dec", "ra_err", "dec_err", "astfit_chisq", "uwe", "astfit_params",
-                 "duplicate", "left_out"):  # fmt: skip
+    for name in (
+        "source_id",
+        "hpx29",
+        "ra",
+        "dec",
+        "ra_err",
+        "dec_err",
+        "astfit_chisq",
+        "uwe",
+        "astfit_params",
+        "duplicate",
+        "left_out",
+    ):
         assert found[name].equals(theirs[name]), name
     for name in ("pm_ra", "pm_dec", "pm_ra_err", "pm_dec_err", "parallax", "parallax_err"):
         assert found[name].equals(pc.if_else(moving, theirs[name], pa.scalar(None, pa.float64()))), name
@@ -479,12 +498,17 @@ def value(table: str, name: str, new: Any, n: int = 500) -> Change:
     ],
 )
 def test_one_odd_value_does_not_cost_a_range(
-    changed: Callable[[Change], Settings], reached: Settings, tmp_path: Path, change: Change,
-    lost: tuple[int, int], told: str,
-) -> None:  # fmt: skip
+    changed: Callable[[Change], Settings],
+    reached: Settings,
+    tmp_path: Path,
+    change: Change,
+    lost: tuple[int, int],
+    told: str,
+) -> None:
     kept = Cut(min_ks=0)
-    sound, odd = (staged(tmp_path / name, settings, kept) for name, settings in
-                  (("sound", reached), ("odd", changed(change))))  # fmt: skip
+    sound, odd = (
+        staged(tmp_path / name, settings, kept) for name, settings in (("sound", reached), ("odd", changed(change)))
+    )
     before, after = read(sound), read(odd)
     assert tuple(before[name].num_rows - after[name].num_rows for name in ("sources", "lightcurves")) == lost
     assert told in str(odd.attempt.reason)

@@ -88,11 +88,20 @@ def test_names_of_tiles(name, place):
 @pytest.mark.parametrize(
     "name",
     [
-        "tile.hdf5", "n1024_9000000.hdf5.part", ".n1024_9000000.hdf5", "n1024_9000000.fits", "n1024_-1.hdf5",
-        "n128_5.hdf5", "n1024_12582912.hdf5", "n256_786432.hdf5", "n1024_09000000.hdf5", "n1024_٩٠٠٠٠٠٠.hdf5",
-        "n1024_9000000.hdf5\n", "N1024_9000000.hdf5",
+        "tile.hdf5",
+        "n1024_9000000.hdf5.part",
+        ".n1024_9000000.hdf5",
+        "n1024_9000000.fits",
+        "n1024_-1.hdf5",
+        "n128_5.hdf5",
+        "n1024_12582912.hdf5",
+        "n256_786432.hdf5",
+        "n1024_09000000.hdf5",
+        "n1024_٩٠٠٠٠٠٠.hdf5",
+        "n1024_9000000.hdf5\n",
+        "N1024_9000000.hdf5",
     ],
-)  # fmt: skip
+)
 def test_other_names_are_rejected(tmp_path, name):
     with pytest.raises(GranuleRejected, match="is not the name of a tile"):
         tile_of(name)
