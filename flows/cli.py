@@ -366,6 +366,7 @@ def quiet() -> None:
 
 def by_prefect(chosen: bool | None, runner: str | None = None) -> bool:
     """Say whether Prefect is to run it: as chosen, else if a server of it is configured, or a Dask cluster."""
+    quiet()
     from tasks.events import prefect_api
 
     return bool(prefect_api() or load_settings(runner=runner).runner == "dask") if chosen is None else chosen

@@ -364,6 +364,7 @@ def test_a_pull_in_processes(
     done = lightlake("pull", "icecube", cwd=tmp_path, environment=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("icecube: 8 of 8 targets answered")
+    assert done.stderr == "", "the final line speaks"
     assert sum(counts(rows).values()) == 8
     assert errors(catalog) == []
     sandbox.fault(URL_PATH, "status:404")

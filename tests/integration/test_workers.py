@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from helpers.archives import PLACES, register
 from helpers.processes import child_environment, kill_tree, until
 from helpers.servers import PrefectServer
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentUpdate, GlobalConcurrencyLimitCreate
+from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import IntervalSchedule
@@ -29,10 +30,11 @@ from deployments.sandbox import ztf
 from deployments.sandbox.server import Sandbox
 from flows.living import LABEL
 from flows.pull import pull_archive
-from lake.settings import Settings
+from lake.settings import Settings, load_settings
 from lake.store.catalog import Catalog
 from lake.store.storage import Storage
 from lake.upkeep.maintenance import verify
+from tasks.pull.limits import places
 
 ROOT = Path(__file__).parents[2]
 Rows = Callable[..., list[dict[str, Any]]]
@@ -188,7 +190,7 @@ def test_a_worker_dies_and_another_goes_on_by_hand_and_by_schedule(
         state = until(lambda: _ended(prefect, dead), lambda: "the dead run is shown as running")
         assert state.name == "Crashed"
         assert "no sign of life for 90 s" in state.message
-        until(lambda: _slots(prefect) == 0, lambda: f"{_slots(prefect)} slots are taken")
+        until(lambda: _places() == 4, lambda: f"{_places()} places are free")
 
 
 def _killed_in_mid_run(
@@ -212,7 +214,7 @@ def _killed_in_mid_run(
         assert kill_tree(process) >= 2
     sandbox.drip = drip
     assert _ended(prefect, run) is None
-    assert _slots(prefect) == 1
+    assert _places() == 4
     return run
 
 
@@ -227,9 +229,6 @@ def _keeps_itself_fresh(
 
     (tmp_path / "ztf").mkdir()
     publish("dr24", 1)
-    # As a server leaves it that was started anew in mid-run: all slots taken, by nobody.
-    stuck = GlobalConcurrencyLimitCreate(name="lightlake-icecubepsc", limit=4, active_slots=4)
-    prefect.create_global_concurrency_limit(stuck)
     for archive in ("icecubepsc", "ztf"):
         assert pull_archive(archive, return_state=True).is_completed()
     register(catalog, range(40, 41), "late")
@@ -311,5 +310,7 @@ def _ended(prefect: SyncPrefectClient, run: FlowRun) -> Any:
     return state if state is not None and state.is_final() else None
 
 
-def _slots(prefect: SyncPrefectClient) -> int:
-    return prefect.read_global_concurrency_limit_by_name("lightlake-xmmssc").active_slots
+def _places() -> int:
+    """How many places at HEASARC nobody has."""
+    with places(load_settings(), "heasarc", 99, logging.getLogger("places")) as free:
+        return free
