@@ -20,18 +20,32 @@ from lake.store.catalog import Catalog
 from lake.store.connection import CONFIG
 from lake.store.storage import Storage
 
-# Few tests that take a minute or more each, most of it waiting: begun last, they would keep one process idle.
+# Files that take longest, much of it waiting: begun last, they would keep one process busy and the others idle.
 _LONG = (
-    "test_demo",
     "test_killed_service",
     "test_prefect_server",
-    "test_service",
-    "test_new_release",
-    "test_real_files",
-    "test_rxte_flow",
+    "test_workers",
     "test_slurm",
     "test_ui",
-    "test_workers",
+    "test_service",
+    "test_new_release",
+    "test_virac_flow",
+    "test_flows",
+    "test_engine",
+    "test_demo",
+    "test_one_line",
+    "test_kill",
+    "test_restore",
+    "test_rxte_run",
+    "test_target_changes",
+    "test_rxte_flow",
+    "test_real_files",
+    "test_cli",
+    "test_maintenance",
+    "test_rxte_heasoft",
+    "test_commits",
+    "test_pull",
+    "test_virac_run",
 )
 
 
@@ -42,7 +56,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "prefect_server" in item.fixturenames:  # type: ignore[attr-defined]
             item.add_marker("prefect")
     counts = Counter(item.path for item in items)
-    items.sort(key=lambda item: (item.path.stem not in _LONG, -counts[item.path], str(item.path)))
+    order = {name: number for number, name in enumerate(_LONG)}
+    items.sort(key=lambda item: (order.get(item.path.stem, len(order)), -counts[item.path], str(item.path)))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,14 +15,7 @@ from helpers.postgres import binaries
 from helpers.postgres import running as running_postgres
 from helpers.processes import run  # noqa: F401
 from helpers.proxy import Proxy, proxy
-from helpers.servers import (  # noqa: F401
-    archive_root,
-    prefect_on_postgres,
-    prefect_server,
-    pull_settings,
-    rows,
-    sandbox,
-)
+from helpers.servers import archive_root, prefect_on_postgres, prefect_server, pull_settings, rows, sandbox  # noqa: F401
 from helpers.tap_tables import TABLES
 
 from lake.settings import Settings, load_settings
