@@ -107,7 +107,7 @@ class Nothing:
         """Return how many granules it has."""
         return 0
 
-    def lose(self, batch: int, error: BaseException) -> Any:
+    def mark_failed(self, batch: int, error: BaseException) -> Any:
         """Raise what it was lost with."""
         raise error
 
@@ -180,10 +180,10 @@ def virac(url: str, tiles: str, runner: Any) -> dict[str, Any]:
     from tasks.register import register_archive
     from tasks.sources.virac.pieces import find_tiles
     from tasks.sources.virac.source import Batch, batched, bring
-    from tasks.sources.virac.tiles import ORIGIN, Cut
+    from tasks.sources.virac.tiles import ORIGIN, Selection
 
     found = find_tiles(tiles).found
-    batches = [Batch(url, tuple(some), Cut()) for some in batched(found)]
+    batches = [Batch(url, tuple(some), Selection()) for some in batched(found)]
     begun = time.perf_counter()
     if runner != "plain":
         extract_virac(tiles, url, runner=runner, retry_failed=True)  # there is none

@@ -155,9 +155,9 @@ def lightlake(url: str, warm: Path, tile: Path) -> Prepared:
     """Extract a tile into a lake: read, validate, write, commit."""
     from tasks.pull import lake_at
     from tasks.sources.virac.pieces import extract, find_pieces
-    from tasks.sources.virac.tiles import Cut
+    from tasks.sources.virac.tiles import Selection
 
-    opened, cut = lake_at(url), Cut(min_ks=MIN_KS)
+    opened, cut = lake_at(url), Selection(min_ks=MIN_KS)
     (rehearsal,), (piece,) = (find_pieces(str(path.parent), path.name).found for path in (warm, tile))
 
     def bring(what: Any) -> dict[str, int]:
@@ -199,10 +199,10 @@ def encoding(folder: Path, tile: Path) -> Prepared:
     from lake.model.schema import TABLES
     from lake.store.storage import write_parquet
     from tasks.sources.virac.tile import open_tile
-    from tasks.sources.virac.tiles import Cut, Extraction
+    from tasks.sources.virac.tiles import Extraction, Selection
 
     with open_tile(tile) as opened:
-        extraction = Extraction(opened, "virac-benchmark", Cut(min_ks=MIN_KS))
+        extraction = Extraction(opened, "virac-benchmark", Selection(min_ks=MIN_KS))
         tables = {"lightcurves": [TABLES["lightcurves"].cast(part) for part in extraction.lightcurves()]}
         for name, table in (extraction.tables() | extraction.statistics()).items():
             tables[name] = [TABLES[name].cast(table).sort_by([(key, "ascending") for key in TABLES[name].sort])]

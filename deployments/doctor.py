@@ -67,7 +67,7 @@ def _lake(settings: Settings, patience_s: float) -> list[Check]:
     checks = guarded("catalogue", lambda: places.catalogue(storage, settings, patience_s), duckdb.Error, OSError)
     checks += guarded("lake", lambda: _rights(storage, settings, patience_s), ImportError, OSError)
     checks += guarded("cache", lambda: [places.cache(settings)], OSError)
-    checks += guarded("room", lambda: places.rooms(storage, settings), OSError)
+    checks += guarded("room", lambda: places.check_free_space(storage, settings), OSError)
     if not storage.is_local:
         checks += guarded("clock of S3", lambda: places.clock_of_s3(storage, patience_s), OSError)
     return checks

@@ -30,7 +30,7 @@ def key_of(kind: str, archive: str) -> str:
 
 
 @contextmanager
-def harmless(log: Log, what: str) -> Iterator[None]:
+def log_errors(log: Log, what: str) -> Iterator[None]:
     """Let an artifact that cannot be made be an error in the log, and not the end of a run that went well."""
     try:
         yield
@@ -53,7 +53,7 @@ def losses_table(losses: Sequence[Loss], count: int, targets: Mapping[str, Seque
     return lines
 
 
-def whereabouts(archive: str, advice: str) -> list[str]:
+def where_to_look(archive: str, advice: str) -> list[str]:
     """Return how to mend it, and where the rest is to be read, in Markdown."""
     query = (
         "SELECT granule, status, n_targets, retries, reason, error FROM ledger "
@@ -100,7 +100,7 @@ def answers_picture(answers: Sequence[tuple[str, str, int]]) -> str:
 
 def credits_of(origin: Origin) -> str:
     """Return an archive's terms in Markdown, with links where there are any."""
-    title = f"[{origin.title}]({origin.address})" if origin.address.startswith("http") else origin.title
+    title = f"[{origin.title}]({origin.public_url})" if origin.public_url.startswith("http") else origin.title
     paper = f" ([{origin.bibcode}](https://ui.adsabs.harvard.edu/abs/{origin.bibcode}))" if origin.bibcode else ""
     return f"{title}. Terms of use: {origin.licence.rstrip('.')}. To be acknowledged{paper}: {origin.acknowledgement}"
 

@@ -210,10 +210,10 @@ def run_virac(
     """
     from tasks.sources.virac.source import Asked, pull
     from tasks.sources.virac.tile import BANDS
-    from tasks.sources.virac.tiles import Cut
+    from tasks.sources.virac.tiles import Selection
 
     url = existing(lake)
-    asked = Asked(tiles, pattern, Cut(min_ks, tuple(sorted(bands or BANDS))), retry_failed, shard)
+    asked = Asked(tiles, pattern, Selection(min_ks, tuple(sorted(bands or BANDS))), retry_failed, shard)
     asked.check()  # Prefect takes long to start: what is wrong without it is better said before
     if not by_prefect(prefect, runner):
         return _survey_here(url, runner, lambda run: pull(run, asked))

@@ -7,7 +7,7 @@ import shutil
 from pydantic import ValidationError
 
 from lake.settings import Settings
-from lake.upkeep.checks import rights
+from lake.upkeep.checks import check_writable
 from lake.upkeep.doctor import Check, first_line
 
 _SETTING = "PREFECT_API_URL"
@@ -40,7 +40,7 @@ def prefect(patience_s: float) -> list[Check]:
                 f"set {_SETTING}, or PREFECT_SERVER_EPHEMERAL_ENABLED=true",
             )
         ]
-    kept = rights("prefect", settings.home, "PREFECT_HOME")
+    kept = check_writable("prefect", settings.home, "PREFECT_HOME")
     if kept.status != "ok":
         return [kept]
     told = f"{_SETTING} is not set: commands do without; those with --prefect start one, kept in {settings.home}"

@@ -17,7 +17,7 @@ _TABS = {"string": "text", "array": "list", "integer": "number", "number": "numb
 
 
 @dataclass(frozen=True)
-class Shown:
+class FormField:
     """What the form shows of a parameter, in its annotation. Prefect drops what pydantic's Field says of it there.
 
     Parameters

@@ -10,7 +10,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
-from flows.forms import Shown
+from flows.forms import FormField
 from flows.living import living
 from flows.markdown import cells
 from lake.query import Lake
@@ -24,7 +24,7 @@ from tasks.pull.report import REASONS_TOLD
 
 @flow(name="maintenance", flow_run_name="compact", validate_parameters=True)
 def maintain(
-    lake: Annotated[str | None, Shown("The lake: a folder or s3://BUCKET/PREFIX", empty="LIGHTLAKE_URL")] = None,
+    lake: Annotated[str | None, FormField("The lake: a folder or s3://BUCKET/PREFIX", empty="LIGHTLAKE_URL")] = None,
 ) -> State[Compacted]:
     """Bring the lake to rest: few large sorted files, no deleted rows, no leftovers of crashes.
 
@@ -47,8 +47,8 @@ def maintain(
 
 @flow(name="verify", flow_run_name="verify", validate_parameters=True)
 def verify(
-    lake: Annotated[str | None, Shown("The lake: a folder or s3://BUCKET/PREFIX", empty="LIGHTLAKE_URL")] = None,
-    quick: Annotated[bool, Shown("Do not read the files' content")] = False,
+    lake: Annotated[str | None, FormField("The lake: a folder or s3://BUCKET/PREFIX", empty="LIGHTLAKE_URL")] = None,
+    quick: Annotated[bool, FormField("Do not read the files' content")] = False,
 ) -> State[list[Finding]]:
     """Check files, checksums, the plain tree against the catalogue, constraints and coverage.
 

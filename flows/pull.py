@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from flows.forms import Shown, archives
+from flows.forms import FormField, archives
 from flows.living import living
 from flows.report import Watch, publish
 from flows.runners import PrefectRunner
@@ -34,18 +34,18 @@ def run_name() -> str:
 
 @flow(name="pull", flow_run_name=run_name, validate_parameters=True)
 def pull_archive(
-    archive: Annotated[str, Shown("The archive to ask", choices=archives)],
-    sample: Annotated[str | None, Shown("Only targets of this sample", empty="all targets")] = None,
-    lake: Annotated[str | None, Shown("The lake: a folder or s3://BUCKET/PREFIX", empty="LIGHTLAKE_URL")] = None,
+    archive: Annotated[str, FormField("The archive to ask", choices=archives)],
+    sample: Annotated[str | None, FormField("Only targets of this sample", empty="all targets")] = None,
+    lake: Annotated[str | None, FormField("The lake: a folder or s3://BUCKET/PREFIX", empty="LIGHTLAKE_URL")] = None,
     parameters: Annotated[
-        dict[str, Any] | None, Shown('Parameters of the archive other than its defaults, such as {"radius_arcsec": 2}')
+        dict[str, Any] | None, FormField('Parameters other than the archive\'s defaults, such as {"radius_arcsec": 2}')
     ] = None,
-    again: Annotated[bool, Shown("Ask for what was answered before, too")] = False,
+    again: Annotated[bool, FormField("Ask for what was answered before, too")] = False,
     release: Annotated[
-        str | None, Shown("Data release, such as DR24, or newest", empty="the one that the lake shows")
+        str | None, FormField("Data release, such as DR24, or newest", empty="the one that the lake shows")
     ] = None,
     back_off: Annotated[
-        bool, Shown("Leave alone what failed lately: an hour, and twice as long after each further failure")
+        bool, FormField("Leave alone what failed lately: an hour, and twice as long after each further failure")
     ] = False,
 ) -> State[PullReport]:
     """Ask an archive for every target that it has not answered yet, and commit what it gives.

@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from flows.forms import Shown, archives_and_services
+from flows.forms import FormField, archives_and_services
 from flows.living import living
 from flows.pull import pulled
 from flows.report import publish_summary
@@ -31,21 +31,21 @@ def run_name() -> str:
 @flow(name="refresh", flow_run_name=run_name, validate_parameters=True)
 def refresh(
     archives: Annotated[
-        list[Annotated[str, Shown(choices=archives_and_services)]] | None,
-        Shown("Archives, or services for all of theirs", empty="all archives"),
+        list[Annotated[str, FormField(choices=archives_and_services)]] | None,
+        FormField("Archives, or services for all of theirs", empty="all archives"),
     ] = None,
-    sample: Annotated[str | None, Shown("Only targets of this sample", empty="all targets")] = None,
-    lake: Annotated[str | None, Shown("The lake: a folder or s3://BUCKET/PREFIX", empty="LIGHTLAKE_URL")] = None,
+    sample: Annotated[str | None, FormField("Only targets of this sample", empty="all targets")] = None,
+    lake: Annotated[str | None, FormField("The lake: a folder or s3://BUCKET/PREFIX", empty="LIGHTLAKE_URL")] = None,
     parameters: Annotated[
         dict[str, dict[str, Any]] | None,
-        Shown('Parameters by archive other than the defaults, such as {"gaia": {"radius_arcsec": 2}}'),
+        FormField('Parameters by archive other than the defaults, such as {"gaia": {"radius_arcsec": 2}}'),
     ] = None,
-    again: Annotated[bool, Shown("Ask for what was answered before, too")] = False,
+    again: Annotated[bool, FormField("Ask for what was answered before, too")] = False,
     back_off: Annotated[
-        bool, Shown("Leave alone what failed lately: an hour, and twice as long after each further failure")
+        bool, FormField("Leave alone what failed lately: an hour, and twice as long after each further failure")
     ] = False,
     newest: Annotated[
-        bool, Shown("Then pull the newest release, too, where releases lie side by side: all targets are asked anew")
+        bool, FormField("Then pull the newest release, too, where releases lie side by side: all targets anew")
     ] = False,
 ) -> State[list[PullReport]]:
     """Pull all archives side by side; one that fails or hangs does not keep the others from their work.

@@ -20,12 +20,12 @@ from prefect.states import Completed, Failed
 from flows.artifacts import (
     answers_picture,
     credits_of,
-    harmless,
     key_of,
+    log_errors,
     losses_table,
     names_of,
     publish_light_curves,
-    whereabouts,
+    where_to_look,
 )
 from flows.markdown import cells, row, text
 from lake.commit.ledger import count_failed
@@ -39,12 +39,12 @@ from tasks.sources.base import Origin
 def publish(report: PullReport, lake: Lake, origin: Origin, log: Log) -> None:
     """Leave a table of the run, what is missing and why, and a plot of what came."""
     description = f"{text(report.message)}\n\n{credits_of(origin)}"
-    with harmless(log, "the table of the run"):
+    with log_errors(log, "the table of the run"):
         create_table_artifact([cells(report.row())], key=key_of("pull", report.archive), description=description)
-    with harmless(log, "the list of what is missing"):
+    with log_errors(log, "the list of what is missing"):
         create_markdown_artifact(missing(report, lake), key=key_of("missing", report.archive))
     if report.largest is not None:
-        with harmless(log, "the plot of what came"):
+        with log_errors(log, "the plot of what came"):
             publish_light_curves(lake, origin, report.largest.granule)
 
 
@@ -66,20 +66,20 @@ def missing(report: PullReport, lake: Lake) -> str:
         lines += ["", f"{unanswered - report.failed} targets have had no answer since runs before this one."]
     if unanswered or report.failed:
         again = f"`lightlake pull {report.archive}` asks for them again; scheduled runs do so by themselves."
-        lines += whereabouts(report.archive, again)
+        lines += where_to_look(report.archive, again)
     return "\n".join(lines)
 
 
 def publish_survey(report: SurveyReport, lake: Lake, origin: Origin, log: Log) -> None:
     """Leave a table of the run, what is missing and why, and a plot of what came."""
     description = f"{text(report.message)}\n\n{credits_of(origin)}"
-    with harmless(log, "the table of the run"):
+    with log_errors(log, "the table of the run"):
         create_table_artifact([cells(report.row())], key=report.survey.replace("_", "-"), description=description)
-    with harmless(log, "the list of what is missing"):
+    with log_errors(log, "the list of what is missing"):
         names = names_of(lake, origin.name, origin.release, report.losses)
         create_markdown_artifact(missing_of_survey(report, origin, names), key=key_of("missing", report.survey))
     if report.largest is not None:
-        with harmless(log, "the plot of what came"):
+        with log_errors(log, "the plot of what came"):
             publish_light_curves(lake, origin, report.largest.granule)
 
 
@@ -97,7 +97,7 @@ def missing_of_survey(report: SurveyReport, origin: Origin, names: Mapping[str, 
     if report.rejected_before:
         lines += ["", f"{report.rejected_before} {report.what} were rejected in runs before this one."]
     if lost or report.rejected_before:
-        lines += whereabouts(origin.name, f"`lightlake {report.survey} ... --retry-failed` tries them again.")
+        lines += where_to_look(origin.name, f"`lightlake {report.survey} ... --retry-failed` tries them again.")
     return "\n".join(lines)
 
 
@@ -118,14 +118,14 @@ def publish_summary(lake: Lake, reports: Sequence[PullReport], lost: Sequence[st
         lines += [row(*rows[0]), f"|{'---|' * len(rows[0])}", *(row(*cells(one).values()) for one in rows)]
     answers = [(r.archive, what, getattr(r, what)) for r in reports for what in ("found", "empty", "failed") if r.asked]
     if answers:
-        with harmless(log, "the plot of the answers"):
+        with log_errors(log, "the plot of the answers"):
             lines += ["", answers_picture(answers)]
     lines += ["", "## Missing", "", *(f"- {text(line)}" for line in lost)] if lost else ["", "Nothing is missing."]
     for report in reports:
         if report.losses:
-            with harmless(log, "the list of what is missing"):
+            with log_errors(log, "the list of what is missing"):
                 lines += ["", missing(report, lake).replace("# What", "### What", 1)]
-    with harmless(log, "the summary"):
+    with log_errors(log, "the summary"):
         create_markdown_artifact("\n".join(lines), key="refresh")
 
 
@@ -142,14 +142,14 @@ class Watch(Bars):
     ) -> None:
         """Leave both as they are."""
         for one in self._artifacts.values():
-            with harmless(self._log, "the last of the progress"):
+            with log_errors(self._log, "the last of the progress"):
                 one.tell()
         super().__exit__(kind, error, where)
 
     def begin(self, source: str, total: int, what: str = "targets") -> None:
         """Note that a source begins."""
         super().begin(source, total, what)
-        with harmless(self._log, "the artifact of the progress"):
+        with log_errors(self._log, "the artifact of the progress"):
             self._artifacts[source] = _Progress(source, total, what)
 
     def advance(self, source: str, done: int) -> None:
@@ -159,7 +159,7 @@ class Watch(Bars):
             return
         one.done += done
         if time.monotonic() - one.shown > 1:
-            with harmless(self._log, "the progress"):
+            with log_errors(self._log, "the progress"):
                 one.tell()
 
 

@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows.forms import Shown
+from flows.forms import FormField
 from flows.survey import surveyed
 from lake.redact import safe_line
 from lake.settings import load_settings
@@ -31,39 +31,43 @@ def run_name() -> str:
 @flow(name="rxte", flow_run_name=run_name, validate_parameters=True)
 def pull_rxte(
     target: Annotated[
-        str | None, Shown("A target of the lake by name, or a new one as 'RA DEC' in degrees", empty="all targets")
+        str | None, FormField("A target of the lake by name, or a new one as 'RA DEC' in degrees", empty="all targets")
     ] = None,
-    sample: Annotated[str | None, Shown("Only targets of this sample", empty="all targets")] = None,
-    lake: Annotated[str | None, Shown("The lake: a folder or s3://BUCKET/PREFIX", empty="LIGHTLAKE_URL")] = None,
-    radius_deg: Annotated[float, Field(gt=0, le=5), Shown("Observations within this of a target")] = RADIUS_DEG,
+    sample: Annotated[str | None, FormField("Only targets of this sample", empty="all targets")] = None,
+    lake: Annotated[str | None, FormField("The lake: a folder or s3://BUCKET/PREFIX", empty="LIGHTLAKE_URL")] = None,
+    radius_deg: Annotated[float, Field(gt=0, le=5), FormField("Observations within this of a target")] = RADIUS_DEG,
     method: Annotated[
         Literal["products", "heasoft", "standard2"],
-        Shown(
+        FormField(
             "products: the archive's standard light curves. heasoft: chosen channels by pcaextlc2. "
             "standard2: chosen channels without HEASoft, background in them, dead time not corrected"
         ),
     ] = "products",
     bands: Annotated[
         list[str] | None,
-        Shown("Of the standard products, such as pca_a, beside those that the lake has", empty="all that there are"),
+        FormField(
+            "Of the standard products, such as pca_a, beside those that the lake has", empty="all that there are"
+        ),
     ] = None,
-    chmin: Annotated[int | None, Field(ge=0, le=255), Shown("First absolute channel")] = None,
-    chmax: Annotated[int | None, Field(ge=0, le=255), Shown("Last absolute channel")] = None,
-    emin_kev: Annotated[float | None, Field(ge=0), Shown("Instead of channels: lowest energy, keV")] = None,
-    emax_kev: Annotated[float | None, Field(gt=0), Shown("Highest energy, keV")] = None,
-    pcus: Annotated[list[int] | None, Shown("Detectors 0 to 4", empty="all")] = None,
-    layers: Annotated[list[int] | None, Shown("Anode layers 1 to 3", empty="all")] = None,
-    bin_s: Annotated[float | None, Shown("Length of a bin, seconds: a multiple of 16", empty="16")] = None,
+    chmin: Annotated[int | None, Field(ge=0, le=255), FormField("First absolute channel")] = None,
+    chmax: Annotated[int | None, Field(ge=0, le=255), FormField("Last absolute channel")] = None,
+    emin_kev: Annotated[float | None, Field(ge=0), FormField("Instead of channels: lowest energy, keV")] = None,
+    emax_kev: Annotated[float | None, Field(gt=0), FormField("Highest energy, keV")] = None,
+    pcus: Annotated[list[int] | None, FormField("Detectors 0 to 4", empty="all")] = None,
+    layers: Annotated[list[int] | None, FormField("Anode layers 1 to 3", empty="all")] = None,
+    bin_s: Annotated[float | None, FormField("Length of a bin, seconds: a multiple of 16", empty="16")] = None,
     gti: Annotated[
-        str | None, Shown(f"Good times, as maketime takes them. The usual: {GTI}", empty="the usual")
+        str | None, FormField(f"Good times, as maketime takes them. The usual: {GTI}", empty="the usual")
     ] = None,
-    limit: Annotated[int | None, Field(gt=0), Shown("At most so many observations of a target", empty="all")] = None,
-    slews: Annotated[bool, Shown("Slews to and from targets, too")] = False,
-    xtemaster: Annotated[str | None, Shown("Rows of table xtemaster as a CSV file", empty="HEASARC's service")] = None,
-    again: Annotated[bool, Shown("Look for observations of targets that were asked for before, too")] = False,
-    retry_failed: Annotated[bool, Shown("Exactly observations that were rejected or failed before")] = False,
+    limit: Annotated[int | None, Field(gt=0), FormField("Observations of a target, at most", empty="all")] = None,
+    slews: Annotated[bool, FormField("Slews to and from targets, too")] = False,
+    xtemaster: Annotated[
+        str | None, FormField("Rows of table xtemaster as a CSV file", empty="asked of HEASARC")
+    ] = None,
+    again: Annotated[bool, FormField("Look for observations of targets that were asked for before, too")] = False,
+    retry_failed: Annotated[bool, FormField("Exactly observations that were rejected or failed before")] = False,
     runner: Annotated[
-        Literal["threads", "processes", "dask"] | None, Shown("What runs the tasks", empty="LIGHTLAKE_RUNNER")
+        Literal["threads", "processes", "dask"] | None, FormField("What runs the tasks", empty="LIGHTLAKE_RUNNER")
     ] = None,
 ) -> State[SurveyReport]:
     """Bring every RXTE observation of targets into the lake, each a granule of its own.

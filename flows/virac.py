@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows.forms import Shown
+from flows.forms import FormField
 from flows.survey import surveyed
 from lake.redact import safe_line
 from lake.settings import load_settings
@@ -18,7 +18,7 @@ from tasks.pull.report import SurveyReport
 from tasks.sources.virac.pieces import PATTERN
 from tasks.sources.virac.source import Asked, pull
 from tasks.sources.virac.tile import BANDS
-from tasks.sources.virac.tiles import MIN_KS, Cut
+from tasks.sources.virac.tiles import MIN_KS, Selection
 
 
 def run_name() -> str:
@@ -30,20 +30,20 @@ def run_name() -> str:
 @flow(name="virac", flow_run_name=run_name, validate_parameters=True)
 def extract_virac(
     tiles: Annotated[
-        str, Shown("Folder of the tiles, or s3://BUCKET/PREFIX; or eso:n1024_9000000,... for the public release")
+        str, FormField("Folder of the tiles, or s3://BUCKET/PREFIX; or eso:n1024_9000000,... for the public release")
     ],
-    lake: Annotated[str | None, Shown("The lake: a folder or s3://BUCKET/PREFIX", empty="LIGHTLAKE_URL")] = None,
-    pattern: Annotated[str, Shown("Names of the tiles' files")] = PATTERN,
-    min_ks: Annotated[int, Field(ge=0), Shown("Keep sources with more Ks detections than this")] = MIN_KS,
+    lake: Annotated[str | None, FormField("The lake: a folder or s3://BUCKET/PREFIX", empty="LIGHTLAKE_URL")] = None,
+    pattern: Annotated[str, FormField("Names of the tiles' files")] = PATTERN,
+    min_ks: Annotated[int, Field(ge=0), FormField("Keep sources with more Ks detections than this")] = MIN_KS,
     bands: Annotated[
-        list[Literal["H", "J", "Ks", "Y", "Z"]] | None, Shown("Bands whose rows are kept", empty="all bands")
+        list[Literal["H", "J", "Ks", "Y", "Z"]] | None, FormField("Bands whose rows are kept", empty="all bands")
     ] = None,
-    retry_failed: Annotated[bool, Shown("Exactly those that were rejected or failed before")] = False,
+    retry_failed: Annotated[bool, FormField("Exactly those that were rejected or failed before")] = False,
     shard: Annotated[
-        str | None, Field(pattern=r"^\d+/\d+$"), Shown("One of several jobs, such as 0/96", empty="all tiles")
+        str | None, Field(pattern=r"^\d+/\d+$"), FormField("One of several jobs, such as 0/96", empty="all tiles")
     ] = None,
     runner: Annotated[
-        Literal["threads", "processes", "dask"] | None, Shown("What runs the tasks", empty="LIGHTLAKE_RUNNER")
+        Literal["threads", "processes", "dask"] | None, FormField("What runs the tasks", empty="LIGHTLAKE_RUNNER")
     ] = None,
 ) -> State[SurveyReport]:
     """Extract every tile of a folder that is not in the lake yet, and commit each by itself.
@@ -53,5 +53,5 @@ def extract_virac(
     the next one goes on.
     """
     settings = load_settings(runner=runner)
-    asked = Asked(tiles, pattern, Cut(min_ks, tuple(sorted(bands or BANDS))), retry_failed, shard)
+    asked = Asked(tiles, pattern, Selection(min_ks, tuple(sorted(bands or BANDS))), retry_failed, shard)
     return surveyed(lake_at(str(lake or settings.url)), settings, lambda run: pull(run, asked))

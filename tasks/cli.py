@@ -53,8 +53,8 @@ def list_archives(*, as_json: Annotated[bool, Parameter(name="--json")] = False,
         rows = [
             {
                 **archive.row(),
-                "endpoint": redacted(archive.reach(settings)),
-                "public_endpoint": archive.address,
+                "endpoint": redacted(archive.endpoint_url(settings)),
+                "public_endpoint": archive.public_url,
                 "parameters": dict(archive.parameters),
                 "bands": archive.band_rows(),
             }
@@ -68,7 +68,7 @@ def list_archives(*, as_json: Annotated[bool, Parameter(name="--json")] = False,
             ("release", archive.release),
             ("bands", ", ".join(band.band for band in archive.bands)),
             ("times", f"MJD ({archive.time_scale}), {archive.time_frame}"),
-            ("endpoint", redacted(archive.reach(settings))),
+            ("endpoint", redacted(archive.endpoint_url(settings))),
             ("cadence", archive.cadence),
             ("observed", archive.span and archive.span.told),
             ("parameters", json.dumps(dict(archive.parameters))),
@@ -87,7 +87,7 @@ def _list_releases(known: list[Archive], settings: Settings, as_json: bool) -> i
 
     rows: list[dict[str, Any]] = []
     for archive in known:
-        if "{release}" not in archive.pattern(settings):
+        if "{release}" not in archive.url_template(settings):
             continue
         try:
             rows.append({"archive": archive.name, "pulled": archive.release, "found": found(archive, settings)})

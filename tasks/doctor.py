@@ -64,11 +64,11 @@ def endpoints(settings: Settings) -> list[Endpoint]:
     """Return where all archives and surveys are asked, public or configured, each once."""
     found: dict[str, Endpoint] = {}
     for origin in (*known().values(), *_SURVEYS):
-        name, url = origin.name, settings.endpoints.get(origin.name, origin.address)
+        name, url = origin.name, settings.endpoints.get(origin.name, origin.public_url)
         if isinstance(origin, Archive):
-            name, url = origin.service or name, origin.reach(settings)
+            name, url = origin.service or name, origin.endpoint_url(settings)
         found.setdefault(name, Endpoint(name, url, origin.probe, name not in settings.endpoints))
-        for other, public in origin.further.items():
+        for other, public in origin.extra_endpoints.items():
             given = settings.endpoints.get(other)
             found.setdefault(other, Endpoint(other, given or public, None, given is None))
     return [found[name] for name in sorted(found)]

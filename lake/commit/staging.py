@@ -50,7 +50,7 @@ class Manifest:
         """Return the attempt at the granule; of several, the first."""
         return self.attempts[0]
 
-    def told(self, **facts: Any) -> Manifest:
+    def with_details(self, **facts: Any) -> Manifest:
         """Return it with more told of its attempts, such as the time that they took."""
         return replace(self, attempts=tuple(replace(attempt, **facts) for attempt in self.attempts))
 
@@ -182,7 +182,7 @@ def _joined(parts: Sequence[Tables]) -> dict[str, pa.Table]:
 
 def joined(tables: Sequence[pa.Table]) -> pa.Table:
     """Return tables as one, whatever dictionaries their columns of text have."""
-    return pa.concat_tables([widened(table) for table in tables]).unify_dictionaries()
+    return pa.concat_tables([int32_dictionaries(table) for table in tables]).unify_dictionaries()
 
 
 def _finish(
@@ -214,7 +214,7 @@ def _finish(
 def cast_tables(tables: Tables) -> dict[str, pa.Table]:
     """Bring tables into the schema of the lake, those without rows left out; GranuleRejected if they do not fit."""
     # Of all tables only light curves have so many rows that their texts count.
-    forms = {name: widened if name == "lightcurves" else decoded for name in tables}
+    forms = {name: int32_dictionaries if name == "lightcurves" else decoded for name in tables}
     try:
         return {name: TABLES[name].cast(forms[name](table)) for name, table in tables.items() if table.num_rows}
     except SchemaError as error:
@@ -232,7 +232,7 @@ def _ordered(table: pa.Table, names: tuple[str, ...]) -> Iterator[pa.Table]:
         yield table.take(order.slice(start, ROW_GROUP_ROWS))
 
 
-def widened(table: pa.Table) -> pa.Table:
+def int32_dictionaries(table: pa.Table) -> pa.Table:
     """Return a table whose dictionaries have room for those of many granules, one and the same type."""
     for place, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):

@@ -208,7 +208,7 @@ class _Export:
         lots = np.cumsum(pixels["n"].to_numpy()) // _LISTED
         for _, group in groupby(zip(lots.tolist(), pixels["pixel"].to_pylist(), strict=True), key=lambda one: one[0]):
             within = [pixel for _, pixel in group]
-            yield from _lots(
+            yield from _chunks(
                 self._ask(
                     f"SELECT source_id, hpx29, granule FROM sources WHERE {condition} AND hpx29 BETWEEN $low AND $high",
                     {"low": within[0] << _SHIFT, "high": (within[-1] << _SHIFT) + _PIXEL - 1},
@@ -231,7 +231,7 @@ class _Export:
         for reason in pc.unique(table["left_out"].drop_null()).to_pylist():
             without = table.filter(pc.equal(table["left_out"], reason))["source_id"].to_pylist()
             _refuse(f"without a light curve in the lake, left out for {reason}", without)
-        return _lots(table.filter(table["wanted"]))
+        return _chunks(table.filter(table["wanted"]))
 
     def _look_up(self, ids: list[str], where: str | None, *, everywhere: bool = False) -> pa.Table:
         places = np.array([0] if everywhere else [_pixel(one) << _SHIFT for one in ids])
@@ -339,7 +339,7 @@ class _Export:
             part.unlink(missing_ok=True)
 
 
-def _lots(sources: pa.Table) -> Iterator[pa.Table]:
+def _chunks(sources: pa.Table) -> Iterator[pa.Table]:
     """Yield sources, neighbours together, so many at once that their rows fit into memory."""
     sources = sources.sort_by([("hpx29", "ascending"), ("source_id", "ascending")])
     start, granules = 0, set[str]()

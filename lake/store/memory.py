@@ -17,7 +17,7 @@ _MAPPED = 1 << 20
 
 
 @cache
-def give_back() -> None:
+def release_freed_memory() -> None:
     """Let freed arrays go back to the system, in this process, from now on.
 
     Arrow's own allocator keeps what threads have freed, and glibc's raises the size from which it maps arrays with

@@ -72,7 +72,7 @@ def catalogue(storage: Storage, settings: Settings, patience_s: float) -> list[C
         except ReadOnly as error:  # to read, that does not matter
             found.append(Check("catalogue", "warn", error.message, error.hint))
         if storage.root != folder:
-            found.append(rights("folder of the catalogue", folder, "LIGHTLAKE_CATALOG"))
+            found.append(check_writable("folder of the catalogue", folder, "LIGHTLAKE_CATALOG"))
         found += _disk_of_catalogue(folder)
     return found
 
@@ -144,7 +144,9 @@ def storage_rights(storage: Storage, options: Mapping[str, object], patience_s: 
         Longest wait for S3, of a connection and of an answer.
     """
     if is_local(storage.root):
-        return [rights("lake", storage.root, "--lake or LIGHTLAKE_URL", (storage.staging, storage.data / "main"))]
+        return [
+            check_writable("lake", storage.root, "--lake or LIGHTLAKE_URL", (storage.staging, storage.data / "main"))
+        ]
     from botocore.exceptions import BotoCoreError
 
     config = {
@@ -170,7 +172,7 @@ def storage_rights(storage: Storage, options: Mapping[str, object], patience_s: 
     return [Check("lake", "ok", f"{place.root}: objects can be written, copied, read and removed")]
 
 
-def rights(name: str, folder: Path, setting: str, inner: tuple[UPath, UPath] | None = None) -> Check:
+def check_writable(name: str, folder: Path, setting: str, inner: tuple[UPath, UPath] | None = None) -> Check:
     """Write a file in a folder, link it, read and remove it; without such a folder, in the one it would be in.
 
     Parameters
@@ -243,7 +245,7 @@ def room(name: str, folder: Path) -> Check:
     return Check(name, "ok", found)
 
 
-def rooms(storage: Storage, settings: Settings) -> list[Check]:
+def check_free_space(storage: Storage, settings: Settings) -> list[Check]:
     """See how much is free under the lake, the cache and the folder of temporary files."""
     places = {"cache": settings.cache_dir, "temporary files": Path(tempfile.gettempdir())}
     if is_local(storage.root):
@@ -313,4 +315,4 @@ def clock_of_s3(storage: Storage, patience_s: float) -> list[Check]:
 
 def cache(settings: Settings) -> Check:
     """See that downloads can be kept."""
-    return rights("cache", settings.cache_dir.expanduser(), "LIGHTLAKE_CACHE_DIR")
+    return check_writable("cache", settings.cache_dir.expanduser(), "LIGHTLAKE_CACHE_DIR")

@@ -2,7 +2,7 @@
 
 from tasks.pull.batches import Batch, count_to_ask, max_age, plan_batches, read_granules, release_in
 from tasks.pull.stage import complete, fetch_granule, lost, made_sound, split
-from tasks.pull.work import commit_batch, fetch_batch, is_passing, lake_at, lose_batch
+from tasks.pull.work import commit_batch, fetch_batch, is_passing, lake_at, mark_batch_failed
 
 __all__ = [
     "Batch",
@@ -13,9 +13,9 @@ __all__ = [
     "fetch_granule",
     "is_passing",
     "lake_at",
-    "lose_batch",
     "lost",
     "made_sound",
+    "mark_batch_failed",
     "max_age",
     "plan_batches",
     "read_granules",

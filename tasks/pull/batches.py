@@ -35,7 +35,7 @@ class Batch:
 
 def release_in(lake: Lake, archive: Archive) -> str:
     """Return the release that the lake shows of an archive: that of its registry, as long as it shows none."""
-    if "{release}" not in archive.pattern(lake.settings):
+    if "{release}" not in archive.url_template(lake.settings):
         return archive.release
     shown = lake.sql("SELECT release FROM archives WHERE archive = ?", [archive.name])["release"].to_pylist()
     return str(shown[0]) if shown else archive.release

@@ -23,10 +23,10 @@ from lake.commit.commit import Receipt
 from lake.errors import ArchiveError, LightlakeError
 from lake.query import Lake
 from lake.settings import Settings, load_settings
-from tasks.pull.report import Report, is_lost, told_of
+from tasks.pull.report import Report, is_lost, log_receipt
 from tasks.pull.runners import Runner
 from tasks.pull.work import is_passing
-from tasks.services.request_counters import Log, several
+from tasks.services.request_counters import Log, summarise
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -186,7 +186,7 @@ class Work(Protocol):
     def count(self, batch: Any) -> int:
         """Return how many targets, or pieces, it has."""
 
-    def lose(self, batch: Any, error: BaseException) -> Any:
+    def mark_failed(self, batch: Any, error: BaseException) -> Any:
         """Return for `commit` the news that a batch was lost."""
 
     def commit(self, url: str, fetched: Any) -> Told:
@@ -296,7 +296,7 @@ class Driver(Generic[R]):
 
     def _lose(self, one: _Try, error: BaseException) -> None:
         """Note a batch as lost in the ledger."""
-        self._commit(one, self.work.lose(one.batch, error), fetched=False)
+        self._commit(one, self.work.mark_failed(one.batch, error), fetched=False)
 
     def _commit(self, one: _Try, staged: Any, *, fetched: bool) -> None:
         future = self.run.post(_commit, self.run, self.work, one.batch, staged)
@@ -315,10 +315,10 @@ class Driver(Generic[R]):
         self.report = self.report.plus(count, told)
         level = logging.INFO if len(told) <= _LINES else logging.DEBUG
         for name, receipt in told:
-            told_of(self.run.log, receipt, name, level=level)
+            log_receipt(self.run.log, receipt, name, level=level)
         if level < logging.INFO:
             done = [receipt for _, receipt in told if not is_lost(receipt)]
-            names = several([name or receipt.granule for name, receipt in told])
+            names = summarise([name or receipt.granule for name, receipt in told])
             self.run.log.info("%s: %d done, %d rows", names, len(done), sum(receipt.n_rows for receipt in done))
         self.run.here(self.run.watch.advance, self.work.source, count)
         if told and (fetched or self.lost_in_a_row < self.work.give_up_after):

@@ -28,7 +28,9 @@ def of_archive(archive: str) -> str:
 
 
 @contextmanager
-def turn(lake: Lake, name: str, run: str, log: Log, going_on: Callable[[], object] = lambda: None) -> Iterator[None]:
+def exclusive_pull(
+    lake: Lake, name: str, run: str, log: Log, going_on: Callable[[], object] = lambda: None
+) -> Iterator[None]:
     """Wait until no other run has this turn in this lake, then keep others waiting.
 
     It is the lake's own lock, since runs of one lake may have different Prefect servers, or none.
@@ -81,7 +83,7 @@ def waited_too_long(lake: Lake, name: str) -> LightlakeError:
 
 
 @contextmanager
-def places(
+def connection_slots(
     settings: Settings, service: str, wanted: int, log: Log, going_on: Callable[[], object] = lambda: None
 ) -> Iterator[int]:
     """Have places at a service for as long as a run asks it; yields how many: as many as are free, one at least.

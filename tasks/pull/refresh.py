@@ -9,7 +9,7 @@ from typing import Any
 from lake.query import Lake
 from tasks.pull.batches import release_in
 from tasks.pull.estimates import plans
-from tasks.pull.limits import turn
+from tasks.pull.limits import exclusive_pull
 from tasks.pull.report import PullReport
 from tasks.pull.run import Outcome, Request
 from tasks.services.request_counters import Log
@@ -66,7 +66,7 @@ def refreshed(
     LightlakeError
         If the other refresh takes too long.
     """
-    with turn(lake, TURN, run, log):
+    with exclusive_pull(lake, TURN, run, log):
         # What the lake shows is looked up again when an archive's turn comes: it may have changed by then.
         requests = []
         for one in plans(lake, archives, parameters, sample, again=again, back_off=back_off, newest=newest):

@@ -73,7 +73,7 @@ class PullReport:
     reasons: tuple[str, ...] = field(default=())
     newer: tuple[str, ...] = field(default=())
     shown: bool = True
-    resting: int = 0
+    backed_off: int = 0
     ahead: int = 0
 
     def plus(self, asked: int, told: Sequence[tuple[str | None, Receipt]]) -> Self:
@@ -110,8 +110,8 @@ class PullReport:
     def message(self) -> str:
         """Return the run in one line: what was lost comes first, releases that may be pulled last."""
         told = self._outcome
-        if self.resting:
-            told += f". {self.resting} targets that failed lately were left alone for now"
+        if self.backed_off:
+            told += f". {self.backed_off} targets that failed lately were left alone for now"
         if self.ahead:
             told += (
                 f". {self.ahead} answers were dated in the future, and counted as too old: compare the clocks of the "
@@ -126,7 +126,7 @@ class PullReport:
     @property
     def _outcome(self) -> str:
         if not self.asked:
-            return f"{self.archive}: nothing to do{'' if self.resting else ', every target has its answer'}"
+            return f"{self.archive}: nothing to do{'' if self.backed_off else ', every target has its answer'}"
         done = f"{self.asked - self.failed} of {self.asked} targets answered, {self.rows} rows"
         if not self.failed:
             return f"{self.archive}: {done}"
@@ -297,7 +297,7 @@ def _spent(report: PullReport | SurveyReport) -> dict[str, Any]:
     }
 
 
-def told_of(log: Log, receipt: Receipt, name: str | None = None, *, level: int = logging.INFO) -> None:
+def log_receipt(log: Log, receipt: Receipt, name: str | None = None, *, level: int = logging.INFO) -> None:
     """Leave a line in the log on a granule: a warning with the reason, if it is lost."""
     what = receipt.granule if name is None else f"{one_line(name)} ({receipt.granule})"
     parts = [receipt.status]

@@ -16,11 +16,11 @@ from lake.store.storage import remove_folder
 from tasks.pull.batches import Batch, count_to_ask, plan_batches, release_in
 from tasks.pull.driver import Driver, Run, Stopped, Told
 from tasks.pull.estimates import count_ahead
-from tasks.pull.limits import of_archive, places, turn
+from tasks.pull.limits import connection_slots, exclusive_pull, of_archive
 from tasks.pull.report import PullReport
-from tasks.pull.work import commit_batch, fetch, lose_batch
+from tasks.pull.work import commit_batch, fetch, mark_batch_failed
 from tasks.register import register_archive
-from tasks.services.request_counters import several
+from tasks.services.request_counters import summarise
 from tasks.sources import releases
 from tasks.sources.base import Archive
 from tasks.sources.registry import find
@@ -122,7 +122,7 @@ def pull(run: Run, request: Request, share: int = 1) -> tuple[Archive, PullRepor
     lake, log, settings = run.lake, run.log, run.settings
     started = time.monotonic()
     check_sample(lake, request.sample)
-    with turn(lake, of_archive(find(request.archive).name), run.name, log, run.check):
+    with exclusive_pull(lake, of_archive(find(request.archive).name), run.name, log, run.check):
         source = _at_release(lake, request, settings)
         given = source.with_defaults(request.parameters)
         run.here(register_archive, lake, source)
@@ -135,7 +135,7 @@ def pull(run: Run, request: Request, share: int = 1) -> tuple[Archive, PullRepor
                 lake, source, given, request.samples, folder, again=request.again, back_off=request.back_off
             )
             most = min(settings.workers, max(1, settings.archive_concurrency // share))
-            with places(settings, _service(source), most, log, run.check) as width:
+            with connection_slots(settings, _service(source), most, log, run.check) as width:
                 report = Driver(run, _Archive(source, settings), report).work_off(batches, width)
             remove_folder(folder)
         shown = run.here(register_archive, lake, source)
@@ -166,14 +166,18 @@ def _begin(run: Run, request: Request, source: Archive, given: Mapping[str, Any]
     except ArchiveError as error:  # a pull does not fail for want of their list, it says so
         run.log.warning("newer releases of %s are not known: %s", source.name, error)
         newer = ()
-    return PullReport(source.name, source.release, newer=newer, resting=everyone - total, ahead=ahead), total
+    return PullReport(source.name, source.release, newer=newer, backed_off=everyone - total, ahead=ahead), total
 
 
 class _Archive:
     """The work of an archive: its granules are fetched and staged elsewhere."""
 
     def __init__(self, source: Archive, settings: Settings) -> None:
-        self.source, self.endpoint, self.give_up_after = source.name, source.reach(settings), source.give_up_after
+        self.source, self.endpoint, self.give_up_after = (
+            source.name,
+            source.endpoint_url(settings),
+            source.give_up_after,
+        )
 
     @property
     def fetch(self) -> Callable[[Batch, bool], list[Manifest]]:
@@ -182,15 +186,15 @@ class _Archive:
 
     def name(self, batch: Batch) -> str:
         """Return its granules in a few words."""
-        return several(batch.granules)
+        return summarise(batch.granules)
 
     def count(self, batch: Batch) -> int:
         """Return how many targets it has."""
         return batch.n_targets
 
-    def lose(self, batch: Batch, error: BaseException) -> list[Manifest]:
+    def mark_failed(self, batch: Batch, error: BaseException) -> list[Manifest]:
         """Stage the news that it was lost."""
-        return lose_batch(batch, error)
+        return mark_batch_failed(batch, error)
 
     def commit(self, url: str, fetched: list[Manifest]) -> Told:
         """Commit what it staged."""

@@ -22,7 +22,7 @@ from lake.science.motion import Followed, has_motion
 from lake.settings import load_settings
 from lake.store.memory import peak_rss_mb
 from tasks.services.request_counters import facts
-from tasks.sources.base import Archive, Granule, Harvest
+from tasks.sources.base import Archive, FetchResult, Granule
 from tasks.sources.statistics import statistics
 
 
@@ -48,7 +48,7 @@ def fetch_granule(archive: Archive, granule: Granule, folder: UPath) -> Manifest
         _attempt(archive, granule, started_at, time.monotonic() - started),
         status="done" if harvest.sources.num_rows else "empty",
         reason=harvest.remark,
-        endpoint=harvest.endpoint or archive.reach(settings),
+        endpoint=harvest.endpoint or archive.endpoint_url(settings),
     )
     del harvest
     given = [tables]
@@ -56,7 +56,7 @@ def fetch_granule(archive: Archive, granule: Granule, folder: UPath) -> Manifest
     return stage(folder, attempt, given.pop(), archive.band_units)  # which then holds them alone
 
 
-def made_sound(harvest: Harvest, granule: Granule, band_units: Mapping[str, str | None]) -> Harvest:
+def made_sound(harvest: FetchResult, granule: Granule, band_units: Mapping[str, str | None]) -> FetchResult:
     """Return what an archive gave with sound values, without sources that break a rule, and with remarks on both."""
     tables, remarks = sound(_keyed(harvest, granule))
     n = granule.targets.num_rows
@@ -72,7 +72,7 @@ def made_sound(harvest: Harvest, granule: Granule, band_units: Mapping[str, str 
 
 
 def complete(
-    harvest: Harvest, granule: Granule, asked_at: datetime, followed: Followed | None = None
+    harvest: FetchResult, granule: Granule, asked_at: datetime, followed: Followed | None = None
 ) -> dict[str, pa.Table]:
     """Return the tables of a granule in the lake's schema: keys filled in, statistics and coverage made."""
     tables = _keyed(harvest, granule)
@@ -86,7 +86,7 @@ def complete(
     return tables
 
 
-def _keyed(harvest: Harvest, granule: Granule) -> dict[str, pa.Table]:
+def _keyed(harvest: FetchResult, granule: Granule) -> dict[str, pa.Table]:
     names = ("sources", "matches", "lightcurves", "exposures")
     return {name: _with_keys(getattr(harvest, name), granule) for name in names}
 
@@ -142,7 +142,7 @@ def _attempt(archive: Archive, granule: Granule, started_at: datetime, seconds: 
         seconds=seconds,
         parameters=canonical(granule.parameters),
         peak_rss_mb=peak_rss_mb(),
-        endpoint=archive.reach(load_settings()),
+        endpoint=archive.endpoint_url(load_settings()),
         input_checksum=granule.input_checksum,
         **facts(),
     )

@@ -18,13 +18,13 @@ from lake.commit.staging import Manifest
 from lake.errors import ArchiveError, GranuleRejected, LightlakeError, StagingLost, TruncatedAnswer
 from lake.query import Lake
 from lake.settings import load_settings
-from lake.store.memory import give_back
+from lake.store.memory import release_freed_memory
 from lake.store.storage import path_of
 from lake.text import file_name
 from tasks.pull.batches import Batch, read_granules
 from tasks.pull.runners import OutOfTime, current_log
 from tasks.pull.stage import fetch_granule, lost, split
-from tasks.services.request_counters import Log, effort
+from tasks.services.request_counters import Log, count_requests
 from tasks.sources.base import Granule
 from tasks.sources.registry import find
 
@@ -43,7 +43,7 @@ _PASSING = {
 @lru_cache(maxsize=4)
 def lake_at(url: str) -> Lake:
     """Return the lake at a URL for writing, opened once a process, which then gives back what memory it frees."""
-    give_back()
+    release_freed_memory()
     return Lake(url, load_settings(), writable=True)
 
 
@@ -73,7 +73,7 @@ def fetch_batch(batch: Batch, *, last_try: bool = True, log: Log | None = None) 
     for granule, folder in _walk(batch):
         manifest = Manifest.read(folder)
         if manifest is None:
-            with effort(granule.id, log, folder, again=True) as done:
+            with count_requests(granule.id, log, folder, again=True) as done:
                 try:
                     manifest = fetch_granule(archive, granule, folder)
                 except TruncatedAnswer as error:
@@ -108,14 +108,14 @@ def _walk(batch: Batch) -> Iterator[tuple[Granule, UPath]]:
             waiting.extendleft(reversed(granule.halves()))
 
 
-def lose_batch(batch: Batch, error: BaseException) -> list[Manifest]:
+def mark_batch_failed(batch: Batch, error: BaseException) -> list[Manifest]:
     """Stage the news that a whole batch was not got, less what was staged before it was lost."""
     archive = find(batch.archive, batch.release)
     manifests = []
     for granule, folder in _walk(batch):
         # If staged files went missing, a manifest says nothing any more.
         staged = None if isinstance(error, StagingLost) else Manifest.read(folder)
-        with effort(granule.id, folder=folder):
+        with count_requests(granule.id, folder=folder):
             manifests.append(staged or lost(archive, granule, folder, error))
     return manifests
 

@@ -28,7 +28,7 @@ _Result = TypeVar("_Result")
 
 
 @dataclass
-class Effort:
+class RequestCounter:
     """What was done for one granule so far.
 
     Parameters
@@ -76,13 +76,13 @@ class Effort:
         write_text(folder / _NOTE, json.dumps(note))
 
 
-_current: ContextVar[Effort | None] = ContextVar("effort", default=None)
+_current: ContextVar[RequestCounter | None] = ContextVar("effort", default=None)
 
 
 @contextmanager
-def effort(
+def count_requests(
     granule: str, log: Log | None = None, folder: UPath | None = None, *, again: bool = False
-) -> Iterator[Effort]:
+) -> Iterator[RequestCounter]:
     """Count what is done for a granule, by this thread and by those of a `Threads`.
 
     Parameters
@@ -96,7 +96,9 @@ def effort(
     """
     note = _noted(folder)
     # Of a granule that is only given up, whoever had it may have sent some.
-    done = Effort(granule, log, note.get("retries", 0), note.get("requests", 0 if again or folder is None else None))
+    done = RequestCounter(
+        granule, log, note.get("retries", 0), note.get("requests", 0 if again or folder is None else None)
+    )
     if note and again:
         done.again(note["why"])
     token = _current.set(done)
@@ -144,7 +146,7 @@ def tried_again(why: BaseException) -> None:
         done.again(why)
 
 
-def several(names: Sequence[str]) -> str:
+def summarise(names: Sequence[str]) -> str:
     """Return some names in a few words."""
     return one_line(f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else "".join(names))
 

@@ -99,7 +99,7 @@ class Granule:
 
 
 @dataclass(frozen=True)
-class Harvest:
+class FetchResult:
     """What an archive gave for a granule: Arrow tables in the lake's schema.
 
     Column granule, and the columns archive and release, may be left out: the pull fills them in. A remark, on
@@ -117,7 +117,7 @@ class Harvest:
 
 
 Plan = Callable[["Archive", pa.Table, Settings, Mapping[str, Any]], list[Granule]]
-Fetch = Callable[[Granule, Settings], Harvest]
+Fetch = Callable[[Granule, Settings], FetchResult]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ class Origin:
         frozen: asked once, ever; live: again after max_age_days.
     probe
         What an endpoint on the web answers at once if it works: a path below it; None: nothing is known.
-    further
+    extra_endpoints
         Other addresses that are asked, by the names of their settings.
     """
 
@@ -157,7 +157,7 @@ class Origin:
     bibcode: str | None = None
     notes: str | None = None
     probe: str | None = None
-    further: Mapping[str, str] = field(default_factory=dict)
+    extra_endpoints: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if told := wrong_name(self.name):
@@ -166,10 +166,10 @@ class Origin:
     def row(self) -> dict[str, Any]:
         """Return the row of table archives."""
         names = [name for name in TABLES["archives"].names if name != "archive"]
-        return {"archive": self.name, **{name: getattr(self, name) for name in names}, "endpoint": self.address}
+        return {"archive": self.name, **{name: getattr(self, name) for name in names}, "endpoint": self.public_url}
 
     @property
-    def address(self) -> str:
+    def public_url(self) -> str:
         """Return the public address of this release."""
         return self._at(self.endpoint)
 
@@ -228,11 +228,11 @@ class Archive(Origin):
         marked = canonical({**parameters, "proper_motion": True})
         return Followed(marked, self.span, parameters["radius_arcsec"])
 
-    def reach(self, settings: Settings) -> str:
+    def endpoint_url(self, settings: Settings) -> str:
         """Return where to ask: the endpoint of the settings, or the public one."""
-        return self._at(self.pattern(settings))
+        return self._at(self.url_template(settings))
 
-    def pattern(self, settings: Settings) -> str:
+    def url_template(self, settings: Settings) -> str:
         """Return where to ask, with {release} in it if other releases may lie beside this one."""
         return settings.endpoints.get(self.service or self.name, self.endpoint)
 

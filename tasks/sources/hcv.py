@@ -31,7 +31,7 @@ from tasks.services.http import failing
 from tasks.services.request_counters import Threads
 from tasks.services.tap import Session
 from tasks.services.values import as_number, as_whole, columns_of, dated, nullable, on_sky, undated_remark
-from tasks.sources.base import Archive, Band, Granule, Harvest
+from tasks.sources.base import Archive, Band, FetchResult, Granule
 from tasks.sources.hats import only_matched, sources_and_matches
 
 Floats = NDArray[np.float64]
@@ -81,7 +81,7 @@ FILTERS = {
 }  # fmt: skip
 
 
-def fetch(granule: Granule, settings: Settings) -> Harvest:
+def fetch(granule: Granule, settings: Settings) -> FetchResult:
     """Get the variables at a batch of targets, and their light curves.
 
     Parameters
@@ -99,7 +99,7 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
     TruncatedAnswer
         If an answer does not come to an end.
     """
-    endpoint, radius = ARCHIVE.reach(settings).rstrip("/"), granule.parameters["radius_arcsec"]
+    endpoint, radius = ARCHIVE.endpoint_url(settings).rstrip("/"), granule.parameters["radius_arcsec"]
     paths = Paths(granule.targets, SPAN)
     reach = np.broadcast_to(paths.reach(radius), paths.ra.shape) / 3600
     if radius < 0 or (reach > MOST_RADIUS_DEG).any():
@@ -263,13 +263,13 @@ def _places(summary: Rows) -> tuple[dict[int, Place], list[str], dict[int, list[
             continue
         if (place := (float(ra), float(dec))) not in places.setdefault(int(name), []):
             places[int(name)].append(place)
-    twice = {number: several for number, several in places.items() if len(several) > 1}
-    return {number: several[0] for number, several in places.items() if number not in twice}, odd, twice
+    twice = {number: summarise for number, summarise in places.items() if len(summarise) > 1}
+    return {number: summarise[0] for number, summarise in places.items() if number not in twice}, odd, twice
 
 
 def unanswered(targets: pa.Table, summary: Rows, matches: pa.Table, radius_arcsec: float) -> frozenset[int]:
     """Return the targets that have nothing but sources with several positions."""
-    places = [place for several in _places(summary)[2].values() for place in several]
+    places = [place for summarise in _places(summary)[2].values() for place in summarise]
     if not places:
         return frozenset()
     ra, dec = np.array(places, np.float64).T
@@ -278,7 +278,7 @@ def unanswered(targets: pa.Table, summary: Rows, matches: pa.Table, radius_arcse
     return frozenset(near - set(matches["target_id"].to_pylist()))
 
 
-def harvest(sources: pa.Table, matches: pa.Table, summary: Rows, curves: Rows, endpoint: str) -> Harvest:
+def harvest(sources: pa.Table, matches: pa.Table, summary: Rows, curves: Rows, endpoint: str) -> FetchResult:
     """Return light curves as tables of the lake; nothing is read.
 
     Parameters
@@ -329,7 +329,9 @@ def harvest(sources: pa.Table, matches: pa.Table, summary: Rows, curves: Rows, e
     flags = pa.array([told.get((number, band), (None, 0))[0] for number, band, _ in chosen], pa.int64())
     kinds = (("corrmag", ""), ("mag", "_ap"))
     lightcurves = pa.concat_tables([_lightcurves(sources, chosen, values[kept].T, flags, *kind) for kind in kinds])
-    return Harvest(sources, matches, lightcurves, endpoint=endpoint, remark="; ".join(filter(None, remarks)) or None)
+    return FetchResult(
+        sources, matches, lightcurves, endpoint=endpoint, remark="; ".join(filter(None, remarks)) or None
+    )
 
 
 def _id(row: Row) -> str:

@@ -26,7 +26,7 @@ from lake.science.times import to_bmjd_tdb
 from lake.settings import Settings
 from tasks.services.tap import Service
 from tasks.services.values import dated, measured, places_of, undated_remark, whole_rows
-from tasks.sources.base import Archive, Band, Granule, Harvest, wrong_name
+from tasks.sources.base import Archive, Band, FetchResult, Granule, wrong_name
 
 SERVICE = "heasarc"
 ENDPOINT = "https://heasarc.gsfc.nasa.gov/xamin/vo/tap"
@@ -142,7 +142,7 @@ def _name(column: str) -> str:
     return f'"{column}"' if column.lower() == "time" else column
 
 
-def fetch(table: EventTable, granule: Granule, settings: Settings) -> Harvest:
+def fetch(table: EventTable, granule: Granule, settings: Settings) -> FetchResult:
     """Get the events of a table that belong to a batch of targets.
 
     Raises
@@ -180,7 +180,7 @@ def harvest(
     endpoint: str | None = None,
     remark: str | None = None,
     radius_arcsec: float | None = None,
-) -> Harvest:
+) -> FetchResult:
     """Return pairs of targets and events as tables of the lake; nothing is read.
 
     Parameters
@@ -241,7 +241,7 @@ def harvest(
         lightcurves = lightcurves.append_column("flux", pa.array(flux)).append_column("flux_err", pa.array(error))
     lightcurves = lightcurves.filter(pa.array(known))
     remark = "; ".join(remarks) or None
-    return Harvest(sources, _matches(found), lightcurves, endpoint=endpoint, remark=remark)
+    return FetchResult(sources, _matches(found), lightcurves, endpoint=endpoint, remark=remark)
 
 
 def _separation(

@@ -30,7 +30,7 @@ from tasks.services.bounds import Budget, in_memory, on_disk, open_zip, read_fil
 from tasks.services.download import download
 from tasks.services.http import failing
 from tasks.services.values import dated
-from tasks.sources.base import Archive, Band, Granule, Harvest
+from tasks.sources.base import Archive, Band, FetchResult, Granule
 
 NAME = "icecube"
 RELEASE = "20210126"
@@ -71,7 +71,7 @@ class Events:
         object.__setattr__(self, "index", SkyIndex(self.ra, self.dec))
 
 
-def fetch(granule: Granule, settings: Settings) -> Harvest:
+def fetch(granule: Granule, settings: Settings) -> FetchResult:
     """Match a batch of targets with the events.
 
     Parameters
@@ -86,12 +86,14 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
     ArchiveError
         If the release cannot be had, is damaged, or lacks a season that was asked for.
     """
-    endpoint = ARCHIVE.reach(settings)
+    endpoint = ARCHIVE.endpoint_url(settings)
     events = _events(endpoint, tuple(granule.parameters["seasons"]), settings)
     return harvest(granule.targets, events, granule.parameters["max_search_radius_deg"], endpoint)
 
 
-def harvest(targets: pa.Table, events: Events, max_search_radius_deg: float, endpoint: str | None = None) -> Harvest:
+def harvest(
+    targets: pa.Table, events: Events, max_search_radius_deg: float, endpoint: str | None = None
+) -> FetchResult:
     """Return the events of some targets as tables of the lake; nothing is read.
 
     An event is matched if its distance is at most max_search_radius_deg and less than its angular error.
@@ -141,7 +143,7 @@ def harvest(targets: pa.Table, events: Events, max_search_radius_deg: float, end
             "exposure_id": pa.array(events.season[seen], pa.string()),
         }
     )
-    return Harvest(sources, matches, lightcurves, events.exposures, endpoint, events.remark)
+    return FetchResult(sources, matches, lightcurves, events.exposures, endpoint, events.remark)
 
 
 def _events(endpoint: str, seasons: tuple[str, ...], settings: Settings) -> Events:

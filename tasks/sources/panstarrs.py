@@ -22,7 +22,7 @@ from lake.settings import Settings
 from tasks.services.parquet import open_store
 from tasks.services.values import dated, integers, measured, nullable, places, undated_remark
 from tasks.sources import hats
-from tasks.sources.base import Archive, Band, Granule, Harvest
+from tasks.sources.base import Archive, Band, FetchResult, Granule
 from tasks.sources.hats import Near, Scan
 
 Floats = NDArray[np.float64]
@@ -72,7 +72,7 @@ def plan(archive: Archive, targets: pa.Table, settings: Settings, parameters: Ma
     return hats.plan(archive, lambda: _catalogue(settings, OBJECTS), targets, parameters)
 
 
-def fetch(granule: Granule, settings: Settings) -> Harvest:
+def fetch(granule: Granule, settings: Settings) -> FetchResult:
     """Get all objects at the targets, and their detections.
 
     Parameters
@@ -101,11 +101,11 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
         around = Near(objects["ra"].to_numpy(), objects["dec"].to_numpy(), DETECTIONS_ARCSEC)
         wanted = Scan(_COLUMNS, optional=_OPTIONAL, where={"objID": ids, "filterID": tuple(FILTERS)}, by_position=False)
         detections, _ = hats.scan(_catalogue(settings, DETECTIONS), around, wanted)
-    return harvest(granule.targets, objects, detections, radius, ARCHIVE.reach(settings))
+    return harvest(granule.targets, objects, detections, radius, ARCHIVE.endpoint_url(settings))
 
 
 def _catalogue(settings: Settings, name: str) -> hats.Catalogue:
-    return hats.remembered(open_store(ARCHIVE.reach(settings), NAME, settings).below(name))
+    return hats.remembered(open_store(ARCHIVE.endpoint_url(settings), NAME, settings).below(name))
 
 
 def harvest(
@@ -114,7 +114,7 @@ def harvest(
     detections: pa.Table | None,
     radius_arcsec: float,
     endpoint: str | None = None,
-) -> Harvest:
+) -> FetchResult:
     """Return the detections of some objects as tables of the lake; nothing is read.
 
     Parameters
@@ -127,7 +127,7 @@ def harvest(
     """
     empty = {name: TABLES[name].empty() for name in ("sources", "matches", "lightcurves")}
     if objects is None:
-        return Harvest(**empty, endpoint=endpoint)
+        return FetchResult(**empty, endpoint=endpoint)
     number = integers(objects["objID"]).combine_chunks()
     ra, dec = places(objects)
     of_object = None if detections is None else pc.index_in(integers(detections["objID"]), value_set=number)
@@ -146,7 +146,7 @@ def harvest(
     }
     sources, matches = hats.sources_and_matches(targets, number.cast(pa.string()), ra, dec, pairs, **more)
     if detections is None:
-        return Harvest(sources, matches, empty["lightcurves"], endpoint=endpoint)
+        return FetchResult(sources, matches, empty["lightcurves"], endpoint=endpoint)
     time = _column(detections, "obsTime")
     whose = detections["objID"].cast(pa.string())
     remark = undated_remark(time, lambda mask: whose.filter(pa.array(mask)).to_pylist())
@@ -155,7 +155,7 @@ def harvest(
     parts = [_lightcurves(detections, place, sources, "psf", "", "infoFlag3")]
     if "apFlux" in detections.column_names:
         parts.append(_lightcurves(detections, place, sources, "ap", "_ap", "infoFlag2"))
-    return Harvest(sources, matches, pa.concat_tables(parts), endpoint=endpoint, remark=remark)
+    return FetchResult(sources, matches, pa.concat_tables(parts), endpoint=endpoint, remark=remark)
 
 
 def _mean_epochs(objects: pa.Table) -> tuple[NDArray[np.int64], Floats]:

@@ -60,7 +60,7 @@ def find(name: str, release: str | None = None) -> Archive:
     archive = archives[name]
     if release is None or release == archive.release:
         return archive
-    pattern = archive.pattern(load_settings())
+    pattern = archive.url_template(load_settings())
     if "{release}" not in pattern:
         raise ConfigurationError(
             f"{name} is pulled at release {archive.release}, and {pattern} does not say where {release} is",

@@ -24,7 +24,7 @@ def found(archive: Archive, settings: Settings) -> list[str]:
     ArchiveError
         If they cannot be listed.
     """
-    before, mark, after = archive.pattern(settings).partition("{release}")
+    before, mark, after = archive.url_template(settings).partition("{release}")
     numbered = _NUMBERED.fullmatch(archive.release)
     if not mark or not numbered:
         return []
@@ -65,5 +65,5 @@ def _number(release: str) -> int:
 
 
 def _is_there(archive: Archive, settings: Settings) -> bool:
-    store = open_store(archive.reach(settings), archive.name, settings)
+    store = open_store(archive.endpoint_url(settings), archive.name, settings)
     return bool(store.folders() or store.files())

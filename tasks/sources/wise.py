@@ -32,7 +32,7 @@ from lake.settings import Settings
 from tasks.services.parquet import Store, open_store
 from tasks.services.values import dated, integers, measured, nullable, places, possible, undated_remark
 from tasks.sources import hats
-from tasks.sources.base import Archive, Band, Granule, Harvest
+from tasks.sources.base import Archive, Band, FetchResult, Granule
 from tasks.sources.hats import Near, Scan
 
 Floats = NDArray[np.float64]
@@ -76,10 +76,10 @@ SCAN = Scan(
 
 def plan(archive: Archive, targets: pa.Table, settings: Settings, parameters: Mapping[str, Any]) -> list[Granule]:
     """Cut targets into granules by the catalogue's partitions."""
-    return hats.plan(archive, lambda: _catalogue(archive.reach(settings), settings), targets, parameters)
+    return hats.plan(archive, lambda: _catalogue(archive.endpoint_url(settings), settings), targets, parameters)
 
 
-def fetch(granule: Granule, settings: Settings) -> Harvest:
+def fetch(granule: Granule, settings: Settings) -> FetchResult:
     """Get all detections of the objects at the targets.
 
     Parameters
@@ -97,7 +97,7 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
     radius = granule.parameters["radius_arcsec"]
     paths = Paths(granule.targets, SPAN)
     near = Near(paths.ra, paths.dec, paths.reach(radius + REACH_ARCSEC))
-    address = ARCHIVE.at_release(granule.release).reach(settings)
+    address = ARCHIVE.at_release(granule.release).endpoint_url(settings)
     catalogue = _catalogue(address, settings)
     detections, _ = hats.scan(catalogue, near, SCAN)
     made = harvest(granule.targets, detections, radius, address)
@@ -134,7 +134,7 @@ def list_partitions(store: Store) -> hats.Catalogue:
 
 def harvest(
     targets: pa.Table, detections: pa.Table | None, radius_arcsec: float, endpoint: str | None = None
-) -> Harvest:
+) -> FetchResult:
     """Return the detections at some targets as tables of the lake; nothing is read.
 
     Parameters
@@ -145,7 +145,7 @@ def harvest(
     """
     empty = {name: TABLES[name].empty() for name in ("sources", "matches", "lightcurves")}
     if detections is None:
-        return Harvest(**empty, endpoint=endpoint)
+        return FetchResult(**empty, endpoint=endpoint)
     placed = ~np.isnan(places(detections)[0])
     lost = int((~placed).sum())
     remarks = [f"measurements without a place, left out: {lost}"] if lost else []
@@ -160,7 +160,7 @@ def harvest(
     paths, years = Paths(targets, SPAN), julian_year(detections["time"].to_numpy())
     pairs = paths.match(ra, dec, radius_arcsec, (np.arange(len(years)), years))
     if not len(pairs[0]):
-        return Harvest(**empty, endpoint=endpoint, remark="; ".join(remarks) or None)
+        return FetchResult(**empty, endpoint=endpoint, remark="; ".join(remarks) or None)
     hit = np.unique(group[pairs[1]])
     rows = np.flatnonzero(np.isin(group, hit))
     remarks += filter(None, [_cut_short(paths, ra[rows], dec[rows], group[rows], radius_arcsec)])
@@ -183,7 +183,7 @@ def harvest(
         targets, ids, mean_ra, mean_dec, (row[order], matched[order], separation[order])
     )
     lightcurves = _lightcurves(detections, source, sources)
-    return Harvest(sources, matches, lightcurves, endpoint=endpoint, remark="; ".join(remarks) or None)
+    return FetchResult(sources, matches, lightcurves, endpoint=endpoint, remark="; ".join(remarks) or None)
 
 
 def groups(ra: Floats, dec: Floats) -> Ints:

@@ -22,7 +22,7 @@ from lake.settings import Settings
 from tasks.services.parquet import open_store
 from tasks.services.values import dated, integers, measured, nullable, places, possible, undated_remark
 from tasks.sources import hats
-from tasks.sources.base import Archive, Band, Granule, Harvest
+from tasks.sources.base import Archive, Band, FetchResult, Granule
 from tasks.sources.hats import Near, Scan
 
 NAME = "ztf"
@@ -45,10 +45,10 @@ SCAN = Scan(("objectid", "filterid"), where={"filterid": tuple(BANDS)}, nested=N
 
 def plan(archive: Archive, targets: pa.Table, settings: Settings, parameters: Mapping[str, Any]) -> list[Granule]:
     """Cut targets into granules by the collection's partitions."""
-    return hats.plan(archive, lambda: _catalogue(archive.reach(settings), settings), targets, parameters)
+    return hats.plan(archive, lambda: _catalogue(archive.endpoint_url(settings), settings), targets, parameters)
 
 
-def fetch(granule: Granule, settings: Settings) -> Harvest:
+def fetch(granule: Granule, settings: Settings) -> FetchResult:
     """Get the light curves of all ZTF objects at the targets.
 
     Parameters
@@ -66,7 +66,7 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
     radius = granule.parameters["radius_arcsec"]
     paths = Paths(granule.targets, SPAN)
     near = Near(paths.ra, paths.dec, paths.reach(radius))
-    address = ARCHIVE.at_release(granule.release).reach(settings)
+    address = ARCHIVE.at_release(granule.release).endpoint_url(settings)
     objects, epochs = hats.scan(_catalogue(address, settings), near, SCAN)
     return harvest(granule.targets, objects, epochs, radius, address)
 
@@ -81,7 +81,7 @@ def harvest(
     epochs: pa.Table | None,
     radius_arcsec: float,
     endpoint: str | None = None,
-) -> Harvest:
+) -> FetchResult:
     """Return the light curves of some objects as tables of the lake; nothing is read.
 
     Parameters
@@ -93,7 +93,7 @@ def harvest(
     """
     if objects is None or epochs is None:
         empty = {name: TABLES[name].empty() for name in ("sources", "matches", "lightcurves")}
-        return Harvest(**empty, endpoint=endpoint)
+        return FetchResult(**empty, endpoint=endpoint)
     ra, dec = places(objects)
     ids = integers(objects["objectid"]).cast(pa.string()).combine_chunks()
     hmjd = measured(epochs["hmjd"])
@@ -141,7 +141,9 @@ def harvest(
             "quality": flags,
         }
     )
-    return Harvest(sources, matches, lightcurves, endpoint=endpoint, remark="; ".join(filter(None, remarks)) or None)
+    return FetchResult(
+        sources, matches, lightcurves, endpoint=endpoint, remark="; ".join(filter(None, remarks)) or None
+    )
 
 
 def _band(band: str, wavelength_nm: float) -> Band:

@@ -12,7 +12,7 @@ from lake.model.schema import TABLES
 from lake.science.sky import hpx29
 from lake.settings import Settings
 from lake.store.catalog import Catalog
-from tasks.sources.base import Archive, Band, Granule, Harvest
+from tasks.sources.base import Archive, Band, FetchResult, Granule
 
 # A spiral over the sky: place number n is always the same.
 PLACES = [((7.0 + 137.508 * n) % 360, -75.0 + 150.0 * (n * 0.618034 % 1)) for n in range(200)]
@@ -33,11 +33,11 @@ def numbers_of(granule: Granule) -> list[int]:
     return [int(name[1:]) for name in granule.targets["name"].to_pylist()]
 
 
-def harvest(granule: Granule, settings: Settings | None = None) -> Harvest:
+def harvest(granule: Granule, settings: Settings | None = None) -> FetchResult:
     """Give one source a target, with two rows in g and one in r; every EMPTY_EVERY-th target has none."""
     targets = [row for row in granule.targets.to_pylist() if int(row["name"][1:]) % EMPTY_EVERY]
     if not targets:
-        return Harvest(*(TABLES[name].empty() for name in ("sources", "matches", "lightcurves")))
+        return FetchResult(*(TABLES[name].empty() for name in ("sources", "matches", "lightcurves")))
     ra, dec = [row["ra"] for row in targets], [row["dec"] for row in targets]
     pixels = hpx29(ra, dec).tolist()
     ids = [f"s-{row['name']}" for row in targets]
@@ -66,7 +66,7 @@ def harvest(granule: Granule, settings: Settings | None = None) -> Harvest:
             "good": [True] * len(ids) * len(shape),
         }
     )
-    return Harvest(sources, matches, lightcurves)
+    return FetchResult(sources, matches, lightcurves)
 
 
 def archive(**more: Any) -> Archive:

@@ -27,4 +27,4 @@ def lose(
 ) -> list[tuple[str | None, Receipt]]:
     """Commit that observations are lost."""
     work = Observations("here")
-    return work.commit(url, work.lose(part_of(url, observations, extraction), error))
+    return work.commit(url, work.mark_failed(part_of(url, observations, extraction), error))

@@ -17,7 +17,7 @@ from deployments.sandbox import virac as sandbox
 from lake.science.times import to_bmjd_tdb
 from lake.store.storage import decoded
 from tasks.sources.virac.tile import open_tile
-from tasks.sources.virac.tiles import Cut, Extraction
+from tasks.sources.virac.tiles import Extraction, Selection
 
 PIXELS = {1024: 9_000_000, 512: 2_400_001, 256: 600_003}
 TINY: dict[str, Any] = {"n_sources": 16, "n_pawprints": 70, "epochs": (34, 44), "seed": 5}
@@ -85,7 +85,7 @@ def best(file: h5py.File) -> int:
 def extracted(path: Path, granule: str = "g", **cut: Any) -> tuple[dict[str, pa.Table], list[pa.Table]]:
     """Extract a tile: its tables, statistics among them, and the parts of its light curves."""
     with open_tile(path) as opened:
-        extraction = Extraction(opened, granule, Cut(**cut))
+        extraction = Extraction(opened, granule, Selection(**cut))
         tables = extraction.tables()
         parts = list(extraction.lightcurves())
         return {**tables, **extraction.statistics()}, parts

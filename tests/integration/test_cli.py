@@ -72,7 +72,7 @@ def test_archives(run: Run) -> None:
             archive.name,
             archive.title,
             archive.release,
-            archive.address,
+            archive.public_url,
             archive.licence,
             archive.bibcode or "",
         ):

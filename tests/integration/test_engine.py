@@ -33,7 +33,7 @@ from tasks.pull.report import PullReport
 from tasks.pull.run import Request, pull_all, width_of
 from tasks.pull.runners import LocalRunner, logger
 from tasks.sources import icecube
-from tasks.sources.base import Archive, Granule, Harvest
+from tasks.sources.base import Archive, FetchResult, Granule
 from tasks.sources.registry import REGISTRY
 
 Rows = Callable[..., list[dict[str, Any]]]
@@ -144,7 +144,7 @@ def test_how_long_an_archive_wants_to_be_left_alone_is_waited_for(
 ) -> None:
     asked: list[float] = []
 
-    def fetch(granule: Granule, settings: Settings) -> Harvest:
+    def fetch(granule: Granule, settings: Settings) -> FetchResult:
         asked.append(time.monotonic())
         if len(asked) == 1:
             raise ArchiveError("HTTP 429", archive="madeup", endpoint="x", transient=True, retry_after_s=0.6)
@@ -192,7 +192,7 @@ def test_an_archive_that_stays_away_is_not_asked_for_ever(
     monkeypatch.setenv("LIGHTLAKE_WORKERS", "1")
     asked: set[int] = set()
 
-    def away(granule: Granule, settings: Settings) -> Harvest:
+    def away(granule: Granule, settings: Settings) -> FetchResult:
         asked.update(numbers_of(granule))
         raise refusal()
 
@@ -204,8 +204,8 @@ def test_an_archive_that_stays_away_is_not_asked_for_ever(
     assert 4 * 3 <= len(asked) < 24
     assert counts(rows) == {"failed": 24}
     assert errors(catalog) == []
-    resting = pull("madeup", back_off=True)
-    assert (resting.asked, resting.resting) == (0, 24)
+    backed_off = pull("madeup", back_off=True)
+    assert (backed_off.asked, backed_off.backed_off) == (0, 24)
 
 
 @pytest.mark.parametrize(("patient", "times"), [(False, 3), (True, 1)])
@@ -216,7 +216,7 @@ def test_retries_are_in_one_place(
     monkeypatch.setenv("LIGHTLAKE_RETRIES", "2")
     asked: list[int] = []
 
-    def away(granule: Granule, settings: Settings) -> Harvest:
+    def away(granule: Granule, settings: Settings) -> FetchResult:
         asked.extend(numbers_of(granule))
         raise refusal()
 
@@ -230,7 +230,7 @@ def test_one_granule_of_each_kind(catalog: Catalog, rows: Rows, madeup: Callable
     """A bug, broken rows and a refusal each lose their granules, named; all the rest is in the lake."""
     asked: Counter[int] = Counter()
 
-    def fetch(granule: Granule, settings: Settings) -> Harvest:
+    def fetch(granule: Granule, settings: Settings) -> FetchResult:
         numbers = numbers_of(granule)
         asked.update(numbers)
         harvested = harvest(granule)
@@ -278,7 +278,7 @@ def test_a_slow_batch_keeps_no_other_from_its_worker(
     others = threading.Event()
     asked: Counter[int] = Counter()
 
-    def fetch(granule: Granule, settings: Settings) -> Harvest:
+    def fetch(granule: Granule, settings: Settings) -> FetchResult:
         (number,) = numbers_of(granule)
         asked[number] += 1
         if len(asked) == 21:  # all but those that are in the first one's batch
@@ -307,7 +307,7 @@ def test_a_commit_that_fails_is_tried_again(
             raise error
         return real(*given, **more)
 
-    def fetch(granule: Granule, settings: Settings) -> Harvest:
+    def fetch(granule: Granule, settings: Settings) -> FetchResult:
         asked.extend(numbers_of(granule))
         return harvest(granule)
 
@@ -385,7 +385,7 @@ def _workers() -> list[int]:
 def test_ctrl_c_ends_a_run(catalog: Catalog, rows: Rows, madeup: Callable[..., Archive]) -> None:
     let_go = threading.Event()
 
-    def fetch(granule: Granule, settings: Settings) -> Harvest:
+    def fetch(granule: Granule, settings: Settings) -> FetchResult:
         if 3 in numbers_of(granule):
             os.kill(os.getpid(), signal.SIGINT)
             let_go.wait(5)
@@ -408,7 +408,7 @@ def test_ctrl_c_ends_a_run(catalog: Catalog, rows: Rows, madeup: Callable[..., A
 
 
 @pytest.fixture
-def several(madeup: Callable[..., Archive]) -> Callable[..., list[str]]:
+def summarise(madeup: Callable[..., Archive]) -> Callable[..., list[str]]:
     """Put archives into the registry: each with its own way to fetch."""
 
     def put(**fetches: Any) -> list[str]:
@@ -420,11 +420,11 @@ def several(madeup: Callable[..., Archive]) -> Callable[..., list[str]]:
 
 
 def test_archives_are_asked_side_by_side_and_one_that_hangs_holds_up_no_other(
-    catalog: Catalog, rows: Rows, several: Callable[..., list[str]]
+    catalog: Catalog, rows: Rows, summarise: Callable[..., list[str]]
 ) -> None:
     """The first answers nothing before all others have all their answers."""
 
-    def patient(granule: Granule, settings: Settings) -> Harvest:
+    def patient(granule: Granule, settings: Settings) -> FetchResult:
         until = time.monotonic() + 60
         while time.monotonic() < until:
             others = rows("SELECT count(*) AS n FROM coverage WHERE archive <> 'slow'")[0]["n"]
@@ -433,7 +433,7 @@ def test_archives_are_asked_side_by_side_and_one_that_hangs_holds_up_no_other(
             time.sleep(0.05)
         raise AssertionError("the others wait for this one")
 
-    names = several(slow=patient, a=harvest, b=harvest, c=harvest)
+    names = summarise(slow=patient, a=harvest, b=harvest, c=harvest)
     register(catalog, range(6))
     reports = pull_several(*(Request(name) for name in names))
     assert [report.archive for report in reports if isinstance(report, PullReport)] == names
@@ -442,23 +442,23 @@ def test_archives_are_asked_side_by_side_and_one_that_hangs_holds_up_no_other(
 
 
 def test_so_many_at_a_time_as_the_setting_says(
-    catalog: Catalog, several: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    catalog: Catalog, summarise: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LIGHTLAKE_SOURCES_AT_ONCE", "1")
     order: list[str] = []
 
-    def noting(granule: Granule, settings: Settings) -> Harvest:
+    def noting(granule: Granule, settings: Settings) -> FetchResult:
         order.append(granule.archive)
         return harvest(granule)
 
-    names = several(b=noting, a=noting)
+    names = summarise(b=noting, a=noting)
     register(catalog, range(4))
     pull_several(*(Request(name) for name in names))
     assert order == ["b"] * 4 + ["a"] * 4
 
 
-def test_one_that_fails_does_not_end_the_others(catalog: Catalog, several: Callable[..., list[str]]) -> None:
-    names = several(a=harvest, b=harvest)
+def test_one_that_fails_does_not_end_the_others(catalog: Catalog, summarise: Callable[..., list[str]]) -> None:
+    names = summarise(a=harvest, b=harvest)
     register(catalog, range(2))
     first, second, third = pull_several(
         Request(names[0]), Request(names[1], parameters={"dept": 2}), Request(names[0], again=True)
@@ -478,14 +478,14 @@ def test_a_service_is_asked_by_so_many_tasks_at_a_time(
     asking, most, free = 0, 0, 0
     counting = threading.Lock()
 
-    def fetch(granule: Granule, settings: Settings) -> Harvest:
+    def fetch(granule: Granule, settings: Settings) -> FetchResult:
         nonlocal asking, most, free
         with counting:
             asking += 1
             most = max(most, asking)
         time.sleep(0.01)
         impatient = settings.model_copy(update={"turn_timeout_s": 0.0})
-        with suppress(LightlakeError), limits.places(impatient, "there", 1, logger):  # a run of another lake
+        with suppress(LightlakeError), limits.connection_slots(impatient, "there", 1, logger):  # a run of another lake
             free += 1
         with counting:
             asking -= 1
@@ -500,18 +500,21 @@ def test_a_service_is_asked_by_so_many_tasks_at_a_time(
     assert most <= 2
     if not shared:
         assert free == 0
-    with limits.places(load_settings(), "there", 2, logger) as taken:
+    with limits.connection_slots(load_settings(), "there", 2, logger) as taken:
         assert taken == 2, "they are free again"
 
 
 def test_who_has_no_place_waits(lake: Lake, caplog: pytest.LogCaptureFixture) -> None:
     settings = lake.settings.model_copy(update={"turn_timeout_s": 60.0})
-    with limits.places(settings, "there", 3, logger) as first, limits.places(settings, "there", 3, logger) as rest:
+    with (
+        limits.connection_slots(settings, "there", 3, logger) as first,
+        limits.connection_slots(settings, "there", 3, logger) as rest,
+    ):
         assert (first, rest) == (3, 1)
         got = threading.Event()
 
         def wait() -> None:
-            with limits.places(settings, "there", 1, logger):
+            with limits.connection_slots(settings, "there", 1, logger):
                 got.set()
 
         waiting = threading.Thread(target=wait)

@@ -39,7 +39,7 @@ from tasks.register import register_archive
 from tasks.services import parquet
 from tasks.services.parquet import Store
 from tasks.sources import hats
-from tasks.sources.base import Granule, Harvest
+from tasks.sources.base import FetchResult, Granule
 from tasks.sources.registry import find
 
 pytestmark = pytest.mark.server
@@ -76,9 +76,9 @@ class Bucket:
     s3: S3
     folder: Path
     name: str
-    known: dict[str, Harvest] = field(default_factory=dict)
+    known: dict[str, FetchResult] = field(default_factory=dict)
 
-    def locally(self, granule: Granule) -> Harvest:
+    def locally(self, granule: Granule) -> FetchResult:
         """What the folder has of it."""
         if granule.id not in self.known:
             url = endpoint(str(self.folder), granule.archive)
@@ -161,11 +161,11 @@ def granule(name: str, places: list[tuple[float, float]]) -> Granule:
     return Granule(name, archive.release, archive.with_defaults({}), TABLES["targets"].cast(targets))
 
 
-def fetch(granule: Granule) -> Harvest:
+def fetch(granule: Granule) -> FetchResult:
     return find(granule.archive).fetch(granule, load_settings())
 
 
-def assert_same(got: Harvest, wanted: Harvest) -> None:
+def assert_same(got: FetchResult, wanted: FetchResult) -> None:
     assert wanted.lightcurves.num_rows
     for table in ("sources", "matches", "lightcurves"):
         assert getattr(got, table).equals(getattr(wanted, table)), table

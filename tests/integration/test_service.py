@@ -97,7 +97,7 @@ def test_a_turn_is_not_waited_for_for_ever(lake: Lake, monkeypatch: pytest.Monke
     too_long = pytest.raises(
         LightlakeError, match=f"first, process {os.getpid()} on .*, which has the turn pull-madeup"
     )
-    second = limits.turn(impatient, "pull-madeup", "second", logging.getLogger("turns"))
+    second = limits.exclusive_pull(impatient, "pull-madeup", "second", logging.getLogger("turns"))
     with claims.held(lake.catalog, "pull-madeup", "first"), impatient, too_long, second:
         pass
 

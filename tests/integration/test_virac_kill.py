@@ -20,7 +20,7 @@ from lake.store.catalog import Catalog
 from lake.upkeep.maintenance import verify
 from tasks.sources.virac.pieces import find_tiles
 from tasks.sources.virac.tile import open_tile
-from tasks.sources.virac.tiles import Cut
+from tasks.sources.virac.tiles import Selection
 
 pytestmark = pytest.mark.crash
 
@@ -96,7 +96,7 @@ def test_two_processes_killed_at_random_lose_nothing(
             detected = opened.ragged("catindexid", slice(None))
             is_ks = opened.pawprints.band == 2
             for source, ids, seen in zip(opened.sources["sourceid"], detected, covered, strict=True):
-                if is_ks[opened.pawprints.places(ids)].sum() > Cut().min_ks:
+                if is_ks[opened.pawprints.places(ids)].sum() > Selection().min_ks:
                     expected[str(source)] = len(seen)
     rows = cursor.execute(
         "SELECT source_id, count(*), count(DISTINCT exposure_id) FROM lightcurves GROUP BY 1"

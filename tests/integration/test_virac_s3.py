@@ -13,8 +13,8 @@ from lake.query import Lake
 from lake.store.storage import path_of
 from lake.upkeep.maintenance import verify
 from tasks.register import register_archive
-from tasks.sources.virac.pieces import extract, find_tiles, standing
-from tasks.sources.virac.tiles import ORIGIN, Cut
+from tasks.sources.virac.pieces import extract, find_tiles, granule_status
+from tasks.sources.virac.tiles import ORIGIN, Selection
 
 pytestmark = pytest.mark.server
 
@@ -37,22 +37,22 @@ def test_tiles_in_a_bucket_are_those_in_a_folder(lake: Lake, bucket: str, tmp_pa
     found = find_tiles(bucket).found
     assert [tile.name for tile in found] == sorted(f"deep/{name}" for name in made)
     assert all(tile.version for tile in found)
-    receipts = {tile.name: extract(lake, tile, Cut()) for tile in found}
+    receipts = {tile.name: extract(lake, tile, Selection()) for tile in found}
     assert {name.partition("/")[2]: receipt.status for name, receipt in receipts.items() if receipt} == {
         name: "rejected" if kind else "done" for name, kind in made.items()
     }
-    assert standing(lake, find_tiles(bucket).found, Cut()).waiting == []
+    assert granule_status(lake, find_tiles(bucket).found, Selection()).waiting == []
     local = sum(
         receipt.n_rows
         for tile in find_tiles(str(tmp_path / "tiles")).found
-        if (receipt := extract(lake, tile, Cut())) and receipt.status == "done"
+        if (receipt := extract(lake, tile, Selection())) and receipt.status == "done"
     )
     assert local == sum(receipt.n_rows for receipt in receipts.values() if receipt)
     assert lake.sql("SELECT count(*) AS n FROM lightcurves")["n"].to_pylist() == [local], "the same sources, once"
 
     good = next(name for name, kind in made.items() if not kind)
     (path_of(bucket) / "deep" / good).write_bytes(b"replaced")
-    (waiting,) = standing(lake, find_tiles(bucket).found, Cut()).waiting
+    (waiting,) = granule_status(lake, find_tiles(bucket).found, Selection()).waiting
     assert waiting.name == f"deep/{good}"
     assert [finding.message for finding in verify(lake.catalog) if finding.is_error] == []
 

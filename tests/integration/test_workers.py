@@ -34,7 +34,7 @@ from lake.settings import Settings, load_settings
 from lake.store.catalog import Catalog
 from lake.store.storage import Storage
 from lake.upkeep.maintenance import verify
-from tasks.pull.limits import places
+from tasks.pull.limits import connection_slots
 
 ROOT = Path(__file__).parents[2]
 Rows = Callable[..., list[dict[str, Any]]]
@@ -312,5 +312,5 @@ def _ended(prefect: SyncPrefectClient, run: FlowRun) -> Any:
 
 def _places() -> int:
     """How many places at HEASARC nobody has."""
-    with places(load_settings(), "heasarc", 99, logging.getLogger("places")) as free:
+    with connection_slots(load_settings(), "heasarc", 99, logging.getLogger("places")) as free:
         return free

@@ -21,7 +21,7 @@ from lake.science.sky import apply_proper_motion, hpx29, ranks, separation_arcse
 from lake.settings import Settings
 from tasks.services.tap import Service, Session
 from tasks.services.values import measured, places_of, whole_rows
-from tasks.sources.base import Archive, Band, Granule, Harvest
+from tasks.sources.base import Archive, Band, FetchResult, Granule
 from tasks.sources.gaia import epochs as gaia_epochs
 
 NAME = "gaia"
@@ -61,7 +61,7 @@ _MOVING = """
             <= t.radius_deg + t.years * SQRT(s.pmra * s.pmra + s.pmdec * s.pmdec) / 3600000.0)"""
 
 
-def fetch(granule: Granule, settings: Settings) -> Harvest:
+def fetch(granule: Granule, settings: Settings) -> FetchResult:
     """Get the sources of a batch of targets, and their light curves.
 
     Parameters
@@ -78,7 +78,7 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
     TruncatedAnswer
         If the list of sources was cut short.
     """
-    endpoint = ARCHIVE.reach(settings)
+    endpoint = ARCHIVE.endpoint_url(settings)
     service = Service(NAME, endpoint, settings.timeout_s, settings.task_timeout_s)
     upload = positions(granule.targets, granule.parameters["radius_arcsec"])
     found = service.query(
@@ -103,7 +103,7 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
         of = set(made["matches"]["target_id"].to_pylist())
         made = without_sources(made, broken)
         lost = frozenset(of - set(made["matches"]["target_id"].to_pylist()))
-    return Harvest(
+    return FetchResult(
         **made,
         lightcurves=gaia_epochs.lightcurves(epochs, made["sources"]),
         endpoint=endpoint,
@@ -306,7 +306,7 @@ ARCHIVE = Archive(
     "from the electron rate and the AB zero point; magnitudes are Vega, as reported. exposure_id is the transit. "
     + gaia_epochs.QUALITY_NOTE,
     probe="/capabilities",
-    further={"gaia_datalink": DATALINK},
+    extra_endpoints={"gaia_datalink": DATALINK},
     fetch=fetch,
     parameters={"radius_arcsec": 1.0, "data_structure": STRUCTURES[0]},
 )

@@ -32,7 +32,7 @@ from lake.store.storage import is_local, path_of
 from tasks.pull import lake_at
 from tasks.pull.runners import current_log
 from tasks.register import register_archive
-from tasks.services.request_counters import effort, several
+from tasks.services.request_counters import count_requests, summarise
 from tasks.sources.base import GIVE_UP_AFTER, Band, Origin
 from tasks.sources.rxte import heasoft as rxte_heasoft
 from tasks.sources.rxte import mission as rxte
@@ -40,9 +40,9 @@ from tasks.sources.rxte import standard2 as rxte_standard2
 from tasks.sources.rxte.cut import ChannelCut
 from tasks.sources.rxte.files import CONNECTIONS, Mirror
 from tasks.sources.rxte.fits import read_light_curve
+from tasks.sources.rxte.granule_status import GranuleStatus, granule_status
 from tasks.sources.rxte.mission import PRODUCTS, Observation, gain_epoch, product_of, utc_to_tt
 from tasks.sources.rxte.products import Reading, completed, distinct, read_observation, tables_of
-from tasks.sources.rxte.standing import Standing, standing
 
 # Of column left_out of table sources.
 NO_GOOD_TIME, NO_STANDARD_2 = "no_good_time", "no_standard2_data"
@@ -158,7 +158,7 @@ def register(lake: Lake, extraction: Extraction) -> Origin:
     return origin
 
 
-def widened(lake: Lake, extraction: Extraction) -> Extraction:
+def with_requested_bands(lake: Lake, extraction: Extraction) -> Extraction:
     """Return it with all bands of standard products that were ever asked for.
 
     The products of an observation are committed as one: with fewer bands than before, the others would be taken out
@@ -178,11 +178,11 @@ def widened(lake: Lake, extraction: Extraction) -> Extraction:
 
 def waiting(
     lake: Lake, observations: Sequence[Observation], extraction: Extraction, *, retry_failed: bool = False
-) -> Standing[Observation]:
-    """Return which observations are to be extracted: see tasks.sources.rxte.standing."""
+) -> GranuleStatus[Observation]:
+    """Return which observations are to be extracted: see tasks.sources.rxte.granule_status."""
     origin = extraction.origin
     pieces = {extraction.granule(observation.obsid): observation for observation in observations}
-    return standing(lake, origin.name, [origin.release], pieces, retry_failed=retry_failed)
+    return granule_status(lake, origin.name, [origin.release], pieces, retry_failed=retry_failed)
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ def fetch(part: Part, last_try: bool) -> Staged:
             parameters=canonical(extraction.parameters),
             endpoint=f"{mirror.url}/{observation.paths[0]}",
         )
-        with effort(granule, log) as done:
+        with count_requests(granule, log) as done:
             try:
                 reading = _read(mirror, observation, extraction, granule, tools, logs / rxte.NAME, limit_s).sound()
             except _OF_ONE as error:
@@ -275,7 +275,7 @@ def fetch(part: Part, last_try: bool) -> Staged:
                 read = list(pool.map(partial(one, mirror), part.observations))
     attempts, tables = zip(*read, strict=True)
     obsids, manifest = part.staged(list(zip(attempts, completed(tables), strict=True)))
-    return obsids, manifest.told(peak_rss_mb=peak_rss_mb())
+    return obsids, manifest.with_details(peak_rss_mb=peak_rss_mb())
 
 
 class Observations:
@@ -293,13 +293,13 @@ class Observations:
 
     def name(self, part: Part) -> str:
         """Return its observations in a few words."""
-        return several(part.obsids)
+        return summarise(part.obsids)
 
     def count(self, part: Part) -> int:
         """Return how many there are."""
         return len(part.observations)
 
-    def lose(self, part: Part, error: BaseException) -> Staged:
+    def mark_failed(self, part: Part, error: BaseException) -> Staged:
         """Stage the news that they are lost."""
         origin, parameters = part.extraction.origin, canonical(part.extraction.parameters)
         attempts = [

@@ -16,10 +16,10 @@ from lake.errors import ArchiveError, ConfigurationError, GranuleRejected
 from lake.names import check_sample
 from lake.store.storage import remove_folder
 from tasks.pull.driver import Driver, Run
-from tasks.pull.limits import of_archive, places, turn
+from tasks.pull.limits import connection_slots, exclusive_pull, of_archive
 from tasks.pull.report import SurveyReport
 from tasks.services.download import patiently
-from tasks.services.request_counters import effort
+from tasks.services.request_counters import count_requests
 from tasks.sources.base import Origin
 from tasks.sources.heasarc import SERVICE
 from tasks.sources.rxte import observations as rxte_pull
@@ -106,18 +106,20 @@ def pull(run: Run, asked: Asked) -> tuple[Origin, SurveyReport]:
     check_sample(lake, asked.sample)
     with Mirror(settings) as mirror:
         far, work = not mirror.is_local, Observations(mirror.url)
-    with turn(lake, of_archive(NAME), run.name, log, run.check):
-        extraction = rxte_pull.widened(lake, asked.extraction)
+    with exclusive_pull(lake, of_archive(NAME), run.name, log, run.check):
+        extraction = rxte_pull.with_requested_bands(lake, asked.extraction)
         asked = replace(asked, extraction=extraction)
         origin = run.here(rxte_pull.register, lake, extraction)
         driver = Driver(run, work, SurveyReport(NAME, "observations", 0))
         folder = lake.storage.staging / run.id / NAME
         seen, planned, unanswered = set[str](), list[str](), 0
-        at_heasarc = places(settings, SERVICE, min(settings.workers, settings.archive_concurrency), log, run.check)
+        at_heasarc = connection_slots(
+            settings, SERVICE, min(settings.workers, settings.archive_concurrency), log, run.check
+        )
         with at_heasarc if far else nullcontext(settings.workers) as width:
             for targets in _targets(run, asked, origin):
                 asked_at = datetime.now(UTC)
-                with effort("xtemaster", log) as asking:
+                with count_requests("xtemaster", log) as asking:
                     try:
                         if unanswered >= work.give_up_after:
                             raise ArchiveError(
@@ -189,6 +191,6 @@ def _found(run: Run, targets: pa.Table, asked: Asked, *, has_place: bool) -> tup
         found, endpoint = select(targets, read_csv(asked.xtemaster), radius_deg=radius_deg), asked.xtemaster
     else:
         endpoint = settings.endpoints.get(SERVICE, "xtemaster at HEASARC")
-        with nullcontext() if has_place else places(settings, SERVICE, 1, run.log, run.check):
+        with nullcontext() if has_place else connection_slots(settings, SERVICE, 1, run.log, run.check):
             found = patiently(lambda: find(targets, settings, radius_deg=radius_deg), settings)
     return (found if asked.slews else found.without_slews()).limited(asked.limit), endpoint

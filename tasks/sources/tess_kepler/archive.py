@@ -24,7 +24,7 @@ from lake.science.motion import places_at
 from lake.science.sky import match, separation_arcsec
 from lake.settings import Settings
 from tasks.services.download import patiently
-from tasks.sources.base import Archive, Granule, Harvest
+from tasks.sources.base import Archive, FetchResult, Granule
 from tasks.sources.hats import sources_and_matches
 from tasks.sources.tess_kepler import mast_mirror
 from tasks.sources.tess_kepler.mast_choice import AUTHORS, KEPLER_CADENCES, TESS_CADENCES_S, Source, choose, source_of
@@ -50,7 +50,7 @@ _USUAL_BYTES = 2_000_000
 _NAMED = re.compile(r"(TIC|KIC|EPIC)[ _-]*(\d{1,16})", re.IGNORECASE)
 
 
-def fetch(granule: Granule, settings: Settings) -> Harvest:
+def fetch(granule: Granule, settings: Settings) -> FetchResult:
     """Get the light curves of a batch of targets.
 
     Parameters
@@ -67,7 +67,7 @@ def fetch(granule: Granule, settings: Settings) -> Harvest:
     TruncatedAnswer
         If the search's answer is not all, or files of several targets are more than a granule holds.
     """
-    url = ARCHIVE.reach(settings)
+    url = ARCHIVE.endpoint_url(settings)
     parameters = granule.parameters
     _check(parameters, url)
     radius = parameters["radius_arcsec"]
@@ -148,7 +148,7 @@ def harvest(
     rows: Mapping[Source, set[int]],
     products: Iterable[tuple[str, Product | GranuleRejected]],
     url: str,
-) -> Harvest:
+) -> FetchResult:
     """Return light curves as tables of the lake.
 
     Parameters
@@ -176,10 +176,10 @@ def harvest(
     remark = "; ".join(filter(None, remarks)) or None
     if not sources:
         empty = {name: TABLES[name].empty() for name in ("sources", "matches", "lightcurves")}
-        return Harvest(**empty, endpoint=url, remark=remark)
+        return FetchResult(**empty, endpoint=url, remark=remark)
     joined = {name: pa.concat_tables(parts).unify_dictionaries() for name, parts in tables.items()}
     whole, matches = _matched(granule.targets, joined["sources"], [rows[source] for source in sources])
-    return Harvest(whole, matches, joined["lightcurves"], joined["exposures"], endpoint=url, remark=remark)
+    return FetchResult(whole, matches, joined["lightcurves"], joined["exposures"], endpoint=url, remark=remark)
 
 
 def _check(parameters: Mapping[str, Any], url: str) -> None:

@@ -265,7 +265,7 @@ def _spelled(sources: Iterable[Source]) -> list[str]:
 
 
 def _found(
-    observations: Rows, files: Rows, authors: Sequence[str], session: Session, told_of: list[str]
+    observations: Rows, files: Rows, authors: Sequence[str], session: Session, log_receipt: list[str]
 ) -> list[Found]:
     """Return the light curves among the files of observations, each with its observation's position, if it has one."""
     taken = {AUTHORS[author].name for author in authors}
@@ -273,7 +273,7 @@ def _found(
     by_obsid = {str(row["obsid"]): row for row in observations}
     by_name = {row.get("obs_id"): row for row in observations}
     by_source = {source: row for row in observations for source in _sources(row)}
-    placed = _having(observations, lambda row: _place(row, session), "observations without a place", told_of)
+    placed = _having(observations, lambda row: _place(row, session), "observations without a place", log_receipt)
     place_of = {str(row["obsid"]): _place(row, session) for row in placed}
     found, lost = [], list[Row]()
     for row in files:
@@ -304,7 +304,7 @@ def _found(
         )
     if lost and not found:
         _value(lost[0], "dataURI", session)
-    told_of += [f"files without an address, left out: {len(lost)}"] if lost else []
+    log_receipt += [f"files without an address, left out: {len(lost)}"] if lost else []
     return found
 
 

@@ -32,13 +32,13 @@ from tasks.pull import is_passing
 from tasks.pull.runners import OutOfTime, untimed
 from tasks.services.bounds import in_time, on_disk
 from tasks.services.http import failing
-from tasks.services.request_counters import Log, effort, several
+from tasks.services.request_counters import Log, count_requests, summarise
 from tasks.sources.base import Origin
-from tasks.sources.rxte.standing import Standing, last_status
-from tasks.sources.rxte.standing import standing as standing_of
+from tasks.sources.rxte.granule_status import GranuleStatus, last_status
+from tasks.sources.rxte.granule_status import granule_status as standing_of
 from tasks.sources.virac import tap as virac_tap
 from tasks.sources.virac.tile import open_tile, tile_of
-from tasks.sources.virac.tiles import NAME, ORIGIN, RELEASE, Cut, Extraction
+from tasks.sources.virac.tiles import NAME, ORIGIN, RELEASE, Extraction, Selection
 
 PATTERN = "n*_*.hdf5"
 
@@ -72,12 +72,12 @@ class TileFile:
         """Return what tells this content of the file from another."""
         return f"{self.bytes}-{self.version}"
 
-    def granule(self, cut: Cut) -> str:
+    def granule(self, cut: Selection) -> str:
         """Return the id of its granule."""
         key = "\n".join((RELEASE, canonical(cut.as_parameters()), self.name, str(self.bytes), self.version))
         return f"{NAME}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
 
-    def stage(self, attempt: Attempt, cut: Cut, folder: UPath) -> Manifest:
+    def stage(self, attempt: Attempt, cut: Selection, folder: UPath) -> Manifest:
         """Stage what is in it.
 
         Raises
@@ -98,7 +98,7 @@ class TileFile:
                 lightcurves=extraction.lightcurves(),
                 afterwards=extraction.statistics,
             )
-            return staged.told(reason=extraction.remark)
+            return staged.with_details(reason=extraction.remark)
 
 
 @dataclass(frozen=True)
@@ -123,11 +123,11 @@ class PublicRange:
         """Return the address of the service."""
         return load_settings().endpoints.get(NAME, self.origin.endpoint)
 
-    def granule(self, cut: Cut) -> str:
+    def granule(self, cut: Selection) -> str:
         """Return the id of its granule."""
         return virac_tap.granule_id(self.low, self.high, cut)
 
-    def stage(self, attempt: Attempt, cut: Cut, folder: UPath) -> Manifest:
+    def stage(self, attempt: Attempt, cut: Selection, folder: UPath) -> Manifest:
         """Stage what the service has of it.
 
         Raises
@@ -232,21 +232,23 @@ def find_tiles(folder: str, pattern: str = PATTERN) -> Pieces:
     unreadable = tuple(shown(f"{error.filename or folder}: {error.strerror or error}") for error in troubles)
     if not found and unreadable:
         raise ConfigurationError(
-            f"no tile of {folder} can be read: {several(unreadable)}", hint="ask the owner for the right to read them"
+            f"no tile of {folder} can be read: {summarise(unreadable)}", hint="ask the owner for the right to read them"
         )
     if not found:
         raise ConfigurationError(f"no file of {folder} fits {pattern!r}", hint="tiles are called n1024_9000000.hdf5")
     return Pieces(sorted(found, key=lambda tile: tile.name), unreadable)
 
 
-def standing(lake: Lake, tiles: Sequence[Piece], cut: Cut, *, retry_failed: bool = False) -> Standing[Piece]:
-    """Return how things stand with some tiles: see tasks.sources.rxte.standing."""
+def granule_status(
+    lake: Lake, tiles: Sequence[Piece], cut: Selection, *, retry_failed: bool = False
+) -> GranuleStatus[Piece]:
+    """Return how things stand with some tiles: see tasks.sources.rxte.granule_status."""
     releases = {tile.origin.release for tile in tiles}
     return standing_of(lake, NAME, releases, {tile.granule(cut): tile for tile in tiles}, retry_failed=retry_failed)
 
 
 def extract(
-    lake: Lake, tile: Piece, cut: Cut, *, again: bool = False, last_try: bool = True, log: Log | None = None
+    lake: Lake, tile: Piece, cut: Selection, *, again: bool = False, last_try: bool = True, log: Log | None = None
 ) -> Receipt | None:
     """Bring a tile into the lake, or the news that it cannot be.
 
@@ -286,7 +288,9 @@ def extract(
             raise
 
 
-def lose(lake: Lake, tiles: Sequence[Piece], cut: Cut, error: BaseException) -> list[tuple[str | None, Receipt]]:
+def mark_failed(
+    lake: Lake, tiles: Sequence[Piece], cut: Selection, error: BaseException
+) -> list[tuple[str | None, Receipt]]:
     """Note tiles as failed that were lost with their worker, unless they are done all the same."""
     receipts: list[tuple[str | None, Receipt]] = []
     for tile in tiles:
@@ -295,16 +299,16 @@ def lose(lake: Lake, tiles: Sequence[Piece], cut: Cut, error: BaseException) -> 
             last = last_status(lake, NAME, [tile.origin.release], granule).get(granule)
             if ours and last not in ("done", "empty", "rejected"):
                 folder = lake.storage.staging / NAME / granule
-                with effort(granule, folder=folder) as done:
+                with count_requests(granule, folder=folder) as done:
                     attempt = replace(_attempt(tile, granule, cut), **done.facts())
                     manifest = stage(folder, lost(attempt, error), {})
                 receipts.append((tile.name, commit(lake.catalog, manifest)))
     return receipts
 
 
-def _stage(tile: Piece, granule: str, cut: Cut, folder: UPath, log: Log | None, *, last_try: bool) -> Manifest:
+def _stage(tile: Piece, granule: str, cut: Selection, folder: UPath, log: Log | None, *, last_try: bool) -> Manifest:
     attempt = _attempt(tile, granule, cut)
-    with effort(granule, log, folder, again=True) as done:
+    with count_requests(granule, log, folder, again=True) as done:
         try:
             staged = tile.stage(attempt, cut, folder)
         except OutOfTime:
@@ -315,7 +319,7 @@ def _stage(tile: Piece, granule: str, cut: Cut, folder: UPath, log: Log | None, 
             if not last_try and is_passing(error):
                 raise  # of which a note is kept for the next try
             staged = stage(folder, lost(attempt, error), {})
-    return staged.told(seconds=done.seconds, peak_rss_mb=peak_rss_mb(), **done.facts())
+    return staged.with_details(seconds=done.seconds, peak_rss_mb=peak_rss_mb(), **done.facts())
 
 
 @contextmanager
@@ -333,7 +337,7 @@ def _local(tile: TileFile) -> Iterator[Path]:
         yield copy
 
 
-def _attempt(tile: Piece, granule: str, cut: Cut) -> Attempt:
+def _attempt(tile: Piece, granule: str, cut: Selection) -> Attempt:
     return Attempt(
         NAME,
         tile.origin.release,

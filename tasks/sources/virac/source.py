@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from lake.commit.ledger import write_plan
 from tasks.pull import is_passing, lake_at
 from tasks.pull.driver import Done, Driver, Run, Told
-from tasks.pull.limits import places
+from tasks.pull.limits import connection_slots
 from tasks.pull.report import SurveyReport
 from tasks.pull.runners import OutOfTime, current_log
 from tasks.register import register_archive
-from tasks.services.request_counters import several
+from tasks.services.request_counters import summarise
 from tasks.sources.base import Origin
 from tasks.sources.virac.pieces import (
     PATTERN,
@@ -26,11 +26,11 @@ from tasks.sources.virac.pieces import (
     check_place,
     extract,
     find_pieces,
-    lose,
+    granule_status,
+    mark_failed,
     parse_shard,
-    standing,
 )
-from tasks.sources.virac.tiles import NAME, Cut
+from tasks.sources.virac.tiles import NAME, Selection
 
 # What one task carries: some ten seconds of work, so that Prefect's own 0.2 s do not count.
 BATCH_BYTES, BATCH_TILES = 1 << 30, 16
@@ -60,7 +60,7 @@ class Asked:
 
     tiles: str
     pattern: str = PATTERN
-    cut: Cut = field(default_factory=Cut)
+    cut: Selection = field(default_factory=Selection)
     retry_failed: bool = False
     shard: str | None = None
 
@@ -83,7 +83,7 @@ class Batch:
 
     url: str
     tiles: tuple[Piece, ...]
-    cut: Cut
+    cut: Selection
     again: bool = False
 
 
@@ -103,7 +103,7 @@ def pull(run: Run, asked: Asked) -> tuple[Origin, SurveyReport]:
     found, origin = pieces.found, pieces.found[0].origin
     run.here(register_archive, lake, origin)
     write_plan(lake.storage, NAME, [piece.granule(cut) for piece in found])
-    now = standing(lake, found, cut, retry_failed=asked.retry_failed)
+    now = granule_status(lake, found, cut, retry_failed=asked.retry_failed)
     waiting = _of_shard(now.waiting, found, asked.shard)
     rejected = 0 if asked.retry_failed else now.rejected
     report = SurveyReport(NAME, "tiles", len(found), now.done, rejected, unreadable=pieces.unreadable)
@@ -165,20 +165,20 @@ class _Tiles:
 
     def name(self, batch: Batch) -> str:
         """Return its tiles in a few words."""
-        return several([tile.name for tile in batch.tiles])
+        return summarise([tile.name for tile in batch.tiles])
 
     def count(self, batch: Batch) -> int:
         """Return how many tiles it has."""
         return len(batch.tiles)
 
-    def lose(self, batch: Batch, error: BaseException) -> tuple[Batch, BaseException]:
+    def mark_failed(self, batch: Batch, error: BaseException) -> tuple[Batch, BaseException]:
         """Return what is noted by `commit`, which is told in order."""
         return batch, error
 
     def commit(self, url: str, fetched: tuple[Batch, BaseException]) -> Told:
         """Note that a batch was lost: all else has been committed by its worker."""
         batch, error = fetched
-        return lose(lake_at(url), batch.tiles, batch.cut, error)
+        return mark_failed(lake_at(url), batch.tiles, batch.cut, error)
 
 
 def _places(run: Run, piece: Piece) -> AbstractContextManager[int]:
@@ -186,7 +186,7 @@ def _places(run: Run, piece: Piece) -> AbstractContextManager[int]:
     settings = run.settings
     if not isinstance(piece, PublicRange):
         return nullcontext(settings.workers)
-    return places(settings, _SERVICE, min(settings.workers, settings.archive_concurrency), run.log, run.check)
+    return connection_slots(settings, _SERVICE, min(settings.workers, settings.archive_concurrency), run.log, run.check)
 
 
 def _of_shard(waiting: list[Piece], found: Sequence[Piece], shard: str | None) -> list[Piece]:

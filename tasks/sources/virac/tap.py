@@ -35,7 +35,7 @@ from tasks.sources.statistics import statistics_of_sorted
 from tasks.sources.virac import columns
 from tasks.sources.virac import tiles as virac
 from tasks.sources.virac.tile import BANDS, SOURCE_NSIDE, SOURCES_PER_PIXEL
-from tasks.sources.virac.tiles import AST_RES_CHISQ_MAX, LEFT_OUT, NAME, Cut, constant, vega_flux
+from tasks.sources.virac.tiles import AST_RES_CHISQ_MAX, LEFT_OUT, NAME, Selection, constant, vega_flux
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -146,13 +146,15 @@ def halves(low: int, high: int) -> list[tuple[int, int]]:
     return [(low, middle), (middle + 1, high)]
 
 
-def granule_id(low: int, high: int, cut: Cut) -> str:
+def granule_id(low: int, high: int, cut: Selection) -> str:
     """Return the id of the granule that a range is: the same for the same range and cut."""
     key = "\n".join((NAME, RELEASE, canonical({**cut.as_parameters(), "low": low, "high": high})))
     return f"{NAME}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
 
 
-def harvest_range(low: int, high: int, settings: Settings, cut: Cut, granule: str | None = None) -> dict[str, pa.Table]:
+def harvest_range(
+    low: int, high: int, settings: Settings, cut: Selection, granule: str | None = None
+) -> dict[str, pa.Table]:
     """Get all of a range at once: for one that is small.
 
     Parameters
@@ -189,7 +191,7 @@ def harvest_range(low: int, high: int, settings: Settings, cut: Cut, granule: st
 
 
 def stage_range(
-    low: int, high: int, granule: str, attempt: Attempt, folder: UPath, settings: Settings, cut: Cut
+    low: int, high: int, granule: str, attempt: Attempt, folder: UPath, settings: Settings, cut: Selection
 ) -> Manifest:
     """Get a range and stage it, a million rows at a time.
 
@@ -209,7 +211,7 @@ def stage_range(
         folder, attempt, answer.tables(), ORIGIN.band_units,
         lightcurves=answer.lightcurves(), afterwards=answer.afterwards,
     )  # fmt: skip
-    return staged.told(reason=answer.remark)
+    return staged.with_details(reason=answer.remark)
 
 
 class Range:
@@ -218,7 +220,7 @@ class Range:
     Parameters and errors are those of harvest_range.
     """
 
-    def __init__(self, low: int, high: int, granule: str, settings: Settings, cut: Cut) -> None:
+    def __init__(self, low: int, high: int, granule: str, settings: Settings, cut: Selection) -> None:
         self.granule, self.cut = granule, cut
         endpoint = settings.endpoints.get(NAME, ORIGIN.endpoint)
         self.service = Service(NAME, endpoint, settings.timeout_s, settings.task_timeout_s)

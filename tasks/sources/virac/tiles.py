@@ -60,7 +60,7 @@ _FLOATS = ("chi", "x", "y", "sky", "cnf_ctr", "diff_fit_ap", "ext")
 
 
 @dataclass(frozen=True)
-class Cut:
+class Selection:
     """What of a tile is wanted.
 
     Parameters
@@ -104,7 +104,7 @@ class Extraction:
         If the tile contradicts itself; from lightcurves, also in the midst of them.
     """
 
-    def __init__(self, tile: Tile, granule: str, cut: Cut) -> None:
+    def __init__(self, tile: Tile, granule: str, cut: Selection) -> None:
         self.tile, self.granule, self.cut = tile, granule, cut
         self.detections = self.non_detections = self.expected_detections = self.expected_covered = 0
         self.odd_values = 0

@@ -12,14 +12,14 @@ from helpers.granules import committed, register, staged
 
 import flows.artifacts
 import flows.report
-from flows.artifacts import credits_of, harmless, losses_table, names_of, publish_light_curves
+from flows.artifacts import credits_of, log_errors, losses_table, names_of, publish_light_curves
 from flows.report import Watch, missing, missing_of_survey, publish
 from lake.commit.commit import Receipt, commit
 from lake.errors import ConfigurationError
 from lake.query import Lake
 from lake.store.catalog import Catalog
 from tasks.analysis.plots import brought
-from tasks.pull.report import MOST_LOSSES, PullReport, SurveyReport, told_of
+from tasks.pull.report import MOST_LOSSES, PullReport, SurveyReport, log_receipt
 from tasks.sources.registry import REGISTRY
 
 ZTF = REGISTRY["ztf"]
@@ -74,7 +74,7 @@ def test_what_is_missing_of_a_pull(catalog: Catalog, lake: Lake) -> None:
         "# What is missing of ztf DR1\n\nNothing is missing: 3 targets were asked for, and all have their answer."
     )
     manifest = staged(catalog, [], "g1", targets=[3, 4], status="failed", attempt_status="failed")
-    failed = whole.plus(2, [(None, commit(catalog, manifest.told(reason="ztf: HTTP 503", retries=3)))])
+    failed = whole.plus(2, [(None, commit(catalog, manifest.with_details(reason="ztf: HTTP 503", retries=3)))])
     told = missing(failed, lake)
     assert "2 of 5 targets, in 1 of 2 granules." in told
     assert "| `g1` | failed | T3, T4 | 3 | ztf: HTTP 503 |" in told.replace("T4, T3", "T3, T4")
@@ -133,9 +133,9 @@ def test_the_plot_is_of_what_the_granule_brought(catalog: Catalog, lake: Lake, m
 def test_lines_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
     log = logging.getLogger("test")
     caplog.set_level(logging.DEBUG, "test")
-    told_of(log, receipt(1, n_found=7, n_rows=50, n_sources=8, seconds=1.23, retries=2))
-    told_of(log, receipt(2, n_targets=0, n_rows=5), "n2.hdf5", level=logging.DEBUG)
-    told_of(log, lost(3, "HTTP 503"), level=logging.DEBUG)
+    log_receipt(log, receipt(1, n_found=7, n_rows=50, n_sources=8, seconds=1.23, retries=2))
+    log_receipt(log, receipt(2, n_targets=0, n_rows=5), "n2.hdf5", level=logging.DEBUG)
+    log_receipt(log, lost(3, "HTTP 503"), level=logging.DEBUG)
     assert [(one.levelname, one.getMessage()) for one in caplog.records] == [
         ("INFO", "ztf-1: done, 10 targets, 7 found, 8 sources, 50 rows, 1.2 s, tried again 2 times"),
         ("DEBUG", "n2.hdf5 (ztf-2): done, 0 sources, 5 rows, 0.0 s"),
@@ -146,11 +146,11 @@ def test_lines_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
 def test_an_artifact_that_cannot_be_made_is_told_loudly(caplog: pytest.LogCaptureFixture) -> None:
     log = logging.getLogger("test")
     for error in (ValueError("no font"), ConfigurationError("x"), OSError("disk full"), ImportError("vl_convert")):
-        with harmless(log, "the plot"):
+        with log_errors(log, "the plot"):
             raise error
     assert [one.levelname for one in caplog.records] == ["ERROR"] * 4
     assert caplog.records[0].getMessage() == "the plot could not be made: ValueError: no font"
-    with pytest.raises(KeyError), harmless(log, "the plot"):
+    with pytest.raises(KeyError), log_errors(log, "the plot"):
         raise KeyError("a bug")
 
 

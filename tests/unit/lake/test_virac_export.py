@@ -31,7 +31,7 @@ from lake.export.virac_lines import _decimals
 from lake.query import Lake
 from lake.store.catalog import Catalog
 from tasks.sources.virac.tile import open_tile
-from tasks.sources.virac.tiles import LEFT_OUT, NAME, ORIGIN, RELEASE, Cut, Extraction
+from tasks.sources.virac.tiles import LEFT_OUT, NAME, ORIGIN, RELEASE, Extraction, Selection
 
 PIXELS = {1024: 9_000_000, 512: 2_400_001, 256: 600_003}
 TINY: dict[str, Any] = {"n_sources": 60, "n_pawprints": 130, "epochs": (60, 90), "seed": 5}
@@ -44,11 +44,11 @@ def tile(folder: Path, nside: int = 1024, **more: Any) -> Path:
     return path
 
 
-def put(catalog: Catalog, path: Path, cut: Cut | None = None) -> None:
+def put(catalog: Catalog, path: Path, cut: Selection | None = None) -> None:
     """Bring a tile into the lake."""
     granule = path.stem
     with open_tile(path) as opened:
-        extraction = Extraction(opened, granule, cut or Cut())
+        extraction = Extraction(opened, granule, cut or Selection())
         attempt = Attempt(
             NAME,
             RELEASE,

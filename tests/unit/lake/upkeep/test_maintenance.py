@@ -290,10 +290,15 @@ def test_status_counts_what_was_asked_and_also_surveys_without_targets(kept):
 
 def test_status_and_progress_tell_what_attempts_took(kept):
     spent = {"retries": 2, "requests": 5, "seconds": 3.5, "peak_rss_mb": 100.0}
-    commit(kept, staged(kept, [], "g1", targets=[10]).told(**spent))
-    commit(kept, staged(kept, [], "g1", targets=[10], again=1).told(**spent | {"peak_rss_mb": 70.0, "requests": None}))
+    commit(kept, staged(kept, [], "g1", targets=[10]).with_details(**spent))
+    commit(
+        kept,
+        staged(kept, [], "g1", targets=[10], again=1).with_details(**spent | {"peak_rss_mb": 70.0, "requests": None}),
+    )
     # An archive that gave nothing but failures is told of, too.
-    commit(kept, staged(kept, [], "lost", archive="virac", targets=[], attempt_status="failed").told(seconds=1.24))
+    commit(
+        kept, staged(kept, [], "lost", archive="virac", targets=[], attempt_status="failed").with_details(seconds=1.24)
+    )
     cursor = kept.cursor()
     rows = {row["archive"]: row for row in status(cursor).to_pylist()}
     cursor.close()

@@ -14,7 +14,17 @@ from lake.settings import Settings, load_settings
 from lake.store.catalog import Catalog
 from lake.store.storage import Storage
 from lake.upkeep import checks as places
-from lake.upkeep.checks import cache, catalogue, clock, file_system, rights, room, rooms, skew_s, storage_rights
+from lake.upkeep.checks import (
+    cache,
+    catalogue,
+    check_free_space,
+    check_writable,
+    clock,
+    file_system,
+    room,
+    skew_s,
+    storage_rights,
+)
 from lake.upkeep.doctor import Check
 
 MOUNTS = r"""22 1 252:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
@@ -145,7 +155,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
             (disk / "full").write_bytes(bytes(2 << 20))
         check = room("room", disk / "lake")
         assert (check.status, check.found) == ("fail", f"0.0 GB free at {disk}")
-        assert rights("lake", disk, "LIGHTLAKE_URL").found.endswith("No space left on device")
+        assert check_writable("lake", disk, "LIGHTLAKE_URL").found.endswith("No space left on device")
         assert [path.name for path in disk.iterdir()] == ["full"]
 
 
@@ -155,7 +165,7 @@ def test_little_room(tmp_path: Path) -> None:
 
 
 def test_room_for_all_that_is_written(settings: Settings, tmp_path: Path) -> None:
-    checks = rooms(Storage.from_url(tmp_path / "lake"), settings)
+    checks = check_free_space(Storage.from_url(tmp_path / "lake"), settings)
     assert [check.name for check in checks] == ["room for lake", "room for cache", "room for temporary files"]
 
 

@@ -16,7 +16,7 @@ from lake.errors import ConfigurationError
 from lake.query import Lake
 from lake.settings import Settings
 from lake.store.catalog import Catalog
-from tasks.pull import commit_batch, count_to_ask, fetch_batch, lake_at, lose_batch, plan_batches
+from tasks.pull import commit_batch, count_to_ask, fetch_batch, lake_at, mark_batch_failed, plan_batches
 from tasks.pull.estimates import count_ahead, plan, plans
 from tasks.pull.report import PullReport
 from tasks.sources.base import Archive
@@ -47,7 +47,7 @@ def test_a_plan_says_why_and_what_it_takes(
     batches = list(plan_batches(lake, madeup, DEPTH, None, tmp_path / "plan"))
     for batch in batches[:-1]:
         commit_batch(lake.settings.url, fetch_batch(batch))
-    commit_batch(lake.settings.url, lose_batch(batches[-1], OSError("gone")))
+    commit_batch(lake.settings.url, mark_batch_failed(batches[-1], OSError("gone")))
     register(catalog, range(10, 13), "second")
     answered = sum(batch.n_targets for batch in batches[:-1])
     failed = batches[-1].n_targets

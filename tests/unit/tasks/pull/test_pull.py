@@ -35,15 +35,15 @@ from tasks.pull import (
     fetch_batch,
     is_passing,
     lake_at,
-    lose_batch,
     lost,
+    mark_batch_failed,
     max_age,
     plan_batches,
     read_granules,
 )
 from tasks.pull.report import PullReport
 from tasks.register import register_archive
-from tasks.sources.base import Archive, Granule, Harvest
+from tasks.sources.base import Archive, FetchResult, Granule
 from tasks.sources.registry import REGISTRY
 
 DEPTH = {"depth": 1}
@@ -136,8 +136,8 @@ def test_a_plan_streams_while_its_batches_are_committed(
     assert count_to_ask(lake, archive, DEPTH, None) == seen - 6000
 
 
-def _nothing() -> Harvest:
-    return Harvest(*(TABLES[name].empty() for name in ("sources", "matches", "lightcurves")))
+def _nothing() -> FetchResult:
+    return FetchResult(*(TABLES[name].empty() for name in ("sources", "matches", "lightcurves")))
 
 
 def test_only_what_has_no_answer_is_planned(catalog: Catalog, lake: Lake, madeup: Archive, tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_coverage_counts_sources_and_rows_of_each_target(
     )
     curves = curves.drop_columns(["archive", "release", "granule"])
     now = pa.scalar(0, pa.timestamp("us", tz="UTC")).as_py()
-    coverage = complete(Harvest(TABLES["sources"].empty(), matches, curves), granule, now)["coverage"]
+    coverage = complete(FetchResult(TABLES["sources"].empty(), matches, curves), granule, now)["coverage"]
     counted = {row["target_id"]: (row["status"], row["n_sources"], row["n_rows"]) for row in coverage.to_pylist()}
     assert counted == {a: ("found", 1, 3), b: ("found", 2, 3)}
     nothing = complete(_nothing(), granule, now)["coverage"].to_pylist()
@@ -310,7 +310,7 @@ def test_the_next_try_fetches_only_what_is_not_staged(
     batch = only_batch(catalog, lake, tmp_path)
     asked: Counter[str] = Counter()
 
-    def once_unwilling(granule: Granule, settings: Settings) -> Harvest:
+    def once_unwilling(granule: Granule, settings: Settings) -> FetchResult:
         asked[granule.id] += 1
         if granule.id == batch.granules[1] and asked[granule.id] == 1:
             raise refusal()
@@ -354,7 +354,7 @@ def test_losses_are_staged_with_their_reason(
 ) -> None:
     batch = only_batch(catalog, lake, tmp_path)
 
-    def unwilling(granule: Granule, settings: Settings) -> Harvest:
+    def unwilling(granule: Granule, settings: Settings) -> FetchResult:
         match batch.granules.index(granule.id):
             case 0:
                 raise refusal("HTTP 404 Not Found", transient=False)
@@ -414,7 +414,7 @@ def test_rows_that_break_a_rule_are_rejected(
     value: Any,
     reason: str,
 ) -> None:
-    def careless(granule: Granule, settings: Settings) -> Harvest:
+    def careless(granule: Granule, settings: Settings) -> FetchResult:
         harvested = harvest(granule)
         return replace(harvested, lightcurves=_with(harvested.lightcurves, column, value))
 
@@ -429,7 +429,7 @@ def test_rows_that_break_a_rule_are_rejected(
 def test_a_source_that_breaks_a_rule_takes_no_neighbour_with_it(
     catalog: Catalog, lake: Lake, madeup: Archive, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def careless(granule: Granule, settings: Settings) -> Harvest:
+    def careless(granule: Granule, settings: Settings) -> FetchResult:
         harvested = harvest(granule)
         rows = harvested.lightcurves.to_pylist()
         for row in rows:
@@ -451,7 +451,7 @@ def test_a_bug_loses_its_batch_less_what_was_staged(
 ) -> None:
     batch = only_batch(catalog, lake, tmp_path)
 
-    def broken(granule: Granule, settings: Settings) -> Harvest:
+    def broken(granule: Granule, settings: Settings) -> FetchResult:
         if granule.id == batch.granules[2]:
             raise KeyError("ObsMJD")
         return harvest(granule)
@@ -459,7 +459,7 @@ def test_a_bug_loses_its_batch_less_what_was_staged(
     answering(monkeypatch, broken)
     with pytest.raises(KeyError) as caught:
         fetch_batch(batch, last_try=False)
-    attempts = [manifest.attempt for manifest in lose_batch(batch, caught.value)]
+    attempts = [manifest.attempt for manifest in mark_batch_failed(batch, caught.value)]
     assert [attempt.status == "failed" for attempt in attempts] == [False, False, True, True]
     assert attempts[2].error_type == "KeyError"
     assert attempts[2].reason == "KeyError: 'ObsMJD'"
@@ -473,7 +473,7 @@ def test_what_is_lost_covers_every_target(catalog: Catalog, lake: Lake, madeup: 
     assert (manifest.attempt.status, manifest.attempt.reason) == ("failed", "TimeoutError")
     assert manifest.attempt.n_targets == granule.targets.num_rows == manifest.files[0].rows
     assert lost(madeup, granule, tmp_path / "lost", GranuleRejected("no")).attempt.status == "rejected"
-    receipts = commit_batch(lake.settings.url, lose_batch(batch, refusal()))
+    receipts = commit_batch(lake.settings.url, mark_batch_failed(batch, refusal()))
     assert [receipt.status for receipt in receipts] == ["failed"] * 4
     assert lake.sql("FROM coverage WHERE status = 'failed'").num_rows == batch.n_targets
 
@@ -482,7 +482,7 @@ def test_a_loss_does_not_take_back_an_answer(catalog: Catalog, lake: Lake, madeu
     batch = only_batch(catalog, lake, tmp_path)
     commit_batch(lake.settings.url, fetch_batch(batch))
     (again,) = planned(lake, madeup, tmp_path / "again", again=True)
-    commit_batch(lake.settings.url, lose_batch(again, refusal()))
+    commit_batch(lake.settings.url, mark_batch_failed(again, refusal()))
     assert lake.sql("FROM coverage WHERE status = 'failed'").num_rows == 0
     assert lake.sql("FROM lightcurves").num_rows == 18
     assert lake.sql("FROM ledger WHERE status = 'failed'").num_rows == 4
@@ -497,7 +497,7 @@ def test_staged_files_that_vanish_before_their_commit_are_told(
     next(Path(manifests[1].folder).glob("coverage-*.parquet")).unlink()
     with pytest.raises(StagingLost) as caught:
         commit_batch(lake.settings.url, manifests)
-    receipts = commit_batch(lake.settings.url, lose_batch(batch, caught.value))
+    receipts = commit_batch(lake.settings.url, mark_batch_failed(batch, caught.value))
     assert {receipt.status for receipt in receipts} >= {"failed"}
     assert lake.sql("FROM coverage").num_rows == batch.n_targets
     assert whole(catalog)
@@ -529,7 +529,7 @@ def test_only_what_can_pass_is_tried_again(error: BaseException, passing: bool) 
 def cut_above(most: int, seen: list[int] | None = None) -> Any:
     """An archive whose answers are cut if more than so many targets are asked for."""
 
-    def fetch(granule: Granule, settings: Settings) -> Harvest:
+    def fetch(granule: Granule, settings: Settings) -> FetchResult:
         n = granule.targets.num_rows
         if seen is not None:
             seen.append(n)
@@ -596,7 +596,7 @@ def test_a_retry_goes_on_with_the_halves(
     (batch,) = planned(lake, archive, tmp_path / "plan")
     calls = iter([None, None, refusal()])
 
-    def failing(granule: Granule, settings: Settings) -> Harvest:
+    def failing(granule: Granule, settings: Settings) -> FetchResult:
         if (error := next(calls, None)) is not None:
             seen.append(-granule.targets.num_rows)
             raise error
@@ -608,7 +608,7 @@ def test_a_retry_goes_on_with_the_halves(
     manifests = fetch_batch(batch, last_try=False)
     assert seen == [8, 4, -4, 4]
     assert [manifest.attempt.status for manifest in manifests] == ["split", "done", "done"]
-    lost_ones = lose_batch(batch, RuntimeError("the worker died"))
+    lost_ones = mark_batch_failed(batch, RuntimeError("the worker died"))
     assert [manifest.attempt.status for manifest in lost_ones] == ["split", "done", "done"]
 
 

@@ -33,7 +33,7 @@ from lake.settings import Settings, load_settings
 from tasks.pull import complete, fetch_granule
 from tasks.register import register_archive
 from tasks.sources import hcv
-from tasks.sources.base import Granule, Harvest
+from tasks.sources.base import FetchResult, Granule
 from tasks.sources.hcv import ARCHIVE, flag_word, found, harvest, parse
 
 SEED = 11
@@ -98,12 +98,12 @@ def point(number: int = 1, band: str = "ACS_F814W", **more: Any) -> dict[str, An
     }
 
 
-def made(summary: list[dict[str, Any]], curves: list[dict[str, Any]], radius: float = 1.0) -> Harvest:
+def made(summary: list[dict[str, Any]], curves: list[dict[str, Any]], radius: float = 1.0) -> FetchResult:
     sources, matches = found(targets_at([(10.0, 20.0)]), summary, radius, URL)
     return harvest(sources, matches, summary, curves, URL)
 
 
-def rows_of(result: Harvest, name: str = "lightcurves") -> list[dict[str, Any]]:
+def rows_of(result: FetchResult, name: str = "lightcurves") -> list[dict[str, Any]]:
     return TABLES[name].cast(getattr(result, name)).to_pylist()
 
 

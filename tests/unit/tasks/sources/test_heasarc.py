@@ -21,7 +21,7 @@ from lake.model.schema import TABLES
 from lake.science.sky import hpx29
 from lake.settings import Settings, load_settings
 from tasks.sources import heasarc
-from tasks.sources.base import Archive, Granule, Harvest
+from tasks.sources.base import Archive, FetchResult, Granule
 from tasks.sources.heasarc import FERMIGTRIG, ICECUBEPSC, SAXGRBMGRB, archive, harvest
 from tasks.sources.registry import SURVEYS, expand, find, known
 from tasks.sources.rxte import cut as rxte_cut
@@ -55,7 +55,7 @@ def granule(source: Archive, targets: pa.Table, **parameters: Any) -> Granule:
     return Granule(source.name, source.release, source.with_defaults(parameters), targets)
 
 
-def pairs(harvest: Harvest) -> set[tuple[int, str]]:
+def pairs(harvest: FetchResult) -> set[tuple[int, str]]:
     return set(zip(harvest.matches["target_id"].to_pylist(), harvest.matches["source_id"].to_pylist(), strict=True))
 
 

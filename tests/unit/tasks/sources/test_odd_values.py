@@ -26,7 +26,7 @@ from tasks.services.bounds import in_memory
 from tasks.services.fits import Header
 from tasks.services.http import failing
 from tasks.sources import hcv, heasarc, icecube, panstarrs, wise, ztf
-from tasks.sources.base import Granule, Harvest
+from tasks.sources.base import FetchResult, Granule
 from tasks.sources.gaia import archive as gaia
 from tasks.sources.gaia import epochs as gaia_epochs
 from tasks.sources.heasarc import FERMIGTRIG, SAXGRBMGRB
@@ -48,7 +48,7 @@ def target() -> pa.Table:
     return TABLES["targets"].cast(pa.table({"target_id": pixel, "hpx29": pixel, **PLACE}))
 
 
-def taken(name: str, harvest: Harvest) -> tuple[dict[str, list[dict[str, Any]]], str | None]:
+def taken(name: str, harvest: FetchResult) -> tuple[dict[str, list[dict[str, Any]]], str | None]:
     """Rows of all tables as they go to the lake, and the remark."""
     archive = REGISTRY[name]
     granule = Granule(name, archive.release, archive.parameters, target())
@@ -102,7 +102,7 @@ def test_a_time_out_of_range_is_left_out(cases_dir: Path) -> None:
     assert (gaia_epochs.out_of_time(rows) or "").endswith(" 1 (5813181197970338560)")
 
 
-def of_gaia_with(found: pa.Table, monkeypatch: pytest.MonkeyPatch, broken: dict[int, str] | None = None) -> Harvest:
+def of_gaia_with(found: pa.Table, monkeypatch: pytest.MonkeyPatch, broken: dict[int, str] | None = None) -> FetchResult:
     """Fetch with an answer of the TAP service, and one transit of every source that is not broken."""
 
     def datalink(ids: list[int], *_: Any) -> tuple[pa.Table, dict[int, str]]:
@@ -366,7 +366,7 @@ def test_triggers_are_detections_without_a_flux() -> None:
 # --- the same in all archives ---
 
 
-def of_ztf() -> Harvest:
+def of_ztf() -> FetchResult:
     objects = pa.table({"objectid": [1], "filterid": [1], **PLACE})
     light = {
         "row": [0] * 4,
@@ -378,7 +378,7 @@ def of_ztf() -> Harvest:
     return ztf.harvest(target(), objects, pa.table(light), 1.0)
 
 
-def of_hcv() -> Harvest:
+def of_hcv() -> FetchResult:
     one = {"matchid": 1, "filter": "ACS_F814W", "ra": RA, "dec": DEC, "numlc": 2}
     points = [
         {
@@ -398,7 +398,7 @@ def of_hcv() -> Harvest:
     return hcv.harvest(sources, matches, [one], points, "http://hcv.invalid")
 
 
-def of_wise() -> Harvest:
+def of_wise() -> FetchResult:
     n = len(VALUES)
     rows = {
         "ra": [RA] * n,
@@ -411,7 +411,7 @@ def of_wise() -> Harvest:
     return wise.harvest(target(), pa.table(rows), 1.0)
 
 
-def of_panstarrs() -> Harvest:
+def of_panstarrs() -> FetchResult:
     n = len(VALUES)
     rows = {
         "objID": [1] * n,
@@ -425,7 +425,7 @@ def of_panstarrs() -> Harvest:
     return panstarrs.harvest(target(), pa.table({"objID": [1], **PLACE}), pa.table(rows), 1.0)
 
 
-def of_gaia() -> Harvest:
+def of_gaia() -> FetchResult:
     n = len(VALUES)
     light = {
         "source_id": [1] * n,
@@ -439,10 +439,10 @@ def of_gaia() -> Harvest:
     }
     rows = pa.table(light)
     source = gaia_source(1)
-    return Harvest(source, matched(source), gaia_epochs.lightcurves(rows, source))
+    return FetchResult(source, matched(source), gaia_epochs.lightcurves(rows, source))
 
 
-def of_mast() -> Harvest:
+def of_mast() -> FetchResult:
     n = len(VALUES)
     columns = {
         "TIME": ("D", "BJD - 2457000, days", 1400.0 + np.arange(n)),
@@ -450,10 +450,10 @@ def of_mast() -> Harvest:
     }
     product = read_product(mast.product("spoc", n=n, columns=columns, RA_OBJ=RA, DEC_OBJ=DEC), "made.fits")
     tables = tables_of([replace(product, is_good=np.ones(n, bool))], "lightkurve", REGISTRY["lightkurve"].release)
-    return Harvest(tables["sources"], matched(tables["sources"]), tables["lightcurves"], tables["exposures"])
+    return FetchResult(tables["sources"], matched(tables["sources"]), tables["lightcurves"], tables["exposures"])
 
 
-def of_heasarc() -> Harvest:
+def of_heasarc() -> FetchResult:
     found = pa.concat_tables([events(SAXGRBMGRB).slice(0, 1), events(SAXGRBMGRB, fluence=None).slice(1, 1)])
     return heasarc.harvest(SAXGRBMGRB, target(), found)
 

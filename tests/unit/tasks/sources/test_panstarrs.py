@@ -21,12 +21,12 @@ from lake.science.times import to_bmjd_tdb
 from lake.settings import load_settings
 from tasks.pull import complete
 from tasks.sources import panstarrs
-from tasks.sources.base import Granule, Harvest
+from tasks.sources.base import FetchResult, Granule
 
 REAL = ("160802869044447231", "190361393344112894")
 
 
-def fetched(folder: Path, targets: pa.Table, **parameters: Any) -> Harvest:
+def fetched(folder: Path, targets: pa.Table, **parameters: Any) -> FetchResult:
     """Fetch, and check that the lake takes it."""
     asked = Granule(panstarrs.NAME, panstarrs.RELEASE, panstarrs.ARCHIVE.with_defaults(parameters), targets)
     harvest = panstarrs.fetch(asked, load_settings(endpoints={panstarrs.NAME: str(folder)}))

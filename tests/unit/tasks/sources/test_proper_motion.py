@@ -32,7 +32,7 @@ from tasks.pull import commit_batch, count_to_ask, fetch_batch, lake_at, plan_ba
 from tasks.pull.estimates import plan
 from tasks.samples.files import read_targets
 from tasks.sources import hcv, panstarrs
-from tasks.sources.base import Granule, Harvest
+from tasks.sources.base import FetchResult, Granule
 from tasks.sources.registry import REGISTRY, find
 
 BARNARD = {"pm_ra": -801.551, "pm_dec": 10362.394, "ref_epoch": 2016.0}
@@ -82,7 +82,7 @@ def scene(stars: pa.Table, years: list[float], seed: int) -> tuple[np.ndarray, n
 
 
 def check(
-    harvest: Harvest, stars: pa.Table, ra: np.ndarray, dec: np.ndarray, year: np.ndarray, names: list[str]
+    harvest: FetchResult, stars: pa.Table, ra: np.ndarray, dec: np.ndarray, year: np.ndarray, names: list[str]
 ) -> None:
     """Compare with all pairs by hand."""
     n = len(ra)

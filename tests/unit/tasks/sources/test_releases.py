@@ -69,9 +69,9 @@ def test_archives_with_one_address_have_no_other_releases(monkeypatch: pytest.Mo
 
 def test_an_address_follows_the_release() -> None:
     settings = load_settings()
-    assert ztf.ARCHIVE.reach(settings) == "s3://ipac-irsa-ztf/ztf/enhanced/dr24/lc/hats"
-    assert find("ztf", "DR25").reach(settings) == "s3://ipac-irsa-ztf/ztf/enhanced/dr25/lc/hats"
-    assert wise.ARCHIVE.reach(settings) == (
+    assert ztf.ARCHIVE.endpoint_url(settings) == "s3://ipac-irsa-ztf/ztf/enhanced/dr24/lc/hats"
+    assert find("ztf", "DR25").endpoint_url(settings) == "s3://ipac-irsa-ztf/ztf/enhanced/dr25/lc/hats"
+    assert wise.ARCHIVE.endpoint_url(settings) == (
         "s3://nasa-irsa-wise/unwise/neo7/catalogs/time_domain/healpix_k5/unwise-neo7-time_domain-healpix_k5.parquet"
     )
     assert all("{" not in archive.row()["endpoint"] for archive in REGISTRY.values())

@@ -22,12 +22,12 @@ from lake.science.sky import hpx29, separation_arcsec
 from lake.settings import load_settings
 from tasks.pull import complete
 from tasks.sources import wise
-from tasks.sources.base import Granule, Harvest
+from tasks.sources.base import FetchResult, Granule
 
 VISITS = 55215.0 + 180.0 * np.arange(16)
 
 
-def fetched(folder: Path, targets: pa.Table, **parameters: Any) -> Harvest:
+def fetched(folder: Path, targets: pa.Table, **parameters: Any) -> FetchResult:
     """Fetch, and check that the lake takes it."""
     asked = Granule(wise.NAME, wise.RELEASE, wise.ARCHIVE.with_defaults(parameters), targets)
     harvest = wise.fetch(asked, load_settings(endpoints={wise.NAME: str(folder)}))

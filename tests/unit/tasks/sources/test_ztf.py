@@ -22,14 +22,14 @@ from lake.science.times import to_bmjd_tdb
 from lake.settings import load_settings
 from tasks.pull import complete
 from tasks.sources import hats, ztf
-from tasks.sources.base import Granule, Harvest
+from tasks.sources.base import FetchResult, Granule
 
 
 def granule(targets: pa.Table, **parameters: Any) -> Granule:
     return Granule(ztf.NAME, ztf.RELEASE, ztf.ARCHIVE.with_defaults(parameters), targets)
 
 
-def fetched(folder: Path, targets: pa.Table, **parameters: Any) -> Harvest:
+def fetched(folder: Path, targets: pa.Table, **parameters: Any) -> FetchResult:
     """Fetch, and check that the lake takes it."""
     asked = granule(targets, **parameters)
     harvest = ztf.fetch(asked, load_settings(endpoints={ztf.NAME: str(folder)}))

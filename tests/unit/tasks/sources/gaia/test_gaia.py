@@ -20,7 +20,7 @@ from lake.model.schema import TABLES
 from lake.science.sky import hpx29
 from lake.settings import Settings, load_settings
 from tasks.services.tap import to_arrow
-from tasks.sources.base import Granule, Harvest
+from tasks.sources.base import FetchResult, Granule
 from tasks.sources.gaia import archive as gaia
 from tasks.sources.gaia.archive import adql, pair, positions
 
@@ -138,14 +138,14 @@ def granule(targets: pa.Table, **parameters: Any) -> Granule:
     return Granule("gaia", "DR3", gaia.ARCHIVE.with_defaults(parameters), targets)
 
 
-def rows_of(harvest: Harvest, name: str, *, less: tuple[str, ...] = ()) -> list[Any]:
+def rows_of(harvest: FetchResult, name: str, *, less: tuple[str, ...] = ()) -> list[Any]:
     """Rows of a table as the lake would have them."""
     table = TABLES[name].cast(getattr(harvest, name))
     keys = {"sources": ("source_id",), "matches": ("target_id", "rank"), "lightcurves": ("source_id", "band", "mjd")}
     return table.sort_by([(key, "ascending") for key in keys[name]]).drop_columns(list(less)).to_pylist()
 
 
-def everything(harvest: Harvest) -> list[Any]:
+def everything(harvest: FetchResult) -> list[Any]:
     return [rows_of(harvest, name) for name in ("sources", "matches", "lightcurves")]
 
 

@@ -402,24 +402,24 @@ def test_bands_asked_for_later_do_not_take_others_out(lake: Lake, made: tuple[Pa
     some = found.each()[:20]
 
     def pull(*bands: str) -> set[str]:
-        extraction = rxte_pull.widened(lake, Extraction(bands))
+        extraction = rxte_pull.with_requested_bands(lake, Extraction(bands))
         extract_all(url(lake), waiting(lake, some, extraction).waiting, extraction)
         answered(lake, found, extraction)
         return set(lake.sql("SELECT DISTINCT band FROM lightcurves")["band"].to_pylist())
 
-    assert rxte_pull.widened(lake, Extraction(("pca_b",))).bands == ("pca_b",)
+    assert rxte_pull.with_requested_bands(lake, Extraction(("pca_b",))).bands == ("pca_b",)
     assert pull("pca_b") == {"pca_b"}
     assert pull("pca_a") == {"pca_a", "pca_b"}
     everything = pull()
     assert everything > {"pca_a", "pca_b"}
     before = lake.sql("FROM lightcurves ORDER BY ALL")
-    again = rxte_pull.widened(lake, Extraction(("pca_a",)))
+    again = rxte_pull.with_requested_bands(lake, Extraction(("pca_a",)))
     assert again == ALL
     done = [one for one in some if one not in waiting(lake, some, again, retry_failed=True).waiting]
     assert waiting(lake, done, again).waiting == []
     assert lake.sql("FROM lightcurves ORDER BY ALL").equals(before)
     cut = extraction_of("standard2", chmin=5, chmax=10)
-    assert rxte_pull.widened(lake, cut) == cut
+    assert rxte_pull.with_requested_bands(lake, cut) == cut
 
 
 def test_an_observation_that_moved_far_is_there_once(lake: Lake, made: tuple[Path, pa.Table]) -> None:

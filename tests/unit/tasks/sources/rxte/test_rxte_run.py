@@ -23,7 +23,7 @@ from lake.upkeep.maintenance import verify
 from tasks.progress import Bars
 from tasks.pull import lake_at
 from tasks.pull.driver import Run
-from tasks.pull.limits import places, turn
+from tasks.pull.limits import connection_slots, exclusive_pull
 from tasks.pull.report import SurveyReport
 from tasks.pull.runners import LocalRunner, OutOfTime, logger
 from tasks.sources.rxte import observations as rxte_pull
@@ -197,12 +197,12 @@ def test_turns_and_places(
     lake: Lake, pulled: Callable[..., SurveyReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (
-        turn(lake, "pull-rxte", "another run", logger),
+        exclusive_pull(lake, "pull-rxte", "another run", logger),
         pytest.raises(LightlakeError, match="for the run 'another run'"),
     ):
         pulled()
     settings = load_settings()
-    with places(settings, "heasarc", settings.archive_concurrency, logger):
+    with connection_slots(settings, "heasarc", settings.archive_concurrency, logger):
         assert pulled().done == 24, "a folder has no places"
         with pytest.raises(LightlakeError, match="place at heasarc"):
             pulled(xtemaster=None, again=True)

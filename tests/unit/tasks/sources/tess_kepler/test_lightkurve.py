@@ -25,7 +25,7 @@ from lake.store.catalog import Catalog
 from lake.upkeep.maintenance import verify
 from tasks.pull import fetch_batch, fetch_granule, plan_batches
 from tasks.register import register_archive
-from tasks.sources.base import Granule, Harvest
+from tasks.sources.base import FetchResult, Granule
 from tasks.sources.registry import REGISTRY
 from tasks.sources.tess_kepler import archive as lightkurve
 from tasks.sources.tess_kepler.archive import ARCHIVE, named_ids, places_of
@@ -56,7 +56,7 @@ def at_places(numbers: range = range(8)) -> list[Target]:
     return [(f"T{number}", *PLACES[number]) for number in numbers]
 
 
-def rows_of(harvest: Harvest, name: str = "lightcurves") -> list[dict[str, Any]]:
+def rows_of(harvest: FetchResult, name: str = "lightcurves") -> list[dict[str, Any]]:
     return TABLES[name].cast(getattr(harvest, name)).to_pylist()
 
 

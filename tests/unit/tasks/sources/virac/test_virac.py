@@ -44,7 +44,7 @@ from lake.store.storage import decoded, read_parquet
 from tasks.sources.statistics import statistics
 from tasks.sources.virac import tiles as virac
 from tasks.sources.virac.tile import Tile, open_tile
-from tasks.sources.virac.tiles import AST_RES_CHISQ_MAX, Cut, Extraction
+from tasks.sources.virac.tiles import AST_RES_CHISQ_MAX, Extraction, Selection
 
 BAND_UNITS = {band.band: band.unit for band in virac.ORIGIN.bands}
 
@@ -272,7 +272,7 @@ def test_more_ks_detections_than_asked_strictly(tmp_path, min_ks):
     path = tile(tmp_path)
     check(path, min_ks=min_ks)
     with open_tile(path) as opened:
-        extraction = Extraction(opened, "g", Cut(min_ks=min_ks))
+        extraction = Extraction(opened, "g", Selection(min_ks=min_ks))
         kept = int((extraction._ks > min_ks).sum())
         assert int(extraction.kept.sum()) == kept
         assert f"{16 - kept} of 16 sources left out: no more than {min_ks} Ks detections" == extraction.remark
@@ -292,7 +292,7 @@ def test_twenty_is_left_out_and_twenty_one_kept(tmp_path):
 
 def test_nothing_is_said_where_nothing_is_left_out(tmp_path):
     with open_tile(tile(tmp_path, few=0)) as opened:
-        assert Extraction(opened, "g", Cut(min_ks=5)).remark is None
+        assert Extraction(opened, "g", Selection(min_ks=5)).remark is None
 
 
 @pytest.mark.parametrize("bands", [("Ks",), ("J", "H"), ("Z",), ("Ks", "H", "J", "Y", "Z"), ("Ks",) * 5])
@@ -306,9 +306,9 @@ def test_bands_that_are_wanted(tmp_path, bands):
 def test_cuts_that_make_no_sense():
     for wrong in ({"bands": ("K",)}, {"bands": ()}, {"min_ks": -1}):
         with pytest.raises(ConfigurationError):
-            Cut(**wrong)
-    assert Cut().as_parameters() == {"bands": ["H", "J", "Ks", "Y", "Z"], "min_ks": 20}
-    assert Cut(bands=("Z", "Ks", "Z")).as_parameters() == {"bands": ["Ks", "Z"], "min_ks": 20}
+            Selection(**wrong)
+    assert Selection().as_parameters() == {"bands": ["H", "J", "Ks", "Y", "Z"], "min_ks": 20}
+    assert Selection(bands=("Z", "Ks", "Z")).as_parameters() == {"bands": ["Ks", "Z"], "min_ks": 20}
 
 
 # --- parts
@@ -355,7 +355,7 @@ def test_small_limits_make_many_small_parts(tmp_path, monkeypatch):
 
 def test_light_curves_may_be_asked_for_twice(tmp_path):
     with open_tile(tile(tmp_path)) as opened:
-        extraction = Extraction(opened, "g", Cut())
+        extraction = Extraction(opened, "g", Selection())
         once = rows_of(list(extraction.lightcurves()))
         assert rows_of(list(extraction.lightcurves())) == once
         ids = extraction.statistics()["statistics"].select(["source_id", "band"]).to_pylist()
@@ -448,7 +448,7 @@ def test_types_of_objects_that_do_not_fit_are_unknown_and_counted(tmp_path, valu
             series["objtype"][row] = values
 
     with open_tile(tile(tmp_path, change=odd)) as opened:
-        extraction = Extraction(opened, "g", Cut())
+        extraction = Extraction(opened, "g", Selection())
         rows = rows_of(list(extraction.lightcurves()))
         assert extraction.remark.endswith("made NULL: 1")
     (row,) = (row for row in rows if row["detected"] and row["quality"] is None)
@@ -475,7 +475,7 @@ def test_one_odd_value_of_a_source_or_pawprint_does_not_cost_a_tile(tmp_path, na
         file[name][:] = values
 
     with open_tile(tile(tmp_path, change=odd)) as opened:
-        extraction = Extraction(opened, "g", Cut())
+        extraction = Extraction(opened, "g", Selection())
         made = attempt("g", archive="virac", release="ts_tables")
         manifest = stage(
             tmp_path / "staged",
@@ -524,7 +524,7 @@ def test_sentinels_are_counted(tmp_path):
         file["timeSeries"]["hfad_mag"][best(file)] = values
 
     with open_tile(tile(tmp_path, change=sentinels)) as opened:
-        extraction = Extraction(opened, "virac-1", Cut())
+        extraction = Extraction(opened, "virac-1", Selection())
         list(extraction.lightcurves())
         assert extraction.remark.endswith("made NULL: 3")
 
@@ -534,7 +534,7 @@ def test_sentinels_are_counted(tmp_path):
 
 def stage_of(path: Path, folder: Path, **cut) -> Manifest:
     with open_tile(path) as opened:
-        extraction = Extraction(opened, "g", Cut(**cut))
+        extraction = Extraction(opened, "g", Selection(**cut))
         made = attempt("g", archive="virac", release="ts_tables")
         return stage(
             folder / "staged",
@@ -600,7 +600,7 @@ def test_defect_01_an_array_that_is_missing_or_unreadable_loses_no_source_silent
     path = tile(tmp_path)
     with open_tile(path) as opened:
         opened.series[name] = Broken()
-        extraction = Extraction(opened, "g", Cut())
+        extraction = Extraction(opened, "g", Selection())
         with pytest.raises(GranuleRejected, match=r"it cannot be read: .*inflate\(\) failed"):
             list(extraction.lightcurves())
 
@@ -717,7 +717,7 @@ def test_defect_13_reads_are_of_whole_datasets(tmp_path, n_sources):
 
     with open_tile(tile(tmp_path, n_sources=n_sources, few=0)) as opened:
         opened.series = {name: Counting(name, dataset) for name, dataset in opened.series.items()}
-        assert len(list(Extraction(opened, "g", Cut()).lightcurves())) == 1
+        assert len(list(Extraction(opened, "g", Selection()).lightcurves())) == 1
     assert reads.pop("catindexid") == 2  # to count, and to extract
     assert set(reads.values()) == {1}
     assert set(reads) == set(sandbox.SERIES) - {"catindexid"}

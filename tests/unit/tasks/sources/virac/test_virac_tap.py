@@ -33,7 +33,7 @@ from tasks.sources.virac import tap as virac_tap
 from tasks.sources.virac import tiles as virac
 from tasks.sources.virac.tap import NO_ROWS, ORIGIN, PHOT_FLAG, Range, halves, harvest_range, ranges, stage_range
 from tasks.sources.virac.tile import open_tile
-from tasks.sources.virac.tiles import LEFT_OUT, Cut, Extraction
+from tasks.sources.virac.tiles import LEFT_OUT, Extraction, Selection
 
 PIXEL = 9_000_000
 LOW, HIGH = PIXEL * 10**6, PIXEL * 10**6 + 999_999
@@ -96,9 +96,9 @@ def changed(tile: Path, tmp_path: Path) -> Iterator[Callable[[Change], Settings]
         yield serve
 
 
-def of_the_tile(path: Path, cut: Cut | None = None) -> dict[str, pa.Table]:
+def of_the_tile(path: Path, cut: Selection | None = None) -> dict[str, pa.Table]:
     with open_tile(path) as tile:
-        extraction = Extraction(tile, "tile", cut or Cut())
+        extraction = Extraction(tile, "tile", cut or Selection())
         schema = TABLES["lightcurves"].arrow
         parts = [TABLES["lightcurves"].cast(part).cast(schema) for part in extraction.lightcurves()]
         return {
@@ -121,9 +121,11 @@ def attempt() -> Attempt:
     return Attempt("virac", "VIRAC2", "-", "done", datetime(2026, 1, 1, tzinfo=UTC))
 
 
-def staged(tmp_path: Path, settings: Settings, cut: Cut | None = None, low: int = LOW, high: int = HIGH) -> Manifest:
+def staged(
+    tmp_path: Path, settings: Settings, cut: Selection | None = None, low: int = LOW, high: int = HIGH
+) -> Manifest:
     folder = UPath(tmp_path / "lake" / "staging" / "one")
-    return stage_range(low, high, "virac-one", attempt(), folder, settings, cut or Cut())
+    return stage_range(low, high, "virac-one", attempt(), folder, settings, cut or Selection())
 
 
 def read(manifest: Manifest) -> dict[str, pa.Table]:
@@ -135,7 +137,7 @@ def asked(service: eso.CatalogueService, table: str) -> list[str]:
 
 
 def test_detections_are_those_of_the_tile(tile: Path, reached: Settings) -> None:
-    found = harvest_range(LOW, HIGH, reached, Cut())
+    found = harvest_range(LOW, HIGH, reached, Selection())
     theirs = of_the_tile(tile)["lightcurves"]
     theirs = theirs.filter(theirs["detected"])
     assert theirs.num_rows > 2000
@@ -150,7 +152,7 @@ def test_detections_are_those_of_the_tile(tile: Path, reached: Settings) -> None
 
 
 def test_quality_and_good_come_of_the_flags(tile: Path, reached: Settings) -> None:
-    rows = harvest_range(LOW, HIGH, reached, Cut())["lightcurves"]
+    rows = harvest_range(LOW, HIGH, reached, Selection())["lightcurves"]
     theirs = of_the_tile(tile)["lightcurves"]
     theirs = theirs.filter(theirs["detected"])
     word = rows["quality"].to_numpy()
@@ -166,7 +168,7 @@ def test_quality_and_good_come_of_the_flags(tile: Path, reached: Settings) -> No
 
 
 def test_sources_are_those_of_the_tile(tile: Path, reached: Settings) -> None:
-    found = harvest_range(LOW, HIGH, reached, Cut())["sources"].sort_by("source_id")
+    found = harvest_range(LOW, HIGH, reached, Selection())["sources"].sort_by("source_id")
     theirs = of_the_tile(tile)["sources"].sort_by("source_id")
     moving = pc.equal(theirs["astfit_params"], 5)
     assert 0 < pc.sum(moving).as_py() < 40
@@ -191,7 +193,7 @@ def test_sources_are_those_of_the_tile(tile: Path, reached: Settings) -> None:
 
 
 def test_exposures_are_what_the_rows_say_of_them(tile: Path, reached: Settings) -> None:
-    found = harvest_range(LOW, HIGH, reached, Cut())
+    found = harvest_range(LOW, HIGH, reached, Selection())
     exposures = {row["exposure_id"]: (row["band"], row["mjd_start"]) for row in found["exposures"].to_pylist()}
     rows = zip(*(found["lightcurves"][name].to_pylist() for name in ("exposure_id", "band", "mjd")), strict=True)
     assert {one: (band, mjd) for one, band, mjd in rows} == exposures
@@ -201,7 +203,7 @@ def test_exposures_are_what_the_rows_say_of_them(tile: Path, reached: Settings) 
 
 
 def test_statistics_are_those_of_the_rows(reached: Settings) -> None:
-    found = harvest_range(LOW, HIGH, reached, Cut())
+    found = harvest_range(LOW, HIGH, reached, Selection())
     expected = statistics(found["lightcurves"])
     for name in TABLES["statistics"].names:
         mine, theirs = found["statistics"][name], expected[name]
@@ -213,7 +215,7 @@ def test_statistics_are_those_of_the_rows(reached: Settings) -> None:
 
 def test_staging_gives_what_harvesting_gives(reached: Settings, tmp_path: Path) -> None:
     manifest = staged(tmp_path, reached)
-    found = harvest_range(LOW, HIGH, reached, Cut(), "virac-one")
+    found = harvest_range(LOW, HIGH, reached, Selection(), "virac-one")
     for name, table in read(manifest).items():
         order = [(column, "ascending") for column in TABLES[name].key]
         assert table.cast(found[name].schema).sort_by(order).equals(found[name].sort_by(order)), name
@@ -233,18 +235,18 @@ def test_a_lake_takes_it_and_only_once(reached: Settings, tmp_path: Path, catalo
     folder = UPath(catalog.storage.path("staging")) / "one"
     for n_before in (0, 1):
         then = Attempt("virac", "VIRAC2", "-", "done", datetime(2026, 1, 1 + n_before, tzinfo=UTC))
-        receipt = commit(catalog, stage_range(LOW, HIGH, "virac-one", then, folder, reached, Cut()))
+        receipt = commit(catalog, stage_range(LOW, HIGH, "virac-one", then, folder, reached, Selection()))
         assert (receipt.status, receipt.kept) == ("done", 40 * n_before)
     with catalog.cursor() as cursor:
         n, n_sources = cursor.execute("SELECT count(*), count(DISTINCT source_id) FROM lightcurves").fetchall()[0]
-        assert n == harvest_range(LOW, HIGH, reached, Cut())["lightcurves"].num_rows
+        assert n == harvest_range(LOW, HIGH, reached, Selection())["lightcurves"].num_rows
         assert n_sources == cursor.execute("SELECT count(*) FROM sources WHERE left_out IS NULL").fetchall()[0][0]
 
 
 def test_light_curves_are_asked_for_some_rows_at_a_time(
     service: eso.CatalogueService, reached: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = harvest_range(LOW, HIGH, reached, Cut(), "virac-one")
+    whole = harvest_range(LOW, HIGH, reached, Selection(), "virac-one")
     service.queries.clear()
     monkeypatch.setattr(virac_tap, "ROWS_ASKED", 300)
     came: list[int] = []
@@ -266,7 +268,7 @@ def test_light_curves_are_asked_for_some_rows_at_a_time(
 
 
 def test_nothing_is_asked_of_sources_that_are_left_out(service: eso.CatalogueService, reached: Settings) -> None:
-    found = harvest_range(LOW, HIGH, reached, Cut(min_ks=1000))
+    found = harvest_range(LOW, HIGH, reached, Selection(min_ks=1000))
     assert pc.unique(found["sources"]["left_out"]).to_pylist() == [LEFT_OUT]
     assert found["sources"].num_rows == 40
     assert [found[name].num_rows for name in ("lightcurves", "exposures", "statistics")] == [0, 0, 0]
@@ -277,10 +279,10 @@ def test_an_answer_cut_short_is_asked_for_in_halves(
     service: eso.CatalogueService, reached: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(virac_tap, "_SYNC", 10**9)
-    whole = harvest_range(LOW, HIGH, reached, Cut())
+    whole = harvest_range(LOW, HIGH, reached, Selection())
     service.queries.clear()
     service.hard_limit = 100
-    parts = harvest_range(LOW, HIGH, reached, Cut())
+    parts = harvest_range(LOW, HIGH, reached, Selection())
     for name, table in parts.items():
         order = [(column, "ascending") for column in TABLES[name].key]
         assert table.sort_by(order).equals(whole[name].sort_by(order)), name
@@ -294,7 +296,7 @@ def test_the_list_of_sources_is_asked_for_in_halves(
 ) -> None:
     monkeypatch.setattr(virac_tap, "_SYNC", 10**9)
     service.hard_limit = 15
-    answer = Range(LOW, HIGH, "virac-one", reached, Cut())
+    answer = Range(LOW, HIGH, "virac-one", reached, Selection())
     assert len(answer) == 40
     assert len(asked(service, SOURCES)) > 20
     assert not asked(service, LC)
@@ -303,12 +305,12 @@ def test_the_list_of_sources_is_asked_for_in_halves(
 def test_a_single_source_that_is_cut_short_is_an_error(service: eso.CatalogueService, reached: Settings) -> None:
     service.hard_limit = 45  # the list of sources fits
     with pytest.raises(TruncatedAnswer, match="the answer was cut at 45 rows"):
-        harvest_range(LOW, HIGH, reached, Cut())
+        harvest_range(LOW, HIGH, reached, Selection())
     last = asked(service, LC)[-1].rpartition("BETWEEN ")[2].split(" AND ")
     assert last[0] == last[1]
     service.hard_limit = 0
     with pytest.raises(TruncatedAnswer):
-        Range(LOW + 1, LOW + 1, "virac-one", reached, Cut())
+        Range(LOW + 1, LOW + 1, "virac-one", reached, Selection())
 
 
 def test_halves_are_the_range() -> None:
@@ -323,7 +325,7 @@ def test_halves_are_the_range() -> None:
 def test_what_the_service_says_is_told(service: eso.CatalogueService, reached: Settings, fault: str) -> None:
     service.fault(fault)
     with pytest.raises(ArchiveError, match=r"virac: .*the database went away") as caught:
-        harvest_range(LOW, HIGH, reached, Cut())
+        harvest_range(LOW, HIGH, reached, Selection())
     assert caught.value.transient
     assert caught.value.endpoint == reached.endpoints["virac"]
 
@@ -331,7 +333,7 @@ def test_what_the_service_says_is_told(service: eso.CatalogueService, reached: S
 def test_what_the_service_refuses_is_final(changed: Callable[[Change], Settings]) -> None:
     settings = changed(lambda tables: tables.update({SOURCES: tables[SOURCES].drop_columns(["ks_n_det"])}))
     with pytest.raises(ArchiveError, match="ks_n_det") as caught:
-        harvest_range(LOW, HIGH, settings, Cut())
+        harvest_range(LOW, HIGH, settings, Selection())
     assert not caught.value.transient
 
 
@@ -364,7 +366,7 @@ def test_the_stand_in_has_no_distance(service: eso.CatalogueService) -> None:
 
 @pytest.mark.parametrize("min_ks", [0, 1, 20, 21, 40])
 def test_min_ks_keeps_what_it_keeps_of_the_tile(tile: Path, reached: Settings, min_ks: int) -> None:
-    found, theirs = harvest_range(LOW, HIGH, reached, Cut(min_ks)), of_the_tile(tile, Cut(min_ks))
+    found, theirs = harvest_range(LOW, HIGH, reached, Selection(min_ks)), of_the_tile(tile, Selection(min_ks))
     kept = pc.unique(found["lightcurves"]["source_id"]).to_pylist()
     assert kept == pc.unique(theirs["lightcurves"]["source_id"]).to_pylist()
     left_out = found["sources"].filter(pc.equal(found["sources"]["left_out"], LEFT_OUT))
@@ -372,7 +374,7 @@ def test_min_ks_keeps_what_it_keeps_of_the_tile(tile: Path, reached: Settings, m
 
 
 def test_bands_that_are_not_wanted_are_not_there(tile: Path, reached: Settings) -> None:
-    cut = Cut(bands=("J", "Ks"))
+    cut = Selection(bands=("J", "Ks"))
     found, theirs = harvest_range(LOW, HIGH, reached, cut), of_the_tile(tile, cut)["lightcurves"]
     assert found["lightcurves"]["mjd"].equals(theirs.filter(theirs["detected"])["mjd"])
     assert set(pc.unique(found["exposures"]["band"]).to_pylist()) == {"J", "Ks"}
@@ -386,7 +388,7 @@ def test_a_range_without_sources_is_empty(
     manifest = staged(tmp_path, reached, low=low, high=high)
     assert (manifest.attempt.status, manifest.files, manifest.attempt.reason) == ("empty", (), None)
     assert not asked(service, LC)
-    assert {table.num_rows for table in harvest_range(low, high, reached, Cut()).values()} == {0}
+    assert {table.num_rows for table in harvest_range(low, high, reached, Selection()).values()} == {0}
 
 
 def test_missing_is_null(changed: Callable[[Change], Settings]) -> None:
@@ -401,7 +403,7 @@ def test_missing_is_null(changed: Callable[[Change], Settings]) -> None:
             lc = put(lc, name, np.arange(lc.num_rows) % 20 == number, None)
         tables |= {LC: lc, SOURCES: sources}
 
-    found = harvest_range(LOW, HIGH, changed(change), Cut())
+    found = harvest_range(LOW, HIGH, changed(change), Selection())
     validate("virac", "VIRAC2", found, ORIGIN.band_units)
     for name in (
         "parallax",
@@ -434,7 +436,9 @@ def test_counts_that_are_missing_are_looked_for_elsewhere(changed: Callable[[Cha
         sources = put(sources, "ks_n_det", first_rows(sources, 40), None)
         tables[SOURCES] = put(sources, "phot_ks_n_epochs", first_rows(sources, 20), None)
 
-    left_out = harvest_range(LOW, HIGH, changed(change), Cut())["sources"].sort_by("source_id")["left_out"].to_pylist()
+    left_out = (
+        harvest_range(LOW, HIGH, changed(change), Selection())["sources"].sort_by("source_id")["left_out"].to_pylist()
+    )
     assert left_out[:20] == [LEFT_OUT] * 20
     assert left_out[20:].count(None) > 5
 
@@ -505,7 +509,7 @@ def test_one_odd_value_does_not_cost_a_range(
     lost: tuple[int, int],
     told: str,
 ) -> None:
-    kept = Cut(min_ks=0)
+    kept = Selection(min_ks=0)
     sound, odd = (
         staged(tmp_path / name, settings, kept) for name, settings in (("sound", reached), ("odd", changed(change)))
     )
@@ -571,18 +575,21 @@ def test_what_is_no_tile_has_no_ranges(tile: Any) -> None:
 
 def test_the_release_is_another_of_the_same_archive(reached: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (ORIGIN.name, ORIGIN.release, ORIGIN.bands) == (virac.NAME, "VIRAC2", virac.ORIGIN.bands)
-    assert ORIGIN.address == "https://archive.eso.org/tap_cat"
+    assert ORIGIN.public_url == "https://archive.eso.org/tap_cat"
     assert "detected is true in every row" in ORIGIN.row()["notes"]
     monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__VIRAC", reached.endpoints["virac"])
-    assert len(Range(LOW, HIGH, "virac-one", load_settings(), Cut())) == 40
-    ids = {virac_tap.granule_id(LOW, HIGH, cut) for cut in (Cut(), Cut(), Cut(10), Cut(bands=("Ks",)))}
-    assert len(ids | {virac_tap.granule_id(LOW, HIGH - 1, Cut())}) == 4
+    assert len(Range(LOW, HIGH, "virac-one", load_settings(), Selection())) == 40
+    ids = {
+        virac_tap.granule_id(LOW, HIGH, cut)
+        for cut in (Selection(), Selection(), Selection(10), Selection(bands=("Ks",)))
+    }
+    assert len(ids | {virac_tap.granule_id(LOW, HIGH - 1, Selection())}) == 4
 
 
 def test_the_sandbox_mounts_it(tmp_path: Path) -> None:
     with Sandbox() as own:
         url = eso.mount(own, tmp_path, seed=3, scale=0.001, targets=[(10.0, 10.0)])
         assert own.endpoints["virac"] == url == own.services["virac"].url
-        found = harvest_range(LOW, HIGH, load_settings(endpoints=dict(own.endpoints)), Cut())
+        found = harvest_range(LOW, HIGH, load_settings(endpoints=dict(own.endpoints)), Selection())
         assert found["sources"].num_rows == 17
         assert found["lightcurves"].num_rows > 1000

@@ -18,12 +18,12 @@ from lake.errors import ArchiveError, TruncatedAnswer
 from lake.query import Lake
 from lake.settings import Settings, load_settings
 from lake.store.catalog import Catalog
-from tasks.pull import Batch, commit_batch, fetch_batch, lake_at, lose_batch, plan_batches
+from tasks.pull import Batch, commit_batch, fetch_batch, lake_at, mark_batch_failed, plan_batches
 from tasks.services.download import download, patiently
 from tasks.services.parquet import open_store
-from tasks.services.request_counters import Threads, effort, facts, request_sent, several, tried_again
+from tasks.services.request_counters import Threads, count_requests, facts, request_sent, summarise, tried_again
 from tasks.services.tap import Session
-from tasks.sources.base import Granule, Harvest
+from tasks.sources.base import FetchResult, Granule
 from tasks.sources.registry import REGISTRY
 
 
@@ -51,9 +51,9 @@ def test_threads_count_for_who_gave_them_work() -> None:
         request_sent()
         tried_again(ValueError(str(n)))
 
-    with effort("a") as a, Threads(4) as pool:
+    with count_requests("a") as a, Threads(4) as pool:
         list(pool.map(work, range(50)))
-        with effort("b") as b:
+        with count_requests("b") as b:
             pool.submit(work, 0).result()
         assert facts() == {"retries": 50, "requests": 50}
     assert (a.retries, a.requests) == (50, 50)
@@ -66,7 +66,7 @@ def test_requests_over_http_are_counted_with_what_is_tried_again(
 ) -> None:
     with (
         Sandbox.start(tmp_path / "box", archives=("icecube",), scale=0.001) as sandbox,
-        effort("g1", logging.getLogger("test")) as done,
+        count_requests("g1", logging.getLogger("test")) as done,
     ):
         sandbox.fault(URL_PATH, "status:503", times=2)
         url = sandbox.endpoints["icecube"]
@@ -82,12 +82,12 @@ def test_requests_over_http_are_counted_with_what_is_tried_again(
 
 def test_what_arrow_asks_of_s3_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x").write_bytes(b"y")
-    with effort("local") as local:
+    with count_requests("local") as local:
         request_sent()
         assert open_store(str(tmp_path), "ztf", load_settings(timeout_s=1.0)).read("x") == b"y"
     assert local.requests == 1
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    with effort("far") as far:
+    with count_requests("far") as far:
         request_sent()
         with pytest.raises(ArchiveError):
             open_store("s3://bucket/catalogue", "ztf", load_settings(timeout_s=1.0), tries=1).read("x")
@@ -96,7 +96,7 @@ def test_what_arrow_asks_of_s3_is_not_known(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_names_in_a_few_words() -> None:
-    assert [several(names) for names in ([], ["a"], ["a", "b", "c"])] == ["", "a", "a and 2 more"]
+    assert [summarise(names) for names in ([], ["a"], ["a", "b", "c"])] == ["", "a", "a and 2 more"]
 
 
 # --- a pull ---
@@ -108,7 +108,7 @@ class Fetch:
     def __init__(self, *failures: BaseException) -> None:
         self.failures = list(failures)
 
-    def __call__(self, granule: Granule, settings: Settings) -> Harvest:
+    def __call__(self, granule: Granule, settings: Settings) -> FetchResult:
         request_sent()
         if self.failures:
             raise self.failures.pop(0)
@@ -164,12 +164,14 @@ def test_a_batch_that_is_given_up_has_what_its_tries_took(
     catalog: Catalog, lake: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     batch = batch_of(catalog, lake, monkeypatch, tmp_path, Fetch(TimeoutError(), TimeoutError()))
-    commit_batch(lake.settings.url, lose_batch(batch, ArchiveError("not asked", archive="madeup", endpoint="here")))
+    commit_batch(
+        lake.settings.url, mark_batch_failed(batch, ArchiveError("not asked", archive="madeup", endpoint="here"))
+    )
     assert ledger(lake)[-1] == {"status": "failed", "n_found": 0, "retries": 0, "requests": None}
     for _ in range(2):
         with pytest.raises(TimeoutError):
             fetch_batch(batch, last_try=False)
-    commit_batch(lake.settings.url, lose_batch(batch, TimeoutError("too long")))
+    commit_batch(lake.settings.url, mark_batch_failed(batch, TimeoutError("too long")))
     assert ledger(lake)[-1] == {"status": "failed", "n_found": 0, "retries": 1, "requests": 2}
 
 
@@ -203,6 +205,6 @@ def test_a_manifest_of_an_older_version_is_read(catalog: Catalog, lake: Lake, tm
 
 
 def test_a_server_that_is_away_counts_its_request(settings: Settings) -> None:
-    with effort("g") as done, pytest.raises(ArchiveError):
+    with count_requests("g") as done, pytest.raises(ArchiveError):
         download("http://127.0.0.1:1/x", "icecube", settings, check=lambda path: None)
     assert done.requests == 1

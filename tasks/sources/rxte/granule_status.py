@@ -12,7 +12,7 @@ Piece = TypeVar("Piece")
 
 
 @dataclass(frozen=True)
-class Standing(Generic[Piece]):
+class GranuleStatus(Generic[Piece]):
     """Which pieces are to be extracted, and how many the ledger knows."""
 
     waiting: list[Piece]
@@ -20,9 +20,9 @@ class Standing(Generic[Piece]):
     rejected: int
 
 
-def standing(
+def granule_status(
     lake: Lake, archive: str, releases: Collection[str], pieces: Mapping[str, Piece], *, retry_failed: bool = False
-) -> Standing[Piece]:
+) -> GranuleStatus[Piece]:
     """Return how things stand with some pieces, from the last attempt at each.
 
     What was rejected is not tried again by itself, since it is still the same file; what failed is.
@@ -37,7 +37,7 @@ def standing(
     known = last_status(lake, archive, releases)
     states = [known.get(granule) for granule in pieces]
     wanted = ("rejected", "failed") if retry_failed else (None, "failed")
-    return Standing(
+    return GranuleStatus(
         [piece for piece, state in zip(pieces.values(), states, strict=True) if state in wanted],
         sum(state in ("done", "empty") for state in states),
         states.count("rejected"),
