@@ -263,13 +263,13 @@ def _places(summary: Rows) -> tuple[dict[int, Place], list[str], dict[int, list[
             continue
         if (place := (float(ra), float(dec))) not in places.setdefault(int(name), []):
             places[int(name)].append(place)
-    twice = {number: summarise for number, summarise in places.items() if len(summarise) > 1}
-    return {number: summarise[0] for number, summarise in places.items() if number not in twice}, odd, twice
+    twice = {number: found for number, found in places.items() if len(found) > 1}
+    return {number: found[0] for number, found in places.items() if number not in twice}, odd, twice
 
 
 def unanswered(targets: pa.Table, summary: Rows, matches: pa.Table, radius_arcsec: float) -> frozenset[int]:
     """Return the targets that have nothing but sources with several positions."""
-    places = [place for summarise in _places(summary)[2].values() for place in summarise]
+    places = [place for found in _places(summary)[2].values() for place in found]
     if not places:
         return frozenset()
     ra, dec = np.array(places, np.float64).T
@@ -306,8 +306,7 @@ def harvest(sources: pa.Table, matches: pa.Table, summary: Rows, curves: Rows, e
         raise _without(CURVES, endpoint) from error
     rows = [(_id(row), str(row["filter"]), row) for row in distinct if _id(row)]
     values = values[[bool(_id(row)) for row in distinct]]
-    points = Counter((number, band) for number, band, _ in rows)
-    lit = {number for number, _ in points}
+    lit = {number for number, _ in (points := Counter((number, band) for number, band, _ in rows))}
     if others := sorted(lit - ids):
         raise ArchiveError(f"it answered with source {others[0]}, unasked", archive=NAME, endpoint=endpoint)
     known = np.flatnonzero([band in _KNOWN for _, band, _ in rows])
@@ -327,11 +326,10 @@ def harvest(sources: pa.Table, matches: pa.Table, summary: Rows, curves: Rows, e
     ]
     chosen = [rows[number] for number in known[kept]]
     flags = pa.array([told.get((number, band), (None, 0))[0] for number, band, _ in chosen], pa.int64())
-    kinds = (("corrmag", ""), ("mag", "_ap"))
-    lightcurves = pa.concat_tables([_lightcurves(sources, chosen, values[kept].T, flags, *kind) for kind in kinds])
-    return FetchResult(
-        sources, matches, lightcurves, endpoint=endpoint, remark="; ".join(filter(None, remarks)) or None
-    )
+    made = (_lightcurves(sources, chosen, values[kept].T, flags, *kind) for kind in (("corrmag", ""), ("mag", "_ap")))
+    lightcurves = pa.concat_tables(made)
+    remark = "; ".join(filter(None, remarks)) or None
+    return FetchResult(sources, matches, lightcurves, endpoint=endpoint, remark=remark)
 
 
 def _id(row: Row) -> str:

@@ -408,7 +408,7 @@ def test_ctrl_c_ends_a_run(catalog: Catalog, rows: Rows, madeup: Callable[..., A
 
 
 @pytest.fixture
-def summarise(madeup: Callable[..., Archive]) -> Callable[..., list[str]]:
+def side_by_side(madeup: Callable[..., Archive]) -> Callable[..., list[str]]:
     """Put archives into the registry: each with its own way to fetch."""
 
     def put(**fetches: Any) -> list[str]:
@@ -420,7 +420,7 @@ def summarise(madeup: Callable[..., Archive]) -> Callable[..., list[str]]:
 
 
 def test_archives_are_asked_side_by_side_and_one_that_hangs_holds_up_no_other(
-    catalog: Catalog, rows: Rows, summarise: Callable[..., list[str]]
+    catalog: Catalog, rows: Rows, side_by_side: Callable[..., list[str]]
 ) -> None:
     """The first answers nothing before all others have all their answers."""
 
@@ -433,7 +433,7 @@ def test_archives_are_asked_side_by_side_and_one_that_hangs_holds_up_no_other(
             time.sleep(0.05)
         raise AssertionError("the others wait for this one")
 
-    names = summarise(slow=patient, a=harvest, b=harvest, c=harvest)
+    names = side_by_side(slow=patient, a=harvest, b=harvest, c=harvest)
     register(catalog, range(6))
     reports = pull_several(*(Request(name) for name in names))
     assert [report.archive for report in reports if isinstance(report, PullReport)] == names
@@ -442,7 +442,7 @@ def test_archives_are_asked_side_by_side_and_one_that_hangs_holds_up_no_other(
 
 
 def test_so_many_at_a_time_as_the_setting_says(
-    catalog: Catalog, summarise: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    catalog: Catalog, side_by_side: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LIGHTLAKE_SOURCES_AT_ONCE", "1")
     order: list[str] = []
@@ -451,14 +451,14 @@ def test_so_many_at_a_time_as_the_setting_says(
         order.append(granule.archive)
         return harvest(granule)
 
-    names = summarise(b=noting, a=noting)
+    names = side_by_side(b=noting, a=noting)
     register(catalog, range(4))
     pull_several(*(Request(name) for name in names))
     assert order == ["b"] * 4 + ["a"] * 4
 
 
-def test_one_that_fails_does_not_end_the_others(catalog: Catalog, summarise: Callable[..., list[str]]) -> None:
-    names = summarise(a=harvest, b=harvest)
+def test_one_that_fails_does_not_end_the_others(catalog: Catalog, side_by_side: Callable[..., list[str]]) -> None:
+    names = side_by_side(a=harvest, b=harvest)
     register(catalog, range(2))
     first, second, third = pull_several(
         Request(names[0]), Request(names[1], parameters={"dept": 2}), Request(names[0], again=True)
