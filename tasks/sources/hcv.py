@@ -67,8 +67,7 @@ _NUMBERS = ("mjd", "mag", "corrmag", "magerr", "ci")
 _FLAGS = ("autoclass", "expertclass", "filterdetflag")
 _COUNTS, _NO_FLAGS = ("numlc", *_FLAGS), dict.fromkeys(_FLAGS)
 
-# Filters of the cameras whose images the HSC v3 was made of: ACS and WFC3 Instrument Handbooks, WFPC2 Instrument
-# Handbook 10.0, chapter 3.
+# Filters of the images that the HSC v3 was made of: ACS, WFC3 and WFPC2 Instrument Handbooks (WFPC2: 10.0, chapter 3).
 FILTERS = {
     "ACS": "F435W F475W F502N F550M F555W F606W F625W F658N F660N F775W F814W F850LP F892N",
     "WFC3": "F098M F105W F110W F125W F126N F127M F128N F130N F132N F139M F140W F153M F160W F164N F167N F200LP F218W "
@@ -306,7 +305,8 @@ def harvest(sources: pa.Table, matches: pa.Table, summary: Rows, curves: Rows, e
         raise _without(CURVES, endpoint) from error
     rows = [(_id(row), str(row["filter"]), row) for row in distinct if _id(row)]
     values = values[[bool(_id(row)) for row in distinct]]
-    lit = {number for number, _ in (points := Counter((number, band) for number, band, _ in rows))}
+    points = Counter(row[:2] for row in rows)
+    lit = {number for number, _ in points}
     if others := sorted(lit - ids):
         raise ArchiveError(f"it answered with source {others[0]}, unasked", archive=NAME, endpoint=endpoint)
     known = np.flatnonzero([band in _KNOWN for _, band, _ in rows])
