@@ -149,6 +149,9 @@ class Watch(Bars):
     def begin(self, source: str, total: int, what: str = "targets") -> None:
         """Note that a source begins."""
         super().begin(source, total, what)
+        if (before := self._artifacts.pop(source, None)) is not None:
+            with log_errors(self._log, "the last of the progress"):
+                before.tell()
         with log_errors(self._log, "the artifact of the progress"):
             self._artifacts[source] = _Progress(source, total, what)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -18,7 +18,7 @@ from prefect.utilities.importtools import from_qualified_name
 from lake.errors import ConfigurationError
 from lake.settings import Settings, load_settings
 from tasks.endings import end_with_parent
-from tasks.pull.runners import logging_to
+from tasks.pull.runners import in_time, logging_to
 
 # What a file of LIGHTLAKE_DASK_CLUSTER may say: arguments of prefect_dask.DaskTaskRunner.
 _MAPPINGS = ("cluster_kwargs", "adapt_kwargs", "client_kwargs")
@@ -130,9 +130,10 @@ class PrefectRunner:
     """
 
     def __init__(self, settings: Settings, width: int) -> None:
-        self._runs = task_runner(settings.model_copy(update={"workers": width}))
-        # Prefect cannot interrupt a thread; there the archives' own time-outs hold.
-        self._timeout_s = None if settings.runner == "threads" else settings.task_timeout_s
+        self._settings = settings.model_copy(update={"workers": width})
+        self._runs, self._broken = task_runner(self._settings), False
+        # Prefect cannot interrupt a thread; there the archives' own time-outs hold. A process looks at its own clock.
+        self._timeout_s = settings.task_timeout_s if settings.runner == "dask" else None
         self._waiting = ThreadPoolExecutor(1024, thread_name_prefix="task")  # one for each task that is under way
 
     def __enter__(self) -> Self:
@@ -149,14 +150,32 @@ class PrefectRunner:
 
     def submit(self, name: str, tags: tuple[str, ...], work: Callable[..., T], *args: Any) -> Future[T]:
         """Have work done as a task run."""
-        task = _elsewhere.with_options(task_run_name=name, tags=list(tags), timeout_seconds=self._timeout_s)
+        if self._broken:  # Prefect keeps the pool of a worker that was killed, and nothing is done by it any more
+            self._runs.__exit__(None, None, None)
+            self._runs, self._broken = task_runner(self._settings), False
+            self._runs.__enter__()
+        if self._settings.runner == "processes":
+            work, args = in_time, (self._settings.task_timeout_s, work, *args)
+        task = _elsewhere.with_options(task_run_name=_plain(name), tags=list(tags), timeout_seconds=self._timeout_s)
         future = self._runs.submit(task, {"work": work, "arguments": args})
-        return self._waiting.submit(_settled, future)
+        return self._waiting.submit(self._settled, future)
+
+    def _settled(self, future: PrefectFuture[Any]) -> Any:
+        try:
+            return _settled(future)
+        except BrokenExecutor:
+            self._broken = True
+            raise
 
     def here(self, name: str, work: Callable[..., T], *args: Any) -> T:
         """Do work in this thread, as a task run."""
-        done: Any = _here.with_options(task_run_name=name)(work, args)
+        done: Any = _here.with_options(task_run_name=_plain(name))(work, args)
         return done  # type: ignore[no-any-return]
+
+
+def _plain(name: str) -> str:
+    """Return a name that Prefect, which formats it, leaves as it is."""
+    return name.replace("{", "{{").replace("}", "}}")
 
 
 # What is staged is not fetched again, so there is no result to keep; and what is tried again, the engine says.

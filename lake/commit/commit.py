@@ -47,6 +47,7 @@ class Receipt:
     kept: int
     reason: str | None = None
     n_found: int = 0
+    n_unanswered: int = 0
     seconds: float = 0.0
     retries: int = 0
     requests: int | None = None
@@ -107,6 +108,7 @@ def _receipt(attempt: Attempt, replaced: int, kept: int) -> Receipt:
         kept,
         attempt.reason,
         attempt.n_found,
+        attempt.n_unanswered,
         attempt.seconds,
         attempt.retries,
         attempt.requests,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import traceback
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
@@ -108,7 +109,10 @@ def stage(
     tables = cast = cast_tables(tables)  # the caller's are let go, if nobody else holds them
     validate(attempt.archive, attempt.release, cast, band_units, known=known)
     if "coverage" in cast:
-        attempt = replace(attempt, n_found=pc.sum(pc.equal(cast["coverage"]["status"], "found")).as_py() or 0)
+        answers = Counter(cast["coverage"]["status"].to_pylist())
+        # Of a granule that is lost as a whole its own status says so.
+        unanswered = answers["failed"] if attempt.status in ("done", "empty") else 0
+        attempt = replace(attempt, n_found=answers["found"], n_unanswered=unanswered)
     files = []
     if lightcurves is not None:
         parts = _checked(attempt, lightcurves, cast.get("sources", TABLES["sources"].empty()), band_units)

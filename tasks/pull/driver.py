@@ -201,6 +201,7 @@ class _Try:
     number: int
     batch: Any = field(compare=False)
     tries: int = field(default=0, compare=False)
+    why: BaseException | None = field(default=None, compare=False)
 
 
 class Driver(Generic[R]):
@@ -212,6 +213,8 @@ class Driver(Generic[R]):
         self.committing: dict[Future[Told], tuple[_Try, bool]] = {}
         self.delayed: list[_Try] = []
         self.lost_in_a_row = 0
+        self.not_before = 0.0  # a service that said how long to leave it alone is asked by nobody until then
+        self.broken: Exception | None = None
         self._count = itertools.count()
 
     def work_off(self, batches: Iterator[Any], width: int) -> R:
@@ -219,35 +222,53 @@ class Driver(Generic[R]):
         left: Iterator[Any] | None = batches
         while left is not None or self.fetching or self.committing or self.delayed:
             self.run.check()
-            while len(self.fetching) < width and len(self.committing) < 2 * width:
+            while (
+                len(self.fetching) < width
+                and len(self.committing) < 2 * width
+                and (time.monotonic() >= self.not_before or self.lost_in_a_row >= self.work.give_up_after)
+            ):
                 if self.delayed and self.delayed[0].due <= time.monotonic():
                     self._hand_out(heapq.heappop(self.delayed))
                     continue
                 # What waits for its next try keeps no place, and memory does not grow with a service that is down.
-                batch = next(left, None) if left is not None and len(self.delayed) < 2 * width + 8 else None
-                if batch is None:
-                    left = left if len(self.delayed) >= 2 * width + 8 else None
+                if left is None or len(self.delayed) >= 2 * width + 8:
+                    break
+                if (batch := self._next(left)) is None:
+                    left = None
                     break
                 self._hand_out(_Try(0.0, next(self._count), batch))
-            self._settle(self._ended())
+            self._settle(self._ended(width))
+        if self.broken is not None:
+            raise self.broken
         return self.report
 
-    def _ended(self) -> set[Future[Any]]:
+    def _next(self, left: Iterator[Any]) -> Any:
+        """Return the next batch; what is under way comes to its end first if none can be planned any more."""
+        try:
+            return next(left, None)
+        except Stopped:
+            raise
+        except Exception as error:  # noqa: BLE001 - it ends the work, after what was begun
+            self.broken = error
+            return None
+
+    def _ended(self, width: int) -> set[Future[Any]]:
         """Return what has ended, after a while at most."""
         pause = _LOOK_UP_S
-        if self.delayed:
-            pause = min(pause, max(self.delayed[0].due - time.monotonic(), 0.01))
+        if self.delayed and len(self.fetching) < width:
+            due = max(self.delayed[0].due, self.not_before)
+            pause = min(pause, max(due - time.monotonic(), 0.01))
         under_way = [*self.fetching, *self.committing]
         if under_way:
             return wait(under_way, pause, FIRST_COMPLETED).done
-        if self.delayed:
+        if self.delayed or time.monotonic() < self.not_before:
             time.sleep(pause)
         return set()
 
     def _hand_out(self, one: _Try) -> None:
         limit = self.work.give_up_after
         if self.lost_in_a_row >= limit:
-            reason = ArchiveError(
+            reason = one.why or ArchiveError(
                 f"not asked: {limit} batches before were lost",
                 archive=self.work.source,
                 endpoint=self.work.endpoint,
@@ -289,9 +310,10 @@ class Driver(Generic[R]):
             return False
         # Prolonged by up to a half, so that not all come at once; the service may have said how long to leave it alone.
         pause = settings.retry_delay_s * 2**one.tries * (1 + random.random() / 2)  # noqa: S311
-        pause = max(pause, min(getattr(error, "retry_after_s", None) or 0.0, settings.timeout_s))
         due = time.monotonic() + pause
-        heapq.heappush(self.delayed, _Try(due, next(self._count), one.batch, one.tries + 1))
+        if asked_for := getattr(error, "retry_after_s", None):
+            self.not_before = max(self.not_before, time.monotonic() + min(asked_for, settings.timeout_s))
+        heapq.heappush(self.delayed, _Try(due, next(self._count), one.batch, one.tries + 1, error))
         return True
 
     def _lose(self, one: _Try, error: BaseException) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lake.names import check_sample
 from lake.query import Lake
 from tasks.pull.batches import release_in
 from tasks.pull.estimates import plans
@@ -69,11 +70,19 @@ def refreshed(
     with exclusive_pull(lake, TURN, run, log):
         # What the lake shows is looked up again when an archive's turn comes: it may have changed by then.
         requests = []
-        for one in plans(lake, archives, parameters, sample, again=again, back_off=back_off, newest=newest):
-            log.info(one.message)
-            is_shown = one.release == release_in(lake, find(one.archive))
-            release = None if is_shown else releases.NEWEST
-            requests.append(Request(one.archive, (parameters or {}).get(one.archive), sample, again, release, back_off))
+        check_sample(lake, sample)
+        for name in archives:
+            given = (parameters or {}).get(name)
+            wanted: list[str | None] = [None]
+            try:
+                made = plans(lake, [name], parameters, sample, again=again, back_off=back_off, newest=newest)
+                shown = release_in(lake, find(name))
+            except Exception as error:  # noqa: BLE001 - its pull will say what is wrong, and the others go on
+                log.warning("%s: no plan could be made: %s", name, error)
+            else:
+                log.info("; ".join(one.message for one in made))
+                wanted = [None if one.release == shown else releases.NEWEST for one in made]
+            requests += [Request(name, given, sample, again, release, back_off) for release in wanted]
         done = Refreshed()
         for request, outcome in zip(requests, pulled(requests), strict=True):
             done.lines.append(_line(request, outcome, requests))

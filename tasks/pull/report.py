@@ -37,9 +37,10 @@ def is_lost(receipt: Receipt) -> bool:
 
 def with_losses(losses: tuple[Loss, ...], receipt: Receipt, name: str | None = None) -> tuple[Loss, ...]:
     """Return losses with another one, if a granule was lost and there is room for it."""
-    if not is_lost(receipt) or len(losses) >= MOST_LOSSES:
+    n_lost = receipt.n_targets if is_lost(receipt) else receipt.n_unanswered
+    if not (is_lost(receipt) or n_lost) or len(losses) >= MOST_LOSSES:
         return losses
-    loss = Loss(receipt.granule, receipt.status, receipt.n_targets, receipt.retries, receipt.reason or "", name)
+    loss = Loss(receipt.granule, receipt.status, n_lost, receipt.retries, receipt.reason or "", name)
     return (*losses, loss)
 
 
@@ -61,6 +62,7 @@ class PullReport:
     granules_split: int = 0
     granules_rejected: int = 0
     granules_failed: int = 0
+    granules_partly: int = 0
     sources: int = 0
     rows: int = 0
     bytes: int = 0
@@ -82,16 +84,18 @@ class PullReport:
         for _, receipt in told:
             lost = is_lost(receipt)
             count = f"granules_{receipt.status}"
+            failed = receipt.n_targets if lost else receipt.n_unanswered
             # The targets of a split granule are counted with its halves.
             answered = 0 if receipt.status == "split" else receipt.n_targets
             reasons = report.reasons
-            if lost and receipt.reason and receipt.reason not in reasons:
+            if failed and receipt.reason and receipt.reason not in reasons:
                 reasons = (*reasons, receipt.reason)
             report = replace(
                 report,
                 asked=report.asked + answered,
                 found=report.found + receipt.n_found,
-                failed=report.failed + (receipt.n_targets if lost else 0),
+                failed=report.failed + failed,
+                granules_partly=report.granules_partly + bool(receipt.n_unanswered),
                 granules=report.granules + 1,
                 sources=report.sources + receipt.n_sources,
                 rows=report.rows + receipt.n_rows,
@@ -130,7 +134,7 @@ class PullReport:
         done = f"{self.asked - self.failed} of {self.asked} targets answered, {self.rows} rows"
         if not self.failed:
             return f"{self.archive}: {done}"
-        lost = self.granules_failed + self.granules_rejected
+        lost = self.granules_lost
         told = "; ".join(self.reasons[:REASONS_TOLD])
         more = len(self.reasons) - REASONS_TOLD
         return (
@@ -140,8 +144,8 @@ class PullReport:
 
     @property
     def granules_lost(self) -> int:
-        """Return how many granules came to nothing."""
-        return self.granules_failed + self.granules_rejected
+        """Return how many granules came to nothing, or left targets without an answer."""
+        return self.granules_failed + self.granules_rejected + self.granules_partly
 
     @property
     def empty(self) -> int:

@@ -96,11 +96,17 @@ def pull_all(run: Run, requests: Sequence[Request], ended: Ended = _ignored) -> 
                 share = max(1, min(services.count(_service(find(name))), at_once))
                 source, report = pull(run, request, share)
                 outcomes[number] = report
-                run.here(ended, source, report)
             except Stopped:
                 raise
             except Exception as error:  # noqa: BLE001 - the others go on
                 outcomes[number] = error
+                continue
+            try:
+                run.here(ended, source, report)
+            except Stopped:
+                raise
+            except Exception:
+                run.log.exception("the report of %s could not be published", name)
 
     run.all(one, list(of_each), at_once)
     return [outcomes[number] for number in range(len(requests))]

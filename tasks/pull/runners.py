@@ -100,11 +100,11 @@ class LocalRunner:
             return self._pool.submit(work, *args)
         with self._lock:
             try:
-                return self._pool.submit(_in_time, self._timeout_s, work, *args)
+                return self._pool.submit(in_time, self._timeout_s, work, *args)
             except BrokenProcessPool:  # a worker was killed, and all that it and the others had is lost
                 self._pool.shutdown(wait=False)
                 self._pool = self._new()
-                return self._pool.submit(_in_time, self._timeout_s, work, *args)
+                return self._pool.submit(in_time, self._timeout_s, work, *args)
 
     def here(self, name: str, work: Callable[..., T], *args: Any) -> T:
         """Do work in this thread."""
@@ -121,8 +121,10 @@ class OutOfTime(BaseException):
     """Ends work that takes too long. What reads files would take a TimeoutError for an error of theirs."""
 
 
-def _in_time(timeout_s: float, work: Callable[..., T], *args: Any) -> T:
+def in_time(timeout_s: float, work: Callable[..., T], *args: Any) -> T:
     """Do work in a process of its own for so long at most; then it is a TimeoutError."""
+    if threading.current_thread() is not threading.main_thread():  # no signal comes there
+        return work(*args)
     signal.signal(signal.SIGALRM, _late)
     signal.setitimer(signal.ITIMER_REAL, timeout_s)
     try:

@@ -19,7 +19,7 @@ from lake.errors import ArchiveError, GranuleRejected, LightlakeError, StagingLo
 from lake.query import Lake
 from lake.settings import load_settings
 from lake.store.memory import release_freed_memory
-from lake.store.storage import path_of
+from lake.store.storage import path_of, remove_folder
 from lake.text import file_name
 from tasks.pull.batches import Batch, read_granules
 from tasks.pull.runners import OutOfTime, current_log
@@ -121,9 +121,21 @@ def mark_batch_failed(batch: Batch, error: BaseException) -> list[Manifest]:
 
 
 def commit_batch(url: str, manifests: Sequence[Manifest]) -> list[Receipt]:
-    """Commit staged granules, one transaction each."""
-    catalog = lake_at(url).catalog
-    return [commit(catalog, manifest) for manifest in manifests]
+    """Commit staged granules, one transaction each.
+
+    Raises
+    ------
+    StagingLost
+        If staged files are gone or damaged; their folder is given up then, so that the next try fetches anew.
+    """
+    catalog, receipts = lake_at(url).catalog, []
+    for manifest in manifests:
+        try:
+            receipts.append(commit(catalog, manifest))
+        except StagingLost:
+            remove_folder(path_of(manifest.folder))
+            raise
+    return receipts
 
 
 def is_passing(error: BaseException) -> bool:

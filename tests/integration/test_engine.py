@@ -26,6 +26,7 @@ from lake.errors import ArchiveError, CatalogError, ConfigurationError, Lightlak
 from lake.query import Lake
 from lake.settings import Settings, load_settings
 from lake.store.catalog import Catalog
+from lake.store.storage import path_of
 from lake.upkeep.maintenance import verify
 from tasks.pull import driver, lake_at, limits, work
 from tasks.pull.driver import Run
@@ -291,6 +292,69 @@ def test_a_slow_batch_keeps_no_other_from_its_worker(
     register(catalog, range(24))
     assert pull("madeup").failed == 0
     assert sum(counts(rows).values()) == 24
+
+
+def test_what_was_staged_and_is_gone_is_fetched_anew(
+    catalog: Catalog, rows: Rows, madeup: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = work.commit, []
+
+    def commit(catalog: Any, manifest: Any) -> Any:
+        if len(asked) == 1:
+            for file in manifest.files:
+                (path_of(manifest.folder) / file.name).unlink()
+        return real(catalog, manifest)
+
+    def fetch(granule: Granule, settings: Settings) -> FetchResult:
+        asked.append(numbers_of(granule))
+        return harvest(granule)
+
+    monkeypatch.setattr(work, "commit", commit)
+    madeup(fetch=fetch)
+    register(catalog, range(2))
+    assert pull("madeup").failed == 0
+    assert len(asked) == 2
+    assert sum(counts(rows).values()) == 2
+    assert errors(catalog) == []
+
+
+def test_targets_without_an_answer_in_a_granule_that_is_done_are_lost(
+    catalog: Catalog, rows: Rows, madeup: Callable[..., Archive]
+) -> None:
+    """What an archive gives for them was rejected: the run says so, and they are asked for again."""
+
+    def fetch(granule: Granule, settings: Settings) -> FetchResult:
+        ids = dict(zip(granule.targets["name"].to_pylist(), granule.targets["target_id"].to_pylist(), strict=True))
+        return replace(harvest(granule), unanswered=frozenset({ids["T000"]}), remark="T000: two positions")
+
+    madeup(fetch=fetch, batch_size=8)
+    register(catalog, range(4))
+    report = pull("madeup")
+    assert (report.asked, report.failed, report.granules_lost, report.reasons) == (4, 1, 1, ("T000: two positions",))
+    assert report.empty == 0
+    assert [(loss.n_targets, loss.status) for loss in report.losses] == [(1, "done")]
+    assert counts(rows) == {"failed": 1, "found": 3}
+    assert pull("madeup").asked == 1
+
+
+def test_a_service_that_asks_to_be_left_alone_is_asked_by_nobody(
+    catalog: Catalog, madeup: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIGHTLAKE_WORKERS", "1")
+    asked: list[float] = []
+
+    def fetch(granule: Granule, settings: Settings) -> FetchResult:
+        asked.append(time.monotonic())
+        if len(asked) == 1:
+            raise ArchiveError("HTTP 429", archive="madeup", endpoint="x", transient=True, retry_after_s=0.7)
+        return harvest(granule)
+
+    madeup(fetch=fetch, batch_size=4)
+    register(catalog, range(32))
+    assert pull("madeup").failed == 0
+    first = [one - asked[0] for one in asked[1:]]
+    # The others of the batch in hand are asked; then nothing is handed out.
+    assert all(one > 0.7 for one in first[3:]), first
 
 
 @pytest.mark.parametrize("error", [StagingLost("gone"), CatalogError("locked")])

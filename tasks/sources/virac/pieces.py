@@ -289,19 +289,27 @@ def extract(
 
 
 def mark_failed(
-    lake: Lake, tiles: Sequence[Piece], cut: Selection, error: BaseException
+    lake: Lake, tiles: Sequence[Piece], cut: Selection, error: BaseException, *, again: bool = False
 ) -> list[tuple[str | None, Receipt]]:
-    """Note tiles as failed that were lost with their worker, unless they are done all the same."""
+    """Note tiles as failed that were lost with their worker, unless they are done all the same, or staged.
+
+    Parameters
+    ----------
+    again
+        Even those that were rejected before: they were asked for.
+    """
+    settled = ("done", "empty") if again else ("done", "empty", "rejected")
     receipts: list[tuple[str | None, Receipt]] = []
     for tile in tiles:
         granule = tile.granule(cut)
         with lake.catalog.claim(granule) as ours:
             last = last_status(lake, NAME, [tile.origin.release], granule).get(granule)
-            if ours and last not in ("done", "empty", "rejected"):
+            if ours and last not in settled:
                 folder = lake.storage.staging / NAME / granule
+                staged = None if isinstance(error, StagingLost) else Manifest.read(folder)
                 with count_requests(granule, folder=folder) as done:
                     attempt = replace(_attempt(tile, granule, cut), **done.facts())
-                    manifest = stage(folder, lost(attempt, error), {})
+                    manifest = staged or stage(folder, lost(attempt, error), {})
                 receipts.append((tile.name, commit(lake.catalog, manifest)))
     return receipts
 

@@ -178,7 +178,7 @@ class _Tiles:
     def commit(self, url: str, fetched: tuple[Batch, BaseException]) -> Told:
         """Note that a batch was lost: all else has been committed by its worker."""
         batch, error = fetched
-        return mark_failed(lake_at(url), batch.tiles, batch.cut, error)
+        return mark_failed(lake_at(url), batch.tiles, batch.cut, error, again=batch.again)
 
 
 def _places(run: Run, piece: Piece) -> AbstractContextManager[int]:

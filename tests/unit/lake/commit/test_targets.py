@@ -108,7 +108,8 @@ def test_rows_join_the_nearest_target_that_is_known_by_then(places, known):
         if is_new[i]:
             at.append((ra, dec, int(ids[i])))
         else:
-            assert ids[i] in [place[2] for place, d in zip(at, far, strict=True) if d == min(far)]
+            # Of two at one distance, but for the rounding, either.
+            assert ids[i] in [place[2] for place, d in zip(at, far, strict=True) if d < min(far) + 1e-6]
 
 
 def test_many_rows_of_one_place(catalog):

@@ -69,7 +69,7 @@ def test_what_is_not_known_whole_does_not_move() -> None:
     assert np.asarray(paths.reach(1.0))[1:].tolist() == [1.0] * 3
     assert (paths.ra[1:].tolist(), paths.dec[1:].tolist()) == ([2.0, 3.0, 4.0], [0.0] * 3)
     still = Paths(targets([1.0, 2.0], [0.0, 0.0]), SPAN)
-    assert still.endpoint_url(1.0) == 1.0
+    assert still.reach(1.0) == 1.0
     assert [a.tolist() for a in still.match(np.array([2.0]), np.array([0.5 / 3600]), 1.0)[:2]] == [[1], [0]]
     assert Span(2018.2, None, "").years[1] > 2026
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from lake.settings import load_settings
-from tasks.pull.runners import LocalRunner, OutOfTime, _in_time
+from tasks.pull.runners import LocalRunner, OutOfTime, in_time
 from tasks.pull.work import is_passing
 
 
@@ -26,7 +26,7 @@ def test_what_reads_does_not_take_the_end_of_its_time_for_an_error_of_its_own() 
     handler, kept = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)
     try:
         with pytest.raises(TimeoutError, match="LIGHTLAKE_TASK_TIMEOUT_S"):
-            _in_time(0.05, read)
+            in_time(0.05, read)
         assert len(tried) == 1
         assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
     finally:
