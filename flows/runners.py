@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -158,7 +159,7 @@ class PrefectRunner:
             work, args = in_time, (self._settings.task_timeout_s, work, *args)
         task = _elsewhere.with_options(task_run_name=_plain(name), tags=list(tags), timeout_seconds=self._timeout_s)
         future = self._runs.submit(task, {"work": work, "arguments": args})
-        return self._waiting.submit(self._settled, future)
+        return self._waiting.submit(copy_context().run, self._settled, future)
 
     def _settled(self, future: PrefectFuture[Any]) -> Any:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -289,6 +290,46 @@ def test_refresh_goes_on_past_a_failing_archive(
 
 
 # --- processes ---
+
+
+REPLACED = """
+import os
+from concurrent.futures.process import BrokenProcessPool
+from prefect import flow
+from flows import runners
+from lake.settings import load_settings
+
+@flow
+def killed():
+    with runners.PrefectRunner(load_settings(runner="processes", workers=1), 1) as runner:
+        try:
+            runner.submit("fetch {tile}", (), os._exit, 1).result(120)
+        except BrokenProcessPool:
+            return [runner.submit("fetch {}", (), abs, -n).result(120) for n in (3, 4)]
+
+if __name__ == "__main__":
+    print(killed())
+"""
+
+
+def test_a_worker_that_is_killed_is_replaced_whatever_a_task_is_called(
+    prefect_server: PrefectServer, tmp_path: Path
+) -> None:
+    (tmp_path / "replaced.py").write_text(REPLACED)
+    here = child_environment(
+        **prefect_server.environment, PREFECT_LOGGING_LEVEL="CRITICAL", PYTHONPATH=os.pathsep.join(sys.path)
+    )
+    done = subprocess.run(
+        [sys.executable, "replaced.py"],
+        cwd=tmp_path,
+        env=here,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.stdout == "[3, 4]\n", done.stderr
+
 
 SLOW = """
 import sys, time
