@@ -31,15 +31,15 @@ WORKER = """
 import sys
 from tasks.pull import lake_at
 from tasks.register import register_archive
-from tasks.sources.virac.tiles import ORIGIN, Cut
-from tasks.sources.virac.pieces import find_tiles, standing
+from tasks.sources.virac.tiles import ORIGIN, Selection
+from tasks.sources.virac.pieces import find_tiles, granule_status
 from tasks.sources.virac.source import Batch, bring
 url, tiles = sys.argv[1:]
 lake = lake_at(url)
 register_archive(lake, ORIGIN)
-while waiting := standing(lake, find_tiles(tiles).found, Cut()).waiting:
+while waiting := granule_status(lake, find_tiles(tiles).found, Selection()).waiting:
     for tile in waiting:
-        bring(Batch(url, (tile,), Cut()), True)
+        bring(Batch(url, (tile,), Selection()), True)
 """
 
 
