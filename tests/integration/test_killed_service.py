@@ -141,7 +141,7 @@ class House:
             kill_tree(self.process)
         for keeper in self.keepers if "keeper" in what else ():
             assert keeper.process is not None
-            assert keeper.process.poll() is None, self.with_details()
+            assert keeper.process.poll() is None, self.told()
             keeper.process.kill()
             keeper.process.wait()
         for pid in doomed:
@@ -186,7 +186,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
                     pull.apply(work_pool_name="lightlake")
                 for keeper in house.keepers:
                     house.start(keeper)
-                until(lambda: "serving 6 deployments" in house.with_details(), house.told)
+                until(lambda: "serving 6 deployments" in house.told(), house.told)
                 yield house
         finally:
             house.end()
@@ -202,7 +202,7 @@ def test_a_run_that_was_killed_keeps_the_next_from_nothing(house: House, what: s
     house.kill(set(what.split()), runs)
     nexts = {one.name: house.ask(one, one.archive) for one in house.keepers}
     for name, run in nexts.items():
-        until(lambda run=run: house.state(run) == "Completed", lambda: house.with_details(), PROMISED)
+        until(lambda run=run: house.state(run) == "Completed", lambda: house.told(), PROMISED)
         until(lambda name=name: house.state(runs[name]) == "Crashed", house.told, PROMISED)
 
 
