@@ -57,7 +57,7 @@ class Deployed:
     triggers
         Events that it runs at.
     turn
-        The turn that a run with given parameters waits for: see flows.turns.
+        The turn that a run with given parameters waits for: see tasks.pull.limits.
     """
 
     flow: Flow[..., Any]

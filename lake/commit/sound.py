@@ -99,7 +99,7 @@ def without_broken(
     Parameters
     ----------
     archive, release, band_units
-        As in lake.validate.validate.
+        As in lake.commit.validate.validate.
     tables
         Tables of a granule, sound; those that are made of light curves come after this.
 

@@ -116,7 +116,7 @@ class Table:
                 # Missing is NULL in the lake, never NaN.
                 values = pc.if_else(pc.is_nan(values), pa.scalar(None, field.type), values)
             arrays.append(values)
-        # Nullability is checked by lake.validate, which can say how many rows break it.
+        # Nullability is checked by lake.commit.validate, which can say how many rows break it.
         fields = [field.with_type(values.type) for field, values in zip(self.arrow, arrays, strict=True)]
         return pa.table(arrays, schema=pa.schema(fields))
 

@@ -1,7 +1,7 @@
 """Where targets with proper motion were when an archive looked: at an epoch, or along their path over a survey.
 
 Targets whose proper motion or epoch is not known whole are taken where they are. Stars move as in
-`lake.sky.apply_proper_motion`: without parallax (0.8 arcsec at most) and perspective acceleration.
+`lake.science.sky.apply_proper_motion`: without parallax (0.8 arcsec at most) and perspective acceleration.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ class Paths:
         Returns
         -------
         tuple
-            As from `lake.sky.match`; the separation is the least of those at the source's times.
+            As from `lake.science.sky.match`; the separation is the least of those at the source's times.
         """
         if not self.moves.any():
             return match(self.ra, self.dec, ra, dec, radius_arcsec)

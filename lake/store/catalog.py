@@ -54,7 +54,7 @@ class Catalog:
     read_only
         Attach it for reading; whatever would write is refused.
     confined
-        For SQL of strangers: DuckDB reaches no other files, and its configuration is locked. See lake.confined.
+        For SQL of strangers: DuckDB reaches no other files, and its configuration is locked. See lake.store.confined.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 Its range of a column of floats counts only where its catalogue says that the file has no NaN in it, and for files that
 are registered, rather than written by it, the catalogue says nothing (duckdb/ducklake, issue 1442). No file of a lake
-has one: `lake.table` makes NULL of NaN, and `lake.validate` refuses what is not finite.
+has one: `lake.model.table` makes NULL of NaN, and `lake.commit.validate` refuses what is not finite.
 """
 
 from __future__ import annotations

@@ -420,7 +420,7 @@ def only_matched(pairs: Pairs) -> tuple[Ints, Pairs]:
 def sources_and_matches(
     targets: pa.Table, source_id: pa.Array, ra: Floats, dec: Floats, pairs: Pairs, **more: pa.Array
 ) -> tuple[pa.Table, pa.Table]:
-    """Return the rows of tables sources and matches for pairs of a target and a source, as lake.sky.match has them."""
+    """Return rows of tables sources and matches for pairs of a target and a source, as of lake.science.sky.match."""
     row, source, separation = pairs
     known = np.isfinite(ra) & np.isfinite(
         dec

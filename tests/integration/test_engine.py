@@ -140,23 +140,6 @@ def test_what_can_pass_is_tried_again(
     assert caplog.text.count(f"{ledger['granule']}: trying again: icecube: ") == len(kinds)
 
 
-def test_how_long_an_archive_wants_to_be_left_alone_is_waited_for(
-    catalog: Catalog, madeup: Callable[..., Archive]
-) -> None:
-    asked: list[float] = []
-
-    def fetch(granule: Granule, settings: Settings) -> FetchResult:
-        asked.append(time.monotonic())
-        if len(asked) == 1:
-            raise ArchiveError("HTTP 429", archive="madeup", endpoint="x", transient=True, retry_after_s=0.6)
-        return harvest(granule)
-
-    madeup(fetch=fetch)
-    register(catalog, range(1))
-    assert pull("madeup").failed == 0
-    assert asked[1] - asked[0] > 0.6
-
-
 def test_what_cannot_pass_is_told_and_mended_by_the_next_run(catalog: Catalog, rows: Rows, sandbox: Sandbox) -> None:
     register(catalog, range(5))
     sandbox.fault(URL_PATH, "status:404")

@@ -34,13 +34,13 @@ from tasks.pull.runners import current_log
 from tasks.register import register_archive
 from tasks.services.request_counters import count_requests, summarise
 from tasks.sources.base import GIVE_UP_AFTER, Band, Origin
+from tasks.sources.granule_status import GranuleStatus, granule_status
 from tasks.sources.rxte import heasoft as rxte_heasoft
 from tasks.sources.rxte import mission as rxte
 from tasks.sources.rxte import standard2 as rxte_standard2
 from tasks.sources.rxte.cut import ChannelCut
 from tasks.sources.rxte.files import CONNECTIONS, Mirror
 from tasks.sources.rxte.fits import read_light_curve
-from tasks.sources.rxte.granule_status import GranuleStatus, granule_status
 from tasks.sources.rxte.mission import PRODUCTS, Observation, gain_epoch, product_of, utc_to_tt
 from tasks.sources.rxte.products import Reading, completed, distinct, read_observation, tables_of
 
@@ -179,7 +179,7 @@ def with_requested_bands(lake: Lake, extraction: Extraction) -> Extraction:
 def waiting(
     lake: Lake, observations: Sequence[Observation], extraction: Extraction, *, retry_failed: bool = False
 ) -> GranuleStatus[Observation]:
-    """Return which observations are to be extracted: see tasks.sources.rxte.granule_status."""
+    """Return which observations are to be extracted: see tasks.sources.granule_status."""
     origin = extraction.origin
     pieces = {extraction.granule(observation.obsid): observation for observation in observations}
     return granule_status(lake, origin.name, [origin.release], pieces, retry_failed=retry_failed)

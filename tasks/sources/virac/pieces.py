@@ -34,8 +34,8 @@ from tasks.services.bounds import in_time, on_disk
 from tasks.services.http import failing
 from tasks.services.request_counters import Log, count_requests, summarise
 from tasks.sources.base import Origin
-from tasks.sources.rxte.granule_status import GranuleStatus, last_status
-from tasks.sources.rxte.granule_status import granule_status as standing_of
+from tasks.sources.granule_status import GranuleStatus, last_status
+from tasks.sources.granule_status import granule_status as status_of
 from tasks.sources.virac import tap as virac_tap
 from tasks.sources.virac.tile import open_tile, tile_of
 from tasks.sources.virac.tiles import NAME, ORIGIN, RELEASE, Extraction, Selection
@@ -242,9 +242,9 @@ def find_tiles(folder: str, pattern: str = PATTERN) -> Pieces:
 def granule_status(
     lake: Lake, tiles: Sequence[Piece], cut: Selection, *, retry_failed: bool = False
 ) -> GranuleStatus[Piece]:
-    """Return how things stand with some tiles: see tasks.sources.rxte.granule_status."""
+    """Return how things stand with some tiles: see tasks.sources.granule_status."""
     releases = {tile.origin.release for tile in tiles}
-    return standing_of(lake, NAME, releases, {tile.granule(cut): tile for tile in tiles}, retry_failed=retry_failed)
+    return status_of(lake, NAME, releases, {tile.granule(cut): tile for tile in tiles}, retry_failed=retry_failed)
 
 
 def extract(

@@ -36,7 +36,7 @@ ULP_S = 0.65e-6
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
     def refuse(*_args, **_kwargs):
-        raise AssertionError("lake.times reached for the network or an Earth-rotation table")
+        raise AssertionError("lake.science.times reached for the network or an Earth-rotation table")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
