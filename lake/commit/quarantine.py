@@ -76,7 +76,10 @@ def held(storage: Storage) -> list[Held]:
     """Return what is in the quarantine, by day."""
     found = []
     for day, folder in _days(storage):
-        sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+        try:
+            sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+        except FileNotFoundError:  # maintenance has removed the day meanwhile
+            continue
         if sizes:
             found.append(Held(day, len(sizes), sum(sizes)))
     return found

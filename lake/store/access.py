@@ -9,6 +9,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -93,28 +94,52 @@ def _folders(tree: Path) -> Iterator[Path]:
 
 def _check(what: str, paths: list[Path]) -> None:
     for path in paths:
-        try:
-            found = path.stat()
-        except OSError:  # not there yet
-            continue
-        needed = os.W_OK | (os.X_OK if stat.S_ISDIR(found.st_mode) else 0)
-        if may(path, needed):
+        found = _closed(path)
+        if found is None:
             continue
         place = "it" if str(path) == what.removeprefix("the catalogue ") else str(path)
-        if os.statvfs(path).f_flag & os.ST_RDONLY:
+        if found.is_read_only_disk:
             raise ReadOnly(
                 f"{what} cannot be written: {place} is on a disk that is mounted for reading only",
                 hint="mount it for writing, or use another lake",
             )
-        owner, group, mode = _user(found.st_uid), _group(found.st_gid), stat.S_IMODE(found.st_mode)
-        change = f"chmod g+w{'xs' if stat.S_ISDIR(found.st_mode) else ''} {path}"
-        if found.st_gid not in (os.getegid(), *os.getgroups()):
+        owner, group, mode = _user(found.uid), _group(found.gid), stat.S_IMODE(found.mode)
+        change = f"chmod g+w{'xs' if stat.S_ISDIR(found.mode) else ''} {path}"
+        if found.gid not in (os.getegid(), *os.getgroups()):
             change = f"chgrp GROUP {path} && {change}, with a group that you are in"
         raise ReadOnly(
             f"{what} cannot be written: {place} is {owner}'s, of group {group} and mode {mode:04o}, and you are "
             f"{_user(os.geteuid())}",
             hint=f"ask {owner} to run: {change}; or use another lake",
         )
+
+
+@dataclass(frozen=True)
+class _Closed:
+    """A file or folder that may not be written."""
+
+    uid: int
+    gid: int
+    mode: int
+    is_read_only_disk: bool
+
+
+def _closed(path: Path) -> _Closed | None:
+    """Return what is known of a path that may not be written; None if it may be, or if nothing is there.
+
+    SQLite takes its log away with the last connection of another process, at any moment: what is gone, or another
+    file by the second look, says nothing of who may write.
+    """
+    try:
+        found = path.stat()
+        if may(path, os.W_OK | (os.X_OK if stat.S_ISDIR(found.st_mode) else 0)):
+            return None
+        is_read_only_disk = bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+        if path.stat().st_ino != found.st_ino:
+            return None
+    except OSError:
+        return None
+    return _Closed(found.st_uid, found.st_gid, found.st_mode, is_read_only_disk)
 
 
 def check_postgres(connection: duckdb.DuckDBPyConnection, schema: str, what: str) -> None:

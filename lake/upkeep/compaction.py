@@ -162,11 +162,16 @@ def _remove_stale_staging(storage: Storage) -> None:
     for folder in storage.staging.iterdir() if storage.staging.exists() else ():
         if not folder.is_dir():
             continue
-        # On S3 a folder has no age of its own.
-        aged = (
-            [folder, *folder.rglob("*")] if storage.is_local else [path for path in folder.rglob("*") if path.is_file()]
-        )
-        newest = max((path.stat().st_mtime for path in aged), default=0)
+        try:
+            newest = _changed_last(storage, folder)
+        except FileNotFoundError:  # its run has done with it meanwhile
+            continue
         # Nothing is as far in the future: its clock was wrong, and it would never be old.
         if not oldest <= newest <= time.time() + STALE_AFTER.total_seconds():
             remove_folder(folder)
+
+
+def _changed_last(storage: Storage, folder: UPath) -> float:
+    # On S3 a folder has no age of its own.
+    aged = [folder, *folder.rglob("*")] if storage.is_local else [path for path in folder.rglob("*") if path.is_file()]
+    return max((path.stat().st_mtime for path in aged), default=0)
