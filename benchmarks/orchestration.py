@@ -13,7 +13,6 @@ asks for them, which takes half an hour more. What a runner takes to start is to
 from __future__ import annotations
 
 import argparse
-import inspect
 import os
 import signal
 import sys
@@ -79,35 +78,47 @@ def batched(n: int, batching: str) -> list[int]:
 
         size = TOGETHER["products"]
     elif batching == "pull":
-        from tasks.pull import plan_batches
+        from tasks.sources.base import Limits
 
-        size = inspect.signature(plan_batches).parameters["granules_per_batch"].default
+        size = Limits().granules
     return [min(size, n - first) for first in range(0, n, size)]
+
+
+@dataclass(frozen=True)
+class Number:
+    """A batch without work."""
+
+    number: int
+    size: int = 0
+
+    @property
+    def title(self) -> str:
+        """Return its number."""
+        return str(self.number)
 
 
 @dataclass
 class Nothing:
-    """Work of the engine that is none: batches are numbers; those of tiles are committed by who fetches them."""
+    """A source without work: its batches are numbers; the workers commit those of tiles."""
 
     commits: bool
-    source: str = "nothing"
+    name: str = "nothing"
+    what: str = "granules"
     endpoint: str = ""
-    give_up_after: int = 8
 
     @property
-    def fetch(self) -> Callable[[int, bool], Any]:
+    def limits(self) -> Any:
+        """Return the usual limits."""
+        from tasks.sources.base import Limits
+
+        return Limits()
+
+    @property
+    def fetch(self) -> Callable[[Number, bool], Any]:
         """Return what does nothing."""
         return _staged if self.commits else _done
 
-    def name(self, batch: int) -> str:
-        """Return its number."""
-        return str(batch)
-
-    def count(self, batch: int) -> int:
-        """Return how many granules it has."""
-        return 0
-
-    def mark_failed(self, batch: int, error: BaseException) -> Any:
+    def mark_failed(self, batch: Number, error: BaseException) -> Any:
         """Raise what it was lost with."""
         raise error
 
@@ -116,12 +127,12 @@ class Nothing:
         return []
 
 
-def _staged(batch: int, last_try: bool) -> list[Any]:
+def _staged(batch: Number, last_try: bool) -> list[Any]:
     return []
 
 
-def _done(batch: int, last_try: bool) -> Any:
-    from tasks.pull.driver import Done
+def _done(batch: Number, last_try: bool) -> Any:
+    from tasks.sources.protocol import Done
 
     return Done([])
 
@@ -138,7 +149,7 @@ def overhead(runner: str, workers: int, batching: str, sizes: Sequence[int], fol
     from lake.settings import load_settings
     from tasks.pull import lake_at
     from tasks.pull.driver import Driver, Run
-    from tasks.pull.report import SurveyReport
+    from tasks.pull.report import PullReport
 
     settings = load_settings(runner=runner, workers=workers)
 
@@ -151,10 +162,9 @@ def overhead(runner: str, workers: int, batching: str, sizes: Sequence[int], fol
 
             def through(n_tasks: int) -> float:
                 started = time.perf_counter()
-                driver = Driver(
-                    run, Nothing(batching in ("pull", "observations")), SurveyReport("nothing", "granules", 0)
-                )
-                run.alone(lambda: driver.work_off(iter(range(n_tasks)), workers))
+                source: Any = Nothing(batching in ("pull", "observations"))
+                driver = Driver(run, source, PullReport("nothing", "", "granules"))
+                run.alone(lambda: driver.work_off(map(Number, range(n_tasks)), workers))
                 return time.perf_counter() - started
 
             through(2 * workers)
@@ -191,7 +201,7 @@ def virac(url: str, tiles: str, runner: Any) -> dict[str, Any]:
     if runner == "plain":
         register_archive(lake_at(url), ORIGIN)
         done = [bring(batch, True) for batch in batches]
-        lost: list[Any] = [one for some in done for one in some.told if one[1].status != "done" or some.left]
+        lost: list[Any] = [one for some in done for one in some.receipts if one[1].status != "done" or some.rest]
     else:
         state = extract_virac(tiles, url, runner=runner, return_state=True)
         lost = [] if state.is_completed() else [state.message]
@@ -224,10 +234,9 @@ def rxte(url: str, mirror: str) -> dict[str, Any]:
     rxte_pull.register(opened, extraction)
     found = select(opened.sql("FROM targets"), read_csv(f"{mirror}/xtemaster.csv")).each()
     started = time.perf_counter()
-    work = rxte_pull.Observations("")
     parts = list(rxte_pull.Part.each(url, opened.storage.staging / "benchmark", found, extraction))
     for part in parts:
-        work.commit(url, rxte_pull.fetch(part, True))
+        rxte_pull.commit(url, rxte_pull.fetch(part, True))
     return {"granules": len(found), "batches": len(parts), "work_s": time.perf_counter() - started}
 
 

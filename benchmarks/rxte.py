@@ -72,9 +72,12 @@ def lightlake(folder: str, letters: str, lake: str) -> dict[str, Any]:
     from tasks.progress import Bars
     from tasks.pull import lake_at
     from tasks.pull.driver import Run as PullRun
-    from tasks.pull.runners import LocalRunner, logger
+    from tasks.pull.run import pull_all
+    from tasks.pull.runners import LocalRunner
+    from tasks.sources.protocol import Request
     from tasks.sources.rxte.mission import PRODUCTS, parse_obsid
-    from tasks.sources.rxte.source import asked_of, pull
+    from tasks.sources.rxte.options import RxteOptions
+    from tasks.worker import logger
 
     catalog = Catalog(Storage.from_url(lake), load_settings(url=lake))
     catalog.create()
@@ -89,9 +92,11 @@ def lightlake(folder: str, letters: str, lake: str) -> dict[str, Any]:
         for waiting in [runner.submit("", (), _warm) for _ in range(2 * CORES)]:
             waiting.result()
         started = time.perf_counter()
-        asked = asked_of(method="products", bands=bands, slews=True, xtemaster=f"{folder}/xtemaster.csv")
+        options = RxteOptions(bands=bands, slews=True, xtemaster=f"{folder}/xtemaster.csv")
         run = PullRun(opened, runner, logger, "benchmark", "benchmark", bars, settings)
-        run.alone(lambda: pull(run, asked))
+        (outcome,) = pull_all(run, [Request("rxte", options)])
+        if isinstance(outcome, Exception):
+            raise outcome
         seconds = time.perf_counter() - started
     ended = opened.sql("SELECT status, reason FROM ledger WHERE n_targets = 0").to_pylist()
     if nameless := [row for row in ended if row["status"] in ("rejected", "failed") and not row["reason"]]:

@@ -10,7 +10,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
-from flows.forms import FormField
+from flows.forms import LakeField
 from flows.living import living
 from flows.markdown import cells
 from lake.query import Lake
@@ -19,13 +19,12 @@ from lake.store.claims import held
 from lake.upkeep import maintenance
 from lake.upkeep.compaction import Compacted, compact
 from lake.upkeep.maintenance import Finding
+from tasks.options import FormField
 from tasks.pull.report import REASONS_TOLD
 
 
 @flow(name="maintenance", flow_run_name="compact", validate_parameters=True)
-def maintain(
-    lake: Annotated[str | None, FormField("The lake: a folder or s3://BUCKET/PREFIX", empty="LIGHTLAKE_URL")] = None,
-) -> State[Compacted]:
+def maintain(lake: LakeField = None) -> State[Compacted]:
     """Bring the lake to rest: few large sorted files, no deleted rows, no leftovers of crashes.
 
     Afterwards the plain tree of files equals the catalogue. Queries that began before may have to be asked again.
@@ -47,8 +46,7 @@ def maintain(
 
 @flow(name="verify", flow_run_name="verify", validate_parameters=True)
 def verify(
-    lake: Annotated[str | None, FormField("The lake: a folder or s3://BUCKET/PREFIX", empty="LIGHTLAKE_URL")] = None,
-    quick: Annotated[bool, FormField("Do not read the files' content")] = False,
+    lake: LakeField = None, quick: Annotated[bool, FormField("Do not read the files' content")] = False
 ) -> State[list[Finding]]:
     """Check files, checksums, the plain tree against the catalogue, constraints and coverage.
 

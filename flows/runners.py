@@ -19,7 +19,7 @@ from prefect.utilities.importtools import from_qualified_name
 from lake.errors import ConfigurationError
 from lake.settings import Settings, load_settings
 from tasks.endings import end_with_parent
-from tasks.pull.runners import in_time, logging_to
+from tasks.worker import in_time, logging_to
 
 # What a file of LIGHTLAKE_DASK_CLUSTER may say: arguments of prefect_dask.DaskTaskRunner.
 _MAPPINGS = ("cluster_kwargs", "adapt_kwargs", "client_kwargs")

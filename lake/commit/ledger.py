@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import duckdb
 import pyarrow as pa
@@ -19,6 +19,9 @@ from lake.store.catalog import Catalog
 from lake.store.migrations import SOFTWARE
 from lake.store.storage import Storage, write_text
 from lake.store.walk import shown
+
+# Which targets, or granules, a run asks for: those without an answer, those that failed or were rejected, or all.
+Select = Literal["pending", "failed", "all"]
 
 
 @dataclass(frozen=True)
@@ -122,10 +125,10 @@ def record(
 def failed_targets(
     cursor: duckdb.DuckDBPyConnection, archive: str, release: str, granules: Sequence[str], most: int
 ) -> dict[str, list[str]]:
-    """Return the names, or else ids, of some targets of each granule that have no answer."""
+    """Return the names, or else ids, of some targets of each granule that failed or were rejected."""
     found = cursor.execute(
         "SELECT granule, list(coalesce(name, target_id::VARCHAR) ORDER BY hpx29)[:?] FROM coverage "
-        "JOIN targets USING (target_id) WHERE archive = ? AND release = ? AND status = 'failed' "
+        "JOIN targets USING (target_id) WHERE archive = ? AND release = ? AND status IN ('failed', 'rejected') "
         "AND granule IN (SELECT unnest(?)) GROUP BY granule",
         [most, archive, release, list(granules)],
     ).fetchall()
@@ -140,13 +143,25 @@ def count_failed(cursor: duckdb.DuckDBPyConnection, archive: str, release: str) 
     return int(counted[0][0])
 
 
-_PENDING = """
+_TARGETS = """
     FROM targets
     WHERE ({everyone} OR target_id IN (SELECT target_id FROM labels WHERE sample IN ({samples})))
+"""
+
+# What was rejected has its answer, which is bad: it counts as answered, and so do its age and its parameters.
+_PENDING = """
         AND NOT EXISTS (
             FROM coverage
             WHERE coverage.target_id = targets.target_id AND archive = ? AND release = ? AND {answered}
                 AND status <> 'failed' AND asked_at BETWEEN ? AND ?
+        )
+"""
+
+_FAILED = """
+        AND EXISTS (
+            FROM coverage
+            WHERE coverage.target_id = targets.target_id AND archive = ? AND release = ? AND {asked}
+                AND status IN ({statuses})
         )
 """
 
@@ -197,6 +212,7 @@ def _pending_sql(
     parameters: str,
     samples: Sequence[str] | None,
     max_age: timedelta | None,
+    select: Select,
     back_off: bool,
     followed: Followed | None,
 ) -> tuple[str, list[Any]]:
@@ -207,10 +223,16 @@ def _pending_sql(
         oldest, latest = now - max_age, now + min(max_age, AHEAD)
     marks = ", ".join("?" * len(samples or ())) or "NULL"
     asked, forms = _asked_as(parameters, followed)
-    # An answer that did not follow a proper motion is one of those that did not need to.
-    answered = asked if followed is None else f"(parameters = ? OR parameters = ? AND NOT {followed.is_far})"
-    sql = _PENDING.format(everyone="true" if samples is None else "false", samples=marks, answered=answered)
-    values = [*(samples or ()), archive, release, *forms, oldest, latest]
+    sql = _TARGETS.format(everyone="true" if samples is None else "false", samples=marks)
+    values: list[Any] = [*(samples or ())]
+    if select == "pending":
+        # An answer that did not follow a proper motion is one of those that did not need to.
+        answered = asked if followed is None else f"(parameters = ? OR parameters = ? AND NOT {followed.is_far})"
+        sql += _PENDING.format(answered=answered)
+        values += [archive, release, *forms, oldest, latest]
+    elif select == "failed":
+        sql += _FAILED.format(asked=asked, statuses="'failed', 'rejected'")
+        values += [archive, release, *forms]
     if back_off:
         sql += _RESTING.format(asked=asked)
         values += [archive, archive, release, *forms, now + AHEAD, MOST_HOURS, now]
@@ -236,16 +258,19 @@ class Waiting:
         Answered, too long ago, or before proper motion was followed.
     failed
         Asked for, without an answer.
+    rejected
+        Asked for, with an answer that was rejected.
     """
 
     new: int
     old: int
     failed: int
+    rejected: int = 0
 
     @property
     def total(self) -> int:
         """Return how many there are."""
-        return self.new + self.old + self.failed
+        return self.new + self.old + self.failed + self.rejected
 
 
 def count_pending(
@@ -256,11 +281,12 @@ def count_pending(
     samples: Sequence[str] | None = None,
     max_age: timedelta | None = None,
     *,
+    select: Select = "pending",
     back_off: bool = False,
     followed: Followed | None = None,
 ) -> int:
     """Count the targets that an archive is still to be asked for."""
-    sql, values = _pending_sql(archive, release, parameters, samples, max_age, back_off, followed)
+    sql, values = _pending_sql(archive, release, parameters, samples, max_age, select, back_off, followed)
     return int(cursor.execute(f"SELECT count(*) {sql}", values).fetchall()[0][0])
 
 
@@ -272,20 +298,39 @@ def waiting(
     samples: Sequence[str] | None = None,
     max_age: timedelta | None = None,
     *,
+    select: Select = "pending",
     back_off: bool = False,
     followed: Followed | None = None,
 ) -> Waiting:
     """Count the same targets by why they are."""
-    sql, values = _pending_sql(archive, release, parameters, samples, max_age, back_off, followed)
+    sql, values = _pending_sql(archive, release, parameters, samples, max_age, select, back_off, followed)
     asked, forms = _asked_as(parameters, followed)
     counts = cursor.execute(
-        "SELECT count(*) FILTER (status IS NULL), count(*) FILTER (status <> 'failed'), "
-        f"count(*) FILTER (status = 'failed') FROM (SELECT target_id {sql}) LEFT JOIN (SELECT target_id, "
+        "SELECT count(*) FILTER (status IS NULL), count(*) FILTER (status IN ('found', 'empty')), "
+        "count(*) FILTER (status = 'failed'), count(*) FILTER (status = 'rejected') "
+        f"FROM (SELECT target_id {sql}) LEFT JOIN (SELECT target_id, "
         f"arg_max(status, asked_at) AS status FROM coverage WHERE archive = ? AND release = ? AND {asked} "
         "GROUP BY target_id) USING (target_id)",
         [*values, archive, release, *forms],
     ).fetchall()[0]
     return Waiting(*map(int, counts))
+
+
+def count_rejected(
+    cursor: duckdb.DuckDBPyConnection,
+    archive: str,
+    release: str,
+    parameters: str,
+    samples: Sequence[str] | None = None,
+    followed: Followed | None = None,
+) -> int:
+    """Count the targets whose answer was rejected: a run skips them until it is told to retry what failed."""
+    asked, forms = _asked_as(parameters, followed)
+    marks = ", ".join("?" * len(samples or ())) or "NULL"
+    sql = _TARGETS.format(everyone="true" if samples is None else "false", samples=marks)
+    sql += _FAILED.format(asked=asked, statuses="'rejected'")
+    values = [*(samples or ()), archive, release, *forms]
+    return int(cursor.execute(f"SELECT count(*) {sql}", values).fetchall()[0][0])
 
 
 @dataclass(frozen=True)
@@ -317,6 +362,7 @@ def pending(
     samples: Sequence[str] | None = None,
     max_age: timedelta | None = None,
     *,
+    select: Select = "pending",
     back_off: bool = False,
     followed: Followed | None = None,
     batch_size: int,
@@ -331,6 +377,8 @@ def pending(
         Only targets of these samples; None for all.
     max_age
         An answer older than this counts as not asked, and so does one of the future; None if answers never age.
+    select
+        failed: only targets that failed or were rejected; all: every target.
     back_off
         Leave targets that failed alone for a while: an hour, and twice as long after each further failure.
     followed
@@ -344,7 +392,7 @@ def pending(
     pa.Table
         Columns of table targets, in the order of hpx29.
     """
-    sql, values = _pending_sql(archive, release, parameters, samples, max_age, back_off, followed)
+    sql, values = _pending_sql(archive, release, parameters, samples, max_age, select, back_off, followed)
     # Only ids are kept. A query that stays open between batches would keep a SQLite catalogue from commits, and a
     # cursor would keep its DuckDB, which has something of each of them, from being let go.
     with closing(catalog.cursor()) as cursor:

@@ -217,8 +217,8 @@ TABLES: dict[str, Table] = {
                 _ARCHIVE,
                 _TARGET_ID,
                 _RELEASE,
-                _required("status", "VARCHAR", "found, empty (asked, nothing there) or failed (see ledger)",
-                    ucd="meta.code", choices=("found", "empty", "failed")),
+                _required("status", "VARCHAR", "found, empty (asked, nothing there), rejected (the answer is bad) or failed "
+                    "(no answer): see ledger", ucd="meta.code", choices=("found", "empty", "rejected", "failed")),
                 _required("n_sources", "BIGINT", "Sources matched", ucd="meta.number", low=0),
                 _required("n_rows", "BIGINT", "Measurements of those sources", ucd="meta.number", low=0),
                 _required("parameters", "VARCHAR", "What was asked for, radius and the like, as JSON", ucd="meta.note"),

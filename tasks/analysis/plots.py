@@ -157,7 +157,9 @@ def answers_png(answers: Sequence[tuple[str, str, int]]) -> bytes:
             color=alt.Color(
                 "answer:N",
                 title=None,
-                scale=alt.Scale(domain=["found", "empty", "failed"], range=["#4c78a8", "#bab0ac", "#e45756"]),
+                scale=alt.Scale(
+                    domain=["found", "empty", "failed", "rejected"], range=["#4c78a8", "#bab0ac", "#e45756", "#b279a2"]
+                ),
             ),
         )
         .properties(width=560)

@@ -186,6 +186,32 @@ class Origin:
         return pattern.replace("{release}", self.release.lower())
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What a source allows, and how much work one task carries.
+
+    Parameters
+    ----------
+    service
+        The service whose connection slots its tasks use; None: files that all workers may read.
+    exclusive
+        Only one run of a lake pulls it at a time. Otherwise runs share the work, and claim each granule.
+    give_up_after
+        After so many failed batches in a row it counts as unreachable, and the rest is marked failed without asking.
+    patient
+        It retries each request by itself; then its batches are not fetched again after a passing error.
+    granules, bytes
+        A task carries so many granules, and bytes, at most.
+    """
+
+    service: str | None = None
+    exclusive: bool = True
+    give_up_after: int = GIVE_UP_AFTER
+    patient: bool = False
+    granules: int = 4
+    bytes: int | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Archive(Origin):
     """An archive that is asked for targets.
@@ -220,6 +246,11 @@ class Archive(Origin):
     span: Span | None = None
     give_up_after: int = GIVE_UP_AFTER
     patient: bool = False
+
+    @property
+    def limits(self) -> Limits:
+        """Return its limits."""
+        return Limits(self.service or self.name, give_up_after=self.give_up_after, patient=self.patient)
 
     def followed(self, parameters: Mapping[str, Any]) -> Followed | None:
         """Return what tells answers that followed proper motion from those before it; None if it never does."""

@@ -123,7 +123,7 @@ def test_it_serves_what_is_due_and_what_events_ask_for(
                 late = client.create_flow_run_from_deployment(
                     there["pull/lightlake"].id, parameters={"archive": "icecube"}
                 )
-                until(lambda: "waits for another run, which has the turn pull-icecube" in log.read_text())
+                until(lambda: "waits for another run, which holds the lock pull-icecube" in log.read_text())
                 child.send_signal(signal.SIGTERM)
                 assert child.wait(90) == 0, log.read_text()[-3000:]
             state = client.read_flow_run(late.id).state

@@ -77,7 +77,7 @@ def test_two_runs_of_one_archive_take_turns(
         assert ours
         for run in runs:
             run.start()
-        until(lambda: caplog.text.count("which has the turn pull-icecube") == 2, "both runs wait")
+        until(lambda: caplog.text.count("which holds the lock pull-icecube") == 2, "both runs wait")
         assert rows("FROM ledger") == []
     for run in runs:
         run.join()
@@ -95,7 +95,7 @@ def test_a_turn_is_not_waited_for_for_ever(lake: Lake, monkeypatch: pytest.Monke
     monkeypatch.setattr(limits, "LOOK_AGAIN_S", 0.05)
     impatient = Lake(lake.storage.root, lake.settings.model_copy(update={"turn_timeout_s": 0.2}), writable=True)
     too_long = pytest.raises(
-        LightlakeError, match=f"first, process {os.getpid()} on .*, which has the turn pull-madeup"
+        LightlakeError, match=f"first, process {os.getpid()} on .*, which holds the lock pull-madeup"
     )
     second = limits.exclusive_pull(impatient, "pull-madeup", "second", logging.getLogger("turns"))
     with claims.held(lake.catalog, "pull-madeup", "first"), impatient, too_long, second:

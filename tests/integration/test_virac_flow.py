@@ -227,7 +227,7 @@ def test_nothing_of_a_folder_is_passed_over(catalog: Catalog, rows: Rows, tmp_pa
     first = run(tmp_path / "tiles")
     assert first.is_failed()
     report = first.result(raise_on_failure=False)
-    assert (report.found, report.done, report.rejected, report.failed) == (7, 6, 1, 0), first.message
+    assert (report.known, report.done, report.rejected, report.failed) == (7, 6, 1, 0), first.message
     assert f"1 NOT READ: {tmp_path}/tiles/unmounted: No such file or directory. 1 tiles REJECTED" in first.message
     assert r"donn\xe9es/n1024_\xe9.hdf5" in first.message
     told = rows("SELECT endpoint FROM ledger WHERE status = 'rejected'")

@@ -27,9 +27,7 @@ from tasks.services.values import integers, places
 from tasks.sources import heasarc
 from tasks.sources.rxte import mission as rxte
 from tasks.sources.rxte.mission import Observation, archive_paths, parse_obsid
-
-# Facts B.1; PCA's collimator is a degree wide at half maximum, so what is farther off is another source's.
-RADIUS_DEG = 0.1
+from tasks.sources.rxte.options import RADIUS_DEG
 
 TABLE = "xtemaster"
 

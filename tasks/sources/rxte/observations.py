@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,20 +21,19 @@ from typing import Any
 import pyarrow as pa
 from upath import UPath
 
-from lake.commit.commit import Receipt, commit_together
-from lake.commit.ledger import Attempt, canonical
+from lake.commit.commit import commit_together
+from lake.commit.ledger import Attempt, Select, canonical
 from lake.commit.staging import Manifest, lost, stage_together
 from lake.errors import ArchiveError, ConfigurationError, GranuleRejected
 from lake.query import Lake
 from lake.settings import load_settings
 from lake.store.memory import peak_rss_mb
 from lake.store.storage import is_local, path_of
-from tasks.pull import lake_at
-from tasks.pull.runners import current_log
 from tasks.register import register_archive
 from tasks.services.request_counters import count_requests, summarise
-from tasks.sources.base import GIVE_UP_AFTER, Band, Origin
+from tasks.sources.base import Band, Origin
 from tasks.sources.granule_status import GranuleStatus, granule_status
+from tasks.sources.protocol import Receipts
 from tasks.sources.rxte import heasoft as rxte_heasoft
 from tasks.sources.rxte import mission as rxte
 from tasks.sources.rxte import standard2 as rxte_standard2
@@ -43,6 +42,7 @@ from tasks.sources.rxte.files import CONNECTIONS, Mirror
 from tasks.sources.rxte.fits import read_light_curve
 from tasks.sources.rxte.mission import PRODUCTS, Observation, gain_epoch, product_of, utc_to_tt
 from tasks.sources.rxte.products import Reading, completed, distinct, read_observation, tables_of
+from tasks.worker import current_log, lake_at
 
 # Of column left_out of table sources.
 NO_GOOD_TIME, NO_STANDARD_2 = "no_good_time", "no_standard2_data"
@@ -145,8 +145,8 @@ def granule_id(origin: Origin, parameters: Mapping[str, Any], *inputs: str) -> s
     return f"{origin.name}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
 
 
-def register(lake: Lake, extraction: Extraction) -> Origin:
-    """Let the lake know where the rows are from, what their bands are, and which energies channels have."""
+def register(lake: Lake, extraction: Extraction) -> bool:
+    """Describe the archive, its bands and the energies of channels to the lake; say whether it shows this release."""
     origin = extraction.origin
     if extraction.cut is not None:
         # Each cut brings a band; those of others stay.
@@ -154,8 +154,7 @@ def register(lake: Lake, extraction: Extraction) -> Origin:
         mine = {band.band for band in origin.bands}
         others = tuple(Band(**row) for row in known.to_pylist() if row["band"] not in mine)
         origin = replace(origin, bands=(*others, *origin.bands))
-    register_archive(lake, origin, channels=rxte.channels())
-    return origin
+    return register_archive(lake, origin, channels=rxte.channels())
 
 
 def with_requested_bands(lake: Lake, extraction: Extraction) -> Extraction:
@@ -177,12 +176,12 @@ def with_requested_bands(lake: Lake, extraction: Extraction) -> Extraction:
 
 
 def waiting(
-    lake: Lake, observations: Sequence[Observation], extraction: Extraction, *, retry_failed: bool = False
+    lake: Lake, observations: Sequence[Observation], extraction: Extraction, *, select: Select = "pending"
 ) -> GranuleStatus[Observation]:
     """Return which observations are to be extracted: see tasks.sources.granule_status."""
     origin = extraction.origin
     pieces = {extraction.granule(observation.obsid): observation for observation in observations}
-    return granule_status(lake, origin.name, [origin.release], pieces, retry_failed=retry_failed)
+    return granule_status(lake, origin.name, [origin.release], pieces, select=select)
 
 
 @dataclass(frozen=True)
@@ -217,6 +216,16 @@ class Part:
     def obsids(self) -> list[str]:
         """Return their names."""
         return [observation.obsid for observation in self.observations]
+
+    @property
+    def title(self) -> str:
+        """Return its observations in a few words."""
+        return summarise(self.obsids)
+
+    @property
+    def size(self) -> int:
+        """Return how many observations it has."""
+        return len(self.observations)
 
     def staged(self, granules: Sequence[tuple[Attempt, Mapping[str, pa.Table]]], name: str = "") -> Staged:
         """Stage what came of them, with their names."""
@@ -278,47 +287,27 @@ def fetch(part: Part, last_try: bool) -> Staged:
     return obsids, manifest.with_details(peak_rss_mb=peak_rss_mb())
 
 
-class Observations:
-    """The work of a pull: parts are staged elsewhere, and committed by the run."""
+def mark_failed(part: Part, error: BaseException) -> Staged:
+    """Stage observations as failed."""
+    origin, parameters = part.extraction.origin, canonical(part.extraction.parameters)
+    attempts = [
+        Attempt(
+            origin.name,
+            origin.release,
+            part.extraction.granule(obsid),
+            status="failed",
+            started_at=datetime.now(UTC),
+            parameters=parameters,
+        )
+        for obsid in part.obsids
+    ]
+    return part.staged([(lost(attempt, error), {}) for attempt in attempts], "lost-")
 
-    source, give_up_after = rxte.NAME, GIVE_UP_AFTER
 
-    def __init__(self, endpoint: str) -> None:
-        self.endpoint = endpoint
-
-    @property
-    def fetch(self) -> Callable[[Part, bool], Staged]:
-        """Return what stages them."""
-        return fetch
-
-    def name(self, part: Part) -> str:
-        """Return its observations in a few words."""
-        return summarise(part.obsids)
-
-    def count(self, part: Part) -> int:
-        """Return how many there are."""
-        return len(part.observations)
-
-    def mark_failed(self, part: Part, error: BaseException) -> Staged:
-        """Stage the news that they are lost."""
-        origin, parameters = part.extraction.origin, canonical(part.extraction.parameters)
-        attempts = [
-            Attempt(
-                origin.name,
-                origin.release,
-                part.extraction.granule(obsid),
-                status="failed",
-                started_at=datetime.now(UTC),
-                parameters=parameters,
-            )
-            for obsid in part.obsids
-        ]
-        return part.staged([(lost(attempt, error), {}) for attempt in attempts], "lost-")
-
-    def commit(self, url: str, fetched: Staged) -> list[tuple[str | None, Receipt]]:
-        """Commit what is staged, and return each ObsID with what came of it."""
-        obsids, manifest = fetched
-        return list(zip(obsids, commit_together(lake_at(url).catalog, manifest), strict=True))
+def commit(url: str, fetched: Staged) -> Receipts:
+    """Commit what is staged; return the receipt of each ObsID."""
+    obsids, manifest = fetched
+    return list(zip(obsids, commit_together(lake_at(url).catalog, manifest), strict=True))
 
 
 def _places(lake: Lake, origin: Origin, observations: Sequence[Observation]) -> dict[str, dict[str, Any]]:

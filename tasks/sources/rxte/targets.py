@@ -21,11 +21,12 @@ from lake.errors import ConfigurationError
 from lake.query import Lake
 from lake.science.sky import ranks
 from lake.store.memory import peak_rss_mb
-from tasks.pull import lake_at
 from tasks.services.request_counters import facts
+from tasks.sources.granule_status import last_status
 from tasks.sources.rxte import mission as rxte
 from tasks.sources.rxte.find import Found
 from tasks.sources.rxte.observations import Extraction, granule_id
+from tasks.worker import lake_at
 
 
 def target_of(lake: Lake, target: str) -> pa.Table:
@@ -84,8 +85,8 @@ def answer(
 ) -> Receipt:
     """Commit what targets have: their matches with the observations in the lake, and that they were asked for.
 
-    A target of which an observation could not be had counts as failed, so that the next run asks again; its matches
-    with the others are there all the same.
+    A target with an observation that failed counts as failed, so that the next run asks again. If its missing
+    observations were all rejected, so is the target. Either has its matches with the other observations.
 
     Parameters
     ----------
@@ -114,9 +115,14 @@ def answer(
     missing = pc.is_null(pairs["hpx29"])
     matches = pairs.filter(pc.invert(missing))
     counts = {row["target_id"]: row for row in _counts(matches)}
-    lost_of = set(pc.unique(pairs.filter(missing)["target_id"]).to_pylist())
+    known_status = last_status(lake, origin.name, [origin.release])
+    absent: dict[int, str] = {}
+    for row in pairs.filter(missing).select(["target_id", "source_id"]).to_pylist():
+        is_rejected = known_status.get(extraction.granule(row["source_id"])) == "rejected"
+        if not is_rejected or row["target_id"] not in absent:
+            absent[row["target_id"]] = "rejected" if is_rejected else "failed"
     ids = targets["target_id"].to_pylist()
-    status = ["failed" if one in lost_of else "found" if one in counts else "empty" for one in ids]
+    status = [absent.get(one) or ("found" if one in counts else "empty") for one in ids]
     n_sources, n_rows = ([counts.get(one, {}).get(name, 0) for one in ids] for name in ("n_sources", "n_rows"))
     attempt = _attempt(targets, extraction, parameters, asked_at)
     tables = {"coverage": _coverage(targets, attempt, status, n_sources, n_rows)}
@@ -139,11 +145,11 @@ def answer(
 def give_up(
     url: str, targets: pa.Table, extraction: Extraction, parameters: Mapping[str, Any], error: BaseException
 ) -> Receipt:
-    """Note that targets could not even be looked for; an answer that they had before stays."""
+    """Mark targets as failed that could not be looked up; an earlier answer stays."""
     lake, n = lake_at(url), targets.num_rows
-    attempt = _attempt(targets, extraction, parameters, datetime.now(UTC))
+    attempt = lost(_attempt(targets, extraction, parameters, datetime.now(UTC)), error)
     tables = {"coverage": _coverage(targets, attempt, ["failed"] * n, [0] * n, [0] * n)}
-    return commit(lake.catalog, stage(_folder(lake, attempt), replace(lost(attempt, error), **facts()), tables))
+    return commit(lake.catalog, stage(_folder(lake, attempt), replace(attempt, **facts()), tables))
 
 
 def _attempt(targets: pa.Table, extraction: Extraction, parameters: Mapping[str, Any], asked_at: datetime) -> Attempt:

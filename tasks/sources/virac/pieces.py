@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from upath import UPath
 
 from lake.commit.commit import Receipt, commit
-from lake.commit.ledger import Attempt, canonical
+from lake.commit.ledger import Attempt, Select, canonical
 from lake.commit.staging import Manifest, lost, stage
 from lake.errors import ArchiveError, ConfigurationError, GranuleRejected, StagingLost
 from lake.query import Lake
@@ -28,8 +28,6 @@ from lake.settings import load_settings
 from lake.store.memory import peak_rss_mb
 from lake.store.storage import is_local, path_of, remove_folder
 from lake.store.walk import files_below, shown
-from tasks.pull import is_passing
-from tasks.pull.runners import OutOfTime, untimed
 from tasks.services.bounds import in_time, on_disk
 from tasks.services.http import failing
 from tasks.services.request_counters import Log, count_requests, summarise
@@ -37,10 +35,10 @@ from tasks.sources.base import Origin
 from tasks.sources.granule_status import GranuleStatus, last_status
 from tasks.sources.granule_status import granule_status as status_of
 from tasks.sources.virac import tap as virac_tap
+from tasks.sources.virac.options import PATTERN
 from tasks.sources.virac.tile import open_tile, tile_of
 from tasks.sources.virac.tiles import NAME, ORIGIN, RELEASE, Extraction, Selection
-
-PATTERN = "n*_*.hdf5"
+from tasks.worker import OutOfTime, is_passing, untimed
 
 
 @dataclass(frozen=True)
@@ -240,11 +238,11 @@ def find_tiles(folder: str, pattern: str = PATTERN) -> Pieces:
 
 
 def granule_status(
-    lake: Lake, tiles: Sequence[Piece], cut: Selection, *, retry_failed: bool = False
+    lake: Lake, tiles: Sequence[Piece], cut: Selection, *, select: Select = "pending"
 ) -> GranuleStatus[Piece]:
-    """Return how things stand with some tiles: see tasks.sources.granule_status."""
+    """Return which tiles are to be extracted: see tasks.sources.granule_status."""
     releases = {tile.origin.release for tile in tiles}
-    return status_of(lake, NAME, releases, {tile.granule(cut): tile for tile in tiles}, retry_failed=retry_failed)
+    return status_of(lake, NAME, releases, {tile.granule(cut): tile for tile in tiles}, select=select)
 
 
 def extract(

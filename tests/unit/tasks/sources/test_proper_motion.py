@@ -28,8 +28,8 @@ from lake.science.motion import julian_year
 from lake.science.sky import apply_proper_motion, hpx29, separation_arcsec
 from lake.settings import Settings, load_settings
 from lake.store.catalog import Catalog
+from tasks.archives.estimates import plan
 from tasks.pull import commit_batch, count_to_ask, fetch_batch, lake_at, plan_batches
-from tasks.pull.estimates import plan
 from tasks.samples.files import read_targets
 from tasks.sources import hcv, panstarrs
 from tasks.sources.base import FetchResult, Granule

@@ -116,7 +116,7 @@ def test_every_observation_ends_in_the_ledger_by_what_it_is(lake: Lake, made: tu
     coverage = {row["target_id"]: row for row in lake.sql("FROM coverage").to_pylist()}
     broken_of = Counter(row["target_name"] for row in known.values() if row["broken"])
     for target in lake.sql("FROM targets").to_pylist():
-        assert coverage[target["target_id"]]["status"] == ("failed" if broken_of[target["name"]] else "found")
+        assert coverage[target["target_id"]]["status"] == ("rejected" if broken_of[target["name"]] else "found")
     per_target = lake.sql("SELECT target_id, count(*) AS n FROM matches GROUP BY ALL").to_pylist()
     assert {one["target_id"]: one["n"] for one in per_target} == {
         target: row["n_sources"] for target, row in coverage.items()
@@ -190,7 +190,7 @@ def test_what_failed_is_tried_again_and_what_was_rejected_when_asked(
     assert len(waiting(lake, some, ALL).waiting) == 6
     receipts = dict(extract_all(url(lake), some, ALL))
     bad = [obsid for obsid, receipt in receipts.items() if receipt.status == "rejected"]
-    assert {one.obsid for one in waiting(lake, some, ALL, retry_failed=True).waiting} == set(bad)
+    assert {one.obsid for one in waiting(lake, some, ALL, select="failed").waiting} == set(bad)
 
     # Nothing at all is at the address: that is no absence of products.
     (tmp_path / "empty" / "AO1").mkdir(parents=True)
@@ -415,7 +415,7 @@ def test_bands_asked_for_later_do_not_take_others_out(lake: Lake, made: tuple[Pa
     before = lake.sql("FROM lightcurves ORDER BY ALL")
     again = rxte_pull.with_requested_bands(lake, Extraction(("pca_a",)))
     assert again == ALL
-    done = [one for one in some if one not in waiting(lake, some, again, retry_failed=True).waiting]
+    done = [one for one in some if one not in waiting(lake, some, again, select="failed").waiting]
     assert waiting(lake, done, again).waiting == []
     assert lake.sql("FROM lightcurves ORDER BY ALL").equals(before)
     cut = extraction_of("standard2", chmin=5, chmax=10)

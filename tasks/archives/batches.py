@@ -1,4 +1,4 @@
-"""What is still to be asked, in batches of granules: what one task carries. A batch's targets are in a file."""
+"""Plan what an archive is still to be asked, in batches of granules: each is one task, its targets in a file."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from lake.commit.ledger import canonical, count_pending, pending
+from lake.commit.ledger import Select, canonical, count_pending, pending
 from lake.model.schema import TABLES
 from lake.query import Lake
 from lake.store.storage import is_local, path_of
+from tasks.services.request_counters import summarise
 from tasks.sources.base import Archive, Granule
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Granules that one task carries: their targets are the row groups of a Parquet file."""
+    """Granules that one task carries; their targets are the row groups of a Parquet file."""
 
     archive: str
     release: str
@@ -31,6 +32,16 @@ class Batch:
     path: str
     granules: tuple[str, ...]
     n_targets: int
+
+    @property
+    def title(self) -> str:
+        """Return its granules in a few words."""
+        return summarise(self.granules)
+
+    @property
+    def size(self) -> int:
+        """Return how many targets it has."""
+        return self.n_targets
 
 
 def release_in(lake: Lake, archive: Archive) -> str:
@@ -41,10 +52,8 @@ def release_in(lake: Lake, archive: Archive) -> str:
     return str(shown[0]) if shown else archive.release
 
 
-def max_age(archive: Archive, *, again: bool = False) -> timedelta | None:
-    """Return the age at which an answer counts as not given: None for frozen archives, 0 to ask all again."""
-    if again:
-        return timedelta(0)
+def max_age(archive: Archive) -> timedelta | None:
+    """Return the age at which an answer expires; None for frozen archives."""
     return None if archive.max_age_days is None else timedelta(days=archive.max_age_days)
 
 
@@ -54,22 +63,14 @@ def count_to_ask(
     parameters: Mapping[str, Any],
     samples: Sequence[str] | None,
     *,
-    again: bool = False,
+    select: Select = "pending",
     back_off: bool = False,
 ) -> int:
     """Count the targets that an archive is still to be asked for."""
-    key, age = canonical(parameters), max_age(archive, again=again)
+    asked = (archive.name, archive.release, canonical(parameters), samples, max_age(archive))
+    followed = archive.followed(parameters)
     with closing(lake.catalog.cursor()) as cursor:
-        return count_pending(
-            cursor,
-            archive.name,
-            archive.release,
-            key,
-            samples,
-            age,
-            back_off=back_off,
-            followed=archive.followed(parameters),
-        )
+        return count_pending(cursor, *asked, select=select, back_off=back_off, followed=followed)
 
 
 def plan_batches(
@@ -79,47 +80,44 @@ def plan_batches(
     samples: Sequence[str] | None,
     folder: UPath,
     *,
-    again: bool = False,
+    select: Select = "pending",
     back_off: bool = False,
-    granules_per_batch: int = 4,
+    granules_per_batch: int | None = None,
 ) -> Iterator[Batch]:
     """Yield what is still to be asked, in batches of neighbouring targets; memory does not grow with the sample.
 
     Parameters
     ----------
     lake, archive, parameters, samples
-        What is asked for; samples None means all targets.
+        What is asked; samples None means all targets.
     folder
         Staging folder of this pull.
-    again
-        Ask for what was answered before, too.
-    back_off
-        Leave out what failed lately.
+    select, back_off
+        As in a `Request`.
     granules_per_batch
-        Granules that one task carries, at most: if there are few, all workers get some.
+        Granules that one task carries, at most; default: the archive's limit. If there are few, all workers get some.
     """
-    size = archive.batch_size * granules_per_batch
-    key = canonical(parameters)
-    age = max_age(archive, again=again)
+    most = granules_per_batch or archive.limits.granules
+    key, followed = canonical(parameters), archive.followed(parameters)
     waiting: list[Granule] = []
-    enough, open_end = granules_per_batch, None
+    enough, open_end = most, None
     if archive.plan is not None:
-        # Until there is work for all workers it is not known how to share it out.
-        enough = granules_per_batch * lake.settings.workers
-    asked = (archive.name, archive.release, key, samples, age)
-    followed = archive.followed(parameters)
-    for targets in pending(lake.catalog, *asked, back_off=back_off, followed=followed, batch_size=size):
+        # Only when there is work for all workers is it clear how to share it out.
+        enough = most * lake.settings.workers
+    asked = (archive.name, archive.release, key, samples, max_age(archive))
+    more: dict[str, Any] = {"back_off": back_off, "followed": followed, "batch_size": archive.batch_size * most}
+    for targets in pending(lake.catalog, *asked, select=select, **more):
         if open_end is not None:
             targets = pa.concat_tables([open_end.targets, targets])
         waiting += archive.granules(targets, lake.settings, parameters)
-        # Where an archive cuts for itself, the last piece may go on in the targets that come next.
+        # Where an archive cuts targets itself, the last granule may go on in the next targets.
         open_end = waiting.pop() if archive.plan is not None else None
         while len(waiting) >= enough:
-            yield _batch(archive, key, folder, waiting[:granules_per_batch])
-            del waiting[:granules_per_batch]
+            yield _batch(archive, key, folder, waiting[:most])
+            del waiting[:most]
     if open_end is not None:
         waiting.append(open_end)
-    share = granules_per_batch
+    share = most
     if archive.plan is not None:
         share = min(share, -(-len(waiting) // lake.settings.workers))
     for first in range(0, len(waiting), max(share, 1)):

@@ -1,4 +1,4 @@
-"""Fetch one granule and stage it: sound values, keys, statistics, coverage, and the attempt that the ledger gets."""
+"""Fetch one granule of an archive and stage it: sound values, keys, statistics, coverage, and the ledger's attempt."""
 
 from __future__ import annotations
 
@@ -32,63 +32,62 @@ def fetch_granule(archive: Archive, granule: Granule, folder: UPath) -> Manifest
     Raises
     ------
     ArchiveError
-        If the archive does not give it.
+        If the archive does not return it.
     GranuleRejected
-        If what it gives breaks a rule of the lake.
+        If the answer breaks a rule of the lake.
     """
     settings = load_settings()
     started_at, started = datetime.now(UTC), time.monotonic()
-    harvest = archive.fetch(granule, settings)
+    result = archive.fetch(granule, settings)
     try:
-        harvest = made_sound(harvest, granule, archive.band_units)
-        tables = complete(harvest, granule, started_at, archive.followed(granule.parameters))
+        result = made_sound(result, granule, archive.band_units)
+        tables = complete(result, granule, started_at, archive.followed(granule.parameters))
     except SchemaError as error:
         raise GranuleRejected(str(error)) from error
     attempt = replace(
         _attempt(archive, granule, started_at, time.monotonic() - started),
-        status="done" if harvest.sources.num_rows else "empty",
-        reason=harvest.remark,
-        endpoint=harvest.endpoint or archive.endpoint_url(settings),
+        status="done" if result.sources.num_rows else "empty",
+        reason=result.remark,
+        endpoint=result.endpoint or archive.endpoint_url(settings),
     )
-    del harvest
-    given = [tables]
+    del result
+    passed_on = [tables]
     del tables
-    return stage(folder, attempt, given.pop(), archive.band_units)  # which then holds them alone
+    return stage(folder, attempt, passed_on.pop(), archive.band_units)  # which then holds the only reference
 
 
-def made_sound(harvest: FetchResult, granule: Granule, band_units: Mapping[str, str | None]) -> FetchResult:
-    """Return what an archive gave with sound values, without sources that break a rule, and with remarks on both."""
-    tables, remarks = sound(_keyed(harvest, granule))
+def made_sound(result: FetchResult, granule: Granule, band_units: Mapping[str, str | None]) -> FetchResult:
+    """Make values sound and leave out sources that break a rule; the remark counts both."""
+    tables, remarks = sound(_keyed(result, granule))
     n = granule.targets.num_rows
     nothing = np.zeros(n, np.int64)
     asked = {"coverage": _coverage_rows(granule, ["empty"] * n, nothing, nothing, datetime.now(UTC))}
     kept, rejected = without_broken(granule.archive, granule.release, {**tables, **asked}, band_units)
     del kept["coverage"]
-    # A target of which every source was rejected has no answer.
+    # A target whose every source was rejected has no answer.
     unanswered = set(tables["matches"]["target_id"].to_pylist()) if rejected else set()
     unanswered -= set(kept["matches"]["target_id"].to_pylist()) if rejected else set()
-    remark = "; ".join(filter(None, [harvest.remark, *remarks, rejected_remark(rejected)])) or None
-    return replace(harvest, **kept, remark=remark, unanswered=harvest.unanswered | unanswered)
+    remark = "; ".join(filter(None, [result.remark, *remarks, rejected_remark(rejected)])) or None
+    return replace(result, **kept, remark=remark, unanswered=result.unanswered | unanswered)
 
 
 def complete(
-    harvest: FetchResult, granule: Granule, asked_at: datetime, followed: Followed | None = None
+    result: FetchResult, granule: Granule, asked_at: datetime, followed: Followed | None = None
 ) -> dict[str, pa.Table]:
-    """Return the tables of a granule in the lake's schema: keys filled in, statistics and coverage made."""
-    tables = _keyed(harvest, granule)
+    """Complete the tables of a granule to the lake's schema: fill in keys, add statistics and coverage."""
+    tables = _keyed(result, granule)
     tables["statistics"] = statistics(tables["lightcurves"])
-    lost = harvest.unanswered
-    coverage = _coverage(granule, tables["matches"], tables["lightcurves"], asked_at, lost)
+    coverage = _coverage(granule, tables["matches"], tables["lightcurves"], asked_at, result.unanswered)
     if followed is not None:
-        said = pc.if_else(pa.array(has_motion(granule.targets)), followed.parameters, coverage["parameters"])
-        coverage = coverage.set_column(coverage.column_names.index("parameters"), "parameters", said)
+        parameters = pc.if_else(pa.array(has_motion(granule.targets)), followed.parameters, coverage["parameters"])
+        coverage = coverage.set_column(coverage.column_names.index("parameters"), "parameters", parameters)
     tables["coverage"] = coverage
     return tables
 
 
-def _keyed(harvest: FetchResult, granule: Granule) -> dict[str, pa.Table]:
+def _keyed(result: FetchResult, granule: Granule) -> dict[str, pa.Table]:
     names = ("sources", "matches", "lightcurves", "exposures")
-    return {name: _with_keys(getattr(harvest, name), granule) for name in names}
+    return {name: _with_keys(getattr(result, name), granule) for name in names}
 
 
 def _with_keys(table: pa.Table, granule: Granule) -> pa.Table:
@@ -100,9 +99,9 @@ def _with_keys(table: pa.Table, granule: Granule) -> pa.Table:
 
 
 def _coverage(
-    granule: Granule, matches: pa.Table, lightcurves: pa.Table, asked_at: datetime, lost: Set[int]
+    granule: Granule, matches: pa.Table, lightcurves: pa.Table, asked_at: datetime, rejected: Set[int]
 ) -> pa.Table:
-    """Return one row for every target asked for: found or not, or failed if what it has was rejected."""
+    """Return one row for every target of the granule: found, empty, or rejected if its every source was."""
     ids = granule.targets["target_id"].to_numpy()
     rows_of = lightcurves.group_by("source_id").aggregate([([], "count_all")])
     counted = matches.select(["target_id", "source_id"]).join(rows_of, "source_id").group_by("target_id")
@@ -112,7 +111,8 @@ def _coverage(
     n_sources, n_rows = np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
     n_sources[place] = counts["count_all"].to_numpy()
     n_rows[place] = counts["count_all_sum"].fill_null(0).to_numpy()
-    status = np.where(np.isin(ids, np.fromiter(lost, np.int64)), "failed", np.where(n_sources > 0, "found", "empty"))
+    is_rejected = np.isin(ids, np.fromiter(rejected, np.int64))
+    status = np.where(is_rejected, "rejected", np.where(n_sources > 0, "found", "empty"))
     return _coverage_rows(granule, status.tolist(), n_sources, n_rows, asked_at)
 
 
@@ -149,17 +149,16 @@ def _attempt(archive: Archive, granule: Granule, started_at: datetime, seconds: 
 
 
 def lost(archive: Archive, granule: Granule, folder: UPath, error: BaseException, seconds: float = 0.0) -> Manifest:
-    """Stage the news that a granule was not got: rejected or failed, why, and after how many seconds."""
+    """Stage the attempt of a granule that was rejected or failed after so many seconds, with the error."""
     now = datetime.now(UTC)
     n = granule.targets.num_rows
     nothing = np.zeros(n, np.int64)
-    coverage = _coverage_rows(granule, ["failed"] * n, nothing, nothing, now)
     attempt = as_lost(_attempt(archive, granule, now - timedelta(seconds=seconds), seconds), error)
-    return stage(folder, attempt, {"coverage": coverage})
+    return stage(folder, attempt, {"coverage": _coverage_rows(granule, [attempt.status] * n, nothing, nothing, now)})
 
 
 def split(archive: Archive, granule: Granule, folder: UPath, error: TruncatedAnswer, seconds: float) -> Manifest:
-    """Stage the news that a granule's answer was cut short; its targets get their coverage from its halves."""
+    """Stage the attempt of a granule whose answer was cut short; its halves bring the coverage of its targets."""
     started_at = datetime.now(UTC) - timedelta(seconds=seconds)
     attempt = replace(as_lost(_attempt(archive, granule, started_at, seconds), error), status="split")
     halves = " and ".join(half.id for half in granule.halves())

@@ -1,4 +1,4 @@
-"""What a refresh would do: how many targets each archive would be asked for, why, and what that takes."""
+"""Estimate a refresh without running it: how many targets each archive would be asked, why, and what that takes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from lake.commit.ledger import Waiting, canonical, dated_ahead, history, waiting
+from lake.commit.ledger import Select, Waiting, canonical, dated_ahead, history, waiting
 from lake.errors import ArchiveError
 from lake.names import check_sample
 from lake.query import Lake
-from tasks.pull.batches import max_age, release_in
+from tasks.archives.batches import max_age, release_in
 from tasks.sources import releases
 from tasks.sources.base import Archive
 from tasks.sources.registry import find
@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plan:
-    """What is ahead for one archive; estimates are of what its answered targets have taken, None before the first.
+    """What one archive would be asked. Estimates follow from its earlier answers; None if there are none.
 
     Parameters
     ----------
     waiting
         Targets to ask for.
     answered
-        Targets that the estimates are made of, each as often as it was answered.
+        Answers that the estimates are made from.
     seconds
         Time to fetch and stage, one batch after the other; several at a time take less.
     n_rows, bytes
@@ -53,6 +53,7 @@ class Plan:
             "new": self.waiting.new,
             "old": self.waiting.old,
             "failed_before": self.waiting.failed,
+            "rejected_before": self.waiting.rejected,
             "fetch_s": self.seconds,
             "rows": self.n_rows,
             "bytes": self.bytes,
@@ -62,16 +63,19 @@ class Plan:
     @property
     def message(self) -> str:
         """Return it in one line."""
-        why = {"new": self.waiting.new, "too old": self.waiting.old, "failed before": self.waiting.failed}
-        told = ", ".join(f"{n} {what}" for what, n in why.items() if n)
-        if not told:
+        why = {
+            "new": self.waiting.new,
+            "too old": self.waiting.old,
+            "failed before": self.waiting.failed,
+            "rejected before": self.waiting.rejected,
+        }
+        reasons = ", ".join(f"{n} {what}" for what, n in why.items() if n)
+        if not reasons:
             return f"{self.archive}: nothing to ask"
+        asked = f"{self.archive}: {self.waiting.total} targets to ask ({reasons})"
         if self.seconds is None:
-            return f"{self.archive}: {self.waiting.total} targets to ask ({told}); none was answered yet, no estimate"
-        return (
-            f"{self.archive}: {self.waiting.total} targets to ask ({told}), about {self.seconds:.0f} s of fetching, "
-            f"{self.n_rows} rows"
-        )
+            return f"{asked}; none was answered yet, no estimate"
+        return f"{asked}, about {self.seconds:.0f} s of fetching, {self.n_rows} rows"
 
 
 def plans(
@@ -80,11 +84,11 @@ def plans(
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     sample: str | None = None,
     *,
-    again: bool = False,
+    select: Select = "pending",
     back_off: bool = False,
     newest: bool = False,
 ) -> list[Plan]:
-    """Return what a refresh would ask for, archive by archive: of each the release that the lake shows.
+    """Plan a refresh, archive by archive: each at the release that the lake shows.
 
     Parameters
     ----------
@@ -94,8 +98,8 @@ def plans(
         By archive, other than the defaults.
     sample
         Only targets of this one.
-    again, back_off
-        As in `plan`.
+    select, back_off
+        As in a `Request`.
     newest
         Then the newest release that the archive publishes, too.
 
@@ -110,7 +114,7 @@ def plans(
         for archive in _at_releases(lake, name, newest=newest):
             given = archive.with_defaults((parameters or {}).get(name))
             made.append(
-                plan(lake, archive, given, None if sample is None else [sample], again=again, back_off=back_off)
+                plan(lake, archive, given, None if sample is None else [sample], select=select, back_off=back_off)
             )
     return made
 
@@ -132,9 +136,9 @@ def _at_releases(lake: Lake, name: str, *, newest: bool) -> list[Archive]:
     return [shown, later] if begun else [later]
 
 
-def count_ahead(lake: Lake, archive: Archive, *, again: bool = False) -> int:
-    """Return how many answers of an archive count as too old since they are dated ahead: see lake.commit.ledger."""
-    if max_age(archive, again=again) is None:
+def count_ahead(lake: Lake, archive: Archive) -> int:
+    """Count answers of an archive that are dated ahead, and so count as too old: see lake.commit.ledger."""
+    if max_age(archive) is None:
         return 0
     with closing(lake.catalog.cursor()) as cursor:
         return dated_ahead(cursor, "coverage").get(f"{archive.name} {archive.release}", (0, None))[0]
@@ -146,10 +150,10 @@ def plan(
     parameters: Mapping[str, Any],
     samples: Sequence[str] | None = None,
     *,
-    again: bool = False,
+    select: Select = "pending",
     back_off: bool = False,
 ) -> Plan:
-    """Return what a pull of an archive would ask for, without asking.
+    """Plan a pull of an archive.
 
     Parameters
     ----------
@@ -157,30 +161,18 @@ def plan(
         All of the archive's, as from Archive.with_defaults.
     samples
         Only targets of these samples; None for all.
-    again
-        Ask for what was answered before, too.
-    back_off
-        Leave out what failed lately.
+    select, back_off
+        As in a `Request`.
     """
-    age = max_age(archive, again=again)
-    if ahead_of_time := count_ahead(lake, archive, again=again):
+    if select == "pending" and (ahead_of_time := count_ahead(lake, archive)):
         logger.warning(
             "%d answers of %s are dated in the future, and count as too old: compare the clocks (lightlake doctor)",
             ahead_of_time,
             archive.name,
         )
+    asked = (archive.name, archive.release, canonical(parameters), samples, max_age(archive))
     with closing(lake.catalog.cursor()) as cursor:
-        key = canonical(parameters)
-        ahead = waiting(
-            cursor,
-            archive.name,
-            archive.release,
-            key,
-            samples,
-            age,
-            back_off=back_off,
-            followed=archive.followed(parameters),
-        )
+        ahead = waiting(cursor, *asked, select=select, back_off=back_off, followed=archive.followed(parameters))
         past = history(cursor, archive.name, archive.release)
     if not past.n_targets:
         return Plan(archive.name, archive.release, ahead, 0, None, None, None)

@@ -1,70 +1,46 @@
-"""What a task does, here or in a worker: fetch a batch, and note what was lost of one; and commit what is staged.
+"""Fetch, stage and commit a batch of an archive's granules, here or in a worker.
 
-What travels between tasks is small: batches name a file of targets, manifests name staged files.
+Only small objects travel between tasks: batches name a file of targets, manifests name staged files.
 """
 
 from __future__ import annotations
 
-import errno
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import BrokenExecutor
-from functools import lru_cache
 
 from upath import UPath
 
 from lake.commit.commit import Receipt, commit
 from lake.commit.staging import Manifest
-from lake.errors import ArchiveError, GranuleRejected, LightlakeError, StagingLost, TruncatedAnswer
-from lake.query import Lake
-from lake.settings import load_settings
-from lake.store.memory import release_freed_memory
+from lake.errors import ArchiveError, GranuleRejected, StagingLost, TruncatedAnswer
 from lake.store.storage import path_of, remove_folder
 from lake.text import file_name
-from tasks.pull.batches import Batch, read_granules
-from tasks.pull.runners import OutOfTime, current_log
-from tasks.pull.stage import fetch_granule, lost, split
+from tasks.archives.batches import Batch, read_granules
+from tasks.archives.stage import fetch_granule, lost, split
 from tasks.services.request_counters import Log, count_requests
 from tasks.sources.base import Granule
 from tasks.sources.registry import find
-
-# What a network, or a disk behind one, ends a read with; s3fs says EIO of all that it does not know.
-_PASSING = {
-    errno.EIO,
-    errno.ESTALE,
-    errno.EAGAIN,
-    errno.ENETDOWN,
-    errno.ENETUNREACH,
-    errno.EHOSTDOWN,
-    errno.EHOSTUNREACH,
-}
-
-
-@lru_cache(maxsize=4)
-def lake_at(url: str) -> Lake:
-    """Return the lake at a URL for writing, opened once a process, which then gives back what memory it frees."""
-    release_freed_memory()
-    return Lake(url, load_settings(), writable=True)
+from tasks.worker import current_log, lake_at
 
 
 def fetch_batch(batch: Batch, *, last_try: bool = True, log: Log | None = None) -> list[Manifest]:
-    """Fetch and stage every granule of a batch; what an earlier try staged is not fetched again.
+    """Fetch and stage every granule of a batch; skip those that an earlier try staged.
 
-    A granule whose answer was cut short is asked again in halves, down to a single target.
+    A granule whose answer was cut short is split into halves, down to a single target.
 
     Parameters
     ----------
     batch
         The granules.
     last_try
-        Give up on granules that fail in a passing way: their manifests then say failed.
+        Give up on granules with a passing error: their manifests then say failed.
     log
-        Is told of what is tried again, and why.
+        Gets a line on each retry, with the reason.
 
     Raises
     ------
     ArchiveError
-        If a granule failed in a passing way and this is not the last try; the others are staged by then.
+        If a granule had a passing error and this is not the last try; the others are staged by then.
     """
     archive = find(batch.archive, batch.release)
     last_try = last_try or archive.patient
@@ -92,12 +68,12 @@ def fetch_batch(batch: Batch, *, last_try: bool = True, log: Log | None = None) 
 
 
 def fetch(batch: Batch, last_try: bool) -> list[Manifest]:
-    """Fetch and stage a batch, and tell the run's log of it: what a runner is given to do."""
+    """Fetch and stage a batch, with lines in the run's log: the work of a task."""
     return fetch_batch(batch, last_try=last_try, log=current_log())
 
 
 def _walk(batch: Batch) -> Iterator[tuple[Granule, UPath]]:
-    """Yield the granules of a batch with their staging folders; after one that was split, its halves."""
+    """Yield the granules of a batch with their staging folders; after a split granule, its halves."""
     waiting = deque(read_granules(batch))
     while waiting:
         granule = waiting.popleft()
@@ -109,11 +85,11 @@ def _walk(batch: Batch) -> Iterator[tuple[Granule, UPath]]:
 
 
 def mark_batch_failed(batch: Batch, error: BaseException) -> list[Manifest]:
-    """Stage the news that a whole batch was not got, less what was staged before it was lost."""
+    """Mark the granules of a batch as failed, except those that are staged already."""
     archive = find(batch.archive, batch.release)
     manifests = []
     for granule, folder in _walk(batch):
-        # If staged files went missing, a manifest says nothing any more.
+        # If staged files are missing, a manifest proves nothing.
         staged = None if isinstance(error, StagingLost) else Manifest.read(folder)
         with count_requests(granule.id, folder=folder):
             manifests.append(staged or lost(archive, granule, folder, error))
@@ -126,7 +102,7 @@ def commit_batch(url: str, manifests: Sequence[Manifest]) -> list[Receipt]:
     Raises
     ------
     StagingLost
-        If staged files are gone or damaged; their folder is given up then, so that the next try fetches anew.
+        If staged files are gone or damaged; their folder is removed, so that the next try fetches them again.
     """
     catalog, receipts = lake_at(url).catalog, []
     for manifest in manifests:
@@ -136,14 +112,3 @@ def commit_batch(url: str, manifests: Sequence[Manifest]) -> list[Receipt]:
             remove_folder(path_of(manifest.folder))
             raise
     return receipts
-
-
-def is_passing(error: BaseException) -> bool:
-    """Say whether what a batch ended with is worth another try: passing failures, time-outs, lost staging, workers."""
-    if isinstance(error, ArchiveError):
-        return error.transient
-    if isinstance(error, LightlakeError):
-        return isinstance(error, StagingLost)
-    if isinstance(error, OSError) and error.errno in _PASSING:
-        return True
-    return isinstance(error, TimeoutError | ConnectionError | BrokenExecutor | OutOfTime)
