@@ -106,7 +106,7 @@ class Rxte:
                 try:
                     if unanswered >= self.limits.give_up_after:
                         raise ArchiveError(
-                            f"not asked: {unanswered} questions before had no answer",
+                            f"not asked: {self.limits.give_up_after} questions before had no answer",
                             archive=NAME,
                             endpoint=SERVICE,
                             hint="see why, and pull again",

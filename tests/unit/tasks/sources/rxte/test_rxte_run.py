@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -194,6 +195,31 @@ def test_a_row_of_losses_ends_the_asking(
     assert sum("not asked: 8 questions" in reason for reason in report.reasons) == 2
     assert pulled().done == 24
     assert lake.sql("SELECT DISTINCT status FROM coverage ORDER BY status")["status"].to_pylist() == ["empty", "found"]
+    assert errors(lake) == []
+
+
+def test_what_was_rejected_is_left_alone_until_it_is_asked_for(
+    lake: Lake, pulled: Callable[..., PullReport], mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(mirror / "mirror", tmp_path / "mirror")
+    monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__RXTE", str(tmp_path / "mirror"))
+    broken = next(path for path in sorted((tmp_path / "mirror").rglob("*_n2a.lc*")))
+    content = broken.read_bytes()
+    broken.write_bytes(b"no FITS")
+    first = pulled()
+    assert (first.done, first.rejected, first.failed, first.lost) == (23, 1, 0, True)
+    statuses = "SELECT status, count(*) AS n FROM coverage WHERE n_sources > 0 GROUP BY ALL"
+    counts = {row["status"]: row["n"] for row in lake.sql(statuses).to_pylist()}
+    assert counts["rejected"] == 1
+    broken.write_bytes(content)
+    # Its target is not looked up again; the report counts the observation all the same.
+    again = pulled()
+    assert (again.known, again.asked, again.rejected_before, again.lost) == (0, 0, 1, False)
+    assert "1 observations were rejected before: --retry-failed" in again.message
+    mended = pulled(retry_failed=True)
+    assert (mended.known, mended.asked, mended.done, mended.lost) == (24, 1, 1, False)
+    assert lake.sql(statuses)["status"].to_pylist() == ["found"]
+    assert pulled().rejected_before == 0
     assert errors(lake) == []
 
 
