@@ -71,7 +71,7 @@ def run_pull(
     names = expand([archive])
     for name in names:
         find(name, None if release == NEWEST else release).with_defaults(given)
-    if names != [archive]:
+    if len(names) > 1:
         return run_refresh(
             *names,
             sample=sample,
@@ -80,6 +80,7 @@ def run_pull(
             again=again,
             prefect=prefect,
         )
+    (archive,) = names
     url = existing(lake, sample)
     if not by_prefect(prefect):
         from flows.local import pull as pull_here
@@ -134,7 +135,7 @@ def run_refresh(
 
     given = _parameters(parameters)
     names = expand(archives)
-    check_parameters(given, names)
+    given = check_parameters(given, names)
     if plan:
         return _show_plan(lake, names, given, sample, output, again=again, newest=newest)
     url = existing(lake, sample)
@@ -148,7 +149,7 @@ def run_refresh(
     check_prefect()
     from flows.refresh import refresh as refresh_flow
 
-    chosen = list(archives) or None
+    chosen = names if archives else None
     return _tell(lambda: refresh_flow(chosen, sample, url, given, again, newest=newest, return_state=True))
 
 

@@ -24,6 +24,7 @@ from tasks.pull.driver import Run
 from tasks.pull.report import PullReport
 from tasks.pull.run import Outcome, Request, pull_all, width_of
 from tasks.sources.base import Archive
+from tasks.sources.registry import find
 
 
 def run_name() -> str:
@@ -55,7 +56,7 @@ def pull_archive(
     the same lake, this one waits.
     """
     opened = lake_at(str(lake or load_settings().url))
-    request = Request(archive, parameters, sample, again, release, back_off)
+    request = Request(find(archive).name, parameters, sample, again, release, back_off)
     with living(opened):
         (outcome,) = pulled(opened, [request])
     if isinstance(outcome, Exception):

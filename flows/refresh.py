@@ -55,7 +55,7 @@ def refresh(
     """
     log = get_run_logger()
     names = expand(archives)
-    check_parameters(parameters, names)  # all at once, before any work
+    parameters = check_parameters(parameters, names)  # all at once, before any work
     url = str(lake or load_settings().url)
     opened = lake_at(url)
     with living(opened):

@@ -11,6 +11,7 @@ from lake.model.schema import TABLES
 from lake.query import Lake
 from lake.store.migrations import INLINED_ROWS
 from lake.store.storage import remove_folder, write_parquet
+from lake.upkeep.renaming import rename_archives
 from tasks.sources.base import Origin
 
 
@@ -25,6 +26,8 @@ def register_archive(lake: Lake, archive: Origin, **facts: pa.Table) -> bool:
     facts
         Whole tables that the archive's numbers are to be read with, such as channels.
     """
+    if archive.former_names:
+        rename_archives(lake.catalog)
     waiting = lake.sql(
         """
         SELECT count(*) AS n

@@ -11,7 +11,7 @@ from typing import Any
 
 from lake.model.table import Column, Table
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 
 def _required(name: str, type: str, description: str, **more: Any) -> Column:
@@ -177,6 +177,8 @@ TABLES: dict[str, Table] = {
                 Column("diff_fit_ap", "FLOAT", "PSF magnitude less aperture magnitude", unit="mag",
                     ucd="phot.mag;arith.diff"),
                 Column("ext", "FLOAT", "Extendedness, as the archive gives it", ucd="src.morph.type"),
+                Column("cadence_s", "FLOAT", "Time from one measurement to the next in a regular series", unit="s",
+                    ucd="time.resolution", low=0),
             ),
             key=("archive", "release", "source_id", "band", "mjd"),
             partition="archive",
@@ -370,6 +372,8 @@ TABLES: dict[str, Table] = {
                 _required("software", "VARCHAR", "Version of Lightlake that brought it", ucd="meta.software"),
                 _required("applied_at", "TIMESTAMPTZ", "When", ucd="time.processing"),
                 Column("lake_id", "VARCHAR", "Id of this lake, as its tree carries it in lake.json", ucd="meta.id"),
+                Column("declared", "VARCHAR", "Checksum of the views and tables that its sources declare",
+                    ucd="meta.checksum"),
             ),
             key=("version",),
         ),

@@ -62,7 +62,7 @@ CREATE OR REPLACE VIEW target_names AS
 # or campaign at each cadence is one of its own, with its own aperture and level; elsewhere an exposure is a single
 # measurement, or has no part in the level.
 _A_LIGHT_CURVE = """target_id, name, archive, release, hpx29, source_id, band,
-            CASE WHEN archive = 'lightkurve' THEN exposure_id END"""
+            CASE WHEN archive = 'tess_kepler' THEN exposure_id END"""
 
 # What is not good or not detected is divided, too, by the median of what is; without a median, or with one that is not
 # positive, flux and flux_err are NULL.
@@ -71,7 +71,7 @@ CREATE OR REPLACE VIEW normalised AS
     SELECT target_id, name, ra, dec, rank, separation_arcsec, archive, release, source_id, hpx29, band, exposure_id,
         mjd, bmjd_tdb, CASE WHEN flux_median > 0 THEN flux::DOUBLE / flux_median END AS flux,
         CASE WHEN flux_median > 0 THEN flux_err::DOUBLE / flux_median END AS flux_err, '' AS unit,
-        flux_median, unit AS flux_median_unit, detected, good, quality, exposure_s
+        flux_median, unit AS flux_median_unit, detected, good, quality, exposure_s, cadence_s
     FROM (
         SELECT *, median(flux::DOUBLE) FILTER (WHERE good AND detected) OVER (
             PARTITION BY {_A_LIGHT_CURVE}
@@ -85,9 +85,9 @@ CREATE OR REPLACE VIEW normalised AS
 _THINNED_BY = 30
 _DECIMATED = f"""
 CREATE OR REPLACE VIEW decimated AS
-    SELECT * FROM target_lightcurves WHERE archive <> 'lightkurve'
+    SELECT * FROM target_lightcurves WHERE archive <> 'tess_kepler'
     UNION ALL
-    SELECT * FROM target_lightcurves WHERE archive = 'lightkurve'
+    SELECT * FROM target_lightcurves WHERE archive = 'tess_kepler'
     QUALIFY (row_number() OVER (
         PARTITION BY {_A_LIGHT_CURVE}, good, detected ORDER BY mjd
     ) - 1) % {_THINNED_BY} = 0
@@ -183,7 +183,7 @@ _TESS_AS_PUBLISHED = _fornax_rows(
     rows=f"""(
         SELECT target_lightcurves.*, bands.fornax_band
         FROM target_lightcurves JOIN bands USING (archive, band)
-        WHERE archive = 'lightkurve' AND bands.fornax_band IN ('TESS', 'Kepler', 'K2')
+        WHERE archive = 'tess_kepler' AND bands.fornax_band IN ('TESS', 'Kepler', 'K2')
             AND quality & CASE bands.fornax_band WHEN 'TESS' THEN 17087 ELSE 1130799 END = 0
         QUALIFY (row_number() OVER (PARTITION BY {_A_LIGHT_CURVE} ORDER BY mjd) - 1) % {_THINNED_BY} = 0
     )""",
@@ -201,7 +201,7 @@ _FORNAX_AS_PUBLISHED = "CREATE OR REPLACE VIEW fornax_as_published AS" + " UNION
     (
         _fornax_rows(
             rows="(SELECT * FROM target_lightcurves WHERE archive NOT IN "
-            "('gaia', 'ztf', 'panstarrs', 'hcv', 'fermigtrig', 'saxgrbmgrb', 'icecube', 'icecubepsc', 'lightkurve'))",
+            "('gaia', 'ztf', 'panstarrs', 'hcv', 'fermigtrig', 'saxgrbmgrb', 'icecube', 'icecubepsc', 'tess_kepler'))",
             # The collector takes no WISE flux of 0 or below.
             where="rows.good AND rows.detected AND rows.flux IS NOT NULL AND (rows.archive <> 'wise' OR rows.flux > 0)",
         ),

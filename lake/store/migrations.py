@@ -50,6 +50,7 @@ MIGRATIONS: dict[int, Sequence[str]] = {
     5: (),  # views alone, which every migration makes anew
     6: add_statements(TABLES["ledger"], "n_found", "retries", "requests"),
     7: [*add_statements(TABLES["labels"], "added_at", "name"), *add_statements(TABLES["schema_version"], "lake_id")],
+    8: [*add_statements(TABLES["lightcurves"], "cadence_s"), *add_statements(TABLES["schema_version"], "declared")],
 }
 
 

@@ -101,10 +101,15 @@ def _rewrite(catalog: Catalog, number: int) -> None:
         cursor.execute("CALL ducklake_cleanup_old_files('lake', cleanup_all => true)").fetchall()
 
 
-def refuse_damaged(cursor: duckdb.DuckDBPyConnection, storage: Storage) -> None:
+def refuse_damaged(cursor: duckdb.DuckDBPyConnection, storage: Storage, *, archive: str | None = None) -> None:
     """Compare the checksums of all files that a compaction may read with those of their commits.
 
     A file with a wrong bit can often be read, and its rows, written anew, would have a right checksum.
+
+    Parameters
+    ----------
+    archive
+        Also compare all files of this archive's partitions.
 
     Raises
     ------
@@ -116,7 +121,7 @@ def refuse_damaged(cursor: duckdb.DuckDBPyConnection, storage: Storage) -> None:
         records = recorded_files(cursor, storage, table)
         folders: dict[UPath, list[UPath]] = {}
         for path, delete in live_files(cursor, storage, table).items():
-            if delete is not None:
+            if delete is not None or (archive is not None and path.parent.name == f"archive={archive}"):
                 candidates.append((path, records.get(path)))
             elif path not in records or records[path][1] < TARGET_FILE_BYTES:
                 folders.setdefault(path.parent, []).append(path)
@@ -140,21 +145,22 @@ def refuse_damaged(cursor: duckdb.DuckDBPyConnection, storage: Storage) -> None:
 
 def _refresh_file_records(catalog: Catalog, number: int) -> None:
     """Forget files that are gone, and note the checksums of files that compaction wrote."""
-    storage = catalog.storage
     with Change(catalog, number, rewrites=True) as change:
-        cursor = change.cursor
-        recorded = {row[0] for row in cursor.execute("SELECT path FROM files").fetchall()}
-        live = {
-            storage.relative(path): (table, path) for table in TABLES for path in live_files(cursor, storage, table)
-        }
-        gone = sorted(recorded - live.keys())
-        new = [live[name] for name in sorted(live.keys() - recorded) if live[name][0] not in BOOKKEEPING]
-        if gone:
-            cursor.register("gone", pa.table({"path": gone}))
-            cursor.execute("DELETE FROM files WHERE path IN (SELECT path FROM gone)")
-            cursor.unregister("gone")
-        record_files(cursor, storage, new)
+        note_files(change.cursor, catalog.storage)
         change.keep_aside(("files",))
+
+
+def note_files(cursor: duckdb.DuckDBPyConnection, storage: Storage) -> None:
+    """Bring table files up to date inside a transaction: forget files that are gone, note those that are new."""
+    recorded = {row[0] for row in cursor.execute("SELECT path FROM files").fetchall()}
+    live = {storage.relative(path): (table, path) for table in TABLES for path in live_files(cursor, storage, table)}
+    gone = sorted(recorded - live.keys())
+    new = [live[name] for name in sorted(live.keys() - recorded) if live[name][0] not in BOOKKEEPING]
+    if gone:
+        cursor.register("gone", pa.table({"path": gone}))
+        cursor.execute("DELETE FROM files WHERE path IN (SELECT path FROM gone)")
+        cursor.unregister("gone")
+    record_files(cursor, storage, new)
 
 
 def _remove_stale_staging(storage: Storage) -> None:

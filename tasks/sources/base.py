@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from lake.commit.ledger import canonical
+from lake.declared import Declaration, current_name
 from lake.errors import ConfigurationError
 from lake.model.schema import TABLES
 from lake.science.motion import Followed, Span
@@ -141,6 +142,8 @@ class Origin:
         What an endpoint on the web answers at once if it works: a path below it; None: nothing is known.
     extra_endpoints
         Other addresses that are asked, by the names of their settings.
+    former_names
+        Names of earlier versions: see `Declaration`.
     """
 
     name: str
@@ -158,6 +161,13 @@ class Origin:
     notes: str | None = None
     probe: str | None = None
     extra_endpoints: Mapping[str, str] = field(default_factory=dict)
+    former_names: Mapping[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
+
+    @property
+    def declaration(self) -> Declaration:
+        """Return what it brings into a lake."""
+        bands = tuple(band.band for band in self.bands)
+        return Declaration(archive=self.name, bands=bands, former_names=self.former_names)
 
     def __post_init__(self) -> None:
         if told := wrong_name(self.name):
@@ -234,7 +244,11 @@ class Archive(Origin):
 
     def url_template(self, settings: Settings) -> str:
         """Return where to ask, with {release} in it if other releases may lie beside this one."""
-        return settings.endpoints.get(self.service or self.name, self.endpoint)
+        for name in (self.service or self.name, *self.former_names):
+            if name in settings.endpoints:
+                current_name(name, [self.declaration])  # for its warning
+                return settings.endpoints[name]
+        return self.endpoint
 
     def with_defaults(self, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return parameters with the defaults filled in.

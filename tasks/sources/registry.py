@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lake.declared import current_name
 from lake.errors import ConfigurationError
 from lake.names import unknown
 from lake.settings import load_settings
 from tasks.sources import hcv, heasarc, icecube, panstarrs, wise, ztf
 from tasks.sources.base import Archive
 from tasks.sources.gaia import archive as gaia
-from tasks.sources.tess_kepler import archive as lightkurve
+from tasks.sources.tess_kepler import archive as tess_kepler
 
 REGISTRY: dict[str, Archive] = {
     archive.name: archive
@@ -20,8 +21,8 @@ REGISTRY: dict[str, Archive] = {
         hcv.ARCHIVE,
         *heasarc.ARCHIVES,
         icecube.ARCHIVE,
-        lightkurve.ARCHIVE,
         panstarrs.ARCHIVE,
+        tess_kepler.ARCHIVE,
         wise.ARCHIVE,
         ztf.ARCHIVE,
     )
@@ -35,6 +36,7 @@ SURVEYS = {"virac": "virac", "rxte": "rxte", "rxte_pca": "rxte"}
 def known() -> dict[str, Archive]:
     """Return all archives by name: those of the registry, and the tables that the settings add."""
     taken = {*REGISTRY, *SURVEYS, *(archive.service for archive in REGISTRY.values())}
+    taken |= {name for archive in REGISTRY.values() for name in archive.former_names}
     added = dict[str, Archive]()
     for archive in heasarc.configured(load_settings()):
         if archive.name in {*taken, *added}:
@@ -55,6 +57,7 @@ def find(name: str, release: str | None = None) -> Archive:
         If there is none, the message then names those there are; or if its address is that of one release alone.
     """
     archives = known()
+    name = current_name(name, (one.declaration for one in archives.values()))
     if name not in archives:
         raise unknown("archive", name, archives)
     archive = archives[name]
@@ -69,19 +72,27 @@ def find(name: str, release: str | None = None) -> Archive:
     return archive.at_release(release)
 
 
-def check_parameters(parameters: Mapping[str, Any] | None, names: Sequence[str]) -> None:
-    """See that parameters by archive are of archives that are asked, and have names and values that these take.
+def check_parameters(parameters: Mapping[str, Any] | None, names: Sequence[str]) -> dict[str, Any]:
+    """Check parameters by archive: the archive is one of those asked, and takes these names and values.
+
+    Returns
+    -------
+    dict
+        The same, by the archives' present names.
 
     Raises
     ------
     ConfigurationError
         If any does not.
     """
-    for name in parameters or ():
+    declared = [archive.declaration for archive in known().values()]
+    given = {current_name(name, declared): values for name, values in (parameters or {}).items()}
+    for name in given:
         if name not in names:
             raise unknown("archive", name, names, "among those that are asked, but there are parameters for it")
     for name in names:
-        find(name).with_defaults((parameters or {}).get(name))
+        find(name).with_defaults(given.get(name))
+    return given
 
 
 def expand(names: list[str] | tuple[str, ...] | None) -> list[str]:

@@ -35,7 +35,7 @@ from tasks.sources.tess_kepler.mast_search import search
 
 Floats = NDArray[np.float64]
 
-NAME = "lightkurve"
+NAME = "tess_kepler"
 RELEASE = "MAST"
 
 # Positions of TIC, KIC and EPIC are of this epoch: Stassun et al. 2019, AJ 158, 138; Brown et al. 2011, AJ 142, 112.
@@ -258,6 +258,7 @@ def _matched(targets: pa.Table, sources: pa.Table, rows: Sequence[set[int]]) -> 
 
 ARCHIVE = Archive(
     name=NAME,
+    former_names={"lightkurve": {"lightcurves": {"cadence_s": "exposure_s", "exposure_s": "NULL::FLOAT"}}},
     title="TESS, Kepler and K2 light curves",
     release=RELEASE,
     endpoint="https://mast.stsci.edu",
