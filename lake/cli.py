@@ -294,14 +294,16 @@ def virac_csv(
 @app.command
 def schema(*, output: Literal["text", "json", "markdown"] = "text") -> int:
     """Print every table and column: type, unit, UCD, description."""
-    from lake.model.schema import TABLES, as_dict, as_markdown
+    from lake.model.declared import all_tables
+    from lake.model.schema import as_dict, as_markdown
 
+    tables = all_tables().values()
     if output == "json":
-        say(json.dumps(as_dict(), indent=2))
+        say(json.dumps(as_dict(tables), indent=2))
     elif output == "markdown":
-        say(as_markdown())
+        say(as_markdown(tables))
     else:
-        for table in TABLES.values():
+        for table in tables:
             say(f"{table.name}: one row per {table.row}")
             for column in table.columns:
                 notes = " ".join(filter(None, (column.unit, column.ucd)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lake.declared import Declaration
+from lake.model.declared import Declaration
 
 
 def declarations() -> list[Declaration]:
