@@ -47,7 +47,7 @@ def _read(path: str) -> tuple[int, int, float]:
     from tasks.sources.tess_kepler.mast_fits import read_product, tables_of
 
     product = read_product(Path(path), Path(path).name)
-    rows = tables_of([product], "lightkurve", "benchmark")["lightcurves"]
+    rows = tables_of([product], "tess_kepler", "benchmark")["lightcurves"]
     good = rows["good"].to_numpy() & (rows["band"].to_numpy() == BAND)
     return rows.num_rows, int(good.sum()), float(rows["flux"].to_numpy()[good].sum(dtype=np.float64))
 

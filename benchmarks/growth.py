@@ -35,7 +35,7 @@ SIZES: Mapping[str, tuple[int, ...]] = {
     "wise": (125, 500, 2_000),
     "panstarrs": (125, 500, 2_000),
     "hcv": (100, 400, 1_600),
-    "lightkurve": (40, 160, 480),
+    "tess_kepler": (40, 160, 480),
 }
 QUICK_SIZES: Mapping[str, tuple[int, ...]] = {"gaia": (250, 500, 1_000), "wise": (20, 40, 80)}
 
@@ -160,7 +160,7 @@ PUBLISHED: Mapping[str, Published] = {
         partition_s=2.29,
     ),
     "hcv": Published("not published; assumed 0.2 s a target", target_s=0.2),
-    "lightkurve": Published("the published collector: 2.66 s a target, mostly searching", target_s=2.66),
+    "tess_kepler": Published("the published collector: 2.66 s a target, mostly searching", target_s=2.66),
 }
 
 

@@ -46,7 +46,7 @@ TARGETS = {
     "wise": 8_000,
     "panstarrs": 4_000,
     "hcv": 400,
-    "lightkurve": 80,
+    "tess_kepler": 80,
 }
 QUICK_TARGETS = {"gaia": 2_000}
 TILES, QUICK_TILES, OBSERVATIONS, QUICK_OBSERVATIONS = (8, 8_000), (2, 2_000), 2_000, 500

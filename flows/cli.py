@@ -72,7 +72,7 @@ def run_pull(
     names = expand([archive])
     for name in names:
         find(name, None if options.release == NEWEST else options.release).with_defaults(given)
-    if names != [archive]:
+    if len(names) > 1:
         several = RefreshOptions(
             archives=names,
             sample=options.sample,
@@ -81,6 +81,7 @@ def run_pull(
             retry_failed=options.retry_failed,
         )
         return _refresh(several, lake, prefect)
+    (archive,) = names
     options = PullOptions.of(**{**dict(options), "archive": archive, "parameters": given})
     url = existing(lake, options.sample)
     if not by_prefect(prefect):
@@ -126,7 +127,7 @@ def _refresh(options: RefreshOptions, lake: str | None, prefect: bool | None) ->
     from tasks.sources.registry import check_parameters, expand
 
     names = expand(options.archives)
-    check_parameters(options.parameters, names)
+    options = RefreshOptions.of(**{**dict(options), "parameters": check_parameters(options.parameters, names)})
     select = options.select
     url = existing(lake, options.sample)
     if not by_prefect(prefect):

@@ -37,7 +37,7 @@ def refresh(options: RefreshOptions, lake: LakeField = None) -> State[list[PullR
     """
     log, settings = get_run_logger(), load_settings()
     names = expand(options.archives)
-    check_parameters(options.parameters, names)  # all at once, before any work
+    parameters = check_parameters(options.parameters, names)  # all at once, before any work
     opened = lake_at(str(lake or settings.url))
     with living(opened):
         done = refreshed(
@@ -46,7 +46,7 @@ def refresh(options: RefreshOptions, lake: LakeField = None) -> State[list[PullR
             lambda requests: pulled(opened, requests, settings),
             run=flow_run.name or "of a script",
             log=log,
-            parameters=options.parameters,
+            parameters=parameters,
             sample=options.sample,
             select=options.select,
             back_off=options.back_off,

@@ -52,10 +52,15 @@ def init(url: str | None = None) -> int:
     """
     from lake.store.catalog import Catalog
     from lake.store.storage import Storage
+    from lake.upkeep.renaming import rename_archives
 
     settings = load_settings()
     catalog = Catalog(Storage.from_url(url or settings.url), settings)
     changed = catalog.create()
+    lines = rename_archives(catalog)
+    for line in lines:
+        say(line)
+    changed |= bool(lines)
     say(f"{'made' if changed else 'nothing to do:'} the lake at {catalog.storage.root}, catalogue {catalog.location}")
     catalog.close()
     return 0
@@ -81,6 +86,7 @@ def status(
     every_s
         Seconds between two looks.
     """
+    from lake.names import current_archive
     from lake.query import Lake
     from lake.upkeep import progress
     from lake.upkeep.maintenance import quarantined
@@ -89,6 +95,7 @@ def status(
     if watch and archive is None:
         raise ConfigurationError("--watch watches one archive", hint="name it: lightlake status virac --watch")
     with Lake(lake) as opened:
+        archive = current_archive(opened, archive)
         if archive is None:
             show(read_status(opened.catalog.cursor()), output)
             for line in quarantined(opened.catalog) if output == "table" else ():
@@ -166,6 +173,7 @@ def restore(
     from lake.store.backup import backups
     from lake.store.catalog import Catalog
     from lake.store.storage import Storage
+    from lake.upkeep.renaming import rename_archives
     from lake.upkeep.restore import restore as run_restore
     from lake.upkeep.restore import summary
 
@@ -177,7 +185,7 @@ def restore(
         return 0
     catalog = Catalog(storage, settings)
     try:
-        for line in summary(run_restore(catalog, date)):
+        for line in (*summary(run_restore(catalog, date)), *rename_archives(catalog)):
             say(line)
     finally:
         catalog.close()
@@ -286,14 +294,16 @@ def virac_csv(
 @app.command
 def schema(*, output: Literal["text", "json", "markdown"] = "text") -> int:
     """Print every table and column: type, unit, UCD, description."""
-    from lake.model.schema import TABLES, as_dict, as_markdown
+    from lake.model.declared import all_tables
+    from lake.model.schema import as_dict, as_markdown
 
+    tables = all_tables().values()
     if output == "json":
-        say(json.dumps(as_dict(), indent=2))
+        say(json.dumps(as_dict(tables), indent=2))
     elif output == "markdown":
-        say(as_markdown())
+        say(as_markdown(tables))
     else:
-        for table in TABLES.values():
+        for table in tables:
             say(f"{table.name}: one row per {table.row}")
             for column in table.columns:
                 notes = " ".join(filter(None, (column.unit, column.ucd)))

@@ -1,17 +1,17 @@
 """Names that a question may give: targets, samples, archives, bands. One that nobody knows is an error, with near ones.
 
 What a lake has no rows of may be known all the same: to its tables of archives and bands, or to the sources that
-are installed, which the layers above tell under the entry point `lightlake.archives`.
+are installed.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
-from importlib.metadata import entry_points
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from lake.errors import ConfigurationError
+from lake.model.declared import current_name, declarations
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -118,15 +118,25 @@ def check_archive(lake: Lake, archive: str | None) -> None:
     check_not_blank("archive", archive)
     if archive is None:
         return
-    held = lake.sql(
+    held = _held(lake)
+    if archive in held:
+        return
+    installed = [one.archive for one in declarations()]
+    if archive not in installed:
+        raise unknown("archive", archive, [*held, *installed])
+
+
+def current_archive(lake: Lake, archive: str | None) -> str | None:
+    """Translate a former name of an archive that the lake has no rows of; keep any other."""
+    return archive if archive is None or archive in _held(lake) else current_name(archive)
+
+
+def _held(lake: Lake) -> list[str]:
+    held: list[str] = lake.sql(
         "SELECT archive FROM archives UNION SELECT archive FROM bands UNION SELECT archive FROM coverage "
         "UNION SELECT archive FROM ledger"
     )["archive"].to_pylist()
-    if archive in held:
-        return
-    installed = _installed()
-    if archive not in installed:
-        raise unknown("archive", archive, [*held, *installed])
+    return held
 
 
 def check_band(lake: Lake, band: str | None, archive: str | None = None) -> None:
@@ -147,14 +157,6 @@ def check_band(lake: Lake, band: str | None, archive: str | None = None) -> None
     )["band"].to_pylist()
     if band in held:
         return
-    installed = [one for name, bands in _installed().items() if archive in (None, name) for one in bands]
+    installed = [name for one in declarations() if archive in (None, one.archive) for name in one.bands]
     if band not in installed:
         raise unknown("band", band, [*held, *installed], f"of {archive}" if archive else "")
-
-
-def _installed() -> dict[str, Sequence[str]]:
-    """Return the archives and surveys of the layers above, with their bands."""
-    known: dict[str, Sequence[str]] = {}
-    for point in entry_points(group="lightlake.archives"):
-        known |= point.load()()
-    return known

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from lake.errors import ConfigurationError, ReadOnly
 from lake.export.forms import Form, convert
-from lake.names import check_archive, check_band, check_sample, target_named
+from lake.names import check_archive, check_band, check_sample, current_archive, target_named
 from lake.science.sky import cone_ranges
 from lake.settings import Settings, load_settings
 from lake.store.catalog import Catalog
@@ -229,6 +229,8 @@ class Lake:
             {"archive": archive, "sample": sample},
             form=form,
         )
+        if not len(found) and (renamed := current_archive(self, archive)) != archive:
+            return self.coverage(renamed, sample, form=form)
         return self._or_unknown(found, archive=archive, sample=sample)
 
     def _or_unknown(
@@ -286,6 +288,10 @@ class Lake:
             if known and not sources.num_rows:
                 self._target_id(target, radius_arcsec, cursor)  # nothing matched, or no such target?
             found = self._measurements(cursor, self._shown(cursor, sources), band, good, form)
+        if not len(found) and (renamed := current_archive(self, archive)) != archive:
+            return self.light_curve(
+                target_id, archive=renamed, band=band, good=good, radius_arcsec=radius_arcsec, form=form
+            )
         return self._or_unknown(found, archive=archive, band=band)
 
     def cone(
@@ -330,6 +336,8 @@ class Lake:
                 within=cursor,
             )
             found = self._measurements(cursor, self._shown(cursor, sources), band, good, form)
+        if not len(found) and (renamed := current_archive(self, archive)) != archive:
+            return self.cone(ra, dec, radius_arcsec, archive=renamed, band=band, good=good, form=form)
         return self._or_unknown(found, archive=archive, band=band)
 
     def _shown(self, cursor: duckdb.DuckDBPyConnection, sources: pa.Table) -> pa.Table:

@@ -13,7 +13,7 @@ from cyclopts import App, Parameter
 
 from lake.cli import LakeURL
 from lake.errors import ArchiveError, ConfigurationError
-from lake.names import check_archive, check_band, check_not_blank
+from lake.names import check_archive, check_band, check_not_blank, current_archive
 from lake.output import Output, say, show
 from lake.redact import redacted
 from lake.settings import Settings, load_settings
@@ -358,6 +358,7 @@ def plot(
     if epoch is not None and period is None:
         raise ConfigurationError("--epoch is of a period", hint="add: --period DAYS")
     with Lake(lake) as opened:
+        archive = current_archive(opened, archive)
         rows = opened.sql(
             f"""
             SELECT name, archive, band, mjd, bmjd_tdb, flux, unit, detected, good, separation_arcsec

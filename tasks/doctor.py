@@ -67,7 +67,8 @@ def endpoints(settings: Settings) -> list[Endpoint]:
         name, url = origin.name, settings.endpoints.get(origin.name, origin.public_url)
         if isinstance(origin, Archive):
             name, url = origin.service or name, origin.endpoint_url(settings)
-        found.setdefault(name, Endpoint(name, url, origin.probe, name not in settings.endpoints))
+        is_public = not {name, *origin.former_names} & set(settings.endpoints)
+        found.setdefault(name, Endpoint(name, url, origin.probe, is_public))
         for other, public in origin.extra_endpoints.items():
             given = settings.endpoints.get(other)
             found.setdefault(other, Endpoint(other, given or public, None, given is None))
@@ -78,7 +79,8 @@ def unknown_endpoints(settings: Settings, there: list[Endpoint]) -> list[Check]:
     """Name the endpoints of the settings that no archive has."""
     names = [one.name for one in there]
     checks = []
-    for name in sorted(set(settings.endpoints) - set(names)):
+    former = {name for archive in known().values() for name in archive.former_names}
+    for name in sorted(set(settings.endpoints) - set(names) - former):
         near = difflib.get_close_matches(name, names, 1)
         hint = f"rename it to {_variable(near[0])}, if that is meant; " if near else ""
         told = f"{_variable(name)} is of no archive, and does nothing"

@@ -12,7 +12,9 @@ import pyarrow as pa
 
 from lake.commit.ledger import canonical
 from lake.errors import ConfigurationError
+from lake.model.declared import Declaration, Values, Views, current_name
 from lake.model.schema import TABLES
+from lake.model.table import Table
 from lake.science.motion import Followed, Span
 from lake.settings import Settings
 
@@ -141,6 +143,8 @@ class Origin:
         What an endpoint on the web answers at once if it works: a path below it; None: nothing is known.
     extra_endpoints
         Other addresses that are asked, by the names of their settings.
+    views, tables, former_names
+        What it brings into a lake: see `Declaration`.
     """
 
     name: str
@@ -158,6 +162,20 @@ class Origin:
     notes: str | None = None
     probe: str | None = None
     extra_endpoints: Mapping[str, str] = field(default_factory=dict)
+    views: Views = field(default_factory=Views)
+    tables: tuple[Table, ...] = ()
+    former_names: Mapping[str, Values] = field(default_factory=dict)
+
+    @property
+    def declaration(self) -> Declaration:
+        """Return what it brings into a lake."""
+        return Declaration(
+            archive=self.name,
+            bands=tuple(band.band for band in self.bands),
+            views=self.views,
+            tables=self.tables,
+            former_names=self.former_names,
+        )
 
     def __post_init__(self) -> None:
         if told := wrong_name(self.name):
@@ -265,7 +283,11 @@ class Archive(Origin):
 
     def url_template(self, settings: Settings) -> str:
         """Return where to ask, with {release} in it if other releases may lie beside this one."""
-        return settings.endpoints.get(self.service or self.name, self.endpoint)
+        for name in (self.service or self.name, *self.former_names):
+            if name in settings.endpoints:
+                current_name(name, [self.declaration])  # for its warning
+                return settings.endpoints[name]
+        return self.endpoint
 
     def with_defaults(self, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return parameters with the defaults filled in.

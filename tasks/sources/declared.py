@@ -1,13 +1,17 @@
-"""Declare to the core, by the entry point `lightlake.archives`, the names of all that can be pulled."""
+"""The declarations of all sources, which the core loads under the entry point `lightlake.archives`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from lake.model.declared import Declaration
 
 
-def bands_by_archive() -> dict[str, Sequence[str]]:
-    """Return all archives and surveys with their bands."""
+def declarations() -> list[Declaration]:
+    """Return what each archive and survey brings into a lake."""
     from tasks.sources.registry import SURVEYS, known
 
-    archives = {archive.name: [band.band for band in archive.bands] for archive in known().values()}
-    return archives | {name: bands for survey in SURVEYS.values() for name, bands in survey.archives.items()}
+    archives = [archive.declaration for archive in known().values()]
+    return archives + [one for survey in SURVEYS.values() for one in survey.declarations]
+
+
+# Installed metadata may still call the entry point by this name.
+bands_by_archive = declarations

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from lake.commit.ledger import Select
+from lake.model.declared import Declaration
 from lake.query import Lake
 from lake.settings import Settings
 from tasks.services.request_counters import Log
@@ -168,11 +169,8 @@ class Source(Protocol):
 
 
 class Survey(Source, Protocol):
-    """A source whose files are extracted: it has a flow and a command of its own.
-
-    `archives` are its names in the lake, with their bands.
-    """
+    """A source whose files are extracted: it has a flow and a command of its own."""
 
     @property
-    def archives(self) -> Mapping[str, Sequence[str]]:
-        """Return its names in the lake, with the bands of each; bands of a user's choice are in the lake alone."""
+    def declarations(self) -> Sequence[Declaration]:
+        """Return what it brings into a lake, under each of its names."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lake.errors import ConfigurationError
+from lake.model.declared import current_name
 from lake.names import unknown
 from lake.settings import load_settings
 from tasks.sources import hcv, heasarc, icecube, panstarrs, wise, ztf
@@ -13,7 +14,7 @@ from tasks.sources.base import Archive
 from tasks.sources.gaia import archive as gaia
 from tasks.sources.protocol import Survey
 from tasks.sources.rxte import source as rxte
-from tasks.sources.tess_kepler import archive as lightkurve
+from tasks.sources.tess_kepler import archive as tess_kepler
 from tasks.sources.virac import source as virac
 
 _SOURCES: tuple[Archive | Survey, ...] = (
@@ -21,9 +22,9 @@ _SOURCES: tuple[Archive | Survey, ...] = (
     hcv.ARCHIVE,
     *heasarc.ARCHIVES,
     icecube.ARCHIVE,
-    lightkurve.ARCHIVE,
     panstarrs.ARCHIVE,
     rxte.SOURCE,
+    tess_kepler.ARCHIVE,
     virac.SOURCE,
     wise.ARCHIVE,
     ztf.ARCHIVE,
@@ -36,12 +37,13 @@ SURVEYS: dict[str, Survey] = {one.name: one for one in _SOURCES if not isinstanc
 
 def survey_of(archive: str) -> Survey | None:
     """Return the survey whose rows the lake has under a name; None if there is none."""
-    return next((survey for survey in SURVEYS.values() if archive in survey.archives), None)
+    return next((one for one in SURVEYS.values() if any(archive == mine.archive for mine in one.declarations)), None)
 
 
 def known() -> dict[str, Archive]:
     """Return all archives by name: those of the registry, and the tables that the settings add."""
     taken = {*REGISTRY, *(archive.service for archive in REGISTRY.values())}
+    taken |= {name for archive in REGISTRY.values() for name in archive.former_names}
     added = dict[str, Archive]()
     for archive in heasarc.configured(load_settings()):
         if archive.name in {*taken, *added} or survey_of(archive.name):
@@ -62,6 +64,7 @@ def find(name: str, release: str | None = None) -> Archive:
         If there is none (the message names those that exist), or if its address is that of one release alone.
     """
     archives = known()
+    name = current_name(name, (one.declaration for one in archives.values()))
     if name not in archives:
         raise unknown("archive", name, archives)
     archive = archives[name]
@@ -76,19 +79,27 @@ def find(name: str, release: str | None = None) -> Archive:
     return archive.at_release(release)
 
 
-def check_parameters(parameters: Mapping[str, Any] | None, names: Sequence[str]) -> None:
+def check_parameters(parameters: Mapping[str, Any] | None, names: Sequence[str]) -> dict[str, Any]:
     """Check that parameters by archive belong to the named archives, which have such parameters and take such values.
+
+    Returns
+    -------
+    dict
+        The same, by the archives' present names.
 
     Raises
     ------
     ConfigurationError
         If any does not.
     """
-    for name in parameters or ():
+    declared = [archive.declaration for archive in known().values()]
+    given = {current_name(name, declared): values for name, values in (parameters or {}).items()}
+    for name in given:
         if name not in names:
             raise unknown("archive", name, names, "among those that are asked, but there are parameters for it")
     for name in names:
-        find(name).with_defaults((parameters or {}).get(name))
+        find(name).with_defaults(given.get(name))
+    return given
 
 
 def expand(names: list[str] | tuple[str, ...] | None) -> list[str]:

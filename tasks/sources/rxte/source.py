@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from lake.commit.ledger import canonical, pending
 from lake.errors import ArchiveError, GranuleRejected
+from lake.model.declared import Declaration
 from lake.query import Lake
 from lake.settings import Settings
 from tasks.services.download import patiently
@@ -55,9 +56,9 @@ class Rxte:
     name, what = NAME, "observations"
 
     @property
-    def archives(self) -> Mapping[str, Sequence[str]]:
-        """Return its names in the lake; the bands of chosen channels follow from the choice."""
-        return {NAME: [band.band for band in ORIGIN.bands], rxte_cut.NAME: ()}
+    def declarations(self) -> Sequence[Declaration]:
+        """Return what it brings: the bands of chosen channels follow from the choice, so only the lake has them."""
+        return [ORIGIN.declaration, Declaration(archive=rxte_cut.NAME)]
 
     @property
     def origin(self) -> Origin:

@@ -5,9 +5,10 @@ Workers commit the tiles that they extract, each under its claim, so that severa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from lake.model.declared import Declaration
 from lake.query import Lake
 from lake.settings import Settings
 from tasks.register import register_archive
@@ -102,9 +103,9 @@ class Virac:
     name, what = NAME, "tiles"
 
     @property
-    def archives(self) -> Mapping[str, Sequence[str]]:
-        """Return its name in the lake, with its bands."""
-        return {NAME: [band.band for band in ORIGIN.bands]}
+    def declarations(self) -> Sequence[Declaration]:
+        """Return what it brings into a lake."""
+        return [ORIGIN.declaration]
 
     @property
     def origin(self) -> Origin:

@@ -165,12 +165,12 @@ def unmasked(values: Any) -> Any:
 
 def cast(*products: Product) -> dict[str, pa.Table]:
     """What staging makes of the tables, as far as the lake's rules go."""
-    tables = tables_of(products, "lightkurve", "2026")
+    tables = tables_of(products, "tess_kepler", "2026")
     done = {
         name: TABLES[name].cast(table.append_column("granule", pa.array(["g"] * len(table), pa.string())))
         for name, table in tables.items()
     }
-    validate("lightkurve", "2026", done, BAND_UNITS)
+    validate("tess_kepler", "2026", done, BAND_UNITS)
     return done
 
 
@@ -286,7 +286,7 @@ def test_a_sector_of_tess_in_the_lake(data_dir: Path) -> None:
     tables = cast(product)
     assert tables["lightcurves"].num_rows == 2 * 19261
     assert set(tables["lightcurves"]["band"].to_pylist()) == {"tess_spoc_sap", "tess_spoc_pdcsap"}
-    assert set(tables["lightcurves"]["exposure_s"].to_pylist()) == {120.0}
+    assert set(tables["lightcurves"]["cadence_s"].to_pylist()) == {120.0}
     (source,) = tables["sources"].to_pylist()
     # The primary header's: the table's RA_OBJ is 63.3748.
     assert (source["source_id"], source["ra"], source["dec"]) == ("TIC 25155310", 63.37389, -69.226789)

@@ -10,8 +10,8 @@ import pytest
 from helpers.archives import PLACES
 from prefect.states import State
 
-from deployments.sandbox.lightkurve import DOWNLOAD, INVOKE, Service, star
 from deployments.sandbox.server import Sandbox
+from deployments.sandbox.tess_kepler import DOWNLOAD, INVOKE, Service, star
 from flows.pull import pull_archive
 from lake.commit.targets import add_targets
 from lake.store.catalog import Catalog
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("prefect_server", "pull_settings")
 
 
 def pull(**more: Any) -> State[Any]:
-    return pull_archive("lightkurve", **more, return_state=True)
+    return pull_archive("tess_kepler", **more, return_state=True)
 
 
 def register(catalog: Catalog, service: Service) -> list[str]:
@@ -38,14 +38,14 @@ def register(catalog: Catalog, service: Service) -> list[str]:
 
 
 def test_a_pull_retries_and_a_new_sector_is_one_download(catalog: Catalog, rows: Rows, sandbox: Sandbox) -> None:
-    service: Service = sandbox.services["lightkurve"]
+    service: Service = sandbox.services["tess_kepler"]
     names = register(catalog, service)
     sandbox.fault(INVOKE, "status:503")
     sandbox.fault(DOWNLOAD, "truncate")
     first = pull()
     assert first.is_completed(), first.message
     report = first.result()
-    assert first.message == f"lightkurve: 5 of 5 targets answered, {report.rows} rows"
+    assert first.message == f"tess_kepler: 5 of 5 targets answered, {report.rows} rows"
     assert rows("SELECT name, status FROM coverage JOIN targets USING (target_id) ORDER BY name") == [
         {"name": name, "status": "empty" if name == "nothing" else "found"} for name in sorted(names)
     ]
@@ -53,7 +53,7 @@ def test_a_pull_retries_and_a_new_sector_is_one_download(catalog: Catalog, rows:
     assert {row["off"] for row in told} == {0.0}
     assert {row["band"]: row["unit"] for row in told}.items() <= BAND_UNITS.items()
     before = rows("SELECT * EXCLUDE granule FROM lightcurves ORDER BY ALL")
-    assert pull().message == "lightkurve: nothing to do, every target has its answer"
+    assert pull().message == "tess_kepler: nothing to do, every target has its answer"
 
     tic = next(one for one in service._stars.values() if one.mission == "TESS")
     service.add(star("spoc", tic.target, 60, tic.place, n=service.n))
@@ -69,11 +69,11 @@ def test_a_pull_retries_and_a_new_sector_is_one_download(catalog: Catalog, rows:
 
 def test_mast_is_away(catalog: Catalog, rows: Rows, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTLAKE_RETRIES", "1")
-    register(catalog, sandbox.services["lightkurve"])
+    register(catalog, sandbox.services["tess_kepler"])
     sandbox.fault(INVOKE, "garbage", 9)
     state = pull()
     assert state.is_failed()
-    assert "lightkurve" in (state.message or "")
+    assert "tess_kepler" in (state.message or "")
     (ledger,) = rows("SELECT status, error FROM ledger")
     assert ledger["status"] == "failed"
     assert "Scheduled maintenance" in ledger["error"]

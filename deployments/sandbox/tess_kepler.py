@@ -115,10 +115,10 @@ class Star:
 def mount(sandbox: Sandbox, root: Path, *, seed: int, scale: float, targets: Targets) -> str:
     """Serve MAST, with files below `root`, and return the endpoint.
 
-    The service, with its settings for tests, is ``sandbox.services["lightkurve"]``.
+    The service, with its settings for tests, is ``sandbox.services["tess_kepler"]``.
     """
     service = Service(sandbox, root / "mast", seed=seed, n=max(40, round(FULL_CADENCES * scale)))
-    sandbox.services["lightkurve"] = service
+    sandbox.services["tess_kepler"] = service
     for star in stars(targets, seed=seed, n=service.n):
         service.add(star)
     return service.url

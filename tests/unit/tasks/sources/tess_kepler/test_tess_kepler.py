@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 from upath import UPath
 
-from deployments.sandbox import lightkurve as stand_in
-from deployments.sandbox.lightkurve import DOWNLOAD, INVOKE, Service, Star, star
+from deployments.sandbox import tess_kepler as stand_in
 from deployments.sandbox.server import Sandbox
+from deployments.sandbox.tess_kepler import DOWNLOAD, INVOKE, Service, Star, star
 from lake.commit.commit import Receipt, commit
 from lake.commit.targets import add_targets
 from lake.errors import ArchiveError, TruncatedAnswer
@@ -27,7 +27,7 @@ from tasks.pull import fetch_batch, fetch_granule, plan_batches
 from tasks.register import register_archive
 from tasks.sources.base import FetchResult, Granule
 from tasks.sources.registry import REGISTRY
-from tasks.sources.tess_kepler import archive as lightkurve
+from tasks.sources.tess_kepler import archive as tess_kepler
 from tasks.sources.tess_kepler.archive import ARCHIVE, named_ids, places_of
 from tasks.sources.tess_kepler.mast_fits import read_product
 from tasks.sources.tess_kepler.mast_products import BAND_UNITS, Product
@@ -49,7 +49,7 @@ def targets_of(targets: list[Target], **more: Any) -> pa.Table:
 
 
 def granule(targets: list[Target], **parameters: Any) -> Granule:
-    return Granule("lightkurve", ARCHIVE.release, ARCHIVE.with_defaults(parameters), targets_of(targets))
+    return Granule("tess_kepler", ARCHIVE.release, ARCHIVE.with_defaults(parameters), targets_of(targets))
 
 
 def at_places(numbers: range = range(8)) -> list[Target]:
@@ -62,8 +62,8 @@ def rows_of(harvest: FetchResult, name: str = "lightcurves") -> list[dict[str, A
 
 @pytest.fixture
 def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
-    with Sandbox.start(tmp_path / "mast", archives=["lightkurve"], seed=SEED, scale=0.02, targets=PLACES) as box:
-        monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__LIGHTKURVE", box.endpoints["lightkurve"])
+    with Sandbox.start(tmp_path / "mast", archives=["tess_kepler"], seed=SEED, scale=0.02, targets=PLACES) as box:
+        monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__TESS_KEPLER", box.endpoints["tess_kepler"])
         monkeypatch.setenv("LIGHTLAKE_CACHE_DIR", str(tmp_path / "cache"))
         monkeypatch.setenv("LIGHTLAKE_RETRIES", "0")
         yield box
@@ -71,7 +71,7 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def service(box: Sandbox) -> Service:
-    served: Service = box.services["lightkurve"]
+    served: Service = box.services["tess_kepler"]
     return served
 
 
@@ -83,8 +83,8 @@ def reached(box: Sandbox) -> Settings:
 @pytest.fixture
 def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """A MAST without any star."""
-    with Sandbox.start(tmp_path / "mast", archives=["lightkurve"], seed=SEED, scale=0.02) as box:
-        monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__LIGHTKURVE", box.endpoints["lightkurve"])
+    with Sandbox.start(tmp_path / "mast", archives=["tess_kepler"], seed=SEED, scale=0.02) as box:
+        monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__TESS_KEPLER", box.endpoints["tess_kepler"])
         monkeypatch.setenv("LIGHTLAKE_CACHE_DIR", str(tmp_path / "cache"))
         monkeypatch.setenv("LIGHTLAKE_RETRIES", "0")
         yield box
@@ -142,7 +142,7 @@ def lake_equals(lake: Lake, products: dict[str, Product]) -> None:
 def test_every_real_file_is_in_the_lake(
     lake: Lake, empty: Sandbox, real: dict[str, Product], data_dir: Path, by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service: Service = empty.services["lightkurve"]
+    service: Service = empty.services["tess_kepler"]
     folder = data_dir / "kepler_k2_tess"
     for name in real:
         kind = next(kind for start, kind in KINDS.items() if name.startswith(start))
@@ -150,7 +150,7 @@ def test_every_real_file_is_in_the_lake(
     name, number, place = HAT_P_11
     service.add(Star("kepler", number, 1, place, name, (folder / BROKEN).read_bytes))
     if by == "folder":
-        monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__LIGHTKURVE", str(folder))
+        monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__TESS_KEPLER", str(folder))
     known = {product.source_id: (product.ra, product.dec) for product in real.values()} | {f"KIC {number}": place}
     # By its id, a target is found wherever the user thinks it is.
     targets: list[Target] = [
@@ -215,12 +215,12 @@ def test_targets_move_to_the_catalogues_epoch() -> None:
 
 
 def test_all_sources_within_the_radius_are_kept_and_ranked(empty: Sandbox) -> None:
-    service: Service = empty.services["lightkurve"]
+    service: Service = empty.services["tess_kepler"]
     for number, arcsec in ((1, 0.9), (2, 0.3), (3, 1.1)):
         service.add(star("qlp", number, 1, (50.0, 10.0 + arcsec / 3600)))
     service.add(star("kepler", 4, 1, (50.0, 10.0 - 0.5 / 3600)))
     reached = load_settings()
-    result = lightkurve.fetch(granule([("here", 50.0, 10.0), ("TIC 3", 50.0, 10.0 + 0.2 / 3600)]), reached)
+    result = tess_kepler.fetch(granule([("here", 50.0, 10.0), ("TIC 3", 50.0, 10.0 + 0.2 / 3600)]), reached)
     by_target = {row["target_id"]: row for row in targets_of([("here", 50.0, 10.0)]).to_pylist()}
     matches = [row for row in rows_of(result, "matches") if row["target_id"] in by_target]
     assert [row["source_id"] for row in matches] == ["TIC 2", "KIC 4", "TIC 1"]
@@ -230,13 +230,13 @@ def test_all_sources_within_the_radius_are_kept_and_ranked(empty: Sandbox) -> No
     assert (own["source_id"], own["rank"]) == ("TIC 3", 1)
     assert own["separation_arcsec"] == pytest.approx(0.9, abs=1e-6)
     assert {row["source_id"] for row in rows_of(result)} == {"TIC 1", "TIC 2", "TIC 3", "KIC 4"}
-    wide = lightkurve.fetch(granule([("here", 50.0, 10.0)], radius_arcsec=0.4), reached)
+    wide = tess_kepler.fetch(granule([("here", 50.0, 10.0)], radius_arcsec=0.4), reached)
     assert [row["source_id"] for row in rows_of(wide, "matches")] == ["TIC 2"]
 
 
 def test_what_only_has_the_same_number_is_left_where_it_is(empty: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """A number of which the cross-match does not say the catalogue may be of any; positions tell."""
-    service: Service = empty.services["lightkurve"]
+    service: Service = empty.services["tess_kepler"]
     near = star("k2sff", 210000009, 5, (50.0, 10.0))
     service.add(near)
     service.add(star("qlp", 210000009, 1, (150.0, -10.0)))
@@ -248,14 +248,14 @@ def test_what_only_has_the_same_number_is_left_where_it_is(empty: Sandbox, monke
         return [row | less for row in found] if name == "Mast.Caom.Crossmatch" else found
 
     monkeypatch.setattr(service, "_rows", rows)
-    result = lightkurve.fetch(granule([("here", 50.0, 10.0)]), load_settings())
+    result = tess_kepler.fetch(granule([("here", 50.0, 10.0)]), load_settings())
     assert [row["source_id"] for row in rows_of(result, "sources")] == ["EPIC 210000009"]
     assert downloads(empty) == [near.name]
 
 
 def test_the_choice_is_the_parameters(box: Sandbox, reached: Settings) -> None:
     def exposures(**parameters: Any) -> set[str]:
-        result = lightkurve.fetch(granule(at_places(), **parameters), reached)
+        result = tess_kepler.fetch(granule(at_places(), **parameters), reached)
         keys = [(row["source_id"], row["band"], row["mjd"]) for row in rows_of(result)]
         assert len(set(keys)) == len(keys)
         units = {(row["band"], row["unit"]) for row in rows_of(result)}
@@ -305,7 +305,7 @@ def test_parameters_that_make_no_sense(
     box: Sandbox, reached: Settings, parameters: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ArchiveError, match=message) as caught:
-        lightkurve.fetch(granule(at_places(range(1)), **parameters), reached)
+        tess_kepler.fetch(granule(at_places(range(1)), **parameters), reached)
     assert not caught.value.transient
     assert not box.requests
 
@@ -325,11 +325,11 @@ def test_overlapping_pulls_change_nothing_and_bands_are_told(lake: Lake, box: Sa
     second = pulled(lake, granule(at_places(range(2, 8))))
     assert (second.replaced, second.kept) == (0, 4), "two sources of Kepler's target, one of each other"
     assert lake.sql(shared, [both]).to_pylist() == before, "their granule, too"
-    whole = lightkurve.fetch(granule(at_places()), load_settings())
+    whole = tess_kepler.fetch(granule(at_places()), load_settings())
     assert lake.sql("FROM lightcurves").num_rows == whole.lightcurves.num_rows
     assert lake.sql("FROM exposures").num_rows == whole.exposures.num_rows
     assert {row["status"] for row in lake.sql("FROM coverage").to_pylist()} == {"found"}
-    known = lake.sql("SELECT band, unit, fornax_band FROM bands WHERE archive = 'lightkurve'").to_pylist()
+    known = lake.sql("SELECT band, unit, fornax_band FROM bands WHERE archive = 'tess_kepler'").to_pylist()
     assert {row["band"] for row in known} == set(BAND_UNITS)
     assert {row["band"]: row["fornax_band"] for row in known if row["fornax_band"]} == {
         "tess_spoc_pdcsap": "TESS",
@@ -387,12 +387,12 @@ def test_nothing_there_is_an_answer(lake: Lake, empty: Sandbox) -> None:
 
 def test_two_files_of_one_exposure(empty: Sandbox, tmp_path: Path) -> None:
     """Kepler's names do not say the quarter, so that only reading tells."""
-    service: Service = empty.services["lightkurve"]
+    service: Service = empty.services["tess_kepler"]
     one = star("kepler", 5, 1, (50.0, 10.0))
     twin = Star("kepler", 5, 1, one.place, one.name.replace("2010166", "2010167"), one.make)
     service.add(one)
     service.add(twin)
-    result = lightkurve.fetch(granule([("KIC 5", 50.0, 10.0)]), load_settings())
+    result = tess_kepler.fetch(granule([("KIC 5", 50.0, 10.0)]), load_settings())
     assert result.exposures.num_rows == 1
     assert f"files rejected: 1 ({twin.name}: it is of kepler-q01-000000005" in (result.remark or "")
 
@@ -403,14 +403,14 @@ def test_two_files_of_one_exposure(empty: Sandbox, tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_had_fails_the_granule(box: Sandbox, reached: Settings) -> None:
     box.fault(DOWNLOAD, "status:404", 50)
     with pytest.raises(ArchiveError, match="HTTP 404") as caught:
-        lightkurve.fetch(granule(at_places()), reached)
+        tess_kepler.fetch(granule(at_places()), reached)
     assert not caught.value.transient
     box._faults.clear()
     box.fault(DOWNLOAD, "status:503", 1)
     with pytest.raises(ArchiveError, match="HTTP 503") as caught:
-        lightkurve.fetch(granule(at_places()), reached)
+        tess_kepler.fetch(granule(at_places()), reached)
     assert caught.value.transient
-    assert lightkurve.fetch(granule(at_places()), reached).exposures.num_rows == 22
+    assert tess_kepler.fetch(granule(at_places()), reached).exposures.num_rows == 22
 
 
 def test_a_file_that_is_gone_from_the_cache(
@@ -419,9 +419,9 @@ def test_a_file_that_is_gone_from_the_cache(
     def gone(path: Path, name: str) -> Product:
         raise FileNotFoundError(2, "No such file", str(path))
 
-    monkeypatch.setattr(lightkurve, "read_product", gone)
+    monkeypatch.setattr(tess_kepler, "read_product", gone)
     with pytest.raises(ArchiveError, match="cannot be read") as caught:
-        lightkurve.fetch(granule(at_places(range(1))), reached)
+        tess_kepler.fetch(granule(at_places(range(1))), reached)
     assert caught.value.transient
 
 
@@ -446,10 +446,10 @@ def test_too_much_for_a_granule_is_halved_down_to_one_target(
 ) -> None:
     targets = at_places(range(4))
     add_targets(on_lake.catalog, targets_of(targets).select(["name", "ra", "dec"]), "stars")
-    whole = lightkurve.fetch(granule(targets), load_settings())
-    monkeypatch.setattr(lightkurve, "MOST_BYTES", 1)
+    whole = tess_kepler.fetch(granule(targets), load_settings())
+    monkeypatch.setattr(tess_kepler, "MOST_BYTES", 1)
     with pytest.raises(TruncatedAnswer, match=r"11 files of .* MB, more than a granule holds"):
-        lightkurve.fetch(granule(targets), load_settings())
+        tess_kepler.fetch(granule(targets), load_settings())
     ledger = fetched(on_lake, on_lake.storage.staging / "test")
     assert [row["status"] for row in ledger].count("done") == len(targets)
     assert {row["n_targets"] for row in ledger if row["status"] == "done"} == {1}
@@ -475,7 +475,7 @@ def test_a_cut_search_is_split_and_a_failed_one_is_noted(
 
 
 def test_what_the_archive_says_of_itself() -> None:
-    assert REGISTRY["lightkurve"] is ARCHIVE
+    assert REGISTRY["tess_kepler"] is ARCHIVE
     assert (ARCHIVE.time_scale, ARCHIVE.time_frame, ARCHIVE.cadence) == ("TDB", "barycentre", "live")
     assert ARCHIVE.endpoint == "https://mast.stsci.edu"
     assert ARCHIVE.notes is not None

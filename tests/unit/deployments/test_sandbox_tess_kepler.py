@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.sandbox import lightkurve
-from deployments.sandbox.lightkurve import COLUMNS_CONFIG, DOWNLOAD, INVOKE, Service, star
+from deployments.sandbox import tess_kepler
 from deployments.sandbox.server import Sandbox
+from deployments.sandbox.tess_kepler import COLUMNS_CONFIG, DOWNLOAD, INVOKE, Service, star
 from lake.science.sky import separation_arcsec
 from tasks.sources.tess_kepler.mast_fits import read_product
 from tasks.sources.tess_kepler.mast_products import named
@@ -23,14 +23,14 @@ PLACES = [(0.00001, 10.0), (359.99999, -35.0), (123.0, 89.9999), (301.0, -89.9),
 
 @pytest.fixture(scope="module")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    root = tmp_path_factory.mktemp("lightkurve")
-    with Sandbox.start(root, archives=["lightkurve"], seed=SEED, scale=0.02, targets=PLACES) as box:
+    root = tmp_path_factory.mktemp("tess_kepler")
+    with Sandbox.start(root, archives=["tess_kepler"], seed=SEED, scale=0.02, targets=PLACES) as box:
         yield box
 
 
 @pytest.fixture
 def service(box: Sandbox) -> Service:
-    served: Service = box.services["lightkurve"]
+    served: Service = box.services["tess_kepler"]
     return served
 
 
@@ -137,7 +137,7 @@ def test_columns_as_astroquery_asks_for_them(box: Sandbox) -> None:
 
 
 def test_the_same_arguments_give_the_same_files(tmp_path: Path) -> None:
-    one, again, other = (lightkurve.stars(PLACES, seed=seed, n=20) for seed in (SEED, SEED, SEED + 1))
+    one, again, other = (tess_kepler.stars(PLACES, seed=seed, n=20) for seed in (SEED, SEED, SEED + 1))
     made = [[(file.uri, file.place) for file in files] for files in (one, again, other)]
     assert made[0] == made[1] != made[2]
     place = PLACES[4]
