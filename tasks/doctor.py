@@ -138,7 +138,7 @@ def _listed(endpoint: Endpoint, patience_s: float) -> str | None:
                 file.read(1)
             return "a file"
         path.stat()
-    store = open_store(endpoint.url, endpoint.name, load_settings(timeout_s=patience_s), tries=1)
+    store = open_store(endpoint.url, endpoint.name, load_settings(timeout_s=patience_s))
     entries = store.folders() or store.files()
     return f"{len(entries)} folders or files" if entries else None
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import filelock
@@ -28,9 +26,6 @@ from tasks.services.http import (
     length_of,
     raw_pieces,
 )
-from tasks.services.request_counters import tried_again
-
-Answer = TypeVar("Answer")
 
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
@@ -78,35 +73,6 @@ def download(url: str, archive: str, settings: Settings, *, check: Callable[[Pat
         finally:
             partial.unlink(missing_ok=True)
     return final
-
-
-def patiently(ask: Callable[[], Answer], settings: Settings, pause: Callable[[float], object] = time.sleep) -> Answer:
-    """Ask, and ask again as often as the settings say, with pauses that double, as long as that may help.
-
-    Parameters
-    ----------
-    ask
-        What may fail.
-    settings
-        How often, and the first pause.
-    pause
-        Waits for some seconds.
-
-    Raises
-    ------
-    ArchiveError
-        The last one, or the first that asking again does not mend.
-    """
-    for tries in range(settings.retries + 1):
-        try:
-            return ask()
-        except ArchiveError as error:
-            if not error.transient or tries == settings.retries:
-                raise
-            tried_again(error)
-            wait = settings.retry_delay_s * 2**tries * (1 + random.random() / 2)  # noqa: S311
-            pause(max(wait, min(error.retry_after_s or 0.0, settings.timeout_s)))
-    raise AssertionError("unreachable")
 
 
 def resume(

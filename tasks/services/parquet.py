@@ -52,8 +52,8 @@ _LOCAL_BUFFER = 1 << 20
 # A file with more than this may have that much of a description at its end, which takes some times more in memory.
 _LARGE_FOOTER, _FOOTER_IN_MEMORY = 16_000_000, 2
 
-# The AWS client's own tries, seconds apart; those of the pull come minutes apart on top.
-_ATTEMPTS = 3
+# The AWS client tries once: what failed is retried in one place, the engine or `with_retries`.
+_ONCE = fs.AwsStandardS3RetryStrategy(max_attempts=1)
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class Store:
             raise self.trouble(path, f"reading failed: {_told(error)}", transient=not refused) from error
 
 
-def open_store(url: str, archive: str, settings: Settings, tries: int | None = None) -> Store:
+def open_store(url: str, archive: str, settings: Settings) -> Store:
     """Open a folder at a URL: a path, file:// or s3://.
 
     Parameters
@@ -229,8 +229,6 @@ def open_store(url: str, archive: str, settings: Settings, tries: int | None = N
         Name for messages.
     settings
         Longest wait for a connection, or for bytes; longest time and largest size.
-    tries
-        How often the client itself asks; default: three times.
 
     Raises
     ------
@@ -250,7 +248,7 @@ def open_store(url: str, archive: str, settings: Settings, tries: int | None = N
     bucket = root.partition("/")[0]
     environment = _aws_environment()
     try:
-        filesystem = _s3(bucket, environment, settings.timeout_s, tries or _ATTEMPTS)
+        filesystem = _s3(bucket, environment, settings.timeout_s)
     except OSError as error:
         raise ArchiveError(
             f"the bucket cannot be found: {_told(error)}",
@@ -268,14 +266,14 @@ def _aws_environment() -> str:
 
 
 @lru_cache(maxsize=16)
-def _s3(bucket: str, environment: str, timeout_s: float, tries: int) -> fs.FileSystem:
+def _s3(bucket: str, environment: str, timeout_s: float) -> fs.FileSystem:
     """Return a client for a bucket, made of the environment of that fingerprint, which is the one there is."""
     service = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     options = {
         "anonymous": not os.environ.get("AWS_ACCESS_KEY_ID"),
         "connect_timeout": timeout_s,
         "request_timeout": timeout_s,
-        "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=tries),
+        "retry_strategy": _ONCE,
     }
     if service:
         parts = urlsplit(service if "://" in service else f"https://{service}")

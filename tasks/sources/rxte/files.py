@@ -19,9 +19,9 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 from lake.errors import ArchiveError
 from lake.settings import Settings
 from tasks.services.bounds import Failed, in_memory, on_disk, read_file
-from tasks.services.download import Answer, patiently
 from tasks.services.http import GONE, NOT_FOUND, Client, body_of, check_status, failing
 from tasks.services.parquet import Store, open_store
+from tasks.services.retry import Answer, with_retries
 from tasks.sources.rxte import mission as rxte
 from tasks.sources.rxte.mission import Observation
 
@@ -260,4 +260,4 @@ class Mirror:
         return [f"{prefix}/{below}".removeprefix("./") for prefix in self.prefixes]
 
     def _tried(self, ask: Callable[[], Answer]) -> Answer:
-        return patiently(ask, self.settings)
+        return with_retries(ask, self.settings)

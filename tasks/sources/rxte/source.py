@@ -18,8 +18,8 @@ from lake.store.storage import remove_folder
 from tasks.pull.driver import Driver, Run
 from tasks.pull.limits import connection_slots, exclusive_pull, of_archive
 from tasks.pull.report import SurveyReport
-from tasks.services.download import patiently
 from tasks.services.request_counters import count_requests
+from tasks.services.retry import with_retries
 from tasks.sources.base import Origin
 from tasks.sources.heasarc import SERVICE
 from tasks.sources.rxte import observations as rxte_pull
@@ -192,5 +192,5 @@ def _found(run: Run, targets: pa.Table, asked: Asked, *, has_place: bool) -> tup
     else:
         endpoint = settings.endpoints.get(SERVICE, "xtemaster at HEASARC")
         with nullcontext() if has_place else connection_slots(settings, SERVICE, 1, run.log, run.check):
-            found = patiently(lambda: find(targets, settings, radius_deg=radius_deg), settings)
+            found = with_retries(lambda: find(targets, settings, radius_deg=radius_deg), settings)
     return (found if asked.slews else found.without_slews()).limited(asked.limit), endpoint

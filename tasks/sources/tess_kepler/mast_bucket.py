@@ -30,9 +30,9 @@ from pyarrow import fs
 
 from lake.errors import ArchiveError
 from lake.settings import Settings
-from tasks.services.download import Answer, patiently
 from tasks.services.parquet import Store, open_store
 from tasks.services.request_counters import Threads
+from tasks.services.retry import Answer, with_retries
 from tasks.sources.tess_kepler import mast_products as facts
 from tasks.sources.tess_kepler.mast_products import Named, Pipeline, named
 
@@ -186,7 +186,7 @@ class Bucket:
 
     def tried(self, ask: Callable[[], Answer]) -> Answer:
         """Ask, and ask again if that may help."""
-        return patiently(ask, self.settings)
+        return with_retries(ask, self.settings)
 
     def path(self, below: str) -> Path:
         """Return where a file of a local folder is."""

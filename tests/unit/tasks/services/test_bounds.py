@@ -364,7 +364,7 @@ def test_a_drip_from_s3_is_left_when_the_time_is_over(
     server.pieces, server.pause = DRIPS["the body"], 0.05
     left: list[threading.Thread] = []
     monkeypatch.setattr("tasks.services.bounds.leave_behind", left.append)
-    store = open_store("s3://bucket/there", "someone", small, tries=1)
+    store = open_store("s3://bucket/there", "someone", small)
     with pytest.raises(ArchiveError, match=r"still not through after 0\.2 s \(LIGHTLAKE_TASK_TIMEOUT_S\)") as caught:
         store.files()
     assert caught.value.transient
@@ -378,7 +378,7 @@ from lake.errors import LightlakeError
 from lake.settings import load_settings
 from tasks.services.parquet import open_store
 try:
-    open_store("s3://bucket/there", "someone", load_settings(), tries=1).files()
+    open_store("s3://bucket/there", "someone", load_settings()).files()
 except LightlakeError as error:
     sys.stdout.write(str(error))
 """
