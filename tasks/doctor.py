@@ -155,7 +155,7 @@ def _ask(endpoint: Endpoint, patience_s: float) -> Answer:
     except LightlakeError as error:
         told = f"no answer for {patience_s:g} s" if budget.is_over else first_line(error)
         return Answer(_missing(endpoint, told))
-    told = f"HTTP {status} {answer.reason}".strip()
+    told = f"HTTP {status} {answer.reason_phrase}".strip()
     broken = status >= 500 or status in _REFUSED or (status in _GONE and endpoint.probe is not None)
     check = Check(_title(endpoint), "ok", f"{endpoint.url} answers")
     if broken:

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import filelock
-import requests
+import httpx
 
 from lake.errors import ArchiveError
 from lake.settings import Settings
@@ -24,7 +24,7 @@ from tasks.services.http import (
     check_status,
     failing,
     length_of,
-    raw_pieces,
+    pieces_of,
 )
 
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
@@ -135,7 +135,7 @@ def resume(
             _note(note, {"validator": _validator(answer), "size": size})
         budget.expects(size or 0)
         with part.open("ab") as file:
-            for piece in raw_pieces(answer):
+            for piece in answer.iter_raw():
                 # What came is kept even if the process ends now.
                 file.write(piece)
                 file.flush()
@@ -162,7 +162,7 @@ def replace_by(path: Path, text: str) -> None:
         new.unlink(missing_ok=True)
 
 
-def _continues(answer: requests.Response, at: int, known: dict[str, Any]) -> bool:
+def _continues(answer: httpx.Response, at: int, known: dict[str, Any]) -> bool:
     """Say whether an answer to a Range is what was asked for, or the whole file, or no file at all."""
     if answer.status_code == RANGE_NOT_SATISFIABLE:
         return False
@@ -177,7 +177,7 @@ def _continues(answer: requests.Response, at: int, known: dict[str, Any]) -> boo
     )
 
 
-def _validator(answer: requests.Response) -> str | None:
+def _validator(answer: httpx.Response) -> str | None:
     """Return what a file's versions differ by: its ETag, if equal bytes are meant by it, or its date."""
     tag: str = answer.headers.get("ETag", "")
     return tag if tag.startswith('"') else answer.headers.get("Last-Modified")
@@ -203,7 +203,5 @@ def _stream(url: str, archive: str, settings: Settings, path: Path) -> None:
     headers = {"Accept-Encoding": "identity"}
     with Client(settings.timeout_s) as client, client.getting(url, budget, headers) as answer, path.open("wb") as file:
         check_status(answer, failed)
-        budget.expects(length_of(answer) or 0)
-        while piece := answer.raw.read1(1 << 16, decode_content=True):
-            budget.made(len(piece))
+        for piece in pieces_of(answer, budget):
             file.write(piece)

@@ -88,7 +88,7 @@ class WebStore:
             if answer.status_code in (NOT_FOUND, GONE):
                 return None
             check_status(answer, budget.failed)
-            return answer.url, body_of(answer, budget)
+            return str(answer.url), body_of(answer, budget)
 
     def _failing(self, path: str) -> Failed:
         return failing(rxte.NAME, f"{self.url}/{path}", "check LIGHTLAKE_ENDPOINTS__RXTE")

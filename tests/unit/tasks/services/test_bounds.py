@@ -33,9 +33,9 @@ from tasks.samples.sheets import read_sheets
 from tasks.services.bounds import Budget, gunzipped, in_memory, in_time, open_zip, parsed_json, parsed_votable
 from tasks.services.download import download
 from tasks.services.fits import read_tables, unpacked
-from tasks.services.http import Client, failing
+from tasks.services.http import Client, Session, failing
 from tasks.services.parquet import open_store
-from tasks.services.tap import Service, Session, to_votable
+from tasks.services.tap import Service, to_votable
 from tasks.sources import icecube
 from tasks.sources.gaia import epochs as gaia_epochs
 from tasks.sources.hcv import parse as parse_hcv
