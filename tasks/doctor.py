@@ -16,7 +16,7 @@ from lake.upkeep.checks import skew_s
 from lake.upkeep.doctor import Check, first_line
 from tasks.services.bounds import in_memory
 from tasks.services.http import Client
-from tasks.services.parquet import open_store
+from tasks.services.store import open_store
 from tasks.sources.base import Archive
 from tasks.sources.registry import known
 from tasks.sources.rxte import mission as rxte

@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 
 from lake.errors import ArchiveError
 from lake.science.sky import ARCSEC_PER_DEG, HPX_ORDER, Pairs, SkyIndex, cone_ranges, hpx29, match, ranks
-from tasks.services.parquet import Store, bounds, column_names, excluded, nested_paths, pick, pick_epochs
+from tasks.services.parquet import bounds, column_names, excluded, nested_paths, pick, pick_epochs
+from tasks.services.store import Store
 from tasks.sources.base import Archive, Granule, batches
 
 Floats = NDArray[np.float64]

@@ -19,7 +19,7 @@ from lake.science.motion import Paths, Span, julian_year
 from lake.science.photometry import AB_ZERO_POINT_JY
 from lake.science.times import to_bmjd_tdb
 from lake.settings import Settings
-from tasks.services.parquet import open_store
+from tasks.services.store import open_store
 from tasks.services.values import dated, integers, measured, nullable, places, undated_remark
 from tasks.sources import hats
 from tasks.sources.base import Archive, Band, FetchResult, Granule

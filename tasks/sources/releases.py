@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from lake.settings import Settings
-from tasks.services.parquet import open_store
 from tasks.services.retry import with_retries
+from tasks.services.store import open_store
 from tasks.sources.base import Archive
 
 # Stands for the name of whatever release is the newest, where a release is asked for.

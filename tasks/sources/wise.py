@@ -29,7 +29,7 @@ from lake.science.photometry import magnitude, magnitude_err
 from lake.science.sky import SkyIndex, chord, hpx29, separation_arcsec, unit_vectors
 from lake.science.times import to_bmjd_tdb
 from lake.settings import Settings
-from tasks.services.parquet import Store, open_store
+from tasks.services.store import Store, open_store
 from tasks.services.values import dated, integers, measured, nullable, places, possible, undated_remark
 from tasks.sources import hats
 from tasks.sources.base import Archive, Band, FetchResult, Granule

@@ -36,9 +36,9 @@ from lake.store.storage import Storage
 from lake.upkeep.maintenance import verify
 from tasks.pull import commit_batch, count_to_ask, fetch_batch, lake_at, plan_batches
 from tasks.register import register_archive
-from tasks.services import parquet
-from tasks.services.parquet import Store
+from tasks.services import store
 from tasks.services.retry import with_retries
+from tasks.services.store import Store
 from tasks.sources import hats
 from tasks.sources.base import FetchResult, Granule
 from tasks.sources.registry import find
@@ -128,7 +128,7 @@ def _new_process() -> Iterator[None]:
 
 
 def forget() -> None:
-    parquet._s3.cache_clear()
+    store._s3.cache_clear()
     hats._KNOWN.clear()
 
 

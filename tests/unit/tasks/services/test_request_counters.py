@@ -21,9 +21,9 @@ from lake.store.catalog import Catalog
 from tasks.pull import Batch, commit_batch, fetch_batch, lake_at, mark_batch_failed, plan_batches
 from tasks.services.download import download
 from tasks.services.http import Session
-from tasks.services.parquet import open_store
 from tasks.services.request_counters import Threads, count_requests, facts, request_sent, summarise, tried_again
 from tasks.services.retry import with_retries
+from tasks.services.store import open_store
 from tasks.sources.base import FetchResult, Granule
 from tasks.sources.registry import REGISTRY
 

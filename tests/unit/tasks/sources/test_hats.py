@@ -25,7 +25,8 @@ from lake.model.schema import TABLES
 from lake.science.sky import hpx29
 from lake.settings import load_settings
 from tasks.services import parquet
-from tasks.services.parquet import Store, open_store
+from tasks.services import store as stores
+from tasks.services.store import Store, open_store
 from tasks.sources import hats
 from tasks.sources.base import Archive
 from tasks.sources.hats import Near, Scan, read_catalogue, scan
@@ -322,7 +323,7 @@ def test_what_is_remembered_of_s3_is_of_one_environment(monkeypatch: pytest.Monk
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(hats, "_KNOWN", {})
-    parquet._s3.cache_clear()
+    stores._s3.cache_clear()
     read: list[Store] = []
 
     def reading(store: Store) -> hats.Catalogue:
@@ -348,9 +349,9 @@ def test_what_is_remembered_of_s3_is_of_one_environment(monkeypatch: pytest.Monk
         assert seen() is known[-1]
     assert len(read) == len({id(catalogue) for catalogue in known}) == len(changes)
     assert len({id(store.filesystem) for store in read}) == len(changes)
-    assert parquet._s3.cache_info().currsize == len(changes)
+    assert stores._s3.cache_info().currsize == len(changes)
     assert "hush-hush" not in repr(read)
-    parquet._s3.cache_clear()
+    stores._s3.cache_clear()
 
 
 # --- when something is wrong ---
