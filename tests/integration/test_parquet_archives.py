@@ -36,10 +36,9 @@ from lake.store.storage import Storage
 from lake.upkeep.maintenance import verify
 from tasks.pull import commit_batch, count_to_ask, fetch_batch, lake_at, plan_batches
 from tasks.register import register_archive
-from tasks.services import store
+from tasks.services import hats, store
 from tasks.services.retry import with_retries
 from tasks.services.store import Store
-from tasks.sources import hats
 from tasks.sources.base import FetchResult, Granule
 from tasks.sources.registry import find
 
