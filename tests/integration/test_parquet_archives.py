@@ -244,7 +244,7 @@ def test_an_archive_is_pulled_whole(
     lake_at.cache_clear()
     monkeypatch.setenv(f"LIGHTLAKE_ENDPOINTS__{name.upper()}", endpoint(str(bucket.folder), name))
     monkeypatch.setenv("LIGHTLAKE_URL", str(tmp_path / "other"))
-    monkeypatch.setattr(hats, "_PARTITIONS_PER_GRANULE", 1000)
+    monkeypatch.setattr("tasks.sources.hats._PARTITIONS_PER_GRANULE", 1000)
     with another_lake(template, tmp_path / "other") as other:
         pull(other, name)
         wanted = content(other)
