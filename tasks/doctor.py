@@ -16,7 +16,7 @@ from lake.upkeep.checks import skew_s
 from lake.upkeep.doctor import Check, first_line
 from tasks.services.bounds import in_memory
 from tasks.services.http import Client
-from tasks.services.parquet import open_store
+from tasks.services.store import open_store
 from tasks.sources.base import Archive
 from tasks.sources.registry import known
 from tasks.sources.rxte import mission as rxte
@@ -140,7 +140,7 @@ def _listed(endpoint: Endpoint, patience_s: float) -> str | None:
                 file.read(1)
             return "a file"
         path.stat()
-    store = open_store(endpoint.url, endpoint.name, load_settings(timeout_s=patience_s), tries=1)
+    store = open_store(endpoint.url, endpoint.name, load_settings(timeout_s=patience_s))
     entries = store.folders() or store.files()
     return f"{len(entries)} folders or files" if entries else None
 
@@ -157,7 +157,7 @@ def _ask(endpoint: Endpoint, patience_s: float) -> Answer:
     except LightlakeError as error:
         told = f"no answer for {patience_s:g} s" if budget.is_over else first_line(error)
         return Answer(_missing(endpoint, told))
-    told = f"HTTP {status} {answer.reason}".strip()
+    told = f"HTTP {status} {answer.reason_phrase}".strip()
     broken = status >= 500 or status in _REFUSED or (status in _GONE and endpoint.probe is not None)
     check = Check(_title(endpoint), "ok", f"{endpoint.url} answers")
     if broken:

@@ -27,9 +27,8 @@ from lake.science.photometry import AB_ZERO_POINT_JY, flux_err, flux_mjy
 from lake.science.times import to_bmjd_tdb
 from lake.settings import Settings
 from tasks.services.bounds import in_memory, parsed_json
-from tasks.services.http import failing
+from tasks.services.http import Session, failing
 from tasks.services.request_counters import Threads
-from tasks.services.tap import Session
 from tasks.services.values import as_number, as_whole, columns_of, dated, nullable, on_sky, undated_remark
 from tasks.sources.base import Archive, Band, FetchResult, Granule
 from tasks.sources.hats import only_matched, sources_and_matches

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from lake.settings import Settings
-from tasks.services.parquet import open_store
+from tasks.services.retry import with_retries
+from tasks.services.store import open_store
 from tasks.sources.base import Archive
 
 # Stands for the name of whatever release is the newest, where a release is asked for.
@@ -32,7 +33,7 @@ def found(archive: Archive, settings: Settings) -> list[str]:
     store = open_store(folder, archive.name, settings)
     suffix = after.partition("/")[0].replace(mark, archive.release.lower())
     pattern = re.compile(re.escape(prefix + numbered[1].lower()) + r"(\d+)" + re.escape(suffix))
-    numbers = sorted(int(match[1]) for match in map(pattern.fullmatch, store.folders()) if match)
+    numbers = sorted(int(match[1]) for match in map(pattern.fullmatch, with_retries(store.folders, settings)) if match)
     names = [f"{numbered[1]}{number}" for number in numbers]
     return [name for name in names if _is_there(archive.at_release(name), settings)]
 
@@ -66,4 +67,4 @@ def _number(release: str) -> int:
 
 def _is_there(archive: Archive, settings: Settings) -> bool:
     store = open_store(archive.endpoint_url(settings), archive.name, settings)
-    return bool(store.folders() or store.files())
+    return with_retries(lambda: bool(store.folders() or store.files()), settings)

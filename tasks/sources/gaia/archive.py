@@ -20,7 +20,8 @@ from lake.science.motion import places_at
 from lake.science.photometry import AB_ZERO_POINT_JY
 from lake.science.sky import apply_proper_motion, hpx29, ranks, separation_arcsec
 from lake.settings import Settings
-from tasks.services.tap import Service, Session
+from tasks.services.http import Session
+from tasks.services.tap import Service
 from tasks.services.values import measured, places_of, whole_rows
 from tasks.sources.base import Archive, Band, FetchResult, Granule
 from tasks.sources.gaia import epochs as gaia_epochs

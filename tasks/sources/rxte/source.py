@@ -15,8 +15,8 @@ from lake.errors import ArchiveError, GranuleRejected
 from lake.model.declared import Declaration
 from lake.query import Lake
 from lake.settings import Settings
-from tasks.services.download import patiently
 from tasks.services.request_counters import count_requests
+from tasks.services.retry import with_retries
 from tasks.sources.base import Limits, Origin
 from tasks.sources.granule_status import last_status
 from tasks.sources.heasarc import SERVICE
@@ -179,7 +179,7 @@ class Rxte:
         else:
             endpoint = settings.endpoints.get(SERVICE, "xtemaster at HEASARC")
             with run.slots(SERVICE, settings.archive_concurrency):
-                found = patiently(lambda: find(targets, settings, radius_deg=options.radius_deg), settings)
+                found = with_retries(lambda: find(targets, settings, radius_deg=options.radius_deg), settings)
         return (found if options.slews else found.without_slews()).limited(options.limit), endpoint
 
     @property

@@ -23,7 +23,7 @@ from lake.model.schema import TABLES
 from lake.science.motion import places_at
 from lake.science.sky import match, separation_arcsec
 from lake.settings import Settings
-from tasks.services.download import patiently
+from tasks.services.retry import with_retries
 from tasks.sources.base import Archive, FetchResult, Granule
 from tasks.sources.hats import sources_and_matches
 from tasks.sources.tess_kepler import mast_mirror
@@ -85,7 +85,7 @@ def fetch(granule: Granule, settings: Settings) -> FetchResult:
             told: list[str] = []
             return search(url, settings, numbers, places, radius, NAME, parameters["authors"], told), told
 
-        found, odd = patiently(ask, settings)
+        found, odd = with_retries(ask, settings)
     else:
         found = mast_mirror.find(url, settings, numbers, places, radius, NAME)
     rows = rows_of(found, ids, ra, dec, radius)

@@ -15,7 +15,7 @@ from deployments.sandbox.server import Request, Response, Sandbox
 from deployments.sandbox.tess_kepler import INVOKE, Service, star
 from lake.errors import ArchiveError, TruncatedAnswer
 from lake.settings import Settings, load_settings
-from tasks.services.tap import Session
+from tasks.services.http import Session
 from tasks.sources.tess_kepler import mast_search
 from tasks.sources.tess_kepler.mast_choice import source_of
 from tasks.sources.tess_kepler.mast_files import Found
