@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import profiles
 from helpers.s3 import S3, running
 
 from lake.query import Lake
@@ -47,6 +48,8 @@ _LONG = (
     "test_pull",
     "test_virac_run",
 )
+
+profiles.settings.load_profile("few")  # pytest's own --hypothesis-profile comes after
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -163,11 +166,12 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def catalog(template: Path, settings: Settings) -> Iterator[Catalog]:
-    """The catalogue of an empty lake."""
+    """The catalogue of an empty lake; attaching it takes longer than copying it, and not every test does."""
     catalog = Catalog(Storage.from_url(settings.url), settings)
-    if catalog.storage.is_local:
+    if catalog.storage.is_local and catalog.location.kind == "sqlite":
         shutil.copytree(template, settings.url)
-    catalog.create()
+    else:
+        catalog.create()
     yield catalog
     catalog.close()
 
