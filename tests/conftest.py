@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +21,12 @@ from lake.settings import settings as cached_settings
 from lake.store.catalog import Catalog
 from lake.store.connection import CONFIG
 from lake.store.storage import Storage
+
+# Where bytecode is not kept, each of the hundreds of processes that tests start would compile all that it imports.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
 # Files that take longest, much of it waiting: begun last, they would keep one process busy and the others idle.
 _LONG = (
