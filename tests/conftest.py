@@ -7,7 +7,7 @@ import shutil
 import sys
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
     sys.dont_write_bytecode = False
     sys.pycache_prefix = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
     os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+
+Fill = Callable[[Catalog], None]
 
 # Files that take longest, much of it waiting: begun last, they would keep one process busy and the others idle.
 _LONG = (
@@ -181,6 +183,36 @@ def catalog(template: Path, settings: Settings) -> Iterator[Catalog]:
         catalog.create()
     yield catalog
     catalog.close()
+
+
+@pytest.fixture(scope="session")
+def _filled() -> dict[Fill, Path]:
+    return {}
+
+
+@pytest.fixture
+def prepared(
+    catalog: Catalog, template: Path, tmp_path_factory: pytest.TempPathFactory, _filled: dict[Fill, Path]
+) -> Callable[[Fill], Catalog]:
+    """Fill the lake of a test as a function does; it runs once, and later tests get a copy of what it made."""
+
+    def prepare(fill: Fill) -> Catalog:
+        root = Path(str(catalog.storage.root))
+        if not (catalog.storage.is_local and catalog.location.kind == "sqlite"):
+            fill(catalog)
+            return catalog
+        if fill not in _filled:
+            made = tmp_path_factory.mktemp("filled") / "lake"
+            shutil.copytree(template, made)
+            first = Catalog(Storage(made), load_settings(url=str(made)))
+            fill(first)
+            first.close()
+            _filled[fill] = made
+        shutil.rmtree(root)
+        shutil.copytree(_filled[fill], root)
+        return catalog
+
+    return prepare
 
 
 @pytest.fixture

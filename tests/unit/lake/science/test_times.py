@@ -212,6 +212,7 @@ def test_a_heliocentric_utc_has_the_leap_second_of_the_earth():
 # --- interpolation, speed, shapes, refusals
 
 
+@pytest.mark.oracle
 def test_interpolation_is_far_below_a_microsecond():
     rng = np.random.default_rng(2)
     tdb = rng.uniform(15020, 88069, 3000)

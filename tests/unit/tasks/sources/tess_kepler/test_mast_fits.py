@@ -210,6 +210,7 @@ def test_real_files_are_what_lightkurve_reads(data_dir: Path, name: str) -> None
         assert rows["quality"] == product.quality.astype(int).tolist()
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("name", FROZEN)
 def test_lightkurve_itself_agrees(data_dir: Path, name: str) -> None:
     """The same against the lightkurve that is installed, if one is."""
