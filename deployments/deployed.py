@@ -110,7 +110,7 @@ class Deployed:
             "name": NAME,
             "flow_name": self.flow.name,
             "entrypoint": self.entrypoint,
-            "version": version("lightlake"),
+            "version": "{{ lightlake.version }}",  # of the step below
             "tags": [NAME, *self.tags],
             "parameters": dict(self.parameters),
             # An empty list, so that nobody is asked for schedules.
@@ -179,12 +179,18 @@ def new_targets(lake: str | None = None) -> DeploymentEventTrigger:
     )
 
 
+def installed_version() -> dict[str, str]:
+    """Tell `prefect deploy` which version it deploys: a build step in prefect.yaml."""
+    return {"version": version("lightlake")}
+
+
 def as_yaml(pool: str = NAME) -> str:
     """Return prefect.yaml: what `prefect deploy --all` deploys to a work pool."""
     told = {
         "name": NAME,
         # The package is installed where workers run: there is no code to fetch.
         "pull": [],
+        "build": [{f"{installed_version.__module__}.{installed_version.__name__}": {"id": "lightlake"}}],
         "deployments": [one.as_yaml(pool) for one in deployed()],
     }
     return _HEAD.format(pool=pool) + str(yaml.safe_dump(told, sort_keys=False, width=120))

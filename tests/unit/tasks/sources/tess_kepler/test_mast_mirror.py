@@ -377,7 +377,7 @@ FILE = st.tuples(st.sampled_from(KINDS), st.integers(1, 999_999_999), st.integer
 
 
 @given(there=st.lists(FILE, min_size=1, max_size=8, unique=True), data=st.data())
-@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_lies_in_the_layout_is_found_and_nothing_else(
     settings: Settings, tmp_path_factory: pytest.TempPathFactory, there: list[tuple[str, int, int]], data: st.DataObject
 ) -> None:
