@@ -21,7 +21,7 @@ from lake.store.walk import shown
 from lake.text import counted, one_line
 
 if TYPE_CHECKING:
-    from tasks.samples.files import TargetFile
+    from tasks.samples.target_file import TargetFile
     from tasks.sources.base import Archive
 
 archives = App(name="archives")
