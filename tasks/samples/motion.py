@@ -69,7 +69,7 @@ def proper_motion(
         numbers[impossible] = np.nan
     if impossible.any():
         remarks.append(
-            f"{counted(int(impossible.sum()), 'proper motion')} of {found[0].name}, {found[1].name} left out: too large"
+            f"{counted(int(impossible.sum()), 'proper motion')} of {found[0].name}, {found[1].name} left out: unusable"
         )
     return values[0], values[1], taken
 
