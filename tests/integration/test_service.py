@@ -335,7 +335,7 @@ def test_who_waits_for_a_turn_has_no_place(lake: Lake) -> None:
 
     async def what_goes(*due: FlowRun) -> list[str]:
         async with runner:
-            return [run.name for run in await runner._whose_turn_it_is(list(due))]
+            return [run.name for run in await runner._may_start(list(due))]
 
     with get_client(sync_client=True) as client:
         pull = client.read_deployment_by_name(f"pull/{NAME}").id
