@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import multiprocessing
 import re
 import resource
 import subprocess
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -82,6 +84,83 @@ def fresh(function: Callable[..., Any], *arguments: Any, processes: int = 1) -> 
         median(run.wall_s for run in runs),
         max(run.peak_rss_mb for run in runs),
     )
+
+
+Prepared = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Race:
+    """What some processes did at the same time.
+
+    Parameters
+    ----------
+    values
+        What each returned.
+    seconds
+        From the start of all to the end of the last.
+    cpu_s
+        Processor time of all together.
+    peak_rss_mb
+        The largest peak of resident memory, MB of 10^6 bytes.
+    """
+
+    values: list[Any]
+    seconds: float
+    cpu_s: float
+    peak_rss_mb: float
+
+
+def race(prepare: Callable[..., Prepared], *jobs: tuple[Any, ...]) -> Race:
+    """Give each job a fresh process; once all are prepared, let them go, and time them.
+
+    Parameters
+    ----------
+    prepare
+        Imports and rehearses; what it returns is timed.
+    jobs
+        Its arguments, for each process.
+
+    Raises
+    ------
+    RuntimeError
+        If a process fails; it says why on stderr.
+    """
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = [], []
+    for job in jobs:
+        here, there = context.Pipe()
+        process = context.Process(target=_work, args=(there, prepare, job), daemon=True)
+        process.start()
+        there.close()
+        pipes.append(here)
+        processes.append(process)
+    try:
+        for pipe in pipes:
+            pipe.recv()
+        started = time.perf_counter()
+        for pipe in pipes:
+            pipe.send("go")
+        answers = [pipe.recv() for pipe in pipes]
+        seconds = time.perf_counter() - started
+    except EOFError as error:
+        raise RuntimeError(f"a process of {prepare.__name__} failed") from error
+    finally:
+        for process in processes:
+            process.join(10)
+            if process.is_alive():
+                process.kill()
+    values, cpu, peaks = zip(*answers, strict=True)
+    return Race(list(values), seconds, sum(cpu), max(peaks))
+
+
+def _work(pipe: Connection, prepare: Callable[..., Prepared], job: tuple[Any, ...]) -> None:
+    ready = prepare(*job)
+    pipe.send("ready")
+    pipe.recv()
+    started = time.process_time()
+    value = ready()
+    pipe.send((value, time.process_time() - started, peak_rss_mb()))
 
 
 def peak_rss_mb() -> float:

@@ -10,16 +10,14 @@ must have kept the same sources, with the same numbers of rows and detections.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,7 +26,7 @@ import h5py
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.measure import peak_rss_mb, print_result, print_table
+from benchmarks.measure import Prepared, Race, print_result, print_table, race
 
 # The generator's sources with few detections have up to 40 in Ks. With this cut, those are the ones left out, and
 # those kept have their 200 to 600 epochs.
@@ -37,7 +35,7 @@ FEW, FEW_OF_LARGE = 0.41, 0.1
 SEED, PAWPRINTS, EPOCHS = 20241, 10_000, (200, 600)
 WARM_SOURCES = 100
 
-# Of the log of the published extractor's first run: facts C.3.
+# From the log of the published extractor's first run.
 PUBLISHED_SOURCES_PER_S = 472 * 17_254 / (46 * 60) / 96
 
 # Goals: times the throughput of a process, GB a worker, share of the bytes.
@@ -60,8 +58,6 @@ _CSV = {
     "exposures": ("exposure_id", "seeing_arcsec", "sky_level", "ellipticity", "exposure_s"),
 }
 
-Prepared = Callable[[], Any]
-
 
 @dataclass(frozen=True)
 class Size:
@@ -75,80 +71,6 @@ class Size:
 
 FULL = Size(whole=17_254, part=3_400, large=((512, 54_000), (256, 80_000)), turns=3)
 QUICK = Size(whole=2_000, part=2_000, large=((256, 2_000),), turns=1)
-
-
-@dataclass(frozen=True)
-class Run:
-    """What some processes did at the same time.
-
-    Parameters
-    ----------
-    values
-        What each returned.
-    seconds
-        From the start of all to the end of the last.
-    cpu_s
-        Processor time of all together.
-    peak_rss_mb
-        The largest peak of resident memory, MB of 10^6 bytes.
-    """
-
-    values: list[Any]
-    seconds: float
-    cpu_s: float
-    peak_rss_mb: float
-
-
-def race(prepare: Callable[..., Prepared], *jobs: tuple[Any, ...]) -> Run:
-    """Give each job a fresh process; once all are prepared, let them go, and time them.
-
-    Parameters
-    ----------
-    prepare
-        Imports and rehearses; what it returns is timed.
-    jobs
-        Its arguments, for each process.
-
-    Raises
-    ------
-    RuntimeError
-        If a process fails; it says why on stderr.
-    """
-    context = multiprocessing.get_context("spawn")
-    pipes, processes = [], []
-    for job in jobs:
-        here, there = context.Pipe()
-        process = context.Process(target=_work, args=(there, prepare, job), daemon=True)
-        process.start()
-        there.close()
-        pipes.append(here)
-        processes.append(process)
-    try:
-        for pipe in pipes:
-            pipe.recv()
-        started = time.perf_counter()
-        for pipe in pipes:
-            pipe.send("go")
-        answers = [pipe.recv() for pipe in pipes]
-        seconds = time.perf_counter() - started
-    except EOFError as error:
-        raise RuntimeError(f"a process of {prepare.__name__} failed") from error
-    finally:
-        for process in processes:
-            process.join(10)
-            if process.is_alive():
-                process.kill()
-    values, cpu, peaks = zip(*answers, strict=True)
-    return Run(list(values), seconds, sum(cpu), max(peaks))
-
-
-def _work(pipe: Connection, prepare: Callable[..., Prepared], job: tuple[Any, ...]) -> None:
-    ready = prepare(*job)
-    pipe.send("ready")
-    pipe.recv()
-    started = time.process_time()
-    value = ready()
-    pipe.send((value, time.process_time() - started, peak_rss_mb()))
 
 
 def lightlake(url: str, warm: Path, tile: Path) -> Prepared:
@@ -334,9 +256,9 @@ def compare_whole(folder: Path, tiles: Mapping[str, list[Path]]) -> dict[str, An
     }
 
 
-def compare_speed(folder: Path, tiles: Mapping[str, list[Path]], turns: int) -> dict[str, list[Run]]:
+def compare_speed(folder: Path, tiles: Mapping[str, list[Path]], turns: int) -> dict[str, list[Race]]:
     """Let the sides extract in turns, at 1 and at 2 processes, and return the runs by side."""
-    runs: dict[str, list[Run]] = {}
+    runs: dict[str, list[Race]] = {}
     for _ in range(turns):
         for n in (1, 2):
             out = folder / "csv"
@@ -351,7 +273,7 @@ def compare_speed(folder: Path, tiles: Mapping[str, list[Path]], turns: int) -> 
     return runs
 
 
-def extract_large(folder: Path, warm: Path, nside: int, n: int) -> tuple[Run, dict[str, int]]:
+def extract_large(folder: Path, warm: Path, nside: int, n: int) -> tuple[Race, dict[str, int]]:
     """Make a large tile, let a fresh process extract it, and return the run and sizes; nothing stays on disk."""
     from deployments.sandbox.virac import RANGES, tile_name, write_tile
 
@@ -369,7 +291,7 @@ def extract_large(folder: Path, warm: Path, nside: int, n: int) -> tuple[Run, di
 
 
 def main() -> None:
-    """Run the benchmark."""
+    """Race the benchmark."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="tiles of 2,000 sources, under a minute")
     quick = parser.parse_args().quick

@@ -80,9 +80,9 @@ def names_of(lake: Lake, archive: str, release: str, losses: Sequence[Loss]) -> 
 
 def publish_light_curves(lake: Lake, origin: Origin, granule: str) -> None:
     """Leave a picture of light curves that a granule brought, if it brought any that are new."""
-    from tasks.analysis.plots import brought, light_curve_png
+    from tasks.analysis.plots import light_curve_png, longest_light_curves
 
-    rows = brought(lake, origin.name, origin.release, granule)
+    rows = longest_light_curves(lake, origin.name, origin.release, granule)
     if not rows.num_rows:
         return
     told = f"The light curves with most measurements that granule {code(granule)} brought."

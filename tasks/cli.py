@@ -21,7 +21,7 @@ from lake.store.walk import shown
 from lake.text import counted, one_line
 
 if TYPE_CHECKING:
-    from tasks.samples.files import TargetFile
+    from tasks.samples.target_file import TargetFile
     from tasks.sources.base import Archive
 
 archives = App(name="archives")
@@ -70,7 +70,7 @@ def list_archives(*, as_json: Annotated[bool, Parameter(name="--json")] = False,
             ("times", f"MJD ({archive.time_scale}), {archive.time_frame}"),
             ("endpoint", redacted(archive.endpoint_url(settings))),
             ("cadence", archive.cadence),
-            ("observed", archive.span and archive.span.told),
+            ("observed", archive.span and archive.span.description),
             ("parameters", json.dumps(dict(archive.parameters))),
             ("licence", archive.licence),
             ("cite", archive.bibcode),

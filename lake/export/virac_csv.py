@@ -1,8 +1,8 @@
-"""VIRAC light curves as the published CSVs: a file for each source, ``{id[:3]}/{id[3:6]}/{id}.csv``.
+"""Write VIRAC light curves as the published CSVs: a file for each source, ``{id[:3]}/{id[3:6]}/{id}.csv``.
 
-Names, header, precision and order of rows are those of the published light curves. Some thousand sources are asked for
-at once and written one by one, so memory does not grow with their number. A file gets its name when it is whole; an
-export that was stopped goes on where it was.
+Names, header, precision and order of rows are those of the published light curves. Sources are queried by the thousand
+and written one by one, so memory does not grow with their number. A file gets its name when it is complete; a stopped
+export continues where it was.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lake.errors import ConfigurationError
-from lake.export.virac_lines import HEADER, Bytes, Lines
+from lake.export.virac_lines import HEADER, Bytes, LineFormatter
 from lake.names import unknown
 from lake.query import Lake
 from lake.science.sky import HPX_ORDER
 
-# Sources, and granules that they are of, whose rows are asked for at once; and sources that are listed at once. With
-# 700 rows a source that is some 0.5 GB.
+# Most sources, and granules of these, in one query of rows; and sources listed at once. At 700 rows a source this is
+# some 0.5 GB.
 _SOURCES, _GRANULES, _LISTED = 2_000, 32, 100_000
 
-# Pieces of the sky, apart from each other, that are asked for in one question.
+# Separate pieces of the sky in one query.
 _PIECES = 32
 
 # sourceid // 10**6 is the RING pixel of nside 1024 that a source is in, or was when it was named.
@@ -41,23 +41,23 @@ _ORDER, _PER_PIXEL = 10, 1_000_000
 _SHIFT = 2 * (HPX_ORDER - _ORDER)
 _PIXEL = 1 << _SHIFT
 
-# Files that are written at once: to make one may take milliseconds on a shared file system.
+# Files written at the same time: one may take milliseconds on a shared file system.
 _WRITERS = 4
 
-# A file that is being written and has not been touched for so long was left by an export that was killed.
+# An unfinished file that was not touched for this long was left by a killed export.
 _STALE_S = 3600.0
 
 
 @dataclass
 class Written:
-    """What an export has done so far.
+    """Progress of an export.
 
     Parameters
     ----------
     files
         Files written.
     kept
-        Files that were there already, with the right number of rows.
+        Files that existed already, with the right number of rows.
     rows
         Rows written.
     bytes
@@ -85,29 +85,29 @@ def export_virac_csv(
     Parameters
     ----------
     lake
-        Where they are.
+        The lake.
     folder
-        Where to; made if need be.
+        Folder of the files, made if it does not exist.
     sources
-        Ids of the sources; None: all that have a light curve.
+        Ids of the sources; None for all that have a light curve.
     where
-        SQL condition on the columns of table sources, which narrows that down.
+        SQL condition on the columns of table sources, as a further selection.
     release
-        Release; None: the one in the lake, or of several the one that table archives names.
+        Release; None for the one in the lake, or the one that table archives names.
     again
-        Write files anew that are there already.
+        Replace existing files.
     progress
         Called after each few thousand sources.
 
     Returns
     -------
     Written
-        What was done.
+        Numbers of files, rows and bytes.
 
     Raises
     ------
     ConfigurationError
-        If an id is unknown or has no light curve; nothing is written then. Or if the folder cannot be written to.
+        If an id is unknown or has no light curve, before anything is written; or if the folder is not writable.
     """
     found = _Export(lake, folder, _release(lake, release), again)
     chosen = found.all(where) if sources is None else found.named(sources, where)
@@ -123,7 +123,7 @@ def export_virac_csv(
     except OSError as error:
         raise ConfigurationError(
             f"cannot write to {error.filename or folder}: {error.strerror or error}",
-            hint="what is there is whole; run the same again to go on",
+            hint="finished files are complete; run the command again to continue",
         ) from error
     finally:
         found.close()
@@ -131,34 +131,39 @@ def export_virac_csv(
 
 
 def path_of(source: str) -> Path:
-    """Return where in the folder the file of a source is.
+    """Return the path of a source's file within the folder.
 
     Raises
     ------
     ConfigurationError
-        If the id is no number: as a name it might lead out of the folder.
+        If the id is no number; other names might lead out of the folder.
+
+    Examples
+    --------
+    >>> path_of("12345678901234").as_posix()
+    '123/456/12345678901234.csv'
     """
     if not (source.isascii() and source.isdigit()):
-        raise ConfigurationError(f"{source!r} is no id of a source of VIRAC", hint="see where the lake comes from")
+        raise ConfigurationError(f"{source!r} is no id of a VIRAC source", hint="check who wrote the lake")
     return Path(source[:3], source[3:6], f"{source}.csv")
 
 
 def read_ids(path: Path) -> list[str]:
-    """Read ids of sources from a text file, one a line.
+    """Read ids of sources from a text file, one per line.
 
     Raises
     ------
     ConfigurationError
-        If it cannot be read, or holds something else.
+        If it cannot be read, or has other content.
     """
     try:
         ids = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"cannot read {path}: {error}", hint="give a text file, an id in each line") from error
+        raise ConfigurationError(f"cannot read {path}: {error}", hint="give a file with one id per line") from error
     ids = [one for one in ids if one and not one.startswith("#")]
     wrong = [one for one in ids if not (one.isascii() and one.isdigit())]
     if wrong:
-        raise ConfigurationError(f"{path}: {wrong[0][:60]!r} is no id of a source", hint="give an id in each line")
+        raise ConfigurationError(f"{path}: {wrong[0][:60]!r} is no id of a VIRAC source", hint="give one id per line")
     return ids
 
 
@@ -178,13 +183,13 @@ def _release(lake: Lake, release: str | None) -> str:
         releases = named
     if not releases:
         raise ConfigurationError(
-            f"the lake at {lake.storage.root} has no VIRAC light curves", hint="put tiles in first"
+            f"the lake at {lake.storage.root} has no VIRAC light curves", hint="extract tiles first: lightlake virac"
         )
     return str(releases[0])
 
 
 class _Export:
-    """One export: which sources, their rows, their text, their files."""
+    """One export: it finds the sources and their rows, and writes the files."""
 
     def __init__(self, lake: Lake, folder: Path, release: str, again: bool) -> None:
         self.lake, self.folder, self.release, self.again = lake, folder, release, again
@@ -197,16 +202,16 @@ class _Export:
         return self.lake._run(query, {"release": self.release, **(parameters or {})}, **more)
 
     def all(self, where: str | None) -> Iterator[pa.Table]:
-        """Yield all sources that have a light curve, some at once, neighbours together."""
+        """Yield all sources that have a light curve in chunks of neighbours."""
         condition = f"archive = 'virac' AND release = $release AND left_out IS NULL AND ({where or 'true'})"
-        # The sky in pieces with not too many sources each: a list of them all may be too long to hold.
+        # The sky is listed in pieces: a list of all sources may not fit into memory.
         pixels = self._ask(
             f"SELECT hpx29 >> {_SHIFT} AS pixel, count(*) AS n FROM sources WHERE {condition} GROUP BY ALL ORDER BY ALL"
         )
         if not pixels.num_rows:
             return
-        lots = np.cumsum(pixels["n"].to_numpy()) // _LISTED
-        for _, group in groupby(zip(lots.tolist(), pixels["pixel"].to_pylist(), strict=True), key=lambda one: one[0]):
+        chunks = np.cumsum(pixels["n"].to_numpy()) // _LISTED
+        for _, group in groupby(zip(chunks.tolist(), pixels["pixel"].to_pylist(), strict=True), key=lambda one: one[0]):
             within = [pixel for _, pixel in group]
             yield from _chunks(
                 self._ask(
@@ -216,11 +221,11 @@ class _Export:
             )
 
     def named(self, sources: Sequence[str], where: str | None) -> Iterator[pa.Table]:
-        """Find some sources by id and return them, some at once, neighbours together."""
+        """Find sources by id and yield them in chunks of neighbours."""
         ids = sorted(set(sources), key=lambda one: (_pixel(one), one))
         found = [self._look_up(ids[n : n + _SOURCES], where) for n in range(0, len(ids), _SOURCES)]
         known = {one for table in found for one in table["source_id"].to_pylist()}
-        # Some may have moved out of the pixel that their id names. To look everywhere takes longer.
+        # Some may have moved out of the pixel in their id. A search of the whole sky takes longer.
         if rest := [one for one in ids if one not in known]:
             found.append(self._look_up(rest, where, everywhere=True))
         if not found:
@@ -234,8 +239,8 @@ class _Export:
         return _chunks(table.filter(table["wanted"]))
 
     def _look_up(self, ids: list[str], where: str | None, *, everywhere: bool = False) -> pa.Table:
-        places = np.array([0] if everywhere else [_pixel(one) << _SHIFT for one in ids])
-        near = "sources" if everywhere else _near("sources", places, _PIXEL - 1)
+        pixels29 = np.array([0] if everywhere else [_pixel(one) << _SHIFT for one in ids])
+        near = "sources" if everywhere else _near("sources", pixels29, _PIXEL - 1)
         return self._ask(
             f"SELECT source_id, hpx29, granule, left_out, coalesce(({where or 'true'}), false) AS wanted "
             f"FROM {near} AS sources WHERE archive = 'virac' AND release = $release "
@@ -244,16 +249,16 @@ class _Export:
         )
 
     def write(self, sources: pa.Table) -> None:
-        """Write the files of some sources."""
+        """Write the files of sources."""
         if not self.again:
-            sources = self._lacking(sources)
+            sources = self._without_file(sources)
         if not sources.num_rows:
             return
         rows, exposures = self._rows(sources)
         ids = sources["source_id"].to_pylist()
-        lines = Lines(rows, exposures, len(ids))
-        for first, last in lines.parts():
-            text = lines.made(lines.starts[first], lines.starts[last])
+        lines = LineFormatter(rows, exposures, len(ids))
+        for first, last in lines.chunks():
+            text = lines.format_rows(lines.starts[first], lines.starts[last])
             bounds = (lines.starts[first : last + 1] - lines.starts[first]).tolist()
             parts = (text[begin:end] for begin, end in pairwise(bounds))
             sizes = list(self._writers.map(self._put, ids[first:last], parts))
@@ -261,40 +266,40 @@ class _Export:
             self.written.rows += len(text)
             self.written.bytes += sum(sizes)
 
-    def _lacking(self, sources: pa.Table) -> pa.Table:
-        """Leave out those whose file is there and has as many rows as the lake."""
-        there: dict[str, int | None] = {}
+    def _without_file(self, sources: pa.Table) -> pa.Table:
+        """Return the sources without a complete file, one that has as many rows as the lake."""
+        existing: dict[str, int | None] = {}
         for one in sources["source_id"].to_pylist():
             try:
                 text = (self.folder / path_of(one)).read_bytes()
             except FileNotFoundError:
                 continue
             whole = text.startswith(HEADER.encode()) and text.endswith(b"\n")
-            there[one] = text.count(b"\n") - 1 if whole else None
-        if not there:
+            existing[one] = text.count(b"\n") - 1 if whole else None
+        if not existing:
             return sources
-        mask = pc.is_in(sources["source_id"], value_set=pa.array(list(there)))
+        mask = pc.is_in(sources["source_id"], value_set=pa.array(list(existing)))
         with self.lake._transaction() as cursor:
             counted = self._ask(
                 "SELECT source_id, sum(n)::BIGINT AS n "
-                f"FROM {_near('statistics', _places(sources))} SEMI JOIN there USING (source_id, hpx29) "
+                f"FROM {_near('statistics', _pixels29(sources))} SEMI JOIN existing USING (source_id, hpx29) "
                 "WHERE archive = 'virac' AND release = $release GROUP BY ALL",
                 within=cursor,
-                there=sources.filter(mask),
+                existing=sources.filter(mask),
             )
         ids, numbers = counted["source_id"].to_pylist(), counted["n"].to_pylist()
-        right = [one for one, n in zip(ids, numbers, strict=True) if there[one] == n]
+        right = [one for one, n in zip(ids, numbers, strict=True) if existing[one] == n]
         self.written.kept += len(right)
         return sources.filter(pc.invert(pc.is_in(sources["source_id"], value_set=pa.array(right, pa.string()))))
 
     def _rows(self, sources: pa.Table) -> tuple[pa.Table, pa.Table]:
-        """Return the rows of some sources, and the exposures that they name."""
+        """Return the rows of sources, and their exposures."""
         chosen = sources.append_column("number", pa.array(np.arange(sources.num_rows)))
         with self.lake._transaction() as cursor:
             rows = self._ask(
                 "SELECT chosen.number, coalesce(rows.exposure_id, rows.band || ' ' || rows.mjd) AS exposure_id, "
                 "rows.band, rows.mjd, rows.detected, rows.mag, rows.mag_err, rows.chi, rows.ast_res_chisq "
-                f"FROM {_near('lightcurves', _places(sources))} AS rows JOIN chosen USING (hpx29, source_id) "
+                f"FROM {_near('lightcurves', _pixels29(sources))} AS rows JOIN chosen USING (hpx29, source_id) "
                 "WHERE rows.archive = 'virac' AND rows.release = $release",
                 within=cursor,
                 chosen=chosen,
@@ -302,7 +307,7 @@ class _Export:
             names = rows["exposure_id"].combine_chunks().dictionary_encode()
             rows = rows.set_column(rows.column_names.index("exposure_id"), "exposure_id", names)
             needed = pa.table({"exposure_id": names.dictionary})
-            # One SELECT a tile, as in _near.
+            # One SELECT for each tile, as in _near.
             ordered = sorted(needed["exposure_id"].to_pylist())
             tiles = [list(group) for _, group in groupby(ordered, key=lambda one: one.rpartition("/")[0])]
             near = " UNION ALL ".join(
@@ -322,7 +327,7 @@ class _Export:
         return rows, exposures
 
     def _put(self, source: str, lines: Bytes) -> int:
-        """Write a file, and return its size."""
+        """Write a file and return its size."""
         path = self.folder / path_of(source)
         if path.parent not in self._folders:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -333,14 +338,14 @@ class _Export:
         return size
 
     def close(self) -> None:
-        """Stop writing, and remove what is not whole."""
+        """Stop writing, and remove unfinished files."""
         self._writers.shutdown(cancel_futures=True)
         for part in self.folder.glob(f"{self._part}-*"):
             part.unlink(missing_ok=True)
 
 
 def _chunks(sources: pa.Table) -> Iterator[pa.Table]:
-    """Yield sources, neighbours together, so many at once that their rows fit into memory."""
+    """Yield sources in chunks of neighbours whose rows fit into memory."""
     sources = sources.sort_by([("hpx29", "ascending"), ("source_id", "ascending")])
     start, granules = 0, set[str]()
     for number, granule in enumerate(sources["granule"].to_pylist()):
@@ -352,20 +357,20 @@ def _chunks(sources: pa.Table) -> Iterator[pa.Table]:
         yield sources.slice(start)
 
 
-def _places(sources: pa.Table) -> NDArray[np.int64]:
-    places: NDArray[np.int64] = sources["hpx29"].to_numpy()
-    return places
+def _pixels29(sources: pa.Table) -> NDArray[np.int64]:
+    pixels29: NDArray[np.int64] = sources["hpx29"].to_numpy()
+    return pixels29
 
 
-def _near(table: str, places: NDArray[np.int64], width: int = 0) -> str:
-    """Return SQL for the rows of a table at some places, and others between these.
+def _near(table: str, pixels29: NDArray[np.int64], width: int = 0) -> str:
+    """Return SQL for the rows of a table at HEALPix indices, and for some between these.
 
-    One SELECT a piece: DuckLake leaves files unread for a BETWEEN, not for several joined by OR.
+    It has one SELECT for each piece: DuckLake skips files for one BETWEEN, not for several joined by OR.
     """
-    places = np.sort(places)
-    gaps = np.diff(places)
+    pixels29 = np.sort(pixels29)
+    gaps = np.diff(pixels29)
     widest = np.argsort(gaps)[::-1][: _PIECES - 1]
-    pieces = np.split(places, np.sort(widest[gaps[widest] > _PIXEL]) + 1)
+    pieces = np.split(pixels29, np.sort(widest[gaps[widest] > _PIXEL]) + 1)
     return (
         "("
         + " UNION ALL ".join(
@@ -376,7 +381,7 @@ def _near(table: str, places: NDArray[np.int64], width: int = 0) -> str:
 
 
 def _pixel(source: str) -> int:
-    """Return the nested pixel that an id names; 0 if it names none."""
+    """Return the nested pixel in an id, or 0."""
     ring = int(source) // _PER_PIXEL if source.isascii() and source.isdigit() else -1
     return int(hpgeom.ring_to_nest(2**_ORDER, ring)) if 0 <= ring < 12 * 4**_ORDER else 0
 

@@ -1,6 +1,6 @@
-"""Rows of VIRAC light curves as lines of the published CSVs, many at once.
+"""Format rows of VIRAC light curves as lines of the published CSVs, many at once.
 
-What the lines of an exposure have in common is made once; the rest is four numbers a row, to four decimals.
+The common parts of an exposure's lines are formatted once; the rest is four numbers per row, to four decimals.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HEADER = (
 _BEFORE = {band: "," * (1 + 2 * place) for place, band in enumerate(BANDS)}
 _AFTER = {band: "," * (2 * (len(BANDS) - place) - 1) for place, band in enumerate(BANDS)}
 
-# Rows that are made into text at once.
+# Rows formatted at once.
 _ROWS = 100_000
 
 # Whole numbers, and fractions to four decimals, as text.
@@ -33,15 +33,15 @@ _WHOLE = np.array([str(number) for number in range(100_000)], dtype="S5")
 _FRACTION = np.array([f".{number:04d}" for number in range(10_000)], dtype="S5")
 
 
-class Lines:
-    """Rows of some sources as text, in the order of their files.
+class LineFormatter:
+    """Formats the rows of sources, in the order of their files.
 
     Parameters
     ----------
     rows
         The rows, in any order.
     exposures
-        What is known of their exposures.
+        Their exposures.
     n
         Number of sources.
 
@@ -65,7 +65,7 @@ class Lines:
         rank[sorted(range(len(ids)), key=lambda one: _order(ids[one]))] = np.arange(len(ids))
         source = rows["number"].to_numpy()
         detected = rows["detected"].to_numpy()
-        # Of each source detections first, then the rest, both in the order of catindexid.
+        # Each source's detections first, then the rest, both in the order of catindexid.
         self._order = np.argsort((source * 2 + ~detected) * max(1, len(ids)) + rank[exposure])
         self._detected, self._exposure = detected, exposure
         self._values = [
@@ -73,8 +73,8 @@ class Lines:
         ]
         self.starts = np.concatenate([[0], np.cumsum(np.bincount(source, minlength=n))])
 
-    def parts(self) -> Iterator[tuple[int, int]]:
-        """Yield first and last of the sources that are made into text at once."""
+    def chunks(self) -> Iterator[tuple[int, int]]:
+        """Yield the ranges of sources to format at once."""
         first, n = 0, len(self.starts) - 1
         while first < n:
             last = int(np.searchsorted(self.starts, self.starts[first] + _ROWS, side="right")) - 1
@@ -82,14 +82,14 @@ class Lines:
             yield first, last
             first = last
 
-    def made(self, start: int, stop: int) -> Bytes:
-        """Return lines as an array, one a row; bytes 0 in it stand for nothing."""
+    def format_rows(self, start: int, stop: int) -> Bytes:
+        """Return lines as an array, one per row; bytes 0 in it are padding."""
         rows = self._order[start:stop]
         exposure, detected = self._exposure[rows], self._detected[rows]
         comma = np.where(detected, np.uint8(ord(",")), np.uint8(0))[:, None]
         begin, middle, end = self._texts
         mag, error, chi, chisq = (_decimals(values[rows]) for values in self._values)
-        n = len(middle) - 1  # the last is that of all rows without a detection
+        n = len(middle) - 1  # the last is for rows without a detection
         inner = np.where(detected, exposure, n)
         return np.concatenate(
             [
@@ -108,16 +108,16 @@ class Lines:
 
 
 def _texts(ids: list[str], rows: pa.Table, exposures: pa.Table) -> tuple[Bytes, Bytes, Bytes]:
-    """Return what the lines of an exposure have in common: before mag, between mag_err and chi, after chi.
+    """Return the common parts of an exposure's lines: before mag, between mag_err and chi, after chi.
 
-    A line without a detection is all in the first, in its second half.
+    The second half of the first array has the complete lines of rows without a detection.
     """
     known = {one.pop("exposure_id"): one for one in exposures.to_pylist()}
     begin, missed, middle, end = [], [], [], []
     for one, mjd, band in zip(ids, rows["mjd"].to_pylist(), rows["band"].to_pylist(), strict=True):
-        told = known.get(one, {})
+        values = known.get(one, {})
         seen = ",".join(
-            "" if told.get(name) is None else f"{told[name]:.{places}f}"
+            "" if values.get(name) is None else f"{values[name]:.{places}f}"
             for name, places in (("seeing_arcsec", 3), ("exposure_s", 2), ("sky_level", 2), ("ellipticity", 4))
         )
         begin.append(f"{mjd:.6f}{_BEFORE[band]}")
@@ -128,34 +128,34 @@ def _texts(ids: list[str], rows: pa.Table, exposures: pa.Table) -> tuple[Bytes, 
 
 
 def _matrix(texts: list[str]) -> Bytes:
-    made = np.array(texts, dtype=np.bytes_)
-    return made.view(np.uint8).reshape(len(made), made.itemsize)
+    array = np.array(texts, dtype=np.bytes_)
+    return array.view(np.uint8).reshape(len(array), array.itemsize)
 
 
 def _decimals(values: NDArray[np.float32]) -> Bytes:
-    """Return numbers to four decimals as Python formats them, one a row; nothing for NaN."""
+    """Format numbers to four decimals as Python does, one per row; NaN is empty."""
     known = ~np.isnan(values)
-    # Exact, and so rounded as the decimal number would be: 24 bits of a float32 and 10 of 5**4 fit into a double.
+    # The product is exact, so it rounds as the decimal number does: 24 bits of a float32 and 10 of 5**4 fit a double.
     scaled = np.rint(np.abs(values.astype(np.float64)) * 10_000)
     usual = scaled < 10_000 * len(_WHOLE)
     whole, fraction = np.divmod(np.where(usual, scaled, 0).astype(np.int64), 10_000)
-    made = np.empty(len(values), dtype=[("sign", "u1"), ("whole", "S5"), ("fraction", "S5")])
-    made["sign"] = np.where(np.signbit(values), ord("-"), 0)
-    made["whole"], made["fraction"] = _WHOLE[whole], _FRACTION[fraction]
-    text = made.view(np.uint8).reshape(len(values), made.itemsize)
+    array = np.empty(len(values), dtype=[("sign", "u1"), ("whole", "S5"), ("fraction", "S5")])
+    array["sign"] = np.where(np.signbit(values), ord("-"), 0)
+    array["whole"], array["fraction"] = _WHOLE[whole], _FRACTION[fraction]
+    text = array.view(np.uint8).reshape(len(values), array.itemsize)
     text[~known] = 0
     if (usual | ~known).all():
         return text
     rest = np.flatnonzero(known & ~usual)
     others = _matrix([f"{value:.4f}" for value in values[rest].tolist()])
-    wider = np.zeros((len(values), max(made.itemsize, others.shape[1])), np.uint8)
-    wider[:, : made.itemsize] = text
+    wider = np.zeros((len(values), max(array.itemsize, others.shape[1])), np.uint8)
+    wider[:, : array.itemsize] = text
     wider[rest] = 0
     wider[rest, : others.shape[1]] = others
     return wider
 
 
 def _order(exposure: str) -> tuple[str, int, str]:
-    """Return what exposures are sorted by: the tile, then the number after the slash, which is catindexid."""
+    """Return the sort key of an exposure: the tile, then catindexid, the number after the slash."""
     tile, _, number = exposure.rpartition("/")
     return tile, int(number) if number.isdigit() else -1, number

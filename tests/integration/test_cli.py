@@ -158,7 +158,7 @@ def test_bad_rows_are_listed_and_nothing_is_added(run: Run, here: Path, tmp_path
 def test_sql_in_every_form(run: Run, here: Path, tmp_path: Path) -> None:
     query = "SELECT sum(42) AS n, 1.5 AS x, 'a,b' AS s, NULL AS nothing"
     assert "42" in run("sql", query).out
-    assert "1 rows" in run("sql", query).out
+    assert "1 row" in run("sql", query).out
     assert list(csv.DictReader(io.StringIO(run("sql", query, "--output", "csv").out))) == [
         {"n": "42", "x": "1.5", "s": "a,b", "nothing": ""}
     ]

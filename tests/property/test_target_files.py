@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lake.errors import ConfigurationError
-from tasks.samples.files import TargetFile, read_targets
+from tasks.samples.files import read_targets
+from tasks.samples.target_file import TargetFile
 
 POSITIONS = st.lists(
     st.tuples(

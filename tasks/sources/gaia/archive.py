@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from lake.commit.sound import rejected_remark, without_sources
 from lake.errors import ArchiveError
 from lake.model.declared import FornaxRows, Views
-from lake.science.motion import places_at
+from lake.science.motion import positions_at
 from lake.science.photometry import AB_ZERO_POINT_JY
 from lake.science.sky import apply_proper_motion, hpx29, ranks, separation_arcsec
 from lake.settings import Settings
@@ -167,7 +167,7 @@ def pair(targets: pa.Table, found: pa.Table, radius_arcsec: float) -> pa.Table:
 
 def _at_gaia_epoch(targets: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return positions, whether the target's own motion took them to Gaia's epoch, and years from its own."""
-    ra, dec, moves = places_at(targets, EPOCH_YR)
+    ra, dec, moves = positions_at(targets, EPOCH_YR)
     return ra, dec, moves, np.nan_to_num(np.abs(EPOCH_YR - _floats(targets, "ref_epoch")))
 
 

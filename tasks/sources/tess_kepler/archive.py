@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from lake.errors import ArchiveError, GranuleRejected, TruncatedAnswer
 from lake.model.schema import TABLES
-from lake.science.motion import places_at
+from lake.science.motion import positions_at
 from lake.science.sky import match, separation_arcsec
 from lake.settings import Settings
 from tasks.services.retry import with_retries
@@ -112,7 +112,7 @@ def named_ids(targets: pa.Table) -> list[Source | None]:
 
 def places_of(targets: pa.Table) -> tuple[Floats, Floats]:
     """Return where targets were at the epoch of TIC, KIC and EPIC, as far as their proper motion is known."""
-    ra, dec, _ = places_at(targets, EPOCH_YR)
+    ra, dec, _ = positions_at(targets, EPOCH_YR)
     return ra, dec
 
 

@@ -18,7 +18,7 @@ from lake.commit.commit import Receipt, commit
 from lake.errors import ConfigurationError
 from lake.query import Lake
 from lake.store.catalog import Catalog
-from tasks.analysis.plots import brought
+from tasks.analysis.plots import longest_light_curves
 from tasks.pull.report import MOST_LOSSES, PullReport, log_receipt
 from tasks.sources.registry import REGISTRY
 
@@ -116,7 +116,7 @@ def test_the_plot_is_of_what_the_granule_brought(catalog: Catalog, lake: Lake, m
     monkeypatch.setattr(flows.artifacts, "create_markdown_artifact", lambda text, key: made.update({key: text}))
     register(catalog, range(6))
     committed(catalog, range(5), "g0")
-    rows = brought(lake, "ztf", "DR1", "g0")
+    rows = longest_light_curves(lake, "ztf", "DR1", "g0")
     assert len(set(rows["source_id"].to_pylist())) == 3
     assert rows.num_rows == 3 * 6
     publish_light_curves(lake, ZTF.at_release("DR1"), "g0")

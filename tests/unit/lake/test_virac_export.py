@@ -93,7 +93,7 @@ def expected(held: Lake, tmp_path: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("source", ["../../../x", "/etc/x", "1\x00", "", "123 456", "٣٣٣"])
 def test_no_id_leads_out_of_the_folder(source: str) -> None:
-    with pytest.raises(ConfigurationError, match="no id of a source"):
+    with pytest.raises(ConfigurationError, match="no id of a VIRAC source"):
         path_of(source)
 
 
@@ -311,7 +311,7 @@ def test_the_command(
     code, _, err = run("--sources-file", tmp_path / "nothing")
     assert code == 2
     listed.write_text("objid\n1\n")
-    with pytest.raises(ConfigurationError, match="'objid' is no id of a source"):
+    with pytest.raises(ConfigurationError, match="'objid' is no id of a VIRAC source"):
         read_ids(listed)
 
 

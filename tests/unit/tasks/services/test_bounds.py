@@ -29,7 +29,7 @@ from lake.errors import ArchiveError, ConfigurationError, GranuleRejected, Light
 from lake.settings import Settings, load_settings
 from lake.settings import settings as settings_of_process
 from tasks.doctor import Endpoint, look
-from tasks.samples.sheets import read_sheets
+from tasks.samples import tables as target_tables
 from tasks.services.bounds import Budget, gunzipped, in_memory, in_time, open_zip, parsed_json, parsed_votable
 from tasks.services.download import download
 from tasks.services.fits import read_tables, unpacked
@@ -278,7 +278,7 @@ def test_files_are_unpacked_no_further_than_they_may(small: Settings, tmp_path: 
         with pytest.raises(GranuleRejected, match="LIGHTLAKE_MAX_ANSWER_MB=1"):
             unpacked(data)
     with pytest.raises(ConfigurationError, match=r"a\.csv\.gz: .* LIGHTLAKE_MAX_ANSWER_MB=1"):
-        read_sheets(tmp_path / "a.csv.gz")
+        target_tables.read_tables(tmp_path / "a.csv.gz")
     (tmp_path / "large").write_bytes(bytes(2 * MB))
     with pytest.raises(ArchiveError, match="LIGHTLAKE_MAX_ANSWER_MB=1") as caught:
         open_store(str(tmp_path), "someone", small).read("large")

@@ -1,4 +1,4 @@
-"""A table of a file as it is, and what astropy's headers say about its columns."""
+"""One table of a file, as it is, and what astropy's headers declare about its columns."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ import pyarrow.compute as pc
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
 
+from tasks.samples.cells import to_text
 from tasks.samples.columns import Column
 from tasks.samples.frames import Frame
-from tasks.samples.positions import to_text
 
 _ROLES = {"lon": "lon", "lat": "lat", "d_lon_coslat": "pm_lon", "d_lat": "pm_lat"}
 
 
 @dataclass(frozen=True)
-class Sheet:
+class InputTable:
     """One table of a file.
 
     Parameters
     ----------
     title
-        What the file calls it; empty where a file holds but one.
+        Its name in the file; empty if the file holds one table.
     columns
         Its columns.
     n_rows
-        How many rows it has.
+        Number of rows.
     frames
-        The frames that it declares without saying for which columns.
+        The frames that it declares for no particular columns.
     lines, texts
-        Of text files: line number and text of each row.
+        Line number and text of each row, for text files.
     broken
-        Rows that can't be taken apart into cells, with the reason.
+        Rows that can't be split into cells, with the reason.
     skipped
         Columns that hold arrays.
     has_header
-        False if the columns have no names of their own, and are called col1, col2, ...
+        False if the columns have no names, and are called col1, col2, ...
     blanks
-        True if nothing but blanks stand between the cells.
+        True if only blanks separate the cells.
     notes
         Its comments and descriptions.
     remarks
-        What is in doubt about it as a whole.
+        Doubts about the whole table.
     """
 
     title: str
@@ -64,7 +64,7 @@ class Sheet:
 
 
 def describe(datatype: list[dict[str, Any]], empty: Table) -> dict[str, dict[str, Any]]:
-    """Tell what astropy's header says about each column as it is stored, SkyCoords in their parts."""
+    """Get what astropy's header declares about each stored column; SkyCoords are split into their parts."""
     about: dict[str, dict[str, Any]] = {
         d["name"]: {
             "unit": str(d.get("unit", "")),
@@ -90,7 +90,7 @@ def describe(datatype: list[dict[str, Any]], empty: Table) -> dict[str, dict[str
 
 
 def apply_masks(columns: list[Column]) -> tuple[Column, ...]:
-    """Empty the cells that astropy has masked in a column of its own, called ``<name>.mask``."""
+    """Empty the cells that a column ``<name>.mask`` of astropy's masks."""
     by_name = {c.name: c for c in columns}
     return tuple(
         replace(c, read=functools.partial(_masked, c.read, by_name[mask].read))

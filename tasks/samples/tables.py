@@ -1,4 +1,4 @@
-"""Read the tables of a file as they are: columns with what the file says about them, cells as Arrow arrays."""
+"""Read the tables of a file as they are: columns with what the file declares, cells as Arrow arrays."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from astropy.table import Table
 from astropy.table.meta import YamlParseError, get_header_from_yaml
 
 from lake.errors import ConfigurationError
+from tasks.samples.cells import to_numbers, to_text
 from tasks.samples.columns import Column
 from tasks.samples.frames import Frame, frames_in
-from tasks.samples.positions import frame_of, to_numbers, to_text, year_of
-from tasks.samples.sheet import Sheet, apply_masks, describe
+from tasks.samples.positions import frame_of, year_of
+from tasks.samples.table import InputTable, apply_masks, describe
 from tasks.samples.text import decode, read_text
 from tasks.services.bounds import Budget, gunzipped, in_memory, parsed_votable, read_file
 from tasks.services.votables import Clipped
@@ -40,7 +41,7 @@ FORMATS = {
 }
 
 
-def read_sheets(path: Path, *, format: str | None = None, asked: Iterable[str] = ()) -> list[Sheet]:
+def read_tables(path: Path, *, format: str | None = None, asked: Iterable[str] = ()) -> list[InputTable]:
     """Read all tables of a file.
 
     Parameters
@@ -48,9 +49,9 @@ def read_sheets(path: Path, *, format: str | None = None, asked: Iterable[str] =
     path
         The file, compressed with gzip or not.
     format
-        One of `FORMATS`. By default what the file begins with decides, then its name.
+        One of `FORMATS`. By default the beginning of the file decides, then its name.
     asked
-        Names of columns that the user asked for: they help to tell a header from data.
+        Names of columns that the user gave: they help to tell a header from data.
 
     Raises
     ------
@@ -87,14 +88,14 @@ def read_sheets(path: Path, *, format: str | None = None, asked: Iterable[str] =
 
 
 def unreadable(where: str, kind: str, error: Exception) -> ConfigurationError:
-    """Say that a file can't be read, and in the reader's words why."""
+    """Make the error of a file that can't be read, in the reader's words."""
     if isinstance(error, Clipped):
         return ConfigurationError(
             f"of {where}, {error}", hint="give these FIELDs a larger datatype or arraysize, or save the list as CSV"
         )
-    said = str(error).strip().splitlines() or [type(error).__name__]
+    info = str(error).strip().splitlines() or [type(error).__name__]
     return ConfigurationError(
-        f"{where} can't be read as {kind}: {said[0]}",
+        f"{where} can't be read as {kind}: {info[0]}",
         hint=f"check that the file is whole, or say what it is with format ({', '.join(FORMATS)})",
     )
 
@@ -116,7 +117,7 @@ def _format_of(suffix: str, start: bytes, where: str) -> str:
 
 
 def _numpy_column(values: Callable[[], Any]) -> pa.Array:
-    """Turn a column of a FITS table or VOTable into Arrow."""
+    """Convert a column of a FITS table or VOTable to Arrow."""
     array = values()
     if array.dtype.kind == "O" and any(isinstance(cell, np.ndarray) for cell in np.ma.getdata(array)):
         array = np.ma.masked_invalid([float(cell[0]) if np.size(cell) else np.nan for cell in array])
@@ -131,61 +132,61 @@ def _numpy_column(values: Callable[[], Any]) -> pa.Array:
 def _votable_column(table: Any, key: str) -> pa.Array:
     cells = _numpy_column(functools.partial(table.array.__getitem__, key))
     null = table.get_field_by_id(key).values.null
-    # Astropy knows null values of numbers, and not of text.
+    # Astropy masks null values of numbers, but not of text.
     return pc.if_else(pc.equal(cells, str(null)), None, cells) if pa.types.is_string(cells.type) and null else cells
 
 
-def _read_votable(content: bytes, budget: Budget) -> list[Sheet]:
-    # A cell of floats that can't be read is masked: then its row is bad, and not the file. What astropy's
-    # invalid="mask" does to other cells is worse than an error: the cells behind it move up by one.
+def _read_votable(content: bytes, budget: Budget) -> list[InputTable]:
+    # An unreadable float is masked, so that its row is bad and not the file. Other cells raise an error: astropy's
+    # invalid="mask" would move the cells after them up by one.
     document = parsed_votable(content, budget)
-    tables = list(document.iter_tables())
-    if not tables:
+    elements = list(document.iter_tables())
+    if not elements:
         raise ValueError("it holds no table")
     systems = {c.ID: _coosys(c) for c in document.iter_coosys() if c.system}
-    # Without a reference, a frame can only be meant for right ascension and declination.
+    # Without a reference, a frame can only belong to right ascension and declination.
     equatorial = [f for f in systems.values() if f.title.lower().startswith(("icrs", "eq_", "fk"))]
     frames = tuple({f.title: f for f in equatorial}.values())
-    sheets = []
-    for number, table in enumerate(tables, 1):
-        about = _describe_fields(table.fields, systems)
+    tables = []
+    for number, element in enumerate(elements, 1):
+        about = _describe_fields(element.fields, systems)
         columns = [
-            Column(read=functools.partial(_votable_column, table, ID), **said)
-            for ID, said in about.items()
-            if _is_single(table.array, ID)
+            Column(read=functools.partial(_votable_column, element, ID), **info)
+            for ID, info in about.items()
+            if _is_single(element.array, ID)
         ]
-        skipped = [said["name"] for ID, said in about.items() if not _is_single(table.array, ID)]
-        title = table.name or table.ID or f"table {number}"
-        said_so = [*table.params, *table.infos, *(x for r in document.resources for x in (*r.params, *r.infos))]
-        keywords = {item.name: item.value for item in reversed(said_so) if item.name and item.value is not None}
-        notes = "\n".join(str(x.description or "") for x in (document, *document.resources, table))
-        sheets.append(
-            Sheet(
+        skipped = [info["name"] for ID, info in about.items() if not _is_single(element.array, ID)]
+        title = element.name or element.ID or f"table {number}"
+        infos = [*element.params, *element.infos, *(x for r in document.resources for x in (*r.params, *r.infos))]
+        keywords = {item.name: item.value for item in reversed(infos) if item.name and item.value is not None}
+        notes = "\n".join(str(x.description or "") for x in (document, *document.resources, element))
+        tables.append(
+            InputTable(
                 title,
                 tuple(columns),
-                len(table.array),
+                len(element.array),
                 frames or frames_in(keywords),
                 skipped=skipped,
                 notes=notes,
-                remarks=_query_status(said_so),
+                remarks=_query_status(infos),
             )
         )
-    return sheets
+    return tables
 
 
 def _query_status(items: Iterable[Any]) -> list[str]:
-    """Say what a service said of its answer: that it was cut; an error is raised."""
+    """Return a remark if the service truncated its answer; raise ValueError if the answer is an error."""
     for item in items:
-        said = str(item.value).upper() if (item.name or "").upper() == "QUERY_STATUS" else ""
-        if said == "ERROR":
-            raise ValueError(f"it is an error of the service that was asked: {item.content or 'no reason given'}")
-        if said == "OVERFLOW":
-            return [f"the service that was asked cut its answer (QUERY_STATUS {said}): rows are missing from the list"]
+        info = str(item.value).upper() if (item.name or "").upper() == "QUERY_STATUS" else ""
+        if info == "ERROR":
+            raise ValueError(f"it is an error message of the service: {item.content or 'no reason given'}")
+        if info == "OVERFLOW":
+            return [f"the service truncated its answer (QUERY_STATUS {info}): rows are missing from the list"]
     return []
 
 
 def _is_single(array: Any, key: str) -> bool:
-    """Say whether a column holds one value a row, and no arrays."""
+    """Return whether a column holds one value per row, and no arrays."""
     kind = array.dtype[key]
     if kind.kind != "O":
         return bool(math.prod(kind.shape) == 1)
@@ -205,21 +206,21 @@ def _describe_fields(fields: Iterable[Any], systems: Mapping[str, Frame]) -> dic
 
 def _coosys(declared: Any) -> Frame:
     epoch = None
-    with contextlib.suppress(ValueError):  # VizieR has some that are no year
+    with contextlib.suppress(ValueError):  # some of VizieR's are no year
         epoch = float(year_of(declared.epoch).jyear) if declared.epoch else None
     title = " ".join(filter(None, (declared.system, declared.equinox)))
     return Frame(title, functools.partial(frame_of, declared.system, declared.equinox), epoch)
 
 
-def _read_fits(content: bytes) -> list[Sheet]:
+def _read_fits(content: bytes) -> list[InputTable]:
     hdus = fits.open(io.BytesIO(content))
-    tables = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)]
-    if not tables:
+    found = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)]
+    if not found:
         raise ValueError("it holds images, but no table")
-    return [_read_hdu(hdu, number, hdus[0].header) for number, hdu in enumerate(tables, 1)]
+    return [_read_hdu(hdu, number, hdus[0].header) for number, hdu in enumerate(found, 1)]
 
 
-def _read_hdu(hdu: Any, number: int, primary: Any) -> Sheet:
+def _read_hdu(hdu: Any, number: int, primary: Any) -> InputTable:
     header, data, n_rows = hdu.header, hdu.data, int(hdu.header["NAXIS2"])
     about: dict[str, dict[str, Any]] = {}
     if any("ASTROPY-SERIALIZED-COLUMNS" in str(line) for line in header.get("COMMENT", ())):
@@ -227,12 +228,12 @@ def _read_hdu(hdu: Any, number: int, primary: Any) -> Sheet:
         about = describe([{"name": name} for name in hdu.columns.names], empty)
     columns, skipped = [], []
     for i, column in enumerate(hdu.columns, 1):
-        said = {**about.get(column.name, {}), "unit": column.unit or "", "ucd": header.get(f"TUCD{i}", "")}
-        said["description"] = (
+        info = {**about.get(column.name, {}), "unit": column.unit or "", "ucd": header.get(f"TUCD{i}", "")}
+        info["description"] = (
             f"{header.get(f'TCOMM{i}', '')} {header.comments[f'TTYPE{i}'] if f'TTYPE{i}' in header else ''}".strip()
         )
         if isinstance(hdu, fits.TableHDU):
-            # An empty number of an ASCII table becomes 0 on the way to a number; it stays text here.
+            # As a number, an empty cell of an ASCII table would become 0; text keeps it empty.
             null = str(column.null).strip() if column.null is not None else ""
             read = functools.partial(_ascii_fits_column, data, column, null)
         elif _dim_of(column) == 1 and re.fullmatch(r"1?[LXBIJKED]|\d*A", column.format):
@@ -240,8 +241,8 @@ def _read_hdu(hdu: Any, number: int, primary: Any) -> Sheet:
         else:
             skipped.append(column.name)
             continue
-        columns.append(Column(name=column.name, read=read, **said))
-    return Sheet(
+        columns.append(Column(name=column.name, read=read, **info))
+    return InputTable(
         hdu.name or f"HDU {number}",
         apply_masks(columns),
         n_rows,
@@ -255,13 +256,13 @@ def _fits_column(data: Any, i: int, null: Any) -> pa.Array:
     cells = _numpy_column(functools.partial(data.field, i))
     if null is None or not len(data):
         return cells
-    # TNULL is a value as it is stored, before TSCAL and TZERO.
+    # TNULL is a stored value, before TSCAL and TZERO.
     stored = np.asarray(data)[data.dtype.names[i]].reshape(len(data))
     return pc.if_else(pa.array(stored == null), pa.scalar(None, cells.type), cells)
 
 
 def _dim_of(column: Any) -> int:
-    """Count the values in a cell, by TDIM; a text has its length as its first dimension."""
+    """Count the values in a cell by TDIM, whose first dimension is the length of a text."""
     if not column.dim:
         return 1
     sizes = [int(n) for n in re.findall(r"\d+", str(column.dim))]
@@ -279,7 +280,7 @@ def _ascii_fits_column(data: Any, column: Any, null: str) -> pa.Array:
     return pa.array(to_numbers(text) * (column.bscale or 1) + (column.bzero or 0), from_pandas=True)
 
 
-def _read_parquet(content: bytes) -> list[Sheet]:
+def _read_parquet(content: bytes) -> list[InputTable]:
     file = pq.ParquetFile(pa.BufferReader(content))
     schema, metadata = file.schema_arrow, file.schema_arrow.metadata or {}
     about: dict[str, dict[str, Any]] = {}
@@ -296,21 +297,21 @@ def _read_parquet(content: bytes) -> list[Sheet]:
         described = votable.parse(io.BytesIO(metadata[b"IVOA.VOTable-Parquet.content"]), verify="ignore")
         systems = {c.ID: _coosys(c) for c in described.iter_coosys() if c.system}
         fields = _describe_fields(described.get_first_table().fields, systems).values()
-        about = {said["name"]: said for said in fields}
+        about = {info["name"]: info for info in fields}
     columns, skipped = [], []
     for name in schema.names:
         column = schema.field(name)
         if pa.types.is_nested(column.type):
             skipped.append(name)
             continue
-        said = {**_said_of_field(column.metadata or {}), **{k: v for k, v in about.get(name, {}).items() if v}}
-        columns.append(Column(**{"name": name, "read": functools.partial(_parquet_column, file, name), **said}))
-    return [Sheet("", apply_masks(columns), file.metadata.num_rows, frames, skipped=skipped)]
+        info = {**_field_info(column.metadata or {}), **{k: v for k, v in about.get(name, {}).items() if v}}
+        columns.append(Column(**{"name": name, "read": functools.partial(_parquet_column, file, name), **info}))
+    return [InputTable("", apply_masks(columns), file.metadata.num_rows, frames, skipped=skipped)]
 
 
-def _said_of_field(metadata: Mapping[bytes, bytes]) -> dict[str, str]:
-    """Get what the metadata of an Arrow field say about it."""
-    # Some writers put a name of theirs in front: lsst:unit, votable.unit.
+def _field_info(metadata: Mapping[bytes, bytes]) -> dict[str, str]:
+    """Get unit, UCD and description from the metadata of an Arrow field."""
+    # Some writers add a prefix: lsst:unit, votable.unit.
     texts = {re.split(r"[:.]", key.decode("utf-8", "replace").strip().lower())[-1]: v for key, v in metadata.items()}
     found = {}
     for name, keys in (
