@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Callable
@@ -19,10 +18,6 @@ from tasks.options import spread
 from tasks.sources.protocol import Request
 from tasks.sources.rxte.options import RxteOptions
 from tasks.sources.virac.options import ViracOptions
-
-Parameters = Annotated[
-    str | None, Parameter(help="Other than the defaults, as JSON: '{\"max_search_radius_deg\": 1.0}'.")
-]
 
 ByPrefect = Annotated[
     bool | None,
@@ -45,26 +40,13 @@ rxte = App(name="rxte")
 
 
 @pull.default
-@spread(PullOptions, command=True)
-def run_pull(
-    archive: str,
-    *,
-    lake: LakeURL = None,
-    parameters: Parameters = None,
-    options: PullOptions,
-    prefect: ByPrefect = None,
-) -> int:
-    """Pull one archive for every target that it has not answered yet; exit with 1 if anything is missing.
-
-    Parameters
-    ----------
-    archive
-        As `lightlake archives` names it; or a service, such as heasarc, for all its archives.
-    """
+@spread(PullOptions, command=True, positional=["archive"])
+def run_pull(*, lake: LakeURL = None, options: PullOptions, prefect: ByPrefect = None) -> int:
+    """Pull one archive for every target that it has not answered yet; exit with 1 if anything is missing."""
     from tasks.sources.registry import expand, find, survey_of
     from tasks.sources.releases import NEWEST
 
-    given = _parameters(parameters) or {}
+    archive, given = options.archive, options.parameters or {}
     if survey := survey_of(archive):
         raise ConfigurationError(
             f"{archive} is no archive that is pulled target by target", hint=f"run: lightlake {survey.name} --help"
@@ -82,7 +64,7 @@ def run_pull(
         )
         return _refresh(several, lake, prefect)
     (archive,) = names
-    options = PullOptions.of(**{**dict(options), "archive": archive, "parameters": given})
+    options = PullOptions.of(**{**dict(options), "archive": archive})
     url = existing(lake, options.sample)
     if not by_prefect(prefect):
         return _pull_here(url, options.request)
@@ -97,7 +79,6 @@ def run_pull(
 def run_refresh(
     *archives: str,
     lake: LakeURL = None,
-    parameters: Parameters = None,
     options: RefreshOptions,
     plan: Annotated[bool, Parameter(negative=())] = False,
     output: Output = "table",
@@ -109,17 +90,13 @@ def run_refresh(
     ----------
     archives
         Archives, or services for all of theirs; default: all.
-    parameters
-        By archive.
     plan
         Ask for nothing, and say what would be asked: how many targets and why, with an estimate of time, rows and
         bytes from what the ledger has of earlier answers.
     output
         Of the plan.
     """
-    options = RefreshOptions.of(
-        **{**dict(options), "archives": list(archives) or None, "parameters": _parameters(parameters)}
-    )
+    options = RefreshOptions.of(**{**dict(options), "archives": list(archives) or None})
     return _show_plan(lake, options, output) if plan else _refresh(options, lake, prefect)
 
 
@@ -195,18 +172,6 @@ def run_rxte(
     from flows.rxte import pull_rxte
 
     return _tell(lambda: pull_rxte(lake=url, runner=runner, **dict(options), return_state=True))
-
-
-def _parameters(text: str | None) -> dict[str, Any] | None:
-    if text is None:
-        return None
-    try:
-        parameters = json.loads(text)
-    except ValueError as error:
-        raise ConfigurationError(f"--parameters is not JSON: {error}") from error
-    if not isinstance(parameters, dict):
-        raise ConfigurationError("--parameters is not a JSON object", hint='such as {"max_search_radius_deg": 1.0}')
-    return parameters
 
 
 def existing(url: str | None, sample: str | None = None) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
+from pydantic import BeforeValidator
 
-from tasks.options import FormField, Options
+from tasks.options import FormField, Options, from_json
 from tasks.sources.protocol import Request
 
 Switch = Parameter(negative=())
@@ -43,10 +44,21 @@ BackOff = Annotated[
 class PullOptions(Options):
     """Options of a pull of one archive."""
 
-    archive: Annotated[str, FormField("The archive to ask", choices=archives)]
+    archive: Annotated[
+        str,
+        FormField(
+            "The archive to ask",
+            choices=archives,
+            command=Parameter(
+                help="As `lightlake archives` names it; or a service, such as heasarc, for all its archives."
+            ),
+        ),
+    ]
     sample: Sample = None
     parameters: Annotated[
-        dict[str, Any] | None, FormField('Other than the archive\'s defaults, such as {"radius_arcsec": 2}')
+        dict[str, Any] | None,
+        BeforeValidator(from_json),
+        FormField('Other than the archive\'s defaults, as JSON, such as {"radius_arcsec": 2}', is_json=True),
     ] = None
     again: Again = False
     release: Annotated[
@@ -77,7 +89,8 @@ class RefreshOptions(Options):
     sample: Sample = None
     parameters: Annotated[
         dict[str, dict[str, Any]] | None,
-        FormField('By archive, other than the defaults, such as {"gaia": {"radius_arcsec": 2}}'),
+        BeforeValidator(from_json),
+        FormField('By archive, other than the defaults, as JSON, such as {"gaia": {"radius_arcsec": 2}}', is_json=True),
     ] = None
     again: Again = False
     back_off: BackOff = False

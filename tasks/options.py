@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, Signature, signature
@@ -35,12 +36,15 @@ class FormField:
         What None means: the form has a tab of this name for it.
     command
         False: the command has no such option. Else how cyclopts is to treat it.
+    is_json
+        The command takes it as JSON.
     """
 
     description: str | None = None
     choices: Callable[[], Sequence[str]] | None = None
     empty: str | None = None
     command: cyclopts.Parameter | bool = True
+    is_json: bool = False
 
     def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Add to the parameter's schema."""
@@ -101,6 +105,25 @@ class Options(BaseModel):
         return "all" if again else "failed" if retry_failed else "pending"
 
 
+def from_json(value: Any) -> Any:
+    """Read parameters that a command gives as JSON.
+
+    Raises
+    ------
+    ConfigurationError
+        If they are no JSON object.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        parameters = json.loads(value)
+    except ValueError as error:
+        raise ConfigurationError(f"--parameters is not JSON: {error}") from error
+    if not isinstance(parameters, dict):
+        raise ConfigurationError("--parameters is not a JSON object", hint='such as {"max_search_radius_deg": 1.0}')
+    return parameters
+
+
 def spread(
     model: type[Options], *, command: bool = False, positional: Sequence[str] = ()
 ) -> Callable[[Callable[..., R]], Callable[..., R]]:
@@ -158,7 +181,8 @@ def _parameters(model: type[Options], command: bool, positional: Sequence[str]) 
                 continue
             more = [shown.command] if isinstance(shown.command, cyclopts.Parameter) else []
             meaning = "" if shown.empty is None else f"; default: {shown.empty}"
-            hint = Annotated[field.annotation, cyclopts.Parameter(help=f"{shown.description}{meaning}."), *more]
+            kept = str | None if shown.is_json else field.annotation
+            hint = Annotated[kept, cyclopts.Parameter(help=f"{shown.description}{meaning}."), *more]
             kind = kind if name in positional else Parameter.KEYWORD_ONLY
         default = Parameter.empty if field.is_required() else field.default
         made.append(Parameter(name, kind, default=default, annotation=hint))
