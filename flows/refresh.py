@@ -38,7 +38,7 @@ def refresh(
     lake: Annotated[str | None, FormField("The lake: a folder or s3://BUCKET/PREFIX", empty="LIGHTLAKE_URL")] = None,
     parameters: Annotated[
         dict[str, dict[str, Any]] | None,
-        FormField('Parameters by archive other than the defaults, such as {"gaia": {"radius_arcsec": 2}}'),
+        FormField('Parameters by archive other than the defaults, such as {"ARCHIVE": {"radius_arcsec": 2}}'),
     ] = None,
     again: Annotated[bool, FormField("Ask for what was answered before, too")] = False,
     back_off: Annotated[

@@ -10,8 +10,8 @@ import difflib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from lake.declared import current_name, declarations
 from lake.errors import ConfigurationError
+from lake.model.declared import current_name, declarations
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     )
     tables: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description="Further tables of events at HEASARC, by name: see 'Adding a table' in the README.",
+        description="Tables of events to add as archives, by name: see 'Adding a table' in the README.",
     )
     cache_dir: Path = Field(
         Path("~/.cache/lightlake"), description="Downloads that archives publish as whole files, kept."

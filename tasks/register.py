@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import closing
 
 import pyarrow as pa
 
 from lake.commit.transaction import Change, write
-from lake.model.schema import TABLES
+from lake.model.declared import table_named
 from lake.query import Lake
-from lake.store.migrations import INLINED_ROWS
+from lake.store.migrations import INLINED_ROWS, has_declared
 from lake.store.storage import remove_folder, write_parquet
 from lake.upkeep.renaming import rename_archives
 from tasks.sources.base import Origin
@@ -26,6 +27,10 @@ def register_archive(lake: Lake, archive: Origin, **facts: pa.Table) -> bool:
     facts
         Whole tables that the archive's numbers are to be read with, such as channels.
     """
+    with closing(lake.catalog.cursor()) as cursor:
+        is_current = has_declared(cursor)
+    if not is_current:
+        lake.catalog.create()
     if archive.former_names:
         rename_archives(lake.catalog)
     waiting = lake.sql(
@@ -45,14 +50,14 @@ def register_archive(lake: Lake, archive: Origin, **facts: pa.Table) -> bool:
     rows = (
         {"archives": [archive.row()], "bands": archive.band_rows()} if taking_over else {"bands": archive.band_rows()}
     )
-    mine = {name: TABLES[name].cast(pa.Table.from_pylist(rows[name])) for name in rows}
+    mine = {name: table_named(name).cast(pa.Table.from_pylist(rows[name])) for name in rows}
     wanted = {name: (table, "WHERE archive = ?", [archive.name]) for name, table in mine.items()}
-    wanted |= {name: (TABLES[name].cast(table), "", []) for name, table in facts.items()}
+    wanted |= {name: (table_named(name).cast(table), "", []) for name, table in facts.items()}
     news = {
         name: one
         for name, one in wanted.items()
-        if lake.sql(f"FROM {name} {one[1]} ORDER BY {', '.join(TABLES[name].key)}", one[2]).to_pylist()
-        != one[0].sort_by([(key, "ascending") for key in TABLES[name].key]).to_pylist()
+        if lake.sql(f"FROM {name} {one[1]} ORDER BY {', '.join(table_named(name).key)}", one[2]).to_pylist()
+        != one[0].sort_by([(key, "ascending") for key in table_named(name).key]).to_pylist()
     }
     if not news:
         return taking_over
@@ -64,7 +69,7 @@ def register_archive(lake: Lake, archive: Origin, **facts: pa.Table) -> bool:
             if table.num_rows > INLINED_ROWS:
                 file = f"{folder.name}-{uuid.uuid4().hex[:8]}.parquet"
                 moves[name] = (folder / file / f"{name}.parquet", lake.storage.table_folder(name) / file)
-                write_parquet(table.sort_by([(key, "ascending") for key in TABLES[name].key]), moves[name][0])
+                write_parquet(table.sort_by([(key, "ascending") for key in table_named(name).key]), moves[name][0])
         with Change(lake.catalog, number) as change:
 
             def rewrites() -> list[str]:

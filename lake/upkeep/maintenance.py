@@ -15,7 +15,7 @@ from lake.commit.intents import Intent, intents
 from lake.commit.ledger import AHEAD, dated_ahead
 from lake.commit.quarantine import as_text, held
 from lake.errors import ConfigurationError, ReadOnly
-from lake.model.schema import TABLES
+from lake.model.declared import all_tables
 from lake.model.table import Table, quoted
 from lake.store.catalog import Catalog
 from lake.store.storage import Storage, changed_at, checksum, is_local, parquet_rows
@@ -134,7 +134,7 @@ def _verify(catalog: Catalog, *, quick: bool) -> list[Finding]:
         findings: list[Finding] = list(_check_schema(cursor))
         if findings:
             return findings  # whatever else is asked would fail for want of them
-        for table in TABLES.values():
+        for table in all_tables().values():
             findings += _check_files(cursor, catalog, table, quick=quick)
         if any(finding.is_error for finding in findings):
             return findings  # what follows would stumble over the same files
@@ -159,7 +159,7 @@ def _check_schema(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
     ).fetchall():
         there.setdefault(table, set()).add(column)
     hint = "restore the catalogue from a backup of before it was dropped"
-    for spec in TABLES.values():
+    for spec in all_tables().values():
         if spec.name not in there:
             yield Finding("error", "schema", f"table {spec.name} of the schema is missing", hint)
             continue
@@ -306,7 +306,7 @@ def _check_plain(
 
 
 def _check_constraints(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
-    for table in TABLES.values():
+    for table in all_tables().values():
         required = [column.name for column in table.columns if column.required]
         broken = [(f"{name} is NULL", f"{name} IS NULL") for name in required]
         for column in table.columns:

@@ -9,7 +9,7 @@ from functools import partial
 import duckdb
 
 from lake.commit.transaction import Change, write
-from lake.declared import declarations
+from lake.model.declared import declarations
 from lake.model.schema import SOURCE_TABLES, TABLES
 from lake.model.table import Table, quoted
 from lake.store.catalog import Catalog
@@ -77,7 +77,7 @@ def _rename(
             )
             change.cursor.execute(f"DELETE FROM {table.name} WHERE archive = ?", [former])
         note_files(change.cursor, catalog.storage)
-        change.keep_aside(TABLES)
+        change.keep_aside(table.name for table in (*_NAMING, TABLES["files"]))
 
 
 def _unless_held(cursor: duckdb.DuckDBPyConnection, table: Table, archive: str) -> str:

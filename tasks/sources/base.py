@@ -11,9 +11,10 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from lake.commit.ledger import canonical
-from lake.declared import Declaration, current_name
 from lake.errors import ConfigurationError
+from lake.model.declared import Declaration, Values, Views, current_name
 from lake.model.schema import TABLES
+from lake.model.table import Table
 from lake.science.motion import Followed, Span
 from lake.settings import Settings
 
@@ -142,8 +143,8 @@ class Origin:
         What an endpoint on the web answers at once if it works: a path below it; None: nothing is known.
     extra_endpoints
         Other addresses that are asked, by the names of their settings.
-    former_names
-        Names of earlier versions: see `Declaration`.
+    views, tables, former_names
+        What it brings into a lake: see `Declaration`.
     """
 
     name: str
@@ -161,13 +162,20 @@ class Origin:
     notes: str | None = None
     probe: str | None = None
     extra_endpoints: Mapping[str, str] = field(default_factory=dict)
-    former_names: Mapping[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
+    views: Views = field(default_factory=Views)
+    tables: tuple[Table, ...] = ()
+    former_names: Mapping[str, Values] = field(default_factory=dict)
 
     @property
     def declaration(self) -> Declaration:
         """Return what it brings into a lake."""
-        bands = tuple(band.band for band in self.bands)
-        return Declaration(archive=self.name, bands=bands, former_names=self.former_names)
+        return Declaration(
+            archive=self.name,
+            bands=tuple(band.band for band in self.bands),
+            views=self.views,
+            tables=self.tables,
+            former_names=self.former_names,
+        )
 
     def __post_init__(self) -> None:
         if told := wrong_name(self.name):

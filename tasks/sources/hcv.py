@@ -1,7 +1,6 @@
 """Hubble Catalog of Variables: variables of the Hubble Source Catalog v3, and their light curves in every filter.
 
-The catalogue is asked by MAST's REST API: a cone around each target gives the sources, one more request a source its
-light curves. Every source within the radius is kept and ranked by spherical distance, whatever the order they come in.
+A request to MAST's REST API finds the sources in a cone around a target; one more for each gets its light curves.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from lake.commit.sound import named
 from lake.errors import ArchiveError, TruncatedAnswer
+from lake.model.declared import Views
 from lake.model.schema import TABLES
 from lake.science.motion import Paths, Span, julian_year
 from lake.science.photometry import AB_ZERO_POINT_JY, flux_err, flux_mjy
@@ -445,6 +445,6 @@ ARCHIVE = Archive(
     "artefact) in 2 to 4, FilterDetFlag (varies in this filter) in 5, from bit 6 on two bits a letter of VarQualFlag "
     "(CI, D, MagErr, MagAper2 - MagAuto, point to point): 1 A, 2 B, 3 C, 0 none. Wavelengths in bands are nominal.",
     probe=f"/{SUMMARY}/metadata",
-    fetch=fetch,
-    parameters={"radius_arcsec": 1.0},
+    fetch=fetch, parameters={"radius_arcsec": 1.0},
+    views=Views(as_published=()),  # the zero points of the Fornax collector came from a web page, for each first night
 )  # fmt: skip

@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lake.model.declared import FornaxRows, Views
 from lake.model.schema import TABLES
+from lake.model.views import IS_BEST_BAND
 from lake.science.motion import Paths, Span, julian_year
 from lake.science.photometry import AB_ZERO_POINT_JY
 from lake.science.times import to_bmjd_tdb
@@ -262,8 +264,16 @@ def _band(letter: str, suffix: str = "") -> Band:
     )
 
 
+# The Fornax collector takes the nearest object, and makes no cut on flags or sign. Rows without a measurement (-999)
+# are left out here; the collector once masked them, and does not any more.
+_AS_PUBLISHED = FornaxRows(
+    rows=f"(SELECT * FROM target_lightcurves WHERE archive = '{NAME}')",
+    where=f"rows.rank = 1 AND {IS_BEST_BAND} AND rows.flux IS NOT NULL",
+)
+
 ARCHIVE = Archive(
     name=NAME,
+    views=Views(as_published=(_AS_PUBLISHED,)),
     title="Pan-STARRS1 3-pi detections",
     release=RELEASE,
     endpoint="s3://stpubdata/panstarrs/ps1/public/hats",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lake.declared import current_name
 from lake.errors import ConfigurationError
+from lake.model.declared import current_name
 from lake.names import unknown
 from lake.settings import load_settings
 from tasks.sources import hcv, heasarc, icecube, panstarrs, wise, ztf

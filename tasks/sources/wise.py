@@ -23,6 +23,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from lake.model.declared import FornaxRows, Views
 from lake.model.schema import TABLES
 from lake.science.motion import Paths, Span, julian_year
 from lake.science.photometry import magnitude, magnitude_err
@@ -278,8 +279,15 @@ def _band(number: int, wavelength_nm: float) -> Band:
     )
 
 
+# The Fornax collector has no flux of 0 or below.
+_AS_PUBLISHED = FornaxRows(
+    rows=f"(SELECT * FROM target_lightcurves WHERE archive = '{NAME}')",
+    where="rows.good AND rows.detected AND rows.flux > 0",
+)
+
 ARCHIVE = Archive(
     name=NAME,
+    views=Views(as_published=(_AS_PUBLISHED,)),
     title="unWISE time-domain catalogue",
     release=RELEASE,
     endpoint="s3://nasa-irsa-wise/unwise/{release}/catalogs/time_domain/healpix_k5/"

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lake.model.declared import FornaxRows, Views
 from lake.model.schema import TABLES
 from lake.science.motion import Paths, Span, julian_year
 from lake.science.photometry import AB_ZERO_POINT_JY, flux_err, flux_mjy
@@ -164,8 +165,21 @@ def _band(band: str, wavelength_nm: float) -> Band:
     )
 
 
+# The Fornax collector takes the nearest ZTF object in each band, 10**(-48.6/2.5) erg s-1 cm-2 Hz-1 for 3631 Jy, and
+# errors from the magnitudes a standard deviation above and below.
+_AS_PUBLISHED = FornaxRows(
+    rows=f"""(
+        SELECT * FROM target_lightcurves WHERE archive = '{NAME}'
+        QUALIFY rank = min(rank) OVER (PARTITION BY target_id, band)
+    )""",
+    flux="rows.flux::DOUBLE * 3630.7805477 / 3631",
+    err="rows.flux::DOUBLE * 3630.7805477 / 3631 * sinh(0.4 * ln(10) * rows.mag_err::DOUBLE)",
+    where="rows.good",
+)
+
 ARCHIVE = Archive(
     name=NAME,
+    views=Views(as_published=(_AS_PUBLISHED,)),
     title="ZTF light curves",
     release=RELEASE,
     endpoint="s3://ipac-irsa-ztf/ztf/enhanced/{release}/lc/hats",

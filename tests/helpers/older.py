@@ -100,7 +100,13 @@ def making(code: Path, root: Path) -> Iterator[Callable[[], Path]]:
 def make_version_6(catalog: Catalog) -> None:
     """Make a lake of version 6 of one of this version, and let go of it."""
     cursor = catalog.cursor()
-    for table, column in (("labels", "added_at"), ("labels", "name"), ("schema_version", "lake_id")):
+    for table, column in (
+        ("labels", "added_at"),
+        ("labels", "name"),
+        ("schema_version", "lake_id"),
+        ("schema_version", "declared"),
+        ("lightcurves", "cadence_s"),
+    ):
         # Else a plain reader would still find the values in the files.
         cursor.execute(f"UPDATE {table} SET {column} = NULL WHERE {column} IS NOT NULL")
         cursor.execute(f"ALTER TABLE {table} DROP COLUMN {column}")

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lake.science.times import to_bmjd_tdb
 from tasks.sources.base import Band, Origin
+from tasks.sources.rxte.views import CHANNELS, VIEWS
 
 Ints = NDArray[np.int64]
 
@@ -414,6 +415,8 @@ def _band(product: Product) -> Band:
 
 ORIGIN = Origin(
     name=NAME,
+    views=VIEWS,
+    tables=(CHANNELS,),
     title="RXTE standard products: PCA and HEXTE light curves",
     release=RELEASE,
     endpoint="https://heasarc.gsfc.nasa.gov/FTP",

@@ -32,6 +32,7 @@ from tasks.sources.tess_kepler.mast_files import Files, Found
 from tasks.sources.tess_kepler.mast_fits import read_product, remark_of, tables_of
 from tasks.sources.tess_kepler.mast_products import BANDS, Product
 from tasks.sources.tess_kepler.mast_search import search
+from tasks.sources.tess_kepler.views import VIEWS
 
 Floats = NDArray[np.float64]
 
@@ -258,6 +259,7 @@ def _matched(targets: pa.Table, sources: pa.Table, rows: Sequence[set[int]]) -> 
 
 ARCHIVE = Archive(
     name=NAME,
+    views=VIEWS,
     former_names={"lightkurve": {"lightcurves": {"cadence_s": "exposure_s", "exposure_s": "NULL::FLOAT"}}},
     title="TESS, Kepler and K2 light curves",
     release=RELEASE,

@@ -122,7 +122,7 @@ def test_a_damaged_file_is_not_rewritten(catalog: Catalog, before: Held) -> None
 def test_the_former_name_still_finds_the_rows(
     lake: Lake, before: Held, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lake.declared._warned", set())
+    monkeypatch.setattr("lake.model.declared._warned", set())
     rename_archives(lake.catalog)
     assert lake.coverage(FORMER).num_rows == len(before["coverage"])
     assert lake.light_curve("T3", archive=FORMER).num_rows == 6
