@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 import traceback
 from contextlib import suppress
 from importlib.metadata import entry_points, version
@@ -39,6 +38,8 @@ LakeURL = Annotated[
 # only when called: Prefect alone takes seconds.
 for _command in entry_points(group="lightlake.commands"):
     app.command(_command.value, name=_command.name)
+for _command in entry_points(group="lightlake.exports"):
+    export.command(_command.value, name=_command.name)
 
 
 @app.command
@@ -93,7 +94,7 @@ def status(
     from lake.upkeep.maintenance import status as read_status
 
     if watch and archive is None:
-        raise ConfigurationError("--watch watches one archive", hint="name it: lightlake status virac --watch")
+        raise ConfigurationError("--watch watches one archive", hint="name it: lightlake status ARCHIVE --watch")
     with Lake(lake) as opened:
         archive = current_archive(opened, archive)
         if archive is None:
@@ -234,60 +235,6 @@ def attach(*, lake: LakeURL = None, write: Annotated[bool, Parameter(negative=()
         say(opened.attach_snippet(write=write))
     if write:
         sys.stderr.write(f"lightlake: {ATTACHED_FOR_WRITING}\n")
-    return 0
-
-
-@export.command
-def virac_csv(
-    *,
-    to: Path,
-    lake: LakeURL = None,
-    source: Annotated[list[str] | None, Parameter(negative=())] = None,
-    sources_file: Path | None = None,
-    where: str | None = None,
-    release: str | None = None,
-    again: Annotated[bool, Parameter(negative=())] = False,
-) -> int:
-    """Write light curves of VIRAC as the published CSVs: a file for each source, ID[:3]/ID[3:6]/ID.csv.
-
-    An export that was stopped goes on when it is run again: files that are there with all their rows are kept.
-
-    Parameters
-    ----------
-    to
-        Folder to write to.
-    source
-        Id of a source; may be given several times. Without any, and no file of them: all that have a light curve.
-    sources_file
-        Text file with the id of a source in each line.
-    where
-        Only sources for which this SQL is true, on the columns of table sources: "dec > -30 AND NOT duplicate".
-    release
-        Release of VIRAC; default: the one that the lake has.
-    again
-        Write files anew that are there already.
-    """
-    from lake.export.virac_csv import Written, export_virac_csv, read_ids
-    from lake.query import Lake
-
-    ids = None if source is None and sources_file is None else list(source or [])
-    if ids is not None and sources_file is not None:
-        ids += read_ids(sources_file)
-    started = time.monotonic()
-
-    def tell(done: Written) -> None:
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r{done.files} files written, {done.kept} kept, {time.monotonic() - started:.0f} s ")
-
-    with Lake(lake) as opened:
-        done = export_virac_csv(opened, to, ids, where=where, release=release, again=again, progress=tell)
-    if sys.stderr.isatty():
-        sys.stderr.write("\n")
-    seconds = time.monotonic() - started
-    say(
-        f"{done.files} light curves written to {to}, {done.rows} rows, {done.bytes / 1e6:.1f} MB, in {seconds:.1f} s; "
-        f"{done.kept} were there already"
-    )
     return 0
 
 

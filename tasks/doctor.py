@@ -18,12 +18,9 @@ from tasks.services.bounds import in_memory
 from tasks.services.http import Client
 from tasks.services.store import open_store
 from tasks.sources.base import Archive
+from tasks.sources.declared import origins
 from tasks.sources.registry import known
-from tasks.sources.rxte import mission as rxte
 from tasks.sources.rxte.heasoft import find_tools
-from tasks.sources.virac import tiles as virac
-
-_SURVEYS = (rxte.ORIGIN, virac.ORIGIN)
 
 _REFUSED = (401, 403, 407)
 _GONE = (404, 410)
@@ -63,7 +60,7 @@ class Answer:
 def endpoints(settings: Settings) -> list[Endpoint]:
     """Return where all archives and surveys are asked, public or configured, each once."""
     found: dict[str, Endpoint] = {}
-    for origin in (*known().values(), *_SURVEYS):
+    for origin in origins():
         name, url = origin.name, settings.endpoints.get(origin.name, origin.public_url)
         if isinstance(origin, Archive):
             name, url = origin.service or name, origin.endpoint_url(settings)

@@ -36,10 +36,6 @@ DAY_S = 86400.0
 # JD - MJD. Source: IAU 1997 Resolution B1.
 MJD_OFFSET = 2400000.5
 
-# Gaia's light curves count days of barycentric TCB from JD 2455197.5, 2010-01-01T00:00:00.
-# Source: Gaia DR3 documentation, data model, light curves: barycentric JD in TCB - 2455197.5.
-GAIA_EPOCH_MJD = 2455197.5 - MJD_OFFSET  # 55197.0
-
 # TESS's BTJD = BJD(TDB) - 2457000. Source: TESS Science Data Products Description, EXP-TESS-ARC-ICD-0014.
 BTJD_OFFSET = 2457000.0 - MJD_OFFSET  # 56999.5
 

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from lake.model.declared import Declaration
+from tasks.sources.base import Origin
+
+
+def origins() -> list[Origin]:
+    """Return all archives, and the surveys."""
+    from tasks.sources.registry import SURVEYS, known
+
+    return [*known().values(), *(survey.origin for survey in SURVEYS.values())]
 
 
 def declarations() -> list[Declaration]:

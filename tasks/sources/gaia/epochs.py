@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from lake.commit.sound import named
 from lake.science.photometry import AB_ZERO_POINT_JY, magnitude_err
-from lake.science.times import GAIA_EPOCH_MJD, to_bmjd_tdb
+from lake.science.times import MJD_OFFSET, to_bmjd_tdb
 from tasks.services.bounds import Budget, open_zip, parsed_votable
 from tasks.services.values import dated, possible, undated_remark
 
@@ -42,6 +42,9 @@ ZERO_POINTS = {
     "BP": ZeroPoints(25.3385422158, 25.3539555559),
     "RP": ZeroPoints(24.7478955012, 25.1039837393),
 }
+
+# Light curves count days from JD(TCB) 2455197.5: Gaia DR3 documentation, data model.
+EPOCH_MJD = 2455197.5 - MJD_OFFSET  # 55197.0
 
 # numpy has no types for it.
 _masked_all: Any = np.ma.masked_all
@@ -277,7 +280,7 @@ def _in_band(epochs: pa.Table) -> pa.ChunkedArray:
 
 def _mjd(epochs: pa.Table) -> NDArray[np.float64]:
     """Return times of transits, 0 for those that are before the launch, as sentinels are."""
-    mjd = np.asarray(epochs["time"].to_numpy() + GAIA_EPOCH_MJD, np.float64)
+    mjd = np.asarray(epochs["time"].to_numpy() + EPOCH_MJD, np.float64)
     return np.where(mjd < LAUNCH_MJD, 0.0, mjd)
 
 

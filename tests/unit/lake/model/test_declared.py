@@ -56,7 +56,7 @@ def test_views_and_tables_of_a_new_source(lake: Lake, installed: list[Declaratio
     def count(relation: str) -> int:
         return int(lake.sql(f"SELECT count(*) AS n FROM {relation}")["n"][0].as_py())
 
-    assert [count(name) for name in ("lamp", "target_lightcurves", "decimated", "fornax")] == [6, 6, 2, 5]
+    assert [count(name) for name in ("lamp", "target_lightcurves", "decimated", "fornax")] == [6, 6, 2, 4]
     assert set(lake.sql("SELECT flux FROM fornax_as_published")["flux"].to_pylist()) == {7.0}
     assert count("filters") == 0
     lake.catalog.cursor().execute("INSERT INTO filters VALUES ('white')")
@@ -77,9 +77,4 @@ def test_a_former_name_is_translated_with_one_warning(
     known = [Declaration(archive="lamp", former_names={"torch": {}})]
     names = [current_name(name, known) for name in ("torch", "torch", "lamp", "moon")]
     assert names == ["lamp", "lamp", "lamp", "moon"]
-        "lamp",
-        "lamp",
-        "lamp",
-        "moon",
-    ]
     assert len(caplog.records) == 1

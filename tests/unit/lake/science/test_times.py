@@ -15,7 +15,6 @@ from lake.science.times import (
     BKJD_OFFSET,
     BTJD_OFFSET,
     DAY_S,
-    GAIA_EPOCH_MJD,
     MJD_OFFSET,
     REFERENCE_POSITIONS,
     SCALES,
@@ -29,6 +28,7 @@ from lake.science.times import (
     met_to_mjd,
     to_bmjd_tdb,
 )
+from tasks.sources.gaia.epochs import EPOCH_MJD
 
 # A float64 MJD near 60000 resolves 7.3e-12 d = 0.63 us, so two roundings differ by that at most.
 ULP_S = 0.65e-6
@@ -55,7 +55,7 @@ def test_mission_offsets_are_the_published_epochs():
         return erfa.cal2jd(year, month, day)[1] + hour / 24
 
     # Gaia: 2010-01-01T00:00:00; TESS: JD 2457000.0, 2014-12-08T12; Kepler: JD 2454833.0, 2009-01-01T12.
-    assert mjd(2010, 1, 1) == GAIA_EPOCH_MJD == 55197.0
+    assert mjd(2010, 1, 1) == EPOCH_MJD == 55197.0
     assert mjd(2014, 12, 8, 12) == BTJD_OFFSET == 56999.5
     assert mjd(2009, 1, 1, 12) == BKJD_OFFSET == 54832.5
     assert MJD_OFFSET == 2400000.5
@@ -106,8 +106,8 @@ def test_tdb_and_tcb_drift_as_published():
     tdb_tt = _to_tdb_s(mjd, "tt")
     assert 1.6e-3 < np.abs(tdb_tt).max() < 1.75e-3
     # IAU 2006 B3: TCB - TDB = 1.550519768e-8 (JD - 2443144.5003725) 86400 + 6.55e-5 s.
-    expected = 1.550519768e-8 * (GAIA_EPOCH_MJD - 43144.0003725) * DAY_S + 6.55e-5
-    assert -_to_tdb_s(np.array([GAIA_EPOCH_MJD]), "tcb")[0] == pytest.approx(expected, abs=1e-6)
+    expected = 1.550519768e-8 * (EPOCH_MJD - 43144.0003725) * DAY_S + 6.55e-5
+    assert -_to_tdb_s(np.array([EPOCH_MJD]), "tcb")[0] == pytest.approx(expected, abs=1e-6)
     assert expected == pytest.approx(16.147, abs=1e-3)
 
 

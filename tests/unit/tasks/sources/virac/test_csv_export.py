@@ -25,11 +25,11 @@ from lake.commit.commit import commit
 from lake.commit.ledger import Attempt
 from lake.commit.staging import stage
 from lake.errors import ConfigurationError, SchemaError
-from lake.export import virac_csv, virac_lines
-from lake.export.virac_csv import export_virac_csv, path_of, read_ids
-from lake.export.virac_lines import _decimals
 from lake.query import Lake
 from lake.store.catalog import Catalog
+from tasks.sources.virac import csv_export, csv_lines
+from tasks.sources.virac.csv_export import export_virac_csv, path_of, read_ids
+from tasks.sources.virac.csv_lines import _decimals
 from tasks.sources.virac.tile import open_tile
 from tasks.sources.virac.tiles import LEFT_OUT, NAME, ORIGIN, RELEASE, Extraction, Selection
 
@@ -110,7 +110,7 @@ def test_files_are_those_of_the_extractor_byte_for_byte(
     assert written.files > 50
     made = b"".join(files(tmp_path / "out").values())
     assert made.count(b",0,Ks\n") > 10, "no non-detections"
-    assert all(b",1," + band.encode() + b"\n" in made for band in virac_lines.BANDS)
+    assert all(b",1," + band.encode() + b"\n" in made for band in csv_lines.BANDS)
 
 
 def test_shuffled_ids_give_the_same_lines_in_the_order_of_the_ids(catalog: Catalog, lake: Lake, tmp_path: Path) -> None:
@@ -141,8 +141,8 @@ def test_several_tiles_in_small_lots(
         put(catalog, path)
         extract_tile(path, tmp_path / "expected")
     for name, value in {"_SOURCES": 7, "_GRANULES": 1, "_LISTED": 5, "_PIECES": 2}.items():
-        monkeypatch.setattr(virac_csv, name, value)
-    monkeypatch.setattr(virac_lines, "_ROWS", 100)
+        monkeypatch.setattr(csv_export, name, value)
+    monkeypatch.setattr(csv_lines, "_ROWS", 100)
     told: list[int] = []
     export_virac_csv(lake, tmp_path / "out", progress=lambda written: told.append(written.files))
     expected = files(tmp_path / "expected")
@@ -204,10 +204,11 @@ def test_a_write_that_fails_leaves_whole_files_only(
 def test_a_killed_export_restarts(held: Lake, expected: dict[str, bytes], tmp_path: Path, on_disk: None) -> None:
     out = tmp_path / "out"
     code = (
-        "import sys, time; from pathlib import Path; from lake.export import virac_csv; from lake.query import Lake\n"
-        "put = virac_csv._Export._put\n"
-        "virac_csv._Export._put = lambda *given: (time.sleep(0.05), put(*given))[1]\n"
-        "with Lake(sys.argv[1]) as lake: virac_csv.export_virac_csv(lake, Path(sys.argv[2]))"
+        "import sys, time; from pathlib import Path; from lake.query import Lake\n"
+        "from tasks.sources.virac import csv_export\n"
+        "put = csv_export._Export._put\n"
+        "csv_export._Export._put = lambda *given: (time.sleep(0.05), put(*given))[1]\n"
+        "with Lake(sys.argv[1]) as lake: csv_export.export_virac_csv(lake, Path(sys.argv[2]))"
     )
     child = subprocess.Popen(
         [sys.executable, "-c", code, str(held.storage.root), str(out)], env=child_environment(), cwd=Path.cwd()
@@ -247,7 +248,7 @@ def test_sources_that_are_unknown_or_left_out(held: Lake, expected: dict[str, by
 def test_a_source_that_left_the_pixel_of_its_id_is_found(
     held: Lake, expected: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(virac_csv, "_pixel", lambda source: 0)
+    monkeypatch.setattr(csv_export, "_pixel", lambda source: 0)
     ids = [Path(name).stem for name in expected]
     assert export_virac_csv(held, tmp_path / "out", ids).files == len(ids)
 

@@ -24,10 +24,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lake.errors import ConfigurationError
-from lake.export.virac_lines import HEADER, Bytes, LineFormatter
 from lake.names import unknown
 from lake.query import Lake
 from lake.science.sky import HPX_ORDER
+from tasks.sources.virac.csv_lines import HEADER, Bytes, LineFormatter
 
 # Most sources, and granules of these, in one query of rows; and sources listed at once. At 700 rows a source this is
 # some 0.5 GB.
@@ -199,7 +199,7 @@ class _Export:
         self._folders: set[Path] = set()
 
     def _ask(self, query: str, parameters: dict[str, Any] | None = None, **more: Any) -> pa.Table:
-        return self.lake._run(query, {"release": self.release, **(parameters or {})}, **more)
+        return self.lake.run(query, {"release": self.release, **(parameters or {})}, **more)
 
     def all(self, where: str | None) -> Iterator[pa.Table]:
         """Yield all sources that have a light curve in chunks of neighbours."""
@@ -279,7 +279,7 @@ class _Export:
         if not existing:
             return sources
         mask = pc.is_in(sources["source_id"], value_set=pa.array(list(existing)))
-        with self.lake._transaction() as cursor:
+        with self.lake.snapshot() as cursor:
             counted = self._ask(
                 "SELECT source_id, sum(n)::BIGINT AS n "
                 f"FROM {_near('statistics', _pixels29(sources))} SEMI JOIN existing USING (source_id, hpx29) "
@@ -295,7 +295,7 @@ class _Export:
     def _rows(self, sources: pa.Table) -> tuple[pa.Table, pa.Table]:
         """Return the rows of sources, and their exposures."""
         chosen = sources.append_column("number", pa.array(np.arange(sources.num_rows)))
-        with self.lake._transaction() as cursor:
+        with self.lake.snapshot() as cursor:
             rows = self._ask(
                 "SELECT chosen.number, coalesce(rows.exposure_id, rows.band || ' ' || rows.mjd) AS exposure_id, "
                 "rows.band, rows.mjd, rows.detected, rows.mag, rows.mag_err, rows.chi, rows.ast_res_chisq "
