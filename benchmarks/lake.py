@@ -1,9 +1,8 @@
-"""Point and cone queries of a lake against globs of its files and against pandas; what a commit costs.
+"""Compare point and cone queries of a lake with globs of its files and with pandas; measure commits.
 
-``python -m benchmarks.lake`` makes 20 million rows of a ZTF-like archive in 2,000 granules, the way a pull
-does, keeps a copy as written, compacts the other, and asks both in every way that it knows. All answers are
-checked against the rows as generated. All files are in the page cache, and DuckDB's own caches are at their
-defaults, on every side. ``--quick`` takes a tenth of the granules.
+``python -m benchmarks.lake`` makes 20 million rows of a ZTF-like archive in 2,000 granules as a pull does, keeps a copy
+as written, compacts the other, and queries both in several ways. All answers are compared with the generated rows. All
+files are in the page cache, and DuckDB's caches have their defaults. ``--quick`` takes a tenth of the granules.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ QUICK_GRANULES = 200
 
 
 def build(urls: dict[str, str], granules: int, brief: bool) -> dict[str, Any]:
-    """Make both lakes; return what it took. If brief, verify once, with everything."""
+    """Make both lakes and return the costs. If brief, run only one full verify."""
     url = urls["compacted"]
     registered = fresh(register, url, granules)
     started = time.perf_counter()
@@ -105,7 +104,7 @@ def _bytes(url: str) -> int:
 def from_scratch(
     kind: str, urls: dict[str, str], question: tuple[Target, Answer], names: list[str], times: int
 ) -> dict[str, Run]:
-    """Ask each side in processes of its own, in turn; pandas once, for it takes seconds anyway."""
+    """Query each side in fresh processes in turn; pandas once, because it takes seconds."""
     target, expected = question
     runs: dict[str, list[Run]] = {}
     for turn in range(times):
@@ -188,7 +187,7 @@ def main() -> None:
     granules = options.granules or (QUICK_GRANULES if options.quick else GRANULES)
     count, times = (11, 1) if options.quick else (25, 3)
     started = time.perf_counter()
-    # Not the system's temporary folder if the user named another: the lakes take 1 kB for 10 rows.
+    # The lakes take 1 kB for 10 rows, so the user may choose another place than the system's temporary folder.
     root = Path(options.keep or tempfile.mkdtemp(prefix="lightlake-benchmark-"))
     try:
         root.mkdir(parents=True, exist_ok=not options.keep)

@@ -26,7 +26,7 @@ RELEASE = "dr24"
 
 
 def sky(granules: int) -> dict[str, NDArray[Any]]:
-    """Return the targets, granules * SOURCES of them: spread over ZTF's sky, neighbours next to each other.
+    """Return granules * SOURCES targets over ZTF's sky, sorted so that neighbours are together.
 
     Every fiftieth has a companion at 5 arcsec, so that some cones hold two.
     """
@@ -46,7 +46,7 @@ def sky(granules: int) -> dict[str, NDArray[Any]]:
 
 
 def granule(index: int, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> dict[str, pa.Table]:
-    """Return the tables of a granule: those of `index`, at the positions of its targets."""
+    """Generate the tables of granule `index`, at the positions of its targets."""
     import numpy as np
     import pyarrow as pa
 
@@ -121,9 +121,9 @@ def granule(index: int, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> di
 
 
 def source_ids(index: int, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> pa.Array:
-    """Return ids like ZTF's: they begin with the number of the field, 7 degrees wide, that the source is in.
+    """Return ids like ZTF's, which begin with the number of the source's field, 7 degrees wide.
 
-    So the minimum and maximum of a file prune a query by id too, as they do with the archive's own files.
+    So a file's minimum and maximum also prune a query by id, as for the archive's own files.
     """
     import numpy as np
     import pyarrow as pa
@@ -155,7 +155,7 @@ def target_name(row: int) -> str:
 
 
 def stage_some(url: str, granules: int, first: int, step: int) -> list[float]:
-    """Stage every `step`-th granule; return the seconds of each, without those of making it up."""
+    """Stage every `step`-th granule; return the seconds of each, without its generation."""
     from datetime import UTC, datetime
 
     from lake.commit.ledger import Attempt
@@ -217,7 +217,7 @@ def run_verify(url: str, quick: bool) -> list[str]:
 
 
 def copy_as_written(url: str, to: str) -> None:
-    """Copy a lake at rest: links to its files, which compaction unlinks and never changes, and its catalogue."""
+    """Copy an idle lake: its catalogue, and links to its files, which compaction removes but never changes."""
     shutil.copytree(Path(url) / "data", Path(to) / "data", copy_function=os.link)
     (Path(to) / "staging").mkdir()
     shutil.copy(Path(url) / "lake.json", to)

@@ -45,7 +45,7 @@ def lake_point(url: str) -> Callable[[Target], Any]:
 
 
 def lake_point_id(url: str) -> Callable[[Target], Any]:
-    """Return the query of one who has the target's id, which is its place on the sky: no name to look up."""
+    """Query by target_id, which is the target's HEALPix index, so that no name is looked up."""
     from lake.science.sky import hpx29
 
     opened = _lake(url)
@@ -73,7 +73,7 @@ def glob_point(url: str, cached: bool = False) -> Callable[[Target], Any]:
 
 
 def glob_point_hpx29(url: str) -> Callable[[Target], Any]:
-    """Return the query of a user who knows the lake's sort order, and has the source's position to hand."""
+    """Query as a user who knows the lake's sort order and the source's position."""
     from lake.science.sky import cone_ranges
 
     connection = _duckdb()
@@ -89,7 +89,7 @@ def glob_point_hpx29(url: str) -> Callable[[Target], Any]:
 
 
 def glob_cone(url: str, hpx29: bool = False) -> Callable[[Target], Any]:
-    """Return a box, then the haversine, on the sources; joined with their light curves."""
+    """Select sources by a box, then by the haversine formula, and join their light curves."""
     import math
 
     connection = _duckdb()
@@ -117,7 +117,7 @@ def glob_cone(url: str, hpx29: bool = False) -> Callable[[Target], Any]:
 
 
 def pandas_point(url: str, columns: bool = False, filters: bool = False) -> Callable[[Target], Any]:
-    """Return what the notebooks do: the archive into one DataFrame, then the rows of an id."""
+    """Read the archive into one DataFrame and select an id, as notebooks do."""
     import pandas as pd
 
     def ask(target: Target) -> Any:
@@ -149,7 +149,7 @@ def pandas_cone(url: str, columns: bool = False) -> Callable[[Target], Any]:
 
 
 def pandas_in_memory(url: str, targets: list[Target]) -> dict[str, float]:
-    """Load everything once, then select: seconds of each part, checked against the expected rows by the caller."""
+    """Load everything once, then select; return the seconds of each part."""
     import pandas as pd
 
     started = time.perf_counter()
@@ -164,7 +164,7 @@ def pandas_in_memory(url: str, targets: list[Target]) -> dict[str, float]:
     return {"load_s": loaded, "select_s": median(seconds)}
 
 
-# Sides by name: how to make it, and of which of the two lakes. Rare ones take seconds a question.
+# For each side: its function, one of the two lakes, and options. Rare sides take seconds a question.
 Side = tuple[Callable[..., Callable[[Target], Any]], str, dict[str, bool]]
 POINT: dict[str, Side] = {
     "lake": (lake_point_id, "compacted", {}),
@@ -189,8 +189,8 @@ CONE: dict[str, Side] = {
     "pandas, all columns, compacted": (pandas_cone, "compacted", {}),
     "pandas, 5 columns, compacted": (pandas_cone, "compacted", {"columns": True}),
 }
-# What the headline ratios compare: the lake at rest, a glob of the files as pulls wrote them (what a folder of
-# Parquet without a catalogue is), and one DataFrame of everything.
+# The headline ratios compare the compacted lake, a glob of the files as pulls wrote them (a folder of Parquet without a
+# catalogue), and one DataFrame of everything.
 HEADLINE = {
     "point": ("lake", "glob by id, as written", "pandas, all columns, compacted"),
     "cone": ("lake", "glob, as written", "pandas, all columns, compacted"),
@@ -204,13 +204,13 @@ TITLES = {
 
 
 def one_side(kind: str, name: str, urls: dict[str, str], target: Target) -> Answer:
-    """Ask one side one question: called in a process of its own, for its memory and its time from scratch."""
+    """Ask one side one question; runs in a fresh process to measure memory and total time."""
     make, which, options = SIDES[kind][name]
     return answer(make(urls[which], **options)(target))
 
 
 def ask_in_turn(kind: str, urls: dict[str, str], granules: int, count: int) -> dict[str, Any]:
-    """Ask all sides in turn, each with an open connection, and check every answer."""
+    """Query all sides in turn, each with an open connection, and check every answer."""
     asked = questions(kind, granules, count)
 
     def check(question: tuple[Target, Answer], found: Any, side: str) -> None:
@@ -225,7 +225,7 @@ def ask_in_turn(kind: str, urls: dict[str, str], granules: int, count: int) -> d
 
 
 def answer(found: Any) -> Answer:
-    """Sum up an Arrow table or a DataFrame. Sums are exact, so the rows' order does not matter."""
+    """Summarise an Arrow table or a DataFrame; sums are exact, so the order of rows does not matter."""
     import math
 
     mjd, flux = (found[name].to_numpy().tolist() for name in ("mjd", "flux"))
@@ -241,7 +241,7 @@ def warm(urls: dict[str, str]) -> None:
 
 
 def questions(kind: str, granules: int, count: int) -> list[tuple[Target, Answer]]:
-    """Pick targets, away from RA 0 and the pole so that the glob's box is a box; with the rows as generated."""
+    """Pick targets away from RA 0 and the pole, where the glob's box works, with their generated rows."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -165,11 +165,11 @@ def _note_merging(rows: pa.Table) -> str | None:
     first = rows.group_by("target_id").aggregate([("ra", "min"), ("dec", "min")])
     positions = np.unique(np.stack([first["ra_min"].to_numpy(), first["dec_min"].to_numpy()]), axis=1)
     if same := first.num_rows - positions.shape[1]:
-        return f"{counted(same, 'target')} at the place of another one: where this list is added, they are one"
+        return f"{counted(same, 'target')} at the position of another: adding this list merges them"
     if near := int((~SkyIndex(*positions).is_alone(MATCH_RADIUS_ARCSEC)).sum()):
         return (
-            f"{counted(near, 'target')} within {MATCH_RADIUS_ARCSEC:g} arcsec of another one: where this list is added "
-            "again, a smaller --match-radius keeps them apart"
+            f"{counted(near, 'target')} within {MATCH_RADIUS_ARCSEC:g} arcsec of another: adding the list merges them, "
+            "unless --match-radius is smaller"
         )
     return None
 
