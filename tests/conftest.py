@@ -63,6 +63,9 @@ _LONG = (
     "test_virac_run",
 )
 
+# Fixtures that start something, and the markers of tests that have them.
+_STARTS = {"prefect_server": ("prefect",), "page": ("browser", "server"), "slurm": ("cluster", "server")}
+
 profiles.settings.load_profile("few")  # pytest's own --hypothesis-profile comes after
 
 
@@ -70,8 +73,9 @@ profiles.settings.load_profile("few")  # pytest's own --hypothesis-profile comes
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest; then those of most tests, as xdist does by itself."""
     for item in items:
-        if "prefect_server" in item.fixturenames:  # type: ignore[attr-defined]
-            item.add_marker("prefect")
+        for fixture in _STARTS.keys() & item.fixturenames:  # type: ignore[attr-defined]
+            for marker in _STARTS[fixture]:
+                item.add_marker(marker)
     counts = Counter(item.path for item in items)
     order = {name: number for number, name in enumerate(_LONG)}
     items.sort(key=lambda item: (order.get(item.path.stem, len(order)), -counts[item.path], str(item.path)))
@@ -85,6 +89,14 @@ def _no_hashes_of_extensions() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(CONFIG, "allow_unsigned_extensions", True)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_disks() -> Iterator[None]:
+    """Spare each commit of a test the hundredth of a second for each file: nobody pulls the plug here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
         yield
 
 

@@ -14,11 +14,14 @@ from lake.errors import GranuleRejected, StagingLost
 from lake.upkeep.maintenance import verify
 
 
-@pytest.fixture
-def lake_of_ten(catalog):
+def _fill(catalog):
     register(catalog, range(30))
     committed(catalog, range(10), "g0")
-    return catalog
+
+
+@pytest.fixture
+def lake_of_ten(prepared):
+    return prepared(_fill)
 
 
 def _query(catalog, sql, *values):
