@@ -54,6 +54,6 @@ def refresh(options: RefreshOptions, lake: LakeField = None) -> State[list[PullR
         )
         publish_summary(opened, done.reports, done.lost, log)
     if done.lost:
-        log.error("%d of %d archives lost something", len(done.lost), len(names))
+        log.error("%d of %d archives have something missing", len(done.lost), len(names))
         return Failed(message=" | ".join(done.lost), data=done.reports)
     return Completed(message=" | ".join(done.lines), data=done.reports)
