@@ -29,7 +29,7 @@ def run_name() -> str:
 
 @flow(name="refresh", flow_run_name=run_name, validate_parameters=True)
 @spread(RefreshOptions)
-def refresh(options: RefreshOptions, lake: LakeField = None) -> State[list[PullReport]]:
+def refresh(*, lake: LakeField = None, options: RefreshOptions) -> State[list[PullReport]]:
     """Pull all archives side by side; one that fails or hangs does not hold up the others.
 
     The run ends Failed if a target failed or was rejected; its message says why. While another refresh of the same
