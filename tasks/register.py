@@ -28,10 +28,10 @@ def register_archive(lake: Lake, archive: Origin, **facts: pa.Table) -> bool:
         """
         SELECT count(*) AS n
         FROM archives JOIN coverage AS shown ON shown.archive = archives.archive AND shown.release = archives.release
-        WHERE archives.archive = $archive AND archives.release <> $release AND shown.status <> 'failed'
+        WHERE archives.archive = $archive AND archives.release <> $release AND shown.status IN ('found', 'empty')
             AND NOT EXISTS (
                 FROM coverage AS next
-                WHERE next.archive = $archive AND next.release = $release AND next.status <> 'failed'
+                WHERE next.archive = $archive AND next.release = $release AND next.status IN ('found', 'empty')
                     AND next.target_id = shown.target_id
             )
         """,
