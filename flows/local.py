@@ -1,4 +1,4 @@
-"""Pull without Prefect: the same engine in the process of the command, its progress on the terminal."""
+"""Pull without Prefect: the same engine in the process of the command, with progress on the terminal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tasks.sources.protocol import Request
 from tasks.worker import lake_at, logger
 
 # The terminal shows so many losses as they come; the last line, and the ledger, have the others.
-MOST_TOLD = 20
+MOST_SHOWN = 20
 
 
 def pull(url: str, request: Request, settings: Settings | None = None) -> Outcome:
@@ -78,10 +78,10 @@ class _Few(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._left = MOST_TOLD
+        self._left = MOST_SHOWN
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Say whether a line is still shown."""
+        """Say whether a line is shown."""
         self._left -= 1
         return self._left >= 0
 

@@ -35,7 +35,7 @@ def run_name() -> str:
 
 @flow(name="pull", flow_run_name=run_name, validate_parameters=True)
 @spread(PullOptions)
-def pull_archive(options: PullOptions, lake: LakeField = None) -> State[PullReport]:
+def pull_archive(*, lake: LakeField = None, options: PullOptions) -> State[PullReport]:
     """Ask an archive for every target that it has not answered yet, and commit its answers.
 
     The run ends Failed if a target failed or was rejected; its message says why. All other answers are in the lake,

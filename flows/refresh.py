@@ -29,7 +29,7 @@ def run_name() -> str:
 
 @flow(name="refresh", flow_run_name=run_name, validate_parameters=True)
 @spread(RefreshOptions)
-def refresh(options: RefreshOptions, lake: LakeField = None) -> State[list[PullReport]]:
+def refresh(*, lake: LakeField = None, options: RefreshOptions) -> State[list[PullReport]]:
     """Pull all archives side by side; one that fails or hangs does not hold up the others.
 
     The run ends Failed if a target failed or was rejected; its message says why. While another refresh of the same
@@ -54,6 +54,6 @@ def refresh(options: RefreshOptions, lake: LakeField = None) -> State[list[PullR
         )
         publish_summary(opened, done.reports, done.lost, log)
     if done.lost:
-        log.error("%d of %d archives lost something", len(done.lost), len(names))
+        log.error("%d of %d archives have something missing", len(done.lost), len(names))
         return Failed(message=" | ".join(done.lost), data=done.reports)
     return Completed(message=" | ".join(done.lines), data=done.reports)

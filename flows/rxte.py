@@ -25,7 +25,7 @@ def run_name() -> str:
 
 @flow(name="rxte", flow_run_name=run_name, validate_parameters=True)
 @spread(RxteOptions)
-def pull_rxte(options: RxteOptions, lake: LakeField = None, runner: RunnerField = None) -> State[PullReport]:
+def pull_rxte(*, lake: LakeField = None, options: RxteOptions, runner: RunnerField = None) -> State[PullReport]:
     """Bring every RXTE observation of targets into the lake, each a granule of its own.
 
     The run ends Failed if an observation was rejected or failed; its message says which and why. All others are in the

@@ -24,7 +24,7 @@ def run_name() -> str:
 
 @flow(name="virac", flow_run_name=run_name, validate_parameters=True)
 @spread(ViracOptions)
-def extract_virac(options: ViracOptions, lake: LakeField = None, runner: RunnerField = None) -> State[PullReport]:
+def extract_virac(*, lake: LakeField = None, options: ViracOptions, runner: RunnerField = None) -> State[PullReport]:
     """Extract every tile of a folder that is not in the lake yet, and commit each by itself.
 
     The run ends Failed if a tile was rejected or failed, or if a folder could not be read; its message says which and

@@ -140,6 +140,8 @@ def spread(
     def spread_out(function: Callable[..., R]) -> Callable[..., R]:
         hints = get_type_hints(function, include_extras=True)
         own = [one.replace(annotation=hints[name]) for name, one in signature(function).parameters.items()]
+        if not command:  # a keyword of the function need not be one of the flow
+            own = [one.replace(kind=Parameter.POSITIONAL_OR_KEYWORD) for one in own]
         mine = {one.name for one in own}
         fields = [one for one in _parameters(model, command, positional) if one.name not in mine]
         first = [one for one in fields if one.default is Parameter.empty or one.name in positional]

@@ -1,4 +1,4 @@
-"""What the lake says of an archive and its bands, kept up to date."""
+"""Keep the lake's description of an archive and its bands up to date."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from tasks.sources.base import Origin
 
 
 def register_archive(lake: Lake, archive: Origin, **facts: pa.Table) -> bool:
-    """Bring the rows of tables archives and bands up to date; say whether the lake shows this release.
+    """Update the rows of tables archives and bands; say whether the lake shows this release.
 
-    Another release than the one that the lake shows takes over once it has an answer for every target that the
-    one before has.
+    A release takes over from the one that the lake shows when it has an answer for every target that that one has.
 
     Parameters
     ----------
     facts
-        Whole tables that the archive's numbers are to be read with, such as channels.
+        Whole tables that are needed to read the archive's numbers, such as channels.
     """
     with closing(lake.catalog.cursor()) as cursor:
         is_current = has_declared(cursor)
@@ -37,10 +36,10 @@ def register_archive(lake: Lake, archive: Origin, **facts: pa.Table) -> bool:
         """
         SELECT count(*) AS n
         FROM archives JOIN coverage AS shown ON shown.archive = archives.archive AND shown.release = archives.release
-        WHERE archives.archive = $archive AND archives.release <> $release AND shown.status <> 'failed'
+        WHERE archives.archive = $archive AND archives.release <> $release AND shown.status IN ('found', 'empty')
             AND NOT EXISTS (
                 FROM coverage AS next
-                WHERE next.archive = $archive AND next.release = $release AND next.status <> 'failed'
+                WHERE next.archive = $archive AND next.release = $release AND next.status IN ('found', 'empty')
                     AND next.target_id = shown.target_id
             )
         """,

@@ -201,7 +201,7 @@ class PullReport:
                 f"{self.ahead} answers were dated in the future, and counted as too old: compare the clocks of the "
                 "machines that pull (lightlake doctor)"
             )
-        if not self.shown:
+        if self._by_target and not self.shown:
             parts.append(f"{self.release} is beside the release before it until it has an answer for all its targets")
         if self.newer:
             parts.append(f"There is a newer release: lightlake pull {self.archive} --release {self.newer[-1]}")

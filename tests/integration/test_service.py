@@ -41,8 +41,8 @@ from lake.query import Lake
 from lake.store import claims
 from lake.store.catalog import Catalog
 from lake.store.identity import tree_id
+from tasks.archives import source as engine
 from tasks.pull import limits
-from tasks.pull import run as engine
 
 Rows = Callable[..., list[dict[str, Any]]]
 pytestmark = pytest.mark.usefixtures("prefect_server")

@@ -1,4 +1,4 @@
-"""What targets have of RXTE's observations: their matches and coverage, committed when the observations are there."""
+"""Commit the matches and coverage of targets, once their RXTE observations are in the lake."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tasks.worker import lake_at
 
 
 def target_of(lake: Lake, target: str) -> pa.Table:
-    """Return the row of table targets of a name, or of a position, which is registered if it is new.
+    """Return the row of table targets for a name or a position; register a new position.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def target_of(lake: Lake, target: str) -> pa.Table:
     Raises
     ------
     ConfigurationError
-        If the lake has no target of that name, or the position is none.
+        If the lake has no target of that name, or the text is no valid position.
     """
     place = place_of(target)
     if place is None:
@@ -54,12 +54,12 @@ def target_of(lake: Lake, target: str) -> pa.Table:
 
 
 def place_of(target: str) -> tuple[float, float] | None:
-    """Return the position that a text is, ICRS degrees; None if it is a name.
+    """Read a position, ICRS degrees, from a text; return None if it is a name.
 
     Raises
     ------
     ConfigurationError
-        If it is nearly a position.
+        If it looks like a position, and is none.
     """
     parts = re.fullmatch(r"\s*([0-9.]+)[\s,]+([+-]?[0-9.]+)\s*", target)
     if parts is None:
@@ -83,7 +83,7 @@ def answer(
     endpoint: str,
     spent: Mapping[str, Any] | None = None,
 ) -> Receipt:
-    """Commit what targets have: their matches with the observations in the lake, and that they were asked for.
+    """Commit the matches of targets with the observations in the lake, and their coverage.
 
     A target with an observation that failed counts as failed, so that the next run asks again. If its missing
     observations were all rejected, so is the target. Either has its matches with the other observations.
@@ -93,13 +93,13 @@ def answer(
     targets
         Columns of table targets.
     found
-        What xtemaster has near them.
+        Rows of xtemaster near them.
     extraction, parameters
-        What was asked.
+        Of the request.
     asked_at, endpoint
-        When xtemaster was asked, and where.
+        Time and address of the question to xtemaster.
     spent
-        Requests and retries that it took, for the ledger.
+        Requests and retries, for the ledger.
     """
     lake = lake_at(url)
     origin = extraction.origin
@@ -198,10 +198,11 @@ def _keyed(table: pa.Table, attempt: Attempt) -> pa.Table:
 
 
 def _remark(found: Found, pairs: pa.Table, missing: pa.ChunkedArray) -> str | None:
-    """Return what the ledger should say of rows of xtemaster that nothing can be had of, and of what is missing."""
-    told = []
-    if gone := pc.unique(pairs.filter(missing)["source_id"]).to_pylist():
-        told.append(f"{len(gone)} observations are not in the lake: {', '.join(gone[:5])}{', ...' * (len(gone) > 5)}")
-    reasons = found.apart["reason"].value_counts().to_pylist()
-    told += [f"{one['counts']} rows of xtemaster: {one['values']}" for one in reasons]
-    return "; ".join(told) or None
+    """Return the ledger's remark on missing observations and on unusable rows of xtemaster."""
+    remarks = []
+    if missing_ids := pc.unique(pairs.filter(missing)["source_id"]).to_pylist():
+        some = ", ".join(missing_ids[:5]) + (", ..." if len(missing_ids) > 5 else "")
+        remarks.append(f"{len(missing_ids)} observations are not in the lake: {some}")
+    reasons = found.unusable["reason"].value_counts().to_pylist()
+    remarks += [f"{one['counts']} rows of xtemaster: {one['values']}" for one in reasons]
+    return "; ".join(remarks) or None
