@@ -8,9 +8,10 @@ from typing import Any
 from lake.errors import ConfigurationError
 from lake.names import unknown
 from lake.settings import load_settings
-from tasks.sources import hcv, heasarc, icecube, panstarrs, wise, ztf
+from tasks.sources import heasarc, icecube, panstarrs, wise, ztf
 from tasks.sources.base import Archive
 from tasks.sources.gaia import archive as gaia
+from tasks.sources.hcv import archive as hcv
 from tasks.sources.tess_kepler import archive as lightkurve
 
 REGISTRY: dict[str, Archive] = {

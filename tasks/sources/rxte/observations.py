@@ -35,6 +35,7 @@ from tasks.register import register_archive
 from tasks.services.request_counters import count_requests, summarise
 from tasks.sources.base import GIVE_UP_AFTER, Band, Origin
 from tasks.sources.granule_status import GranuleStatus, granule_status
+from tasks.sources.rxte import energies
 from tasks.sources.rxte import heasoft as rxte_heasoft
 from tasks.sources.rxte import mission as rxte
 from tasks.sources.rxte import standard2 as rxte_standard2
@@ -154,7 +155,7 @@ def register(lake: Lake, extraction: Extraction) -> Origin:
         mine = {band.band for band in origin.bands}
         others = tuple(Band(**row) for row in known.to_pylist() if row["band"] not in mine)
         origin = replace(origin, bands=(*others, *origin.bands))
-    register_archive(lake, origin, channels=rxte.channels())
+    register_archive(lake, origin, channels=energies.channels())
     return origin
 
 
