@@ -25,6 +25,7 @@ from tasks.services.tap import Service
 from tasks.services.values import measured, places_of, whole_rows
 from tasks.sources.base import Archive, Band, FetchResult, Granule
 from tasks.sources.gaia import epochs as gaia_epochs
+from tasks.sources.gaia.layouts import EMPTY
 
 NAME = "gaia"
 RELEASE = "DR3"
@@ -206,7 +207,7 @@ def _matches(pairs: pa.Table) -> pa.Table:
 
 def _epochs(ids: np.ndarray, settings: Settings, structure: str) -> tuple[pa.Table, list[int], dict[str, str]]:
     """Return the epoch photometry of some sources, the sources that DataLink has none of, and why others are broken."""
-    parts = [gaia_epochs.EMPTY]
+    parts = [EMPTY]
     wanted = [int(source) for source in np.sort(ids)]
     missing: list[int] = []
     broken: dict[int, str] = {}

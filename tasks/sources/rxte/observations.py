@@ -34,6 +34,7 @@ from tasks.services.request_counters import count_requests, summarise
 from tasks.sources.base import Band, Origin
 from tasks.sources.granule_status import GranuleStatus, granule_status
 from tasks.sources.protocol import Receipts
+from tasks.sources.rxte import energies
 from tasks.sources.rxte import heasoft as rxte_heasoft
 from tasks.sources.rxte import mission as rxte
 from tasks.sources.rxte import standard2 as rxte_standard2
@@ -154,7 +155,7 @@ def register(lake: Lake, extraction: Extraction) -> bool:
         mine = {band.band for band in origin.bands}
         others = tuple(Band(**row) for row in known.to_pylist() if row["band"] not in mine)
         origin = replace(origin, bands=(*others, *origin.bands))
-    return register_archive(lake, origin, channels=rxte.channels())
+    return register_archive(lake, origin, channels=energies.channels())
 
 
 def with_requested_bands(lake: Lake, extraction: Extraction) -> Extraction:

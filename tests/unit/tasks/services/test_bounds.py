@@ -38,7 +38,7 @@ from tasks.services.store import open_store
 from tasks.services.tap import Service, to_votable
 from tasks.sources import icecube
 from tasks.sources.gaia import epochs as gaia_epochs
-from tasks.sources.hcv import parse as parse_hcv
+from tasks.sources.hcv.pages import parse as parse_hcv
 
 MB = 1_000_000
 ZEROS = gzip.compress(bytes(4 * MB))

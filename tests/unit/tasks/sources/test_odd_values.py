@@ -25,10 +25,12 @@ from tasks.pull import complete, made_sound
 from tasks.services.bounds import in_memory
 from tasks.services.fits import Header
 from tasks.services.http import failing
-from tasks.sources import hcv, heasarc, icecube, panstarrs, wise, ztf
+from tasks.sources import heasarc, icecube, panstarrs, wise, ztf
 from tasks.sources.base import FetchResult, Granule
 from tasks.sources.gaia import archive as gaia
 from tasks.sources.gaia import epochs as gaia_epochs
+from tasks.sources.gaia.layouts import EMPTY
+from tasks.sources.hcv import archive as hcv
 from tasks.sources.heasarc import FERMIGTRIG, SAXGRBMGRB
 from tasks.sources.registry import REGISTRY
 from tasks.sources.rxte.fits import clock
@@ -118,7 +120,7 @@ def of_gaia_with(found: pa.Table, monkeypatch: pytest.MonkeyPatch, broken: dict[
             "mag": [18.0] * n,
             "quality": [0] * n,
         }
-        return gaia_epochs.EMPTY.schema.empty_table() if not n else pa.table(light), broken or {}
+        return EMPTY.schema.empty_table() if not n else pa.table(light), broken or {}
 
     monkeypatch.setattr(gaia.Service, "query", lambda *_, **__: found)
     monkeypatch.setattr(gaia, "_datalink", datalink)

@@ -31,8 +31,9 @@ from lake.store.catalog import Catalog
 from tasks.archives.estimates import plan
 from tasks.pull import commit_batch, count_to_ask, fetch_batch, lake_at, plan_batches
 from tasks.samples.files import read_targets
-from tasks.sources import hcv, panstarrs
+from tasks.sources import panstarrs
 from tasks.sources.base import FetchResult, Granule
+from tasks.sources.hcv import archive as hcv
 from tasks.sources.registry import REGISTRY, find
 
 BARNARD = {"pm_ra": -801.551, "pm_dec": 10362.394, "ref_epoch": 2016.0}

@@ -30,8 +30,8 @@ from lake.settings import load_settings
 from lake.store.catalog import Catalog
 from lake.upkeep.maintenance import verify
 from tasks.pull import lake_at
+from tasks.sources.rxte import energies
 from tasks.sources.rxte import heasoft as rxte_heasoft
-from tasks.sources.rxte import mission as rxte
 from tasks.sources.rxte import observations as rxte_pull
 from tasks.sources.rxte import targets as rxte_targets
 from tasks.sources.rxte.files import Mirror
@@ -172,9 +172,9 @@ def test_channels_are_a_table_of_the_lake(lake: Lake) -> None:
     )
     # Facts B.4: channels 5 to 10 are 1.94 to 4.05 keV in epoch 3.
     assert (rows["emin_kev"][0].as_py(), rows["emax_kev"][-1].as_py()) == (1.94, 4.05)
-    assert lake.sql("SELECT count(*) AS n FROM channels")["n"][0].as_py() == rxte.channels().num_rows
+    assert lake.sql("SELECT count(*) AS n FROM channels")["n"][0].as_py() == energies.channels().num_rows
     rxte_pull.register(lake, ALL)
-    assert lake.sql("SELECT count(*) AS n FROM channels")["n"][0].as_py() == rxte.channels().num_rows
+    assert lake.sql("SELECT count(*) AS n FROM channels")["n"][0].as_py() == energies.channels().num_rows
     assert [finding.message for finding in verify(lake.catalog) if finding.check == "checksums"] == []
 
 
@@ -233,7 +233,7 @@ def test_chosen_channels_lie_beside_the_standard_products(lake: Lake, made: tupl
     shown = lake.sql("SELECT DISTINCT release, band, epoch, emin_kev, emax_kev FROM rxte WHERE band LIKE 'pca_ch%'")
     for row in shown.to_pylist():
         assert row["release"] == "standard2_ch5_10"
-        assert (row["emin_kev"], row["emax_kev"]) == rxte.energy_range(5, 10, row["epoch"])
+        assert (row["emin_kev"], row["emax_kev"]) == energies.energy_range(5, 10, row["epoch"])
     bands = lake.sql("SELECT band FROM bands WHERE archive = 'rxte_pca' ORDER BY band")["band"].to_pylist()
     assert bands == ["pca_2_9kev", "pca_ch5_10"]
     details = lake.sql(
