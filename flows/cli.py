@@ -274,7 +274,7 @@ def run_rxte(
     bin_s
         Length of a bin, seconds: a multiple of 16, which is the default.
     gti
-        Good times, as maketime takes them; the default is HEASARC's: see docs/surveys.md.
+        Good times, as maketime takes them; the default is HEASARC's: see the README.
     limit
         At most so many observations of a target.
     slews
