@@ -17,8 +17,8 @@ from lake.errors import ConfigurationError
 from lake.output import Output, say, show
 from lake.redact import safe_line, safe_text
 from lake.settings import check_env_file, load_settings
+from lake.store.failures import explain
 from lake.store.leaving import ending_with
-from lake.store.trouble import explained
 from lake.text import one_line
 
 app = App(
@@ -286,7 +286,7 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        code = _failed(told) if (told := explained(error)) else _failed(_bug(error), 70)
+        code = _failed(told) if (told := explain(error)) else _failed(_bug(error), 70)
     sys.exit(ending_with(code or 0))
 
 

@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from lake.errors import ConfigurationError
 from lake.store.access import may
+from lake.store.failures import disk_full
 from lake.store.storage import PARTIAL, flush, remove
-from lake.store.trouble import no_room
 from lake.text import visible
 
 Output = Literal["table", "csv", "json", "parquet"]
@@ -66,7 +66,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     Raises
     ------
     ConfigurationError
-        If it cannot be written; NoRoom, if that is for want of room.
+        If it cannot be written; DiskFull, if that is for want of room.
     """
     target, part = path, None
     try:
@@ -87,7 +87,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     except BrokenPipeError:
         raise  # whoever reads it wants no more
     except OSError as error:
-        raise no_room(error, target.parent) or ConfigurationError(
+        raise disk_full(error, target.parent) or ConfigurationError(
             f"cannot write {path}: {error.strerror or error}", hint="name a file in a folder that you may write to"
         ) from error
     finally:

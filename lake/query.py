@@ -23,10 +23,10 @@ from lake.settings import Settings, load_settings
 from lake.store.catalog import Catalog
 from lake.store.confined import Guard, time_limit
 from lake.store.connection import CONSISTENT_SCANS, rollback
+from lake.store.failures import READING_ONLY, query_failure
 from lake.store.lock import until_back
 from lake.store.s3 import s3_secret
 from lake.store.storage import Storage
-from lake.store.told import READING_ONLY, of_asking
 
 # Above this many sources a join is as good as a list: the list only serves to leave files unread.
 _LONGEST_LIST = 2000
@@ -182,7 +182,7 @@ class Lake:
         except duckdb.Error as error:
             if self.catalog.read_only and "read-only" in str(error):
                 raise self.catalog.unwritable(error) from None
-            raise of_asking(error, self.catalog.location, self.storage) from error
+            raise query_failure(error, self.catalog.location, self.storage) from error
 
     @contextmanager
     def snapshot(self) -> Iterator[duckdb.DuckDBPyConnection]:

@@ -12,8 +12,8 @@ from upath import UPath
 from lake.commit.quarantine import set_aside
 from lake.model.declared import all_tables, is_table
 from lake.store.catalog import Catalog
+from lake.store.failures import overtaken
 from lake.store.storage import PARTIAL, Storage, publish, remove, remove_folder, write_text
-from lake.store.told import overtaken
 
 PUBLISHING = "publishing"
 

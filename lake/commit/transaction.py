@@ -22,11 +22,11 @@ from lake.model.declared import table_named
 from lake.store import fence
 from lake.store.catalog import Catalog
 from lake.store.connection import rollback
+from lake.store.failures import overtaken
 from lake.store.lock import until_back
 from lake.store.migrations import INLINED_ROWS
 from lake.store.pruning import note_no_nan
 from lake.store.storage import Storage, checksum, parquet_rows, publish, remove, remove_folder
-from lake.store.told import overtaken
 
 T = TypeVar("T")
 
