@@ -66,10 +66,10 @@ def sound(tables: Mapping[str, pa.Table]) -> tuple[Tables, list[str]]:
     files = _files(tables.get("exposures"))
     for name in ("sources", "matches", "lightcurves", "exposures"):
         if name in made and made[name].num_rows:
-            table, told = _without_odd_values(name, made[name], files)
+            table, replaced = _without_odd_values(name, made[name], files)
             kept, left_out = _complete_rows(name, table, files)
             made[name] = _ranked(kept) if name == "matches" and kept.num_rows < table.num_rows else kept
-            remarks += told + left_out
+            remarks += replaced + left_out
     if "sources" in made and "sources" in tables and made["sources"].num_rows < tables["sources"].num_rows:
         dropped = pc.is_in(tables["sources"]["source_id"], value_set=_plain(made["sources"], "source_id"))
         gone = tables["sources"].filter(pc.invert(dropped))["source_id"]

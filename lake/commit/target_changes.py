@@ -141,9 +141,9 @@ class _Choice:
         if label is not None and label not in labels:
             raise unknown("label", label, labels, f"in sample {sample}")
         if not there("sample", self.where, *self.values):
-            told = " of this label" if label is not None else ""
+            which = " of this label" if label is not None else ""
             raise ConfigurationError(
-                f"{target!r} is no target of sample {sample!r}{told}",
+                f"{target!r} is no target of sample {sample!r}{which}",
                 hint=f"it is in: {', '.join(there('sample', 'target_id = ?', self.values[-1])) or 'none'}",
             )
 

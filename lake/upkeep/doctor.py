@@ -25,7 +25,7 @@ from lake.errors import ConfigurationError, LightlakeError
 from lake.redact import safe_line
 from lake.settings import Settings, not_json, wrong_values
 
-# Those whose versions are told even if all is well: what breaks, breaks by them.
+# Packages whose versions are always shown: most faults come with them.
 _TOLD = ("duckdb", "pyarrow", "prefect", "fastapi", "sqlalchemy", "astropy", "pandas", "numpy")
 
 # Extras that a lake may need; the others are for those who work on Lightlake.

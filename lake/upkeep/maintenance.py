@@ -347,7 +347,7 @@ def _check_constraints(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         yield Finding(
             "error",
             "constraints",
-            f"lightcurves: {count} sources and bands have not the rows of statistics",
+            f"lightcurves: {count} sources and bands have other numbers of rows than statistics",
             "report this as a bug",
         )
 
@@ -377,7 +377,7 @@ def _check_coverage(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
             SELECT sample, target_id, min(coalesce(labels.added_at, targets.added_at)) AS since
             FROM labels JOIN targets USING (target_id) GROUP BY ALL
         )
-        SELECT sample, archive, release, count(*) FILTER (since <= last) AS lost,
+        SELECT sample, archive, release, count(*) FILTER (since <= last) AS unanswered,
             count(*) FILTER (last IS NULL OR since > last) AS waiting
         FROM asked JOIN members USING (sample)
         WHERE NOT EXISTS (
@@ -388,10 +388,12 @@ def _check_coverage(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         """,
         {"now": datetime.now(UTC) + AHEAD},
     ).fetchall()
-    for sample, archive, release, lost, waiting in rows:
+    for sample, archive, release, unanswered, waiting in rows:
         hint = f"run: lightlake pull {archive} --sample {sample}"
-        if lost:
-            yield Finding("error", "coverage", f"{archive} {release}: {lost} targets of {sample} have no answer", hint)
+        if unanswered:
+            yield Finding(
+                "error", "coverage", f"{archive} {release}: {unanswered} targets of {sample} have no answer", hint
+            )
         if waiting:
             yield Finding("note", "coverage", f"{archive} {release}: {waiting} new targets of {sample} not asked", hint)
     failed = cursor.execute(
@@ -408,5 +410,5 @@ def _check_coverage(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
                 "note",
                 "clocks",
                 f"{table}: {count} rows{of} are dated in the future, up to {latest:%Y-%m-%d %H:%M}",
-                "see the clocks of the machines that write to the lake: lightlake doctor",
+                "check the clocks of the machines that write to the lake with: lightlake doctor",
             )

@@ -162,13 +162,13 @@ def as_text(now: Progress) -> str:
 
 def watch(lake: Lake, archive: str, tell: Callable[[str], None], every_s: float) -> None:
     """Report the progress of an archive whenever it changes, until no granule is waiting."""
-    told = ""
+    reported = ""
     while True:
         now = progress(lake, archive)
         text = as_text(now)
-        if text != told:
+        if text != reported:
             tell(text)
-            told = text
+            reported = text
         if not now.waiting:
             return
         time.sleep(every_s)

@@ -206,9 +206,9 @@ _INCOMPLETE = """
     CREATE OR REPLACE TEMP TABLE incomplete AS
     SELECT archive, release, source_id FROM
         (SELECT archive, release, source_id, count(*) AS n FROM lightcurves GROUP BY ALL) AS held
-        FULL JOIN (SELECT archive, release, source_id, sum(n) AS n FROM statistics GROUP BY ALL) AS told
+        FULL JOIN (SELECT archive, release, source_id, sum(n) AS n FROM statistics GROUP BY ALL) AS counted
         USING (archive, release, source_id)
-        WHERE held.n IS DISTINCT FROM told.n
+        WHERE held.n IS DISTINCT FROM counted.n
     UNION SELECT archive, release, source_id FROM statistics ANTI JOIN sources USING (archive, release, source_id)
     UNION SELECT archive, release, source_id FROM matches ANTI JOIN sources USING (archive, release, source_id)
 """
