@@ -2,7 +2,7 @@
 
 Targets are uploaded and joined within the service; which observation is within the radius of which target is then
 decided here, by the angle on the sphere. Rows of proposals that were accepted but never observed are kept apart.
-Sources: B.1 and B.2 of the facts on RXTE; real rows of xtemaster.
+Source: real rows of xtemaster.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tasks.sources import heasarc
 from tasks.sources.rxte import mission as rxte
 from tasks.sources.rxte.mission import Observation, archive_paths, parse_obsid
 
-# Facts B.1; PCA's collimator is a degree wide at half maximum, so what is farther off is another source's.
+# PCA's collimator is a degree wide at half maximum, so what is farther off is another source's.
 RADIUS_DEG = 0.1
 
 TABLE = "xtemaster"
@@ -255,7 +255,7 @@ def _reason(row: dict[str, Any]) -> str | None:
         return "not at a time of the mission"
     if not re.fullmatch(r"[0-9]{5}(-[0-9]{2}){3}[0-9A-Z]?", row["obsid"]):
         return "not an ObsID"
-    # Pieces named by a letter have no exposure there: facts B.2.
+    # Pieces named by a letter have no exposure there.
     if not row["exposure"] and not row["obsid"][-1].isalpha():
         return "no exposure"
     return None
