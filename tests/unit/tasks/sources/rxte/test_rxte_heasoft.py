@@ -28,7 +28,7 @@ from tasks.sources.rxte.heasoft import Extracted, extract, find_tools
 from tasks.sources.rxte.mission import PRODUCTS, Observation
 
 CUT = ChannelCut("heasoft", chmin=5, chmax=10)
-# Absolute channels 5 to 10 are Standard-2 channels 1 to 6: facts B.4.
+# Absolute channels 5 to 10 are Standard-2 channels 1 to 6.
 STD2 = slice(1, 7)
 TARGETS = sandbox.TARGETS[:2]
 
