@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from tasks.sources.virac.tiles import Selection
 
 PATTERN = "n*_*.hdf5"
+
+# A source is kept if it has more Ks detections than this.
 MIN_KS = 20
 
 
