@@ -12,7 +12,7 @@ from benchmarks.orchestration import Work, batched
 from benchmarks.served import BUCKET, bucket, positions
 from deployments.sandbox.server import Sandbox
 from tasks.sources.rxte.observations import TOGETHER
-from tasks.sources.virac.source import BATCH_TILES
+from tasks.sources.virac.source import LIMITS
 
 SITE = Site("here", cores=2, services=4, buckets=8, latency_s=0.1, mb_per_s=10.0, granule_s=1.0)
 
@@ -83,7 +83,7 @@ def test_the_table_has_a_row_an_archive() -> None:
 
 def test_granules_go_to_tasks_as_the_flows_have_it() -> None:
     assert batched(10, "one") == [1] * 10
-    assert batched(40, "tiles") == [BATCH_TILES, BATCH_TILES, 40 - 2 * BATCH_TILES]
+    assert batched(40, "tiles") == [LIMITS.granules, LIMITS.granules, 40 - 2 * LIMITS.granules]
     assert [sum(batched(1_001, one)) for one in ("tiles", "observations", "pull")] == [1_001] * 3
     assert batched(600, "observations") == [TOGETHER["products"]] * 2 + [600 - 2 * TOGETHER["products"]]
 

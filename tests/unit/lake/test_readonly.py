@@ -127,7 +127,7 @@ def test_a_reader_without_rights_asks_and_spills_elsewhere_and_a_writer_is_refus
             lambda: app(["targets", "add", "/nowhere.csv", "--sample", "a", "--lake", str(own)]),
             lambda: app(["compact", "--lake", str(own)]),
             lambda: app(["pull", "gaia", "--lake", str(own)]),
-            lambda: app(["virac", "/nowhere", "--lake", str(own)]),
+            lambda: app(["virac", str(own), "--lake", str(own)]),
             lambda: app(["rxte", "--lake", str(own)]),
         ):
             with pytest.raises((ReadOnly, CatalogError)) as error:

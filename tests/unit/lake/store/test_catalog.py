@@ -1,6 +1,7 @@
 """Making, opening, migrating and locking a catalogue; one clear line whenever it cannot be."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -58,7 +59,7 @@ def test_an_old_lake_is_refused_until_init_migrates_it(catalog, settings, monkey
     _as_next_version(monkeypatch, ["ALTER TABLE sources ADD COLUMN colour VARCHAR"])
     with pytest.raises(CatalogError) as error:
         catalog.open()
-    assert f"has schema version {SCHEMA_VERSION}, this is {NEXT}" in _one_line(error)
+    assert re.findall(r"schema version (\d+).* (\d+)\b", _one_line(error))[0] == (str(SCHEMA_VERSION), str(NEXT))
     assert "lightlake init" in error.value.hint
     catalog.close()
     assert catalog.create()

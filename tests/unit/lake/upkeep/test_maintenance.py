@@ -320,9 +320,9 @@ def test_status_and_progress_tell_what_attempts_took(kept):
     with Lake(kept.storage.root, kept.settings) as opened:
         now = progress(opened, "ztf")
         assert (now.retries, now.requests, now.peak_rss_mb) == (4, 5, 70.0)
-        assert "\n  4 times tried again, 5 requests\n" in as_text(now)
-        assert "\n  0 times tried again\n" in as_text(progress(opened, "virac"))
-        assert "tried again" not in as_text(progress(opened, "gaia"))
+        assert "\n  4 retries, 5 requests\n" in as_text(now)
+        assert "\n  0 retries\n" in as_text(progress(opened, "virac"))
+        assert "retries" not in as_text(progress(opened, "gaia"))
 
 
 def test_progress_counts_the_granules_of_the_last_run_and_each_once(kept):

@@ -54,7 +54,7 @@ def test_the_name_of_a_release_may_stand_twice_and_inside_a_name(tmp_path: Path)
 def test_what_cannot_be_listed_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ArchiveError, match="ztf"):
-        found(ztf.ARCHIVE, load_settings(endpoints={"ztf": f"{tmp_path}/file/{{release}}"}))
+        found(ztf.ARCHIVE, load_settings(endpoints={"ztf": f"{tmp_path}/file/{{release}}"}, retries=0))
 
 
 def test_archives_with_one_address_have_no_other_releases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
