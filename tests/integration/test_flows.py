@@ -204,7 +204,7 @@ def test_what_cannot_pass_is_told_and_mended_by_the_next_run(catalog: Catalog, r
     assert json.loads(left["pull-icecube"].data)[0]["failed"] == 5
     assert "plot-icecube" not in left
     missing = left["missing-icecube"].data
-    assert "5 of 5 targets, in 1 of 1 granules." in missing
+    assert "5 of 5 targets failed, 0 were rejected, in 1 of 1 granules." in missing
     assert f"| `{ledger['granule']}` | failed | T00" in missing
     assert f" and 2 more | 0 | {text(told)} |" in missing
     assert f"{ledger['granule']}: failed, 5 targets, 0 found, " in logged(state)
