@@ -152,7 +152,7 @@ def test_a_user_of_the_database_who_may_only_read(postgres, tmp_path):
     for writable in (False, True):
         with pytest.raises(CatalogError, match="too many connections for role") as error:
             Lake(reading.url, reading, writable=writable)
-        assert "connections to spare" in error.value.hint
+        assert "free connections" in error.value.hint
     with Lake(settings.url, settings) as lake:  # one who may write, through a handle that reads
         for statement in (
             "DELETE FROM targets",
