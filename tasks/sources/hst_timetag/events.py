@@ -32,8 +32,8 @@ _KINDS: tuple[tuple[Kind, frozenset[str]], ...] = (
 # Rows that are in memory at a time: some 40 MB of a COS table.
 CHUNK = 1 << 20
 
-# Bits of COS's DQ that time and pulse-height screening set: calcos leaves such events out of images and spectra whatever
-# SDQFLAGS says (calcos, timetag.py: burst 64, pulse height out of bounds 512, bad time 2048).
+# Bits of COS's DQ that screening by time and pulse height sets: calcos leaves such events out of images and spectra
+# whatever SDQFLAGS says (calcos, timetag.py: burst 64, pulse height out of bounds 512, bad time 2048).
 COS_SCREENED = 64 | 512 | 2048
 
 # Primary keywords with a reference file each.

@@ -34,7 +34,7 @@ def column(result: Curve, name: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "rootname, counts, poisson_factor", [("ldfd01vnq", 344_124, 3.30), ("ldfd01vpq", 283_504, 1.70)]
+    ("rootname", "counts", "poisson_factor"), [("ldfd01vnq", 344_124, 3.30), ("ldfd01vpq", 283_504, 1.70)]
 )
 def test_real_exposures_have_the_counts_of_their_spectra(
     rootname: str, counts: int, poisson_factor: float, data_dir: Path, tmp_path: Path
@@ -71,7 +71,8 @@ def test_the_published_row_comes_back_from_its_gross_and_background(tmp_path: Pa
     assert row["error"] == pytest.approx(46.6337, abs=5e-5)
     assert row["signal_to_noise"] == pytest.approx(46.3607, abs=5e-5)
     assert row["net"] == pytest.approx(2149.24 / 2, abs=0.005)
-    assert row["flux"] is None and row["flux_err"] is None
+    assert row["flux"] is None
+    assert row["flux_err"] is None
 
 
 def test_the_background_is_scaled_by_the_rows_of_both_regions(tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_airglow_is_left_out_and_wavelengths_have_limits(tmp_path: Path) -> None
     assert kept.limits.wavelengths == (915, 1800)
 
 
-@pytest.mark.parametrize("flag, kept", [(0, True), (4, True), (64, False), (512, False), (2048, False), (8, False)])
+@pytest.mark.parametrize(("flag", "kept"), [(0, True), (4, True), (64, False), (512, False), (2048, False), (8, False)])
 def test_flags_that_screening_sets_are_serious_whatever_the_header_says(flag: int, kept: bool, tmp_path: Path) -> None:
     path = cos_file(tmp_path / "l1_corrtag.fits", times=[0.0, 2.0], flags=[flag, 0], serious=8)
     assert column(curve(path), "gross")[0] == (1 if kept else 0)
@@ -152,8 +153,10 @@ def test_times_are_exact_to_a_microsecond_after_hours(tmp_path: Path) -> None:
 def test_quotients_by_nothing_are_null(tmp_path: Path) -> None:
     path = cos_file(tmp_path / "l1_corrtag.fits", times=[0.0, 5.0])
     second = curve(path).table.to_pylist()[1]
-    assert second["gross"] == 0 and second["counts"] == 0
-    assert second["signal_to_noise"] is None and second["snr_net"] is None
+    assert second["gross"] == 0
+    assert second["counts"] == 0
+    assert second["signal_to_noise"] is None
+    assert second["snr_net"] is None
 
 
 def test_a_spectrum_without_a_box_is_rejected(tmp_path: Path) -> None:
@@ -163,7 +166,7 @@ def test_a_spectrum_without_a_box_is_rejected(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change, expected",
+    ("change", "expected"),
     [
         ({"expflag": "INTERRUPTED"}, ["Bad EXPFLAG"]),
         ({"expflag": "NORMAL       "}, []),
@@ -208,7 +211,8 @@ def test_chunks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with open_events(path) as tables:
         (table,) = tables
         chunks = list(table.chunks(100))
-        assert len(chunks) == 50 and sum(map(len, chunks)) == 5000
+        assert len(chunks) == 50
+        assert sum(map(len, chunks)) == 5000
         monkeypatch.setattr(type(table), "chunks", lambda self: iter(chunks))
         assert extract(tables, EVERYTHING).table.equals(whole.table)
 
@@ -231,7 +235,8 @@ def test_a_damaged_file_is_rejected_in_one_line(damage: str, tmp_path: Path) -> 
         path = cos_file(tmp_path / "l2_corrtag.fits", times=[0.0, 1.0], without=["WAVELENGTH"])
     with pytest.raises(GranuleRejected) as raised:
         curve(path)
-    assert path.name in str(raised.value) and "\n" not in str(raised.value)
+    assert path.name in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_intervals() -> None:
@@ -245,7 +250,7 @@ def test_intervals() -> None:
     assert exposure_fraction(Bins(0.0, 2.0, 3), None).tolist() == [1, 1, 1]
 
 
-@pytest.mark.parametrize("end, number", [(8.0, 4), (7.99, 3), (1.0, 0)])
+@pytest.mark.parametrize(("end", "number"), [(8.0, 4), (7.99, 3), (1.0, 0)])
 def test_the_last_bin_is_left_out_if_the_exposure_ends_in_it(end: float, number: int, tmp_path: Path) -> None:
     path = cos_file(tmp_path / "l1_corrtag.fits", times=[0.0, end], exposure_s=end, good_times=[(0.0, end)])
     with open_events(path) as tables:
