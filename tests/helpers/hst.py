@@ -154,3 +154,63 @@ def cos_file(
         hdus.append(fits.BinTableHDU.from_columns(fields, name="TIMELINE"))
     fits.HDUList(hdus).writeto(path)
     return path
+
+
+def table_hdu(columns: Mapping[str, Any]) -> Any:
+    """Return a table extension of columns of text, numbers or arrays of numbers."""
+    fields = []
+    for name, values in columns.items():
+        array = np.array(values)
+        if array.dtype.kind == "U":
+            form = f"{array.dtype.itemsize // 4 + 4}A"
+        else:
+            form = f"{array.shape[1] if array.ndim > 1 else 1}{'J' if array.dtype.kind == 'i' else 'D'}"
+        fields.append(fits.Column(name, form, array=array))
+    return fits.BinTableHDU.from_columns(fields)
+
+
+def stis_file(
+    path: Path, exposures: Mapping[str, Any], *, x: Any = 1000, y: Any = 1000, primary: Mapping[str, Any] | None = None
+) -> Path:
+    """Write a STIS tag file of chosen events: an EVENTS and a GTI extension for each exposure."""
+    first = fits.PrimaryHDU()
+    first.header.update(
+        {
+            "TELESCOP": "HST",
+            "INSTRUME": "STIS",
+            "ROOTNAME": path.name.split("_")[0],
+            "ASN_ID": path.name.split("_")[0].upper(),
+            "TARGNAME": "SOME-STAR",
+            "OBSTYPE": "SPECTROSCOPIC",
+            "OBSMODE": "TIME-TAG",
+            "DETECTOR": "FUV-MAMA",
+            "OPT_ELEM": "E140M",
+            "CENWAVE": 1425,
+            "APERTURE": "0.2X0.2",
+            "CAL_VER": "                ",
+            "PROPOSID": 13902,
+            "RA_TARG": 10.0,
+            "DEC_TARG": -20.0,
+            "TEXPSTRT": 57934.2,
+            **(primary or {}),
+        }
+    )
+    hdus: list[Any] = [first]
+    for name, times in exposures.items():
+        seconds = np.asarray(times, float)
+        n = len(seconds)
+        # Times are whole numbers of 125 microseconds.
+        time = fits.Column("TIME", "1J", unit="s", array=np.rint(seconds / 0.000125).astype(np.int32))
+        places = [
+            fits.Column(column, "1I", unit="pixel", array=np.broadcast_to(value, n).astype(np.int16))
+            for column, value in (("AXIS1", x), ("AXIS2", y), ("DETAXIS1", x))
+        ]
+        events = fits.BinTableHDU.from_columns([time, *places], name="EVENTS")
+        events.header["TSCAL1"], events.header["TZERO1"] = 0.000125, 0.0
+        end = float(seconds.max()) if n else 0.0
+        events.header.update(
+            {"EXPNAME": name, "EXPSTART": 57934.2, "EXPTIME": end, "EXPFLAG": "NORMAL       ", "SDQFLAGS": 31743}
+        )
+        hdus += [events, gti_hdu([(0.0, end)])]
+    fits.HDUList(hdus).writeto(path)
+    return path

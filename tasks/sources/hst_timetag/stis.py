@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -59,13 +60,15 @@ def orders(table: EventTable, x1d: Path | None) -> list[Order]:
         ]
 
 
-def preparation(table: EventTable, x1d: Path | None) -> tuple[Prepared, list[str]]:
+def preparation(
+    table: EventTable, x1d: Path | None, environment: Mapping[str, str] = os.environ
+) -> tuple[Prepared, list[str]]:
     """Return what completes the events of a `tag` file, and what could not be done for want of files.
 
     Weights are 1 / flat, and 1 without flat fields; flags are those of bad pixels, and 0 without their table.
     """
     found = orders(table, x1d)
-    flat, bad = stis_flat(table), stis_bad_pixels(table)
+    flat, bad = stis_flat(table, environment), stis_bad_pixels(table, environment)
     missing = [
         what
         for what, is_missing in (

@@ -68,8 +68,8 @@ def statistics(counts: Array, mjd: Array) -> dict[str, Any]:
     Returns
     -------
     dict
-        total is the whole part of the sum; mu = sqrt(mean); stdev is that of the population; poisson_factor = stdev / mu,
-        which is 1 for a constant source; Pearson's r of counts and mjd, with the probability of such an r without
+        total is the whole part of the sum; mu = sqrt(mean); stdev is that of the population; poisson_factor = stdev /
+        mu, which is 1 for a constant source; Pearson's r of counts and mjd, with the probability of such an r without
         correlation. What is not defined is None: all but total, if that is not positive.
 
     Examples
