@@ -59,7 +59,7 @@ ORIGIN = Origin(
     notes=(
         "mjd is the middle of a bin; bmjd_tdb takes HST to be at the Earth's centre: 23 ms off at most. "
         "source_id and exposure_id are the exposure's rootname. flux is the count rate less background over the time "
-        "observed; good bins were observed in full. Fluxes per Angstrom, where reference files allow them: table hst_bins."
+        "observed; good bins were observed in full. Fluxes, where reference files allow them, are in table hst_bins."
     ),
 )
 
