@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 import traceback
 from contextlib import suppress
 from importlib.metadata import entry_points, version
@@ -39,6 +38,8 @@ LakeURL = Annotated[
 # only when called: Prefect alone takes seconds.
 for _command in entry_points(group="lightlake.commands"):
     app.command(_command.value, name=_command.name)
+for _command in entry_points(group="lightlake.exports"):
+    export.command(_command.value, name=_command.name)
 
 
 @app.command
@@ -52,10 +53,15 @@ def init(url: str | None = None) -> int:
     """
     from lake.store.catalog import Catalog
     from lake.store.storage import Storage
+    from lake.upkeep.renaming import rename_archives
 
     settings = load_settings()
     catalog = Catalog(Storage.from_url(url or settings.url), settings)
     changed = catalog.create()
+    lines = rename_archives(catalog)
+    for line in lines:
+        say(line)
+    changed |= bool(lines)
     say(f"{'made' if changed else 'nothing to do:'} the lake at {catalog.storage.root}, catalogue {catalog.location}")
     catalog.close()
     return 0
@@ -81,14 +87,16 @@ def status(
     every_s
         Seconds between two looks.
     """
+    from lake.names import current_archive
     from lake.query import Lake
     from lake.upkeep import progress
     from lake.upkeep.maintenance import quarantined
     from lake.upkeep.maintenance import status as read_status
 
     if watch and archive is None:
-        raise ConfigurationError("--watch watches one archive", hint="name it: lightlake status virac --watch")
+        raise ConfigurationError("--watch watches one archive", hint="name it: lightlake status ARCHIVE --watch")
     with Lake(lake) as opened:
+        archive = current_archive(opened, archive)
         if archive is None:
             show(read_status(opened.catalog.cursor()), output)
             for line in quarantined(opened.catalog) if output == "table" else ():
@@ -166,6 +174,7 @@ def restore(
     from lake.store.backup import backups
     from lake.store.catalog import Catalog
     from lake.store.storage import Storage
+    from lake.upkeep.renaming import rename_archives
     from lake.upkeep.restore import restore as run_restore
     from lake.upkeep.restore import summary
 
@@ -177,7 +186,7 @@ def restore(
         return 0
     catalog = Catalog(storage, settings)
     try:
-        for line in summary(run_restore(catalog, date)):
+        for line in (*summary(run_restore(catalog, date)), *rename_archives(catalog)):
             say(line)
     finally:
         catalog.close()
@@ -229,71 +238,19 @@ def attach(*, lake: LakeURL = None, write: Annotated[bool, Parameter(negative=()
     return 0
 
 
-@export.command
-def virac_csv(
-    *,
-    to: Path,
-    lake: LakeURL = None,
-    source: Annotated[list[str] | None, Parameter(negative=())] = None,
-    sources_file: Path | None = None,
-    where: str | None = None,
-    release: str | None = None,
-    again: Annotated[bool, Parameter(negative=())] = False,
-) -> int:
-    """Write light curves of VIRAC as the published CSVs: a file for each source, ID[:3]/ID[3:6]/ID.csv.
-
-    An export that was stopped goes on when it is run again: files that are there with all their rows are kept.
-
-    Parameters
-    ----------
-    to
-        Folder to write to.
-    source
-        Id of a source; may be given several times. Without any, and no file of them: all that have a light curve.
-    sources_file
-        Text file with the id of a source in each line.
-    where
-        Only sources for which this SQL is true, on the columns of table sources: "dec > -30 AND NOT duplicate".
-    release
-        Release of VIRAC; default: the one that the lake has.
-    again
-        Write files anew that are there already.
-    """
-    from lake.export.virac_csv import Written, export_virac_csv, read_ids
-    from lake.query import Lake
-
-    ids = None if source is None and sources_file is None else list(source or [])
-    if ids is not None and sources_file is not None:
-        ids += read_ids(sources_file)
-    started = time.monotonic()
-
-    def tell(done: Written) -> None:
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r{done.files} files written, {done.kept} kept, {time.monotonic() - started:.0f} s ")
-
-    with Lake(lake) as opened:
-        done = export_virac_csv(opened, to, ids, where=where, release=release, again=again, progress=tell)
-    if sys.stderr.isatty():
-        sys.stderr.write("\n")
-    seconds = time.monotonic() - started
-    say(
-        f"{done.files} light curves written to {to}, {done.rows} rows, {done.bytes / 1e6:.1f} MB, in {seconds:.1f} s; "
-        f"{done.kept} were there already"
-    )
-    return 0
-
-
 @app.command
 def schema(*, output: Literal["text", "json", "markdown"] = "text") -> int:
     """Print every table and column: type, unit, UCD, description."""
-    from lake.model.schema import TABLES, as_dict, as_markdown
+    from lake.model.declared import all_tables
+    from lake.model.schema import as_dict, as_markdown
 
+    tables = all_tables().values()
     if output == "json":
-        say(json.dumps(as_dict(), indent=2))
+        say(json.dumps(as_dict(tables), indent=2))
     elif output == "markdown":
-        say(as_markdown())
+        say(as_markdown(tables))
     else:
-        for table in TABLES.values():
+        for table in tables:
             say(f"{table.name}: one row per {table.row}")
             for column in table.columns:
                 notes = " ".join(filter(None, (column.unit, column.ucd)))

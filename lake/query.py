@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from lake.errors import ConfigurationError, ReadOnly
 from lake.export.forms import Form, convert
-from lake.names import check_archive, check_band, check_sample, target_named
+from lake.names import check_archive, check_band, check_sample, current_archive, target_named
 from lake.science.sky import cone_ranges
 from lake.settings import Settings, load_settings
 from lake.store.catalog import Catalog
@@ -134,12 +134,12 @@ class Lake:
         if self._guard is not None:
             with closing(self.catalog.cursor()) as cursor, self._limited(cursor):
                 self._guard.check(cursor, query)
-        return self._run(query, parameters, form)
+        return self.run(query, parameters, form)
 
     def _limited(self, cursor: duckdb.DuckDBPyConnection) -> AbstractContextManager[None]:
         return time_limit(cursor, self.settings.query_timeout_s) if self._guard else nullcontext()
 
-    def _run(
+    def run(
         self,
         query: str,
         parameters: Sequence[Any] | dict[str, Any] | None,
@@ -147,6 +147,15 @@ class Lake:
         within: duckdb.DuckDBPyConnection | None = None,
         **tables: pa.Table,
     ) -> Any:
+        """Run SQL as `sql` does, without its checks.
+
+        Parameters
+        ----------
+        within
+            A cursor of `snapshot`.
+        **tables
+            Tables that the SQL may use, by name.
+        """
         if within is not None:
             return self._ask(within, query, parameters, form, tables)
 
@@ -176,12 +185,12 @@ class Lake:
             raise of_asking(error, self.catalog.location, self.storage) from error
 
     @contextmanager
-    def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Let several questions see one state of the lake, and DuckLake read its catalogue once for them."""
+    def snapshot(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open a transaction: all queries with its cursor see one state of the lake, and read the catalogue once."""
         cursor: duckdb.DuckDBPyConnection | None = getattr(self._own, "cursor", None)
         if cursor is None:
             cursor = self._own.cursor = self.catalog.cursor()
-        self._run("BEGIN", None, within=cursor)
+        self.run("BEGIN", None, within=cursor)
         try:
             yield cursor
         finally:
@@ -229,6 +238,8 @@ class Lake:
             {"archive": archive, "sample": sample},
             form=form,
         )
+        if not len(found) and (renamed := current_archive(self, archive)) != archive:
+            return self.coverage(renamed, sample, form=form)
         return self._or_unknown(found, archive=archive, sample=sample)
 
     def _or_unknown(
@@ -274,10 +285,10 @@ class Lake:
         ConfigurationError
             If there is no such target, archive or band.
         """
-        with self._transaction() as cursor:
+        with self.snapshot() as cursor:
             known = isinstance(target, int)
             target_id = target if known else self._target_id(target, radius_arcsec, cursor)
-            sources = self._run(
+            sources = self.run(
                 "SELECT archive, release, source_id, hpx29, rank, separation_arcsec FROM matches "
                 f"WHERE target_id = {target_id}" + (" AND archive = ?" if archive is not None else ""),
                 [archive] if archive is not None else [],
@@ -286,6 +297,10 @@ class Lake:
             if known and not sources.num_rows:
                 self._target_id(target, radius_arcsec, cursor)  # nothing matched, or no such target?
             found = self._measurements(cursor, self._shown(cursor, sources), band, good, form)
+        if not len(found) and (renamed := current_archive(self, archive)) != archive:
+            return self.light_curve(
+                target_id, archive=renamed, band=band, good=good, radius_arcsec=radius_arcsec, form=form
+            )
         return self._or_unknown(found, archive=archive, band=band)
 
     def cone(
@@ -320,8 +335,8 @@ class Lake:
             f"SELECT * FROM sources WHERE hpx29 BETWEEN {low} AND {high}"
             for low, high in cone_ranges(ra, dec, radius_arcsec, max_ranges=2)
         )
-        with self._transaction() as cursor:
-            sources = self._run(
+        with self.snapshot() as cursor:
+            sources = self.run(
                 "SELECT archive, release, source_id, hpx29, ra, dec, "
                 "separation_arcsec($ra, $dec, ra, dec) AS separation_arcsec "
                 f"FROM ({parts}) WHERE separation_arcsec($ra, $dec, ra, dec) <= $radius "
@@ -330,6 +345,8 @@ class Lake:
                 within=cursor,
             )
             found = self._measurements(cursor, self._shown(cursor, sources), band, good, form)
+        if not len(found) and (renamed := current_archive(self, archive)) != archive:
+            return self.cone(ra, dec, radius_arcsec, archive=renamed, band=band, good=good, form=form)
         return self._or_unknown(found, archive=archive, band=band)
 
     def _shown(self, cursor: duckdb.DuckDBPyConnection, sources: pa.Table) -> pa.Table:
@@ -337,7 +354,7 @@ class Lake:
         releases = sources.select(["archive", "release"]).group_by(["archive", "release"]).aggregate([])
         if len(pc.unique(releases["archive"])) == releases.num_rows:
             return sources  # the usual case, for which a third table would be asked in vain
-        current = self._run("SELECT archive, release FROM archives", None, within=cursor)
+        current = self.run("SELECT archive, release FROM archives", None, within=cursor)
         return sources.join(current, ["archive", "release"], join_type="left semi")
 
     def _measurements(
@@ -359,7 +376,7 @@ class Lake:
             tables, wanted = {}, f"(SELECT {columns})"
             parameters |= {f"{name}_list": sources[name].to_pylist() for name in sources.column_names}
         where = [*([] if band is None else ["band = $band"]), *(["good"] if good else [])]
-        return self._run(
+        return self.run(
             f"WITH near AS {'NOT ' if tables else ''}MATERIALIZED (FROM {near}), wanted AS (FROM {wanted}) "
             f"SELECT near.*, {extra} FROM near JOIN wanted USING ({', '.join(keys)}) "
             f"WHERE {' AND '.join(where) or 'true'} ORDER BY archive, band, mjd",
@@ -377,15 +394,15 @@ class Lake:
         ConfigurationError
             If there is none; the message names near ones.
         """
-        with self._transaction() as cursor:
+        with self.snapshot() as cursor:
             return self._target_id(target, radius_arcsec, cursor)
 
     def _target_id(self, target: Any, radius_arcsec: float, cursor: duckdb.DuckDBPyConnection) -> int:
         if isinstance(target, str):
-            return target_named(target, partial(self._run, within=cursor))
+            return target_named(target, partial(self.run, within=cursor))
         if hasattr(target, "icrs"):
             ra, dec = float(target.icrs.ra.deg), float(target.icrs.dec.deg)
-            rows = self._run(
+            rows = self.run(
                 "SELECT target_id FROM targets_in_cone(?, ?, ?) LIMIT 1", [ra, dec, radius_arcsec], within=cursor
             )
             if rows.num_rows:
@@ -394,7 +411,7 @@ class Lake:
                 f"no target within {radius_arcsec:g} arcsec of {ra:.6f} {dec:+.6f}",
                 hint="ask cone(), or give a larger radius_arcsec",
             )
-        if self._run("SELECT 1 FROM targets WHERE target_id = ?", [int(target)], within=cursor).num_rows:
+        if self.run("SELECT 1 FROM targets WHERE target_id = ?", [int(target)], within=cursor).num_rows:
             return int(target)
         raise ConfigurationError(f"no target has the id {target}", hint="see them with: lightlake sql 'FROM targets'")
 

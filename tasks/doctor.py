@@ -16,14 +16,11 @@ from lake.upkeep.checks import skew_s
 from lake.upkeep.doctor import Check, first_line
 from tasks.services.bounds import in_memory
 from tasks.services.http import Client
-from tasks.services.parquet import open_store
+from tasks.services.store import open_store
 from tasks.sources.base import Archive
+from tasks.sources.declared import origins
 from tasks.sources.registry import known
-from tasks.sources.rxte import mission as rxte
 from tasks.sources.rxte.heasoft import find_tools
-from tasks.sources.virac import tiles as virac
-
-_SURVEYS = (rxte.ORIGIN, virac.ORIGIN)
 
 _REFUSED = (401, 403, 407)
 _GONE = (404, 410)
@@ -63,11 +60,12 @@ class Answer:
 def endpoints(settings: Settings) -> list[Endpoint]:
     """Return where all archives and surveys are asked, public or configured, each once."""
     found: dict[str, Endpoint] = {}
-    for origin in (*known().values(), *_SURVEYS):
+    for origin in origins():
         name, url = origin.name, settings.endpoints.get(origin.name, origin.public_url)
         if isinstance(origin, Archive):
             name, url = origin.service or name, origin.endpoint_url(settings)
-        found.setdefault(name, Endpoint(name, url, origin.probe, name not in settings.endpoints))
+        is_public = not {name, *origin.former_names} & set(settings.endpoints)
+        found.setdefault(name, Endpoint(name, url, origin.probe, is_public))
         for other, public in origin.extra_endpoints.items():
             given = settings.endpoints.get(other)
             found.setdefault(other, Endpoint(other, given or public, None, given is None))
@@ -78,7 +76,8 @@ def unknown_endpoints(settings: Settings, there: list[Endpoint]) -> list[Check]:
     """Name the endpoints of the settings that no archive has."""
     names = [one.name for one in there]
     checks = []
-    for name in sorted(set(settings.endpoints) - set(names)):
+    former = {name for archive in known().values() for name in archive.former_names}
+    for name in sorted(set(settings.endpoints) - set(names) - former):
         near = difflib.get_close_matches(name, names, 1)
         hint = f"rename it to {_variable(near[0])}, if that is meant; " if near else ""
         told = f"{_variable(name)} is of no archive, and does nothing"
@@ -138,7 +137,7 @@ def _listed(endpoint: Endpoint, patience_s: float) -> str | None:
                 file.read(1)
             return "a file"
         path.stat()
-    store = open_store(endpoint.url, endpoint.name, load_settings(timeout_s=patience_s), tries=1)
+    store = open_store(endpoint.url, endpoint.name, load_settings(timeout_s=patience_s))
     entries = store.folders() or store.files()
     return f"{len(entries)} folders or files" if entries else None
 
@@ -155,7 +154,7 @@ def _ask(endpoint: Endpoint, patience_s: float) -> Answer:
     except LightlakeError as error:
         told = f"no answer for {patience_s:g} s" if budget.is_over else first_line(error)
         return Answer(_missing(endpoint, told))
-    told = f"HTTP {status} {answer.reason}".strip()
+    told = f"HTTP {status} {answer.reason_phrase}".strip()
     broken = status >= 500 or status in _REFUSED or (status in _GONE and endpoint.probe is not None)
     check = Check(_title(endpoint), "ok", f"{endpoint.url} answers")
     if broken:

@@ -148,6 +148,7 @@ class _Merge:
         moved = self._moved(changed)
         removed = self._removed()
         paths: dict[str, UPath | None] = {}
+        answered = None
         for table, path in self.staged.items():
             paths[table] = path
             if table in SOURCE_TABLES:
@@ -159,7 +160,8 @@ class _Merge:
             elif table == "coverage":
                 unwanted = [removed]
                 if any(attempt.status not in ("done", "empty") for attempt in self.attempts):
-                    unwanted.append(self._answered(path))
+                    answered = self._answered(path)
+                    unwanted.append(answered.select(["target_id"]))
                 paths[table] = self._without(path, "target_id", pa.concat_tables(unwanted))
         snapshot = self.cursor.execute("FROM ducklake_current_snapshot('lake')").fetchall()[0][0] + 1
         if len(self.attempts) > INLINED_ROWS:
@@ -180,6 +182,8 @@ class _Merge:
             rewritten += ["exposures"] if changed_exposures.num_rows else []
             if "coverage" in moves and self._delete_targets(moves["coverage"][1]):
                 rewritten += ["coverage", "matches"]
+            if answered is not None and self._reject(answered):
+                rewritten += ["coverage"]
             self._follow(moved)
             rewritten += ["matches"] if moved.num_rows else []
             if "ledger" not in moves:
@@ -290,13 +294,28 @@ class _Merge:
         return pa.table({"target_id": asked.filter(gone)})
 
     def _answered(self, path: UPath) -> pa.Table:
-        """Return the targets that failed now but have an answer already: that one stays true."""
+        """Return the staged rows of targets that got no sound answer now, but have an earlier one: that one stays."""
         return self.cursor.execute(
-            "SELECT target_id FROM coverage WHERE archive = ? AND release = ? AND status <> 'failed' "
-            "AND target_id IN "
-            "(SELECT target_id FROM read_parquet(?, hive_partitioning = false) WHERE status = 'failed')",
-            [*self.scope, str(path)],
+            "SELECT staged.* FROM (SELECT target_id, status, parameters, asked_at, granule FROM "
+            "read_parquet(?, hive_partitioning = false) WHERE status IN ('failed', 'rejected')) AS staged "
+            "SEMI JOIN (SELECT target_id FROM coverage WHERE archive = ? AND release = ? "
+            "AND status IN ('found', 'empty')) USING (target_id)",
+            [str(path), *self.scope],
         ).to_arrow_table()
+
+    def _reject(self, answered: pa.Table) -> bool:
+        """Note that the newest answer on targets was rejected, beside the earlier one; say whether there are any."""
+        rejected = answered.filter(pc.equal(answered["status"], "rejected"))
+        if rejected.num_rows:
+            self.cursor.register("rejected", rejected)
+            self.cursor.execute(
+                "UPDATE coverage SET status = 'rejected', parameters = rejected.parameters, "
+                "asked_at = rejected.asked_at, granule = rejected.granule FROM rejected "
+                "WHERE archive = ? AND release = ? AND coverage.target_id = rejected.target_id",
+                self.scope,
+            )
+            self.cursor.unregister("rejected")
+        return bool(rejected.num_rows)
 
     def _delete(self, table: str, key: str, keys: pa.Table, pruned_by: str) -> None:
         if not keys.num_rows:

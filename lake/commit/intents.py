@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from upath import UPath
 
 from lake.commit.quarantine import set_aside
-from lake.model.schema import TABLES
+from lake.model.declared import all_tables, is_table
 from lake.store.catalog import Catalog
 from lake.store.storage import PARTIAL, Storage, publish, remove, remove_folder, write_text
 from lake.store.told import overtaken
@@ -62,7 +62,7 @@ class Intent:
 
 def _is_of_tree(name: str) -> bool:
     path = PurePosixPath(name)
-    return not path.is_absolute() and bool(path.parts) and path.parts[0] in TABLES and ".." not in path.parts
+    return not path.is_absolute() and bool(path.parts) and is_table(path.parts[0]) and ".." not in path.parts
 
 
 def recover(catalog: Catalog, number: int) -> list[UPath]:
@@ -175,7 +175,7 @@ def unknown_files(catalog: Catalog, number: int, *, named: bool = False) -> list
     Interrupted
         If there is an intent of a later holder of the lock.
     """
-    found = [path for table in TABLES for path in catalog.storage.table_files(table)]
+    found = [path for table in all_tables() for path in catalog.storage.table_files(table)]
     spared: set[str] = set()
     for intent in intents(catalog.storage):
         _check_not_overtaken(catalog, intent, number)

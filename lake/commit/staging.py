@@ -111,7 +111,7 @@ def stage(
     if "coverage" in cast:
         answers = Counter(cast["coverage"]["status"].to_pylist())
         # Of a granule that is lost as a whole its own status says so.
-        unanswered = answers["failed"] if attempt.status in ("done", "empty") else 0
+        unanswered = answers["failed"] + answers["rejected"] if attempt.status in ("done", "empty") else 0
         attempt = replace(attempt, n_found=answers["found"], n_unanswered=unanswered)
     files = []
     if lightcurves is not None:

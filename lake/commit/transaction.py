@@ -18,7 +18,7 @@ from upath import UPath
 
 from lake.commit.intents import PUBLISHING, Intent, recover, settle
 from lake.errors import Interrupted, LightlakeError
-from lake.model.schema import TABLES
+from lake.model.declared import table_named
 from lake.store import fence
 from lake.store.catalog import Catalog
 from lake.store.connection import rollback
@@ -251,7 +251,7 @@ def add_file(cursor: duckdb.DuckDBPyConnection, table: str, final: UPath) -> Non
     """Register a file of the tree, inside the caller's transaction."""
     cursor.execute(
         "CALL ducklake_add_data_files('lake', ?, ?, hive_partitioning => ?)",
-        [table, str(final), TABLES[table].partition is not None],
+        [table, str(final), table_named(table).partition is not None],
     )
 
 

@@ -7,11 +7,12 @@ the documentation are all made from here. Units are VOUnits (IVOA Recommendation
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from lake.model.table import Column, Table
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 
 def _required(name: str, type: str, description: str, **more: Any) -> Column:
@@ -177,6 +178,8 @@ TABLES: dict[str, Table] = {
                 Column("diff_fit_ap", "FLOAT", "PSF magnitude less aperture magnitude", unit="mag",
                     ucd="phot.mag;arith.diff"),
                 Column("ext", "FLOAT", "Extendedness, as the archive gives it", ucd="src.morph.type"),
+                Column("cadence_s", "FLOAT", "Time from one measurement to the next in a regular series", unit="s",
+                    ucd="time.resolution", low=0),
             ),
             key=("archive", "release", "source_id", "band", "mjd"),
             partition="archive",
@@ -217,8 +220,8 @@ TABLES: dict[str, Table] = {
                 _ARCHIVE,
                 _TARGET_ID,
                 _RELEASE,
-                _required("status", "VARCHAR", "found, empty (asked, nothing there) or failed (see ledger)",
-                    ucd="meta.code", choices=("found", "empty", "failed")),
+                _required("status", "VARCHAR", "found, empty (asked, nothing there), rejected (the answer is bad) or failed "
+                    "(no answer): see ledger", ucd="meta.code", choices=("found", "empty", "rejected", "failed")),
                 _required("n_sources", "BIGINT", "Sources matched", ucd="meta.number", low=0),
                 _required("n_rows", "BIGINT", "Measurements of those sources", ucd="meta.number", low=0),
                 _required("parameters", "VARCHAR", "What was asked for, radius and the like, as JSON", ucd="meta.note"),
@@ -333,24 +336,6 @@ TABLES: dict[str, Table] = {
             key=("archive", "band"),
         ),
         Table(
-            "channels",
-            "an absolute channel of RXTE's PCA, in a gain epoch",
-            (
-                _required("epoch", "INTEGER", "Gain epoch", ucd="meta.number", low=1, high=5),
-                _required("detector", "VARCHAR", "Detectors that the energies are of: PCU0-4, PCU0 or PCU1-4",
-                    ucd="instr.det"),
-                _required("channel", "INTEGER", "Absolute channel", ucd="meta.number", low=0, high=255),
-                _required("std2_channel", "INTEGER", "Channel of Standard-2 data that it is packed into",
-                    ucd="meta.number", low=0, high=128),
-                Column("emin_kev", "DOUBLE", "Lower edge of the Standard-2 channel; NULL where nobody says it",
-                    unit="keV", ucd="em.energy;stat.min", low=0),
-                _required("emax_kev", "DOUBLE", "Upper edge of the Standard-2 channel", unit="keV",
-                    ucd="em.energy;stat.max", low=0),
-            ),
-            key=("epoch", "detector", "channel"),
-            sort=("epoch", "detector", "channel"),
-        ),
-        Table(
             "files",
             "a live Parquet file",
             (
@@ -370,8 +355,10 @@ TABLES: dict[str, Table] = {
                 _required("software", "VARCHAR", "Version of Lightlake that brought it", ucd="meta.software"),
                 _required("applied_at", "TIMESTAMPTZ", "When", ucd="time.processing"),
                 Column("lake_id", "VARCHAR", "Id of this lake, as its tree carries it in lake.json", ucd="meta.id"),
+                Column("declared", "VARCHAR", "Checksum of the views and tables that its sources declare",
+                    ucd="meta.checksum"),
             ),
-            key=("version",),
+            key=("version", "applied_at"),
         ),
     )
 }
@@ -382,8 +369,8 @@ TABLES: dict[str, Table] = {
 SOURCE_TABLES = ("sources", "lightcurves", "statistics")
 
 
-def as_dict() -> dict[str, Any]:
-    """Return the whole schema as plain data, for JSON."""
+def as_dict(tables: Iterable[Table]) -> dict[str, Any]:
+    """Convert the schema of some tables to plain data, for JSON."""
     return {
         "schema_version": SCHEMA_VERSION,
         "tables": [
@@ -405,15 +392,15 @@ def as_dict() -> dict[str, Any]:
                     for column in table.columns
                 ],
             }
-            for table in TABLES.values()
+            for table in tables
         ],
     }
 
 
-def as_markdown() -> str:
-    """Return the whole schema as Markdown."""
+def as_markdown(tables: Iterable[Table]) -> str:
+    """Convert the schema of some tables to Markdown."""
     lines = [f"# The tables of a lake (schema version {SCHEMA_VERSION})", ""]
-    for table in TABLES.values():
+    for table in tables:
         lines += [f"## {table.name}", "", f"One row per {table.row}. Key: {', '.join(table.key)}."]
         if table.partition:
             lines[-1] += f" Partitioned by {table.partition}."

@@ -7,7 +7,7 @@ import os
 import pwd
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,6 @@ from pathlib import Path
 import duckdb
 
 from lake.errors import ReadOnly
-from lake.model.schema import TABLES
 from lake.model.table import quoted
 
 ASK_FOR_RIGHTS = "ask the owner of the catalogue's schema in PostgreSQL to run"
@@ -46,9 +45,9 @@ def share_catalogue(path: Path) -> None:
                 file.chmod(stat.S_IMODE(found.st_mode) | stat.S_IRGRP | stat.S_IWGRP)
 
 
-def make_folders(tree: Path) -> None:
+def make_folders(tree: Path, tables: Iterable[str]) -> None:
     """Make the folder of each table, since DuckDB makes folders of mode 0755 whatever the umask."""
-    for name in TABLES:
+    for name in tables:
         (tree / name).mkdir(parents=True, exist_ok=True)
 
 

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory, gettempdir
 import duckdb
 
 from lake.errors import CatalogError, NoLake, ReadOnly
+from lake.model.declared import all_tables
 from lake.model.schema import SCHEMA_VERSION
 from lake.settings import Settings
 from lake.store import confined, fence, s3, told
@@ -31,7 +32,7 @@ from lake.store.connection import connect, copy_catalogue, rollback
 from lake.store.identity import check_same, foreign, has_data, mark_tree, new_id, no_lake, tree_id
 from lake.store.location import CatalogLocation
 from lake.store.lock import advisory_lock, file_lock, until_back
-from lake.store.migrations import make_tables, migrate, schema_version
+from lake.store.migrations import has_declared, make_tables, migrate, schema_version
 from lake.store.pruning import METADATA, index_statistics, note_no_nan
 from lake.store.storage import Storage
 from lake.store.told import READING_ONLY
@@ -72,7 +73,7 @@ class Catalog:
         self._commits = 0
 
     def create(self) -> bool:
-        """Make the catalogue, or bring an older one to this schema version.
+        """Make the catalogue, or bring an older one to this schema version and to the views of this software.
 
         Returns
         -------
@@ -100,7 +101,7 @@ class Catalog:
         except NoLake:
             fresh = True
         if self.storage.is_local:
-            make_folders(Path(str(self.storage.data), "main"))
+            make_folders(Path(str(self.storage.data), "main"), all_tables())
         if self.location.kind == "sqlite":
             share_catalogue(Path(self.location.target))
         if fresh:
@@ -108,12 +109,13 @@ class Catalog:
         with closing(self.cursor()) as cursor, self.changing():
             found, marked = self._accept(cursor)
             fenced = fence.is_built(cursor, self.location)
+            is_current = found == SCHEMA_VERSION and has_declared(cursor)
         if not fenced:
             self.close()  # for SQLite's sake: see fence.build
             with self.changing():
                 fence.build(self.location, self._duckdb)
             self._attach(create=False)
-        if found == SCHEMA_VERSION:
+        if is_current:
             return marked or not fenced
         with closing(self.cursor()) as cursor, self.changing():
             try:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 
 import duckdb
 
+from lake.model.declared import all_tables, declarations, declared_tables
 from lake.model.schema import SCHEMA_VERSION, TABLES
 from lake.model.table import add_statements, comment_statement, create_statements
-from lake.model.views import VIEWS
+from lake.model.views import view_statements
 from lake.store import fence
 from lake.store.storage import ROW_GROUP_ROWS
 
@@ -46,10 +48,11 @@ MIGRATIONS: dict[int, Sequence[str]] = {
         *add_statements(TABLES["lightcurves"], "x", "y", "sky", "cnf_ctr", "diff_fit_ap", "ext"),
         *add_statements(TABLES["exposures"], "seeing_arcsec", "sky_level", "ellipticity"),
     ],
-    4: create_statements(TABLES["channels"]),
+    4: (),  # a table of a source, which every migration makes if it is missing
     5: (),  # views alone, which every migration makes anew
     6: add_statements(TABLES["ledger"], "n_found", "retries", "requests"),
     7: [*add_statements(TABLES["labels"], "added_at", "name"), *add_statements(TABLES["schema_version"], "lake_id")],
+    8: [*add_statements(TABLES["lightcurves"], "cadence_s"), *add_statements(TABLES["schema_version"], "declared")],
 }
 
 
@@ -60,7 +63,8 @@ def schema_version(cursor: duckdb.DuckDBPyConnection) -> tuple[int | None, str |
     ).fetchall()
     if not found[0][0]:
         return None, None
-    newest = cursor.execute("SELECT * FROM schema_version ORDER BY version DESC LIMIT 1").to_arrow_table().to_pylist()
+    query = "SELECT * FROM schema_version ORDER BY version DESC, applied_at DESC LIMIT 1"
+    newest = cursor.execute(query).to_arrow_table().to_pylist()
     return (int(newest[0]["version"]), newest[0].get("lake_id")) if newest else (0, None)
 
 
@@ -92,13 +96,39 @@ def migrate(cursor: duckdb.DuckDBPyConnection, found: int, lake_id: str | None, 
     for step in range(found + 1, SCHEMA_VERSION + 1):
         for statement in MIGRATIONS[step]:
             cursor.execute(statement)
-    for statement in (*_comments(cursor), *VIEWS):
+    for statement in (*_missing(cursor), *_comments(cursor), *view_statements(declarations())):
         cursor.execute(statement)
     cursor.execute(
-        "INSERT INTO schema_version BY NAME SELECT ? AS version, ? AS software, ? AS applied_at, ? AS lake_id",
-        [SCHEMA_VERSION, SOFTWARE, datetime.now(UTC), lake_id],
+        "INSERT INTO schema_version BY NAME "
+        "SELECT ? AS version, ? AS software, ? AS applied_at, ? AS lake_id, ? AS declared",
+        [SCHEMA_VERSION, SOFTWARE, datetime.now(UTC), lake_id, declared_checksum()],
     )
     cursor.execute("COMMIT")
+
+
+def declared_checksum() -> str:
+    """Return a checksum of all views, and of the tables that sources declare."""
+    tables = [statement for table in declared_tables().values() for statement in create_statements(table)]
+    text = "\n".join([*view_statements(declarations()), *tables])
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def has_declared(cursor: duckdb.DuckDBPyConnection) -> bool:
+    """Say whether a lake of this version of the schema has the views and tables that sources declare now."""
+    query = "SELECT declared FROM schema_version ORDER BY version DESC, applied_at DESC LIMIT 1"
+    return bool(cursor.execute(query).fetchall() == [(declared_checksum(),)])
+
+
+def _missing(cursor: duckdb.DuckDBPyConnection) -> Iterator[str]:
+    """Yield the SQL that makes the tables of sources, and columns of theirs, that a lake has not."""
+    query = "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"
+    held = set(cursor.execute(query).fetchall())
+    names = {table for table, _ in held}
+    for table in declared_tables().values():
+        if table.name not in names:
+            yield from create_statements(table)
+        else:
+            yield from add_statements(table, *(name for name in table.names if (table.name, name) not in held))
 
 
 def _comments(cursor: duckdb.DuckDBPyConnection) -> list[str]:
@@ -109,7 +139,7 @@ def _comments(cursor: duckdb.DuckDBPyConnection) -> list[str]:
     said = {(table, column): comment for table, column, comment in held}
     return [
         comment_statement(table, column)
-        for table in TABLES.values()
+        for table in all_tables().values()
         for column in table.columns
         if said.get((table.name, column.name)) != column.comment
     ]

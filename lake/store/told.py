@@ -17,7 +17,7 @@ from lake.store.storage import Storage
 from lake.store.trouble import NoRoom, no_room
 
 # What to tell one who tries to write where only reading is meant.
-READING_ONLY = "rows get in by: lightlake targets add, pull, refresh, virac, rxte"
+READING_ONLY = "rows are added by commands such as lightlake targets add and lightlake pull"
 
 # Of PostgreSQL's client library: a connection that was there is gone, or there is none just now.
 _LOST = re.compile(

@@ -16,7 +16,7 @@ from lake.commit.intents import set_aside_unknown
 from lake.commit.quarantine import expire
 from lake.commit.transaction import Change, record_files, write
 from lake.errors import CatalogError
-from lake.model.schema import TABLES
+from lake.model.declared import all_tables
 from lake.store.backup import back_up
 from lake.store.catalog import Catalog
 from lake.store.migrations import TARGET_FILE_BYTES
@@ -66,7 +66,7 @@ def compact(catalog: Catalog) -> Compacted:
     def work(number: int) -> tuple[int, int]:
         nonlocal before
         with closing(catalog.cursor()) as cursor:
-            before = before or sum(len(live_files(cursor, catalog.storage, table)) for table in TABLES)
+            before = before or sum(len(live_files(cursor, catalog.storage, table)) for table in all_tables())
             refuse_damaged(cursor, catalog.storage)
             index_statistics(cursor, catalog.location.kind, catalog.location.schema)
         _rewrite(catalog, number)
@@ -74,7 +74,7 @@ def compact(catalog: Catalog) -> Compacted:
         moved.extend(set_aside_unknown(catalog, number))
         with closing(catalog.cursor()) as cursor:
             note_no_nan(cursor, catalog.location.kind, catalog.location.schema, newest=False)
-            live = [path for table in TABLES for path in live_files(cursor, catalog.storage, table)]
+            live = [path for table in all_tables() for path in live_files(cursor, catalog.storage, table)]
         back_up(catalog.location, catalog.storage, catalog.settings.backups)
         return len(live), sum(path.stat().st_size for path in live)
 
@@ -94,17 +94,22 @@ def _rewrite(catalog: Catalog, number: int) -> None:
     ):
         with Change(catalog, number, rewrites=True) as change:
             change.cursor.execute(f"CALL {step}").fetchall()
-            change.keep_aside(TABLES)
+            change.keep_aside(all_tables())
     # These write no file, and delete none but those that DuckLake has scheduled before.
     with closing(catalog.cursor()) as cursor:
         cursor.execute("CALL ducklake_expire_snapshots('lake', older_than => now())").fetchall()
         cursor.execute("CALL ducklake_cleanup_old_files('lake', cleanup_all => true)").fetchall()
 
 
-def refuse_damaged(cursor: duckdb.DuckDBPyConnection, storage: Storage) -> None:
+def refuse_damaged(cursor: duckdb.DuckDBPyConnection, storage: Storage, *, archive: str | None = None) -> None:
     """Compare the checksums of all files that a compaction may read with those of their commits.
 
     A file with a wrong bit can often be read, and its rows, written anew, would have a right checksum.
+
+    Parameters
+    ----------
+    archive
+        Also compare all files of this archive's partitions.
 
     Raises
     ------
@@ -112,11 +117,11 @@ def refuse_damaged(cursor: duckdb.DuckDBPyConnection, storage: Storage) -> None:
         Names the files that are not as they were committed.
     """
     candidates = []
-    for table in TABLES:
+    for table in all_tables():
         records = recorded_files(cursor, storage, table)
         folders: dict[UPath, list[UPath]] = {}
         for path, delete in live_files(cursor, storage, table).items():
-            if delete is not None:
+            if delete is not None or (archive is not None and path.parent.name == f"archive={archive}"):
                 candidates.append((path, records.get(path)))
             elif path not in records or records[path][1] < TARGET_FILE_BYTES:
                 folders.setdefault(path.parent, []).append(path)
@@ -140,21 +145,24 @@ def refuse_damaged(cursor: duckdb.DuckDBPyConnection, storage: Storage) -> None:
 
 def _refresh_file_records(catalog: Catalog, number: int) -> None:
     """Forget files that are gone, and note the checksums of files that compaction wrote."""
-    storage = catalog.storage
     with Change(catalog, number, rewrites=True) as change:
-        cursor = change.cursor
-        recorded = {row[0] for row in cursor.execute("SELECT path FROM files").fetchall()}
-        live = {
-            storage.relative(path): (table, path) for table in TABLES for path in live_files(cursor, storage, table)
-        }
-        gone = sorted(recorded - live.keys())
-        new = [live[name] for name in sorted(live.keys() - recorded) if live[name][0] not in BOOKKEEPING]
-        if gone:
-            cursor.register("gone", pa.table({"path": gone}))
-            cursor.execute("DELETE FROM files WHERE path IN (SELECT path FROM gone)")
-            cursor.unregister("gone")
-        record_files(cursor, storage, new)
+        note_files(change.cursor, catalog.storage)
         change.keep_aside(("files",))
+
+
+def note_files(cursor: duckdb.DuckDBPyConnection, storage: Storage) -> None:
+    """Bring table files up to date inside a transaction: forget files that are gone, note those that are new."""
+    recorded = {row[0] for row in cursor.execute("SELECT path FROM files").fetchall()}
+    live = {
+        storage.relative(path): (table, path) for table in all_tables() for path in live_files(cursor, storage, table)
+    }
+    gone = sorted(recorded - live.keys())
+    new = [live[name] for name in sorted(live.keys() - recorded) if live[name][0] not in BOOKKEEPING]
+    if gone:
+        cursor.register("gone", pa.table({"path": gone}))
+        cursor.execute("DELETE FROM files WHERE path IN (SELECT path FROM gone)")
+        cursor.unregister("gone")
+    record_files(cursor, storage, new)
 
 
 def _remove_stale_staging(storage: Storage) -> None:

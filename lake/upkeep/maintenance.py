@@ -15,7 +15,7 @@ from lake.commit.intents import Intent, intents
 from lake.commit.ledger import AHEAD, dated_ahead
 from lake.commit.quarantine import as_text, held
 from lake.errors import ConfigurationError, ReadOnly
-from lake.model.schema import TABLES
+from lake.model.declared import all_tables
 from lake.model.table import Table, quoted
 from lake.store.catalog import Catalog
 from lake.store.storage import Storage, changed_at, checksum, is_local, parquet_rows
@@ -50,7 +50,8 @@ class Finding:
 def status(cursor: duckdb.DuckDBPyConnection) -> pa.Table:
     """Return, for each archive and release, what was asked and is held, its age, and what all attempts took.
 
-    That is: targets asked, found, empty, failed; sources, rows, bytes, age; seconds, retries, requests, peak memory.
+    That is: targets asked, found, empty, failed, rejected; sources, rows, bytes, age; seconds, retries, requests, peak
+    memory.
     """
     return cursor.execute(
         """
@@ -59,6 +60,7 @@ def status(cursor: duckdb.DuckDBPyConnection) -> pa.Table:
                 count(*) FILTER (status = 'found') AS found,
                 count(*) FILTER (status = 'empty') AS empty,
                 count(*) FILTER (status = 'failed') AS failed,
+                count(*) FILTER (status = 'rejected') AS rejected,
                 max(asked_at) AS last_asked
             FROM coverage GROUP BY ALL
         ), held AS (
@@ -73,7 +75,8 @@ def status(cursor: duckdb.DuckDBPyConnection) -> pa.Table:
             FROM ledger GROUP BY ALL
         )
         SELECT archive, release, coalesce(asked, 0) AS asked, coalesce(found, 0) AS found,
-            coalesce(empty, 0) AS empty, coalesce(failed, 0) AS failed, coalesce(sources, 0) AS sources,
+            coalesce(empty, 0) AS empty, coalesce(failed, 0) AS failed,
+            coalesce(rejected, 0) AS rejected, coalesce(sources, 0) AS sources,
             coalesce(rows, 0) AS rows, coalesce(bytes, 0) AS bytes,
             extract(epoch FROM now() - last_asked) / 86400 AS age_days,
             round(seconds, 1) AS seconds, retries, requests, round(peak_rss_mb) AS peak_rss_mb
@@ -134,7 +137,7 @@ def _verify(catalog: Catalog, *, quick: bool) -> list[Finding]:
         findings: list[Finding] = list(_check_schema(cursor))
         if findings:
             return findings  # whatever else is asked would fail for want of them
-        for table in TABLES.values():
+        for table in all_tables().values():
             findings += _check_files(cursor, catalog, table, quick=quick)
         if any(finding.is_error for finding in findings):
             return findings  # what follows would stumble over the same files
@@ -159,7 +162,7 @@ def _check_schema(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
     ).fetchall():
         there.setdefault(table, set()).add(column)
     hint = "restore the catalogue from a backup of before it was dropped"
-    for spec in TABLES.values():
+    for spec in all_tables().values():
         if spec.name not in there:
             yield Finding("error", "schema", f"table {spec.name} of the schema is missing", hint)
             continue
@@ -306,7 +309,7 @@ def _check_plain(
 
 
 def _check_constraints(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
-    for table in TABLES.values():
+    for table in all_tables().values():
         required = [column.name for column in table.columns if column.required]
         broken = [(f"{name} is NULL", f"{name} IS NULL") for name in required]
         for column in table.columns:
@@ -395,13 +398,13 @@ def _check_coverage(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
             yield Finding("error", "coverage", f"{archive} {release}: {lost} targets of {sample} have no answer", hint)
         if waiting:
             yield Finding("note", "coverage", f"{archive} {release}: {waiting} new targets of {sample} not asked", hint)
-    failed = cursor.execute(
-        "SELECT archive, release, count(*) FROM coverage WHERE status = 'failed' GROUP BY ALL ORDER BY ALL"
+    missing = cursor.execute(
+        "SELECT archive, release, status, count(*) FROM coverage WHERE status IN ('failed', 'rejected') "
+        "GROUP BY ALL ORDER BY ALL"
     ).fetchall()
-    for archive, release, count in failed:
-        yield Finding(
-            "note", "coverage", f"{archive} {release}: {count} targets failed", f"run: lightlake pull {archive}"
-        )
+    for archive, release, state, count in missing:
+        hint = f"run: lightlake pull {archive}{' --retry-failed' if state == 'rejected' else ''}"
+        yield Finding("note", "coverage", f"{archive} {release}: {count} targets {state}", hint)
     for table in ("coverage", "ledger", "labels", "targets"):
         for who, (count, latest) in dated_ahead(cursor, table).items():
             of = f" of {who}" if who else ""

@@ -25,7 +25,8 @@ from lake.commit.ledger import Attempt
 from lake.commit.quarantine import set_aside
 from lake.commit.transaction import Change
 from lake.errors import CatalogError, ConfigurationError
-from lake.model.schema import SOURCE_TABLES, TABLES
+from lake.model.declared import all_tables
+from lake.model.schema import SOURCE_TABLES
 from lake.store.backup import Backup, backup_hint, copy_database, find
 from lake.store.catalog import Catalog
 from lake.store.pruning import METADATA
@@ -146,7 +147,7 @@ def _bring_into_step(catalog: Catalog, backup: Backup | None, number: int) -> Re
         granules = pa.concat_tables(again).group_by(_GRANULES.names).aggregate([])
         granules = granules.sort_by([(name, "ascending") for name in _GRANULES.names])
         _note(change.cursor, granules, reason)
-        change.keep_aside(TABLES)
+        change.keep_aside(all_tables())
     for name in ("targets", "labels"):
         n_targets += sum(rows.num_rows for rows in _rows(catalog, unknown, (name,), ["target_id"]))
     # Last: whatever ends a restoration before, the next one finds all of them here again.
@@ -160,7 +161,7 @@ def _take_out_missing(catalog: Catalog) -> list[str]:
     storage = catalog.storage
     gone: list[UPath] = []
     with closing(catalog.cursor()) as cursor:
-        for table in TABLES:
+        for table in all_tables():
             live = live_files(cursor, storage, table)
             there = set(storage.table_files(table))
             for path, delete in live.items():
@@ -195,7 +196,7 @@ def _rows(catalog: Catalog, files: Iterable[UPath], tables: Collection[str], col
 def _granules_of(catalog: Catalog, files: Iterable[UPath]) -> pa.Table:
     """Return the granules whose rows are in files."""
     names = _GRANULES.names
-    with_granule = [name for name, table in TABLES.items() if set(names) <= set(table.names)]
+    with_granule = [name for name, table in all_tables().items() if set(names) <= set(table.names)]
     found = [rows.cast(_GRANULES) for rows in _rows(catalog, files, with_granule, names)]
     return pa.concat_tables([_GRANULES.empty_table(), *found]).group_by(names).aggregate([])
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import filelock
-import requests
+import httpx
 
 from lake.errors import ArchiveError
 from lake.settings import Settings
@@ -26,11 +24,8 @@ from tasks.services.http import (
     check_status,
     failing,
     length_of,
-    raw_pieces,
+    pieces_of,
 )
-from tasks.services.request_counters import tried_again
-
-Answer = TypeVar("Answer")
 
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
@@ -78,35 +73,6 @@ def download(url: str, archive: str, settings: Settings, *, check: Callable[[Pat
         finally:
             partial.unlink(missing_ok=True)
     return final
-
-
-def patiently(ask: Callable[[], Answer], settings: Settings, pause: Callable[[float], object] = time.sleep) -> Answer:
-    """Ask, and ask again as often as the settings say, with pauses that double, as long as that may help.
-
-    Parameters
-    ----------
-    ask
-        What may fail.
-    settings
-        How often, and the first pause.
-    pause
-        Waits for some seconds.
-
-    Raises
-    ------
-    ArchiveError
-        The last one, or the first that asking again does not mend.
-    """
-    for tries in range(settings.retries + 1):
-        try:
-            return ask()
-        except ArchiveError as error:
-            if not error.transient or tries == settings.retries:
-                raise
-            tried_again(error)
-            wait = settings.retry_delay_s * 2**tries * (1 + random.random() / 2)  # noqa: S311
-            pause(max(wait, min(error.retry_after_s or 0.0, settings.timeout_s)))
-    raise AssertionError("unreachable")
 
 
 def resume(
@@ -169,7 +135,7 @@ def resume(
             _note(note, {"validator": _validator(answer), "size": size})
         budget.expects(size or 0)
         with part.open("ab") as file:
-            for piece in raw_pieces(answer):
+            for piece in answer.iter_raw():
                 # What came is kept even if the process ends now.
                 file.write(piece)
                 file.flush()
@@ -196,7 +162,7 @@ def replace_by(path: Path, text: str) -> None:
         new.unlink(missing_ok=True)
 
 
-def _continues(answer: requests.Response, at: int, known: dict[str, Any]) -> bool:
+def _continues(answer: httpx.Response, at: int, known: dict[str, Any]) -> bool:
     """Say whether an answer to a Range is what was asked for, or the whole file, or no file at all."""
     if answer.status_code == RANGE_NOT_SATISFIABLE:
         return False
@@ -211,7 +177,7 @@ def _continues(answer: requests.Response, at: int, known: dict[str, Any]) -> boo
     )
 
 
-def _validator(answer: requests.Response) -> str | None:
+def _validator(answer: httpx.Response) -> str | None:
     """Return what a file's versions differ by: its ETag, if equal bytes are meant by it, or its date."""
     tag: str = answer.headers.get("ETag", "")
     return tag if tag.startswith('"') else answer.headers.get("Last-Modified")
@@ -237,7 +203,5 @@ def _stream(url: str, archive: str, settings: Settings, path: Path) -> None:
     headers = {"Accept-Encoding": "identity"}
     with Client(settings.timeout_s) as client, client.getting(url, budget, headers) as answer, path.open("wb") as file:
         check_status(answer, failed)
-        budget.expects(length_of(answer) or 0)
-        while piece := answer.raw.read1(1 << 16, decode_content=True):
-            budget.made(len(piece))
+        for piece in pieces_of(answer, budget):
             file.write(piece)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lake.errors import ConfigurationError, GranuleRejected
+from lake.model.declared import FornaxRows, Views
 from lake.science.motion import Paths, Span, julian_year
 from lake.science.sky import hpx29, ranks, separation_arcsec
 from lake.science.times import to_bmjd_tdb
@@ -299,10 +300,30 @@ def _count_without_position(service: Service, table: str) -> int:
     return int(counted["n"][0].as_py())
 
 
+# The Fornax collector gives triggers a flux and an error of 0.1, so that a mark appears in the plot. It has the three
+# events of highest energy of each target.
+_MARKS = FornaxRows(
+    rows="(SELECT * FROM target_lightcurves WHERE archive IN ('fermigtrig', 'saxgrbmgrb'))", flux="0.1", err="0.1"
+)
+# The collaboration's own release has the same events: once is enough.
+_ONCE = """(rows.archive <> 'icecubepsc' OR NOT EXISTS (
+    SELECT 1 FROM coverage
+    WHERE coverage.archive = 'icecube' AND coverage.target_id = rows.target_id AND coverage.status <> 'failed'
+))"""
+_VIEWS = {
+    "fermigtrig": Views(as_published=(_MARKS,)),
+    "saxgrbmgrb": Views(as_published=()),  # with the other triggers
+    "icecubepsc": Views(
+        fornax_where=_ONCE, as_published=(FornaxRows(rows="brightest_events('icecubepsc', 3)", err="0.0", where=_ONCE),)
+    ),
+}
+
+
 def archive(table: EventTable) -> Archive:
     """Return a table as an archive."""
     return Archive(
         name=table.name,
+        views=_VIEWS.get(table.name, Views()),
         title=table.title,
         release=table.release,
         endpoint=ENDPOINT,

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from lake.commit.sound import named
 from lake.errors import ArchiveError
+from lake.model.declared import FornaxRows, Views
 from lake.science.sky import SkyIndex, hpx29, ranks
 from lake.science.times import to_bmjd_tdb
 from lake.settings import Settings
@@ -313,6 +314,7 @@ def _read_columns(file: IO[bytes], name: str, columns: tuple[str, ...], endpoint
 
 ARCHIVE = Archive(
     name=NAME,
+    views=Views(as_published=(FornaxRows(rows=f"brightest_events('{NAME}', 3)", err="0.0"),)),
     title="IceCube neutrino candidates for point-source searches, 2008-2018",
     release=RELEASE,
     endpoint="http://icecube.wisc.edu/data-releases/20210126_PS-IC40-IC86_VII.zip",

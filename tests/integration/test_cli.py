@@ -21,7 +21,8 @@ from helpers.processes import Done, Run, child_environment, lightlake
 from helpers.servers import PrefectServer
 
 from lake.cli import app, main
-from lake.model.schema import SCHEMA_VERSION, TABLES
+from lake.model.declared import all_tables
+from lake.model.schema import SCHEMA_VERSION
 from lake.store.catalog import Catalog
 from lake.store.connection import extension_file
 from tasks.sources.registry import REGISTRY
@@ -157,7 +158,7 @@ def test_bad_rows_are_listed_and_nothing_is_added(run: Run, here: Path, tmp_path
 def test_sql_in_every_form(run: Run, here: Path, tmp_path: Path) -> None:
     query = "SELECT sum(42) AS n, 1.5 AS x, 'a,b' AS s, NULL AS nothing"
     assert "42" in run("sql", query).out
-    assert "1 rows" in run("sql", query).out
+    assert "1 row" in run("sql", query).out
     assert list(csv.DictReader(io.StringIO(run("sql", query, "--output", "csv").out))) == [
         {"n": "42", "x": "1.5", "s": "a,b", "nothing": ""}
     ]
@@ -185,8 +186,8 @@ def test_attach_serves_a_stock_duckdb(run: Run, here: Path, catalog: Catalog) ->
 def test_schema_in_every_form(run: Run) -> None:
     text, markdown = run("schema").out, run("schema", "--output", "markdown").out
     tables = {table["name"]: table for table in json.loads(run("schema", "--output", "json").out)["tables"]}
-    assert tables.keys() == TABLES.keys()
-    for table in TABLES.values():
+    assert tables.keys() == all_tables().keys()
+    for table in all_tables().values():
         assert f"{table.name}: one row per {table.row}" in text
         assert table.name in markdown
         assert [column["name"] for column in tables[table.name]["columns"]] == table.names
@@ -347,7 +348,7 @@ def test_a_corrupt_catalogue(run: Run, here: Path, catalog: Catalog) -> None:
 def test_a_newer_lake(run: Run, here: Path, catalog: Catalog) -> None:
     cursor = catalog.cursor()
     cursor.execute(
-        "INSERT INTO schema_version VALUES (?, 'lightlake 99', ?, 'x')", [SCHEMA_VERSION + 1, datetime.now(UTC)]
+        "INSERT INTO schema_version VALUES (?, 'lightlake 99', ?, 'x', NULL)", [SCHEMA_VERSION + 1, datetime.now(UTC)]
     )
     catalog.close()
     for command in ("status", "verify", "init"):

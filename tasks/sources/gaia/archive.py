@@ -15,14 +15,17 @@ import pyarrow.compute as pc
 
 from lake.commit.sound import rejected_remark, without_sources
 from lake.errors import ArchiveError
-from lake.science.motion import places_at
+from lake.model.declared import FornaxRows, Views
+from lake.science.motion import positions_at
 from lake.science.photometry import AB_ZERO_POINT_JY
 from lake.science.sky import apply_proper_motion, hpx29, ranks, separation_arcsec
 from lake.settings import Settings
-from tasks.services.tap import Service, Session
+from tasks.services.http import Session
+from tasks.services.tap import Service
 from tasks.services.values import measured, places_of, whole_rows
 from tasks.sources.base import Archive, Band, FetchResult, Granule
 from tasks.sources.gaia import epochs as gaia_epochs
+from tasks.sources.gaia.layouts import EMPTY
 
 NAME = "gaia"
 RELEASE = "DR3"
@@ -165,7 +168,7 @@ def pair(targets: pa.Table, found: pa.Table, radius_arcsec: float) -> pa.Table:
 
 def _at_gaia_epoch(targets: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return positions, whether the target's own motion took them to Gaia's epoch, and years from its own."""
-    ra, dec, moves = places_at(targets, EPOCH_YR)
+    ra, dec, moves = positions_at(targets, EPOCH_YR)
     return ra, dec, moves, np.nan_to_num(np.abs(EPOCH_YR - _floats(targets, "ref_epoch")))
 
 
@@ -204,7 +207,7 @@ def _matches(pairs: pa.Table) -> pa.Table:
 
 def _epochs(ids: np.ndarray, settings: Settings, structure: str) -> tuple[pa.Table, list[int], dict[str, str]]:
     """Return the epoch photometry of some sources, the sources that DataLink has none of, and why others are broken."""
-    parts = [gaia_epochs.EMPTY]
+    parts = [EMPTY]
     wanted = [int(source) for source in np.sort(ids)]
     missing: list[int] = []
     broken: dict[int, str] = {}
@@ -282,8 +285,21 @@ def _band(band: str, description: str, wavelength_nm: float) -> Band:
     )
 
 
+# The Fornax collector's Gaia fluxes are half a day too late, and of Vega magnitudes taken for AB ones, with
+# 10**(-48.6/2.5) erg s-1 cm-2 Hz-1 instead of 3631 Jy. It looks at one flag only, rejected_by_photometry, the lowest
+# bit of quality, and has no row without a magnitude.
+_VEGA_AS_AB = "pow(10, 0.4 * bands.ab_minus_mag) * 3630.7805477 / 3631"
+_AS_PUBLISHED = FornaxRows(
+    rows=f"(SELECT * FROM target_lightcurves WHERE archive = '{NAME}')",
+    time="rows.mjd + 0.5",
+    flux=f"rows.flux::DOUBLE * {_VEGA_AS_AB}",
+    err=f"rows.flux_err::DOUBLE * {_VEGA_AS_AB}",
+    where="rows.flux > 0 AND rows.quality & 1 = 0",
+)
+
 ARCHIVE = Archive(
     name=NAME,
+    views=Views(as_published=(_AS_PUBLISHED,)),
     title="Gaia DR3 epoch photometry",
     release=RELEASE,
     endpoint="https://gea.esac.esa.int/tap-server/tap",

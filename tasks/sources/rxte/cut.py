@@ -13,6 +13,7 @@ from typing import Any, Literal
 from lake.commit.ledger import canonical
 from lake.errors import ConfigurationError
 from tasks.sources.base import Band, Origin
+from tasks.sources.rxte import energies
 from tasks.sources.rxte import mission as rxte
 
 # The cookbook's: the Earth's limb well below, the source near the axis, and at least one detector on. The notebook that
@@ -78,13 +79,13 @@ class ChannelCut:
         for name in ("emin_kev", "emax_kev", "bin_s"):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, float(value))
-        channels, energies = (self.chmin, self.chmax), (self.emin_kev, self.emax_kev)
-        if sorted(sum(end is None for end in pair) for pair in (channels, energies)) != [0, 2]:
+        channels, kev = (self.chmin, self.chmax), (self.emin_kev, self.emax_kev)
+        if sorted(sum(end is None for end in pair) for pair in (channels, kev)) != [0, 2]:
             raise ConfigurationError(
                 "a re-extraction takes chmin and chmax, or emin_kev and emax_kev", hint="such as chmin=5, chmax=10"
             )
-        low, high = energies if None in channels else channels
-        top = math.inf if None in channels else rxte.ABSOLUTE_CHANNELS - 1
+        low, high = kev if None in channels else channels
+        top = math.inf if None in channels else energies.ABSOLUTE_CHANNELS - 1
         if low is None or high is None or not 0 <= low <= high <= top or math.isinf(high):
             raise ConfigurationError(f"no channels lie from {low} to {high}", hint="absolute channels are 0 to 255")
         for name, all_ in (("pcus", PCUS), ("layers", LAYERS)):
@@ -183,8 +184,8 @@ def channel_range(emin_kev: float, emax_kev: float, epoch: int, detector: str | 
     ValueError
         If there is no such epoch or detector, or the energies lie beyond the channels.
     """
-    table = rxte.channels()
-    name = detector or (rxte.ALL_PCUS if epoch < 5 else "PCU1-4")
+    table = energies.channels()
+    name = detector or (energies.ALL_PCUS if epoch < 5 else "PCU1-4")
     rows = [row for row in table.to_pylist() if row["epoch"] == epoch and row["detector"] == name]
     if not rows:
         raise ValueError(f"there is no gain epoch {epoch} with detector {name}")

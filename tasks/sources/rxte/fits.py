@@ -17,6 +17,7 @@ import numpy as np
 from lake.errors import GranuleRejected
 from lake.science.times import DAY_S, met_to_mjd
 from tasks.services.fits import BLOCK, Data, Floats, Header, Table, naming, read_tables, unpacked
+from tasks.sources.rxte import energies
 from tasks.sources.rxte import mission as rxte
 from tasks.sources.rxte.cut import ChannelCut
 from tasks.sources.rxte.mission import Product
@@ -101,7 +102,7 @@ class LightCurve:
             channels = self.product.channels(epoch)
         if self.product.instrument == "pca" and channels:
             detector = "PCU0" if epoch == 5 and self.pcus == (0,) else None
-            low, high = rxte.energy_range(*channels, epoch, detector)
+            low, high = energies.energy_range(*channels, epoch, detector)
             told |= {"channels": list(channels), "emin_kev": low, "emax_kev": high}
         return told
 
@@ -191,7 +192,7 @@ def _light_curve(body: bytes, product: Product | ChannelCut) -> LightCurve:
         ends = [edge if end is None else end for end, edge in zip(ends, edges, strict=True)]
     notes = "\n".join(header.notes)
     cuts = [re.search(rf"CH{end} for filtering was +(\d+)", notes) for end in ("MIN", "MAX")]
-    low, high = (min(int(cut[1]), rxte.ABSOLUTE_CHANNELS - 1) if cut else None for cut in cuts)
+    low, high = (min(int(cut[1]), energies.ABSOLUTE_CHANNELS - 1) if cut else None for cut in cuts)
     rows = " ".join(str(value) for key, value in header.values.items() if key.startswith("ROWID"))
     scaled = re.search(r"Expression: RATE \* ([\d.eE+-]+)", notes)
     told = [] if dated.all() else [f"{(~dated).sum()} bins without TIME left out"]

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from lake.errors import ConfigurationError, GranuleRejected
 from lake.science.times import DAY_S, met_to_mjd
 from tasks.services.fits import Data, Floats, Header, Table, naming, read_tables, unpacked
+from tasks.sources.rxte import energies
 from tasks.sources.rxte import mission as rxte
 from tasks.sources.rxte.cut import GTI, PCUS, STD2_BIN_S, ChannelCut
 from tasks.sources.rxte.fits import Clock, LightCurve, clock, pointing
@@ -141,7 +142,7 @@ def light_curve(std2: Mapping[str, Data], cut: ChannelCut, epoch: int, filter_fi
         asked = cut.channels(epoch)
     except ValueError as error:
         raise GranuleRejected(str(error)) from error
-    lowest, highest = rxte.std2_channel(asked).tolist()
+    lowest, highest = energies.std2_channel(asked).tolist()
     part = slice(lowest, highest + 1)
 
     names = sorted(std2)
@@ -221,7 +222,7 @@ def light_curve(std2: Mapping[str, Data], cut: ChannelCut, epoch: int, filter_fi
 def _absolute(part: slice) -> tuple[int, int]:
     """Return the first and last absolute channel of Standard-2 channels."""
     inside = np.flatnonzero(
-        np.isin(rxte.std2_channel(np.arange(rxte.ABSOLUTE_CHANNELS)), np.arange(rxte.STD2_CHANNELS)[part])
+        np.isin(energies.std2_channel(np.arange(energies.ABSOLUTE_CHANNELS)), np.arange(energies.STD2_CHANNELS)[part])
     )
     return int(inside[0]), int(inside[-1])
 
@@ -243,8 +244,8 @@ def _read(name: str, data: Data, cut: ChannelCut, part: slice, blind: Sequence[i
             raise GranuleRejected(f"it lacks {', '.join(absent)}, which the cut takes")
         spectra = [one for one in table.widths if (found := _SPECTRUM.fullmatch(one)) and int(found[1]) in cut.pcus]
         for one in spectra:
-            if table.widths[one] != rxte.STD2_CHANNELS:
-                raise GranuleRejected(f"{one} has {table.widths[one]} channels, not {rxte.STD2_CHANNELS}")
+            if table.widths[one] != energies.STD2_CHANNELS:
+                raise GranuleRejected(f"{one} has {table.widths[one]} channels, not {energies.STD2_CHANNELS}")
         if table.widths.get("TIME") != 1:
             raise GranuleRejected("its column TIME is no number")
         start = table.column("TIME") + (times.timezero_s - times.timepixr * times.bin_s)

@@ -1,4 +1,4 @@
-"""What targets have of RXTE's observations: their matches and coverage, committed when the observations are there."""
+"""Commit the matches and coverage of targets, once their RXTE observations are in the lake."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from lake.errors import ConfigurationError
 from lake.query import Lake
 from lake.science.sky import ranks
 from lake.store.memory import peak_rss_mb
-from tasks.pull import lake_at
 from tasks.services.request_counters import facts
+from tasks.sources.granule_status import last_status
 from tasks.sources.rxte import mission as rxte
 from tasks.sources.rxte.find import Found
 from tasks.sources.rxte.observations import Extraction, granule_id
+from tasks.worker import lake_at
 
 
 def target_of(lake: Lake, target: str) -> pa.Table:
-    """Return the row of table targets of a name, or of a position, which is registered if it is new.
+    """Return the row of table targets for a name or a position; register a new position.
 
     Parameters
     ----------
@@ -39,7 +40,7 @@ def target_of(lake: Lake, target: str) -> pa.Table:
     Raises
     ------
     ConfigurationError
-        If the lake has no target of that name, or the position is none.
+        If the lake has no target of that name, or the text is no valid position.
     """
     place = place_of(target)
     if place is None:
@@ -53,12 +54,12 @@ def target_of(lake: Lake, target: str) -> pa.Table:
 
 
 def place_of(target: str) -> tuple[float, float] | None:
-    """Return the position that a text is, ICRS degrees; None if it is a name.
+    """Read a position, ICRS degrees, from a text; return None if it is a name.
 
     Raises
     ------
     ConfigurationError
-        If it is nearly a position.
+        If it looks like a position, and is none.
     """
     parts = re.fullmatch(r"\s*([0-9.]+)[\s,]+([+-]?[0-9.]+)\s*", target)
     if parts is None:
@@ -82,23 +83,23 @@ def answer(
     endpoint: str,
     spent: Mapping[str, Any] | None = None,
 ) -> Receipt:
-    """Commit what targets have: their matches with the observations in the lake, and that they were asked for.
+    """Commit the matches of targets with the observations in the lake, and their coverage.
 
-    A target of which an observation could not be had counts as failed, so that the next run asks again; its matches
-    with the others are there all the same.
+    A target with an observation that failed counts as failed, so that the next run asks again. If its missing
+    observations were all rejected, so is the target. Either has its matches with the other observations.
 
     Parameters
     ----------
     targets
         Columns of table targets.
     found
-        What xtemaster has near them.
+        Rows of xtemaster near them.
     extraction, parameters
-        What was asked.
+        Of the request.
     asked_at, endpoint
-        When xtemaster was asked, and where.
+        Time and address of the question to xtemaster.
     spent
-        Requests and retries that it took, for the ledger.
+        Requests and retries, for the ledger.
     """
     lake = lake_at(url)
     origin = extraction.origin
@@ -114,9 +115,14 @@ def answer(
     missing = pc.is_null(pairs["hpx29"])
     matches = pairs.filter(pc.invert(missing))
     counts = {row["target_id"]: row for row in _counts(matches)}
-    lost_of = set(pc.unique(pairs.filter(missing)["target_id"]).to_pylist())
+    known_status = last_status(lake, origin.name, [origin.release])
+    absent: dict[int, str] = {}
+    for row in pairs.filter(missing).select(["target_id", "source_id"]).to_pylist():
+        is_rejected = known_status.get(extraction.granule(row["source_id"])) == "rejected"
+        if not is_rejected or row["target_id"] not in absent:
+            absent[row["target_id"]] = "rejected" if is_rejected else "failed"
     ids = targets["target_id"].to_pylist()
-    status = ["failed" if one in lost_of else "found" if one in counts else "empty" for one in ids]
+    status = [absent.get(one) or ("found" if one in counts else "empty") for one in ids]
     n_sources, n_rows = ([counts.get(one, {}).get(name, 0) for one in ids] for name in ("n_sources", "n_rows"))
     attempt = _attempt(targets, extraction, parameters, asked_at)
     tables = {"coverage": _coverage(targets, attempt, status, n_sources, n_rows)}
@@ -139,11 +145,11 @@ def answer(
 def give_up(
     url: str, targets: pa.Table, extraction: Extraction, parameters: Mapping[str, Any], error: BaseException
 ) -> Receipt:
-    """Note that targets could not even be looked for; an answer that they had before stays."""
+    """Mark targets as failed that could not be looked up; an earlier answer stays."""
     lake, n = lake_at(url), targets.num_rows
-    attempt = _attempt(targets, extraction, parameters, datetime.now(UTC))
+    attempt = lost(_attempt(targets, extraction, parameters, datetime.now(UTC)), error)
     tables = {"coverage": _coverage(targets, attempt, ["failed"] * n, [0] * n, [0] * n)}
-    return commit(lake.catalog, stage(_folder(lake, attempt), replace(lost(attempt, error), **facts()), tables))
+    return commit(lake.catalog, stage(_folder(lake, attempt), replace(attempt, **facts()), tables))
 
 
 def _attempt(targets: pa.Table, extraction: Extraction, parameters: Mapping[str, Any], asked_at: datetime) -> Attempt:
@@ -192,10 +198,11 @@ def _keyed(table: pa.Table, attempt: Attempt) -> pa.Table:
 
 
 def _remark(found: Found, pairs: pa.Table, missing: pa.ChunkedArray) -> str | None:
-    """Return what the ledger should say of rows of xtemaster that nothing can be had of, and of what is missing."""
-    told = []
-    if gone := pc.unique(pairs.filter(missing)["source_id"]).to_pylist():
-        told.append(f"{len(gone)} observations are not in the lake: {', '.join(gone[:5])}{', ...' * (len(gone) > 5)}")
-    reasons = found.apart["reason"].value_counts().to_pylist()
-    told += [f"{one['counts']} rows of xtemaster: {one['values']}" for one in reasons]
-    return "; ".join(told) or None
+    """Return the ledger's remark on missing observations and on unusable rows of xtemaster."""
+    remarks = []
+    if missing_ids := pc.unique(pairs.filter(missing)["source_id"]).to_pylist():
+        some = ", ".join(missing_ids[:5]) + (", ..." if len(missing_ids) > 5 else "")
+        remarks.append(f"{len(missing_ids)} observations are not in the lake: {some}")
+    reasons = found.unusable["reason"].value_counts().to_pylist()
+    remarks += [f"{one['counts']} rows of xtemaster: {one['values']}" for one in reasons]
+    return "; ".join(remarks) or None

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from lake.errors import ArchiveError, GranuleRejected, TruncatedAnswer
 from lake.model.schema import TABLES
-from lake.science.motion import places_at
+from lake.science.motion import positions_at
 from lake.science.sky import match, separation_arcsec
 from lake.settings import Settings
-from tasks.services.download import patiently
+from tasks.services.retry import with_retries
 from tasks.sources.base import Archive, FetchResult, Granule
 from tasks.sources.hats import sources_and_matches
 from tasks.sources.tess_kepler import mast_mirror
@@ -32,10 +32,11 @@ from tasks.sources.tess_kepler.mast_files import Files, Found
 from tasks.sources.tess_kepler.mast_fits import read_product, remark_of, tables_of
 from tasks.sources.tess_kepler.mast_products import BANDS, Product
 from tasks.sources.tess_kepler.mast_search import search
+from tasks.sources.tess_kepler.views import VIEWS
 
 Floats = NDArray[np.float64]
 
-NAME = "lightkurve"
+NAME = "tess_kepler"
 RELEASE = "MAST"
 
 # Positions of TIC, KIC and EPIC are of this epoch: Stassun et al. 2019, AJ 158, 138; Brown et al. 2011, AJ 142, 112.
@@ -84,7 +85,7 @@ def fetch(granule: Granule, settings: Settings) -> FetchResult:
             told: list[str] = []
             return search(url, settings, numbers, places, radius, NAME, parameters["authors"], told), told
 
-        found, odd = patiently(ask, settings)
+        found, odd = with_retries(ask, settings)
     else:
         found = mast_mirror.find(url, settings, numbers, places, radius, NAME)
     rows = rows_of(found, ids, ra, dec, radius)
@@ -111,7 +112,7 @@ def named_ids(targets: pa.Table) -> list[Source | None]:
 
 def places_of(targets: pa.Table) -> tuple[Floats, Floats]:
     """Return where targets were at the epoch of TIC, KIC and EPIC, as far as their proper motion is known."""
-    ra, dec, _ = places_at(targets, EPOCH_YR)
+    ra, dec, _ = positions_at(targets, EPOCH_YR)
     return ra, dec
 
 
@@ -258,6 +259,8 @@ def _matched(targets: pa.Table, sources: pa.Table, rows: Sequence[set[int]]) -> 
 
 ARCHIVE = Archive(
     name=NAME,
+    views=VIEWS,
+    former_names={"lightkurve": {"lightcurves": {"cadence_s": "exposure_s", "exposure_s": "NULL::FLOAT"}}},
     title="TESS, Kepler and K2 light curves",
     release=RELEASE,
     endpoint="https://mast.stsci.edu",

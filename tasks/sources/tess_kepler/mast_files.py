@@ -30,10 +30,11 @@ from lake.errors import ArchiveError, GranuleRejected
 from lake.redact import redacted
 from lake.settings import Settings
 from lake.store.storage import checksum
-from tasks.services.download import discard, patiently, replace_by, resume
+from tasks.services.download import discard, replace_by, resume
 from tasks.services.fits import hdus, naming, unpacked
 from tasks.services.http import Client, failing
 from tasks.services.request_counters import Threads
+from tasks.services.retry import with_retries
 from tasks.sources.tess_kepler.mast_bucket import MIRROR, Bucket, setting
 from tasks.sources.tess_kepler.mast_products import Named
 
@@ -215,7 +216,7 @@ class Files:
         final.parent.mkdir(parents=True, exist_ok=True)
         with self._locked(found, final, stop):
             if not self._is_kept(final, found, tell=True):
-                patiently(ask, self.settings, stop.wait)
+                with_retries(ask, self.settings, stop.wait)
                 _keep(part, final, found)
         return final
 

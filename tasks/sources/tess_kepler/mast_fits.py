@@ -102,7 +102,7 @@ def tables_of(products: Sequence[Product], archive: str, release: str) -> dict[s
     Returns
     -------
     dict
-        Tables sources, lightcurves and exposures. Column exposure_s of light curves is the length of a cadence.
+        Tables sources, lightcurves and exposures.
     """
     keys = {"archive": archive, "release": release}
     latest = sorted(products, key=lambda product: product.mjd_start or 0.0)
@@ -375,7 +375,7 @@ def _rows(product: Product, flux: Flux, keys: Mapping[str, str], pixel: int) -> 
     numbers = {
         "flux": curve.flux,
         "flux_err": curve.error,
-        "exposure_s": np.full(n, np.nan if product.cadence_s is None else product.cadence_s),
+        "cadence_s": np.full(n, np.nan if product.cadence_s is None else product.cadence_s),
         "background": product.background,
         "x": product.x,
         "y": product.y,

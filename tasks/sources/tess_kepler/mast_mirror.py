@@ -19,8 +19,9 @@ from lake.science.sky import match
 from lake.settings import Settings
 from tasks.services.fits import hdus, naming
 from tasks.services.request_counters import Threads
+from tasks.services.store import Entry, Store
 from tasks.sources.tess_kepler import mast_products as facts
-from tasks.sources.tess_kepler.mast_bucket import CONNECTIONS, Bucket, Entry, Listing
+from tasks.sources.tess_kepler.mast_bucket import CONNECTIONS, Bucket
 from tasks.sources.tess_kepler.mast_files import SERVICE, Found
 from tasks.sources.tess_kepler.mast_products import PIPELINES, Named, named
 
@@ -153,7 +154,7 @@ def _near(
 
 # The size and the time of change are there to tell versions apart.
 @lru_cache(maxsize=_REMEMBERED)
-def _position(store: Listing, path: str, size: int, mtime: int) -> Position | None:
+def _position(store: Store, path: str, size: int, mtime: int) -> Position | None:
     """Return RA_OBJ and DEC_OBJ of a file's primary header, ICRS degrees; None if it does not say."""
     for length in (_HEAD, _HEAD * _MORE):
         try:

@@ -21,7 +21,7 @@ from lake.errors import ArchiveError, TruncatedAnswer
 from lake.science.sky import match
 from lake.settings import Settings
 from tasks.services.bounds import parsed_json
-from tasks.services.tap import Session
+from tasks.services.http import Session
 from tasks.sources.tess_kepler.mast_choice import AUTHORS, Source, source_of
 from tasks.sources.tess_kepler.mast_files import Found
 from tasks.sources.tess_kepler.mast_products import named

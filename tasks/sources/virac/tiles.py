@@ -27,6 +27,7 @@ from tasks.sources.base import Band, Origin
 from tasks.sources.statistics import statistics_of_sorted
 from tasks.sources.virac.columns import AMBIGUOUS, ODD_VALUES, objtype_bits, without_odd
 from tasks.sources.virac.tile import BANDS, Columns, Tile
+from tasks.sources.virac.views import VIEWS
 
 Ints = NDArray[np.int64]
 
@@ -411,6 +412,7 @@ def _band(name: str) -> Band:
 
 ORIGIN = Origin(
     name=NAME,
+    views=VIEWS,
     title="VIRAC time series of VVV and VVVX",
     release=RELEASE,
     endpoint="https://archive.eso.org/tap_cat",

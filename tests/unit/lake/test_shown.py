@@ -25,8 +25,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lake.cli import main
-from lake.output import _drawn, say, show
+from lake.output import _table_text, say, show
 from lake.store.trouble import NoRoom
+from lake.text import counted
 from tasks.analysis.pages import write_chart_page
 
 NAMES = [
@@ -64,8 +65,8 @@ def test_a_table_has_the_names_as_text(capsys: pytest.CaptureFixture[str]) -> No
 
 @given(st.lists(st.text(max_size=20), max_size=4), st.text(max_size=8))
 def test_any_value_can_be_drawn(values: list[str], name: str) -> None:
-    drawn = _drawn(pa.table({name: pa.array(values, pa.string()), "n": list(range(len(values)))}))
-    assert drawn.endswith(f"{len(values)} rows")
+    drawn = _table_text(pa.table({name: pa.array(values, pa.string()), "n": list(range(len(values)))}))
+    assert drawn.endswith(counted(len(values), "row"))
     assert "\x1b" not in drawn
 
 

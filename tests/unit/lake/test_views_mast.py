@@ -195,6 +195,7 @@ def same(ours: list[tuple[Any, ...]], theirs: list[tuple[Any, ...]]) -> None:
     np.testing.assert_allclose([row[0] for row in ours], [row[0] for row in theirs], rtol=0, atol=5e-10)
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("name", REAL)
 def test_as_published_is_what_the_collector_makes_of_lightkurve(held: Lake, data_dir: Path, name: str) -> None:
     lightkurve = pytest.importorskip("lightkurve", exc_type=ImportError)

@@ -85,7 +85,7 @@ def test_a_migration_that_fails_leaves_the_old_lake(catalog, monkeypatch):
 
 
 def test_a_newer_schema_is_refused(catalog):
-    catalog.cursor().execute("INSERT INTO schema_version VALUES (70, 'lightlake 9.9', now(), 'x')")
+    catalog.cursor().execute("INSERT INTO schema_version VALUES (70, 'lightlake 9.9', now(), 'x', NULL)")
     catalog.close()
     for act in (catalog.open, catalog.create):
         with pytest.raises(CatalogError) as error:

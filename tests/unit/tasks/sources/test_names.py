@@ -37,7 +37,7 @@ def read_back(root: Path, name: str) -> list[tuple[object, str]]:
 
 @given(name=st.one_of(st.from_regex(r"[a-z][a-z0-9_]{0,47}", fullmatch=True), st.sampled_from((*WORDS, *REGISTRY))))
 @example("e1")
-@hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_names_that_are_taken_come_back_from_plain_folders(tmp_path: Path, name: str) -> None:
     if wrong_name(name) is None:
         root = tmp_path / os.urandom(8).hex()

@@ -11,18 +11,16 @@ import pytest
 from astropy.time import Time
 
 from tasks.sources.rxte import mission as rxte
+from tasks.sources.rxte.energies import channels, energy_range, std2_channel
 from tasks.sources.rxte.mission import (
     ORIGIN,
     PRODUCTS,
     Observation,
     ao_number,
     archive_paths,
-    channels,
-    energy_range,
     gain_epoch,
     parse_obsid,
     product_of,
-    std2_channel,
 )
 
 # Facts B.4: the archive's own words for the edges.

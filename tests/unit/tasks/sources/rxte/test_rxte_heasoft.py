@@ -175,6 +175,7 @@ def test_tools_have_an_environment_of_their_own(setup: Setup, mirror: list[Any])
         assert (one["stdin"], one["HEADASNOQUERY"], one["HEADASPROMPT"]) == ("", "1", "/dev/null")
 
 
+@pytest.mark.crash
 def test_parallel_runs_give_what_they_give_one_by_one(setup: Setup, mirror: list[Any]) -> None:
     jobs = [(one, replace(CUT, chmax=chmax)) for one, chmax in zip(mirror[:4], (10, 20, 30, 40), strict=True)]
     home = Path(setup.heasoft.environment["HOME"])
