@@ -178,14 +178,16 @@ class Service:
             return _json({"message": f"invalid request: {error!r}"}, 400)
         total = len(rows)
         rows = rows[: total - self.lost_rows][offset : offset + limit]
-        columns = [*(asked.get("select_cols") or list(_COLUMNS)[:12])]
-        columns += [name for name in ("search_key", "search_pos", "ang_sep") if asked.get("target")]
-        if unknown := set(columns) - set(_COLUMNS) - {"search_key", "search_pos", "ang_sep"}:
+        columns = list(dict.fromkeys(asked.get("select_cols") or list(_COLUMNS)[:12]))
+        of_place = ["search_key", "search_pos", "ang_sep"] if asked.get("target") else []
+        if unknown := set(columns) - {*_COLUMNS, *of_place}:
             return _json({"message": f"no columns {sorted(unknown)}"}, 400)
+        # Rows have what `info` does not name, as they do at the archive.
+        kinds = {**_COLUMNS, "ang_sep": "float"}
         info = [
-            {"name": name, "type": _TYPES.get(_COLUMNS.get(name, ""), "VARCHAR")} for name in dict.fromkeys(columns)
+            {"name": name, "type": _TYPES.get(kinds.get(name, ""), "VARCHAR")} for name in [*columns, *of_place[:1]]
         ]
-        shown = [{name: row.get(name) for name in dict.fromkeys(columns)} for row in rows]
+        shown = [{name: row[name] for name in (*columns, *of_place)} for row in rows]
         return _json({"messages": [], "info": info, "search_params": asked, "totalResults": total, "results": shown})
 
     def _products(self, request: Request) -> Response:
