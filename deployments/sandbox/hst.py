@@ -151,7 +151,7 @@ class Service:
     def _rows(self) -> list[Row]:
         rows = []
         for dataset in self.datasets.values():
-            if self.by_exposure and dataset.exposures[0].of.instrument == "COS":
+            if self.by_exposure:
                 rows += [_row(dataset, (one,), one.rootname) for one in dataset.exposures]
             else:
                 rows.append(_row(dataset, dataset.science, dataset.name))

@@ -152,6 +152,50 @@ def association(
     )
 
 
+def survey(n: int, *, seed: int = 1, length_s: float = 60.0, broken: float = 0.05, targets: int = 20) -> list[Dataset]:
+    """Return associations of an exposure each, of some targets by turns and in all setups.
+
+    Parameters
+    ----------
+    n
+        How many.
+    broken
+        Share that is broken, in all ways of `BROKEN` by turns, spread evenly.
+    """
+    found = []
+    every = round(1 / broken) if broken else n + 1
+    for number in range(n):
+        place, target = number // every, number % targets
+        # A target is seen in one setup, so that its exposures belong together.
+        setup, segments = _KINDS[target % len(_KINDS)]
+        found.append(
+            association(
+                10_000 + number,
+                setup,
+                n=1,
+                seed=seed,
+                length_s=length_s,
+                target=f"SURVEY-{target:03d}",
+                ra=target * 17.3 % 360,
+                dec=target * 7.1 % 120 - 60,
+                segments=segments or "AB",
+                broken=BROKEN[place % len(BROKEN)] if number % every == every - 1 else None,
+            )
+        )
+    return found
+
+
+def write_files(folder: Path, dataset: Dataset) -> list[Path]:
+    """Write the files of a dataset into a folder, such as one that was downloaded before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = files(dataset, dataset.exposures)
+    for file in found:
+        path = folder / file.name
+        path.unlink(missing_ok=True)
+        file.make(path)
+    return [folder / file.name for file in found]
+
+
 def files(dataset: Dataset, exposures: Sequence[Exposure]) -> list[File]:
     """Return the files of a dataset, or of some of its exposures."""
     key = hashlib.blake2b(repr(dataset.exposures).encode(), digest_size=6).hexdigest()

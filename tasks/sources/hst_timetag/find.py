@@ -374,7 +374,7 @@ def _exposure(row: Row) -> Row:
 def _member(row: Row, name: str, *, is_alone: bool) -> Row:
     """Return the row of an exposure of an association."""
     unknown = {} if is_alone else {"mjd_start": None, "exposure_s": None}
-    return {**row, "exposure_id": name, "association": row["exposure_id"], **unknown}
+    return {**row, "exposure_id": name, "association": row["association"] or row["exposure_id"], **unknown}
 
 
 def _file(row: Row, suffix: str, left_out: Counter[str]) -> Row | None:

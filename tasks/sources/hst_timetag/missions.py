@@ -30,9 +30,9 @@ Row = dict[str, Any]
 NAME, SERVICE, MISSION = "hst_timetag", "hst", "hst"
 ENDPOINT = "https://mast.stsci.edu"
 
-# Rows that are asked for at a time, some 600 bytes each, and the most of all pages: HST has made 2 million exposures.
+# Rows that are asked for at a time, some 600 bytes each, and the most of all pages, which are in memory together.
 PAGE_ROWS = 5_000
-MOST_ROWS = 500_000
+MOST_ROWS = 200_000
 # Datasets whose products are asked for at a time: each has some 20, of 400 bytes.
 DATASETS = 250
 

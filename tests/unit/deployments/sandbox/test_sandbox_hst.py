@@ -20,7 +20,7 @@ from astropy.io import fits
 from astroquery.mast import MastMissionsClass, conf
 
 from deployments.sandbox.hst import API, COLUMNS, Service
-from deployments.sandbox.hst_datasets import Dataset, association, files, special
+from deployments.sandbox.hst_datasets import Dataset, association, files, special, survey, write_files
 from deployments.sandbox.hst_events import BROKEN, SETUPS, Exposure
 from deployments.sandbox.hst_files import BAD_PROPOSAL, write_corrtag, write_tag, write_x1d
 from deployments.sandbox.server import Sandbox
@@ -390,3 +390,19 @@ def test_files_of_each_kind(tmp_path: Path) -> None:
     assert suffixes(association(1, "cos_image")) == ["CORRTAG"]
     assert suffixes(association(1, "stis")) == ["TAG", "X1D"]
     assert suffixes(association(1, "stis_image")) == ["TAG"]
+
+
+def test_a_survey_with_a_share_that_is_broken_in_every_way(tmp_path: Path) -> None:
+    datasets = survey(200, broken=0.05, length_s=20)
+    assert len({dataset.name for dataset in datasets}) == 200
+    ways = [dataset.exposures[0].broken for dataset in datasets]
+    assert sum(way is not None for way in ways) == 10
+    assert set(ways) == {*BROKEN, None}
+    assert {one.exposures[0].setup for one in datasets} == set(SETUPS)
+    by_target = {one.exposures[0].target: one.exposures[0].setup for one in datasets}
+    assert len(by_target) == 20
+    assert all(by_target[one.exposures[0].target] == one.exposures[0].setup for one in datasets)
+    assert {one.exposures[0].broken for one in survey(50, broken=0)} == {None}
+    for _ in range(2):
+        paths = write_files(tmp_path / "here", datasets[0])
+        assert sorted(path.name for path in (tmp_path / "here").iterdir()) == sorted(path.name for path in paths)

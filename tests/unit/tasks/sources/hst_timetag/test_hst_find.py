@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -319,6 +318,12 @@ def test_stis_names_files_by_association(reached: Settings, service: Service) ->
     assert listed.files["filename"].to_pylist() == [f"{dataset.name}_tag.fits", f"{dataset.name}_x1d.fits"]
     (row,) = listed.exposures.to_pylist()
     assert (row["exposure_id"], row["association"]) == (dataset.name, dataset.name)
+    service.by_exposure = True
+    members = named(["ECHELLE-STAR"], reached).exposures
+    assert members["exposure_id"].to_pylist() == [one.rootname for one in dataset.exposures]
+    again = products(members, reached)
+    assert again.files["filename"] == listed.files["filename"], "each once"
+    assert again.exposures["exposure_id"].to_pylist() == again.exposures["association"].to_pylist() == [dataset.name]
 
 
 def test_exposures_that_are_listed_by_themselves(reached: Settings, service: Service) -> None:
@@ -544,9 +549,27 @@ def test_other_users_of_astroquery_keep_their_endpoint(reached: Settings, box: S
     assert before == after
 
 
+def test_real_answers_are_understood(data_dir: Path, tmp_path: Path) -> None:
+    folder = data_dir / "hst_cos_stis"
+    columns = (folder / "mast_missions_columns.json").read_bytes()
+    assert {*find._COLUMNS, *find._CRITERIA} <= {one["column_name"] for one in json.loads(columns)}
+    with Sandbox() as box:
+        for path, name in ((f"{API}/search", "results"), (f"{API}/post_list_products", "products")):
+            box.mount_file(path, folder / f"mast_missions_{name}.json")
+        box.mount_file(COLUMNS, folder / "mast_missions_columns.json")
+        settings = load_settings(url=str(tmp_path), endpoints={"hst": box.url("")})
+        found = named(["X"], settings)
+        assert found.exposures.num_rows == 0
+        assert found.remarks == ("exposures of another instrument or mode, left out: 3",)
+        one = pa.Table.from_pylist([{"exposure_id": "z14z0104t"}], EXPOSURES)
+        assert products(one, settings, ["SHF"]).remarks == (
+            "datasets without files of events, left out: 1",
+            "products with a name or address that is none, left out: 1",
+        )
+
+
 def test_the_public_address_is_masts(tmp_path: Path) -> None:
     settings = load_settings(url=str(tmp_path))
     assert url_of("LDFD01010/ldfd01vnq_x1d.fits", settings) == (
         "https://mast.stsci.edu/search/hst/api/v0.1/retrieve_product?product_name=LDFD01010%2Fldfd01vnq_x1d.fits"
     )
-    assert np.isfinite(find.RADIUS_ARCSEC)
