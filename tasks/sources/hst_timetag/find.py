@@ -393,7 +393,7 @@ def _file(row: Row, suffix: str, left_out: Counter[str]) -> Row | None:
         "dataset": dataset.lower(),
         "filename": name.lower(),
         "suffix": suffix,
-        "bytes": size if isinstance(size, int) and size > 0 else None,
+        "bytes": size if type(size) is int and size > 0 else None,
         "product_key": row.get("product_key"),
         "uri": uri,
     }

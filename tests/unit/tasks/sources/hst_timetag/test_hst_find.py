@@ -346,11 +346,12 @@ def test_an_association_and_its_members_are_one(reached: Settings, service: Serv
     member = association(5001, n=1, target="SANDBOX-FLARE", ra=151.0, dec=20.0, length_s=40.0, seed=SEED).exposures[0]
     assert member.rootname == dataset.exposures[0].rootname
     alone = {**dict(zip(EXPOSURES.names, [None] * 18, strict=True)), "exposure_id": member.rootname, "exposure_s": 40.0}
-    both = pa.concat_tables([named(["SANDBOX-FLARE"], reached).exposures, pa.Table.from_pylist([alone], EXPOSURES)])
-    listed = products(both, reached)
-    assert listed.exposures["exposure_id"].to_pylist() == sorted(one.rootname for one in dataset.exposures)
-    assert listed.exposures["exposure_s"].to_pylist() == [40.0, None], "of the one that is known by itself"
-    assert len(set(listed.files["filename"].to_pylist())) == listed.files.num_rows == 6
+    tables = [named(["SANDBOX-FLARE"], reached).exposures, pa.Table.from_pylist([alone], EXPOSURES)]
+    for both in (tables, tables[::-1]):
+        listed = products(pa.concat_tables(both), reached)
+        assert listed.exposures["exposure_id"].to_pylist() == sorted(one.rootname for one in dataset.exposures)
+        assert listed.exposures["exposure_s"].to_pylist() == [40.0, None], "of the one that is known by itself"
+        assert len(set(listed.files["filename"].to_pylist())) == listed.files.num_rows == 6
 
 
 def test_products_are_asked_for_in_parts(reached: Settings, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -503,18 +504,35 @@ def test_values_that_are_none_or_no_values(tmp_path: Path) -> None:
     assert (last["detector"], last["expflag"], last["ra"], last["dec"]) == ("NUV", "NORMAL", 1.0, -2.5)
 
 
-def test_file_names_lead_nowhere_else(tmp_path: Path) -> None:
-    names = ("../../etc/passwd", "ls0001avq_corrtag_a.fits/..", "ls0001avq_corrtag_a.fits", "LS0001AVQ_CORRTAG_B.FITS")
-    rows = [
-        {"file_suffix": "CORRTAG_A", "filename": name, "dataset": "LS0001010", "uri": f"LS0001010/{name}"}
-        for name in names
-    ]
-    rows += [{"file_suffix": "CORRTAG_A"}, {}]
+def listed_of(tmp_path: Path, *rows: dict[str, Any]) -> find.Products:
+    """What is listed of ls0001010 if the service says so."""
     with Sandbox() as box:
-        body = json.dumps({"products": [rows]}).encode()
+        body = json.dumps({"products": [list(rows)]}).encode()
         box.mount(f"{API}/post_list_products", lambda request: Response(body, 200, "application/json"))
         settings = load_settings(url=str(tmp_path), endpoints={"hst": box.url("")})
-        listed = products(pa.Table.from_pylist([{"exposure_id": "ls0001010"}], EXPOSURES), settings)
+        return products(pa.Table.from_pylist([{"exposure_id": "ls0001010"}], EXPOSURES), settings)
+
+
+def product(name: str, suffix: str = "CORRTAG_A", **more: Any) -> dict[str, Any]:
+    return {"file_suffix": suffix, "filename": name, "dataset": "LS0001010", "uri": f"LS0001010/{name}", **more}
+
+
+def test_only_spectra_of_exposures_with_events(tmp_path: Path) -> None:
+    listed = listed_of(
+        tmp_path,
+        product("ls0001avq_corrtag_a.fits", size=True, product_key=None),
+        product("ls0001avq_x1d.fits", "X1D", size="2880"),
+        product("ls0001bjq_x1d.fits", "X1D", size=2880),
+        product("ls0001010_x1d.fits", "X1D", size=2880),
+    )
+    assert listed.files["filename"].to_pylist() == ["ls0001avq_corrtag_a.fits", "ls0001avq_x1d.fits"]
+    assert listed.files["bytes"].to_pylist() == [None, None], "what is no size is not known"
+    assert listed.exposures["exposure_id"].to_pylist() == ["ls0001avq"]
+
+
+def test_file_names_lead_nowhere_else(tmp_path: Path) -> None:
+    names = ("../../etc/passwd", "ls0001avq_corrtag_a.fits/..", "ls0001avq_corrtag_a.fits", "LS0001AVQ_CORRTAG_B.FITS")
+    listed = listed_of(tmp_path, *(product(name) for name in names), {"file_suffix": "CORRTAG_A"}, {})
     assert listed.files["filename"].to_pylist() == ["ls0001avq_corrtag_a.fits", "ls0001avq_corrtag_b.fits"]
     assert listed.remarks == ("products with a name or address that is none, left out: 3",)
 
