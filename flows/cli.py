@@ -158,8 +158,8 @@ def run_rxte(
 ) -> int:
     """Bring RXTE's observations of targets into the lake; exit with 1 if one cannot be."""
     from lake.query import Lake
+    from tasks.sources.observed import place_of
     from tasks.sources.rxte.files import Mirror
-    from tasks.sources.rxte.targets import place_of
 
     url = existing(lake, options.sample)
     if not by_prefect(prefect, runner):

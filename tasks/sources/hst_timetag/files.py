@@ -20,6 +20,7 @@ from tasks.services.http import Client, failing
 from tasks.services.store import Store, open_store
 from tasks.sources.hst_timetag.exposure import EVENT_SUFFIXES, split_name
 from tasks.sources.hst_timetag.find import url_of
+from tasks.sources.hst_timetag.missions import SERVICE
 from tasks.sources.hst_timetag.tables import NAME
 
 CONNECTIONS = 4
@@ -194,7 +195,7 @@ class Files:
             return self._cache.get(file.location, file.size or None, partial(self._copy, file), failed, check)
         assert self._client is not None  # noqa: S101 - MAST is asked where there is no store
         url = url_of(file.location, self.settings)
-        failed_web = failing(NAME, url, "check LIGHTLAKE_ENDPOINTS__MAST")
+        failed_web = failing(NAME, url, f"check LIGHTLAKE_ENDPOINTS__{SERVICE.upper()}")
         return self._cache.get(
             file.location,
             file.size or None,

@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
-import requests
 from astropy.coordinates import SkyCoord
 from astropy.units import arcsec
 from astroquery.exceptions import InvalidQueryError
@@ -22,8 +21,7 @@ from lake.errors import ArchiveError, TruncatedAnswer
 from lake.settings import Settings
 from lake.text import one_line
 from tasks.services.bounds import Budget, parsed_json
-from tasks.services.http import failing
-from tasks.services.tap import Session
+from tasks.services.http import Reply, Session, failing
 
 Row = dict[str, Any]
 
@@ -47,6 +45,9 @@ def endpoint(settings: Settings) -> str:
 class _MissionsSession(Session):
     """A session whose errors name the setting of the endpoint."""
 
+    # astroquery takes it for a session of requests, and asks for this one.
+    headers: ClassVar = {"User-Agent": "lightlake"}
+
     def budget(self) -> Budget:
         hint = f"check LIGHTLAKE_ENDPOINTS__{SERVICE.upper()}"
         return replace(super().budget(), failed=failing(NAME, self.url, hint))
@@ -59,8 +60,9 @@ class _Requests(ServiceAPI):  # type: ignore[misc]  # astroquery comes without t
         super().__init__(session)
         self.SERVICE_URL = session.url
 
-    def _request(self, method: str, url: str, **more: Any) -> requests.Response:
-        return self._session.request(method, url, json=more["data"], headers=more["headers"])
+    def _request(self, method: str, url: str, **more: Any) -> Reply:
+        reply: Reply = self._session.request(method, url, json=more["data"], headers=more["headers"])
+        return reply
 
 
 class _Astroquery(MastMissionsClass):  # type: ignore[misc]
@@ -101,8 +103,8 @@ class Missions:
     def __enter__(self) -> Missions:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._session.close()
+    def __exit__(self, *error: object) -> None:
+        self._session.__exit__(*error)
 
     def search(
         self,
@@ -171,7 +173,7 @@ class Missions:
                 raise _failed("the answer has no products", self._session)
             yield from found
 
-    def _page(self, reply: requests.Response) -> tuple[list[Row], int]:
+    def _page(self, reply: Reply) -> tuple[list[Row], int]:
         """Return the rows of a page, and how many there are on all pages."""
         answer = _parsed(reply, self._session)
         rows, total = (answer.get(name) if isinstance(answer, dict) else None for name in ("results", "totalResults"))
@@ -185,7 +187,7 @@ class Missions:
         return TruncatedAnswer(message, archive=NAME, endpoint=self.url)
 
 
-def _parsed(reply: requests.Response, session: Session) -> Any:
+def _parsed(reply: Reply, session: Session) -> Any:
     try:
         return parsed_json(reply.content, session.budget())
     except ValueError as error:

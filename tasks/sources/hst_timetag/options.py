@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -49,7 +50,9 @@ class HstOptions(Options):
     sun_below_deg: Annotated[
         float | None,
         Field(ge=-90, le=180),
-        FormField("Leave out times with the Sun higher than this above the limb, degrees (COS)", empty="leave out none"),
+        FormField(
+            "Leave out times with the Sun higher than this above the limb, degrees (COS)", empty="leave out none"
+        ),
     ] = None
     keep_events: Annotated[bool, FormField("Keep every event, too: table events")] = False
     again: Annotated[bool, FormField("Look for exposures of targets that were asked for before, too")] = False
@@ -70,9 +73,8 @@ class HstOptions(Options):
             )
         if (self.wavelength_min is None) != (self.wavelength_max is None):
             raise ConfigurationError("wavelength_min and wavelength_max belong together", hint="give both")
-        if self.wavelength_min is not None and self.wavelength_max is not None:
-            if self.wavelength_min >= self.wavelength_max:
-                raise ConfigurationError("no wavelengths are between wavelength_min and wavelength_max")
+        if (self.wavelength_min or 0.0) >= (self.wavelength_max or math.inf):
+            raise ConfigurationError("no wavelengths are between wavelength_min and wavelength_max")
 
     @property
     def selection(self) -> Selection:
@@ -83,10 +85,7 @@ class HstOptions(Options):
         if self.wavelength_min is not None and self.wavelength_max is not None:
             limits = (self.wavelength_min, self.wavelength_max)
         return Selection(
-            wavelengths=limits,
-            without_airglow=not self.airglow,
-            step_s=self.step_s,
-            sun_below_deg=self.sun_below_deg,
+            wavelengths=limits, without_airglow=not self.airglow, step_s=self.step_s, sun_below_deg=self.sun_below_deg
         )
 
     @property
