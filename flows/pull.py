@@ -34,7 +34,7 @@ def run_name() -> str:
 
 
 @flow(name="pull", flow_run_name=run_name, validate_parameters=True)
-@spread(PullOptions)
+@spread(PullOptions, positional=["archive", "sample"])
 def pull_archive(*, lake: LakeField = None, options: PullOptions) -> State[PullReport]:
     """Ask an archive for every target that it has not answered yet, and commit its answers.
 

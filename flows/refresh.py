@@ -28,7 +28,7 @@ def run_name() -> str:
 
 
 @flow(name="refresh", flow_run_name=run_name, validate_parameters=True)
-@spread(RefreshOptions)
+@spread(RefreshOptions, positional=["archives", "sample"])
 def refresh(*, lake: LakeField = None, options: RefreshOptions) -> State[list[PullReport]]:
     """Pull all archives side by side; one that fails or hangs does not hold up the others.
 

@@ -24,7 +24,7 @@ def run_name() -> str:
 
 
 @flow(name="rxte", flow_run_name=run_name, validate_parameters=True)
-@spread(RxteOptions)
+@spread(RxteOptions, positional=["target", "sample"])
 def pull_rxte(*, lake: LakeField = None, options: RxteOptions, runner: RunnerField = None) -> State[PullReport]:
     """Bring every RXTE observation of targets into the lake, each a granule of its own.
 

@@ -17,8 +17,8 @@ from lake.errors import ConfigurationError
 from lake.output import Output, say, show
 from lake.redact import safe_line, safe_text
 from lake.settings import check_env_file, load_settings
+from lake.store.failures import explain
 from lake.store.leaving import ending_with
-from lake.store.trouble import explained
 from lake.text import one_line
 
 app = App(
@@ -34,8 +34,8 @@ LakeURL = Annotated[
     str | None, Parameter(name=["--lake", "-l"], help="The lake; default: LIGHTLAKE_URL, else ./lightlake.")
 ]
 
-# Commands of the layers above plug in by name, so that the core never imports them. They are imported
-# only when called: Prefect alone takes seconds.
+# Commands of the layers above are found by name, so that the core never imports them. They are imported only when
+# called: Prefect alone takes seconds.
 for _command in entry_points(group="lightlake.commands"):
     app.command(_command.value, name=_command.name)
 for _command in entry_points(group="lightlake.exports"):
@@ -44,7 +44,7 @@ for _command in entry_points(group="lightlake.exports"):
 
 @app.command
 def init(url: str | None = None) -> int:
-    """Make a lake, or bring an older one to this version. Doing it again changes nothing.
+    """Create a lake, or migrate an older one to this version. Running it again changes nothing.
 
     Parameters
     ----------
@@ -81,11 +81,11 @@ def status(
     Parameters
     ----------
     archive
-        Show how the granules of this one get on instead: done and failed, rate and expected end, memory, the slowest.
+        Show the progress of this archive's granules: done and failed, rate and expected end, memory, the slowest.
     watch
-        Go on showing it until all are through, or until Ctrl-C.
+        Keep showing progress until all granules have ended, or until Ctrl-C.
     every_s
-        Seconds between two looks.
+        Seconds between updates.
     """
     from lake.names import current_archive
     from lake.query import Lake
@@ -138,7 +138,7 @@ def verify(*, lake: LakeURL = None, quick: bool = False, output: Literal["text",
 
 @app.command
 def compact(*, lake: LakeURL = None) -> int:
-    """Bring the lake to rest: few large sorted files, and a plain tree equal to the catalogue."""
+    """Merge small files into few large sorted ones, and make the plain tree equal to the catalogue."""
     from lake.query import Lake
     from lake.store.backup import backup_hint
     from lake.upkeep.compaction import compact as run_compact
@@ -161,15 +161,15 @@ def restore(
     lake: LakeURL = None,
     list_only: Annotated[bool, Parameter(name="--list", negative=())] = False,
 ) -> int:
-    """Bring the catalogue back from a backup, and the files into step with it; what that loses is asked again.
+    """Restore the catalogue from a backup, and reconcile the files with it; what that loses is pulled again.
 
     Parameters
     ----------
     date
-        Of the backup, such as 2026-11-28 or 2026-11-28T01:30; default: the newest. "now" is no backup: the catalogue
-        stays as it is, and files that it knows and that are gone are given up.
+        Date of the backup, such as 2026-11-28 or 2026-11-28T01:30; default: the newest. "now" keeps the catalogue, and
+        gives up files that are gone.
     list_only
-        Only show the backups that there are.
+        Only list the backups.
     """
     from lake.store.backup import backups
     from lake.store.catalog import Catalog
@@ -209,9 +209,9 @@ def sql(
     query
         DuckDB's SQL, such as "FROM target_lightcurves LIMIT 5".
     to
-        File to write to; Parquet needs one.
+        File to write; Parquet needs one.
     confined
-        Take one SELECT over the lake alone: no other files, no network, limits on memory and time.
+        Allow one SELECT over the lake only: no other files, no network, limits on memory and time.
     """
     from lake.query import Lake
 
@@ -222,12 +222,12 @@ def sql(
 
 @app.command
 def attach(*, lake: LakeURL = None, write: Annotated[bool, Parameter(negative=())] = False) -> int:
-    """Print what a stock DuckDB client runs to have this lake, for reading.
+    """Print the SQL that attaches this lake in a stock DuckDB client, for reading.
 
     Parameters
     ----------
     write
-        For writing, too: around the lake's lock and its rule of commits. For those who mean it.
+        Attach it for writing, which bypasses the lake's lock and its commit rule. For experts.
     """
     from lake.query import ATTACHED_FOR_WRITING, Lake
 
@@ -259,13 +259,13 @@ def schema(*, output: Literal["text", "json", "markdown"] = "text") -> int:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command; an error is one line, unless --debug asks for more.
+    """Run the command. An error is one line, or a traceback with --debug.
 
-    It exits with 2 for an error on purpose or one of the system, and with 70 for a mistake of the program.
+    Exit with 2 for an expected error or one of the system, and with 70 for a mistake of the program.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
-    # What caused an error may be told with the address that was asked, and its password.
+    # A traceback may contain an address with a password.
     sys.excepthook = lambda _, error, __: sys.stderr.write(safe_text("".join(traceback.format_exception(error))))
     arguments = [argument for argument in arguments if argument != "--debug"]
     _prepare()
@@ -279,28 +279,28 @@ def main(arguments: list[str] | None = None) -> None:
         code = _failed(error)
     except KeyboardInterrupt:
         code = _failed("stopped", 130)
-    except BrokenPipeError:  # whoever read this wants no more, nor what is still to be flushed
+    except BrokenPipeError:  # the reader has closed the pipe, and wants no more output
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception as error:
         if debug:
             raise
-        code = _failed(told) if (told := explained(error)) else _failed(_bug(error), 70)
+        code = _failed(line) if (line := explain(error)) else _failed(_bug(error), 70)
     sys.exit(ending_with(code or 0))
 
 
 def _prepare() -> None:
-    """Give this process what some have not: places to write to that take any text, and a home."""
+    """Give this process what it may lack: standard streams that take any text, and a home."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # closed by who began this
+        if stream is None:  # closed by the parent process
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - as long as the process
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
         Path.home()
-    except RuntimeError:  # no HOME, and a user that nobody knows: what needs one says so
+    except RuntimeError:  # no HOME, and an unknown user: what needs a home reports it
         os.environ["HOME"] = "/nonexistent"
 
 

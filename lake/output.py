@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from lake.errors import ConfigurationError
 from lake.store.access import may
+from lake.store.failures import disk_full
 from lake.store.storage import PARTIAL, flush, remove
-from lake.store.trouble import no_room
 from lake.text import counted, visible
 
 Output = Literal["table", "csv", "json", "parquet"]
@@ -66,7 +66,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     Raises
     ------
     ConfigurationError
-        If the file cannot be written; NoRoom if the disk is full.
+        If the file cannot be written; DiskFull if the disk is full.
     """
     target, part = path, None
     try:
@@ -87,7 +87,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     except BrokenPipeError:
         raise  # the reader has stopped
     except OSError as error:
-        raise no_room(error, target.parent) or ConfigurationError(
+        raise disk_full(error, target.parent) or ConfigurationError(
             f"cannot write {path}: {error.strerror or error}", hint="name a file in a folder that you may write to"
         ) from error
     finally:

@@ -134,7 +134,7 @@ def spread(
     command
         The function is a command of cyclopts; else it is a flow, whose form Prefect makes.
     positional
-        Fields that the command takes by position.
+        Fields that come first: the command takes them by position.
     """
 
     def spread_out(function: Callable[..., R]) -> Callable[..., R]:

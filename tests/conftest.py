@@ -190,13 +190,18 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def _is_copied(catalog: Catalog) -> bool:
+    """Say whether the catalogue lies in the tree of its lake, and was copied with it."""
+    return catalog.storage.is_local and catalog.settings.catalog is None
+
+
 @pytest.fixture
 def catalog(template: Path, settings: Settings) -> Iterator[Catalog]:
     """The catalogue of an empty lake; attaching it takes longer than copying it, and not every test does."""
     catalog = Catalog(Storage.from_url(settings.url), settings)
-    if catalog.storage.is_local and catalog.location.kind == "sqlite":
+    if catalog.storage.is_local:
         shutil.copytree(template, settings.url)
-    else:
+    if not _is_copied(catalog):
         catalog.create()
     yield catalog
     catalog.close()
@@ -215,7 +220,7 @@ def prepared(
 
     def prepare(fill: Fill) -> Catalog:
         root = Path(str(catalog.storage.root))
-        if not (catalog.storage.is_local and catalog.location.kind == "sqlite"):
+        if not _is_copied(catalog):
             fill(catalog)
             return catalog
         if fill not in _filled:

@@ -1,7 +1,7 @@
 """Every table of the lake and every column of it: type, unit, UCD, description. The single source.
 
-The catalogue's tables and comments, the checks on what is committed, the units of astropy tables and
-the documentation are all made from here. Units are VOUnits (IVOA Recommendation 1.1), UCDs are UCD1+
+The catalogue's tables and comments, the checks before a commit, the units of astropy tables and the documentation are
+made from it. Tables of single sources come with these: see lake.model.declared. Units are VOUnits (IVOA Recommendation 1.1), UCDs are UCD1+
 (IVOA Recommendation 1.5).
 """
 
@@ -35,7 +35,7 @@ _PM_DEC = Column("pm_dec", "DOUBLE", "Proper motion in declination", unit="mas.y
 _REF_EPOCH = Column(
     "ref_epoch", "DOUBLE", "Julian epoch of the position", unit="yr", ucd="meta.ref;time.epoch", low=1800, high=2200
 )
-# 1950-01-01 to 2100-01-01: outside of it a time has the wrong offset or unit, whatever the archive.
+# 1950-01-01 to 2100-01-01: a time outside this range has the wrong offset or unit.
 _MJD_RANGE: dict[str, Any] = {"low": 33282.0, "high": 88069.0}
 
 # fmt: off
@@ -365,7 +365,7 @@ TABLES: dict[str, Table] = {
 
 # fmt: on
 
-# A source's rows live in these; the commit rule keeps them once per (archive, release, source_id).
+# The tables with a source's rows, which exist once per (archive, release, source_id).
 SOURCE_TABLES = ("sources", "lightcurves", "statistics")
 
 

@@ -105,7 +105,7 @@ def to_bmjd_tdb(mjd: ArrayLike, ra_deg: ArrayLike, dec_deg: ArrayLike, *, scale:
 
     >>> f"{to_bmjd_tdb(58000.0, 10.0, -30.0, scale='utc', frame=GEOCENTER):.8f}"
     '58000.00563296'
-    >>> f"{to_bmjd_tdb(GAIA_EPOCH_MJD, 0.0, 0.0, scale='tcb', frame=BARYCENTER):.8f}"
+    >>> f"{to_bmjd_tdb(55197.0, 0.0, 0.0, scale='tcb', frame=BARYCENTER):.8f}"
     '55196.99981312'
     """
     if frame not in REFERENCE_POSITIONS:

@@ -1,4 +1,4 @@
-"""How the tables of a lake are made, and how a lake of an older schema becomes one of this."""
+"""Create the tables of a lake, and migrate a lake from an older schema."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from lake.store.storage import ROW_GROUP_ROWS
 
 SOFTWARE = f"lightlake {version('lightlake')}"
 
-# Compaction makes files of this size from the small ones of single granules.
+# Compaction merges the small files of granules into files of this size.
 TARGET_FILE_BYTES = 256_000_000
 
-# Small inserts into these stay in the catalogue database until compaction; all other rows, and what is
-# deleted of them, are Parquet files at once, which is what plain readers see.
+# Small inserts into these tables stay in the catalogue database until compaction. All other rows, and their deletions,
+# go to Parquet files at once, which plain readers see.
 INLINED_ROWS = 10
 KEPT_IN_CATALOGUE = ("ledger", "files", "archives", "bands", "schema_version")
 
-# Schema changes by the version that they lead to: SQL to run on a lake of the version before.
+# SQL that migrates a lake to each version from the version before.
 MIGRATIONS: dict[int, Sequence[str]] = {
     2: add_statements(TABLES["bands"], "ab_minus_mag", "ab_source"),
     3: [
@@ -48,8 +48,8 @@ MIGRATIONS: dict[int, Sequence[str]] = {
         *add_statements(TABLES["lightcurves"], "x", "y", "sky", "cnf_ctr", "diff_fit_ap", "ext"),
         *add_statements(TABLES["exposures"], "seeing_arcsec", "sky_level", "ellipticity"),
     ],
-    4: (),  # a table of a source, which every migration makes if it is missing
-    5: (),  # views alone, which every migration makes anew
+    4: (),  # a table of a source: every migration creates missing ones
+    5: (),  # only views: every migration makes them anew
     6: add_statements(TABLES["ledger"], "n_found", "retries", "requests"),
     7: [*add_statements(TABLES["labels"], "added_at", "name"), *add_statements(TABLES["schema_version"], "lake_id")],
     8: [*add_statements(TABLES["lightcurves"], "cadence_s"), *add_statements(TABLES["schema_version"], "declared")],
@@ -57,7 +57,7 @@ MIGRATIONS: dict[int, Sequence[str]] = {
 
 
 def schema_version(cursor: duckdb.DuckDBPyConnection) -> tuple[int | None, str | None]:
-    """Return the schema's version, None without tables, 0 if making them was cut short; and the lake's id."""
+    """Return the schema's version (None without tables, 0 if creating them was cut short), and the lake's id."""
     found = cursor.execute(
         "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'schema_version'"
     ).fetchall()
@@ -69,7 +69,7 @@ def schema_version(cursor: duckdb.DuckDBPyConnection) -> tuple[int | None, str |
 
 
 def make_tables(cursor: duckdb.DuckDBPyConnection, found: int | None) -> None:
-    """Make the tables of a new lake; `found` is 0 if that was begun before."""
+    """Create the tables of a new lake; `found` is 0 if that was begun before."""
     if found is None:
         for option, value in (
             ("parquet_row_group_size", str(ROW_GROUP_ROWS)),
@@ -90,7 +90,7 @@ def make_tables(cursor: duckdb.DuckDBPyConnection, found: int | None) -> None:
 
 
 def migrate(cursor: duckdb.DuckDBPyConnection, found: int, lake_id: str | None, number: int) -> None:
-    """Bring a lake from a version of the schema to this one, with all views; signed with the fence's number."""
+    """Migrate a lake from a version of the schema to this one, with all views, in one signed transaction."""
     cursor.execute("BEGIN")
     fence.sign(cursor, number, uuid.uuid4().hex)
     for step in range(found + 1, SCHEMA_VERSION + 1):
@@ -114,13 +114,13 @@ def declared_checksum() -> str:
 
 
 def has_declared(cursor: duckdb.DuckDBPyConnection) -> bool:
-    """Say whether a lake of this version of the schema has the views and tables that sources declare now."""
+    """Say whether a lake of this schema version has the views and tables that sources declare now."""
     query = "SELECT declared FROM schema_version ORDER BY version DESC, applied_at DESC LIMIT 1"
     return bool(cursor.execute(query).fetchall() == [(declared_checksum(),)])
 
 
 def _missing(cursor: duckdb.DuckDBPyConnection) -> Iterator[str]:
-    """Yield the SQL that makes the tables of sources, and columns of theirs, that a lake has not."""
+    """Yield the SQL that creates missing tables of sources, and missing columns of them."""
     query = "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"
     held = set(cursor.execute(query).fetchall())
     names = {table for table, _ in held}
@@ -132,7 +132,7 @@ def _missing(cursor: duckdb.DuckDBPyConnection) -> Iterator[str]:
 
 
 def _comments(cursor: duckdb.DuckDBPyConnection) -> list[str]:
-    """Return the SQL that brings what a lake says of its columns to what this version says of them."""
+    """Return the SQL that updates the comments of columns."""
     held = cursor.execute(
         "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE database_name = 'lake'"
     ).fetchall()

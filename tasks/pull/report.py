@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lake.commit.commit import Receipt
+from lake.commit.ledger import Select
 from lake.text import one_line
 from tasks.services.request_counters import Log
 from tasks.sources.protocol import Receipts
@@ -42,6 +43,8 @@ class PullReport:
 
     Parameters
     ----------
+    select
+        What the run asked for, as in a `Request`.
     asked, found, failed, rejected
         Asked in this run; with data; without an answer; with an answer that was rejected.
     known, done_before, rejected_before
@@ -65,6 +68,7 @@ class PullReport:
     archive: str
     release: str
     what: str = "targets"
+    select: Select = "pending"
     asked: int = 0
     found: int = 0
     failed: int = 0
@@ -188,8 +192,7 @@ class PullReport:
         if self.elsewhere:
             parts.append(f"{self.elsewhere} {self.what} were taken by other processes")
         if not parts:
-            skipped = not self._by_target or self.backed_off or self.rejected_before
-            parts.append(f"nothing to do{'' if skipped else ', every target has its answer'}")
+            parts.append(f"nothing to do{self._why_nothing}")
         if not self._by_target:
             parts.append(f"{self.done_before + self.done} of {self.known} {self.what} are in the lake")
         if self.backed_off:
@@ -206,6 +209,13 @@ class PullReport:
         if self.newer:
             parts.append(f"There is a newer release: lightlake pull {self.archive} --release {self.newer[-1]}")
         return f"{self.archive}: {'. '.join(parts)}"
+
+    @property
+    def _why_nothing(self) -> str:
+        if self.select == "failed":
+            return f", no {self.what} failed or were rejected before"
+        skipped = not self._by_target or self.backed_off or self.rejected_before
+        return "" if skipped else ", every target has its answer"
 
     def row(self) -> dict[str, Any]:
         """Return it as a row of a table."""

@@ -103,7 +103,7 @@ def pull(run: Run, source: Source, request: Request, share: int = 1) -> tuple[Or
     with lock if source.limits.exclusive else nullcontext():
         source = source.prepared(lake, request, run.settings)
         run.here(source.register, lake)
-        driver = Driver(run, source, PullReport(source.name, source.origin.release, source.what))
+        driver = Driver(run, source, PullReport(source.name, source.origin.release, source.what, request.select))
         for stage in source.plan(run, request):
             driver.report = driver.report.counting(stage.counts)
             if stage.granules:

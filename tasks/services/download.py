@@ -1,4 +1,4 @@
-"""Fetch whole files that an archive publishes, once, into the cache; resume what broke off; ask again what may pass."""
+"""Fetch whole files of archives into the cache, once, and resume downloads that broke off."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 def download(url: str, archive: str, settings: Settings, *, check: Callable[[Path], str | None]) -> Path:
     """Return the cached file of a URL, fetching it the first time.
 
-    Several processes may ask at once: one fetches, the others wait. A file is in the cache only if it
+    Several processes may call it at once: one fetches, the others wait. A file is in the cache only if it
     came whole and passed its check.
 
     Parameters
@@ -52,7 +52,7 @@ def download(url: str, archive: str, settings: Settings, *, check: Callable[[Pat
     ArchiveError
         Transient for timeouts, resets, 429, 5xx, and bodies that are cut or damaged; final for 4xx.
     """
-    name = Path(urlsplit(url).path).name  # not of the whole: a host may stand there with a password
+    name = Path(urlsplit(url).path).name  # only of the path: the host may have a password
     key = hashlib.blake2b(url.encode(), digest_size=8).hexdigest()
     final = settings.cache_dir.expanduser() / archive / f"{key}-{name}"
     if final.exists():
@@ -83,31 +83,31 @@ def resume(
     settings: Settings,
     going_on: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Fetch a file, or what is missing of it if its beginning is here.
+    """Fetch a file, or the rest of it if its beginning is here.
 
-    What breaks off stays, with a note beside it of which file it is the beginning of. The rest is asked for by Range
-    and If-Range, and must be of a file of the same ETag (or date) and size; else it begins again, as it does where a
-    server knows no ranges. Only one process at a time may do so.
+    A part that broke off stays, with a note beside it of the file's ETag (or date) and size. The rest is requested by
+    Range and If-Range. If the file has changed since, or the server has no ranges, the download begins again. Only one
+    process at a time may do so.
 
     Parameters
     ----------
     client
-        Asks.
+        Sends the request.
     url
         Address of the file.
     part
-        Where to write. It is whole when this returns, as far as the server says how long it is.
+        Where to write. It is whole when this returns, if the server states its length.
     failed
         Makes errors.
     settings
         Limits of time and size.
     going_on
-        Asked now and then; if it says no, the rest is for another time.
+        Called now and then; False interrupts the download, which can be resumed later.
 
     Raises
     ------
     ArchiveError
-        Transient for timeouts, resets, 429, 5xx, and whatever begins again next time; final for other 4xx.
+        Transient for timeouts, resets, 429, 5xx, and downloads that will begin again; final for other 4xx.
     OSError
         If it cannot be written.
     """
@@ -115,7 +115,7 @@ def resume(
     known = _noted(note)
     at = part.stat().st_size if known and part.exists() else 0
     if known and at >= known["size"]:
-        # Whole already: the last byte is asked for again, with whether the file is still the same.
+        # Whole already: requesting the last byte again shows whether the file is still the same.
         at = known["size"] - 1
         os.truncate(part, at)
     headers = {"Accept-Encoding": "identity"}
@@ -136,7 +136,7 @@ def resume(
         budget.expects(size or 0)
         with part.open("ab") as file:
             for piece in answer.iter_raw():
-                # What came is kept even if the process ends now.
+                # These bytes are kept even if the process ends now.
                 file.write(piece)
                 file.flush()
                 at += len(piece)
@@ -147,13 +147,13 @@ def resume(
 
 
 def discard(part: Path) -> None:
-    """Forget the beginning of a file."""
+    """Remove the beginning of a file, and its note."""
     part.unlink(missing_ok=True)
     part.with_name(f"{part.name}.json").unlink(missing_ok=True)
 
 
 def replace_by(path: Path, text: str) -> None:
-    """Write a small file, or leave it as it is."""
+    """Replace a small file as a whole, or not at all."""
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         new.write_text(text)
@@ -163,7 +163,7 @@ def replace_by(path: Path, text: str) -> None:
 
 
 def _continues(answer: httpx.Response, at: int, known: dict[str, Any]) -> bool:
-    """Say whether an answer to a Range is what was asked for, or the whole file, or no file at all."""
+    """Say whether an answer to a Range is usable: the requested range, the whole file, or an error status."""
     if answer.status_code == RANGE_NOT_SATISFIABLE:
         return False
     if answer.status_code != PARTIAL_CONTENT:
@@ -178,13 +178,13 @@ def _continues(answer: httpx.Response, at: int, known: dict[str, Any]) -> bool:
 
 
 def _validator(answer: httpx.Response) -> str | None:
-    """Return what a file's versions differ by: its ETag, if equal bytes are meant by it, or its date."""
+    """Return what distinguishes a file's versions: a strong ETag, or else its date."""
     tag: str = answer.headers.get("ETag", "")
     return tag if tag.startswith('"') else answer.headers.get("Last-Modified")
 
 
 def _noted(note: Path) -> dict[str, Any]:
-    """Return which file a part is the beginning of; nothing if that is not known, or cannot be known again."""
+    """Read the note beside a part; empty if there is none that can be used."""
     try:
         known = json.loads(note.read_text())
     except (FileNotFoundError, ValueError):

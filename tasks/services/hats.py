@@ -44,7 +44,7 @@ _MOST_PARTITIONS = 10_000_000
 
 
 class Near:
-    """What is within a radius of some positions.
+    """The sky within a radius of some positions.
 
     Parameters
     ----------
@@ -70,12 +70,12 @@ class Near:
         self._width = np.where(polar, 180.0, np.degrees(np.arcsin(np.minimum(sine, 1.0))))
 
     def touches(self, low: int, high: int) -> bool:
-        """Say whether something near could have an order-29 index of low to high."""
+        """Say whether a position within the radius could have an order-29 index of low to high."""
         place = int(np.searchsorted(self.high, low))
         return place < len(self.low) and int(self.low[place]) <= high
 
     def touches_box(self, ra: tuple[float, float] | None, dec: tuple[float, float] | None) -> bool:
-        """Say whether something near could have such coordinates, given as least and greatest; None is any."""
+        """Say whether a position within the radius could have coordinates from least to greatest; None is any."""
         possible = np.ones(len(self.ra), bool)
         if dec is not None:
             possible &= (self._south <= dec[1]) & (self._north >= dec[0])
@@ -88,7 +88,7 @@ class Near:
         return bool(possible.any())
 
     def rows(self, ra: Floats, dec: Floats) -> Ints:
-        """Return which of some positions are near; what is not on the sky is not."""
+        """Return which of some positions are within the radius; those not on the sky are not."""
         on_sky = np.flatnonzero((np.abs(ra) <= 360) & (np.abs(dec) <= 90))
         pixel = hpx29(ra[on_sky], dec[on_sky])
         place = np.searchsorted(self.high, pixel)
@@ -136,7 +136,7 @@ class Catalogue:
     dec: str
 
     def needed(self, near: Near) -> list[int]:
-        """Return the partitions that could hold something near."""
+        """Return the partitions that could hold rows within the radius."""
         place = np.searchsorted(near.high, self.first)
         hit = place < len(near.low)
         hit[hit] = near.low[place[hit]] <= self.last[hit]
@@ -184,7 +184,7 @@ def partitions(store: Store, pixels: Mapping[tuple[int, int], str], ra: str, dec
 
 
 def read_catalogue(store: Store) -> Catalogue:
-    """Read what a HATS catalogue, or the primary one of a collection, says of itself.
+    """Read the description of a HATS catalogue, or of the primary one of a collection.
 
     Raises
     ------
@@ -260,7 +260,7 @@ def _forget(catalogue: Catalogue) -> None:
 
 @dataclass(frozen=True)
 class Scan:
-    """What is read of a catalogue's rows.
+    """Which rows and columns of a catalogue to read.
 
     Parameters
     ----------
@@ -275,7 +275,7 @@ class Scan:
     by_position
         Take rows near the targets. If not, positions only tell which row groups to read: where decides.
     distinct
-        Rows have ids: what comes again, the same in every column, is no other.
+        Rows have ids: one that comes again, the same in every column, is dropped.
     """
 
     columns: tuple[str, ...]
@@ -343,7 +343,7 @@ def _each_once(rows: pa.Table, curves: pa.Table | None) -> tuple[pa.Table, pa.Ta
 def _groups(
     catalogue: Catalogue, path: str, file: pq.ParquetFile, near: Near, wanted: Scan
 ) -> Iterator[tuple[pa.Table, pa.Table | None]]:
-    """Yield what each row group of a file has."""
+    """Yield the wanted rows and epochs of each row group of a file."""
     known = column_names(file)
     names = {name: known.get(name.lower()) for name in (*wanted.columns, *(wanted.where or ()))}
     position = {"ra": known.get(catalogue.ra.lower()), "dec": known.get(catalogue.dec.lower())}

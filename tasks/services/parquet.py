@@ -67,7 +67,7 @@ def nested_paths(file: pq.ParquetFile, nested: str, fields: Sequence[str]) -> li
 
 
 def epochs(table: pa.Table, nested: str, fields: Sequence[str]) -> tuple[Ints, dict[str, pa.Array]]:
-    """Return the epochs of nested light curves: the row that each belongs to, and its values by field.
+    """Flatten nested light curves: return the row that each epoch belongs to, and its values by field.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def pick(
     allowed: Mapping[str, Ints],
     near: Callable[[Floats, Floats], Ints] | None,
 ) -> tuple[pa.Table, Ints]:
-    """Return the rows of a row group that are wanted, and where in it they are.
+    """Read the wanted rows of a row group, and return them with their numbers in it.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def pick(
 def pick_epochs(
     file: pq.ParquetFile, group: int, taken: Ints, nested: str, fields: Sequence[str], paths: Sequence[str]
 ) -> pa.Table:
-    """Return the epochs of the light curves of some rows of a row group; column row counts the rows taken."""
+    """Read the epochs of the light curves of some rows of a row group; column row counts the rows taken."""
     parts, offset = [], 0
     for batch in file.iter_batches(batch_size=_NESTED_ROWS, row_groups=[group], columns=paths, use_threads=False):
         begin, end = np.searchsorted(taken, (offset, offset + batch.num_rows))

@@ -1,8 +1,8 @@
-"""Ask a TAP service: ADQL in, an Arrow table out; nothing that was cut short, garbled or refused gets through.
+"""Query a TAP service: ADQL in, an Arrow table out; cut, garbled and refused answers are errors.
 
 The protocol is pyvo's: table upload, synchronous queries for small batches, UWS jobs for large ones. What is
 added here is what a service that misbehaves needs: a limit on silence and on the whole, truncation as an
-error, and errors in the service's own words, told apart by whether asking again can help.
+error, and errors in the service's own words, distinguished by whether a retry can help.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _QUERY_AT_FAULT = (
 
 @dataclass(frozen=True)
 class Service:
-    """A TAP service, and how long to bear with it.
+    """A TAP service, and how long to wait for it.
 
     Parameters
     ----------
@@ -58,9 +58,9 @@ class Service:
     timeout_s
         Longest silence.
     deadline_s
-        Longest time for one query, from asking to the last byte: a slow drip is no silence.
+        Longest time for one query, from the request to the last byte, however slowly bytes come.
     cap
-        Rows at which the service cuts an answer without saying so; None if it says so.
+        Rows at which the service cuts an answer without saying so; None if it reports truncation.
     """
 
     archive: str
@@ -72,7 +72,7 @@ class Service:
     def query(
         self, adql: str, uploads: Mapping[str, pa.Table] | None = None, *, maxrec: int, asynchronous: bool = False
     ) -> pa.Table:
-        """Return the whole answer to a query.
+        """Query the service, and return the whole answer.
 
         Parameters
         ----------
@@ -88,12 +88,12 @@ class Service:
         Returns
         -------
         pa.Table
-            Columns by the service's names; NULL where it gave none, or NaN.
+            Columns by the service's names; NULL where it has no value, or NaN.
 
         Raises
         ------
         TruncatedAnswer
-            If the service says OVERFLOW, or gave as many rows as maxrec or cap.
+            If the service says OVERFLOW, or returns as many rows as maxrec or cap.
         ArchiveError
             Transient: timeouts, resets, 429, 5xx, answers that are no VOTable or a part of one, errors that the
             service reports under HTTP 200, jobs that end in ERROR, are ABORTED or do not end. Final: what the
@@ -108,7 +108,7 @@ class Service:
                 else:
                     body = service.create_query(adql, maxrec=maxrec, uploads=tables).submit().content
             except (DALAccessError, ExpatError) as error:
-                raise self._failed(f"not as TAP has it: {getattr(error, 'reason', None) or error}") from error
+                raise self._failed(f"not a TAP answer: {getattr(error, 'reason', None) or error}") from error
         results = self._parse(body, session.budget())
         rows = len(results)
         limit = min(maxrec, self.cap or maxrec)
@@ -119,7 +119,7 @@ class Service:
     def _run_job(self, job: AsyncTAPJob, session: Session) -> bytes:
         """Run a job to its end and return its result; the job is deleted whatever happens."""
         deadline = session.deadline
-        # Looking after the job may end a little later than the job.
+        # Polling and deleting the job may take a little longer than the job.
         session.deadline += self.timeout_s
         try:
             if not job.job_id:  # such as a maintenance page
@@ -137,7 +137,7 @@ class Service:
                 raise self._failed(f"the job ended in phase {phase}: {reason}", transient=not _at_fault(reason))
             return session.get(job.result_uri).content
         finally:
-            # The service destroys what is left by itself in time; what is known by now matters more.
+            # The service destroys abandoned jobs in time; the result, or the error at hand, matters more.
             with suppress(DALServiceError, ArchiveError):
                 session.deadline = time.monotonic() + 2 * self.timeout_s
                 _remove(job)
@@ -146,8 +146,8 @@ class Service:
         try:
             return TAPResults(parsed_votable(body, budget), url=self.url)
         except DALQueryError as error:
-            told = str(error.reason or "").strip() or "an error without a message"
-            raise self._failed(f"the service says: {told}", transient=not _at_fault(told)) from error
+            message = str(error.reason or "").strip() or "an error without a message"
+            raise self._failed(f"the service says: {message}", transient=not _at_fault(message)) from error
         except Clipped as error:
             raise self._failed(f"of the answer, {error}", transient=False) from error
         except (DALFormatError, ExpatError, VOTableSpecError, ValueError, IndexError, zlib.error) as error:
@@ -197,18 +197,18 @@ def _remove(job: AsyncTAPJob) -> None:
     job.delete()
 
 
-def _at_fault(told: str) -> bool:
-    """Say whether an error is about the query itself, which asking again does not mend.
+def _at_fault(message: str) -> bool:
+    """Say whether an error is about the query itself, which a retry does not mend.
 
     Services report those as they do a database that is away: under HTTP 200, or as a job's ERROR.
     """
-    return re.search(_QUERY_AT_FAULT, told, re.IGNORECASE) is not None
+    return re.search(_QUERY_AT_FAULT, message, re.IGNORECASE) is not None
 
 
 def _reason(job: AsyncTAPJob) -> str:
     summary = job.job.errorsummary
-    told = summary.message.content if summary is not None and summary.message is not None else None
-    return (told or "").strip() or "it does not say why"
+    message = summary.message.content if summary is not None and summary.message is not None else None
+    return (message or "").strip() or "it does not say why"
 
 
 _DATATYPES = {
@@ -219,7 +219,7 @@ _DATATYPES = {
 
 
 def to_votable(table: pa.Table) -> bytes:
-    """Return a table of integers, floats and texts as a VOTable; NULL is an empty cell.
+    """Write a table of integers, floats and texts as a VOTable; NULL is an empty cell.
 
     By hand, since the one of astropy 8.0 writes beyond its buffer now and then: glibc's malloc check shows it.
     """
@@ -235,9 +235,9 @@ def to_votable(table: pa.Table) -> bytes:
 
 
 def to_arrow(columns: Mapping[str, Any]) -> pa.Table:
-    """Return columns as Arrow: masked cells and NaN as NULL, array cells as lists, names in lower case.
+    """Convert columns to Arrow: masked cells and NaN as NULL, array cells as lists, names in lower case.
 
-    ADQL does not tell cases apart, and services answer in either.
+    ADQL does not distinguish cases, and services answer in either.
     """
     return pa.table({name.lower(): _column(column) for name, column in columns.items()})
 
@@ -259,7 +259,7 @@ def _column(column: Any) -> pa.Array:
 
 
 def _cell(cell: Any) -> Any:
-    """Return a cell of an object column: text, or a list with None where the archive has nothing."""
+    """Convert a cell of an object column to text, or to a list with None where the archive has nothing."""
     if cell is None or cell is np.ma.masked:
         return None
     if isinstance(cell, bytes | str):

@@ -107,7 +107,7 @@ def harvest(
     radius_arcsec: float,
     endpoint: str | None = None,
 ) -> FetchResult:
-    """Return the detections of some objects as tables of the lake; nothing is read.
+    """Convert the detections of some objects to tables of the lake; nothing is read.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ def _mean_epochs(objects: pa.Table) -> tuple[NDArray[np.int64], Floats]:
 def _epochs(
     objects: pa.Table, detections: pa.Table | None, of_object: pa.ChunkedArray | None
 ) -> tuple[NDArray[np.int64], Floats]:
-    """Return when objects were seen: at their mean epoch, or if they have none, when their detections were."""
+    """Return when objects were seen: their mean epochs, or the times of their detections if they have none."""
     row, year = _mean_epochs(objects)
     if detections is None or of_object is None:
         return row, year
@@ -171,7 +171,7 @@ def _epochs(
 def _lightcurves(
     detections: pa.Table, place: pa.ChunkedArray, sources: pa.Table, kind: str, suffix: str, second_flags: str
 ) -> pa.Table:
-    """Return the measurements of one kind, psf or ap."""
+    """Make rows of the table lightcurves from fluxes of one kind, psf or ap."""
     time = _column(detections, "obsTime")
     flux, error = (_column(detections, f"{kind}Flux{what}") for what in ("", "Err"))
     flags, more = (_flags(detections, name) for name in ("infoFlag", second_flags))
@@ -206,14 +206,14 @@ def _is_whole(detections: pa.Table) -> NDArray[np.bool_]:
 
 
 def _column(table: pa.Table, name: str) -> Floats:
-    """Return a column as float64, NaN where nothing is known."""
+    """Convert a column to float64, NaN where nothing is known."""
     if name not in table.column_names:
         return np.full(table.num_rows, np.nan)
     return measured(table[name], sentinel=MISSING)
 
 
 def _flags(table: pa.Table, name: str) -> pa.Array:
-    """Return a flag word of 32 bits; the sentinel, what has no room in it, and what is not there, is NULL."""
+    """Return a flag word of 32 bits; NULL for the sentinel, larger values, and absent columns."""
     if name not in table.column_names:
         return pa.nulls(table.num_rows, pa.int64())
     flags = integers(table[name]).combine_chunks()

@@ -95,13 +95,13 @@ def fetch(granule: Granule, settings: Settings) -> FetchResult:
 
 
 def _not_listed(targets: Paths, catalogue: Catalogue) -> str | None:
-    """Return the remark on targets for which no file is listed: unWISE covers the whole sky, so one may be gone."""
+    """Remark on targets for which no file is listed: unWISE covers the whole sky, so one may be gone."""
     pixels = hpx29(targets.ra, targets.dec)
-    lost = np.unique(pixels[~catalogue.covers(pixels)] >> 2 * (29 - ORDER))
-    if not lost.size:
+    missing = np.unique(pixels[~catalogue.covers(pixels)] >> 2 * (29 - ORDER))
+    if not missing.size:
         return None
-    told = ", ".join(map(str, lost[:5])) + (", ..." if lost.size > 5 else "")
-    return f"no file is listed for {lost.size} partitions that have targets, though the whole sky is covered: {told}"
+    some = ", ".join(map(str, missing[:5])) + (", ..." if missing.size > 5 else "")
+    return f"no file is listed for {missing.size} partitions that have targets, though the whole sky is covered: {some}"
 
 
 def _catalogue(archive: Archive, settings: Settings) -> Catalogue:
@@ -109,7 +109,7 @@ def _catalogue(archive: Archive, settings: Settings) -> Catalogue:
 
 
 def list_partitions(store: Store) -> Catalogue:
-    """Return the partitions of a Hive dataset, from its listing: its combined metadata are 140 MB.
+    """List the partitions of a Hive dataset: its combined metadata would be 140 MB.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def list_partitions(store: Store) -> Catalogue:
 def harvest(
     targets: pa.Table, detections: pa.Table | None, radius_arcsec: float, endpoint: str | None = None
 ) -> FetchResult:
-    """Return the detections at some targets as tables of the lake; nothing is read.
+    """Convert the detections at some targets to tables of the lake; nothing is read.
 
     Parameters
     ----------
@@ -135,8 +135,8 @@ def harvest(
     if detections is None:
         return hats.nothing(endpoint)
     placed = ~np.isnan(places(detections)[0])
-    lost = int((~placed).sum())
-    remarks = [f"measurements without a place, left out: {lost}"] if lost else []
+    unplaced = int((~placed).sum())
+    remarks = [f"measurements without a position, left out: {unplaced}"] if unplaced else []
     detections = detections.filter(pa.array(placed))
     time = measured(detections["MJDMEAN"])
     remarks += filter(None, [undated_remark(time, partial(_names, detections))])
@@ -175,14 +175,14 @@ def harvest(
 
 
 def groups(ra: Floats, dec: Floats) -> Ints:
-    """Return the group of each detection: those connected by steps of at most LINK_ARCSEC are one."""
+    """Group detections: those connected by steps of at most LINK_ARCSEC are one group."""
     steps = cKDTree(unit_vectors(ra, dec)).query_pairs(chord(LINK_ARCSEC), output_type="ndarray")
     graph = coo_array((np.ones(len(steps), np.int8), (steps[:, 0], steps[:, 1])), shape=(len(ra), len(ra)))
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
 
 def _cut_short(paths: Paths, ra: Floats, dec: Floats, group: Ints, radius_arcsec: float) -> str | None:
-    """Return the remark on sources of which something may be farther than what was read."""
+    """Remark on sources that may have detections farther out than what was read."""
     reach = paths.reach(radius_arcsec + REACH_ARCSEC - LINK_ARCSEC)
     _, inside, _ = SkyIndex(ra, dec).within(paths.ra, paths.dec, reach)
     n = len(np.unique(np.delete(group, np.unique(inside))))
@@ -197,7 +197,7 @@ def _means(ra: Floats, dec: Floats, source: Ints) -> tuple[Floats, Floats]:
 
 
 def _ids(firsts: pa.Table) -> pa.Array:
-    """Return the names of sources by their first detections: its id, or the order-29 pixel that it is in."""
+    """Name sources after their first detections: by its id, or by its order-29 pixel."""
     pixels = pa.array(hpx29(measured(firsts["ra"]), measured(firsts["dec"]))).cast(pa.string())
     if "unwise_detid" not in firsts.column_names:
         return pixels

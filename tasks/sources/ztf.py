@@ -1,7 +1,7 @@
 """ZTF DR24 light curves, from the HATS collection that IRSA keeps on S3.
 
 A ZTF object is a source in one field, readout channel and filter, so that a star has several: all within the
-radius are kept, each a source of its own, and ranked by distance together. Keeping the nearest alone would lose
+radius are kept, each a source of its own, and ranked by distance together. Keeping only the nearest would lose
 epochs. The older bulk files, one row an object with plain lists, are read as well.
 """
 
@@ -65,7 +65,7 @@ def harvest(
     radius_arcsec: float,
     endpoint: str | None = None,
 ) -> FetchResult:
-    """Return the light curves of some objects as tables of the lake; nothing is read.
+    """Convert the light curves of some objects to tables of the lake; nothing is read.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def harvest(
     mag, mag_err = measured(epochs["mag"]), measured(epochs["magerr"])
     flags = integers(epochs["catflags"])
     usable = pc.and_(pc.less(flags, BAD_CATFLAGS), pc.greater_equal(flags, 0))
-    # What is no magnitude, as -999, is told and made NULL with all other odd values: lake/commit/sound.py.
+    # What is no magnitude, as -999, is counted and made NULL with all other odd values: lake/commit/sound.py.
     flux = flux_mjy(possible(mag, "mag"), AB_ZERO_POINT_JY)
     place, bands = pa.array(row), pa.array(BANDS.values())
     of_object = pc.index_in(integers(objects["filterid"]), value_set=pa.array(BANDS)).combine_chunks()

@@ -244,6 +244,11 @@ def test_pull_and_status(
     assert ahead["fetch_s"] > 0
     done = run("refresh", "icecube", "--sample", "test")
     assert (done.code, done.out) == (0, "icecube: nothing to do, every target has its answer\n")
+    done = run("pull", "icecube", "--retry-failed")
+    assert (done.code, done.out) == (0, "icecube: nothing to do, no targets failed or were rejected before\n")
+    (ahead,) = json.loads(run("refresh", "icecube", "--retry-failed", "--plan", "--output", "json").out)
+    assert (ahead["targets"], ahead["rejected_before"]) == (0, 0)
+    assert run("refresh", "icecube", "--retry-failed", "--again").code == 2
     changed = '{"icecube": {"max_search_radius_deg": 0.1}}'
     done = run("refresh", "icecube", "--sample", "test", "--parameters", changed)
     assert (done.code, done.out.startswith("icecube: 5 of 5 targets answered")) == (0, True)

@@ -459,15 +459,15 @@ def test_ctrl_c_ends_a_run(catalog: Catalog, rows: Rows, madeup: Callable[..., A
         return harvest(granule)
 
     madeup(fetch=fetch, batch_size=1)
-    register(catalog, range(40))
+    register(catalog, range(16))
     with pytest.raises(KeyboardInterrupt):
         pull("madeup")
     let_go.set()
-    assert sum(counts(rows).values()) < 40
+    assert sum(counts(rows).values()) < 16
     lake_at.cache_clear()
     madeup(batch_size=1)
     assert pull("madeup").failed == 0
-    assert sum(counts(rows).values()) == 40
+    assert sum(counts(rows).values()) == 16
     assert errors(catalog) == []
 
 

@@ -153,14 +153,14 @@ def test_targets_of_a_sample_are_asked_once_and_again_when_asked(
     assert rows("SELECT count(*) AS n FROM ledger WHERE n_targets = 0") == [{"n": len(wanted)}]
     of_each = "SELECT name, count(*) AS n FROM matches JOIN targets USING (target_id) GROUP BY ALL ORDER BY name"
     assert rows(of_each) == [{"name": "one", "n": held}, {"name": "two", "n": held}]
-    # What was rejected leaves its targets unanswered, so they are asked for with those that are new.
+    # What was rejected is left alone with its targets, and counted all the same.
     every = pulled(catalog, **here)
     assert (every.lost, every.rejected_before) == (False, len(bad))
     answers = "SELECT name, status, asked_at FROM coverage JOIN targets USING (target_id) ORDER BY name"
     assert [(row["name"], row["status"]) for row in rows(answers)] == [
         ("far", "empty"),
-        ("one", "failed" if bad else "found"),
-        ("two", "failed" if bad else "found"),
+        ("one", "rejected" if bad else "found"),
+        ("two", "rejected" if bad else "found"),
     ]
     write_mirror(tmp_path / "mirror", n_obsids=48, seed=4, broken=0.0, std2=0, bins=(20, 60))
     mended = pulled(catalog, **here, retry_failed=True)

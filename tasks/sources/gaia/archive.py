@@ -97,26 +97,26 @@ def fetch(granule: Granule, settings: Settings) -> FetchResult:
     epochs, missing, broken = _epochs(ids, settings, granule.parameters["data_structure"])
     remarks += filter(None, [gaia_epochs.out_of_time(epochs), gaia_epochs.out_of_band(epochs)])
     if missing:
-        told = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
-        remarks.append(f"DataLink has no epoch photometry of {len(missing)} sources that should have it: {told}")
+        some = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        remarks.append(f"DataLink has no epoch photometry of {len(missing)} sources that should have it: {some}")
     made = {"sources": _sources(sources), "matches": _matches(pairs)}
-    lost = frozenset[int]()
+    without_answer = frozenset[int]()
     if broken:
         remarks.append(str(rejected_remark(broken)))
         of = set(made["matches"]["target_id"].to_pylist())
         made = without_sources(made, broken)
-        lost = frozenset(of - set(made["matches"]["target_id"].to_pylist()))
+        without_answer = frozenset(of - set(made["matches"]["target_id"].to_pylist()))
     return FetchResult(
         **made,
         lightcurves=gaia_epochs.lightcurves(epochs, made["sources"]),
         endpoint=endpoint,
         remark="; ".join(remarks) or None,
-        unanswered=lost,
+        unanswered=without_answer,
     )
 
 
 def positions(targets: pa.Table, radius_arcsec: float) -> pa.Table:
-    """Return the table to upload: where Gaia would have each target, and how far around it to look.
+    """Make the table to upload: the position of each target at Gaia's epoch, and the radius to search.
 
     A target whose own proper motion is known is moved to Gaia's epoch. For one whose epoch alone is known, any
     source may be the one that could have been there then, so that the reach grows with the years between.
@@ -136,13 +136,13 @@ def positions(targets: pa.Table, radius_arcsec: float) -> pa.Table:
 
 
 def adql(upload: pa.Table) -> str:
-    """Return the query for an uploaded table; it looks at proper motions only if there is a need to."""
+    """Write the query for an uploaded table; it uses proper motions only where needed."""
     moving = _MOVING if pc.max(upload["years"]).as_py() else ""
     return _ADQL.format(table=TABLE, moving=moving).strip()
 
 
 def pair(targets: pa.Table, found: pa.Table, radius_arcsec: float) -> pa.Table:
-    """Return the pairs of a TAP answer that are within the radius at the target's epoch, nearest first.
+    """Select the pairs of a TAP answer that are within the radius at the target's epoch, nearest first.
 
     Returns
     -------
@@ -206,7 +206,7 @@ def _matches(pairs: pa.Table) -> pa.Table:
 
 
 def _epochs(ids: np.ndarray, settings: Settings, structure: str) -> tuple[pa.Table, list[int], dict[str, str]]:
-    """Return the epoch photometry of some sources, the sources that DataLink has none of, and why others are broken."""
+    """Fetch the epoch photometry of some sources; return also the sources without any, and why others are broken."""
     parts = [EMPTY]
     wanted = [int(source) for source in np.sort(ids)]
     missing: list[int] = []

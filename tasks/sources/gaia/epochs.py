@@ -60,7 +60,7 @@ LAUNCH_MJD = 56645.0
 
 
 def read(body: bytes, ids: Sequence[int], budget: Budget, broken: dict[int, str] | None = None) -> pa.Table:
-    """Read what DataLink sent: a zip of VOTables, or one VOTable.
+    """Read an answer of DataLink: a zip of VOTables, or one VOTable.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def read(body: bytes, ids: Sequence[int], budget: Budget, broken: dict[int, str]
     budget
         What it may come to, unpacked and in memory.
     broken
-        Takes sources of which something cannot be read, and why, so that the others are; None: that is an error.
+        Receives the sources that cannot be read, and why; the others are read. None: a broken source is an error.
 
     Returns
     -------
@@ -105,7 +105,7 @@ def read(body: bytes, ids: Sequence[int], budget: Budget, broken: dict[int, str]
 def _sound_parts(
     table: Table, name: str, params: Mapping[str, Any], ids: Sequence[int], broken: dict[int, str] | None
 ) -> list[pa.Table]:
-    """Return the measurements of a table, of several sources those of each that can be read."""
+    """Read the measurements of a table; of a table of several sources, those of each source that can be read."""
     try:
         return [transits(table, name, params)]
     except ValueError as error:
@@ -120,7 +120,7 @@ def _sound_parts(
 
 
 def _noted(reason: str, source: int | None, ids: Sequence[int], broken: dict[int, str] | None) -> bool:
-    """Note that a source is broken; say whether it could be: if it is known which of those asked for it is."""
+    """Note that a source is broken; return False if it is not known which of the requested ones it is."""
     if broken is None or source is None or source not in ids:
         return False
     broken.setdefault(source, reason)
@@ -140,7 +140,7 @@ def _members(body: bytes, budget: Budget) -> Iterator[tuple[str, bytes]]:
 
 
 def lightcurves(epochs: pa.Table, sources: pa.Table) -> pa.Table:
-    """Return epoch photometry as rows of table lightcurves.
+    """Convert epoch photometry to rows of table lightcurves.
 
     Rejected and noisy transits stay, with good false. A transit without a flux in a band is covered, not detected,
     if its time is known. MJD is time + 55197.0: the archive's zero is JD 2455197.5, Gaia DR3 documentation,
@@ -192,17 +192,17 @@ def lightcurves(epochs: pa.Table, sources: pa.Table) -> pa.Table:
 
 
 def out_of_time(epochs: pa.Table) -> str | None:
-    """Return the remark on transits with a time that no clock can have shown; those without one are no measurements."""
+    """Remark on transits with impossible times; those without a time are no measurements."""
     known = epochs.filter(pc.is_valid(epochs["time"]))
     whose = known["source_id"].cast(pa.string())
     return undated_remark(_mjd(known), lambda mask: whose.filter(pa.array(mask)).to_pylist())
 
 
 def out_of_band(epochs: pa.Table) -> str | None:
-    """Return the remark on transits in bands that nobody knows."""
+    """Remark on transits in unknown bands."""
     odd = epochs.filter(pc.invert(_in_band(epochs)))
-    told = named(odd["band"].cast(pa.string()).to_pylist())
-    return f"measurements in bands that nobody knows, left out: {odd.num_rows}{told}" if odd.num_rows else None
+    examples = named(odd["band"].cast(pa.string()).to_pylist())
+    return f"measurements in bands that nobody knows, left out: {odd.num_rows}{examples}" if odd.num_rows else None
 
 
 def _in_band(epochs: pa.Table) -> pa.ChunkedArray:
@@ -210,6 +210,6 @@ def _in_band(epochs: pa.Table) -> pa.ChunkedArray:
 
 
 def _mjd(epochs: pa.Table) -> NDArray[np.float64]:
-    """Return times of transits, 0 for those that are before the launch, as sentinels are."""
+    """Return the MJD of transits; 0 for those before the launch, such as sentinels."""
     mjd = np.asarray(epochs["time"].to_numpy() + EPOCH_MJD, np.float64)
     return np.where(mjd < LAUNCH_MJD, 0.0, mjd)

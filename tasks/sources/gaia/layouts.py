@@ -51,7 +51,7 @@ _BAND_COLUMNS = {
 
 
 def transits(table: Table, name: str = "", params: Mapping[str, Any] | None = None) -> pa.Table:
-    """Return the measurements of a table in any of the layouts, with the columns of EMPTY.
+    """Convert a table in any of the layouts to measurements, with the columns of EMPTY.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def _rows(source_id: Any, transit_id: Any, band: Any, values: Sequence[Any], qua
 
 
 def _other_flags(columns: dict[str, NDArray[Any]], name: str, n: int, *, is_g: Any) -> NDArray[np.int64]:
-    """Return the bits of a column of other flags, and NOISY where they say so of G."""
+    """Return the bits of a column of other flags, and NOISY where the bit for G is set."""
     if name not in columns:
         return np.zeros(n, np.int64)
     flags = np.ma.filled(columns[name], 0).astype(np.int64)
@@ -161,7 +161,7 @@ def _other_flags(columns: dict[str, NDArray[Any]], name: str, n: int, *, is_g: A
 
 
 def each_once(rows: pa.Table) -> pa.Table:
-    """Return each measurement once: a source may come twice in a zip."""
+    """Drop repeated measurements: a source may come twice in a zip."""
     names = ["source_id", "band", "transit_id", "time"]
     keys = rows.select(names).append_column("row", pa.array(np.arange(rows.num_rows)))
     first = keys.group_by(names, use_threads=False).aggregate([("row", "min")])["row_min"]
@@ -179,7 +179,7 @@ def _source_ids(columns: dict[str, NDArray[Any]], name: str, n: int, params: Map
 
 
 def _flag(columns: dict[str, NDArray[Any]], name: str, n: int) -> NDArray[np.int64]:
-    """Return a flag as 0 or 1: booleans, or the letters T and F; nothing is no flag."""
+    """Convert a flag to 0 or 1, from booleans or the letters T and F; 0 where it is missing."""
     if name not in columns:
         return np.zeros(n, np.int64)
     values = np.ma.asarray(columns[name])
@@ -196,7 +196,7 @@ def _wanted(column: str) -> bool:
 
 
 def _plain(column: Any) -> NDArray[Any]:
-    """Return a column as a masked array without unit."""
+    """Convert a column to a masked array without unit."""
     values = np.ma.asarray(column)
     if values.dtype.kind == "O":
         texts = [
@@ -207,7 +207,7 @@ def _plain(column: Any) -> NDArray[Any]:
 
 
 def _exploded(table: Table) -> dict[str, NDArray[Any]]:
-    """Return the columns of a table with array cells, a row per transit."""
+    """Flatten a table with array cells to columns with a row per transit."""
     lengths = [0 if cell is None else np.size(cell) for cell in _cells(table["g_transit_time"])]
     columns: dict[str, NDArray[Any]] = {"source_id": np.repeat(np.asarray(table["source_id"]), lengths)}
     for name in table.colnames:

@@ -44,13 +44,13 @@ MOST_RADIUS_DEG = 0.5
 # Of the images of the HSC v3: from the first ones with corrected optics on.
 SPAN = Span(1993.9, 2017.8, "B. C. Whitmore et al. 2016, AJ 151, 134; v3 has images that were public by 2017 October")
 
-# Asked for beyond the radius, so that rounding at the service loses nothing; distances are then measured here.
+# Added to the radius in queries, so that rounding at the service loses nothing; distances are measured here.
 _PAD_ARCSEC = 0.01
 
-# Requests of a batch under way at a time.
+# Requests of a batch at the same time.
 _AT_ONCE = 3
 
-# What no magnitude can be is an archive's way to say that there is none: 99, -999.
+# Archives write impossible magnitudes, such as 99 and -999, where there is none.
 _RANGES = {"mag": (-30.0, 60.0), "corrmag": (-30.0, 60.0), "magerr": (0.0, 10.0), "ci": (-90.0, 90.0)}
 
 # Columns of table hcv that are numbers; in the notebooks of MAST the aperture magnitude is Mag.
@@ -93,8 +93,8 @@ def fetch(granule: Granule, settings: Settings) -> FetchResult:
     paths = Paths(granule.targets, SPAN)
     reach = np.broadcast_to(paths.reach(radius), paths.ra.shape) / 3600
     if radius < 0 or (reach > MOST_RADIUS_DEG).any():
-        told = f"radius_arcsec {radius:g} is not of 0 to {MOST_RADIUS_DEG * 3600:g} around a target's path"
-        raise ArchiveError(told, archive=NAME, endpoint=endpoint, hint="the service takes no larger cones")
+        message = f"radius_arcsec {radius:g} is not of 0 to {MOST_RADIUS_DEG * 3600:g} around a target's path"
+        raise ArchiveError(message, archive=NAME, endpoint=endpoint, hint="the service takes no larger cones")
     reach = np.minimum(reach + _PAD_ARCSEC / 3600, MOST_RADIUS_DEG)
     cones = [
         {"ra": float(np.mod(ra, 360.0)), "dec": float(dec), "radius": float(around)}
@@ -115,7 +115,7 @@ def fetch(granule: Granule, settings: Settings) -> FetchResult:
 
 @contextmanager
 def _asking(endpoint: str, settings: Settings) -> Iterator[Ask]:
-    """Yield how to ask for a table: over one session, and so one connection, at a time each."""
+    """Yield a function that requests a table, each over a session, and so a connection, of its own."""
     idle: queue.SimpleQueue[Session] = queue.SimpleQueue()
     with ExitStack() as stack:
         for _ in range(_AT_ONCE):
@@ -134,7 +134,7 @@ def _asking(endpoint: str, settings: Settings) -> Iterator[Ask]:
 
 
 def _few_at_a_time(ask: Callable[[Any], Rows], asked: Sequence[Any]) -> Rows:
-    """Return the rows of all answers in order; after the first failure nothing more is asked."""
+    """Return the rows of all answers in order; after the first failure no more requests are sent."""
     with Threads(_AT_ONCE, thread_name_prefix=NAME) as pool:
         futures = [pool.submit(ask, one) for one in asked]
         try:
@@ -170,7 +170,7 @@ def found(
 
 
 def _times(curves: Sequence[Row], numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], Floats]:
-    """Return when sources were measured, in Julian years, by their places among some sorted ids."""
+    """Return when sources were measured, in Julian years, by their indices among some sorted ids."""
     known = {str(number): place for place, number in enumerate(numbers.tolist())}
     at = [(known.get(_id(row)), as_number(row.get("mjd"))) for row in curves]
     seen = [(place, mjd) for place, mjd in at if place is not None]
@@ -179,7 +179,7 @@ def _times(curves: Sequence[Row], numbers: NDArray[np.int64]) -> tuple[NDArray[n
 
 
 def _places(summary: Rows) -> tuple[dict[int, Place], list[str], dict[int, list[Place]]]:
-    """Return where sources are; whose rows lack an id or a position on the sky; and those with several positions."""
+    """Return sources' positions, the rows without an id or position on the sky, and sources with several positions."""
     places: dict[int, list[Place]] = {}
     odd = list[str]()
     for row in summary:
@@ -194,7 +194,7 @@ def _places(summary: Rows) -> tuple[dict[int, Place], list[str], dict[int, list[
 
 
 def unanswered(targets: pa.Table, summary: Rows, matches: pa.Table, radius_arcsec: float) -> frozenset[int]:
-    """Return the targets that have nothing but sources with several positions."""
+    """Return the targets that have only sources with several positions."""
     places = [place for found in _places(summary)[2].values() for place in found]
     if not places:
         return frozenset()
@@ -205,7 +205,7 @@ def unanswered(targets: pa.Table, summary: Rows, matches: pa.Table, radius_arcse
 
 
 def harvest(sources: pa.Table, matches: pa.Table, summary: Rows, curves: Rows, endpoint: str) -> FetchResult:
-    """Return light curves as tables of the lake; nothing is read.
+    """Convert light curves to tables of the lake; nothing is read.
 
     Parameters
     ----------
@@ -224,7 +224,9 @@ def harvest(sources: pa.Table, matches: pa.Table, summary: Rows, curves: Rows, e
         counts, wrong = columns_of([{**_NO_FLAGS, **row} for row in summary], ("matchid", "filter"), _COUNTS, _RANGES)
     except ValueError as error:
         raise _without(SUMMARY, endpoint) from error
-    told = {(_id(row), str(row["filter"])): (flag_word(row), n) for row, n in zip(summary, counts[:, 0], strict=True)}
+    summaries = {
+        (_id(row), str(row["filter"])): (flag_word(row), n) for row, n in zip(summary, counts[:, 0], strict=True)
+    }
     distinct = list({str(row): row for row in curves}.values())
     try:
         values, odd = columns_of(distinct, ("matchid", "filter"), _NUMBERS, _RANGES)
@@ -238,7 +240,7 @@ def harvest(sources: pa.Table, matches: pa.Table, summary: Rows, curves: Rows, e
         raise ArchiveError(f"it answered with source {others[0]}, unasked", archive=NAME, endpoint=endpoint)
     known = np.flatnonzero([band in _KNOWN for _, band, _ in rows])
     values, kept = values[known], dated(values[known, 0])
-    short = [f"{key[0]} {key[1]}" for key, (_, n) in sorted(told.items()) if key[0] in lit and points[key] < n]
+    short = [f"{key[0]} {key[1]}" for key, (_, n) in sorted(summaries.items()) if key[0] in lit and points[key] < n]
     _, nowhere, twice = _places(summary)
     remarks = [
         _remark("rows of the summary without an id or a place, left out", nowhere),
@@ -252,7 +254,7 @@ def harvest(sources: pa.Table, matches: pa.Table, summary: Rows, curves: Rows, e
         _remark("light curves with less points than their NumLC", short),
     ]
     chosen = [rows[number] for number in known[kept]]
-    flags = pa.array([told.get((number, band), (None, 0))[0] for number, band, _ in chosen], pa.int64())
+    flags = pa.array([summaries.get((number, band), (None, 0))[0] for number, band, _ in chosen], pa.int64())
     made = (_lightcurves(sources, chosen, values[kept].T, flags, *kind) for kind in (("corrmag", ""), ("mag", "_ap")))
     lightcurves = pa.concat_tables(made)
     remark = "; ".join(filter(None, remarks)) or None
@@ -265,7 +267,7 @@ def _id(row: Row) -> str:
 
 
 def flag_word(row: Row) -> int | None:
-    """Return what the summary says of a source in a filter as one number; NULL if it says nothing.
+    """Pack the summary's flags of a source in a filter into one number; NULL if there are none.
 
     Bits 0 and 1 are AutoClass, 2 to 4 ExpertClass, 5 FilterDetFlag, and from bit 6 on two bits a letter of
     VarQualFlag (CI, D, MagErr, MagAper2 - MagAuto, point to point): 1 for A, 2 for B, 3 for C, 0 for none.
@@ -283,7 +285,7 @@ def flag_word(row: Row) -> int | None:
 def _lightcurves(
     sources: pa.Table, rows: Sequence[tuple[str, str, Row]], values: Floats, flags: pa.Array, column: str, suffix: str
 ) -> pa.Table:
-    """Return the measurements of one kind, corrected or not."""
+    """Make rows of the table lightcurves from magnitudes of one kind, corrected or not."""
     ids = pa.array([number for number, _, _ in rows], pa.string())
     place = pc.index_in(ids, value_set=sources["source_id"].combine_chunks())
     at = np.asarray(place.to_numpy(zero_copy_only=False), np.int64)

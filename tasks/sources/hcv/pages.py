@@ -16,13 +16,13 @@ Ask = Callable[[str, Mapping[str, Any]], bytes]
 
 NAME = "hcv"
 
-# Example queries in catalogs.mast.stsci.edu/docs/hsc.html ask for up to 5001; larger pages might be cut unsaid.
+# Example queries in catalogs.mast.stsci.edu/docs/hsc.html ask for up to 5001; larger pages might be cut without notice.
 PAGE_ROWS = 5000
 MOST_PAGES = 20
 
 
 def pages(ask: Ask, endpoint: str, table: str, query: Mapping[str, Any]) -> Rows:
-    """Return all rows of an answer, however many pages it has.
+    """Fetch all rows of an answer, however many pages it has.
 
     Raises
     ------
@@ -47,25 +47,25 @@ def pages(ask: Ask, endpoint: str, table: str, query: Mapping[str, Any]) -> Rows
 
 
 def parse(body: bytes, url: str) -> Rows:
-    """Return the rows of an answer in JSON, by the names of columns in small letters.
+    """Parse the rows of an answer in JSON, by the names of columns in small letters.
 
-    Rows are lists, named by `info` or `fields`, or objects. An empty body has no rows: that is how the service says
-    that there is nothing.
+    Rows are lists, named by `info` or `fields`, or objects. An empty body is the service's
+    answer where it has no rows.
 
     Raises
     ------
     TruncatedAnswer
-        If the answer says that it is not all.
+        If the answer states more rows than it has.
     ArchiveError
-        If it is no JSON, or part of one, or not a table: asking again may help.
+        If it is not JSON, is cut, or is not a table: a retry may help.
     """
     if not body.strip():
         return []
 
     def failed(what: str) -> ArchiveError:
-        told = " ".join(re.sub(r"<[^>]*>", " ", body[:20_000].decode(errors="replace")).split())[:200]
+        excerpt = " ".join(re.sub(r"<[^>]*>", " ", body[:20_000].decode(errors="replace")).split())[:200]
         hint = "if it stays so, check LIGHTLAKE_ENDPOINTS__HCV"
-        return ArchiveError(f"{what}: {told}", archive=NAME, endpoint=url, transient=True, hint=hint)
+        return ArchiveError(f"{what}: {excerpt}", archive=NAME, endpoint=url, transient=True, hint=hint)
 
     try:
         answer = parsed_json(body, in_memory(failing(NAME, url, "check LIGHTLAKE_ENDPOINTS__HCV")))

@@ -13,17 +13,17 @@ from numpy.typing import ArrayLike, NDArray
 
 Ints = NDArray[np.int64]
 
-# Of appendix 1: the detectors that a column is of.
+# The detectors that a column of HEASARC's table is of.
 ALL_PCUS = "PCU0-4"
 _DETECTORS = {1: (ALL_PCUS,), 2: (ALL_PCUS,), 3: (ALL_PCUS,), 4: (ALL_PCUS,), 5: ("PCU1-4", "PCU0")}
 
 # Absolute channels of a Standard-2 channel, as (first Standard-2 channel, first absolute channel, how many make one):
-# 0-4 are one, 5-53 single, 54-135 pairs, 136-237 threes, 238-249 fours, 250-255 one. Facts B.4.
+# 0-4 are one, 5-53 single, 54-135 pairs, 136-237 threes, 238-249 fours, 250-255 one.
 STD2_PACKING = ((0, 0, 5), (1, 5, 1), (50, 54, 2), (91, 136, 3), (125, 238, 4), (128, 250, 6))
 ABSOLUTE_CHANNELS, STD2_CHANNELS = 256, 129
 
-# Upper edges of the Standard-2 channels, keV, by gain epoch and detectors: appendix 1 of the facts, which has them to
-# be those of the average detector. The lower edge of one is the upper edge of the one before.
+# Upper edges of the Standard-2 channels, keV, by gain epoch and detectors: HEASARC's table has
+# them to be those of the average detector. The lower edge of one is the upper edge of the one before.
 # fmt: off
 _UPPER_KEV = {
     (1, ALL_PCUS): """
@@ -92,7 +92,7 @@ def std2_channel(absolute: ArrayLike) -> Ints:
 
 
 def energy_range(chmin: int, chmax: int, epoch: int, detector: str | None = None) -> tuple[float | None, float]:
-    """Return the energies, keV, between which absolute channels lie, both ends included.
+    """Convert absolute channels, both ends included, to energies, keV.
 
     The same channels have other energies in each epoch: light curves of two epochs do not compare without this.
 
@@ -108,7 +108,7 @@ def energy_range(chmin: int, chmax: int, epoch: int, detector: str | None = None
     Returns
     -------
     tuple
-        Lower end, None for channel 0, of which appendix 1 has none; upper end.
+        Lower end, None for channel 0, of which the table has none; upper end.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def _upper_kev(epoch: int, detector: str) -> tuple[float, ...]:
 def channels() -> pa.Table:
     """Return the energies of absolute channels: table channels of the lake, one row per epoch, detectors and channel.
 
-    Channels that Standard-2 packs into one have its edges. emin_kev of channels 0 to 4 is NULL: nobody says it.
+    Channels that Standard-2 packs into one have its edges. emin_kev of channels 0 to 4 is NULL: no source has it.
     """
     absolute = np.arange(ABSOLUTE_CHANNELS, dtype=np.int32)
     std2 = std2_channel(absolute)

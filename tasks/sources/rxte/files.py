@@ -1,6 +1,6 @@
-"""RXTE's archive as folders and files: a local mirror, a bucket, or HEASARC's server of files by its listings.
+"""RXTE's archive as folders and files: a local mirror, a bucket, or HEASARC's web server by its listings.
 
-Whatever is asked is asked again if that may help; then it is an ArchiveError.
+Requests are retried if that may help; what fails then is an ArchiveError.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Mirror:
         self.close()
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close all connections."""
         self.store.close()
 
     @property
@@ -76,7 +76,7 @@ class Mirror:
         return ArchiveError(message, archive=rxte.NAME, endpoint=self.url, hint="check LIGHTLAKE_ENDPOINTS__RXTE")
 
     def folder(self, observation: Observation) -> str | None:
-        """Return where an observation lies, below the address; None if it is nowhere."""
+        """Find the folder of an observation, below the address; None if there is none."""
         for path in self._candidates(observation):
             if self._tried(partial(self.store.folders, path)) or self.files(path):
                 return path
@@ -113,7 +113,7 @@ class Mirror:
         return content
 
     def fetch(self, folder: str, into: Path) -> Path:
-        """Copy a folder and all below it to this machine, unless it is here; return where it is."""
+        """Copy a folder and all below it to this machine, unless it is here; return its path."""
         if self.store.is_local:
             return self.store.path(folder)
         budget = on_disk(partial(self.store.trouble, folder), self.settings)

@@ -1,11 +1,11 @@
-"""RXTE: what an observation is called and where it lies, its products and their bands, gain epochs and channels.
+"""RXTE: names and folders of observations, their products and bands, and gain epochs.
 
-Facts and pure functions; nothing is read here. An observation (ObsID) is a granule, an exposure and a source of its
-own: a target's light curve over sixteen years is that of all sources that match it. So one ObsID can be pulled again,
-and replaced, without the others, and every row says which ObsID it is of.
+Nothing is read here. An observation (ObsID) is a granule, an exposure and a source of its own: a target's light curve
+over sixteen years is that of all sources that match it. So one ObsID can be pulled again, and replaced, without the
+others, and every row says which ObsID it is of.
 
-Sources: B.1 to B.4 and appendix 1 of the facts on RXTE that this project keeps (HEASARC's archive, its RXTE guest
-observer pages, and the energy-channel conversion table as stingray tabulates it); named "facts" below.
+Sources: HEASARC's RXTE guest observer facility (https://heasarc.gsfc.nasa.gov/docs/xte/)
+and the folders of its archive.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ NAME = "rxte"
 RELEASE = "stdprod"
 UNIT = "count.s**-1"
 
-# MJDREFI, MJDREFF: 1994.0 UTC in TT. Facts B.3.
+# MJDREFI, MJDREFF: 1994.0 UTC in TT.
 MJDREFI, MJDREFF = 49353, 0.000696574074
 
 # Of column quality.
 NO_RATE, SLEW, SCAN, TIMEPIXR_ASSUMED, EPOCH_EDGE, PARTIAL = 1, 2, 4, 8, 16, 32
 
 # Gain epochs, and the MJD(UTC) from which each holds: 1995-12-30, 1996-03-21T18:33, 1996-04-15T23:05,
-# 1999-03-22T17:37, 2000-05-13T00:00. Facts B.4.
+# 1999-03-22T17:37, 2000-05-13T00:00.
 GAIN_EPOCHS = (
     (1, 50081.0),
     (2, 50163 + (18 * 60 + 33) / 1440),
@@ -42,11 +42,11 @@ GAIN_EPOCHS = (
     (4, 51259 + (17 * 60 + 37) / 1440),
     (5, 51677.0),
 )
-# The day of the end, 2012-01-05 (facts B.4), is still of the mission.
+# The day of the end, 2012-01-05, is still of the mission.
 END_MJD = 55932.0
 
 # Where HEASARC and its mirrors have an observation, below https://heasarc.gsfc.nasa.gov/FTP, s3://nasa-heasarc or
-# SciServer's /FTP: the service says xte today, older copies rxte. Facts B.2.
+# SciServer's /FTP: the service says xte today, older copies rxte.
 PREFIXES = ("xte", "rxte")
 S3_BUCKET = "s3://nasa-heasarc"
 STDPROD = "stdprod"
@@ -58,7 +58,7 @@ _FILE = re.compile(r"x([ph])([0-9]{11}[0-9A-Z]?|[0-9]{7}_e[1-5])_([sbn])([012])(
 
 @dataclass(frozen=True)
 class ObsId:
-    """The name of an observation, such as 94002-01-15-00 or 94002-01-15-00A, taken apart.
+    """The name of an observation, such as 94002-01-15-00 or 94002-01-15-00A, in its parts.
 
     Parameters
     ----------
@@ -80,17 +80,17 @@ class ObsId:
 
     @property
     def stem(self) -> str:
-        """Return what its files' names have after xp or xh."""
+        """Return the part of its files' names after xp or xh."""
         return self.text.replace("-", "")
 
     @property
     def is_slew(self) -> bool:
-        """Say whether it is a slew to (A) or away from (Z) the target. Facts B.2."""
+        """Say whether it is a slew to (A) or away from (Z) the target."""
         return self.piece in ("A", "Z")
 
     @property
     def is_scan(self) -> bool:
-        """Say whether it is a raster scan (S) or grid (R). Facts B.2."""
+        """Say whether it is a raster scan (S) or grid (R)."""
         return self.piece in ("S", "R")
 
     @property
@@ -100,7 +100,7 @@ class ObsId:
 
 
 def parse_obsid(text: str) -> ObsId:
-    """Take the name of an observation apart; ValueError if it is none."""
+    """Parse the name of an observation; ValueError if it is none."""
     if found := _OBSID.fullmatch(text):
         return ObsId(text, *found.groups())
     if found := _MERGED.fullmatch(text):
@@ -110,7 +110,7 @@ def parse_obsid(text: str) -> ObsId:
 
 @dataclass(frozen=True)
 class Observation:
-    """What is known of an observation before its files are read, from xtemaster or a user.
+    """An observation before its files are read, from xtemaster or a user.
 
     Parameters
     ----------
@@ -142,25 +142,25 @@ class Observation:
 
     @cached_property
     def id(self) -> ObsId:
-        """Return its name, taken apart."""
+        """Return its name in its parts."""
         return parse_obsid(self.obsid)
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Return where it may lie: see archive_paths."""
+        """Return the folders that it may be in: see archive_paths."""
         return archive_paths(self.obsid, self.cycle, self.prnb)
 
 
 def ao_number(proposal: str) -> int:
-    """Return the announcement of opportunity of a proposal, where nobody says it: 1 of 10004, 10 of 91129.
+    """Derive the announcement of opportunity from a proposal: 1 of 10004, 10 of 91129.
 
-    Facts B.2: the first digit if it is below 9, else 9 and the second digit.
+    The first digit if it is below 9, else 9 and the second digit.
     """
     return int(proposal[0]) if proposal[0] < "9" else 9 + int(proposal[1])
 
 
 def archive_paths(obsid: str, cycle: int | None = None, prnb: str | None = None) -> tuple[str, ...]:
-    """Return the folders where an observation may lie, the likeliest first, below the archive's root.
+    """Return the folders that an observation may be in, the likeliest first, below the archive's root.
 
     Parameters
     ----------
@@ -199,12 +199,12 @@ class Product:
 
     @property
     def nominal_kev(self) -> tuple[float, float]:
-        """Return the ends of its energy range as the archive names them, keV. Facts B.2."""
+        """Return the ends of its energy range as the archive names them, keV."""
         return (_PCA_KEV if self.instrument == "pca" else _HEXTE_KEV)[self.letter]
 
     @property
     def bin_s(self) -> float:
-        """Return the length of its bins, seconds. Facts B.2."""
+        """Return the length of its bins, seconds."""
         return 16.0 if self.instrument == "pca" else 128.0
 
     def file_name(self, obsid: ObsId) -> str:
@@ -227,7 +227,7 @@ PRODUCTS = {
 
 
 def product_of(file_name: str) -> tuple[str, Product] | None:
-    """Return the observation's part of a file's name (see ObsId.stem) and its product; None if it is of another kind.
+    """Parse a file's name into the observation's part (see ObsId.stem) and its product; None if it is of another kind.
 
     Parameters
     ----------
@@ -259,7 +259,7 @@ def is_of_mission(mjd_tt: ArrayLike) -> NDArray[np.bool_]:
 
 
 def utc_to_tt(mjd_utc: ArrayLike) -> NDArray[np.float64]:
-    """Return MJD(UTC) as MJD(TT), to 2 ms: it is TDB."""
+    """Convert MJD(UTC) to MJD(TT), to 2 ms: it is TDB."""
     return to_bmjd_tdb(mjd_utc, 0.0, 0.0, scale="utc", frame="barycentre")
 
 

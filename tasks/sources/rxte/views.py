@@ -35,22 +35,22 @@ CREATE OR REPLACE VIEW rxte AS
             matches.hpx29, matches.source_id, from_json(exposures.details, '{"target_name": "VARCHAR", '
             || '"epoch": "INTEGER", "pcu_count": "INTEGER", "pcus": "VARCHAR", "is_slew": "BOOLEAN", '
             || '"is_scan": "BOOLEAN", "energies": '
-            || '"MAP(VARCHAR, STRUCT(emin_kev DOUBLE, emax_kev DOUBLE, nominal_kev DOUBLE[]))"}') AS told
+            || '"MAP(VARCHAR, STRUCT(emin_kev DOUBLE, emax_kev DOUBLE, nominal_kev DOUBLE[]))"}') AS observation
         FROM targets JOIN matches ON matches.target_id = targets.target_id
         LEFT JOIN exposures ON exposures.archive = matches.archive AND exposures.release = matches.release
             AND exposures.exposure_id = matches.source_id
         WHERE matches.archive IN ('rxte', 'rxte_pca')
     ),
     curves AS (
-        SELECT observations.*, bands.band, told.energies[bands.band] AS energy
+        SELECT observations.*, bands.band, observation.energies[bands.band] AS energy
         FROM observations JOIN bands ON bands.archive = observations.archive
     )
     SELECT curves.target_id, curves.name, curves.separation_arcsec, curves.source_id AS obsid, curves.release,
         curves.band, rows.mjd, rows.bmjd_tdb, rows.flux AS rate, rows.flux_err AS rate_err, rows.unit, rows.counts,
-        rows.exposure_s, rows.detected, rows.good, rows.quality, curves.told.epoch, curves.told.pcu_count,
-        curves.told.pcus, curves.energy.emin_kev, curves.energy.emax_kev,
+        rows.exposure_s, rows.detected, rows.good, rows.quality, curves.observation.epoch, curves.observation.pcu_count,
+        curves.observation.pcus, curves.energy.emin_kev, curves.energy.emax_kev,
         curves.energy.nominal_kev[1] AS nominal_emin_kev, curves.energy.nominal_kev[2] AS nominal_emax_kev,
-        curves.told.is_slew, curves.told.is_scan, curves.told.target_name AS observed_as
+        curves.observation.is_slew, curves.observation.is_scan, curves.observation.target_name AS observed_as
     FROM curves JOIN lightcurves AS rows ON rows.archive = curves.archive AND rows.release = curves.release
         AND rows.hpx29 = curves.hpx29 AND rows.source_id = curves.source_id AND rows.band = curves.band
     ORDER BY curves.target_id, curves.band, curves.release, rows.mjd

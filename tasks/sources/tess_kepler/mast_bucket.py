@@ -49,7 +49,7 @@ MOST = 2000
 
 @dataclass(frozen=True)
 class Tree:
-    """Where a pipeline's files are.
+    """The folders of a pipeline's files.
 
     Parameters
     ----------
@@ -134,17 +134,17 @@ class Bucket:
         return self.store.is_local
 
     def tried(self, ask: Callable[[], Answer]) -> Answer:
-        """Ask, and ask again if that may help."""
+        """Send a request, and retry it if that may help."""
         return with_retries(ask, self.settings)
 
     def path(self, below: str) -> Path:
-        """Return where a file of a local folder is."""
+        """Return the path of a file in a local folder."""
         return self.store.path(below)
 
     def tree(self, pipeline: Pipeline) -> tuple[str, list[str]] | None:
         """Return where a pipeline's tree begins, and the names of the folders there; None if there is none.
 
-        That is asked for once.
+        It is listed once.
         """
         with self._lock:
             if pipeline.name not in self._known:
@@ -162,7 +162,7 @@ class Bucket:
                 yield base, fitting
 
     def _bases(self, base: str) -> list[str]:
-        """Return where the base of a tree may be: what the address has of its path is not below it."""
+        """Return where the base of a tree may be: the address may already contain a part of its path."""
         parts, here = base.split("/"), self.store.root.split("/")
         cut = [parts[n:] for n in range(len(parts), 0, -1) if here[-n:] == parts[:n]]
         return ["/".join(rest) for rest in (*cut, parts, [ROOT, *parts])]
@@ -175,7 +175,7 @@ class Bucket:
         return [f"{found[0]}/{place}".lstrip("/") for one in places for place in one]
 
     def locate(self, what: Named, name: str) -> Entry | None:
-        """Return a file of that name: where the layout has it, or else anywhere; None if it is not there."""
+        """Find a file by its name: where the layout has it, or else anywhere; None if it is not there."""
         folders = self.folders(what.pipeline, [what.target], what.sequence)
         listed = {entry.name: entry for files, _ in self.each(folders) for entry in files}
         found = listed.get(name) or listed.get(f"{name}.gz")
@@ -187,7 +187,7 @@ class Bucket:
         return found
 
     def each(self, folders: Collection[str]) -> Generator[tuple[list[Entry], list[str]], None, None]:
-        """Yield the files and folders in some folders, several asked for at a time."""
+        """List some folders, several at a time; yield the files and folders in each."""
         if len(folders) < 2 or self.is_local:
             yield from map(self._listed, folders)
             return
@@ -195,7 +195,7 @@ class Bucket:
             yield from pool.map(self._listed, folders)
 
     def walk(self, skip: Collection[str] = ()) -> list[Entry]:
-        """Return all files with names that MAST gives, sorted by path.
+        """List all files that are named as MAST names them, sorted by path.
 
         Parameters
         ----------
@@ -212,7 +212,7 @@ class Bucket:
         while following:
             folders = [path for path in following if path not in skip and self._is_new(path, seen)]
             following = []
-            # Closed, so that listings that nobody waits for are not asked for.
+            # Closed, so that listings that are no longer needed are not requested.
             with closing(self.each(folders)) as listings:
                 for files, below in listings:
                     entries += [entry for entry in files if named(entry.name)]
@@ -235,7 +235,7 @@ class Bucket:
         )
 
     def _is_new(self, path: str, seen: set[str]) -> bool:
-        """Say whether a folder was not yet looked into: links on a disk may lead in circles."""
+        """Say whether a folder was not listed yet: links on a disk may lead in circles."""
         real = os.path.realpath(self.path(path)) if self.is_local else path
         is_new = real not in seen
         seen.add(real)

@@ -124,7 +124,7 @@ def test_many_rows_of_one_place(catalog):
 
 @pytest.mark.parametrize("place", [(np.nan, 0), (10, 91), (np.inf, 0)])
 def test_a_place_that_is_none_is_refused_and_nothing_is_added(catalog, place):
-    with pytest.raises(ConfigurationError, match="no place on the sky"):
+    with pytest.raises(ConfigurationError, match="no position on the sky"):
         add_targets(catalog, _list((10, 0), place), "s")
     assert count(catalog, "targets") == count(catalog, "labels") == 0
 

@@ -121,7 +121,7 @@ def test_a_url_of_another_kind(url):
 
 
 def test_a_lake_on_s3_needs_a_catalogue_elsewhere(settings):
-    with pytest.raises(ConfigurationError, match="no database lives on S3") as error:
+    with pytest.raises(ConfigurationError, match="S3 cannot hold a database") as error:
         Catalog(Storage.from_url("s3://bucket/lake"), load_settings(url="s3://bucket/lake"))
     assert "LIGHTLAKE_CATALOG" in _one_line(error)
 

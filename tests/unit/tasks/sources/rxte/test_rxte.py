@@ -23,7 +23,7 @@ from tasks.sources.rxte.mission import (
     product_of,
 )
 
-# Facts B.4: the archive's own words for the edges.
+# The archive's own words for the edges.
 EDGES = {2: "1996-03-21T18:33", 3: "1996-04-15T23:05", 4: "1999-03-22T17:37", 5: "2000-05-13T00:00"}
 
 

@@ -11,7 +11,7 @@ from lake.errors import ConfigurationError
 from tasks.sources.rxte import energies
 from tasks.sources.rxte.cut import GTI, NAME, ChannelCut, channel_range
 
-# Facts B.4: what channels 5 to 10 are of, keV, by gain epoch (in the fifth, of PCU1-4).
+# What channels 5 to 10 are of, keV, by gain epoch (in the fifth, of PCU1-4).
 PUBLISHED = {1: (1.51, 3.04), 2: (1.61, 3.44), 3: (1.94, 4.05), 4: (2.13, 4.63), 5: (2.06, 4.49)}
 DETECTORS = [*((epoch, None) for epoch in PUBLISHED), (5, "PCU0")]
 

@@ -28,7 +28,7 @@ from tasks.sources.rxte.heasoft import Extracted, extract, find_tools
 from tasks.sources.rxte.mission import PRODUCTS, Observation
 
 CUT = ChannelCut("heasoft", chmin=5, chmax=10)
-# Absolute channels 5 to 10 are Standard-2 channels 1 to 6: facts B.4.
+# Absolute channels 5 to 10 are Standard-2 channels 1 to 6.
 STD2 = slice(1, 7)
 TARGETS = sandbox.TARGETS[:2]
 
@@ -295,7 +295,14 @@ FAILURES: list[tuple[str, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("tool", "how", "told"), FAILURES)
+# By default each way of failing once, of one of the tools.
+ONCE = (0, 3, 4, 8, 10, 11, 12, 18, 20)
+
+
+@pytest.mark.parametrize(
+    ("tool", "how", "told"),
+    [pytest.param(*one, marks=() if n in ONCE else pytest.mark.crash) for n, one in enumerate(FAILURES)],
+)
 def test_a_tool_that_fails_is_told_by_name(setup: Setup, mirror: list[Any], tool: str, how: str, told: str) -> None:
     setup.heasoft.fail(tool, how)
     before = snapshot(mirror[0][0])

@@ -170,7 +170,7 @@ def test_channels_are_a_table_of_the_lake(lake: Lake) -> None:
     rows = lake.sql(
         "SELECT emin_kev, emax_kev FROM channels WHERE epoch = 3 AND channel BETWEEN 5 AND 10 ORDER BY channel"
     )
-    # Facts B.4: channels 5 to 10 are 1.94 to 4.05 keV in epoch 3.
+    # Channels 5 to 10 are 1.94 to 4.05 keV in epoch 3.
     assert (rows["emin_kev"][0].as_py(), rows["emax_kev"][-1].as_py()) == (1.94, 4.05)
     assert lake.sql("SELECT count(*) AS n FROM channels")["n"][0].as_py() == energies.channels().num_rows
     rxte_pull.register(lake, ALL)

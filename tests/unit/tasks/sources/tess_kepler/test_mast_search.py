@@ -342,7 +342,7 @@ def test_one_odd_row_takes_no_other_with_it(
     monkeypatch.setattr(box.services["tess_kepler"], "_rows", rows)
     said: list[str] = []
     places = (np.array([HERE[0]]), np.array([HERE[1]]))
-    found = search(box.endpoints["tess_kepler"], reached, {"TIC": [1001]}, places, 5.0, "tess_kepler", told=said)
+    found = search(box.endpoints["tess_kepler"], reached, {"TIC": [1001]}, places, 5.0, "tess_kepler", remarks=said)
     assert len({file.name for file in whole} - {file.name for file in found}) <= lost
     assert told in said
 

@@ -20,8 +20,8 @@ from lake.errors import CatalogError, ConfigurationError
 from lake.query import Lake
 from lake.settings import Settings
 from lake.store.catalog import Catalog
+from lake.store.failures import DiskFull, disk_full, explain
 from lake.store.storage import Storage
-from lake.store.trouble import NoRoom, explained, no_room
 from lake.upkeep.compaction import compact
 
 
@@ -45,7 +45,7 @@ def fill(disk: Path) -> Path:
     return filling
 
 
-def test_a_full_disk_is_read_and_writers_say_no_room(small_disk: Path, settings: Settings) -> None:
+def test_a_full_disk_is_read_and_writers_name_it(small_disk: Path, settings: Settings) -> None:
     root = small_disk / "lake"
     settings = settings.model_copy(update={"url": str(root), "catalog": None})
     catalog = Catalog(Storage(root), settings)
@@ -55,11 +55,11 @@ def test_a_full_disk_is_read_and_writers_say_no_room(small_disk: Path, settings:
     filling = fill(small_disk)
     # One who has it open, and one who comes later.
     for writer in (lambda: committed(catalog, range(5, 8), "g1"), lambda: compact(catalog)):
-        with pytest.raises((NoRoom, OSError)) as error:
+        with pytest.raises((DiskFull, OSError)) as error:
             writer()
-        told = explained(error.value)
-        assert isinstance(told, NoRoom)
-        assert f"no room left at {small_disk}" in told.message
+        told = explain(error.value)
+        assert isinstance(told, DiskFull)
+        assert str(small_disk) in told.message
         assert ": 0.0 MB are free" in told.message
     catalog.close()
     with Lake(root, settings) as lake:
@@ -85,29 +85,29 @@ def test_a_full_disk_is_read_and_writers_say_no_room(small_disk: Path, settings:
     ],
 )
 def test_no_room_is_told_whoever_says_it(error: Exception, tmp_path: Path) -> None:
-    found = no_room(error, tmp_path)
+    found = disk_full(error, tmp_path)
     assert found is not None
     assert "MB are free" in found.message
     # What comes of it later must not hide it.
     later = duckdb.TransactionException("TransactionContext Error: cannot rollback - no transaction is active")
     later.__context__ = error
-    assert isinstance(explained(later), NoRoom)
+    assert isinstance(explain(later), DiskFull)
 
 
 def test_other_errors_are_not_of_full_disks(tmp_path: Path) -> None:
-    assert no_room(sqlite3.OperationalError("disk I/O error"), tmp_path) is None
-    assert isinstance(explained(sqlite3.OperationalError("disk I/O error")), CatalogError)
-    told = explained(PermissionError(errno.EACCES, "Permission denied", "/a/b\udce9"))
+    assert disk_full(sqlite3.OperationalError("disk I/O error"), tmp_path) is None
+    assert isinstance(explain(sqlite3.OperationalError("disk I/O error")), CatalogError)
+    told = explain(PermissionError(errno.EACCES, "Permission denied", "/a/b\udce9"))
     assert isinstance(told, ConfigurationError)
     assert told.message == r"/a/b\xe9: Permission denied"
     with pytest.raises(RuntimeError) as homeless:
         Path("~nobody-of-that-name/lake").expanduser()
-    assert "no home" in explained(homeless.value).message
+    assert "HOME" in (explain(homeless.value).hint or "")
     with pytest.raises(ValidationError) as wrong:
         Settings(workers=0)
-    assert "workers is not valid" in explained(wrong.value).message
-    assert "not UTF-8" in explained(UnicodeEncodeError("utf-8", "a\udce9", 1, 2, "surrogates")).message
-    assert "memory" in explained(MemoryError()).message
-    assert "is missing: No module" in explained(ModuleNotFoundError("No module named 'x'")).message
-    assert explained(KeyError("x")) is None
-    assert explained(ZeroDivisionError()) is None
+    assert "workers is not valid" in explain(wrong.value).message
+    assert "not UTF-8" in explain(UnicodeEncodeError("utf-8", "a\udce9", 1, 2, "surrogates")).message
+    assert "memory" in explain(MemoryError()).message
+    assert "is missing: No module" in explain(ModuleNotFoundError("No module named 'x'")).message
+    assert explain(KeyError("x")) is None
+    assert explain(ZeroDivisionError()) is None
