@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lake.errors import GranuleRejected
-from tasks.sources.hst_timetag.events import EventTable, Photons, open_events
-from tasks.sources.hst_timetag.extract import Curve, Selection, Sensitivity, extract
+from tasks.sources.hst_timetag.events import EventTable, open_events
+from tasks.sources.hst_timetag.extract import Curve, Prepared, Selection, Sensitivity, extract
 from tasks.sources.hst_timetag.reference import sensitivities
 from tasks.sources.hst_timetag.stis import preparation
 
@@ -70,10 +70,6 @@ class Group:
         return "_".join(part.lower().replace("-", "") for part in (self.instrument, self.detector, self.grating))
 
 
-def _unchanged(table: EventTable, photons: Photons) -> Photons:
-    return photons
-
-
 @dataclass(frozen=True)
 class Opened:
     """An exposure whose files are open.
@@ -85,12 +81,12 @@ class Opened:
     sensitivities
         By name of segment or stripe.
     prepared
-        Gives STIS events their wavelengths, weights and flags.
+        Gives STIS events their wavelengths, weights and flags; None: they have them.
     """
 
     tables: Sequence[EventTable]
     sensitivities: Mapping[str, Sensitivity] = field(default_factory=dict)
-    prepared: Callable[[EventTable, Photons], Photons] = _unchanged
+    prepared: Prepared | None = None
 
 
 @dataclass(frozen=True)
@@ -153,7 +149,7 @@ def open_exposure(
         known: dict[str, Sensitivity] = {}
         for table in tables:
             known |= sensitivities(table, environment)
-        prepared: Callable[[EventTable, Photons], Photons] = _unchanged
+        prepared: Prepared | None = None
         if tables[0].kind == "stis_tag":
             prepared, _ = preparation(tables[0], x1d, environment)
         yield Opened(tables, known, prepared)
@@ -190,7 +186,7 @@ def wavelength_range(opened: Opened) -> tuple[float, float] | None:
     for table in opened.tables:
         low, high = _HARD_LIMITS.get((table.instrument, table.detector), _OTHER_LIMITS)
         for chunk in table.chunks():
-            photons = opened.prepared(table, chunk)
+            photons = chunk if opened.prepared is None else opened.prepared(table, chunk)
             good = ((photons.quality & serious) == 0) & (photons.x >= 0) & (photons.y >= 0)
             if not table.is_image:
                 good &= (photons.wavelength > low) & (photons.wavelength < high)
