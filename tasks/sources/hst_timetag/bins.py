@@ -39,7 +39,11 @@ class Bins:
 
     def index(self, times: Array) -> Array:
         """Return the bin of each time; -1 or `number` and above for times before the first and after the last bin."""
-        return np.floor((times - self.start_s) / self.step_s + _TOLERANCE).astype(np.int64)
+        # In place: an exposure has millions of times.
+        place = times - self.start_s
+        place /= self.step_s
+        place += _TOLERANCE
+        return np.floor(place, out=place).astype(np.int64)
 
 
 def bins(tables: Sequence[EventTable], step_s: float = STEP_S) -> Bins:
@@ -55,20 +59,13 @@ def bins(tables: Sequence[EventTable], step_s: float = STEP_S) -> Bins:
     step_s
         Length of a bin, seconds.
     """
-    firsts, lasts = zip(*(_span(table) for table in tables), strict=True)
+    times = [table.time_range for table in tables]
     ends = [
         table.exposure_s if table.good_times is None or not len(table.good_times) else table.good_times[:, 1].max()
         for table in tables
     ]
-    start, end = max(firsts), min(max(lasts), max(ends))
+    start, end = max(one.first for one in times), min(max(one.last for one in times), max(ends))
     return Bins(start, step_s, max(int(np.floor((end - start) / step_s + _TOLERANCE)), 0))
-
-
-def _span(table: EventTable) -> tuple[float, float]:
-    first, last = np.inf, -np.inf
-    for times in table.times():
-        first, last = min(first, times.min()), max(last, times.max())
-    return float(first), float(last)
 
 
 def good_intervals(table: EventTable, sun_below_deg: float | None = None) -> Array | None:
@@ -108,9 +105,15 @@ def intersection(one: Array, other: Array) -> Array:
 
 def inside(times: Array, intervals: Array) -> Array:
     """Say of each time whether it is in one of some sorted intervals, both ends included."""
+    if np.all(times[1:] >= times[:-1]):
+        found = np.zeros(len(times), bool)
+        ends = np.searchsorted(times, intervals[:, 1], side="right")
+        for first, end in zip(np.searchsorted(times, intervals[:, 0], side="left"), ends, strict=True):
+            found[first:end] = True
+        return found
     place = np.searchsorted(intervals[:, 0], times, side="right") - 1
-    ends = intervals[:, 1] if len(intervals) else np.array([-np.inf])
-    return (place >= 0) & (times <= ends[np.maximum(place, 0)])
+    last = intervals[:, 1] if len(intervals) else np.array([-np.inf])
+    return (place >= 0) & (times <= last[np.maximum(place, 0)])
 
 
 def exposure_fraction(grid: Bins, intervals: Array | None) -> Array:

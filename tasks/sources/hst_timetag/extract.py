@@ -30,6 +30,8 @@ _IMAGE_WAVELENGTHS, _IMAGE_COLUMNS, _IMAGE_ROWS = (-1.0, 1.0), (0.0, 1024.0), (0
 
 # What a response to light is: wavelengths of events to events per unit of flux, for a segment.
 Response = Callable[[Array], Array]
+# What gives STIS events their wavelengths, weights and flags.
+Prepared = Callable[[EventTable, Photons], Photons]
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def extract(
     tables: Sequence[EventTable],
     selection: Selection = Selection(),
     sensitivities: Mapping[str, Sensitivity] | None = None,
-    prepared: Callable[[EventTable, Photons], Photons] = lambda table, photons: photons,
+    prepared: Prepared | None = None,
 ) -> Curve:
     """Bin the events of an exposure.
 
@@ -129,7 +131,7 @@ def extract(
     sensitivities
         By name of segment or stripe. A flux needs all of them; without, it is NULL.
     prepared
-        Gives STIS events their wavelengths, weights and flags.
+        Gives STIS events their wavelengths, weights and flags; None: they have them.
 
     Returns
     -------
@@ -155,18 +157,15 @@ def extract(
         regions = _regions(table)
         for name, boxes in regions.items():
             sums[name] = (_Sums(grid), boxes)
-        for photons in table.chunks():
+        for chunk in table.chunks():
+            photons = _usable(table, chunk, list(regions.values()), limits, selection.without_airglow, prepared)
             at = grid.index(photons.time)
-            usable = (at >= 0) & (at < grid.number) & ((photons.quality & table.serious_dq) == 0)
+            timely = (at >= 0) & (at < grid.number)
             if observed is not None:
-                usable &= inside(photons.time, observed)
-            photons = prepared(table, photons)
-            usable &= _selected(photons, limits, selection.without_airglow)
-            if table.kind == "stis_tag":  # its flags come with its references
-                usable &= (photons.quality & table.serious_dq) == 0
+                timely &= inside(photons.time, observed)
             for name in regions:
                 one, boxes = sums[name]
-                _add(one, boxes, photons, at, usable, limits, known.get(name))
+                _add(one, boxes, photons, at, timely, known.get(name))
     return _curve(tables, grid, sums, np.min(fractions, axis=0), limits, known)
 
 
@@ -204,14 +203,37 @@ def _regions(table: EventTable) -> dict[str, Boxes | None]:
     return {box.name: box for box in boxes}
 
 
-def _selected(photons: Photons, limits: Limits, without_airglow: bool) -> Array:
+def _usable(
+    table: EventTable,
+    photons: Photons,
+    regions: Sequence[Boxes | None],
+    limits: Limits,
+    without_airglow: bool,
+    prepared: Prepared | None,
+) -> Photons:
+    """Return the events with good flags, in a region and within the limits.
+
+    Most events of many exposures are in no region, so all else is done for the rest alone.
+    """
+    if None in regions:
+        usable = _in_box(photons.y, Box(*limits.rows[""]))
+    else:
+        boxes = [box for one in regions if one is not None for box in (one.source, *one.background)]
+        usable = _in_box(photons.y, boxes[0])
+        for box in boxes[1:]:
+            usable |= _in_box(photons.y, box)
+    usable &= (photons.quality & table.serious_dq) == 0
+    if prepared is not None:
+        photons = prepared(table, photons.take(np.flatnonzero(usable)))
+        # The flags of a tag file come with its references.
+        usable = (photons.quality & table.serious_dq) == 0
     low, high = limits.wavelengths
     wavelength, x = photons.wavelength, photons.x
-    chosen = (wavelength > low) & (wavelength < high) & (x >= limits.columns[0]) & (x < limits.columns[1])
+    usable &= (wavelength > low) & (wavelength < high) & (x >= limits.columns[0]) & (x < limits.columns[1])
     if without_airglow:
         for first, last in AIRGLOW:
-            chosen &= (wavelength < first) | (wavelength > last)
-    return np.asarray(chosen)
+            usable &= (wavelength < first) | (wavelength > last)
+    return photons.take(np.flatnonzero(usable))
 
 
 def _in_box(y: Array, box: Box) -> Array:
@@ -219,40 +241,35 @@ def _in_box(y: Array, box: Box) -> Array:
 
 
 def _add(
-    sums: _Sums,
-    boxes: Boxes | None,
-    photons: Photons,
-    at: Array,
-    usable: Array,
-    limits: Limits,
-    sensitivity: Sensitivity | None,
+    sums: _Sums, boxes: Boxes | None, photons: Photons, at: Array, timely: Array, sensitivity: Sensitivity | None
 ) -> None:
+    """Add the events of a region to its sums; `at` is the bin of each, `timely` says whether there is one."""
+    number, background = sums.grid.number, None
     if boxes is None:
-        low, high = limits.rows[""]
-        source, background = usable & (photons.y >= low) & (photons.y < high), None
+        source = np.flatnonzero(timely)
     else:
-        source = usable & _in_box(photons.y, boxes.source)
+        source = np.flatnonzero(timely & _in_box(photons.y, boxes.source))
         one, other = boxes.background
-        background = usable & (_in_box(photons.y, one) | _in_box(photons.y, other))
-    number, weight = sums.grid.number, photons.weight.astype(np.float64)
-    sums.gross += np.bincount(at[source], weight[source], minlength=number)
+        background = np.flatnonzero(timely & (_in_box(photons.y, one) | _in_box(photons.y, other)))
+    sums.gross += np.bincount(at[source], photons.weight[source], minlength=number)
     if background is not None:
-        sums.background += np.bincount(at[background], weight[background], minlength=number)
-    if source.any():
-        sums.first_x = min(sums.first_x, float(photons.x[source].min()))
-        sums.last_x = max(sums.last_x, float(photons.x[source].max()))
+        sums.background += np.bincount(at[background], photons.weight[background], minlength=number)
     if sensitivity is None:
         return
-    wavelength = photons.wavelength.astype(np.float64)
-    sums.response += float(sensitivity.response(wavelength[source]).sum())
-    sums.events += int(source.sum())
-    sums.gross_flux += np.bincount(
-        at[source], weight[source] / sensitivity.decline(wavelength[source]), minlength=number
-    )
+    if len(source):
+        x = photons.x[source]
+        sums.first_x, sums.last_x = min(sums.first_x, float(x.min())), max(sums.last_x, float(x.max()))
+    sums.response += float(sensitivity.response(photons.wavelength[source].astype(np.float64)).sum())
+    sums.events += len(source)
+    sums.gross_flux += _over_decline(photons, at, source, sensitivity, number)
     if background is not None:
-        sums.background_flux += np.bincount(
-            at[background], weight[background] / sensitivity.decline(wavelength[background]), minlength=number
-        )
+        sums.background_flux += _over_decline(photons, at, background, sensitivity, number)
+
+
+def _over_decline(photons: Photons, at: Array, rows: Array, sensitivity: Sensitivity, number: int) -> Array:
+    """Return the weights of some events, each over what is left of the sensitivity, summed by bin."""
+    decline = sensitivity.decline(photons.wavelength[rows].astype(np.float64))
+    return np.bincount(at[rows], photons.weight[rows].astype(np.float64) / decline, minlength=number)
 
 
 def background_scale(boxes: Boxes) -> float:

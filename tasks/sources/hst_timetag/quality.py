@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from tasks.sources.hst_timetag.events import EventTable
 
 # In the order in which they are looked at; the first that holds is the reason.
@@ -36,23 +34,11 @@ def _reasons(table: EventTable, bad_proposals: frozenset[int]) -> list[str]:
     if table.rows == 0:
         found.append("No events")
     else:
-        is_sorted, is_singular = _times(table)
-        found += [] if is_sorted else ["Non-linear time"]
-        found += ["Singular event"] if is_singular else []
+        times = table.time_range
+        found += [] if times.is_sorted else ["Non-linear time"]
+        found += ["Singular event"] if times.is_singular else []
     if table.proposal in bad_proposals:
         found.append("Bad Proposal")
     if not table.exposure_s >= SHORTEST_S:
         found.append("Short Exposure")
     return found
-
-
-def _times(table: EventTable) -> tuple[bool, bool]:
-    """Say whether times never decrease from row to row, and whether all are the same."""
-    is_sorted, is_singular, last, first = True, True, -np.inf, None
-    for times in table.times():
-        first = times[0] if first is None else first
-        # A time that is no number is in no order.
-        is_sorted = is_sorted and bool(times[0] >= last and np.all(times[1:] >= times[:-1]))
-        is_singular = is_singular and bool(np.all(times == first))
-        last = times[-1]
-    return is_sorted, is_singular

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from tasks.sources.hst_timetag.events import Array, EventTable, Photons
+from tasks.sources.hst_timetag.extract import Prepared
 from tasks.sources.hst_timetag.reference import STIS_FINE_PIXELS, stis_bad_pixels, stis_flat
-
-Prepared = Callable[[EventTable, Photons], Photons]
 
 
 @dataclass(frozen=True)

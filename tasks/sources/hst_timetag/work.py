@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -156,7 +155,9 @@ def fetch(batch: Batch, last_try: bool) -> Staged:
                     continue
             status = "done" if tables else "empty"
             reason = "; ".join(remarks) or None
-            done.append((_with(attempt, status=status, reason=reason, seconds=counted.seconds, **counted.facts()), tables))
+            done.append(
+                (_with(attempt, status=status, reason=reason, seconds=counted.seconds, **counted.facts()), tables)
+            )
     names, manifest = batch.staged(done)
     return names, manifest.with_details(peak_rss_mb=peak_rss_mb())
 

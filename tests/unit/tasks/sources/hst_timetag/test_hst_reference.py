@@ -128,7 +128,7 @@ def test_a_stis_tag_file_has_its_times_and_its_exposures_names(tmp_path: Path) -
 def photons(x: Any, y: Any) -> Photons:
     n = len(np.atleast_1d(x))
     zero = np.zeros(n)
-    return Photons(zero, np.atleast_1d(x).astype(float), np.broadcast_to(y, n).astype(float), zero, zero, zero, zero)
+    return Photons(zero, np.atleast_1d(x).astype(float), np.broadcast_to(y, n).astype(float), zero, zero, zero)
 
 
 def test_an_event_of_two_orders_belongs_to_the_nearer() -> None:
