@@ -18,6 +18,7 @@ from upath import UPath
 from lake.commit.ledger import Attempt
 from lake.commit.validate import validate, validate_rows
 from lake.errors import GranuleRejected, LightlakeError, SchemaError
+from lake.model.declared import all_tables, table_named
 from lake.model.schema import TABLES
 from lake.store.storage import ROW_GROUP_ROWS, checksum, decoded, write_parquet, write_text
 
@@ -180,7 +181,8 @@ def lost(attempt: Attempt, error: BaseException) -> Attempt:
 
 
 def _joined(parts: Sequence[Tables]) -> dict[str, pa.Table]:
-    some = {name: [tables[name] for tables in parts if name in tables and tables[name].num_rows] for name in TABLES}
+    names = all_tables()
+    some = {name: [tables[name] for tables in parts if name in tables and tables[name].num_rows] for name in names}
     return {name: joined(tables) for name, tables in some.items() if tables}
 
 
@@ -198,7 +200,7 @@ def _finish(
 ) -> Manifest:
     """Write the tables and the manifest, with each attempt's share of them."""
     for name in list(tables):
-        files += _stage(folder, name, _ordered(tables.pop(name), TABLES[name].sort))  # frees each table in turn
+        files += _stage(folder, name, _ordered(tables.pop(name), table_named(name).sort))  # frees each table in turn
     rows = rows or [{file.table: file.rows for file in files}]
     size, total = sum(file.bytes for file in files), sum(sum(each.values()) for each in rows)
     counted = tuple(
@@ -217,10 +219,10 @@ def _finish(
 
 def cast_tables(tables: Tables) -> dict[str, pa.Table]:
     """Cast tables to the schema of the lake, except empty ones; raise GranuleRejected if they do not fit."""
-    # Only light curves have so many rows that dictionaries pay.
-    forms = {name: int32_dictionaries if name == "lightcurves" else decoded for name in tables}
+    # Light curves, and some tables of sources, have so many rows that dictionaries pay.
+    forms = {name: decoded if name in TABLES and name != "lightcurves" else int32_dictionaries for name in tables}
     try:
-        return {name: TABLES[name].cast(forms[name](table)) for name, table in tables.items() if table.num_rows}
+        return {name: table_named(name).cast(forms[name](table)) for name, table in tables.items() if table.num_rows}
     except SchemaError as error:
         raise GranuleRejected(str(error)) from error
 
