@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from lake.errors import GranuleRejected
 from tasks.sources.hst_timetag.events import EventTable, open_events
-from tasks.sources.hst_timetag.extract import Curve, Selection, extract
+from tasks.sources.hst_timetag.extract import Curve, Prepared, Selection, Sensitivity, extract
 from tasks.sources.hst_timetag.quality import reasons
 from tasks.sources.hst_timetag.reference import sensitivities
 from tasks.sources.hst_timetag.stis import preparation
@@ -45,10 +47,13 @@ class Exposure:
         Of its segments, A before B; one of all else.
     x1d
         Its extracted spectrum, which STIS's events get their wavelengths from.
+    environment
+        Says where reference files are: lref and oref.
     """
 
     tables: tuple[EventTable, ...]
     x1d: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
 
     @property
     def first(self) -> EventTable:
@@ -76,6 +81,18 @@ class Exposure:
         if found := reasons(self.tables):
             raise GranuleRejected("; ".join(found))
 
+    @cached_property
+    def sensitivities(self) -> dict[str, Sensitivity]:
+        """Return the sensitivities of its segments or stripes, by name, where reference files have them."""
+        return {name: one for table in self.tables for name, one in sensitivities(table, self.environment).items()}
+
+    @cached_property
+    def prepared(self) -> Prepared | None:
+        """Return what gives events their wavelengths, weights and flags; None if they have them."""
+        if self.first.kind != "stis_tag":
+            return None
+        return preparation(self.first, self.x1d, self.environment)[0]
+
     def curve(self, selection: Selection) -> Curve:
         """Bin its events.
 
@@ -84,19 +101,14 @@ class Exposure:
         GranuleRejected
             If it is shorter than a bin, or a COS spectrum has no extraction box.
         """
-        if self.first.instrument == "STIS":
-            prepared, _ = preparation(self.first, self.x1d)
-            curve = extract(self.tables, selection, prepared=prepared)
-        else:
-            known = {name: one for table in self.tables for name, one in sensitivities(table).items()}
-            curve = extract(self.tables, selection, known)
+        curve = extract(self.tables, selection, self.sensitivities, self.prepared)
         if not curve.bins.number:
             raise GranuleRejected(f"Short Exposure: its events span less than a bin of {selection.step_s:g} s")
         return curve
 
 
 @contextmanager
-def open_exposures(files: Sequence[Path]) -> Iterator[list[Exposure]]:
+def open_exposures(files: Sequence[Path], environment: Mapping[str, str] = os.environ) -> Iterator[list[Exposure]]:
     """Open the exposures that some files of one rootname have: one, but for STIS files of several.
 
     Parameters
@@ -118,6 +130,25 @@ def open_exposures(files: Sequence[Path]) -> Iterator[list[Exposure]]:
     with ExitStack() as stack:
         tables = [table for path in events for table in stack.enter_context(open_events(path))]
         if len(events) > 1:  # segments of one exposure, whatever each says of its name
-            yield [Exposure(tuple(replace(table, exposure_id=tables[0].exposure_id) for table in tables))]
+            same = tuple(replace(table, exposure_id=tables[0].exposure_id) for table in tables)
+            yield [Exposure(same, environment=environment)]
         else:
-            yield [Exposure((table,), by_suffix.get("x1d")) for table in tables]
+            yield [Exposure((table,), by_suffix.get("x1d"), environment) for table in tables]
+
+
+@contextmanager
+def open_exposure(
+    files: Sequence[Path], exposure_id: str, environment: Mapping[str, str] = os.environ
+) -> Iterator[Exposure]:
+    """Open one exposure of some files of one rootname.
+
+    Raises
+    ------
+    GranuleRejected
+        If a file cannot be read, or none has the exposure.
+    """
+    with open_exposures(files, environment) as found:
+        mine = [one for one in found if one.exposure_id == exposure_id]
+        if not mine:
+            raise GranuleRejected(f"{', '.join(path.name for path in files)}: no exposure {exposure_id}")
+        yield mine[0]

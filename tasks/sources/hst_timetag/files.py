@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from lake.errors import ArchiveError
 from lake.redact import redacted
 from lake.settings import Settings
 from tasks.services.download import resume
@@ -40,12 +39,15 @@ class File:
         Bytes; 0 if nobody says.
     version
         What else tells it from a later one of the same name: when MAST made it, or when it changed in the folder.
+    folder
+        The folder or bucket; None: MAST.
     """
 
     name: str
     location: str
     size: int
     version: str = ""
+    folder: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ class Piece:
     def bytes(self) -> int:
         """Return how large it is."""
         return sum(file.size for file in self.files)
+
+    @property
+    def folder(self) -> str | None:
+        """Return the folder or bucket of its files; None: MAST."""
+        return self.files[0].folder
 
     @property
     def version(self) -> tuple[str, ...]:
@@ -91,7 +98,7 @@ def pieces_of(products: pa.Table, exposures: pa.Table) -> list[Piece]:
     return [Piece(name, tuple(sorted(files, key=lambda file: file.name))) for name, files in sorted(rows.items())]
 
 
-def _pieces(entries: Iterable[tuple[str, int, int]]) -> list[Piece]:
+def _pieces(entries: Iterable[tuple[str, int, int]], folder: str) -> list[Piece]:
     """Return the files of a folder as pieces: paths, sizes and times of change."""
     rows: dict[str, dict[str, File]] = {}
     for path, size, changed in entries:
@@ -99,7 +106,7 @@ def _pieces(entries: Iterable[tuple[str, int, int]]) -> list[Piece]:
         parts = split_name(name)
         if parts is not None:
             # Of copies in several folders the first is taken.
-            rows.setdefault(parts[0], {}).setdefault(name.lower(), File(name, path, size, str(changed)))
+            rows.setdefault(parts[0], {}).setdefault(name.lower(), File(name, path, size, str(changed), folder))
     found = []
     for rootname, files in sorted(rows.items()):
         suffixes = {parts[1] for file in files.values() if (parts := split_name(file.name))}
@@ -168,7 +175,7 @@ class Files:
             return []
         if not self._store.exists():
             raise self._store.trouble("", "there is no such folder")
-        found = _pieces(self._store.entries(recursive=True)[0])
+        found = _pieces(self._store.entries(recursive=True)[0], str(self.url))
         if not found:
             raise self._store.trouble("", "there are no corrtag or tag files in it")
         return found
@@ -219,16 +226,15 @@ def _wrong_size(path: Path, size: int) -> str | None:
 
 def located(piece: Piece) -> dict[str, dict[str, Any]]:
     """Return what table hst_exposures keeps of files, so that composites find them again."""
-    return {file.name: {"bytes": file.size, "location": file.location, "version": file.version} for file in piece.files}
+    return {
+        file.name: {"bytes": file.size, "location": file.location, "version": file.version, "folder": file.folder}
+        for file in piece.files
+    }
 
 
-def relocated(rootname: str, files: dict[str, dict[str, Any]]) -> Piece:
+def relocated(files: Mapping[str, Mapping[str, Any]]) -> Piece:
     """Return the piece of what table hst_exposures keeps of files."""
-    kept = [File(name, one["location"], one["bytes"], one["version"]) for name, one in sorted(files.items())]
-    return Piece(rootname, tuple(kept))
-
-
-def lost(pieces: Sequence[Piece], error: ArchiveError) -> str:
-    """Return in a few words whose files could not be had."""
-    names = ", ".join(piece.rootname for piece in pieces[:3]) + (", ..." if len(pieces) > 3 else "")
-    return f"{names}: {error}"
+    kept = [
+        File(name, one["location"], one["bytes"], one["version"], one["folder"]) for name, one in sorted(files.items())
+    ]
+    return Piece(next(parts[0] for file in kept if (parts := split_name(file.name))), tuple(kept))

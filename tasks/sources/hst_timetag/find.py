@@ -20,11 +20,10 @@ import pyarrow as pa
 from lake.errors import ConfigurationError
 from lake.science.motion import Paths, Span, julian_year
 from lake.settings import Settings
+from tasks.sources.hst_timetag.options import RADIUS_ARCSEC
 
 Row = dict[str, Any]
 
-# HST points within an arcsecond; proposers' positions and proper motions are off by more.
-RADIUS_ARCSEC = 5.0
 # Beyond a degree a cone is a survey: ask for what is new instead.
 _LARGEST_RADIUS_ARCSEC = 3600.0
 # The service rounds in its own way; the angle here decides.

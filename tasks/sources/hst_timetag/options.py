@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from lake.errors import ConfigurationError
+from lake.redact import redacted
 from tasks.options import FormField, Options
 
 if TYPE_CHECKING:
     from tasks.sources.hst_timetag.extract import Selection
 
+# HST points within an arcsecond; proposers' positions and proper motions are off by more.
 RADIUS_ARCSEC = 5.0
 STEP_S = 2.0
 
@@ -102,4 +104,5 @@ class HstOptions(Options):
     @property
     def question(self) -> dict[str, Any]:
         """Return the parameters that coverage has of a target."""
-        return {**self.extraction, "radius_arcsec": self.radius_arcsec}
+        asked = {**self.extraction, "radius_arcsec": self.radius_arcsec}
+        return asked if self.files is None else {**asked, "files": redacted(self.files)}

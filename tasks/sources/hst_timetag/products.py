@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from lake.commit.ledger import canonical
+from lake.commit.staging import joined
 from lake.errors import GranuleRejected
+from lake.model.declared import table_named
 from lake.model.schema import TABLES
 from lake.science.sky import hpx29
 from lake.science.times import to_bmjd_tdb
 from tasks.sources.hst_timetag.events import Array, EventTable
+from tasks.sources.hst_timetag.exposure import Exposure
 from tasks.sources.hst_timetag.extract import SECONDS_PER_DAY, Curve
-from tasks.sources.hst_timetag.tables import ORIGIN, UNIT, band_of
+from tasks.sources.hst_timetag.tables import COMPOSITE, ORIGIN, UNIT, band_of
 from tasks.sources.hst_timetag.variability import BANDS, bands, is_periodic, statistics
 from tasks.sources.statistics import statistics_of_sorted
+
+# Events of a part of table events.
+EVENTS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,9 @@ class Made:
     exposures
         Rootname of each exposure, in order of time, with its curve.
     files
-        That it was read from.
+        That an exposure was read from, by name, with what finds them again.
+    parameters
+        How it was extracted.
     """
 
     source_id: str
@@ -47,23 +55,29 @@ class Made:
     first: EventTable
     canonical_name: str
     exposures: Sequence[tuple[str, Curve]]
-    files: Sequence[Path]
+    files: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def rows(self) -> pa.Table:
-        """Return the bins of all exposures, with their number and name."""
-        parts = []
-        for number, (exposure_id, curve) in enumerate(self.exposures, start=1):
-            n = curve.table.num_rows
-            numbered = curve.table.append_column("dataset", pa.array(np.full(n, number, np.int32)))
-            parts.append(numbered.append_column("exposure_id", pa.array([exposure_id] * n, pa.string())))
-        return pa.concat_tables(parts)
+
+def bin_rows(exposures: Sequence[tuple[str, Curve]], product: str) -> pa.Table:
+    """Return the bins of some exposures, by rootname in order of time, with columns of table hst_bins beside them."""
+    parts = []
+    for number, (exposure_id, curve) in enumerate(exposures, start=1):
+        n = curve.table.num_rows
+        front = {
+            "product": pa.repeat(product, n),
+            "dataset": pa.repeat(pa.scalar(number, pa.int32()), n),
+            "exposure_id": pa.repeat(exposure_id, n),
+            "bin_s": pa.repeat(curve.bins.step_s, n),
+        }
+        parts.append(pa.table({**front, **{name: curve.table[name] for name in curve.table.column_names}}))
+    return pa.concat_tables(parts)
 
 
 def tables_of(made: Made, granule: str) -> dict[str, pa.Table]:
     """Return the rows of the lake of a light curve, by table.
 
-    A composite has its bins, its statistics and a row of table hst_exposures: its exposures have the rest.
+    A composite has no light curve of its own in the lake: its exposures have theirs.
 
     Raises
     ------
@@ -71,23 +85,68 @@ def tables_of(made: Made, granule: str) -> dict[str, pa.Table]:
         If no header says where HST pointed.
     """
     ra, dec = _position(made.first)
-    keys = {"archive": ORIGIN.name, "release": ORIGIN.release, "source_id": made.source_id, "granule": granule}
-    rows, step_s = made.rows, made.exposures[0][1].bins.step_s
-    bins = rows.append_column("product", pa.array([made.product] * rows.num_rows, pa.string()))
+    keys = {
+        "archive": ORIGIN.name,
+        "release": ORIGIN.release,
+        "source_id": made.source_id,
+        "hpx29": int(hpx29(ra, dec)),
+        "granule": granule,
+    }
+    rows, source = bin_rows(made.exposures, made.product), {"ra": ra, "dec": dec}
     tables = {
-        "hst_bins": _with(bins.append_column("bin_s", pa.array(np.full(rows.num_rows, step_s))), keys),
+        "hst_bins": _with(rows, keys),
         "hst_exposures": _one_row(_facts(made, rows), keys),
         "hst_statistics": _one_row(_statistics(made, rows), keys),
     }
-    if made.product == "composite":
-        return tables
-    light = _light_curve(made, rows, keys)
-    tables["sources"] = _one_row({"hpx29": int(hpx29(ra, dec)), "ra": ra, "dec": dec}, keys)
-    tables["exposures"] = _exposure(made, keys)
-    tables["lightcurves"] = light
-    if light.num_rows:
-        tables["statistics"] = statistics_of_sorted(light)
-    return tables
+    if made.product == COMPOSITE:
+        tables["sources"] = _one_row({**source, "left_out": COMPOSITE}, keys)
+    else:
+        tables["sources"] = _one_row(source, keys)
+        tables["exposures"] = _exposure(made, keys)
+        tables["lightcurves"] = light = _light_curve(made, rows, keys)
+        if light.num_rows:
+            tables["statistics"] = statistics_of_sorted(light)
+    # Rows of different exposures are joined: all of them have all columns.
+    return {name: table if name == "lightcurves" else table_named(name).cast(table) for name, table in tables.items()}
+
+
+def joined_tables(parts: Sequence[Mapping[str, pa.Table]]) -> dict[str, pa.Table]:
+    """Return the rows of several exposures together, by table."""
+    names = dict.fromkeys(name for tables in parts for name in tables)
+    return {name: joined([tables[name] for tables in parts if name in tables]) for name in names}
+
+
+def events_of(exposure: Exposure, tables: Mapping[str, pa.Table]) -> pa.Table:
+    """Return all events of an exposure as rows of table events.
+
+    Parameters
+    ----------
+    tables
+        Of the exposure, as of `tables_of`.
+    """
+    names = ("archive", "release", "source_id", "hpx29", "granule")
+    keys = tables["sources"].select(names).to_pylist()[0]
+    parts = [_with(part, keys) for part in _events(exposure)]
+    return joined([table_named("events").cast(part) for part in parts])
+
+
+def _events(exposure: Exposure) -> Iterator[pa.Table]:
+    for table in exposure.tables:
+        has_pha, first = "PHA" in table.events.names, 0
+        for chunk in table.chunks(EVENTS):
+            photons = chunk if exposure.prepared is None else exposure.prepared(table, chunk)
+            n = len(photons)
+            pha = table.events.values("PHA", slice(first, first + n), np.int32) if has_pha else None
+            first += n
+            part = pa.table(
+                {
+                    "time_s": photons.time.astype(np.float64),
+                    **{name: getattr(photons, name).astype(np.float32) for name in ("x", "y", "wavelength", "weight")},
+                    "dq": photons.quality.astype(np.int32),
+                    "pha": pa.nulls(n, pa.int32()) if pha is None else pa.array(pha),
+                }
+            )
+            yield _with(part, {"exposure_id": exposure.exposure_id, "segment": table.segment or table.detector})
 
 
 def _values(rows: pa.Table, name: str) -> Array:
@@ -101,7 +160,7 @@ def _position(first: EventTable) -> tuple[float, float]:
     return first.ra, first.dec
 
 
-def _light_curve(made: Made, rows: pa.Table, keys: Mapping[str, str]) -> pa.Table:
+def _light_curve(made: Made, rows: pa.Table, keys: Mapping[str, Any]) -> pa.Table:
     """Return the rows of table lightcurves: bins of which something was observed."""
     first, fraction = made.first, _values(rows, "exposure_fraction")
     ra, dec = _position(first)
@@ -121,7 +180,6 @@ def _light_curve(made: Made, rows: pa.Table, keys: Mapping[str, str]) -> pa.Tabl
     }
     table = pa.table(
         {
-            "hpx29": np.full(n, int(hpx29(ra, dec)), np.int64),
             "band": [band_of(first.instrument, first.detector, first.grating)] * n,
             "mjd": mjd,
             "bmjd_tdb": to_bmjd_tdb(mjd, ra, dec, scale="utc", frame="geocentre"),
@@ -135,7 +193,7 @@ def _light_curve(made: Made, rows: pa.Table, keys: Mapping[str, str]) -> pa.Tabl
     return _with(table, keys)
 
 
-def _exposure(made: Made, keys: Mapping[str, str]) -> pa.Table:
+def _exposure(made: Made, keys: Mapping[str, Any]) -> pa.Table:
     """Return the row of table exposures."""
     first = made.first
     details = {
@@ -147,7 +205,7 @@ def _exposure(made: Made, keys: Mapping[str, str]) -> pa.Table:
         "aperture": first.aperture,
         "proposal": first.proposal,
     }
-    known = {name: value for name, value in keys.items() if name != "source_id"}
+    known = {name: value for name, value in keys.items() if name not in ("source_id", "hpx29")}
     row = {
         "exposure_id": made.source_id,
         "band": band_of(first.instrument, first.detector, first.grating),
@@ -169,7 +227,7 @@ def _end_s(made: Made) -> float:
 def _facts(made: Made, rows: pa.Table) -> dict[str, Any]:
     """Return the row of table hst_exposures."""
     first, curves = made.first, [curve for _, curve in made.exposures]
-    limits, is_composite = curves[0].limits, made.product == "composite"
+    limits, is_composite = curves[0].limits, made.product == COMPOSITE
     gross, fraction = rows["gross"], _values(rows, "exposure_fraction")
     edges = {name.lower() or "a": edge for name, edge in limits.rows.items()}
     return {
@@ -202,8 +260,9 @@ def _facts(made: Made, rows: pa.Table) -> dict[str, Any]:
         "flux_calibrated": all(curve.is_flux_calibrated for curve in curves),
         "has_background": all(curve.has_background for curve in curves),
         "has_empty_bin": bool(np.any(gross.to_numpy(zero_copy_only=False) == 0)),
-        "reference_files": json.dumps(dict(first.reference_files)),
-        "files": json.dumps({path.name: path.stat().st_size for path in made.files}),
+        "reference_files": None if is_composite else json.dumps(dict(first.reference_files)),
+        "files": None if is_composite else json.dumps(made.files),
+        "parameters": canonical(made.parameters),
     }
 
 
@@ -228,13 +287,15 @@ def _statistics(made: Made, rows: pa.Table) -> dict[str, Any]:
     return row
 
 
-def _one_row(values: Mapping[str, Any], keys: Mapping[str, str]) -> pa.Table:
+def _one_row(values: Mapping[str, Any], keys: Mapping[str, Any]) -> pa.Table:
     return pa.table({name: [value] for name, value in {**keys, **values}.items() if value is not None})
 
 
-def _with(table: pa.Table, keys: Mapping[str, str]) -> pa.Table:
+def _with(table: pa.Table, keys: Mapping[str, Any]) -> pa.Table:
+    """Add columns that have one value each."""
     for name, value in keys.items():
-        table = table.append_column(
-            name, pa.DictionaryArray.from_arrays(pa.array(np.zeros(table.num_rows, np.int32)), pa.array([value]))
-        )
+        column = pa.repeat(value, table.num_rows)
+        if isinstance(value, str):
+            column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(table.num_rows, np.int32)), pa.array([value]))
+        table = table.append_column(name, column)
     return table

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from lake.model.declared import Views
+from lake.model.schema import TABLES as TABLES_OF_LAKE
 from lake.model.table import Column, Table
 from tasks.sources.base import Band, Origin
 
 NAME = "hst_timetag"
+EXPOSURE, COMPOSITE = PRODUCTS = ("exposure", "composite")
 UNIT = "count.s**-1"
 FLUX_UNIT = "erg.s**-1.cm**-2.Angstrom**-1"
 
@@ -42,27 +45,6 @@ BANDS = tuple(
     for element in elements
 )
 
-ORIGIN = Origin(
-    name=NAME,
-    title="HST COS and STIS photons (TIME-TAG mode), binned",
-    release="MAST",
-    endpoint="https://mast.stsci.edu",
-    time_scale="UTC",
-    time_frame="topocentre",
-    bands=BANDS,
-    cadence="live",
-    licence="public domain; proprietary exposures are left out until they are public",
-    acknowledgement=(
-        "Based on observations made with the NASA/ESA Hubble Space Telescope, obtained from the data archive at the "
-        "Space Telescope Science Institute, which is operated by AURA under NASA contract NAS 5-26555."
-    ),
-    notes=(
-        "mjd is the middle of a bin; bmjd_tdb takes HST to be at the Earth's centre: 23 ms off at most. "
-        "source_id and exposure_id are the exposure's rootname. flux is the count rate less background over the time "
-        "observed; good bins were observed in full. Fluxes, where reference files allow them, are in table hst_bins."
-    ),
-)
-
 
 def _required(name: str, type: str, description: str, **more: Any) -> Column:
     return Column(name, type, description, required=True, **more)
@@ -73,12 +55,13 @@ def _columns(*columns: Column) -> tuple[Column, ...]:
         _required("archive", "VARCHAR", "Archive, by its name in table archives", ucd="meta.curation"),
         _required("release", "VARCHAR", "Data release of the archive", ucd="meta.version"),
         _required("source_id", "VARCHAR", "Exposure, by its rootname, or composite", ucd="meta.id"),
+        TABLES_OF_LAKE["sources"].column("hpx29"),
         *columns,
         _required("granule", "VARCHAR", "Granule that brought the row; see table ledger", ucd="meta.id"),
     )
 
 
-_PRODUCT = _required("product", "VARCHAR", "exposure or composite", ucd="meta.code", choices=("exposure", "composite"))
+_PRODUCT = _required("product", "VARCHAR", "exposure or composite", ucd="meta.code", choices=PRODUCTS)
 _ANGSTROM: dict[str, Any] = {"unit": "Angstrom", "ucd": "em.wl"}
 _PIXEL: dict[str, Any] = {"unit": "pixel", "ucd": "pos.cartesian;instr.det"}
 _PERIODS = tuple(
@@ -165,6 +148,7 @@ TABLES = (
             Column("has_empty_bin", "BOOLEAN", "An observed bin has no counts", ucd="meta.code"),
             Column("reference_files", "VARCHAR", "Reference files of the header, as JSON", ucd="meta.file"),
             Column("files", "VARCHAR", "Files that it was read from, with bytes, as JSON", ucd="meta.file"),
+            _required("parameters", "VARCHAR", "How it was extracted, as JSON", ucd="meta.code"),
         ),
         key=("archive", "release", "source_id"),
         partition="archive",
@@ -256,6 +240,36 @@ TABLES = (
         partition="archive",
         sort=("source_id",),
     ),
+    Table(
+        "events",
+        "an event of an exposure of COS or STIS; only on request",
+        _columns(
+            _required("exposure_id", "VARCHAR", "Exposure, by its rootname", ucd="meta.id;obs.exposure"),
+            Column("segment", "VARCHAR", "FUVA or FUVB; else the detector", ucd="instr.det"),
+            _required("time_s", "DOUBLE", "Time since EXPSTART", unit="s", ucd="time"),
+            Column("x", "FLOAT", "XCORR, or AXIS1 of STIS", **_PIXEL),
+            Column("y", "FLOAT", "YCORR, or AXIS2 of STIS", **_PIXEL),
+            Column("wavelength", "FLOAT", "Wavelength; 0 where it has none", **_ANGSTROM),
+            Column("weight", "FLOAT", "EPSILON: correction for flat field and dead time", ucd="arith.factor"),
+            Column("dq", "INTEGER", "Quality flags", ucd="meta.code.qual"),
+            Column("pha", "INTEGER", "Pulse height of COS FUV", ucd="phys.electCharge"),
+        ),
+        key=(),  # events may be the same in everything
+        partition="archive",
+        sort=("source_id", "time_s"),
+    ),
+    Table(
+        "aliases",
+        "a name that proposers gave a target of HST",
+        (
+            _required("name", "VARCHAR", "TARGNAME", ucd="meta.id;src"),
+            _required("canonical_name", "VARCHAR", "Main identifier of the object", ucd="meta.id;meta.main"),
+            Column("service", "VARCHAR", "Service that was asked; NULL if none was", ucd="meta.ref"),
+            _required("method", "VARCHAR", "How the canonical name was found", ucd="meta.code"),
+            _required("asked_at", "TIMESTAMPTZ", "When", ucd="time.processing"),
+        ),
+        key=("name",),
+    ),
 )
 
 _SAME = """
@@ -280,3 +294,30 @@ VIEWS = {
     "hst_boring": f"{_STATISTICS} AND s.poisson_factor < {INTERESTING}",
     "hst_null": f"{_STATISTICS} AND s.poisson_factor IS NULL",
 }
+_ABOVE = f"""
+CREATE OR REPLACE MACRO hst_above(threshold) AS TABLE
+    {_STATISTICS} AND s.poisson_factor >= threshold
+"""
+
+ORIGIN = Origin(
+    name=NAME,
+    title="HST COS and STIS photons (TIME-TAG mode), binned",
+    release="MAST",
+    endpoint="https://mast.stsci.edu",
+    time_scale="UTC",
+    time_frame="topocentre",
+    bands=BANDS,
+    cadence="live",
+    licence="public domain; proprietary exposures are left out until they are public",
+    acknowledgement=(
+        "Based on observations made with the NASA/ESA Hubble Space Telescope, obtained from the data archive at the "
+        "Space Telescope Science Institute, which is operated by AURA under NASA contract NAS 5-26555."
+    ),
+    notes=(
+        "mjd is the middle of a bin; bmjd_tdb takes HST to be at the Earth's centre: 23 ms off at most. "
+        "source_id and exposure_id are the exposure's rootname. flux is the count rate less background over the time "
+        "observed; good bins were observed in full. Fluxes, where reference files allow them, are in table hst_bins."
+    ),
+    views=Views(statements=(*(f"CREATE OR REPLACE VIEW {name} AS {query}" for name, query in VIEWS.items()), _ABOVE)),
+    tables=TABLES,
+)

@@ -1,12 +1,13 @@
-"""What one task does: fetch the files of some exposures, extract them, and stage what they give; and its commit."""
+"""What one task does: fetch the files of some exposures, extract them and stage their rows; and its commit."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +19,28 @@ from lake.commit.ledger import Attempt, canonical
 from lake.commit.sound import sound
 from lake.commit.staging import Manifest, lost, stage_together
 from lake.errors import ArchiveError, GranuleRejected
-from lake.settings import load_settings
+from lake.query import Lake
+from lake.settings import Settings, load_settings
 from lake.store.memory import peak_rss_mb
 from lake.store.storage import path_of
 from tasks.services.request_counters import count_requests, summarise
-from tasks.sources.hst_timetag.composites import Group, composite
-from tasks.sources.hst_timetag.events import events_of
-from tasks.sources.hst_timetag.exposure import Exposure, open_exposures
-from tasks.sources.hst_timetag.files import Files, Piece
+from tasks.sources.hst_timetag.composites import Group, Member, composite
+from tasks.sources.hst_timetag.exposure import Exposure, open_exposure, open_exposures
+from tasks.sources.hst_timetag.files import Files, Piece, located
 from tasks.sources.hst_timetag.options import HstOptions
-from tasks.sources.hst_timetag.products import Made, joined_tables, tables_of
-from tasks.sources.hst_timetag.tables import ORIGIN
+from tasks.sources.hst_timetag.products import Made, events_of, joined_tables, tables_of
+from tasks.sources.hst_timetag.tables import COMPOSITE, EXPOSURE, ORIGIN
 from tasks.sources.observed import granule_id
 from tasks.sources.protocol import Receipts
 from tasks.worker import current_log, lake_at
 
-# What a task carries: some ten seconds of work.
-BATCH_BYTES, BATCH_EXPOSURES = 1 << 30, 16
+# A task carries so many bytes and granules: some ten seconds of work.
+BATCH_BYTES, BATCH_GRANULES = 1 << 30, 16
 
-# One file that nobody thought of must not take the others of its batch with it.
+# Errors of one file, which must not affect the others of its batch.
 _OF_ONE = (GranuleRejected, ArchiveError, OSError, ArithmeticError, LookupError, TypeError, ValueError)
+
+Tables = dict[str, pa.Table]
 
 
 @dataclass(frozen=True)
@@ -47,24 +50,24 @@ class Job:
     Parameters
     ----------
     name
-        Rootname of the exposure, or the composite's name.
+        Rootname of the exposure's files, or the composite's source_id.
     pieces
-        Their files: one piece of an exposure, one of each member of a composite.
-    canonical_names
-        Of targets, by the name that HST has: known when the files are fetched.
+        Their files: one piece of an exposure, one for each member of a composite.
     group
         Of a composite.
+    members
+        Of a composite: rootname of each member, in the order of the pieces.
     """
 
     name: str
     pieces: tuple[Piece, ...]
-    canonical_names: Mapping[str, str]
     group: Group | None = None
+    members: tuple[str, ...] = ()
 
     def granule(self, parameters: Mapping[str, Any]) -> str:
         """Return the granule's id: another one for other parameters, or files that were calibrated anew."""
         versions = [version for piece in self.pieces for version in piece.version]
-        return granule_id(ORIGIN, parameters, self.name, *versions)
+        return granule_id(ORIGIN, parameters, self.name, *self.members, *versions)
 
     @property
     def bytes(self) -> int:
@@ -83,7 +86,7 @@ class Batch:
     jobs
         The granules.
     options
-        How they are extracted, and where the files are from.
+        How they are extracted.
     """
 
     url: str
@@ -101,10 +104,13 @@ class Batch:
         """Return how many granules it has."""
         return len(self.jobs)
 
-    @cached_property
-    def parameters(self) -> dict[str, Any]:
-        """Return the parameters of its granules."""
-        return self.options.extraction
+    def attempt(self, job: Job) -> Attempt:
+        """Return an attempt at a granule that begins now."""
+        parameters = self.options.extraction
+        now = datetime.now(UTC)
+        return Attempt(
+            ORIGIN.name, ORIGIN.release, job.granule(parameters), "done", now, parameters=canonical(parameters)
+        )
 
     def staged(self, granules: Sequence[tuple[Attempt, Mapping[str, pa.Table]]], name: str = "") -> Staged:
         """Stage attempts and tables; return them with the granules' names."""
@@ -120,7 +126,7 @@ def batches(url: str, folder: UPath, jobs: Sequence[Job], options: HstOptions) -
     """Yield granules in the batches that tasks carry."""
     some: list[Job] = []
     for job in jobs:
-        if some and (len(some) == BATCH_EXPOSURES or sum(one.bytes for one in some) + job.bytes > BATCH_BYTES):
+        if some and (len(some) == BATCH_GRANULES or sum(one.bytes for one in some) + job.bytes > BATCH_BYTES):
             yield Batch(url, str(folder), tuple(some), options)
             some = []
         some.append(job)
@@ -128,115 +134,112 @@ def batches(url: str, folder: UPath, jobs: Sequence[Job], options: HstOptions) -
         yield Batch(url, str(folder), tuple(some), options)
 
 
+@dataclass
+class _Places:
+    """Where files are fetched from: MAST and folders, each opened once."""
+
+    settings: Settings
+    stack: ExitStack
+    held: dict[str | None, Files] = field(default_factory=dict)
+
+    def of(self, folder: str | None) -> Files:
+        if folder not in self.held:
+            self.held[folder] = self.stack.enter_context(Files(folder, self.settings))
+        return self.held[folder]
+
+    def fetch(self, piece: Piece) -> list[Path]:
+        return self.of(piece.folder).fetch(piece)
+
+
 def fetch(batch: Batch, last_try: bool) -> Staged:
     """Extract exposures and stage them, as failed or rejected if they cannot be extracted.
 
     Passing errors have been retried by then, file by file, so the batch as a whole is not retried for them.
     """
-    log, settings = current_log(), load_settings()
-    done: list[tuple[Attempt, Mapping[str, pa.Table]]] = []
-    with Files(batch.options.files, settings) as files:
+    log, done = current_log(), list[tuple[Attempt, Tables]]()
+    names = known_names(lake_at(batch.url))
+    with ExitStack() as stack:
+        places = _Places(load_settings(), stack)
         for job in batch.jobs:
-            attempt = Attempt(
-                ORIGIN.name,
-                ORIGIN.release,
-                job.granule(batch.parameters),
-                status="done",
-                started_at=datetime.now(UTC),
-                parameters=canonical(batch.parameters),
-                endpoint=files.endpoint,
-            )
+            attempt, tables, remarks = batch.attempt(job), Tables(), list[str]()
             with count_requests(attempt.granule, log) as counted:
                 try:
-                    tables, remarks = _extracted(files, job, batch.options, attempt.granule)
+                    attempt = replace(attempt, endpoint=places.of(job.pieces[0].folder).endpoint)
+                    tables, remarks = _extracted(places, job, batch.options, attempt.granule, names)
+                    attempt = replace(attempt, status="done" if tables else "empty", reason="; ".join(remarks) or None)
                 except _OF_ONE as error:
-                    failed = lost(attempt, error)
-                    done.append((_with(failed, seconds=counted.seconds, **counted.facts()), {}))
-                    continue
-            status = "done" if tables else "empty"
-            reason = "; ".join(remarks) or None
-            done.append(
-                (_with(attempt, status=status, reason=reason, seconds=counted.seconds, **counted.facts()), tables)
-            )
-    names, manifest = batch.staged(done)
-    return names, manifest.with_details(peak_rss_mb=peak_rss_mb())
+                    attempt = lost(attempt, error)
+            done.append((replace(attempt, seconds=counted.seconds, **counted.facts()), tables))
+    staged_names, manifest = batch.staged(done)
+    return staged_names, manifest.with_details(peak_rss_mb=peak_rss_mb())
 
 
-def _with(attempt: Attempt, **more: Any) -> Attempt:
-    from dataclasses import replace
+def known_names(lake: Lake) -> dict[str, str]:
+    """Return the canonical names of targets that are known, by TARGNAME."""
+    rows = lake.sql("SELECT name, canonical_name FROM aliases")
+    return dict(zip(rows["name"].to_pylist(), rows["canonical_name"].to_pylist(), strict=True))
 
-    return replace(attempt, **more)
 
-
-def _extracted(files: Files, job: Job, options: HstOptions, granule: str) -> tuple[dict[str, pa.Table], list[str]]:
-    """Return the tables of a granule, and what the ledger should say of it."""
+def _extracted(
+    places: _Places, job: Job, options: HstOptions, granule: str, names: Mapping[str, str]
+) -> tuple[Tables, list[str]]:
+    """Return the tables of a granule, and what the ledger is to say of it."""
     if job.group is not None:
-        made, remarks = composite(job.group, [files.fetch(piece) for piece in job.pieces], options.selection)
-        tables = tables_of(made, granule)
+        tables, remarks = _composite(places, job, job.group, options, granule)
     else:
-        (piece,) = job.pieces
-        tables, remarks = _of_exposures(files.fetch(piece), piece, job, options, granule)
+        tables, remarks = _exposures(places.fetch(job.pieces[0]), job.pieces[0], options, granule, names)
     cleaned, more = sound(tables)
-    return dict(cleaned), [*remarks, *more]
+    return cleaned, [*remarks, *more]
 
 
-def _of_exposures(
-    paths: list[Path], piece: Piece, job: Job, options: HstOptions, granule: str
-) -> tuple[dict[str, pa.Table], list[str]]:
+def _composite(places: _Places, job: Job, group: Group, options: HstOptions, granule: str) -> tuple[Tables, list[str]]:
+    # A member without its files must not be left out silently.
+    members = [
+        Member(name, partial(open_exposure, places.fetch(piece), name))
+        for name, piece in zip(job.members, job.pieces, strict=True)
+    ]
+    done = composite(members, options.selection)
+    made = Made(group.source_id, COMPOSITE, done.first, group.target, done.curves, parameters=options.extraction)
+    left_out = [
+        f"{row['exposure_id']} is left out: {row['reason']}" for row in done.members.to_pylist() if row["reason"]
+    ]
+    return tables_of(made, granule), left_out
+
+
+def _exposures(
+    paths: list[Path], piece: Piece, options: HstOptions, granule: str, names: Mapping[str, str]
+) -> tuple[Tables, list[str]]:
     """Extract the exposures of a piece: one, but for STIS files of several, of which some may be rejected."""
-    made: list[dict[str, pa.Table]] = []
-    remarks: list[str] = []
-    rejected: list[GranuleRejected] = []
+    parts, remarks, rejected = list[Tables](), list[str](), list[GranuleRejected]()
     with open_exposures(paths) as exposures:
         for exposure in exposures:
             if not exposure.is_science:
                 remarks.append(f"{exposure.exposure_id} is of a lamp or a calibration: not extracted")
                 continue
             try:
-                made.append(_of_exposure(exposure, piece, paths, job, options, granule))
+                parts.append(_exposure(exposure, piece, options, granule, names))
             except GranuleRejected as error:
                 rejected.append(error)
                 remarks.append(f"{exposure.exposure_id}: {error}")
-        if rejected and not made:
+        if rejected and not parts:
             raise rejected[0]
-    return joined_tables(made), remarks
+    return joined_tables(parts), remarks
 
 
-def _of_exposure(
-    exposure: Exposure, piece: Piece, paths: list[Path], job: Job, options: HstOptions, granule: str
-) -> dict[str, pa.Table]:
+def _exposure(exposure: Exposure, piece: Piece, options: HstOptions, granule: str, names: Mapping[str, str]) -> Tables:
     exposure.check()
-    first = exposure.first
-    made = Made(
-        exposure.exposure_id,
-        "exposure",
-        first,
-        job.canonical_names.get(first.target_name, first.target_name),
-        [(exposure.exposure_id, exposure.curve(options.selection))],
-        piece.located,
-        rootname=piece.rootname,
-    )
+    curves = [(exposure.exposure_id, exposure.curve(options.selection))]
+    name = names.get(exposure.first.target_name, exposure.first.target_name)
+    made = Made(exposure.exposure_id, EXPOSURE, exposure.first, name, curves, located(piece), options.extraction)
     tables = tables_of(made, granule)
     if options.keep_events:
-        tables["events"] = events_of(exposure, granule)
+        tables["events"] = events_of(exposure, tables)
     return tables
 
 
 def mark_failed(batch: Batch, error: BaseException) -> Staged:
     """Stage granules as failed."""
-    parameters = canonical(batch.parameters)
-    attempts = [
-        Attempt(
-            ORIGIN.name,
-            ORIGIN.release,
-            job.granule(batch.parameters),
-            status="failed",
-            started_at=datetime.now(UTC),
-            parameters=parameters,
-        )
-        for job in batch.jobs
-    ]
-    return batch.staged([(lost(attempt, error), {}) for attempt in attempts], "failed-")
+    return batch.staged([(lost(batch.attempt(job), error), {}) for job in batch.jobs], "failed-")
 
 
 def commit(url: str, fetched: Staged) -> Receipts:

@@ -21,7 +21,7 @@ OF_SOURCE = {table.name: table for table in TABLES}
 def made(path: Path, product: str = "exposure", times: int = 1) -> Made:
     with open_events(path) as tables:
         curve = extract(tables, Selection(wavelengths=(-1e9, 1e9)))
-        return Made("l1", product, tables[0], "V* SOME", [(f"l{number}", curve) for number in range(times)], [path])
+        return Made("l1", product, tables[0], "V* SOME", [(f"l{number}", curve) for number in range(times)])
 
 
 def test_every_table_fits_its_schema_and_the_bins_are_what_was_extracted(tmp_path: Path) -> None:
@@ -46,18 +46,20 @@ def test_every_table_fits_its_schema_and_the_bins_are_what_was_extracted(tmp_pat
     assert (facts["y_min_a"], facts["y_max_a"], facts["bins"], facts["members"]) == (490, 510, 6, 1)
     assert not facts["has_empty_bin"]
     assert not facts["flux_calibrated"]
-    assert "y_min_b" not in facts
+    assert facts["y_min_b"] is None
     assert tables["hst_statistics"].to_pylist()[0]["total"] == 16
 
 
 def test_a_composite_numbers_its_exposures_and_has_no_light_curve_twice(tmp_path: Path) -> None:
     path = cos_file(tmp_path / "l1_corrtag.fits", times=np.arange(0, 8.01, 0.5))
     tables = tables_of(made(path, "composite", times=3), "hst_timetag-1")
-    assert set(tables) == {"hst_bins", "hst_exposures", "hst_statistics"}
+    assert set(tables) == {"hst_bins", "hst_exposures", "hst_statistics", "sources"}
+    (source,) = tables["sources"].to_pylist()
+    assert (source["left_out"], source["ra"]) == ("composite", tables["sources"]["ra"][0].as_py())
     assert [row["dataset"] for row in tables["hst_bins"].to_pylist()] == [1] * 4 + [2] * 4 + [3] * 4
     facts = tables["hst_exposures"].to_pylist()[0]
     assert (facts["members"], facts["exposure_s"]) == (3, 24.0)
-    assert "fp_pos" not in facts
+    assert facts["fp_pos"] is None
 
 
 def test_an_exposure_without_a_position_is_rejected(tmp_path: Path) -> None:
