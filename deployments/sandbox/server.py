@@ -42,7 +42,7 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class Request:
-    """A request as a mounted handler gets it; `path` is decoded and without the query."""
+    """A request as a mounted handler receives it; `path` is decoded and without the query."""
 
     method: str
     path: str
@@ -72,7 +72,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """What a mounted handler answers. A `Path` is served with validators and byte ranges."""
+    """The answer of a mounted handler. A `Path` is served with validators and byte ranges."""
 
     body: bytes | Path = b""
     status: int = 200

@@ -94,11 +94,13 @@ FORMS = {
     "tasks/doctor.py": {"rxte"},  # which alone needs other software
 }
 # Target lists that people have: the names that catalogues give their columns; and the demo's three questions.
-ABOUT_DATA = {"tasks/samples/habits.py", "deployments/demo.py"}
+ABOUT_DATA = {"tasks/samples/column_names.py", "deployments/demo.py"}
 # Shorter names, such as band G, are also words of other things.
 SHORTEST = 3
 # Names of other libraries.
 NOT_OURS = {"binary_join_element_wise"}
+# Attributes of httpx's client, which has no parameter for where bytes leave the socket.
+OF_HTTPX = {"_mounts", "_pool"}
 
 
 def source_names() -> set[str]:
@@ -226,7 +228,7 @@ def test_no_module_uses_what_another_keeps_to_itself() -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom):
                 wrong += [f"{name}:{node.lineno}: {one.name}" for one in node.names if is_private(one.name)]
-            elif isinstance(node, ast.Attribute) and node.attr in ours - own[name] and not is_of_self(node):
+            elif isinstance(node, ast.Attribute) and node.attr in ours - own[name] - OF_HTTPX and not is_of_self(node):
                 wrong.append(f"{name}:{node.lineno}: {node.attr}")
     assert not wrong
 
