@@ -89,6 +89,7 @@ FORMS = {
     "flows/virac.py": {"virac"},
     "deployments/deployed.py": {"hst", "hst_timetag", "rxte", "virac"},
     "tasks/analysis/hst_charts.py": {"hst_timetag"},
+    "tasks/analysis/hst_cli.py": {"hst_timetag"},
     "tasks/analysis/hst_pages.py": {"hst_timetag"},
     "tasks/analysis/hst_tables.py": {"hst_timetag"},
     "tasks/doctor.py": {"rxte"},  # which alone needs other software

@@ -282,7 +282,7 @@ def _times(bins: pa.Table) -> dict[str, Any]:
 
 def _sources(exposures: Sequence[Row]) -> dict[str, Any]:
     """Return the names of the files of exposures: keywords SRC00001, SRC00002 and so on."""
-    names = [file["name"] for row in exposures for file in json.loads(row.get("files") or "[]")]
+    names = [name for row in exposures for name in json.loads(row.get("files") or "{}")]
     return {f"SRC{number:05d}": (name, "") for number, name in enumerate(names[:99_999], 1)}
 
 
