@@ -84,12 +84,12 @@ OF_SOURCES = (SOURCES, STAND_INS)
 FORMS = {
     "flows/cli.py": {"hst", "hst_timetag", "rxte", "virac"},
     "flows/hst.py": {"hst", "hst_timetag"},
+    "flows/hst_cli.py": {"hst_timetag"},
     "flows/living.py": {"hst", "rxte", "virac"},
     "flows/rxte.py": {"rxte", "pca_a", "heasarc"},
     "flows/virac.py": {"virac"},
     "deployments/deployed.py": {"hst", "hst_timetag", "rxte", "virac"},
     "tasks/analysis/hst_charts.py": {"hst_timetag"},
-    "tasks/analysis/hst_cli.py": {"hst_timetag"},
     "tasks/analysis/hst_pages.py": {"hst_timetag"},
     "tasks/analysis/hst_tables.py": {"hst_timetag"},
     "tasks/doctor.py": {"rxte"},  # which alone needs other software

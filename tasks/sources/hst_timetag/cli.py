@@ -1,8 +1,7 @@
-"""The commands `lightlake export hlsp` and `lightlake hst reset`."""
+"""The command `lightlake export hlsp`."""
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -49,44 +48,4 @@ def hlsp(
     if sys.stderr.isatty():
         sys.stderr.write("\n")
     say(f"{done.files} light curves written to {to}; {done.kept} were there already")
-    return 0
-
-
-def reset(
-    what: Literal["production", "events", "aliases"] = "production",
-    /,
-    *,
-    lake: LakeURL = None,
-    yes: Annotated[bool, Parameter(negative=())] = False,
-) -> int:
-    """Remove HST's light curves from the lake, so that the next run makes them anew; ask first, and back up first.
-
-    Exposures that were rejected are remembered, and skipped as before.
-
-    Parameters
-    ----------
-    what
-        production: all light curves, statistics and composites, with what targets match. events: only the events.
-        aliases: only the names of targets, which are then asked for again.
-    yes
-        Do not ask.
-    """
-    from lake.query import Lake
-    from tasks.pull.limits import exclusive_pull, of_archive
-    from tasks.sources.hst_timetag.reset import counts
-    from tasks.sources.hst_timetag.reset import reset as remove
-    from tasks.sources.hst_timetag.tables import NAME
-
-    lock = of_archive(NAME)
-    with Lake(lake, writable=True) as opened, exclusive_pull(opened, lock, "reset", logging.getLogger(__name__)):
-        rows = ", ".join(f"{n} of {name}" for name, n in counts(opened, what).items() if n)
-        if not rows:
-            say("there is nothing to remove")
-            return 0
-        if not yes and input(f"Remove these rows: {rows}? [y/N] ").strip().lower() not in ("y", "yes"):
-            say("nothing was removed")
-            return 1
-        backup = remove(opened, what)
-    where = f"the catalogue as it was: {backup.path}" if backup else "PostgreSQL keeps its own backups"
-    say(f"removed: {rows}; {where}")
     return 0
