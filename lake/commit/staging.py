@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from upath import UPath
@@ -232,10 +233,26 @@ def _ordered(table: pa.Table, names: tuple[str, ...]) -> Iterator[pa.Table]:
     if not names:
         yield table
         return
-    table = decoded(table, names).combine_chunks()
-    order = pc.sort_indices(table.select(list(names)), [(name, "ascending") for name in names])
+    keys = pa.table({name: _ranked(table[name]) for name in names})
+    order = pc.sort_indices(keys, [(name, "ascending") for name in names])
+    # A table of many rows that is in order is not copied.
+    is_sorted = np.array_equal(order.to_numpy(), np.arange(len(order)))
+    table = table if is_sorted else table.combine_chunks()
     for start in range(0, table.num_rows, ROW_GROUP_ROWS):
-        yield table.take(order.slice(start, ROW_GROUP_ROWS))
+        rows = slice(start, start + ROW_GROUP_ROWS)
+        yield decoded(table[rows] if is_sorted else table.take(order[rows]), names)
+
+
+def _ranked(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return what sorts as a column does: of a dictionary, the places of its values in order, which take less room."""
+    if not pa.types.is_dictionary(column.type):
+        return column
+    if column.null_count or not column.num_chunks:
+        return column.cast(column.type.value_type)
+    column = column.unify_dictionaries()
+    values = column.chunk(0).dictionary
+    rank = pc.rank(values, tiebreaker="dense").cast(pa.int32())
+    return pa.chunked_array([rank.take(chunk.indices) for chunk in column.chunks], pa.int32())
 
 
 def int32_dictionaries(table: pa.Table) -> pa.Table:

@@ -317,6 +317,23 @@ def test_a_folder(targets: Catalog, rows: Rows, mast: Service, box: Sandbox, tmp
         pulled(targets, files=str(tmp_path / "elsewhere"))
 
 
+def test_an_exposure_in_files_of_two_kinds_comes_once(
+    catalog: Catalog, rows: Rows, mast: Service, tmp_path: Path
+) -> None:
+    made = dataset(mast, 1, "stis", n=1)
+    folder = tmp_path / "downloaded"
+    write_files(folder, made)
+    (tag,) = folder.glob("*_tag.fits")
+    tag.with_name(f"{made.exposures[0].rootname}_tag.fits").write_bytes(tag.read_bytes())
+    other = dataset(mast, 2, n=1)
+    write_files(folder, other)
+    report = pulled(catalog, files=str(folder))
+    assert (report.rejected, report.failed) == (1, 0), report.message
+    assert "other files" in report.message
+    assert len(rows("FROM hst_exposures WHERE product = 'exposure'")) == 2
+    assert errors(catalog) == []
+
+
 def test_a_member_whose_files_are_gone_fails_the_composite(
     catalog: Catalog, rows: Rows, mast: Service, tmp_path: Path
 ) -> None:
@@ -350,8 +367,13 @@ def test_what_became_public_since_the_last_look(
         mast.add(replace(dataset(mast, number, n=1), released=now - timedelta(days=days)))
         for number, days in enumerate((2.0, 50.0))
     ]
+    ra, dec = (float(part) for part in place(made[0]).split())
+    add_targets(catalog, pa.table({"name": ["there", "elsewhere"], "ra": [ra, 5.0], "dec": [dec, 5.0]}), "test")
     first = pulled(catalog, new=True)
     assert (first.lost, first.done) == (False, 2), first.message
+    assert rows("SELECT name, source_id FROM matches JOIN targets USING (target_id)") == [
+        {"name": "there", "source_id": made[0].exposures[0].rootname}
+    ]
     ids = "SELECT source_id FROM hst_exposures WHERE product = 'exposure' ORDER BY 1"
     assert rows(ids) == [{"source_id": made[0].exposures[0].rootname}]
     n = len(mast.asked)

@@ -103,6 +103,11 @@ class HstOptions(Options):
 
     @property
     def question(self) -> dict[str, Any]:
-        """Return the parameters that coverage has of a target."""
-        asked = {**self.extraction, "radius_arcsec": self.radius_arcsec}
-        return asked if self.files is None else {**asked, "files": redacted(self.files)}
+        """Return the parameters that coverage has of a target: those of a look that was not for it are others."""
+        looks = {
+            "files": None if self.files is None else redacted(self.files),
+            "hst_name": self.hst_name,
+            "new": self.new or None,
+        }
+        looked = {name: value for name, value in looks.items() if value is not None}
+        return {**self.extraction, "radius_arcsec": self.radius_arcsec, **looked}

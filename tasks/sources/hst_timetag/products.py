@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -292,11 +293,21 @@ def _one_row(values: Mapping[str, Any], keys: Mapping[str, Any]) -> pa.Table:
     return pa.table({name: [value] for name, value in {**keys, **values}.items() if value is not None})
 
 
+def _zeros(n: int) -> pa.Array:
+    """Return zeros, which all columns of one value share: a table of events has many."""
+    return _zero_events().slice(0, n) if n <= EVENTS else pa.array(np.zeros(n, np.int32))
+
+
+@cache
+def _zero_events() -> pa.Array:
+    return pa.array(np.zeros(EVENTS, np.int32))
+
+
 def _with(table: pa.Table, keys: Mapping[str, Any]) -> pa.Table:
     """Add columns that have one value each."""
     for name, value in keys.items():
         column = pa.repeat(value, table.num_rows)
         if isinstance(value, str):
-            column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(table.num_rows, np.int32)), pa.array([value]))
+            column = pa.DictionaryArray.from_arrays(_zeros(table.num_rows), pa.array([value]))
         table = table.append_column(name, column)
     return table

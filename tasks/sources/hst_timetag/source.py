@@ -91,8 +91,7 @@ class Hst:
         elif self.options.new:
             yield self._of_new(run, request, planned)
         elif self.options.hst_name is not None:
-            found = self._asked(run, lambda: find.named([str(self.options.hst_name)], run.settings))
-            yield self._stage(run, request, planned, self._listed(run, found).pieces)
+            yield self._of_name(run, request, planned)
         else:
             yield from self._of_targets(run, request, planned)
         self._name(run)
@@ -133,16 +132,21 @@ class Hst:
     def _of_folder(self, run: Context, request: Request, planned: list[str]) -> Stage:
         with Files(self.options.files, run.settings) as files:
             pieces = files.pieces()
+        return self._stage(run, request, planned, pieces, partial(self._match, run.lake, pieces))
 
-        def finish() -> Receipts:
-            granules = [Job(one.rootname, (one,)).granule(self.options.extraction) for one in pieces]
-            targets, pairs = near_targets(run.lake, granules, self.options.radius_arcsec)
-            if targets.num_rows:
-                question = Question(ORIGIN, self.options.question, targets, datetime.now(UTC), self.endpoint)
-                observed.answer(run.lake, question, pairs, lambda source: source)
-            return []
+    def _of_name(self, run: Context, request: Request, planned: list[str]) -> Stage:
+        found = self._asked(run, lambda: find.named([str(self.options.hst_name)], run.settings))
+        pieces = self._listed(run, found).pieces
+        return self._stage(run, request, planned, pieces, partial(self._match, run.lake, pieces))
 
-        return self._stage(run, request, planned, pieces, finish)
+    def _match(self, lake: Lake, pieces: Sequence[Piece]) -> Receipts:
+        """Match exposures that were not looked for by target with the lake's targets."""
+        granules = [Job(one.rootname, (one,)).granule(self.options.extraction) for one in pieces]
+        targets, pairs = near_targets(lake, granules, self.options.radius_arcsec)
+        if targets.num_rows:
+            question = Question(ORIGIN, self.options.question, targets, datetime.now(UTC), self.endpoint)
+            observed.answer(lake, question, pairs, lambda source: source)
+        return []
 
     def _of_new(self, run: Context, request: Request, planned: list[str]) -> Stage:
         asked_at = datetime.now(UTC)
@@ -158,11 +162,13 @@ class Hst:
         both = find.Found(
             pa.concat_tables([released.exposures, renewed_held.filter(is_other)]), remarks=released.remarks
         )
-        listed = self._listed(run, both)
-        granules = [Job(one.rootname, (one,)).granule(self.options.extraction) for one in listed.pieces]
-        return self._stage(
-            run, request, planned, listed.pieces, partial(looks.note, run.lake, asked_at, self.endpoint, granules)
-        )
+        pieces = self._listed(run, both).pieces
+
+        def finish() -> Receipts:
+            granules = [Job(one.rootname, (one,)).granule(self.options.extraction) for one in pieces]
+            return [*self._match(run.lake, pieces), *looks.note(run.lake, asked_at, self.endpoint, granules)]
+
+        return self._stage(run, request, planned, pieces, finish)
 
     def _of_targets(self, run: Context, request: Request, planned: list[str]) -> Iterator[Stage]:
         """Yield, for one chunk of targets after the other, their exposures; then what the targets match."""

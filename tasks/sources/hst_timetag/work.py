@@ -156,7 +156,7 @@ def fetch(batch: Batch, last_try: bool) -> Staged:
 
     Passing errors have been retried by then, file by file, so the batch as a whole is not retried for them.
     """
-    log, done = current_log(), list[tuple[Attempt, Tables]]()
+    log, done, staged = current_log(), list[tuple[Attempt, Tables]](), set[str]()
     names = known_names(lake_at(batch.url))
     with ExitStack() as stack:
         places = _Places(load_settings(), stack)
@@ -166,12 +166,21 @@ def fetch(batch: Batch, last_try: bool) -> Staged:
                 try:
                     attempt = replace(attempt, endpoint=places.of(job.pieces[0].folder).endpoint)
                     tables, remarks = _extracted(places, job, batch.options, attempt.granule, names)
+                    _check_new(tables, staged)
                     attempt = replace(attempt, status="done" if tables else "empty", reason="; ".join(remarks) or None)
                 except _OF_ONE as error:
-                    attempt = lost(attempt, error)
+                    attempt, tables = lost(attempt, error), {}
             done.append((replace(attempt, seconds=counted.seconds, **counted.facts()), tables))
     staged_names, manifest = batch.staged(done)
     return staged_names, manifest.with_details(peak_rss_mb=peak_rss_mb())
+
+
+def _check_new(tables: Tables, staged: set[str]) -> None:
+    """See that no other granule of the batch has the same sources, such as a file of another kind; remember them."""
+    mine = set(tables["sources"]["source_id"].to_pylist()) if "sources" in tables else set()
+    if twice := sorted(mine & staged):
+        raise GranuleRejected(f"{', '.join(twice)} came from other files of this run, too")
+    staged |= mine
 
 
 def known_names(lake: Lake) -> dict[str, str]:

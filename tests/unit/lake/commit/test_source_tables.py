@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from helpers.granules import ARCHIVE, RELEASE, attempt, count, errors, register, tables
 
@@ -133,3 +134,26 @@ def test_rows_of_an_incomplete_source_are_removed(flashes: Lake) -> None:
     assert _forget_incomplete(cursor).num_rows == 1
     cursor.close()
     assert set(_held(flashes)) == {"s1"}
+
+
+@pytest.mark.parametrize("is_sorted", [True, False])
+def test_rows_are_staged_in_order_whatever_their_dictionaries(flashes: Lake, is_sorted: bool) -> None:
+    made = _with_flashes({source: [3.0, 1.0, 2.0] for source in (4, 0, 2)}, "g0")
+    keys = [("source_id", "ascending"), ("number", "ascending" if is_sorted else "descending")]
+    parts = [made["flashes"].sort_by(keys).slice(start, 4) for start in (0, 4, 8)]
+    # Each part has a dictionary of its own, in another order of values.
+    coded = []
+    for part in parts:
+        column = part["source_id"].combine_chunks()
+        values = pa.array(sorted(set(column.to_pylist()), reverse=True))
+        indices = pa.array([values.to_pylist().index(one) for one in column.to_pylist()], pa.int32())
+        place = part.column_names.index("source_id")
+        coded.append(part.set_column(place, "source_id", pa.DictionaryArray.from_arrays(indices, values)))
+    made["flashes"] = pa.concat_tables(coded)
+    manifest = stage(flashes.storage.staging / "g0", attempt("g0", n_targets=3), made)
+    (file,) = (file for file in manifest.files if file.table == "flashes")
+    staged = pq.read_table(flashes.storage.staging / "g0" / file.name)
+    assert staged.schema.field("source_id").type == pa.string()
+    assert list(zip(staged["source_id"].to_pylist(), staged["number"].to_pylist(), strict=True)) == [
+        (source, number) for source in ("s0", "s2", "s4") for number in range(3)
+    ]
