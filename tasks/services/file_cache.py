@@ -48,12 +48,15 @@ class FileCache:
         Retries, and the longest time that another process may take for a file.
     is_wanted
         Asked now and then; if it says no, waiting and fetching end.
+    pause
+        Waits so many seconds before a retry.
     """
 
     root: Path
     archive: str
     settings: Settings
     is_wanted: Callable[[], bool] = lambda: True
+    pause: Callable[[float], object] = time.sleep
 
     def path(self, name: str, failed: Failed) -> Path:
         """Return where a file is kept: words of a server cannot lead out of the cache.
@@ -107,14 +110,32 @@ class FileCache:
                 discard(part)
                 raise failed(problem, transient=True)
 
-        try:
-            if self.has(final, size):
+        with self._usable():
+            if self._has(final, size):
                 return final
             final.parent.mkdir(parents=True, exist_ok=True)
             with self._locked(final, failed):
-                if not self.has(final, size, warn=True):
-                    with_retries(ask, self.settings)
+                if not self._has(final, size, warn=True):
+                    with_retries(ask, self.settings, self.pause)
                     _keep(part, final, size)
+        return final
+
+    def has(self, final: Path, size: int | None) -> bool:
+        """Say whether a file is in the cache, as it came, and has the size that it should have.
+
+        Raises
+        ------
+        ArchiveError
+            If the cache cannot be read.
+        """
+        with self._usable():
+            return self._has(final, size)
+
+    @contextlib.contextmanager
+    def _usable(self) -> Iterator[None]:
+        """Report errors of the disk as the cache's."""
+        try:
+            yield
         except OSError as error:
             raise ArchiveError(
                 f"the cache cannot be used: {error.strerror or error}",
@@ -122,10 +143,8 @@ class FileCache:
                 endpoint=str(error.filename or self.root),
                 hint="make room there, or set LIGHTLAKE_CACHE_DIR",
             ) from error
-        return final
 
-    def has(self, final: Path, size: int | None, *, warn: bool = False) -> bool:
-        """Say whether a file is in the cache, as it came, and has the size that it should have."""
+    def _has(self, final: Path, size: int | None, *, warn: bool = False) -> bool:
         try:
             known = json.loads(_note_of(final).read_text())
             kept, expected = known["size"], known["said"]
