@@ -30,6 +30,11 @@ class Peak:
     false_alarm_probability: float
 
 
+# Points of a grid that is uniform in frequency. Measurements that are years apart would need a billion for periods of
+# seconds, and a coarser grid would miss peaks.
+MOST_FREQUENCIES = 1_000_000
+
+
 def power(times: Array, values: Array, periods: Array) -> Array:
     """Return the classical normalised periodogram at some periods: Scargle (1982ApJ...263..835S), times 2 / (N s**2).
 
@@ -80,8 +85,8 @@ def highest_peak(times: Array, values: Array, shortest: float, longest: float, *
     Returns
     -------
     Peak or None
-        None if there are fewer than four measurements, if all values are the same, or if the times span less than the
-        shortest period.
+        None if there are fewer than four measurements, if all values are the same, if the times span less than the
+        shortest period, or so much that the grid would have more than `MOST_FREQUENCIES`.
 
     Examples
     --------
@@ -99,6 +104,8 @@ def highest_peak(times: Array, values: Array, shortest: float, longest: float, *
     model = LombScargle(times - times[0], values, normalization="standard")
     low, high = 1.0 / min(longest, span), 1.0 / shortest
     number = max(int(np.ceil((high - low) * span * per_peak)), 1) + 1
+    if number > MOST_FREQUENCIES:
+        return None
     frequencies = np.linspace(low, high, number)
     powers = model.power(frequencies, method="fast" if number > 1 else "slow", assume_regular_frequency=True)
     best = int(np.argmax(powers))

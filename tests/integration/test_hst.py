@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +19,8 @@ import pytest
 from helpers.processes import Run, child_environment
 
 from deployments.sandbox.hst import Service
-from deployments.sandbox.hst_datasets import Dataset, association, write_files
+from deployments.sandbox.hst_datasets import Dataset, association, survey, write_files
+from deployments.sandbox.hst_events import BROKEN
 from deployments.sandbox.server import Sandbox
 from flows import local
 from flows.hst import pull_hst
@@ -474,39 +475,84 @@ def test_out_and_back(targets: Catalog, rows: Rows, mast: Service, run: Run, tmp
     assert errors(targets) == []
 
 
+def child(catalog: Catalog, tmp_path: Path, *, pause_s: float = 0.0, **options: Any) -> subprocess.Popen[bytes]:
+    """Pull in another process, slowly and in small batches if it is to be killed."""
+    here = {name: value for name, value in os.environ.items() if name.startswith("LIGHTLAKE_")}
+    code = (
+        "import time; from tasks.sources.hst_timetag import work; work.BATCH_GRANULES = 2; "
+        "from lake.commit import commit; true = commit._check_staged; "
+        f"commit._check_staged = lambda *a: (time.sleep({pause_s}), true(*a)); "
+        "from flows import local; from tasks.sources.hst_timetag.options import HstOptions; "
+        "from tasks.sources.protocol import Request; from lake.settings import load_settings; "
+        f"print(local.pull({str(catalog.storage.root)!r}, "
+        f"Request('hst_timetag', HstOptions.of(**{options!r})), load_settings()).message)"
+    )
+    environment = child_environment(**here, LIGHTLAKE_WORKERS="1")
+    return subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=tmp_path, stdout=subprocess.PIPE)
+
+
+def killed(catalog: Catalog, rows: Rows, tmp_path: Path, after: Sequence[int], **options: Any) -> None:
+    """Kill pulls, each when the ledger has so many granules."""
+    for wanted in after:
+        process = child(catalog, tmp_path, pause_s=0.3, **options)
+        patience = time.monotonic() + 120
+        try:
+            while time.monotonic() < patience and process.poll() is None:
+                if rows("SELECT count(DISTINCT granule) AS n FROM ledger")[0]["n"] >= wanted:
+                    break
+                time.sleep(0.1)
+            assert process.poll() is None, "it ended before it was told to"
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.communicate(timeout=60)
+
+
 @pytest.mark.crash
-def test_killed_and_resumed(
-    targets: Catalog, rows: Rows, mast: Service, tmp_path: Path, pull_settings: dict[str, str]
+def test_a_survey_with_broken_files_killed_and_resumed_by_two(
+    catalog: Catalog, rows: Rows, box: Sandbox, tmp_path: Path
 ) -> None:
+    n, share = (500, 0.05) if os.environ.get("LIGHTLAKE_TEST_FULL") else (32, 0.25)
+    made = survey(n, length_s=20.0, broken=share)
+    for one in made:
+        write_files(tmp_path / "survey" / one.name, one)
+    # The list of bad proposals is empty.
+    ways = {one.exposures[0].rootname: one.exposures[0].broken for one in made}
+    assert set(ways.values()) == {None, *BROKEN}
+    broken = {name for name, how in ways.items() if how not in (None, "proposal")}
+    folder = str(tmp_path / "survey")
+    killed(catalog, rows, tmp_path, [n * part // 10 for part in (1, 3, 5, 7, 9)], files=folder)
+    both = [child(catalog, tmp_path, files=folder) for _ in range(2)]
+    for process in both:
+        process.communicate(timeout=400)
+    held = rows("SELECT source_id FROM hst_exposures WHERE product = 'exposure'")
+    assert len(held) == len({row["source_id"] for row in held})
+    assert {row["source_id"] for row in held} == {one.exposures[0].rootname for one in made} - broken
+    (counted,) = rows(
+        "SELECT count(DISTINCT granule) FILTER (status = 'rejected') AS rejected, "
+        "count(*) FILTER (status = 'failed') AS failed FROM ledger"
+    )
+    assert counted == {"rejected": len(broken), "failed": 0}
+    assert rows(
+        "SELECT max(n) AS n FROM (SELECT count(*) AS n FROM hst_bins GROUP BY source_id, dataset, times_s)"
+    ) == [{"n": 1}]
+    groups = rows(
+        "SELECT DISTINCT instrument, detector, canonical_name, grating, cenwave, aperture FROM hst_exposures "
+        "WHERE product = 'exposure'"
+    )
+    composites = rows(
+        "SELECT sum(members)::INTEGER AS members, count(*) AS n FROM hst_exposures WHERE product = 'composite'"
+    )
+    assert composites == [{"members": len(held), "n": len(groups)}]
+    assert errors(catalog) == []
+
+
+@pytest.mark.crash
+def test_killed_and_resumed(targets: Catalog, rows: Rows, mast: Service, tmp_path: Path) -> None:
     for number in range(8):
         dataset(mast, number)
     ra, dec = zip(*((80.0 + number / 10, -45.0) for number in range(8)), strict=True)
     add_targets(targets, pa.table({"name": [f"m{number}" for number in range(8)], "ra": ra, "dec": dec}), "test")
-    here = {name: value for name, value in os.environ.items() if name.startswith("LIGHTLAKE_")}
-    here |= {"LIGHTLAKE_WORKERS": "1"}
-    # Small batches, slowly: so that there is something to be killed.
-    code = (
-        "import time; from tasks.sources.hst_timetag import work; work.BATCH_GRANULES = 1; "
-        "from lake.commit import commit; "
-        "true = commit._check_staged; commit._check_staged = lambda *a: (time.sleep(0.3), true(*a)); "
-        "from flows import local; from tasks.sources.hst_timetag.options import HstOptions; "
-        "from tasks.sources.protocol import Request; from lake.settings import load_settings; "
-        f"local.pull({str(targets.storage.root)!r}, Request('hst_timetag', HstOptions()), load_settings())"
-    )
-    held = 0
-    for wanted in (3, 8, 14, 19, 23):
-        child = subprocess.Popen([sys.executable, "-c", code], env=child_environment(**here), cwd=tmp_path)
-        patience = time.monotonic() + 120
-        try:
-            while time.monotonic() < patience and child.poll() is None:
-                held = rows("SELECT count(*) AS n FROM ledger WHERE status = 'done'")[0]["n"]
-                if held >= wanted:
-                    break
-                time.sleep(0.1)
-            assert child.poll() is None, "it ended before it was told to"
-        finally:
-            child.send_signal(signal.SIGKILL)
-            child.wait(60)
+    killed(targets, rows, tmp_path, (3, 8, 14, 19, 23))
     report = pulled(targets)
     assert not report.lost, report.message
     # Three targets and eight, each with two exposures, and a composite of these. STIS has two exposures in a file.

@@ -49,6 +49,9 @@ def test_noise_is_not_periodic() -> None:
 def test_short_and_constant_curves_have_no_period(n: int) -> None:
     times = np.arange(n) * 2.0
     assert highest_peak(times, np.ones(n), 5, 600) is None
+    # Years apart: a grid for such periods would have a billion points.
+    years_apart = np.concatenate([times, times + 1e9])
+    assert highest_peak(years_apart, years_apart % 7, 5, 600) is None
     found = bands(np.ones(n), 57934 + times / DAY)
     assert not is_periodic(found)
 
