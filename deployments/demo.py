@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from deployments.sandbox.server import ARCHIVES, Sandbox
-from flows.cli import by_prefect, check_prefect, quiet
+from flows.cli import by_prefect, check_prefect, quiet, run_hst
 from lake.commit.targets import add_targets
 from lake.output import say, show
 from lake.query import Lake
@@ -106,6 +106,8 @@ def run(folder: Path) -> int:
         say(f"archives: {len(REGISTRY)}, simulated on this machine")
         say(f"lake:     {url}, {added.new} new targets of {added.rows}")
         failed = _refresh(url, sorted(REGISTRY))
+        # Photons of HST, put into light curves.
+        failed |= bool(run_hst(lake=url, sample=SAMPLE))
     with Lake(url) as lake:
         say("\nCoverage")
         show(status(lake.catalog.cursor()), "table")

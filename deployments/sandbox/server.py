@@ -24,8 +24,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 logger = logging.getLogger(__name__)
 
-ARCHIVES = ("icecube", "gaia", "heasarc", "ztf", "wise", "panstarrs", "hcv", "tess_kepler")
-"""Archives with a stand-in: each is a module here, whose function ``mount`` returns the endpoint."""
+ARCHIVES = ("icecube", "gaia", "heasarc", "ztf", "wise", "panstarrs", "hcv", "hst", "tess_kepler")
+"""Archives and services with a stand-in: each is a module here, whose function ``mount`` returns the endpoint."""
 
 _BODY_FAULTS = {"reset", "truncate", "short", "garbage", "slow"}
 _MAINTENANCE = b"""<!DOCTYPE html><html><head><title>Scheduled maintenance</title></head>

@@ -21,7 +21,7 @@ from lake.commit.ledger import Attempt
 from lake.commit.staging import Manifest
 from lake.commit.transaction import Change, write
 from lake.errors import StagingLost
-from lake.model.schema import SOURCE_TABLES, TABLES
+from lake.model.declared import source_tables, table_named
 from lake.science.sky import HPX_ORDER
 from lake.store.catalog import Catalog
 from lake.store.migrations import INLINED_ROWS
@@ -136,12 +136,15 @@ class _Merge:
         self.folder = storage.path(manifest.folder)
         self.attempts = manifest.attempts
         self.scope = [manifest.attempt.archive, manifest.attempt.release]
+        self.of_sources = source_tables(manifest.attempt.archive)
         self.staged = {file.table: self.folder / file.name for file in manifest.files}
         self.checksums = {self.folder / file.name: file.blake2b for file in manifest.files}
 
     def run(self, numbers: Sequence[int]) -> tuple[int, int]:
         """Run it; return how many sources were replaced, and how many kept."""
-        changed, same = self._overlap("source_id", ("sources", "lightcurves"), pruned_by="hpx29")
+        # Statistics follow from light curves.
+        compared = tuple(table for table in self.of_sources if table != "statistics")
+        changed, same = self._overlap("source_id", compared, pruned_by="hpx29")
         changed_exposures, same_exposures = self._overlap("exposure_id", ("exposures",), pruned_by="exposure_id")
         moved = self._moved(changed)
         removed = self._removed()
@@ -149,7 +152,7 @@ class _Merge:
         answered = None
         for table, path in self.staged.items():
             paths[table] = path
-            if table in SOURCE_TABLES:
+            if table in self.of_sources:
                 paths[table] = self._without(path, "source_id", same)
             elif table == "exposures":
                 paths[table] = self._without(path, "exposure_id", same_exposures)
@@ -173,8 +176,8 @@ class _Merge:
         }
 
         def rewrites() -> list[str]:
-            rewritten = [*SOURCE_TABLES] if changed.num_rows else []
-            for table in SOURCE_TABLES:
+            rewritten = [*self.of_sources] if changed.num_rows else []
+            for table in self.of_sources:
                 self._delete(table, "source_id", changed, "hpx29")
             self._delete("exposures", "exposure_id", changed_exposures, "exposure_id")
             rewritten += ["exposures"] if changed_exposures.num_rows else []
@@ -192,7 +195,7 @@ class _Merge:
         return changed.num_rows, same.num_rows
 
     def _partition(self, table: str) -> str | None:
-        return self.scope[0] if TABLES[table].partition else None
+        return self.scope[0] if table_named(table).partition else None
 
     def _overlap(self, key: str, tables: Sequence[str], pruned_by: str) -> tuple[pa.Table, pa.Table]:
         """Return the staged keys that the lake has with different content, and with the same.
@@ -230,7 +233,8 @@ class _Merge:
         differing: set[str] = set()
         for table in tables:
             # Column granule is not content.
-            columns = ", ".join(c for c in TABLES[table].names if c not in ("granule", TABLES[table].partition))
+            spec = table_named(table)
+            columns = ", ".join(c for c in spec.names if c not in ("granule", spec.partition))
             theirs = f"SELECT {columns} FROM {table} SEMI JOIN known USING ({key}) WHERE {where}"
             if table in self.staged:
                 mine = f"SELECT {columns} FROM read_parquet(?, hive_partitioning = false) SEMI JOIN known USING ({key})"

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lake.commit.staging import cast_tables
 from lake.commit.validate import validate
 from lake.errors import GranuleRejected
+from lake.model.declared import table_named
 from lake.model.schema import TABLES
 from lake.model.table import Column
 from lake.science.sky import ranks
@@ -64,7 +65,7 @@ def sound(tables: Mapping[str, pa.Table]) -> tuple[Tables, list[str]]:
     if "lightcurves" in tables and "mjd" in tables["lightcurves"].column_names:
         check_clock(tables["lightcurves"]["mjd"].to_numpy())
     files = _files(tables.get("exposures"))
-    for name in ("sources", "matches", "lightcurves", "exposures"):
+    for name in ("sources", "matches", "lightcurves", "exposures", *(name for name in made if name not in TABLES)):
         if name in made and made[name].num_rows:
             table, replaced = _without_odd_values(name, made[name], files)
             kept, left_out = _complete_rows(name, table, files)
@@ -135,9 +136,8 @@ def without_sources(tables: Mapping[str, pa.Table], ids: Iterable[str]) -> Table
     """Drop the rows of some sources."""
     gone = pa.array(sorted(ids), pa.string())
     made = dict(tables)
-    for name in ("sources", "matches", "lightcurves"):
-        if name in made and len(gone):
-            table = made[name]
+    for name, table in tables.items():
+        if "source_id" in table.column_names and len(gone):
             kept = table.filter(pc.invert(pc.is_in(_plain(table, "source_id"), value_set=gone)))
             made[name] = _ranked(kept) if name == "matches" and kept.num_rows < table.num_rows else kept
     return made
@@ -161,7 +161,7 @@ def rejected_remark(rejected: Mapping[str, str]) -> str | None:
 def _without_odd_values(name: str, table: pa.Table, files: Mapping[str, str]) -> tuple[pa.Table, list[str]]:
     """Replace impossible values of a table by NULL."""
     remarks: list[str] = []
-    for column in TABLES[name].columns:
+    for column in table_named(name).columns:
         if column.name not in table.column_names:
             continue
         place, values = table.column_names.index(column.name), table[column.name]

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from upath import UPath
@@ -18,6 +19,7 @@ from upath import UPath
 from lake.commit.ledger import Attempt
 from lake.commit.validate import validate, validate_rows
 from lake.errors import GranuleRejected, LightlakeError, SchemaError
+from lake.model.declared import all_tables, table_named
 from lake.model.schema import TABLES
 from lake.store.storage import ROW_GROUP_ROWS, checksum, decoded, write_parquet, write_text
 
@@ -180,7 +182,8 @@ def lost(attempt: Attempt, error: BaseException) -> Attempt:
 
 
 def _joined(parts: Sequence[Tables]) -> dict[str, pa.Table]:
-    some = {name: [tables[name] for tables in parts if name in tables and tables[name].num_rows] for name in TABLES}
+    names = all_tables()
+    some = {name: [tables[name] for tables in parts if name in tables and tables[name].num_rows] for name in names}
     return {name: joined(tables) for name, tables in some.items() if tables}
 
 
@@ -198,7 +201,7 @@ def _finish(
 ) -> Manifest:
     """Write the tables and the manifest, with each attempt's share of them."""
     for name in list(tables):
-        files += _stage(folder, name, _ordered(tables.pop(name), TABLES[name].sort))  # frees each table in turn
+        files += _stage(folder, name, _ordered(tables.pop(name), table_named(name).sort))  # frees each table in turn
     rows = rows or [{file.table: file.rows for file in files}]
     size, total = sum(file.bytes for file in files), sum(sum(each.values()) for each in rows)
     counted = tuple(
@@ -217,10 +220,10 @@ def _finish(
 
 def cast_tables(tables: Tables) -> dict[str, pa.Table]:
     """Cast tables to the schema of the lake, except empty ones; raise GranuleRejected if they do not fit."""
-    # Only light curves have so many rows that dictionaries pay.
-    forms = {name: int32_dictionaries if name == "lightcurves" else decoded for name in tables}
+    # Light curves, and some tables of sources, have so many rows that dictionaries pay.
+    forms = {name: decoded if name in TABLES and name != "lightcurves" else int32_dictionaries for name in tables}
     try:
-        return {name: TABLES[name].cast(forms[name](table)) for name, table in tables.items() if table.num_rows}
+        return {name: table_named(name).cast(forms[name](table)) for name, table in tables.items() if table.num_rows}
     except SchemaError as error:
         raise GranuleRejected(str(error)) from error
 
@@ -230,10 +233,26 @@ def _ordered(table: pa.Table, names: tuple[str, ...]) -> Iterator[pa.Table]:
     if not names:
         yield table
         return
-    table = decoded(table, names).combine_chunks()
-    order = pc.sort_indices(table.select(list(names)), [(name, "ascending") for name in names])
+    keys = pa.table({name: _ranked(table[name]) for name in names})
+    order = pc.sort_indices(keys, [(name, "ascending") for name in names])
+    # A table of many rows that is in order is not copied.
+    is_sorted = np.array_equal(order.to_numpy(), np.arange(len(order)))
+    table = table if is_sorted else table.combine_chunks()
     for start in range(0, table.num_rows, ROW_GROUP_ROWS):
-        yield table.take(order.slice(start, ROW_GROUP_ROWS))
+        rows = slice(start, start + ROW_GROUP_ROWS)
+        yield decoded(table[rows] if is_sorted else table.take(order[rows]), names)
+
+
+def _ranked(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return what sorts as a column does: of a dictionary, the places of its values in order, which take less room."""
+    if not pa.types.is_dictionary(column.type):
+        return column
+    if column.null_count or not column.num_chunks:
+        return column.cast(column.type.value_type)
+    column = column.unify_dictionaries()
+    values = column.chunk(0).dictionary
+    rank = pc.rank(values, tiebreaker="dense").cast(pa.int32())
+    return pa.chunked_array([rank.take(chunk.indices) for chunk in column.chunks], pa.int32())
 
 
 def int32_dictionaries(table: pa.Table) -> pa.Table:

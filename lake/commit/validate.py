@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lake.errors import GranuleRejected
+from lake.model.declared import is_of_sources, table_named
 from lake.model.schema import TABLES
 from lake.model.table import Column, Table
 from lake.science.sky import hpx29
@@ -65,8 +66,8 @@ def validate(
     # Sources first: rows of other tables inherit their faults.
     for name, table in sorted(tables.items(), key=lambda item: item[0] != "sources"):
         validate_rows(archive, release, name, table, matched if name == "matches" else own, band_units)
-        if name in _UNIQUE_IN_GRANULE:
-            _check_unique(TABLES[name], table)
+        if name in _UNIQUE_IN_GRANULE or name not in TABLES:
+            _check_unique(table_named(name), table)
         if name == "sources":
             try:
                 _check_positions(table)
@@ -126,14 +127,14 @@ def _check_rows(
     sources: pa.Table,
     band_units: Mapping[str, str | None] | None,
 ) -> None:
-    spec = TABLES[name]
+    spec = table_named(name)
     for column in spec.columns:
         _check_values(spec, column, _values(table[column.name]))
     for column_name, expected in (("archive", archive), ("release", release)):
         if column_name in spec.names:
             values = _values(table[column_name])
             _refuse(name, column_name, values, pc.not_equal(values, expected), f"is not {expected!r}")
-    if name in ("lightcurves", "matches", "statistics"):
+    if name != "sources" and is_of_sources(spec):
         _check_source_known(name, table, sources)
     if band_units is not None and name == "lightcurves":
         _check_units(table, band_units)
@@ -183,7 +184,9 @@ def _check_values(spec: Table, column: Column, values: pa.ChunkedArray) -> None:
 
 
 def _check_unique(spec: Table, table: pa.Table) -> None:
-    keys = table.select(list(spec.key)).group_by(list(spec.key)).aggregate([([], "count_all")])
+    if not spec.key:
+        return
+    keys = decoded(table.select(list(spec.key))).group_by(list(spec.key)).aggregate([([], "count_all")])
     twice = keys.filter(pc.greater(keys["count_all"], 1))
     if twice.num_rows:
         first = {name: twice[name][0].as_py() for name in spec.key}

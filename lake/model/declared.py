@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 
-from lake.model.schema import TABLES
+from lake.model.schema import SOURCE_TABLES, TABLES
 from lake.model.table import Table
 
 # SQL expressions by table and column.
@@ -103,9 +103,31 @@ def declarations() -> list[Declaration]:
 
 
 @cache
+def tables_by_archive() -> dict[str, tuple[Table, ...]]:
+    """Load the tables that sources declare, by archive."""
+    return {one.archive: one.tables for one in declarations() if one.tables}
+
+
 def declared_tables() -> dict[str, Table]:
-    """Load the tables that sources declare, by name."""
-    return {table.name: table for one in declarations() for table in one.tables}
+    """Return the tables that sources declare, by name."""
+    return {table.name: table for tables in tables_by_archive().values() for table in tables}
+
+
+def is_of_sources(table: Table) -> bool:
+    """Say whether each row of a table belongs to a source of an archive."""
+    return {"archive", "source_id", "hpx29"} <= set(table.names)
+
+
+def source_tables(archive: str | None = None) -> tuple[str, ...]:
+    """Return the tables whose rows are replaced with their source: those of the core, and declared ones.
+
+    Parameters
+    ----------
+    archive
+        Only the tables that this archive declares; None: those of all archives.
+    """
+    declared = declared_tables().values() if archive is None else tables_by_archive().get(archive, ())
+    return (*SOURCE_TABLES, *(table.name for table in declared if is_of_sources(table)))
 
 
 def all_tables() -> dict[str, Table]:

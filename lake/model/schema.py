@@ -401,7 +401,8 @@ def as_markdown(tables: Iterable[Table]) -> str:
     """Convert the schema of some tables to Markdown."""
     lines = [f"# The tables of a lake (schema version {SCHEMA_VERSION})", ""]
     for table in tables:
-        lines += [f"## {table.name}", "", f"One row per {table.row}. Key: {', '.join(table.key)}."]
+        key = f" Key: {', '.join(table.key)}." if table.key else ""
+        lines += [f"## {table.name}", "", f"One row per {table.row}.{key}"]
         if table.partition:
             lines[-1] += f" Partitioned by {table.partition}."
         if table.sort:

@@ -15,7 +15,7 @@ from lake.commit.intents import Intent, intents
 from lake.commit.ledger import AHEAD, dated_ahead
 from lake.commit.quarantine import as_text, held
 from lake.errors import ConfigurationError, ReadOnly
-from lake.model.declared import all_tables
+from lake.model.declared import all_tables, source_tables
 from lake.model.table import Table, quoted
 from lake.store.catalog import Catalog
 from lake.store.storage import Storage, changed_at, checksum, is_local, parquet_rows
@@ -321,12 +321,11 @@ def _check_constraints(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         for (rule, _), count in zip(broken, row, strict=True):
             if count:
                 yield Finding("error", "constraints", f"{table.name}: {rule} in {count} rows", "report this as a bug")
-        if table.name != "lightcurves":  # two measurements may share source, band and time
+        if table.key and table.name != "lightcurves":  # two measurements may share source, band and time
             yield from _check_unique(cursor, table)
+    source = ("archive", "release", "source_id", "hpx29")
     for child, parent, keys in (
-        ("matches", "sources", ("archive", "release", "source_id", "hpx29")),
-        ("lightcurves", "sources", ("archive", "release", "source_id", "hpx29")),
-        ("statistics", "sources", ("archive", "release", "source_id", "hpx29")),
+        *((name, "sources", source) for name in ("matches", *source_tables()[1:])),
         ("matches", "coverage", ("archive", "release", "target_id")),
         ("coverage", "targets", ("target_id",)),
         ("labels", "targets", ("target_id",)),

@@ -9,14 +9,16 @@ from functools import partial
 import duckdb
 
 from lake.commit.transaction import Change, write
-from lake.model.declared import declarations
-from lake.model.schema import SOURCE_TABLES, TABLES
+from lake.model.declared import all_tables, declarations, source_tables
+from lake.model.schema import TABLES
 from lake.model.table import Table, quoted
 from lake.store.catalog import Catalog
 from lake.upkeep.compaction import compact, note_files, refuse_damaged
 
-# Of each table whose rows name an archive.
-_NAMING = tuple(table for table in TABLES.values() if "archive" in table.names)
+
+def _naming() -> list[Table]:
+    """Return the tables whose rows name an archive."""
+    return [table for table in all_tables().values() if "archive" in table.names]
 
 
 def rename_archives(catalog: Catalog) -> list[str]:
@@ -48,11 +50,11 @@ def rename_archives(catalog: Catalog) -> list[str]:
 
 def _is_held(catalog: Catalog, archive: str) -> bool:
     with closing(catalog.cursor()) as cursor:
-        return any(_has(cursor, table, archive) for table in _NAMING)
+        return any(_has(cursor, table, archive) for table in _naming())
 
 
 def _has_files(catalog: Catalog, archive: str) -> bool:
-    folders = (catalog.storage.table_folder(table.name, archive) for table in _NAMING if table.partition)
+    folders = (catalog.storage.table_folder(table.name, archive) for table in _naming() if table.partition)
     return any(next(folder.glob("*.parquet"), None) is not None for folder in folders if folder.exists())
 
 
@@ -66,7 +68,7 @@ def _rename(
     with closing(catalog.cursor()) as cursor:
         refuse_damaged(cursor, catalog.storage, archive=former)
     with Change(catalog, number, rewrites=True) as change:
-        for table in _NAMING:
+        for table in _naming():
             # A table at a time, whole files: what is inserted is sorted, and no delete file stays behind.
             values = {**changes.get(table.name, {}), "archive": quoted(archive)}
             new = ", ".join(f"{value} AS {name}" for name, value in values.items())
@@ -77,14 +79,14 @@ def _rename(
             )
             change.cursor.execute(f"DELETE FROM {table.name} WHERE archive = ?", [former])
         note_files(change.cursor, catalog.storage)
-        change.keep_aside(table.name for table in (*_NAMING, TABLES["files"]))
+        change.keep_aside(table.name for table in (*_naming(), TABLES["files"]))
 
 
 def _unless_held(cursor: duckdb.DuckDBPyConnection, table: Table, archive: str) -> str:
     """Return the condition that leaves out rows which the new name has already: those are newer."""
     if not _has(cursor, table, archive):
         return ""
-    key = ("archive", "release", "source_id") if table.name in SOURCE_TABLES else table.key
+    key = ("archive", "release", "source_id") if table.name in source_tables() else table.key
     same = " AND ".join(f"mine.{name} = held.{name}" for name in key if name != "archive")
     return (
         f" AND NOT EXISTS (FROM {table.name} AS mine WHERE mine.archive = {quoted(archive)}{same and ' AND ' + same})"

@@ -25,8 +25,7 @@ from lake.commit.ledger import Attempt
 from lake.commit.quarantine import set_aside
 from lake.commit.transaction import Change
 from lake.errors import CatalogError, ConfigurationError
-from lake.model.declared import all_tables
-from lake.model.schema import SOURCE_TABLES
+from lake.model.declared import all_tables, source_tables
 from lake.store.backup import Backup, backup_hint, copy_database, find
 from lake.store.catalog import Catalog
 from lake.store.pruning import METADATA
@@ -236,7 +235,7 @@ def _forget_incomplete(cursor: duckdb.DuckDBPyConnection) -> pa.Table:
         for name in ("matches", "coverage")
     )
     granules = cursor.execute(f"{of_sources} UNION {of_targets}").to_arrow_table().cast(_GRANULES)
-    for name in SOURCE_TABLES:
+    for name in source_tables():
         cursor.execute(
             f"DELETE FROM {name} USING incomplete AS gone WHERE {name}.archive = gone.archive "
             f"AND {name}.release = gone.release AND {name}.source_id = gone.source_id"

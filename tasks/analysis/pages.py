@@ -51,11 +51,11 @@ _PAGE = """\
 
 def write_chart_page(chart: alt.Chart, title: str, path: Path) -> Path:
     """Write a page with a chart that needs no network and no other file; the title is plain text."""
-    library = _library()
+    library = vega_library()
     policy = "; ".join(
         (
             "default-src 'none'",
-            f"script-src {_hash(library)} {_hash(_START)}",
+            f"script-src {script_hash(library)} {script_hash(_START)}",
             "style-src 'unsafe-inline'",  # Vega sets its own
             "img-src data: blob:",
             "base-uri 'none'",
@@ -63,7 +63,7 @@ def write_chart_page(chart: alt.Chart, title: str, path: Path) -> Path:
         )
     )
     with alt.data_transformers.disable_max_rows():
-        spec = _json(chart.to_json(indent=None))
+        spec = json_in_page(chart.to_json(indent=None))
     text = _PAGE.format(policy=policy, title=html.escape(one_line(title)), library=library, spec=spec, start=_START)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file:
@@ -72,17 +72,19 @@ def write_chart_page(chart: alt.Chart, title: str, path: Path) -> Path:
 
 
 @lru_cache(maxsize=1)
-def _library() -> str:
+def vega_library() -> str:
+    """Return the script that draws: Vega, Vega-Lite and vega-embed, as `window.vegaEmbed`."""
     import vl_convert
 
     library: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return library
 
 
-def _hash(script: str) -> str:
+def script_hash(script: str) -> str:
+    """Return what a content security policy calls a script."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
-def _json(text: str) -> str:
+def json_in_page(text: str) -> str:
     r"""Escape JSON so that nothing in it can end or begin a script. Non-ASCII is \u.... in it already."""
     return text.translate({ord(one): f"\\u{ord(one):04x}" for one in "<>&"})

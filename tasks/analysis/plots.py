@@ -142,7 +142,7 @@ def light_curve_png(rows: pa.Table) -> bytes:
         .facet(row=alt.Row("source_id:N", title=None, header=alt.Header(labelOrient="top", labelAnchor="start")))
         .resolve_scale(y="independent")
     )
-    return _png(chart)
+    return chart_png(chart)
 
 
 def answers_png(answers: Sequence[tuple[str, str, int]]) -> bytes:
@@ -164,13 +164,16 @@ def answers_png(answers: Sequence[tuple[str, str, int]]) -> bytes:
         )
         .properties(width=560)
     )
-    return _png(chart)
+    return chart_png(chart)
 
 
-def _png(chart: Any) -> bytes:
+def chart_png(chart: Any) -> bytes:
+    """Return a picture of a chart."""
     import vl_convert
 
-    return _packed(vl_convert.vegalite_to_png(chart.to_json()))
+    with alt.data_transformers.disable_max_rows():
+        spec = chart.to_json()
+    return _packed(vl_convert.vegalite_to_png(spec))
 
 
 def _packed(png: bytes) -> bytes:

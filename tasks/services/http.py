@@ -166,6 +166,9 @@ class Reply:
     headers: Mapping[str, str]
     content: bytes
 
+    def raise_for_status(self) -> None:
+        """Do nothing, where astroquery expects an error: one was raised when the answer came."""
+
 
 class Session:
     """A service that is asked over HTTP, with a limit on silences, sizes and the whole time.

@@ -13,6 +13,7 @@ from tasks.sources import heasarc, icecube, panstarrs, wise, ztf
 from tasks.sources.base import Archive
 from tasks.sources.gaia import archive as gaia
 from tasks.sources.hcv import archive as hcv
+from tasks.sources.hst_timetag import source as hst_timetag
 from tasks.sources.protocol import Survey
 from tasks.sources.rxte import source as rxte
 from tasks.sources.tess_kepler import archive as tess_kepler
@@ -22,6 +23,7 @@ _SOURCES: tuple[Archive | Survey, ...] = (
     gaia.ARCHIVE,
     hcv.ARCHIVE,
     *heasarc.ARCHIVES,
+    hst_timetag.SOURCE,
     icecube.ARCHIVE,
     panstarrs.ARCHIVE,
     rxte.SOURCE,

@@ -19,7 +19,8 @@ def test_the_demo_fills_a_lake_and_the_second_run_has_nothing_to_do(tmp_path: Pa
         assert f"{archive}: {len(TARGETS)} of {len(TARGETS)} targets answered" in first.stdout
     assert "Traceback" not in first.stderr
     coverage, *answers = re.findall(r"^(\d+) rows$", first.stdout, re.M)
-    assert int(coverage) == len(REGISTRY)
+    assert int(coverage) == len(REGISTRY) + 1  # HST's photons are of a survey
+    assert re.search(r"^hst_timetag: [1-9]\d* exposures done", first.stdout, re.M)
     assert len(answers) == len(QUESTIONS) == 3
     assert all(int(rows) > 0 for rows in answers)
     for question, _ in QUESTIONS:
@@ -43,6 +44,7 @@ def test_the_demo_fills_a_lake_and_the_second_run_has_nothing_to_do(tmp_path: Pa
     second = lightlake("demo", cwd=tmp_path, environment=home)
     assert second.returncode == 0, second.stderr
     assert "nothing to do: every archive has answered for every target" in second.stdout
+    assert "hst_timetag: nothing to do" in second.stdout
     assert "0 new targets" in second.stdout
     assert page.stat().st_mtime_ns == stamp
 

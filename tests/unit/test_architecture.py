@@ -19,7 +19,8 @@ MODULES = sorted(
     path for package in ("lake", "tasks", "flows", "deployments") for path in (ROOT / package).rglob("*.py")
 )
 LONGEST = 450
-SOURCES, SURVEYS = "tasks/sources/", ("tasks/sources/rxte/", "tasks/sources/virac/")
+SOURCES = "tasks/sources/"
+SURVEYS = (*(f"{SOURCES}{name}/" for name in ("hst_timetag", "rxte", "virac")), f"{SOURCES}observed.py")
 # Both have the same events of the same telescope.
 SAME_EVENTS = {"icecube": ("tasks/sources/heasarc.py",)}
 TOO_LONG = {"lake/model/schema.py"}  # a table of columns
@@ -81,11 +82,16 @@ STAND_INS = "deployments/sandbox/"
 OF_SOURCES = (SOURCES, STAND_INS)
 # A survey is pulled by a flow of its own, which is a form, and a command.
 FORMS = {
-    "flows/cli.py": {"rxte", "virac"},
-    "flows/living.py": {"rxte", "virac"},
+    "flows/cli.py": {"hst", "hst_timetag", "rxte", "virac"},
+    "flows/hst.py": {"hst", "hst_timetag"},
+    "flows/hst_cli.py": {"hst_timetag"},
+    "flows/living.py": {"hst", "rxte", "virac"},
     "flows/rxte.py": {"rxte", "pca_a", "heasarc"},
     "flows/virac.py": {"virac"},
-    "deployments/deployed.py": {"rxte", "virac"},
+    "deployments/deployed.py": {"hst", "hst_timetag", "rxte", "virac"},
+    "tasks/analysis/hst_charts.py": {"hst_timetag"},
+    "tasks/analysis/hst_pages.py": {"hst_timetag"},
+    "tasks/analysis/hst_tables.py": {"hst_timetag"},
     "tasks/doctor.py": {"rxte"},  # which alone needs other software
 }
 # Target lists that people have: the names that catalogues give their columns; and the demo's three questions.

@@ -33,6 +33,7 @@ from tasks.register import register_archive
 from tasks.services.request_counters import count_requests, summarise
 from tasks.sources.base import Band, Origin
 from tasks.sources.granule_status import GranuleStatus, granule_status
+from tasks.sources.observed import granule_id
 from tasks.sources.protocol import Receipts
 from tasks.sources.rxte import energies
 from tasks.sources.rxte import heasoft as rxte_heasoft
@@ -138,12 +139,6 @@ def extraction_of(method: str, bands: Sequence[str] | None = None, **cut: Any) -
         rxte_heasoft.find_tools()
         return Extraction(cut=ChannelCut("heasoft", **given))
     return Extraction(cut=ChannelCut("standard2", **given))
-
-
-def granule_id(origin: Origin, parameters: Mapping[str, Any], *inputs: str) -> str:
-    """Return the id of a granule: the same for the same release, parameters and inputs."""
-    key = "\n".join((origin.release, canonical(parameters), *inputs))
-    return f"{origin.name}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
 
 
 def register(lake: Lake, extraction: Extraction) -> bool:

@@ -20,6 +20,7 @@ from tasks.services.retry import with_retries
 from tasks.sources.base import Limits, Origin
 from tasks.sources.granule_status import last_status
 from tasks.sources.heasarc import SERVICE
+from tasks.sources.observed import target_of
 from tasks.sources.protocol import Context, Receipts, Request, Stage
 from tasks.sources.rxte import cut as rxte_cut
 from tasks.sources.rxte import observations as rxte_pull
@@ -155,7 +156,7 @@ class Rxte:
     def _targets(self, run: Context, request: Request) -> Iterator[pa.Table]:
         """Yield the targets to look up: the one that is named, or all without an answer."""
         if self.options.target is not None:
-            yield run.here(rxte_targets.target_of, run.lake, self.options.target)
+            yield run.here(target_of, run.lake, self.options.target, NAME)
             return
         yield from pending(
             run.lake.catalog,

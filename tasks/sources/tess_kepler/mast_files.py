@@ -5,14 +5,11 @@ A file is in the cache once it came whole, with its checksum beside it. The next
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import logging
 import os
 import re
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -24,17 +21,14 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-import filelock
-
 from lake.errors import ArchiveError, GranuleRejected
 from lake.redact import redacted
 from lake.settings import Settings
-from lake.store.storage import checksum
-from tasks.services.download import discard, replace_by, resume
+from tasks.services.download import resume
+from tasks.services.file_cache import FileCache
 from tasks.services.fits import hdus, naming, unpacked
 from tasks.services.http import Client, failing
 from tasks.services.request_counters import Threads
-from tasks.services.retry import with_retries
 from tasks.sources.tess_kepler.mast_bucket import MIRROR, Bucket, setting
 from tasks.sources.tess_kepler.mast_products import Named
 
@@ -45,12 +39,6 @@ ENDPOINT = "https://mast.stsci.edu"
 
 # Files that one process fetches at the same time.
 CONNECTIONS = 4
-
-# Few locks instead of one a file: two files that share a lock only wait for each other.
-_LOCKS = 4096
-
-# How often a process that waits for a lock checks whether the file is still wanted, s.
-_LOOK_UP_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -145,26 +133,19 @@ class Files:
         waiting: deque[tuple[Found, Future[Path]]] = deque()
         pool = Threads(CONNECTIONS, thread_name_prefix=SERVICE)
         try:
-            waiting.extend((found, pool.submit(self._got, found, stop)) for found in islice(rest, 2 * CONNECTIONS))
+            waiting.extend(
+                (found, pool.submit(self._from_anywhere, found, stop)) for found in islice(rest, 2 * CONNECTIONS)
+            )
             while waiting:
                 found, future = waiting.popleft()
                 path = future.result()
-                waiting.extend((following, pool.submit(self._got, following, stop)) for following in islice(rest, 1))
+                waiting.extend(
+                    (following, pool.submit(self._from_anywhere, following, stop)) for following in islice(rest, 1)
+                )
                 yield found, path
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
-
-    def _got(self, found: Found, stop: threading.Event) -> Path:
-        try:
-            return self._from_anywhere(found, stop)
-        except OSError as error:
-            raise ArchiveError(
-                f"the cache cannot be used: {error.strerror or error}",
-                archive=self.archive,
-                endpoint=str(error.filename or self._root),
-                hint="make room there, or set LIGHTLAKE_CACHE_DIR",
-            ) from error
 
     def _from_anywhere(self, found: Found, stop: threading.Event) -> Path:
         if self._bucket is not None:
@@ -172,17 +153,16 @@ class Files:
             if entry is not None and self._bucket.is_local:
                 return self._bucket.path(entry)
             if entry is not None:
-                final = self._place(found, self._bucket.store.url)
-                return self._cached(found, final, partial(self._copy, self._bucket, entry, found), stop)
+                get = partial(self._copy, self._bucket, entry, found)
+                return self._cached(found, self._bucket.store.url, get, stop)
         if self._client is None:
             raise self._failed(found, f"{self.url} does not have it", hint="try again later, if it was there")
-        final = self._place(found, self.url)
-        return self._cached(found, final, partial(self._download, self._client, found, stop), stop)
+        return self._cached(found, self.url, partial(self._download, self._client, found, stop), stop)
 
     def _at_hand(self, bucket: Bucket, found: Found) -> str | None:
         """Return where a file is below the root of a bucket or folder; None if it is not there."""
         is_known = not found.uri.startswith("mast:")
-        if is_known or (not bucket.is_local and self._is_kept(self._place(found, bucket.store.url), found)):
+        if is_known or (not bucket.is_local and self._is_kept(found, bucket.store.url)):
             # If it is gone since it was listed, reading it says so.
             return found.uri if not bucket.is_local or bucket.path(found.uri).is_file() else None
         entry = bucket.locate(found.named, found.name)
@@ -199,68 +179,21 @@ class Files:
             raise self._failed(found, f"{path} is gone", hint="try again later")
         part.write_bytes(body)
 
-    def _cached(self, found: Found, final: Path, get: Callable[[Path], None], stop: threading.Event) -> Path:
+    def _cache(self, url: str, stop: threading.Event | None = None) -> FileCache:
+        """Return the cache of an address's files."""
+        root = self._root if url == ENDPOINT else self._root / _folder_name(url)
+        if stop is None:
+            return FileCache(root, self.archive, self.settings)
+        return FileCache(root, self.archive, self.settings, lambda: not stop.is_set(), stop.wait)
+
+    def _cached(self, found: Found, url: str, get: Callable[[Path], None], stop: threading.Event) -> Path:
         """Return the cached file; fetch it if it is not there, damaged, or has changed at the archive."""
-        part = final.with_name(f"{final.name}.part")
+        failed, check = partial(self._failed, found), partial(self._is_not, found)
+        return self._cache(url, stop).get(_name(found), found.size, get, failed, check)
 
-        def ask() -> None:
-            if stop.is_set():
-                raise self._failed(found, "interrupted")
-            get(part)
-            if problem := self._is_not(found, part):
-                discard(part)
-                raise self._failed(found, problem, transient=True)
-
-        if self._is_kept(final, found):
-            return final
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with self._locked(found, final, stop):
-            if not self._is_kept(final, found, tell=True):
-                with_retries(ask, self.settings, stop.wait)
-                _keep(part, final, found)
-        return final
-
-    def _place(self, found: Found, url: str) -> Path:
-        """Return the path of a file in the cache; names from a server cannot lead out of the cache."""
-        parts = [part for part in found.uri.removeprefix("mast:").split("/") if part]
-        if not parts or any(part in (".", "..") or re.search(r"[\\\0]", part) for part in parts):
-            raise self._failed(found, f"{found.uri!r} is no name of a file")
-        return (self._root if url == ENDPOINT else self._root / _folder_name(url)).joinpath(*parts)
-
-    @contextlib.contextmanager
-    def _locked(self, found: Found, final: Path, stop: threading.Event) -> Iterator[None]:
-        locks = self._root / ".locks"
-        locks.mkdir(exist_ok=True)
-        number = int.from_bytes(hashlib.blake2b(str(final).encode(), digest_size=4).digest()) % _LOCKS
-        lock = filelock.FileLock(locks / f"{number:03x}.lock")
-        patience = time.monotonic() + self.settings.task_timeout_s
-        while not lock.is_locked:
-            try:
-                lock.acquire(timeout=_LOOK_UP_S)
-            except filelock.Timeout as error:
-                if stop.is_set() or time.monotonic() > patience:
-                    message = f"another process has been getting it for {self.settings.task_timeout_s:g} s"
-                    raise self._failed(found, message, transient=True) from error
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _is_kept(self, final: Path, found: Found, *, tell: bool = False) -> bool:
-        """Say whether the cache has an undamaged copy of a file, with the size that the search states."""
-        try:
-            known = json.loads(_note_of(final).read_text())
-            size, said = known["size"], known["said"]
-            is_damaged = final.stat().st_size != size or checksum(final) != known["blake2b"]
-        except FileNotFoundError:
-            return False
-        except (ValueError, KeyError, TypeError):
-            is_damaged, size, said = True, None, None
-        is_other = found.size not in (None, size, said)
-        if tell and (is_damaged or is_other):
-            why = "is damaged in the cache" if is_damaged else f"has {found.size} bytes by now, and not {size}"
-            logger.warning("%s: %s %s: it is fetched again", self.archive, final, why)
-        return not (is_damaged or is_other)
+    def _is_kept(self, found: Found, url: str) -> bool:
+        cache = self._cache(url)
+        return cache.has(cache.path(_name(found), partial(self._failed, found)), found.size)
 
     def _is_not(self, found: Found, part: Path) -> str | None:
         """Return what is wrong with a downloaded file; None if nothing is.
@@ -294,18 +227,8 @@ def _folder_name(url: str) -> str:
     )
 
 
-def _note_of(final: Path) -> Path:
-    return final.with_name(f"{final.name}.json")
-
-
-def _keep(part: Path, final: Path, found: Found) -> None:
-    """Write the checksum of a whole file, then move it to its place in the cache."""
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    what = {"size": part.stat().st_size, "said": found.size, "blake2b": checksum(part)}
-    replace_by(_note_of(final), json.dumps(what))
-    part.replace(final)
-    discard(part)
+def _name(found: Found) -> str:
+    return found.uri.removeprefix("mast:")
 
 
 def _broken(path: Path, name: str) -> str | None:

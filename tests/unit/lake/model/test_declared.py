@@ -26,16 +26,16 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Declaration]]:
     known = declared.declarations()
     for module in ("lake.model.declared", "lake.store.migrations"):
         monkeypatch.setattr(f"{module}.declarations", lambda: known)
-    declared.declared_tables.cache_clear()
+    declared.tables_by_archive.cache_clear()
     yield known
     monkeypatch.undo()
-    declared.declared_tables.cache_clear()
+    declared.tables_by_archive.cache_clear()
 
 
 def _declare(installed: list[Declaration], table: Table, **views: object) -> None:
     installed[:] = [one for one in installed if one.archive != "lamp"]
     installed.append(Declaration(archive="lamp", tables=(table,), views=Views(**views)))  # type: ignore[arg-type]
-    declared.declared_tables.cache_clear()
+    declared.tables_by_archive.cache_clear()
 
 
 def test_views_and_tables_of_a_new_source(lake: Lake, installed: list[Declaration]) -> None:

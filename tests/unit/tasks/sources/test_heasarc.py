@@ -23,6 +23,7 @@ from lake.settings import Settings, load_settings
 from tasks.sources import heasarc
 from tasks.sources.base import Archive, FetchResult, Granule
 from tasks.sources.heasarc import FERMIGTRIG, ICECUBEPSC, SAXGRBMGRB, archive, harvest
+from tasks.sources.hst_timetag import tables as hst_timetag
 from tasks.sources.registry import SURVEYS, expand, find, known
 from tasks.sources.rxte import cut as rxte_cut
 from tasks.sources.rxte import mission as rxte
@@ -187,7 +188,7 @@ def test_a_name_that_is_taken(monkeypatch: pytest.MonkeyPatch, name: str) -> Non
     with pytest.raises(ConfigurationError, match=r"LIGHTLAKE_TABLES__C: .*has that name already"):
         known()
     names = {one.archive for survey in SURVEYS.values() for one in survey.declarations}
-    assert {one.ORIGIN.name for one in (rxte, virac, virac_tap)} | {rxte_cut.NAME} == names
+    assert {one.ORIGIN.name for one in (hst_timetag, rxte, virac, virac_tap)} | {rxte_cut.NAME} == names
 
 
 def test_a_service_stands_for_all_its_archives() -> None:

@@ -222,9 +222,8 @@ def test_files_come_in_order_once_and_are_used_from_the_cache(origin: Origin, pa
 
 def test_the_public_address_has_no_folder_of_its_own(patient: Settings) -> None:
     with Files("https://mast.stsci.edu/", patient) as public, Files("http://127.0.0.1:9", patient) as other:
-        place = public._place(found(), public.url)
-        assert place == patient.cache_dir / "mast" / URI.removeprefix("mast:")
-        assert other._place(found(), other.url) != place
+        assert public._cache(public.url).root == patient.cache_dir / "mast"
+        assert other._cache(other.url).root.parent == patient.cache_dir / "mast"
 
 
 def test_a_file_that_is_asked_for_twice_at_once_comes_once(origin: Origin, patient: Settings) -> None:
@@ -499,14 +498,13 @@ def test_processes_that_want_the_same_files_both_get_them(origin: Origin, patien
 
 
 def test_a_lock_that_is_held_is_not_waited_for_for_ever(origin: Origin, patient: Settings) -> None:
-    locks = patient.cache_dir / "mast" / ".locks"
     get(origin, patient)
-    (name,) = [path.name for path in locks.iterdir()]
-    with filelock.FileLock(locks / name):
+    (lock,) = (patient.cache_dir / "mast").rglob(".locks/*.lock")
+    with filelock.FileLock(lock):
         # What is in the cache needs none.
         assert content(origin, patient) == BODY
         hurried = patient.model_copy(update={"task_timeout_s": 0.1, "retries": 0})
-        with pytest.raises(ArchiveError, match=r"another process has been getting it for 0\.1 s") as caught:
+        with pytest.raises(ArchiveError, match=r"another process has been fetching it for 0\.1 s") as caught:
             get(origin, hurried, found(size=1))
     assert caught.value.transient
 

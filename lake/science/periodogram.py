@@ -1,0 +1,113 @@
+"""Lomb-Scargle periodograms of light curves: on a given grid of periods, and over a range of frequencies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The highest peak of a periodogram.
+
+    Parameters
+    ----------
+    period
+        In the unit of the times.
+    power
+        Share of the variance that a sine of this period takes away, 0 to 1.
+    false_alarm_probability
+        That noise alone has such a peak in the range: Baluev (2008MNRAS.385.1279B).
+    """
+
+    period: float
+    power: float
+    false_alarm_probability: float
+
+
+# Points of a grid that is uniform in frequency. Measurements that are years apart would need a billion for periods of
+# seconds, and a coarser grid would miss peaks.
+MOST_FREQUENCIES = 1_000_000
+
+
+def power(times: Array, values: Array, periods: Array) -> Array:
+    """Return the classical normalised periodogram at some periods: Scargle (1982ApJ...263..835S), times 2 / (N s**2).
+
+    s is the population standard deviation. It is 1 for a pure sine; 0 everywhere for constant values.
+
+    Parameters
+    ----------
+    times, values
+        Of the measurements, finite, shape (n,).
+    periods
+        In the unit of times, shape (m,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> times = np.arange(0, 100.0)
+    >>> values = 5 + np.sin(2 * np.pi * times / 8)
+    >>> power(times, values, np.array([8.0, 20.0])).round(2).tolist()
+    [1.0, 0.0]
+    """
+    from astropy.timeseries import LombScargle
+
+    if len(times) < 2 or not np.ptp(values) > 0:
+        return np.zeros(len(periods))
+    # Frequencies on no regular grid need the direct sum. Its matrix is kept small.
+    frequencies = 1.0 / np.asarray(periods, float)
+    model = LombScargle(times - times[0], values, fit_mean=False, center_data=True, normalization="standard")
+    chunk = max(1, 4_000_000 // len(times))
+    parts = [
+        model.power(frequencies[first : first + chunk], method="slow", assume_regular_frequency=False)
+        for first in range(0, len(frequencies), chunk)
+    ]
+    return np.clip(np.concatenate(parts) if parts else np.zeros(0), 0.0, 1.0)
+
+
+def highest_peak(times: Array, values: Array, shortest: float, longest: float, *, per_peak: int = 5) -> Peak | None:
+    """Return the highest peak between two periods, on a grid that is uniform in frequency.
+
+    Parameters
+    ----------
+    times, values
+        Of the measurements, finite, shape (n,).
+    shortest, longest
+        Periods, in the unit of times.
+    per_peak
+        Points of the grid for each width of a peak, 1 / (span of the times).
+
+    Returns
+    -------
+    Peak or None
+        None if there are fewer than four measurements, if all values are the same, if the times span less than the
+        shortest period, or so much that the grid would have more than `MOST_FREQUENCIES`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> times = np.arange(0, 1000.0)
+    >>> peak = highest_peak(times, np.sin(2 * np.pi * times / 37), 5, 500)
+    >>> round(peak.period, 1), round(peak.power, 2)
+    (37.0, 1.0)
+    """
+    from astropy.timeseries import LombScargle
+
+    span = float(np.ptp(times)) if len(times) else 0.0
+    if len(times) < 4 or not np.ptp(values) > 0 or span < shortest:
+        return None
+    model = LombScargle(times - times[0], values, normalization="standard")
+    low, high = 1.0 / min(longest, span), 1.0 / shortest
+    number = max(int(np.ceil((high - low) * span * per_peak)), 1) + 1
+    if number > MOST_FREQUENCIES:
+        return None
+    frequencies = np.linspace(low, high, number)
+    powers = model.power(frequencies, method="fast" if number > 1 else "slow", assume_regular_frequency=True)
+    best = int(np.argmax(powers))
+    probability = float(model.false_alarm_probability(powers[best], maximum_frequency=high, method="baluev"))
+    return Peak(1.0 / float(frequencies[best]), float(min(powers[best], 1.0)), min(max(probability, 0.0), 1.0))

@@ -1,0 +1,271 @@
+"""Pages of light curves of photons: dashboards, periodograms, tables that sort, and what a survey has of what.
+
+All is in one folder, with relative links, and needs no network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lake.output import whole_file
+from lake.text import one_line
+from tasks.analysis import hst_charts as charts
+from tasks.analysis.hst_html import PAGES, Markup, Page, link, thumbnail, write_library
+from tasks.analysis.hst_tables import Drawn, class_of, element, write_periodograms, write_tables
+from tasks.sources.hst_timetag.hlsp import composite_file_name
+from tasks.sources.hst_timetag.variability import Band, is_periodic
+
+Row = Mapping[str, Any]
+
+# A light curve is interesting from this Poisson factor on.
+THRESHOLD = 1.2
+# Detectors, and what they are called.
+DETECTORS = {
+    ("COS", "FUV"): "COS FUV",
+    ("COS", "NUV"): "COS NUV",
+    ("STIS", "FUV-MAMA"): "STIS FUV-MAMA",
+    ("STIS", "NUV-MAMA"): "STIS NUV-MAMA",
+}
+
+
+@dataclass(frozen=True)
+class Pages:
+    """What was written.
+
+    Parameters
+    ----------
+    start
+        The start page.
+    composites
+        How many composites have a dashboard.
+    without_bins
+        Composites that have statistics but no bins, and so no dashboard.
+    """
+
+    start: Path
+    composites: int
+    without_bins: int
+
+
+def write_pages(
+    folder: Path,
+    statistics: pa.Table,
+    exposures: pa.Table,
+    bins: Callable[[str], pa.Table],
+    *,
+    threshold: float = THRESHOLD,
+    progress: Callable[[int, int], None] | None = None,
+) -> Pages:
+    """Write all pages; what is there of them is overwritten.
+
+    Parameters
+    ----------
+    folder
+        Where to; made if need be.
+    statistics
+        Rows of table hst_statistics; those of composites are used.
+    exposures
+        Rows of table hst_exposures.
+    bins
+        Returns a composite's rows of table hst_bins, by its source_id. One composite is in memory at a time.
+    threshold
+        Light curves from this Poisson factor on are interesting.
+    progress
+        Called after each composite: how many are done, of how many.
+
+    Returns
+    -------
+    Pages
+        What was written.
+    """
+    write_library(folder)
+    known = {str(row["exposure_id"]): row for row in exposures.to_pylist()}
+    rows = sorted(
+        (row for row in statistics.to_pylist() if row["product"] == "composite"), key=lambda row: str(row["source_id"])
+    )
+    composites = []
+    for done, row in enumerate(rows, 1):
+        if (found := _composite(folder, row, bins(str(row["source_id"])), known)) is not None:
+            composites.append(found)
+        if progress is not None:
+            progress(done, len(rows))
+    write_tables(folder, composites, threshold)
+    write_periodograms(folder, composites)
+    _exposure_times(folder, composites)
+    _configurations(folder, composites)
+    _optical_elements(folder, list(known.values()))
+    start = _start(folder, composites, len(known), threshold)
+    return Pages(start, len(composites), len(rows) - len(composites))
+
+
+def from_table(bins: pa.Table) -> Callable[[str], pa.Table]:
+    """Return what picks a composite's rows from a table that has those of all."""
+
+    def picked(source_id: str) -> pa.Table:
+        return bins.filter((pc.field("source_id") == source_id) & (pc.field("product") == "composite"))
+
+    return picked
+
+
+def _composite(folder: Path, row: Row, bins: pa.Table, known: Mapping[str, Row]) -> Drawn | None:
+    """Write figure, dashboard and periodogram of a composite; None if it has no bins."""
+    if not bins.num_rows:
+        return None
+    first = known.get(str(bins["exposure_id"][0].as_py()), {})
+    instrument, detector, grating, aperture = (
+        str(first.get(name) or "") for name in ("instrument", "detector", "grating", "aperture")
+    )
+    target = str(first.get("canonical_name") or first.get("target_name") or row["source_id"])
+    cenwave = int(first.get("cenwave") or 0)
+    file = composite_file_name(instrument, detector, target, grating, cenwave, aperture)
+    name = file.removesuffix(".fits")
+    values = {
+        "target": target,
+        "instrument": instrument,
+        "grating": grating,
+        "cenwave": cenwave or None,
+        "aperture": aperture,
+        "exptime": float(pc.sum(bins["bin_s"]).as_py()),
+        "total": row["total"],
+        "file": file,
+        **{key: _finite(row.get(key)) for key in ("mean", "poisson_factor", "pearson_r", "pearson_p")},
+    }
+    found = charts.periods(bins)
+    values |= {f"{key}_{band}": value for band, one in found.items() for key, value in _highest(one).items()}
+    # The statistics say whether it is periodic; by the same rule if they do not.
+    periodic = is_periodic(found) if row.get("periodogram") is None else bool(row["periodogram"])
+    composite = Drawn(name, detector, values, periodic)
+    _write(folder / "composite" / f"{name}.png", charts.figure_png(bins))
+    _write(
+        folder / "periodograms" / f"{name}_periodogram.png",
+        charts.periodogram_png(bins, found, one_line(composite.title)),
+    )
+    _dashboard(folder, composite, bins)
+    return composite
+
+
+def _dashboard(folder: Path, composite: Drawn, bins: pa.Table) -> None:
+    values, page = composite.values, Page(composite.title)
+    exposures = len(set(bins["exposure_id"].to_pylist()))
+    page.facts(
+        {
+            "exposures": exposures,
+            "exposure time (s)": f"{values['exptime']:,.0f}",
+            "counts": values["total"],
+            "Poisson factor": None if values["poisson_factor"] is None else f"{values['poisson_factor']:.2f}",
+        }
+    )
+    _, every = charts.drawable(bins)
+    page.chart(charts.dashboard(bins), beside=240)
+    if every > 1:
+        page.text(f"Of {bins.num_rows:,} bins one in {every} is shown.")
+    page.text(
+        "Drag to move along the time axis, use the wheel to zoom, and double-click to see all. "
+        "Click on a dataset in the legend to see it alone."
+    )
+    page.markup(Markup("<h2>Periodogram</h2>"))
+    url = f"../periodograms/{composite.name}_periodogram.png"
+    page.markup(Markup(f'<div class="card"><img class="figure" src="{url}" alt="Periodogram"></div>'))
+    page.text(f"Product: {values['file']}")
+    page.write(folder, f"composite/{composite.name}.html")
+
+
+def _highest(band: Band) -> dict[str, float | None]:
+    """Return the significant period of a band that has the highest power."""
+    if band.highest is None:
+        return {"period_s": None, "power": None}
+    place = int((band.powers * band.significant).argmax())
+    return {"period_s": float(band.periods_s[place]), "power": float(band.powers[place])}
+
+
+def _exposure_times(folder: Path, composites: Sequence[Drawn]) -> None:
+    seconds: Counter[str] = Counter()
+    for one in composites:
+        seconds[one_line(one.values["target"])] += one.values["exptime"]
+    page = Page("Exposure times")
+    page.text("Exposure time of the composites of a target, for the 30 targets that have most.")
+    _chart_or_none(page, charts.exposure_times(seconds) if seconds else None, beside=300)
+    page.write(folder, "exptime_histogram.html")
+
+
+def _configurations(folder: Path, composites: Sequence[Drawn]) -> None:
+    counts: dict[str, Counter[str]] = {title: Counter() for title in DETECTORS.values()}
+    for one in composites:
+        values = one.values
+        title = DETECTORS.get((values["instrument"], one.detector))
+        if title is not None:
+            counts[title][one_line(element(values))] += 1
+    page = Page("Configurations")
+    page.text("Composites of each detector by grating and central wavelength (Angstrom). Images have none.")
+    _chart_or_none(page, charts.configurations(counts) if any(counts.values()) else None, beside=0)
+    page.write(folder, "pie_config.html")
+
+
+def _optical_elements(folder: Path, exposures: Sequence[Row]) -> None:
+    counts = Counter((str(row["instrument"]), one_line(str(row["grating"]))) for row in exposures)
+    page = Page("Optical elements")
+    page.text("Exposures of each grating, mirror or filter.")
+    _chart_or_none(page, charts.optical_elements(counts) if counts else None, beside=170)
+    page.write(folder, "opt_elem.html")
+
+
+def _chart_or_none(page: Page, chart: Any, beside: int) -> None:
+    if chart is None:
+        page.markup(Markup('<div class="card">There are none.</div>'))
+    else:
+        page.chart(chart, beside)
+
+
+def _start(folder: Path, composites: Sequence[Drawn], exposures: int, threshold: float) -> Path:
+    classes = Counter(class_of(one.values["poisson_factor"], threshold) for one in composites)
+    periodic = sum(one.is_periodic for one in composites)
+    hours = sum(one.values["exptime"] for one in composites) / 3600
+    page = Page("HST COS and STIS light curves of photons")
+    page.text("Light curves of TIME-TAG exposures, put together by target and configuration.")
+    page.facts(
+        {
+            "composites": len(composites),
+            "targets": len({one.values["target"] for one in composites}),
+            "exposures": exposures,
+            "hours": f"{hours:,.1f}",
+        }
+    )
+    about = {
+        "interesting_hstlc.html": f"{classes['interesting_hstlc.html']:,} with a Poisson factor from {threshold:g} on",
+        "boring_hstlc.html": f"{classes['boring_hstlc.html']:,} with a lower one",
+        "null_hstlc.html": f"{classes['null_hstlc.html']:,} without counts",
+        "periodograms.html": f"of all {len(composites):,}",
+        "periodogram_subset.html": f"{periodic:,} with a significant period",
+        "exptime_histogram.html": "the 30 targets that have most",
+        "pie_config.html": "gratings and wavelengths of four detectors",
+        "opt_elem.html": "exposures of each",
+    }
+    titles = {**PAGES, "periodogram_subset.html": "Periods"}
+    links = "".join(f'<a href="{url}">{titles[url]}<span>{text}</span></a>' for url, text in about.items())
+    page.markup(Markup(f'<div class="links">{links}</div>'))
+    shown = sorted(composites, key=lambda one: (-(one.values["poisson_factor"] or 0.0), one.name))[:6]
+    if shown:
+        page.markup(Markup("<h2>Most variable</h2>"))
+    for one in shown:
+        url = f"composite/{one.name}.html"
+        picture = thumbnail(url, f"composite/{one.name}.png", one.title).html.replace("<img ", '<img class="figure" ')
+        page.markup(Markup(f'<div class="card">{link(url, one.title).html}{picture}</div>'))
+    return page.write(folder, "index.html")
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as file:
+        file.write(data)

@@ -1,0 +1,79 @@
+"""Statistics and periods of light curves of photons, against SciPy's own and the published formulas."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.signal import lombscargle
+
+from lake.science.periodogram import highest_peak, power
+from tasks.sources.hst_timetag.variability import BANDS, bands, is_periodic, statistics
+
+DAY = 86_400.0
+
+
+def test_the_power_is_that_of_the_published_formula() -> None:
+    random = np.random.default_rng(3)
+    times = np.sort(random.uniform(0, 2000, 400))
+    values = random.normal(100, 10, 400) + 8 * np.sin(2 * np.pi * times / 83)
+    periods = np.linspace(5, 600, 400)
+    published = lombscargle(times, values - values.mean(), 2 * np.pi / periods) * 2 / (400 * values.var())
+    assert power(times, values, periods) == pytest.approx(published, abs=1e-6)
+
+
+def test_a_sine_in_noise_is_found_in_its_band_alone() -> None:
+    random = np.random.default_rng(4)
+    times = np.arange(0, 3000, 2.0)
+    counts = random.poisson(200 * (1 + 0.3 * np.sin(2 * np.pi * times / 61.7))).astype(float)
+    found = bands(counts / 2, 57934 + times / DAY)
+    assert found["short"].peak is not None
+    assert found["short"].peak.period == pytest.approx(61.7, rel=2e-3)
+    assert found["short"].peak.false_alarm_probability < 1e-20
+    assert found["short"].highest is not None
+    assert found["short"].highest > 0.3
+    assert found["short"].periods_s[found["short"].significant] == pytest.approx([61.7], abs=0.5)
+    assert is_periodic(found)
+
+
+def test_noise_is_not_periodic() -> None:
+    random = np.random.default_rng(5)
+    times = np.arange(0, 3000, 2.0)
+    found = bands(random.poisson(200, len(times)).astype(float), 57934 + times / DAY)
+    assert not is_periodic(found)
+    assert found["short"].peak is not None
+    assert found["short"].peak.false_alarm_probability > 1e-3
+    assert set(found) == set(BANDS)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3])
+def test_short_and_constant_curves_have_no_period(n: int) -> None:
+    times = np.arange(n) * 2.0
+    assert highest_peak(times, np.ones(n), 5, 600) is None
+    # Years apart: a grid for such periods would have a billion points.
+    years_apart = np.concatenate([times, times + 1e9])
+    assert highest_peak(years_apart, years_apart % 7, 5, 600) is None
+    found = bands(np.ones(n), 57934 + times / DAY)
+    assert not is_periodic(found)
+
+
+def test_statistics_of_a_poisson_source() -> None:
+    random = np.random.default_rng(6)
+    counts, mjd = random.poisson(400, 20_000).astype(float), 57934 + np.arange(20_000) * 2 / DAY
+    found = statistics(counts, mjd)
+    assert found["total"] == counts.sum()
+    assert found["mu"] == pytest.approx(20, rel=2e-3)
+    assert found["stdev"] == pytest.approx(np.std(counts))
+    assert found["poisson_factor"] == pytest.approx(1, abs=0.02)
+    assert abs(found["pearson_r"]) < 0.03
+    assert found["pearson_p"] > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("counts", "total", "defined"),
+    [([], 0, []), ([0, 0], 0, []), ([-2, 1], -1, []), ([5], 5, ["mean", "mu", "stdev", "poisson_factor"]),
+     ([5, 5], 10, ["mean", "mu", "stdev", "poisson_factor"])],
+)  # fmt: skip
+def test_what_is_not_defined_is_null(counts: list[float], total: int, defined: list[str]) -> None:
+    found = statistics(np.array(counts, float), 57934 + np.arange(len(counts)))
+    assert found.pop("total") == total
+    assert [name for name, value in found.items() if value is not None] == defined
