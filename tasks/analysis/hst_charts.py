@@ -136,10 +136,10 @@ def dashboard(bins: pa.Table) -> Any:
                 y=alt.Y(
                     f"{name}:Q",
                     title=[title, f"({unit})"],
-                    scale=alt.Scale(zero=False, padding=6),
+                    scale=alt.Scale(zero=False),
                     axis=alt.Axis(tickCount=5, minExtent=58, format=_format(name)),
                 ),
-                color=_colour(frame, legend if place == 0 else None),
+                color=_colour(frame, legend),
                 opacity=alt.condition(chosen, alt.value(0.9), alt.value(0.06)),
                 tooltip=[
                     alt.Tooltip("exposure:N", title="dataset"),

@@ -59,7 +59,8 @@ table { border-collapse: collapse; width: 100%; font-size: 12.5px; }
 thead th { padding: 8px 6px 14px; vertical-align: top; }
 th, td { padding: 6px; text-align: left; vertical-align: middle; border-bottom: 1px solid var(--line); }
 th { position: sticky; top: 0; background: #fff; z-index: 1; line-height: 1.25; box-shadow: inset 0 -1px var(--line); }
-th button { all: unset; cursor: pointer; font-weight: 600; position: relative; }
+th button { all: unset; cursor: pointer; font-weight: 600; position: relative; display: inline-block;
+  max-width: 6.5em; }
 th button:hover { text-decoration: underline; }
 th button:focus-visible { outline: 2px solid var(--blue); }
 th[aria-sort] button { color: var(--blue); }
@@ -84,18 +85,18 @@ for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   for (const head of table.tHead.rows[0].cells) {
     head.querySelector("button")?.addEventListener("click", () => {
-      const up = head.getAttribute("aria-sort") !== (head.dataset.first === "down" ? "descending" : "ascending")
-        ? head.dataset.first !== "down" : head.dataset.first === "down";
+      const [first, second] = head.dataset.first === "down" ? ["descending", "ascending"] : ["ascending", "descending"];
+      const direction = head.getAttribute("aria-sort") === first ? second : first;
       const isNumber = head.classList.contains("number");
       const value = row => row.cells[head.cellIndex].dataset.v;
       const rows = [...body.rows].sort((one, other) => {
         const a = value(one), b = value(other);
         if (a === "" || b === "") return (a === "") - (b === "");
         const order = isNumber ? a - b : a.localeCompare(b, "en", {numeric: true});
-        return up ? order : -order;
+        return direction === "ascending" ? order : -order;
       });
       for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
-      head.setAttribute("aria-sort", up ? "ascending" : "descending");
+      head.setAttribute("aria-sort", direction);
       body.append(...rows);
     });
   }
