@@ -166,7 +166,8 @@ def _nothing(frame: pd.DataFrame, title: str, x: Any) -> Any:
 
 
 def periods(bins: pa.Table) -> dict[str, Band]:
-    """Return the periodogram of a composite in each band, of the bins that have a net rate."""
+    """Return the periodogram of a composite in each band, of the bins that were observed in full."""
+    bins = bins.filter(pc.field("exposure_fraction") >= 1)
     known = bins.filter(pc.is_finite(pc.fill_null(bins["net"].cast(pa.float64()), float("nan")))).sort_by("mjd")
     return bands(known["net"].to_numpy(), known["mjd"].to_numpy())
 

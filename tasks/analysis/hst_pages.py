@@ -73,7 +73,7 @@ def write_pages(
     statistics
         Rows of table hst_statistics; those of composites are used.
     exposures
-        Rows of table hst_exposures.
+        Rows of table hst_exposures, of exposures and of composites.
     bins
         Returns a composite's rows of table hst_bins, by its source_id. One composite is in memory at a time.
     threshold
@@ -87,7 +87,8 @@ def write_pages(
         What was written.
     """
     write_library(folder)
-    known = {str(row["exposure_id"]): row for row in exposures.to_pylist()}
+    known = {str(row["source_id"]): row for row in exposures.to_pylist()}
+    single = [row for row in known.values() if row["product"] == "exposure"]
     rows = sorted(
         (row for row in statistics.to_pylist() if row["product"] == "composite"), key=lambda row: str(row["source_id"])
     )
@@ -101,8 +102,8 @@ def write_pages(
     write_periodograms(folder, composites)
     _exposure_times(folder, composites)
     _configurations(folder, composites)
-    _optical_elements(folder, list(known.values()))
-    start = _start(folder, composites, len(known), threshold)
+    _optical_elements(folder, single)
+    start = _start(folder, composites, len(single), threshold)
     return Pages(start, len(composites), len(rows) - len(composites))
 
 
@@ -119,7 +120,7 @@ def _composite(folder: Path, row: Row, bins: pa.Table, known: Mapping[str, Row])
     """Write figure, dashboard and periodogram of a composite; None if it has no bins."""
     if not bins.num_rows:
         return None
-    first = known.get(str(bins["exposure_id"][0].as_py()), {})
+    first = known.get(str(row["source_id"])) or known.get(str(bins["exposure_id"][0].as_py()), {})
     instrument, detector, grating, aperture = (
         str(first.get(name) or "") for name in ("instrument", "detector", "grating", "aperture")
     )

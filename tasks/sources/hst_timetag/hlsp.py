@@ -58,11 +58,11 @@ class Product:
     bins
         Its rows of table hst_bins.
     exposures
-        Rows of table hst_exposures of what it is made of: one exposure, or the members of a composite.
+        Rows of table hst_exposures: of the exposure, or of the composite or its members.
     target
         Canonical name of its target; None: the name in the first exposure.
     wavelengths
-        Common limits of a composite, Angstrom.
+        Common limits of a composite, Angstrom; None: those of its row.
     keywords
         Further keywords of the primary header. Names of more than 8 characters are written by the HIERARCH convention.
     """
@@ -129,7 +129,7 @@ def write_exposure(folder: Path, product: Product, *, overwrite: bool = False) -
     }
     about = {
         "FILETYPE": ("LIGHTCURVE", "kind of product"),
-        "ROOTNAME": (exposure.get("exposure_id"), "exposure"),
+        "ROOTNAME": (exposure["source_id"], "exposure"),
         "ASN_ID": (exposure.get("association"), "association"),
         "TARGNAME": (exposure.get("target_name"), "name of the target in the proposal"),
         **_configuration(product.exposures),
@@ -138,7 +138,7 @@ def write_exposure(folder: Path, product: Product, *, overwrite: bool = False) -
         "CAL_VER": (exposure.get("calibration_version"), "version of the calibration pipeline"),
         **_place(exposure),
     }
-    path = folder / exposure_file_name(str(exposure["exposure_id"]))
+    path = folder / exposure_file_name(str(exposure["source_id"]))
     return _write(path, product, about, limits, overwrite)
 
 
@@ -169,7 +169,7 @@ def write_composite(folder: Path, product: Product, *, overwrite: bool = False) 
         str(first[name] or "") for name in ("instrument", "detector", "grating", "aperture")
     )
     path = folder / composite_file_name(instrument, detector, target, grating, first["cenwave"] or 0, aperture)
-    limits = {**_wavelengths(product.wavelengths or (None, None)), **_members(product.bins)}
+    limits = {**_wavelengths(product.wavelengths or _own_limits(first)), **_members(product.bins)}
     return _write(path, product, about, limits, overwrite)
 
 
@@ -216,6 +216,13 @@ def _members(bins: pa.Table) -> dict[str, Any]:
     named = {f"ROOT{row['dataset']:04d}": (row["exposure_id"], "exposure of the dataset") for row in found}
     empty = {f"EMPT{row['dataset']:04d}": (row["gross_min"] == 0, "a bin has no event") for row in found}
     return {**named, **empty}
+
+
+def _own_limits(row: Row) -> tuple[float | None, float | None]:
+    """Return the limits of a composite's row; an exposure's are not those of the composite."""
+    if row.get("product") != "composite":
+        return None, None
+    return row.get("wavelength_min"), row.get("wavelength_max")
 
 
 def _wavelengths(limits: tuple[float | None, float | None]) -> dict[str, Any]:
@@ -282,7 +289,7 @@ def _times(bins: pa.Table) -> dict[str, Any]:
 
 def _sources(exposures: Sequence[Row]) -> dict[str, Any]:
     """Return the names of the files of exposures: keywords SRC00001, SRC00002 and so on."""
-    names = [file["name"] for row in exposures for file in json.loads(row.get("files") or "[]")]
+    names = [name for row in exposures for name in json.loads(row.get("files") or "{}")]
     return {f"SRC{number:05d}": (name, "") for number, name in enumerate(names[:99_999], 1)}
 
 
