@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from astropy.timeseries import LombScargle
 from scipy.signal import lombscargle
 
 from lake.science.periodogram import highest_peak, power
@@ -19,6 +20,21 @@ def test_the_power_is_that_of_the_published_formula() -> None:
     periods = np.linspace(5, 600, 400)
     published = lombscargle(times, values - values.mean(), 2 * np.pi / periods) * 2 / (400 * values.var())
     assert power(times, values, periods) == pytest.approx(published, abs=1e-6)
+
+
+def test_the_power_is_finite_where_all_times_have_the_same_phase() -> None:
+    times, values = np.arange(0, 20, 2.0), np.array([1.0, 2.0] * 5)
+    assert power(times, values, np.array([2.0, 4.0])) == pytest.approx([0, 1], abs=1e-9)
+
+
+@pytest.mark.parametrize("n", [2, 5, 3000])
+def test_the_power_is_that_of_astropy(n: int) -> None:
+    random = np.random.default_rng(n)
+    times = np.concatenate([np.arange(n) * 2.0, 5400.3 + np.arange(n) * 2.0])
+    values, periods = random.poisson(30, 2 * n).astype(float), np.linspace(5, 600, 300)
+    model = LombScargle(times, values, fit_mean=False, center_data=True, normalization="standard")
+    expected = model.power(1 / periods, method="slow", assume_regular_frequency=False)
+    assert power(times, values, periods) == pytest.approx(expected, abs=1e-10)
 
 
 def test_a_sine_in_noise_is_found_in_its_band_alone() -> None:
