@@ -1,4 +1,4 @@
-"""Charts of light curves of photons: composites, their periods, and what a survey has of what."""
+"""Charts of light curves of photons: composites, their periods, and how many a survey has of each kind."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def themed(chart: Any) -> Any:
 
 
 def drawable(bins: pa.Table) -> tuple[pd.DataFrame, int]:
-    """Return the bins that a chart shows, in order of time, and how many there are for each that is shown."""
+    """Return the bins that a chart shows, in order of time, and the step: 3 if it shows every third."""
     bins = bins.sort_by([("mjd", "ascending")])
     every = -(-bins.num_rows // MOST_POINTS)
     if every > 1:
@@ -222,7 +222,7 @@ def _lines_legend(name: str) -> Any:
 
 
 def _highest_of_each(periods_s: Any, powers: Any) -> Any:
-    """Return which periods are drawn: all, or of each few the one with the highest power, so that peaks stay."""
+    """Return the indices of the periods to draw: all, or the highest of each few, so that no peak is lost."""
     number = len(periods_s)
     if number <= _MOST_PERIODS:
         return np.arange(number)

@@ -1,6 +1,6 @@
-"""Pages of light curves of photons: dashboards, periodograms, tables that sort, and what a survey has of what.
+"""Pages of light curves of photons: dashboards, periodograms, tables that sort, and charts of the survey.
 
-All is in one folder, with relative links, and needs no network.
+One folder has them all. Links are relative, and no page needs a network.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def write_pages(
     threshold: float = THRESHOLD,
     progress: Callable[[int, int], None] | None = None,
 ) -> Pages:
-    """Write all pages; what is there of them is overwritten.
+    """Write all pages. Those that exist are overwritten.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def write_pages(
 
 
 def from_table(bins: pa.Table) -> Callable[[str], pa.Table]:
-    """Return what picks a composite's rows from a table that has those of all."""
+    """Return a function that takes a composite's rows out of a table of all bins."""
 
     def picked(source_id: str) -> pa.Table:
         return bins.filter((pc.field("source_id") == source_id) & (pc.field("product") == "composite"))

@@ -124,7 +124,7 @@ def open_exposure(
     x1d: Path | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Iterator[Opened]:
-    """Open the files of an exposure, with what the reference files say of it.
+    """Open the files of an exposure, and read its reference files.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ def wavelength_range(opened: Opened) -> tuple[float, float] | None:
 
 @dataclass(frozen=True)
 class _Looked:
-    """What the first look at a member found."""
+    """Result of the first pass over a member."""
 
     member: Member
     mjd_start: float | None = None
@@ -211,8 +211,8 @@ class _Looked:
 def composite(members: Sequence[Member], selection: Selection = PUBLISHED) -> Composite:
     """Extract the exposures of a group again, over the wavelengths that all of them have.
 
-    Files are open one exposure at a time. Exposures are numbered from 1 in order of time. An exposure that cannot be
-    used is left out with a reason.
+    The files of one exposure are open at a time. Exposures are numbered from 1 in order of time. One that cannot be
+    used is left out, with a reason.
 
     Parameters
     ----------

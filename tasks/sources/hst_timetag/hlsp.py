@@ -90,8 +90,8 @@ def composite_file_name(
 ) -> str:
     """Return the name of the file of a composite.
 
-    Underscores part the fields, so there are none within a field. A field in which more had to be changed than capital
-    letters, blanks and SIMBAD's stars and brackets has a hash at its end, which tells it from others.
+    Underscores separate the fields, so a field has none. Capital letters become small; blanks and SIMBAD's stars and
+    brackets become hyphens. A field with other unsafe characters gets a hash at its end, so that names stay unique.
 
     Examples
     --------
@@ -254,7 +254,7 @@ def _configuration(exposures: Sequence[Row]) -> dict[str, Any]:
 
 
 def _one_or_multi(keyword: str, comment: str, values: Iterable[Any]) -> dict[str, Any]:
-    """Return a keyword; where exposures differ it is MULTI, and numbered keywords have the values."""
+    """Return a keyword. Where exposures differ, it is MULTI, and numbered keywords have the values."""
     different = list(dict.fromkeys(value for value in values if value is not None))
     if len(different) < 2:
         return {keyword: (different[0] if different else None, comment)}
@@ -309,7 +309,7 @@ def _versions() -> dict[str, Any]:
 
 
 def _set(header: Any, keywords: Mapping[str, tuple[Any, str]]) -> None:
-    """Set keywords; what is not known has no value, and names of more than 8 characters are HIERARCH cards."""
+    """Set keywords. Unknown ones have no value; names of more than 8 characters become HIERARCH cards."""
     for name, (given, comment) in keywords.items():
         key = re.sub(r"[^A-Z0-9_-]", "_", name.upper())
         value = given
