@@ -169,7 +169,7 @@ def periods(bins: pa.Table) -> dict[str, Band]:
     """Return the periodogram of a composite in each band, of the bins that were observed in full."""
     bins = bins.filter(pc.field("exposure_fraction") >= 1)
     known = bins.filter(pc.is_finite(pc.fill_null(bins["net"].cast(pa.float64()), float("nan")))).sort_by("mjd")
-    return bands(known["net"].to_numpy(), known["mjd"].to_numpy())
+    return bands(known["net"].to_numpy(), known["mjd"].to_numpy(), with_peaks=False)
 
 
 def periodogram_png(bins: pa.Table, found: Mapping[str, Band], title: str) -> bytes:

@@ -43,7 +43,7 @@ class Survey:
         source_id = Group(instrument, detector, target, grating, cenwave, aperture).source_id
         for dataset in range(1, exposures + 1):
             exposure_id = f"l{len(self.exposures):07d}q"
-            self.exposures.append({"source_id": exposure_id, "product": "exposure", **about})
+            self.exposures.append({"source_id": exposure_id, "product": "exposure", "exposure_s": 2.0 * bins, **about})
             times = 2.0 * np.arange(bins)
             wave = np.zeros(bins) if period_s is None else np.sin(2 * np.pi * times / period_s)
             rate = None if net is None else net * (1 + wave)
@@ -73,7 +73,8 @@ class Survey:
                     }
                 )
             )
-        self.exposures.append({"source_id": source_id, "product": "composite", **about})
+        exposure_s = 2.0 * bins * exposures
+        self.exposures.append({"source_id": source_id, "product": "composite", "exposure_s": exposure_s, **about})
         numbers = dict.fromkeys(("mean", "pearson_r", "pearson_p"), 0.25)
         self.statistics.append(
             {

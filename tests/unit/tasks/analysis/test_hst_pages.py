@@ -267,3 +267,34 @@ def test_a_composite_without_a_row_of_its_own_is_known_by_its_exposures(tmp_path
     (path,) = (tmp_path / "composite").glob("*.html")
     assert path.name == "hlsp_hstlc_hst_cos-fuv_v-ae-aqr_g140l_1105_psa_v1_sci.html"
     assert "V* AE Aqr · COS/FUV G140L/1105 PSA" in Parsed(path).text
+
+
+def test_pages_of_unchanged_composites_are_kept_without_their_bins(tmp_path: Path) -> None:
+    survey = Survey()
+    names = [survey.add(target, exposures=1, bins=8, factor=2.0) for target in ("A", "B")]
+    statistics, exposures, bins = survey.tables()
+    asked: list[str] = []
+
+    def watched(source_id: str) -> pa.Table:
+        asked.append(source_id)
+        return from_table(bins)(source_id)
+
+    write_pages(tmp_path, statistics, exposures, watched)
+    first = (tmp_path / "interesting_hstlc.html").read_text()
+    asked.clear()
+    done = write_pages(tmp_path, statistics, exposures, watched, unchanged=names[:1])
+    assert (asked, done.composites) == (names[1:], 2)
+    assert (tmp_path / "interesting_hstlc.html").read_text() == first
+    next((tmp_path / "composite").glob("*_a_*.png")).unlink()
+    asked.clear()
+    write_pages(tmp_path, statistics, exposures, watched, unchanged=names)
+    assert asked == names[:1]
+
+
+def test_tables_list_the_periods_of_the_statistics(tmp_path: Path) -> None:
+    survey = Survey()
+    survey.add("A", exposures=1, bins=8, periodogram=True)
+    survey.statistics[0] |= {"period_s_short": 33.25, "power_short": 0.5}
+    pages(survey, tmp_path)
+    cells = Parsed(tmp_path / "periodogram_subset.html").rows[1]
+    assert cells[5:] == ["33.25", "0.5", "", "", "", ""]
