@@ -1,1 +1,16 @@
-"""Side by side with what a user would run otherwise. Each module prints a table, then one JSON object."""
+"""Benchmarks: `python -m benchmarks.NAME` prints tables, then one JSON object as its last line.
+
+==================  ================================================================================================
+`lake`              point and cone queries against globs of Parquet files and pandas; commits and compaction
+`targets`           registering many targets
+`pull`, `tap`       pulls of IceCube, and of archives with TAP, against plain loops over the same service
+`parquet`           ZTF, unWISE and Pan-STARRS1 against LSDB (extra `benchmarks`)
+`fits`              TESS files against lightkurve (extra `test`)
+`rxte`, `virac`     extraction of the surveys against plain loops
+`damage`            flipped bits: what queries, `verify` and `compact` find, and what checksums cost
+`orchestration`     what Prefect and Dask add to a granule (extra `dask`)
+`growth`            the cost of 500,000 targets, extrapolated
+==================  ================================================================================================
+
+`--quick` takes a smaller sample. `benchmarks.measure` is the one place for measuring time and memory.
+"""

@@ -1,7 +1,7 @@
-"""Flip bits in a lake's files, and say what queries, verify and compact do of it; and what looking costs.
+"""Flip bits in a lake's files, report what queries, verify and compact do, and measure what checksums cost.
 
-Each flip is of one bit of one light-curve file, in a lake of its own. DuckDB compares no checksums, so that a query may
-give other rows without a word; `verify` and `compact` must see every flip, and `compact` must rewrite none.
+Each flip is one bit of one light-curve file, in a copy of the lake. DuckDB compares no checksums, so a query may return
+wrong rows silently. `verify` and `compact` must find every flip, and `compact` must rewrite no damaged file.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _ROWS = 100  # of each source
 
 
 def make(root: Path, granules: int, sources: int) -> Settings:
-    """Make a lake of some granules, of one file of light curves each."""
+    """Make a lake of granules with one file of light curves each."""
     settings = load_settings(url=str(root))
     catalog = Catalog(Storage.from_url(root), settings)
     catalog.create()
@@ -46,13 +46,13 @@ def make(root: Path, granules: int, sources: int) -> Settings:
         ra, dec = rng.uniform(0, 360, sources), rng.uniform(-60, 60, sources)
         ids = [f"{number}-{k}" for k in range(sources)]
         scope = {"archive": "ztf", "release": "DR1", "granule": f"g{number}"}
-        places = pa.table({"source_id": ids, "hpx29": hpx29(ra, dec), "ra": ra, "dec": dec})
+        positions = pa.table({"source_id": ids, "hpx29": hpx29(ra, dec), "ra": ra, "dec": dec})
         each = np.repeat(np.arange(sources), _ROWS)
         n = len(each)
         rows = pa.table(
             {
                 "source_id": pa.array(ids).take(pa.array(each)),
-                "hpx29": places["hpx29"].take(pa.array(each)),
+                "hpx29": positions["hpx29"].take(pa.array(each)),
                 "band": ["ztf_g"] * n,
                 "mjd": 58000 + np.tile(np.arange(_ROWS), sources) + rng.uniform(0, 0.5, n),
                 "flux": rng.normal(1, 0.1, n).astype(np.float32),
@@ -65,8 +65,8 @@ def make(root: Path, granules: int, sources: int) -> Settings:
         counts: dict[str, Any] = {"band": ["ztf_g"] * sources, "unit": ["mJy"] * sources}
         counts |= {name: [_ROWS] * sources for name in ("n", "n_detected", "n_good")}
         counts |= {name: [value] * sources for name, value in (("mjd_first", 58000.0), ("mjd_last", 58000.0 + _ROWS))}
-        statistics = pa.table({"source_id": ids, "hpx29": places["hpx29"], **counts})
-        tables = {"sources": places, "lightcurves": rows, "statistics": statistics}
+        statistics = pa.table({"source_id": ids, "hpx29": positions["hpx29"], **counts})
+        tables = {"sources": positions, "lightcurves": rows, "statistics": statistics}
         whole = {
             name: pa.table({**{key: [value] * table.num_rows for key, value in scope.items()}, **_columns(table)})
             for name, table in tables.items()
@@ -82,7 +82,7 @@ def _columns(table: pa.Table) -> dict[str, Any]:
 
 
 def digest(root: Path) -> Any:
-    """Return what a query of all light curves gives: rows, and a sum over their content."""
+    """Query all light curves: the number of rows, and a sum over their content."""
     with Lake(root) as opened:
         return opened.sql(
             "SELECT count(*) AS n, sum(hash(lightcurves)::HUGEINT)::VARCHAR AS digest FROM lightcurves"
@@ -90,7 +90,7 @@ def digest(root: Path) -> Any:
 
 
 def flip(root: Path, copy: Path, seed: int, truth: Any) -> dict[str, str]:
-    """Flip one bit in a copy of a lake, and say what each did."""
+    """Flip one bit in a copy of a lake, and return what each reader did."""
     shutil.copytree(root, copy)
     generator = random.Random(seed)
     paths = sorted((copy / "data/main/lightcurves").rglob("*.parquet"))
@@ -124,7 +124,7 @@ def flip(root: Path, copy: Path, seed: int, truth: Any) -> dict[str, str]:
 
 
 def cost(root: Path, repeats: int) -> dict[str, float]:
-    """Return what checksums cost: of pages, to write and to read by Arrow; of files, in a compaction."""
+    """Measure what checksums cost: of pages, when Arrow reads them; of files, in a compaction."""
     path = next((root / "data/main/lightcurves").rglob("*.parquet"))
     table = read_parquet(path)
     plain = root / "plain.parquet"
@@ -172,7 +172,7 @@ def main() -> None:
         for who, what in one.items():
             counts[who, what] = counts.get((who, what), 0) + 1
     print_table(f"{flips} bits flipped, one a lake", ("who", "did", "times"), [(*key, n) for key, n in counts.items()])
-    print_table("what looking costs", ("what", "ratio or seconds"), list(costs.items()))
+    print_table("cost of checksums", ("what", "ratio or seconds"), list(costs.items()))
     seen = counts.get(("verify", "named"), 0), counts.get(("compact", "refused"), 0)
     wrong = counts.get(("query", "WRONG ROWS"), 0)
     print_result({"flips": flips, "verify_named": seen[0], "compact_refused": seen[1], "queries_wrong": wrong, **costs})

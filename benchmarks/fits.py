@@ -1,12 +1,12 @@
-"""Light curves of TESS from FITS files to Arrow: our reader on two processes, and lightkurve in a plain loop.
+"""Read light curves of TESS from FITS files to Arrow: Lightlake on two processes against lightkurve in a loop.
 
-Files are generated, TESS-SPOC's of one sector. The loop is what notebooks do: read each file with lightkurve, keep its
-time, flux and error as a table, join the tables at the end. Each side runs in fresh processes, in turns, with the files
-in the page cache; times are without imports. Both must have the same good fluxes. Needs lightkurve, which comes with
-the extra test: pip install -c constraints.txt -e '.[test]'
+The files are generated like TESS-SPOC's of one sector. The loop does what notebooks do: it reads each file with
+lightkurve, keeps time, flux and error as a table, and joins the tables at the end. Each side runs in fresh processes,
+in turns, with the files in the page cache; times exclude imports. Both must find the same good fluxes. Needs
+lightkurve, from the extra test: pip install -c constraints.txt -e '.[test]'
 
-The last line is a JSON object: ``vs_lightkurve_loop``, how many times faster we are on two processes, the same on one,
-and ``rss_growth``, our peak memory with all files over that with a quarter of them.
+The last line is a JSON object: ``vs_lightkurve_loop`` is the speed ratio on two processes, then the same on one, and
+``rss_growth`` is the peak memory with all files over that with a quarter of them.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import Run, fresh, peak_rss_mb, print_result, print_table
+from benchmarks.measure import Run, fresh, peak_rss_mb, print_result, print_table, use_cores
 
 FULL, QUICK, CADENCES, CORES = 1000, 100, 3649, 2
 BAND = "tess_tess_spoc_pdcsap"
 
 
 def generate(folder: str, n: int) -> None:
-    """Write files of as many targets, each with its own seed."""
+    """Write the files of n targets, each with its own seed."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     mast = importlib.import_module("helpers.mast")
     for number in range(n):
@@ -43,17 +43,17 @@ def generate(folder: str, n: int) -> None:
 
 
 def _read(path: str) -> tuple[int, int, float]:
-    """Return rows, good fluxes and their sum, of a file in the lake's tables."""
+    """Read a file to the lake's tables; return its rows, good fluxes and their sum."""
     from tasks.sources.tess_kepler.mast_fits import read_product, tables_of
 
     product = read_product(Path(path), Path(path).name)
-    rows = tables_of([product], "lightkurve", "benchmark")["lightcurves"]
+    rows = tables_of([product], "tess_kepler", "benchmark")["lightcurves"]
     good = rows["good"].to_numpy() & (rows["band"].to_numpy() == BAND)
     return rows.num_rows, int(good.sum()), float(rows["flux"].to_numpy()[good].sum(dtype=np.float64))
 
 
 def _warm(seconds: float) -> None:
-    """Import what is needed, and stay long enough for each process to get one of these."""
+    """Import what is needed, and wait until every process has one of these calls."""
     import tasks.sources.tess_kepler.mast_fits  # noqa: F401
 
     time.sleep(seconds)
@@ -66,7 +66,7 @@ def _read_some(paths: list[str]) -> dict[str, float]:
 
 
 def lightlake(folder: str, n: int, processes: int) -> dict[str, float]:
-    """Read files to Arrow, each forgotten when it is counted, as a pull forgets what it has staged."""
+    """Read files to Arrow and drop each after counting, as a pull drops what it has staged."""
     paths = sorted(str(path) for path in Path(folder).iterdir())[:n]
     parts = [paths[start::processes] for start in range(processes)]
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
@@ -74,7 +74,7 @@ def lightlake(folder: str, n: int, processes: int) -> dict[str, float]:
         started = time.perf_counter()
         done = list(pool.map(_read_some, parts))
         seconds = time.perf_counter() - started
-    # Peaks of processes side by side add up at the worst.
+    # At worst, the peaks of parallel processes add up.
     return {name: sum(part[name] for part in done) for name in done[0]} | {"seconds": seconds}
 
 
@@ -111,8 +111,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     given = parser.parse_args()
     n, turns = (QUICK, 1) if given.quick else (FULL, given.turns)
-    if hasattr(os, "sched_setaffinity"):  # children inherit it
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    use_cores(CORES)
     with tempfile.TemporaryDirectory(prefix="lightlake-benchmark-") as folder:
         generate(folder, n)
         sides = {

@@ -1,10 +1,10 @@
-"""What a pull costs as the sample grows, and what 500,000 targets would cost: measured, fitted, extrapolated.
+"""Measure what a pull costs as the sample grows, and extrapolate to 500,000 targets.
 
-Each size is pulled from the sandbox in a fresh process: processor time, requests and bytes that the archive saw, rows,
-bytes of Parquet, memory, granules, time of commits. Archives in buckets are read over S3, with targets all over the
-sky and with as many in one field: what they cost goes by the partitions that the targets touch. Lines through the
-smaller sizes predict the largest one, and how far off they are is printed. What the sandbox cannot tell, such as the
-time of real services, is an assumption that `PUBLISHED` and `places` name; `--markdown` prints the run sheet's table.
+Each size is pulled from simulated archives in a fresh process. Measured are processor time, requests and bytes at the
+archive, rows, bytes of Parquet, memory, granules and time of commits. Archives in buckets are read over S3, with
+targets all over the sky and as many in one field, because their cost depends on the partitions that the targets touch.
+Lines through the smaller sizes predict the largest one, and the error is printed. Times of real services are
+assumptions, named in `PUBLISHED` and `sites`. `--markdown` prints the table of deployments/cluster/README.md.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from benchmarks.measure import fresh, print_result, print_table
 
 TARGETS = 500_000
 QUANTITIES = ("cpu_s", "commit_s", "requests", "bytes", "granules", "n_rows", "parquet_bytes")
-# Whole granules, where there are sizes of them: a part of one costs as much.
+# Whole granules, where granules have a size: a part of one costs as much.
 SIZES: Mapping[str, tuple[int, ...]] = {
     "icecube": (5_000, 10_000, 40_000),
     "gaia": (2_000, 6_000, 16_000),
@@ -35,21 +35,21 @@ SIZES: Mapping[str, tuple[int, ...]] = {
     "wise": (125, 500, 2_000),
     "panstarrs": (125, 500, 2_000),
     "hcv": (100, 400, 1_600),
-    "lightkurve": (40, 160, 480),
+    "tess_kepler": (40, 160, 480),
 }
 QUICK_SIZES: Mapping[str, tuple[int, ...]] = {"gaia": (250, 500, 1_000), "wise": (20, 40, 80)}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One pull that was measured.
+    """One measured pull.
 
     Parameters
     ----------
     n, partitions
-        Targets, and partitions of the archive's catalogue that were opened for them.
+        Targets, and opened partitions of the archive's catalogue.
     costs
-        What it cost, by the names of QUANTITIES.
+        Costs by the names of QUANTITIES.
     wall_s, peak_mb
         Time, and peak of the process's memory.
     """
@@ -76,20 +76,20 @@ class Line:
 
 @dataclass(frozen=True)
 class Published:
-    """What is known of a real archive, beside what the sandbox shows.
+    """What is known of a real archive, in addition to the simulation.
 
     Parameters
     ----------
     partitions
-        Partitions in all; 0: it has none. Those that a sample touches are read once.
+        All partitions, or 0. Those that a sample touches are read once.
     share
-        Share of them that a sample of 500,000 lies in.
+        Share of the partitions that a sample of 500,000 touches.
     partition_mb
         Bytes read of a partition.
     partition_s, target_s
-        Time that the archive takes for a partition, or for a target, without waiting for others.
+        Time of the archive for a partition, or for a target, without other users.
     source
-        Where that is from.
+        Where the values are from.
     """
 
     source: str
@@ -101,8 +101,8 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where Lightlake runs. Every number is an assumption, but for the settings.
+class Site:
+    """A place where Lightlake runs. Every number except the settings is an assumption.
 
     Parameters
     ----------
@@ -111,9 +111,9 @@ class Place:
     services, buckets
         Tasks at the same time at a service (LIGHTLAKE_ARCHIVE_CONCURRENCY), and at a public bucket.
     latency_s, mb_per_s
-        Of a request, and of one connection.
+        Latency of a request, and bandwidth of one connection.
     granule_s
-        Time that a commit of a granule takes longer than on a local disk.
+        Extra time of a granule's commit, compared with a local disk.
     """
 
     name: str
@@ -127,7 +127,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Load:
-    """What a pull takes, wherever it runs."""
+    """The work of a pull, independent of the site."""
 
     cpu_s: float
     requests: float
@@ -160,21 +160,21 @@ PUBLISHED: Mapping[str, Published] = {
         partition_s=2.29,
     ),
     "hcv": Published("not published; assumed 0.2 s a target", target_s=0.2),
-    "lightkurve": Published("the published collector: 2.66 s a target, mostly searching", target_s=2.66),
+    "tess_kepler": Published("the published collector: 2.66 s a target, mostly searching", target_s=2.66),
 }
 
 
-def places(jobs: int) -> tuple[Place, ...]:
-    """Return a machine with the default settings, a cluster of so many jobs, and as many in the buckets' region."""
+def sites(jobs: int) -> tuple[Site, ...]:
+    """Return a machine with the default settings, a cluster of n jobs, and n jobs in the buckets' region."""
     return (
-        Place("1 machine", cores=4, services=4, buckets=4, latency_s=0.15, mb_per_s=3.0),
-        Place("1 cluster", cores=jobs, services=4, buckets=jobs, latency_s=0.15, mb_per_s=10.0),
-        Place("1 cloud account", cores=jobs, services=4, buckets=jobs, latency_s=0.03, mb_per_s=50.0, granule_s=0.3),
+        Site("1 machine", cores=4, services=4, buckets=4, latency_s=0.15, mb_per_s=3.0),
+        Site("1 cluster", cores=jobs, services=4, buckets=jobs, latency_s=0.15, mb_per_s=10.0),
+        Site("1 cloud account", cores=jobs, services=4, buckets=jobs, latency_s=0.03, mb_per_s=50.0, granule_s=0.3),
     )
 
 
 def fit(samples: Sequence[Sample], quantity: str) -> Line:
-    """Return the line through what was measured that is relatively nearest to it, without negative costs."""
+    """Fit a line to the measurements by relative errors, without negative costs."""
     partitioned = any(sample.partitions for sample in samples)
     sides = np.array([[1.0, one.n, one.partitions if partitioned else 0.0] for one in samples])
     values = np.array([float(one.costs[quantity]) for one in samples])
@@ -185,12 +185,12 @@ def fit(samples: Sequence[Sample], quantity: str) -> Line:
 
 
 def touched(n: int, partitions: int) -> float:
-    """Return how many of a sky's partitions n targets at random fall into: it saturates."""
+    """Return the expected number of partitions that n random targets touch; it saturates."""
     return partitions * -np.expm1(n * np.log1p(-1 / partitions)) if partitions > 1 else float(partitions and n > 0)
 
 
 def load_of(lines: Mapping[str, Line], published: Published, n: int) -> Load:
-    """Return what n targets take of a real archive."""
+    """Extrapolate the work of a pull of n targets from a real archive."""
     parts = touched(n, round(published.partitions * published.share))
     cost = {name: line.at(n, parts) for name, line in lines.items()}
     return Load(
@@ -204,37 +204,37 @@ def load_of(lines: Mapping[str, Line], published: Published, n: int) -> Load:
     )
 
 
-def hours(load: Load, place: Place) -> float:
-    """Return how long it takes: the longer of computing and waiting, then the commits, of which there is one at a time.
+def hours(load: Load, site: Site) -> float:
+    """Return the duration in hours: the longer of computing and waiting, plus the commits, one at a time.
 
-    Archives are asked by several tasks at the same time; what is bound by the network does not gain by more cores.
+    Several tasks use an archive at the same time; work that waits for the network gains nothing from more cores.
     """
-    at_once = place.buckets if load.in_bucket else place.services
-    waiting = load.requests * place.latency_s + load.mb / place.mb_per_s + load.service_s
-    commits = load.commit_s + load.granules * place.granule_s
-    return (max(load.cpu_s / place.cores, waiting / at_once) + commits) / 3600
+    at_once = site.buckets if load.in_bucket else site.services
+    waiting = load.requests * site.latency_s + load.mb / site.mb_per_s + load.service_s
+    commits = load.commit_s + load.granules * site.granule_s
+    return (max(load.cpu_s / site.cores, waiting / at_once) + commits) / 3600
 
 
 def memory_gb(base_mb: float, peak_mb: float, at_once: int) -> float:
-    """Return the memory of a process that fetches several granules at once: what each adds to an idle one."""
+    """Return the memory of a process that fetches several granules at once: an idle one, plus each granule's share."""
     return (base_mb + at_once * max(peak_mb - base_mb, 0.0)) / 1e3
 
 
 def idle(url: str) -> int:
-    """Open a lake, and do nothing with it."""
+    """Open a lake and do nothing else."""
     return len(served.new_lake(url, "icecube", 10, "sky")[0].sql("FROM targets"))
 
 
 def measured(archive: str, sizes: Sequence[int], spread: str, folder: Path) -> list[Sample]:
     """Pull an archive at each size."""
     samples = []
-    targets = served.places(max(sizes), spread)
+    targets = served.positions(max(sizes), spread)
     with served.serving(folder / f"{archive}-{spread}", [served.service_of(archive)], targets) as box:
         for n in sizes:
             box.counts()
             run = fresh(served.pull, f"{folder}/lake-{archive}-{spread}-{n}", archive, n, spread)
             seen, value = box.counts(), run.value
-            # A commit is the processor's work, too, but the one that is not shared out.
+            # A commit is processor work, too, but it is not shared between workers.
             costs = {
                 **{name: float(value[name]) for name in QUANTITIES if name in value},
                 "cpu_s": max(value["cpu_s"] - value["commit_cpu_s"], 0.0),
@@ -246,19 +246,19 @@ def measured(archive: str, sizes: Sequence[int], spread: str, folder: Path) -> l
 
 
 def errors(samples: Sequence[Sample]) -> dict[str, float]:
-    """Return how far off the largest sizes are predicted by the smaller ones, in percent, by quantity."""
+    """Return the error in percent of the prediction for the largest sizes, by quantity."""
     largest = max(sample.n for sample in samples)
     smaller = [sample for sample in samples if sample.n < largest]
     off = {}
     for name in QUANTITIES:
         line = fit(smaller, name)
-        told = [(line.at(one.n, one.partitions), one.costs[name]) for one in samples if one.n == largest]
-        off[name] = max((100 * abs(guess / real - 1) for guess, real in told if real), default=0.0)
+        pairs = [(line.at(one.n, one.partitions), one.costs[name]) for one in samples if one.n == largest]
+        off[name] = max((100 * abs(guess / real - 1) for guess, real in pairs if real), default=0.0)
     return off
 
 
-def markdown(loads: Mapping[str, Load], gb: Mapping[str, tuple[float, float]], at: Sequence[Place], sizes: str) -> str:
-    """Return the table of the run sheet."""
+def markdown(loads: Mapping[str, Load], gb: Mapping[str, tuple[float, float]], at: Sequence[Site], sizes: str) -> str:
+    """Write the table of deployments/cluster/README.md."""
     columns = ["archive", "requests", "GB read", *(f"hours, {one.name}" for one in at), "GB, 1 machine", "GB, a job"]
     lines = [
         f"Measured at n = {sizes}; extrapolated to {TARGETS:,} targets.",
@@ -272,7 +272,7 @@ def markdown(loads: Mapping[str, Load], gb: Mapping[str, tuple[float, float]], a
     return "\n".join(lines)
 
 
-def _told(name: str, spread: str, one: Sample) -> tuple[Any, ...]:
+def _row(name: str, spread: str, one: Sample) -> tuple[Any, ...]:
     costs = one.costs
     return (
         f"{name}, {spread}",
@@ -294,12 +294,12 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="two archives, a thousand targets at most")
-    parser.add_argument("--markdown", action="store_true", help="print the table of the run sheet, too")
+    parser.add_argument("--markdown", action="store_true", help="print the table of deployments/cluster/README.md, too")
     parser.add_argument("--jobs", type=int, default=16, help="jobs of the cluster")
     given = parser.parse_args()
     started, load = time.perf_counter(), os.getloadavg()[0]
     rows, off, loads, memory = [], {}, {}, {}
-    at = places(given.jobs)
+    at = sites(given.jobs)
     chosen = QUICK_SIZES if given.quick else SIZES
     with tempfile.TemporaryDirectory(prefix="lightlake-benchmark-") as name:
         folder = Path(name)
@@ -308,7 +308,7 @@ def main() -> None:
             samples = []
             for spread in ("sky", "field") if archive in served.IN_BUCKETS else ("sky",):
                 part = measured(archive, sizes, spread, folder)
-                rows += [_told(archive, spread, one) for one in part]
+                rows += [_row(archive, spread, one) for one in part]
                 samples += part
             off[archive] = errors(samples)
             loads[archive] = load_of({one: fit(samples, one) for one in QUANTITIES}, PUBLISHED[archive], TARGETS)
@@ -333,13 +333,13 @@ def main() -> None:
         rows,
     )
     print_table(
-        "The largest size as predicted by the smaller ones: percent off",
+        "The largest size predicted from the smaller ones: error in percent",
         ("archive", *QUANTITIES),
         [(archive, *one.values()) for archive, one in off.items()],
     )
     print_table(
         f"{TARGETS:,} targets, extrapolated",
-        ("archive", "CPU h", "requests", "GB", "service h", "commit h", *(f"h, {place.name}" for place in at)),
+        ("archive", "CPU h", "requests", "GB", "service h", "commit h", *(f"h, {site.name}" for site in at)),
         [
             (
                 name,
@@ -348,14 +348,14 @@ def main() -> None:
                 one.mb / 1e3,
                 one.service_s / 3600,
                 one.commit_s / 3600,
-                *(hours(one, place) for place in at),
+                *(hours(one, site) for site in at),
             )
             for name, one in loads.items()
         ],
     )
-    print("\nAssumed, but for what is measured above:")
-    for place in at:
-        print(", ".join(f"{name} {value}" for name, value in vars(place).items()))
+    print("\nAssumptions, except for the measurements above:")
+    for site in at:
+        print(", ".join(f"{name} {value}" for name, value in vars(site).items()))
     for archive in loads:
         print(f"{archive}: {PUBLISHED[archive].source}")
     if given.markdown:

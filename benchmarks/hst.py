@@ -168,15 +168,14 @@ def extract_exposure(paths: list[Path], target: Path) -> tuple[float, int]:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from tasks.sources.hst_timetag.composites import bin_rows, open_exposure
-    from tasks.sources.hst_timetag.extract import extract
-    from tasks.sources.hst_timetag.quality import reasons
+    from tasks.sources.hst_timetag.exposure import open_exposures
+    from tasks.sources.hst_timetag.extract import Selection
+    from tasks.sources.hst_timetag.products import bin_rows
 
-    with open_exposure(paths) as opened:
-        if found := reasons(opened.tables):
-            raise RuntimeError(f"{paths[0].name}: {found}")
-        curve = extract(opened.tables)
-        pq.write_table(bin_rows(curve, opened.tables[0].exposure_id), target)
+    with open_exposures(paths) as (opened,):
+        opened.check()
+        curve = opened.curve(Selection())
+        pq.write_table(bin_rows([(opened.exposure_id, curve)], "exposure"), target)
         return pc.sum(curve.table["counts"]).as_py(), sum(table.rows for table in opened.tables)
 
 

@@ -1,12 +1,14 @@
-"""Time and memory, measured so that sides compare: fresh processes, interleaved repeats, medians.
+"""Measure time and memory so that sides are comparable: fresh processes, interleaved repeats, medians.
 
-``python -m benchmarks.measure MODULE FUNCTION`` is the child's end of `fresh`; it reads arguments from stdin.
+``python -m benchmarks.measure MODULE FUNCTION`` is the child process of `fresh`; it reads arguments from stdin.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import multiprocessing
+import os
 import re
 import resource
 import subprocess
@@ -14,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,14 +24,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Run:
-    """What a function did in processes of its own.
+    """Result and cost of a function in fresh processes.
 
     Parameters
     ----------
     value
-        What it returned, the last time.
+        The last value that it returned.
     seconds
-        Median time of the call alone.
+        Median time of the call.
     wall_s
         Median time of the whole process: start of Python, imports, the call, exit.
     peak_rss_mb
@@ -47,15 +50,15 @@ def fresh(function: Callable[..., Any], *arguments: Any, processes: int = 1) -> 
     Parameters
     ----------
     function
-        Defined at the top of its module; what it takes and returns goes through JSON. The process imports
-        that module, so a side whose imports are to be measured imports inside the function.
+        A function at the top level of its module; arguments and value go through JSON. The process imports that
+        module, so imports that should be measured belong inside the function.
     processes
-        How many processes.
+        Number of processes.
 
     Raises
     ------
     RuntimeError
-        If the function fails; with what it wrote to stderr.
+        If the function fails; the message has its stderr.
     """
     module = function.__module__
     if module == "__main__":
@@ -84,10 +87,93 @@ def fresh(function: Callable[..., Any], *arguments: Any, processes: int = 1) -> 
     )
 
 
+Prepared = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Race:
+    """Results and cost of processes that ran at the same time.
+
+    Parameters
+    ----------
+    values
+        What each returned.
+    seconds
+        From the start of all to the end of the last.
+    cpu_s
+        Processor time of all together.
+    peak_rss_mb
+        The largest peak of resident memory, MB of 10^6 bytes.
+    """
+
+    values: list[Any]
+    seconds: float
+    cpu_s: float
+    peak_rss_mb: float
+
+
+def race(prepare: Callable[..., Prepared], *jobs: tuple[Any, ...]) -> Race:
+    """Run each job in a fresh process, start all at once when they are prepared, and time them.
+
+    Parameters
+    ----------
+    prepare
+        Imports and rehearses; the function that it returns is timed.
+    jobs
+        Arguments of `prepare` for each process.
+
+    Raises
+    ------
+    RuntimeError
+        If a process fails; it says why on stderr.
+    """
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = [], []
+    for job in jobs:
+        here, there = context.Pipe()
+        process = context.Process(target=_work, args=(there, prepare, job), daemon=True)
+        process.start()
+        there.close()
+        pipes.append(here)
+        processes.append(process)
+    try:
+        for pipe in pipes:
+            pipe.recv()
+        started = time.perf_counter()
+        for pipe in pipes:
+            pipe.send("go")
+        answers = [pipe.recv() for pipe in pipes]
+        seconds = time.perf_counter() - started
+    except EOFError as error:
+        raise RuntimeError(f"a process of {prepare.__name__} failed") from error
+    finally:
+        for process in processes:
+            process.join(10)
+            if process.is_alive():
+                process.kill()
+    values, cpu, peaks = zip(*answers, strict=True)
+    return Race(list(values), seconds, sum(cpu), max(peaks))
+
+
+def _work(pipe: Connection, prepare: Callable[..., Prepared], job: tuple[Any, ...]) -> None:
+    ready = prepare(*job)
+    pipe.send("ready")
+    pipe.recv()
+    started = time.process_time()
+    value = ready()
+    pipe.send((value, time.process_time() - started, peak_rss_mb()))
+
+
+def use_cores(n: int) -> None:
+    """Restrict this process and its children to n cores, where the system supports it."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:n])
+
+
 def peak_rss_mb() -> float:
     """Return the peak of this process's resident memory, MB of 10^6 bytes.
 
-    Linux hands getrusage's maximum on from the parent through fork and exec; VmHWM begins anew with exec.
+    On Linux a child inherits getrusage's maximum through fork and exec; VmHWM starts again with exec.
     """
     try:
         found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
@@ -113,11 +199,11 @@ def interleaved(
     sides
         Functions of a question, by name.
     questions
-        The first is a rehearsal that nobody is timed on.
+        The first one is a rehearsal and not timed.
     check
-        Called with question, answer and side, outside the time measured; raises if the answer is wrong.
+        Called with question, answer and side, outside the measured time; raises if the answer is wrong.
     rare
-        Sides so slow that they are asked only `rare_questions` questions, the first after the rehearsal.
+        Slow sides, which get only the first `rare_questions` questions after the rehearsal.
     """
     rare = set(rare)
     seconds: dict[str, list[float]] = {side: [] for side in sides}

@@ -1,19 +1,17 @@
-"""What Prefect costs: seconds for each granule at 10, 100, 1,000 and 10,000 of them, on threads, processes and Dask.
+"""Measure what Prefect costs: seconds per granule for 10 to 10,000 granules, on threads, processes and Dask.
 
-Granules without work go through the engine and its runner of Prefect's tasks: one to a task, and as many to a task as
-the flows put there. A Prefect server runs beside them, as in a service. Then archives are pulled, VIRAC tiles and RXTE
-observations extracted, by plain function calls in one process, and what the tasks of each carry is set against what a
-task costs the worker that runs it. At last the same work is done by the flow and by plain calls, each in a fresh
-process with one worker.
+Granules without work go through the engine and its runner of Prefect tasks: one per task, and as many per task as in
+the flows. A Prefect server runs meanwhile, as in a service. Then archives are pulled, and VIRAC tiles and RXTE
+observations extracted, by plain function calls in one process. The work of a task is compared with what a task costs
+its worker. Finally the flow and plain calls do the same work, each in a fresh process with one worker.
 
-On processes and Dask a task takes some 0.1 s, so that sizes of too many tasks are left out there unless `--unbatched`
-asks for them, which takes half an hour more. What a runner takes to start is told by itself: a run pays it once.
+On processes and Dask a task takes some 0.1 s, so sizes of too many tasks are left out there unless `--unbatched` is
+given, which takes half an hour more. The start of a runner is listed separately: a run pays it once.
 """
 
 from __future__ import annotations
 
 import argparse
-import inspect
 import os
 import signal
 import sys
@@ -27,18 +25,18 @@ from typing import Any
 
 from benchmarks.measure import fresh, print_result, print_table
 from benchmarks.prefect_server import prefect_server
-from benchmarks.served import IN_BUCKETS, new_lake, places, pull, service_of, serving
+from benchmarks.served import IN_BUCKETS, new_lake, positions, pull, service_of, serving
 
 RUNNERS = ("threads", "processes", "dask")
 SIZES, QUICK_SIZES = (10, 100, 1_000, 10_000), (10, 100)
 WORKERS, TASKS_OF_ONE_WORKER, GOAL_PERCENT = 2, 20, 5.0
 
-# Granules one to a task, and as many as there are of VIRAC's tiles, RXTE's observations, and granules of a pull.
+# Granules per task: one, and as many as VIRAC's tiles, RXTE's observations, and granules of a pull.
 BATCHINGS = ("one", "tiles", "observations", "pull")
-# Tasks that a size may take, unless all are asked for.
+# Most tasks of a size, unless --unbatched is given.
 MOST_TASKS = {"threads": 10_000, "processes": 1_000, "dask": 1_000}
 
-# Targets of the archives, those of buckets in one field: a task or two of granules that are full.
+# Targets of the archives, those of buckets in one field: one or two tasks of full granules.
 TARGETS = {
     "gaia": 8_000,
     "icecube": 20_000,
@@ -47,7 +45,7 @@ TARGETS = {
     "wise": 8_000,
     "panstarrs": 4_000,
     "hcv": 400,
-    "lightkurve": 80,
+    "tess_kepler": 80,
 }
 QUICK_TARGETS = {"gaia": 2_000}
 TILES, QUICK_TILES, OBSERVATIONS, QUICK_OBSERVATIONS = (8, 8_000), (2, 2_000), 2_000, 500
@@ -55,19 +53,19 @@ TILES, QUICK_TILES, OBSERVATIONS, QUICK_OBSERVATIONS = (8, 8_000), (2, 2_000), 2
 
 @dataclass(frozen=True)
 class Work:
-    """What granules took without Prefect, one after the other in one process, and the tasks that carry them."""
+    """Time of granules without Prefect, one after the other in one process, and the tasks that they would need."""
 
     granules: int
     tasks: int
     seconds: float
 
     def percent(self, task_s: float) -> float:
-        """Return what their tasks cost the workers that run them, in percent of the work."""
+        """Return the cost of their tasks in percent of the work."""
         return 100.0 * task_s * self.tasks / self.seconds
 
 
 def batched(n: int, batching: str) -> list[int]:
-    """Return how many granules are in each of the tasks that carry n of them, as the flows have it."""
+    """Return the number of granules in each task for n granules, as in the flows."""
     size = 1
     if batching == "tiles":
         from tasks.sources.virac.pieces import TileFile
@@ -79,36 +77,48 @@ def batched(n: int, batching: str) -> list[int]:
 
         size = TOGETHER["products"]
     elif batching == "pull":
-        from tasks.pull import plan_batches
+        from tasks.sources.base import Limits
 
-        size = inspect.signature(plan_batches).parameters["granules_per_batch"].default
+        size = Limits().granules
     return [min(size, n - first) for first in range(0, n, size)]
 
 
-@dataclass
-class Nothing:
-    """Work of the engine that is none: batches are numbers; those of tiles are committed by who fetches them."""
+@dataclass(frozen=True)
+class Number:
+    """A batch without work."""
 
-    commits: bool
-    source: str = "nothing"
-    endpoint: str = ""
-    give_up_after: int = 8
+    number: int
+    size: int = 0
 
     @property
-    def fetch(self) -> Callable[[int, bool], Any]:
-        """Return what does nothing."""
+    def title(self) -> str:
+        """Return its number."""
+        return str(self.number)
+
+
+@dataclass
+class EmptySource:
+    """A source without content: batches are numbers; the workers commit those of tiles."""
+
+    commits: bool
+    name: str = "nothing"
+    what: str = "granules"
+    endpoint: str = ""
+
+    @property
+    def limits(self) -> Any:
+        """Return the usual limits."""
+        from tasks.sources.base import Limits
+
+        return Limits()
+
+    @property
+    def fetch(self) -> Callable[[Number, bool], Any]:
+        """Return a function that does nothing."""
         return _staged if self.commits else _done
 
-    def name(self, batch: int) -> str:
-        """Return its number."""
-        return str(batch)
-
-    def count(self, batch: int) -> int:
-        """Return how many granules it has."""
-        return 0
-
-    def mark_failed(self, batch: int, error: BaseException) -> Any:
-        """Raise what it was lost with."""
+    def mark_failed(self, batch: Number, error: BaseException) -> Any:
+        """Raise the error."""
         raise error
 
     def commit(self, url: str, fetched: Any) -> Any:
@@ -116,18 +126,18 @@ class Nothing:
         return []
 
 
-def _staged(batch: int, last_try: bool) -> list[Any]:
+def _staged(batch: Number, last_try: bool) -> list[Any]:
     return []
 
 
-def _done(batch: int, last_try: bool) -> Any:
-    from tasks.pull.driver import Done
+def _done(batch: Number, last_try: bool) -> Any:
+    from tasks.sources.protocol import Done
 
     return Done([])
 
 
 def overhead(runner: str, workers: int, batching: str, sizes: Sequence[int], folder: str) -> dict[str, Any]:
-    """Run granules without work; return seconds until the runner has run its first tasks, then of each size."""
+    """Run granules without work; return seconds until the first tasks have run, then for each size."""
     import flows  # noqa: F401  # its settings come before Prefect is imported
 
     os.environ["LIGHTLAKE_URL"] = url = f"{folder}/nothing"
@@ -138,7 +148,7 @@ def overhead(runner: str, workers: int, batching: str, sizes: Sequence[int], fol
     from lake.settings import load_settings
     from tasks.pull import lake_at
     from tasks.pull.driver import Driver, Run
-    from tasks.pull.report import SurveyReport
+    from tasks.pull.report import PullReport
 
     settings = load_settings(runner=runner, workers=workers)
 
@@ -151,18 +161,17 @@ def overhead(runner: str, workers: int, batching: str, sizes: Sequence[int], fol
 
             def through(n_tasks: int) -> float:
                 started = time.perf_counter()
-                driver = Driver(
-                    run, Nothing(batching in ("pull", "observations")), SurveyReport("nothing", "granules", 0)
-                )
-                run.alone(lambda: driver.work_off(iter(range(n_tasks)), workers))
+                source: Any = EmptySource(batching in ("pull", "observations"))
+                driver = Driver(run, source, PullReport("nothing", "", "granules"))
+                run.alone(lambda: driver.work_off(map(Number, range(n_tasks)), workers))
                 return time.perf_counter() - started
 
             through(2 * workers)
-            told: dict[str, Any] = {"start_s": time.perf_counter() - begun}
+            times: dict[str, Any] = {"start_s": time.perf_counter() - begun}
             for size in sizes:
                 tasks = len(batched(size, batching))
-                told[str(size)] = {"tasks": tasks, "seconds": through(tasks)}
-        return told
+                times[str(size)] = {"tasks": tasks, "seconds": through(tasks)}
+        return times
 
     return measured()
 
@@ -191,13 +200,13 @@ def virac(url: str, tiles: str, runner: Any) -> dict[str, Any]:
     if runner == "plain":
         register_archive(lake_at(url), ORIGIN)
         done = [bring(batch, True) for batch in batches]
-        lost: list[Any] = [one for some in done for one in some.told if one[1].status != "done" or some.left]
+        failed: list[Any] = [one for some in done for one in some.receipts if one[1].status != "done" or some.rest]
     else:
         state = extract_virac(tiles, url, runner=runner, return_state=True)
-        lost = [] if state.is_completed() else [state.message]
+        failed = [] if state.is_completed() else [state.message]
     seconds = time.perf_counter() - started
-    if lost:
-        raise RuntimeError(f"tiles were lost: {lost}")
+    if failed:
+        raise RuntimeError(f"tiles failed: {failed}")
     return {"granules": len(found), "batches": len(batches), "work_s": seconds, "run_s": started - begun}
 
 
@@ -224,10 +233,9 @@ def rxte(url: str, mirror: str) -> dict[str, Any]:
     rxte_pull.register(opened, extraction)
     found = select(opened.sql("FROM targets"), read_csv(f"{mirror}/xtemaster.csv")).each()
     started = time.perf_counter()
-    work = rxte_pull.Observations("")
     parts = list(rxte_pull.Part.each(url, opened.storage.staging / "benchmark", found, extraction))
     for part in parts:
-        work.commit(url, rxte_pull.fetch(part, True))
+        rxte_pull.commit(url, rxte_pull.fetch(part, True))
     return {"granules": len(found), "batches": len(parts), "work_s": time.perf_counter() - started}
 
 
@@ -252,17 +260,17 @@ def by_flow(url: str, archive: str, n: int, spread: str) -> dict[str, Any]:
 
 
 def works(folder: Path, quick: bool) -> tuple[dict[str, Work], dict[str, tuple[float, float, float]]]:
-    """Do the work of every archive and survey; return it, and of flows: a run without work, plain calls, the run."""
-    told: dict[str, Work] = {}
+    """Do the work of every archive and survey; return it, and for flows: an empty run, plain calls, the run."""
+    done: dict[str, Work] = {}
     flows: dict[str, tuple[float, float, float]] = {}
 
     def noted(name: str, value: Mapping[str, Any]) -> Work:
-        told[name] = Work(value["granules"], value["batches"], value["work_s"])
-        return told[name]
+        done[name] = Work(value["granules"], value["batches"], value["work_s"])
+        return done[name]
 
     for name, n in (QUICK_TARGETS if quick else TARGETS).items():
         spread = "field" if name in IN_BUCKETS else "sky"
-        with serving(folder / name, [service_of(name)], places(n, spread)):
+        with serving(folder / name, [service_of(name)], positions(n, spread)):
             plain = noted(name, fresh(pull, f"{folder}/lake-{name}", name, n, spread).value)
             if name == "gaia":
                 run = fresh(by_flow, f"{folder}/flow-{name}", name, n, spread)
@@ -274,7 +282,7 @@ def works(folder: Path, quick: bool) -> tuple[dict[str, Work], dict[str, tuple[f
         flows[f"virac, {runner}"] = (run.value["run_s"], plain.seconds, run.value["work_s"])
     with _mirror(folder / "rxte", QUICK_OBSERVATIONS if quick else OBSERVATIONS) as mirror:
         noted("rxte_pca", fresh(rxte, f"{folder}/lake-rxte", mirror).value)
-    return told, flows
+    return done, flows
 
 
 def _tiles(folder: Path, n: int, n_sources: int) -> Path:
@@ -302,22 +310,22 @@ def _mirror(folder: Path, n: int) -> Any:
 def empties(
     folder: Path, sizes: Sequence[int], runners: Sequence[str], batchings: Sequence[str], unbatched: bool
 ) -> dict[str, float]:
-    """Print what granules without work cost; return of each runner what a task of tiles, and of a pull, costs."""
+    """Print the cost of granules without work; return for each runner the cost of a task of tiles, and of a pull."""
     rows: list[tuple[object, ...]] = []
     tasks: dict[str, float] = {}
     for runner in runners:
         for batching in batchings:
             counts = {size: len(batched(size, batching)) for size in sizes}
             ours = [size for size in sizes if unbatched or counts[size] <= MOST_TASKS[runner]]
-            told = fresh(overhead, runner, WORKERS, batching, ours, str(folder)).value
-            each = [told[str(size)]["seconds"] / size if size in ours else None for size in sizes]
-            last = told[str(ours[-1])]
-            rows.append((runner, batching, told["start_s"], *each, last["seconds"] / last["tasks"]))
+            times = fresh(overhead, runner, WORKERS, batching, ours, str(folder)).value
+            each = [times[str(size)]["seconds"] / size if size in ours else None for size in sizes]
+            last = times[str(ours[-1])]
+            rows.append((runner, batching, times["start_s"], *each, last["seconds"] / last["tasks"]))
         for batching in ("one", "pull"):
             n = TASKS_OF_ONE_WORKER * batched(1_000, batching)[0]
-            told = fresh(overhead, runner, 1, batching, [n], str(folder)).value
+            times = fresh(overhead, runner, 1, batching, [n], str(folder)).value
             tasks[f"{runner}, {'pull' if batching == 'pull' else 'tiles'}"] = (
-                told[str(n)]["seconds"] / TASKS_OF_ONE_WORKER
+                times[str(n)]["seconds"] / TASKS_OF_ONE_WORKER
             )
     columns = ("runner", "batches", "start (s)", *(f"n = {size:,}" for size in sizes), "s/task")
     print_table(f"Granules without work, {WORKERS} workers: seconds a granule", columns, rows)

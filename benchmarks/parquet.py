@@ -1,19 +1,19 @@
-"""Pull ZTF out of a HATS catalogue, beside lsdb's crossmatch and the serial pyarrow loop, on two cores.
+"""Pull ZTF from a HATS catalogue, compared with lsdb's crossmatch and a serial pyarrow loop, on two cores.
 
-The catalogue is generated as IRSA publishes it: a collection with margins, light curves nested in the rows, positions
-as float32. All sides ask for the same targets within 1 arcsec, keep every object of each filter, and must find the same
-pairs with the same number of epochs. Each runs in a process of its own, in turns, with the files in the page cache:
+The catalogue is generated like IRSA's: a collection with margins, light curves nested in the rows, positions as
+float32. All sides search the same targets within 1 arcsec, keep every object of each filter, and must find the same
+pairs with the same number of epochs. Each runs in a fresh process, in turns, with the files in the page cache:
 
-- Lightlake plans, fetches, stages and commits on two threads, as a flow does; and fetches only, as the others, which
+- Lightlake plans, fetches, stages and commits on two threads, as a flow does; and only fetches, because the others
   write nothing;
 - lsdb as the published collector calls it: for each filter the collection is opened with that filter, the targets are
-  crossmatched to it with its margin, and computed on a Dask cluster of two workers with a thread each; but it is asked
-  for all neighbours, where the collector takes the nearest;
-- the loop of the published collector's code for unWISE: one partition after the other is read whole by pyarrow, which
-  has both cores for that, and all pairs are searched by astropy.
+  crossmatched to it with its margin, and computed on a Dask cluster of two workers with a thread each. Here it returns
+  all neighbours, where the collector takes the nearest;
+- the loop of the published collector's code for unWISE: pyarrow reads one partition after the other whole, on both
+  cores, and astropy searches all pairs.
 
-Times are without imports and without the start of Dask. rss_growth is the peak of a pull of a large sample by that of
-a small one, imports and all, up to the end of the pull.
+Times exclude imports and the start of Dask. rss_growth is the peak memory of a pull of a large sample over that of a
+small one, including imports, up to the end of the pull.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from benchmarks.measure import Run, fresh, peak_rss_mb, print_result, print_table
+from benchmarks.measure import Run, fresh, peak_rss_mb, print_result, print_table, use_cores
 
 CORES, SEED, RADIUS_ARCSEC = 2, 20260521, 1.0
 FILTERS, BAD_CATFLAGS = (1, 2, 3), 32_768
 
-# lsdb has to be told how many neighbours there may be; the published collector asks for the nearest alone.
+# lsdb needs a largest number of neighbours; the published collector takes only the nearest.
 NEIGHBOURS = 10
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is generated and asked.
+    """The size of a run.
 
     Parameters
     ----------
     stars, field
-        Stars that may be targets, and other ones; each is two or three rows.
+        Stars that may be targets, and others; each has two or three rows.
     max_rows, row_group
         Rows of a partition, and of a row group in it, at most.
     race, dense
@@ -85,7 +85,7 @@ QUICK = Size(10_000, 5_000, 12_000, 1_000, 50, 50, 1_000, 6_000, 1)
 
 
 def generate(folder: Path, size: Size) -> pa.Table:
-    """Write the collection and return the targets that may be asked for, in random order."""
+    """Write the collection and return the possible targets in random order."""
     from deployments.sandbox.ztf import write_collection
 
     rng = np.random.default_rng(SEED)
@@ -104,7 +104,7 @@ def generate(folder: Path, size: Size) -> pa.Table:
 
 
 def lightlake(folder: str, collection: str, targets: str, n: int) -> dict[str, Any]:
-    """Pull for the first n targets into a new lake on two threads, staged and committed."""
+    """Pull, stage and commit the first n targets into a new lake on two threads."""
     from tasks.pull import commit_batch, fetch_batch
 
     opened, batches = _planned(folder, collection, targets, n)
@@ -126,7 +126,7 @@ def lightlake(folder: str, collection: str, targets: str, n: int) -> dict[str, A
 
 
 def lightlake_fetch(folder: str, collection: str, targets: str, n: int) -> dict[str, Any]:
-    """Plan and fetch for the first n targets on two threads; what comes is not written."""
+    """Plan and fetch the first n targets on two threads, without writing."""
     from lake.settings import load_settings
     from tasks.pull import read_granules
     from tasks.sources.registry import find
@@ -139,9 +139,9 @@ def lightlake_fetch(folder: str, collection: str, targets: str, n: int) -> dict[
             _windowed(pool, lambda b: [archive.fetch(granule, settings) for granule in read_granules(b)], batches)
         )
     seconds = time.perf_counter() - started
-    harvests = [harvest for batch in fetched for harvest in batch]
-    matches = pa.concat_tables([harvest.matches.select(["target_id", "source_id"]) for harvest in harvests])
-    curves = pa.concat_tables([harvest.lightcurves.select(["source_id", "good"]) for harvest in harvests])
+    results = [result for batch in fetched for result in batch]
+    matches = pa.concat_tables([result.matches.select(["target_id", "source_id"]) for result in results])
+    curves = pa.concat_tables([result.lightcurves.select(["source_id", "good"]) for result in results])
     counts = curves.filter(curves["good"]).group_by("source_id").aggregate([([], "count_all")])
     names = opened.sql("SELECT target_id, name::BIGINT AS target FROM targets")
     pairs = matches.join(counts, "source_id").join(names, "target_id")
@@ -150,7 +150,7 @@ def lightlake_fetch(folder: str, collection: str, targets: str, n: int) -> dict[
 
 
 def _planned(folder: str, collection: str, targets: str, n: int) -> tuple[Any, Iterator[Any]]:
-    """Make a lake with the first n targets; return it and the plan, of which nothing is made yet."""
+    """Make a lake with the first n targets; return it and the lazy plan."""
     os.environ["LIGHTLAKE_ENDPOINTS__ZTF"] = collection
     from lake.commit.targets import add_targets
     from lake.settings import load_settings
@@ -162,7 +162,7 @@ def _planned(folder: str, collection: str, targets: str, n: int) -> tuple[Any, I
 
     catalog = Catalog(Storage.from_url(folder), load_settings(url=folder))
     catalog.create()
-    # Of so many at random places two may be within an arcsecond; they are to stay two.
+    # Two random positions may be within an arcsecond; they must stay two targets.
     add_targets(catalog, pq.read_table(targets).slice(0, n), "sky", radius_arcsec=0.0)
     catalog.close()
     opened, archive = lake_at(folder), find("ztf")
@@ -172,7 +172,7 @@ def _planned(folder: str, collection: str, targets: str, n: int) -> tuple[Any, I
 
 
 def _windowed(pool: ThreadPoolExecutor, work: Callable[[Any], Any], batches: Iterator[Any]) -> Iterator[Any]:
-    """Do the work, at most two for each thread waiting, as the flow does."""
+    """Do the work with at most two batches waiting per thread, as the flow does."""
     window: deque[Future[Any]] = deque()
     for batch in batches:
         window.append(pool.submit(work, batch))
@@ -217,7 +217,7 @@ def lsdb_crossmatch(collection: str, targets: str, n: int, neighbours: int) -> d
 
 
 def serial_loop(collection: str, targets: str, n: int) -> dict[str, Any]:
-    """Read the partitions that the first n targets are in, one after the other, and search all pairs in each."""
+    """Read the partitions of the first n targets one after the other, and search all pairs in each."""
     import hpgeom
     import pandas as pd
     import pyarrow.dataset as ds
@@ -239,8 +239,8 @@ def serial_loop(collection: str, targets: str, n: int) -> dict[str, Any]:
         )
         rows = ds.dataset(path).to_table(columns=columns, filter=ds.field("filterid").isin(FILTERS))
         sky = SkyCoord(rows["objra"].to_numpy(), rows["objdec"].to_numpy(), unit="deg")
-        places = SkyCoord(mine["ra"].to_numpy(), mine["dec"].to_numpy(), unit="deg")
-        target, row, _, _ = search_around_sky(places, sky, RADIUS_ARCSEC * u.arcsec)
+        positions = SkyCoord(mine["ra"].to_numpy(), mine["dec"].to_numpy(), unit="deg")
+        target, row, _, _ = search_around_sky(positions, sky, RADIUS_ARCSEC * u.arcsec)
         if not len(row):
             continue
         near = rows.take(pa.array(row))
@@ -258,7 +258,7 @@ def serial_loop(collection: str, targets: str, n: int) -> dict[str, Any]:
 
 
 def _located(sample: Any, partitions: Any, hpgeom: Any) -> dict[tuple[int, int], list[int]]:
-    """Return the targets of each partition that a circle around them overlaps."""
+    """Return for each partition the targets whose search circle overlaps it."""
     found: dict[tuple[int, int], list[int]] = {}
     for order, group in partitions.groupby("Norder"):
         known = set(group["Npix"])
@@ -285,7 +285,7 @@ def _counted(rows: Any, source: str) -> dict[str, Any]:
 
 
 def _found(target: Any, source: Any, epochs: Any) -> dict[str, Any]:
-    """Return what tells whether two sides found the same."""
+    """Summarise the pairs, so that sides can be compared."""
     rows = np.stack([np.asarray(column, np.int64) for column in (target, source, epochs)], axis=1)
     rows = rows[np.lexsort(rows.T[::-1])]
     digest = hashlib.blake2b(rows.tobytes(), digest_size=8).hexdigest()
@@ -293,7 +293,7 @@ def _found(target: Any, source: Any, epochs: Any) -> dict[str, Any]:
 
 
 def warm(collection: Path) -> int:
-    """Read all files, so that no side waits for the disk on the other's behalf; return how many bytes there are."""
+    """Read all files into the page cache, for all sides alike; return the number of bytes."""
     size = 0
     for path in sorted(collection.rglob("*.parquet")):
         with path.open("rb", buffering=0) as file:
@@ -303,12 +303,12 @@ def warm(collection: Path) -> int:
 
 
 def race(folder: Path, n: int, turns: int, *, with_lsdb: bool) -> dict[str, float]:
-    """Let all sides ask for n targets in turn, print the table, and return each side's median seconds.
+    """Run all sides on n targets in turn, print the table, and return each side's median seconds.
 
     Raises
     ------
     RuntimeError
-        If the sides do not find the same.
+        If the sides find different pairs.
     """
     collection, targets = str(folder / "collection"), str(folder / "targets.parquet")
     runs: dict[str, list[Run]] = {}
@@ -350,8 +350,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     size = QUICK if quick else FULL
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    if hasattr(os, "sched_setaffinity"):  # children inherit it
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    use_cores(CORES)
     with_lsdb = importlib.util.find_spec("lsdb") is not None
     if not with_lsdb:
         print("lsdb is not installed (pip install 'lightlake[benchmarks]'): vs_lsdb is null")

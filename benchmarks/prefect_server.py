@@ -1,4 +1,4 @@
-"""A Prefect server of a benchmark's own, as a service has: it ends with the benchmark."""
+"""Run a Prefect server for a benchmark, and end it with the benchmark."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pathlib import Path
 
 import httpx
 
-PATIENCE_S = 120
+START_TIMEOUT_S = 120
 
 
 @contextmanager
 def prefect_server(home: Path) -> Iterator[str]:
-    """Run `prefect server start` on 127.0.0.1, with this process's environment set to use it; give its address.
+    """Run `prefect server start` on 127.0.0.1, with this process's environment set to use it; yield its address.
 
     Raises
     ------
     RuntimeError
-        If it does not start; with what it wrote.
+        If it does not start; the message has its output.
     """
     home.mkdir(parents=True, exist_ok=True)
     with socket.socket() as free:
@@ -60,11 +60,11 @@ def prefect_server(home: Path) -> Iterator[str]:
 
 
 def _wait(api: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    patience = time.monotonic() + PATIENCE_S
-    while time.monotonic() < patience and process.poll() is None:
+    end = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < end and process.poll() is None:
         try:
             if httpx.get(f"{api}/health", timeout=5).is_success:
                 return
         except httpx.TransportError:
             time.sleep(0.2)
-    raise RuntimeError(f"the Prefect server is not up:\n{log.read_text()[-3000:]}")
+    raise RuntimeError(f"the Prefect server did not start:\n{log.read_text()[-3000:]}")

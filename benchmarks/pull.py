@@ -1,7 +1,7 @@
 """Pull IceCube for a small and a large sample: throughput, and memory that must not grow with the sample.
 
-Beside it, what the Fornax collector does: all pairs within the search radius at once, by astropy, into one table.
-The release is generated at full size (1,134,450 events), the targets lie evenly over the sky.
+The comparison does what the Fornax collector does: astropy finds all pairs within the search radius at once, in one
+table. The release is generated at full size (1,134,450 events); the targets cover the sky evenly.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SMALL = 5_000
 
 
 def lightlake(folder: str, release: str, n_targets: int) -> dict[str, Any]:
-    """Pull for n targets into a new lake, in this one process."""
+    """Pull n targets into a new lake in this process."""
     os.environ["LIGHTLAKE_ENDPOINTS__ICECUBE"] = release
     from lake.commit.targets import add_targets
     from lake.settings import load_settings
@@ -49,7 +49,7 @@ def lightlake(folder: str, release: str, n_targets: int) -> dict[str, Any]:
 
 
 def collector(release: str, n_targets: int) -> dict[str, Any]:
-    """Find the same pairs as the published collector does: all at once, in memory."""
+    """Find the same pairs as the published collector: all at once, in memory."""
     import numpy as np
     import pandas as pd
     from astropy import units as u
@@ -64,9 +64,9 @@ def collector(release: str, n_targets: int) -> dict[str, Any]:
         pd.read_csv(Path(release) / "events" / f"{season}_exp.csv", sep=r"\s+", comment="#", names=columns)
         for season in SEASONS
     )
-    places = SkyCoord(targets["ra"].to_numpy(), targets["dec"].to_numpy(), unit="deg")
+    positions = SkyCoord(targets["ra"].to_numpy(), targets["dec"].to_numpy(), unit="deg")
     sky = SkyCoord(events.ra, events.dec, unit="deg")
-    row, event, separation, _ = search_around_sky(places, sky, 2 * u.deg)
+    row, event, separation, _ = search_around_sky(positions, sky, 2 * u.deg)
     near = separation.deg < events.angular_err.to_numpy()[event]
     rows = pd.DataFrame({"objectid": row[near], "time": events.mjd.to_numpy()[event[near]]})
     return {"seconds": time.perf_counter() - started, "matches": int(np.asarray(rows.objectid).size)}

@@ -1,11 +1,11 @@
-"""Pull RXTE's standard products of many observations into a lake, beside a notebook's serial loop over the same files.
+"""Pull RXTE's standard products of many observations into a lake, compared with a notebook's serial loop.
 
-The mirror is generated as the archive lies: missing bands, broken files, slews, scans, all gain epochs. Both sides read
-every light curve that there is (vs_loop), then the net ones of the PCA alone, then one band of those. The loop
-(benchmarks/rxte_loop.py) reads with astropy and joins with pandas, in memory; Lightlake finds the observations in the
-same rows of xtemaster, reads, validates, stages and commits on two processes, and matches them with the targets. What
-both could read must have the same rows and sums. Each side runs in fresh processes, in turns, with the files in the
-page cache; times are without imports.
+The mirror is generated like the archive: missing bands, broken files, slews, scans, all gain epochs. Both sides read
+all light curves (vs_loop), then the net ones of the PCA, then one band of those. The loop (benchmarks/rxte_loop.py)
+reads with astropy and joins with pandas in memory. Lightlake finds the observations in the same rows of xtemaster,
+reads, validates, stages and commits on two processes, and matches them with the targets. Light curves that both could
+read must have the same rows and sums. Each side runs in fresh processes, in turns, with the files in the page cache;
+times exclude imports.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
-from benchmarks.measure import Run, fresh, print_result, print_table
+from benchmarks.measure import Run, fresh, print_result, print_table, use_cores
 
 CORES, SEED = 2, 20260612
 FULL, QUICK = 2_000, 200
@@ -34,7 +34,7 @@ WHAT = ("all", "abcde", "a")
 
 
 def generate(folder: Path, n: int) -> None:
-    """Write the mirror, what is in it, and xtemaster's rows."""
+    """Write the mirror, a list of its content, and the rows of xtemaster."""
     from deployments.sandbox.rxte import write_mirror, xtemaster
 
     rows = write_mirror(folder / "mirror", n_obsids=n, seed=SEED, broken=0.03)
@@ -43,7 +43,7 @@ def generate(folder: Path, n: int) -> None:
 
 
 def loop(folder: str, letters: str) -> dict[str, Any]:
-    """Run the notebook's loop; leave rows and summed rate of each observation and band."""
+    """Run the notebook's loop; write rows and summed rate of each observation and band."""
     from benchmarks.rxte_loop import collect
 
     rows = pq.read_table(Path(folder) / "rows.parquet")
@@ -57,11 +57,11 @@ def loop(folder: str, letters: str) -> dict[str, Any]:
 
 
 def _warm() -> None:
-    import tasks.sources.rxte.source  # noqa: F401  imports are not what is measured
+    import tasks.sources.rxte.source  # noqa: F401  so that imports are not measured
 
 
 def lightlake(folder: str, letters: str, lake: str) -> dict[str, Any]:
-    """Pull all targets' observations on two processes; leave rows and summed rate, and ask for a light curve."""
+    """Pull all targets' observations on two processes; write rows and summed rate, and time a light curve."""
     os.environ["LIGHTLAKE_ENDPOINTS__RXTE"] = f"{folder}/mirror"
     from deployments.sandbox.rxte import TARGETS
     from lake.commit.targets import add_targets
@@ -72,9 +72,12 @@ def lightlake(folder: str, letters: str, lake: str) -> dict[str, Any]:
     from tasks.progress import Bars
     from tasks.pull import lake_at
     from tasks.pull.driver import Run as PullRun
-    from tasks.pull.runners import LocalRunner, logger
+    from tasks.pull.run import pull_all
+    from tasks.pull.runners import LocalRunner
+    from tasks.sources.protocol import Request
     from tasks.sources.rxte.mission import PRODUCTS, parse_obsid
-    from tasks.sources.rxte.source import asked_of, pull
+    from tasks.sources.rxte.options import RxteOptions
+    from tasks.worker import logger
 
     catalog = Catalog(Storage.from_url(lake), load_settings(url=lake))
     catalog.create()
@@ -82,20 +85,22 @@ def lightlake(folder: str, letters: str, lake: str) -> dict[str, Any]:
     add_targets(catalog, pa.table({"name": names, "ra": ra, "dec": dec}), "benchmark")
     catalog.close()
     opened = lake_at(lake)
-    logger.setLevel(logging.ERROR)  # what is broken on purpose
+    logger.setLevel(logging.ERROR)  # some files are broken on purpose
     settings = load_settings(url=lake, runner="processes", workers=CORES)
     bands = None if letters == "all" else [f"pca_{letter}" for letter in letters]
     with Bars() as bars, LocalRunner(settings, CORES) as runner:
         for waiting in [runner.submit("", (), _warm) for _ in range(2 * CORES)]:
             waiting.result()
         started = time.perf_counter()
-        asked = asked_of(method="products", bands=bands, slews=True, xtemaster=f"{folder}/xtemaster.csv")
+        options = RxteOptions(bands=bands, slews=True, xtemaster=f"{folder}/xtemaster.csv")
         run = PullRun(opened, runner, logger, "benchmark", "benchmark", bars, settings)
-        run.alone(lambda: pull(run, asked))
+        (outcome,) = pull_all(run, [Request("rxte", options)])
+        if isinstance(outcome, Exception):
+            raise outcome
         seconds = time.perf_counter() - started
     ended = opened.sql("SELECT status, reason FROM ledger WHERE n_targets = 0").to_pylist()
     if nameless := [row for row in ended if row["status"] in ("rejected", "failed") and not row["reason"]]:
-        raise RuntimeError(f"{len(nameless)} lost without a reason")
+        raise RuntimeError(f"{len(nameless)} failed without a reason")
     codes = {
         band: product.file_name(parse_obsid("10001-01-01-00")).split("_")[1][:3] for band, product in PRODUCTS.items()
     }
@@ -110,12 +115,12 @@ def lightlake(folder: str, letters: str, lake: str) -> dict[str, Any]:
     peak = opened.sql("SELECT max(peak_rss_mb) AS mb FROM ledger")["mb"][0].as_py()
     before = _curve_ms(opened)
     compact(opened.catalog)
-    told = {"seconds": seconds, "counts": counts, "peak_rss_mb": peak}
-    return {**told, "curve_ms": before, "curve_compacted_ms": _curve_ms(opened)}
+    costs = {"seconds": seconds, "counts": counts, "peak_rss_mb": peak}
+    return {**costs, "curve_ms": before, "curve_compacted_ms": _curve_ms(opened)}
 
 
 def _curve_ms(lake: Any) -> float:
-    """Return how long the first target's light curve over sixteen years takes, ms."""
+    """Time a query of one target's light curve over sixteen years, ms."""
     times = []
     for _ in range(7):
         started = time.perf_counter()
@@ -130,11 +135,11 @@ def _curve_ms(lake: Any) -> float:
 
 
 def compare(folder: Path) -> int:
-    """Return how many light curves both sides have; RuntimeError if one differs."""
+    """Count the light curves that both sides have; RuntimeError if one differs."""
     ours, theirs = (pq.read_table(folder / name) for name in ("lake.parquet", "loop.parquet"))
     both = ours.join(theirs, ["obsid", "band"], right_suffix="_loop", join_type="inner").to_pylist()
     for row in both:
-        # NaN bins are no rate on either side; sums are of the same float32 in another order.
+        # Both sides leave out NaN bins; they add the same float32 values in another order.
         if row["size"] != row["size_loop"] or abs(row["sum"] - row["sum_loop"]) > 1e-6 * abs(row["sum"]):
             raise RuntimeError(f"the sides differ: {row}")
     return len(both)
@@ -147,8 +152,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     given = parser.parse_args()
     n, turns = (QUICK, 1) if given.quick else (FULL, given.turns)
-    if hasattr(os, "sched_setaffinity"):  # children inherit it
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    use_cores(CORES)
     with tempfile.TemporaryDirectory(prefix="lightlake-benchmark-") as name:
         folder = Path(name)
         generate(folder, n)

@@ -1,9 +1,9 @@
-"""The side to compare with: standard-product light curves of RXTE, one ObsID after another, as notebooks read them.
+"""Read standard-product light curves of RXTE one ObsID after another, as notebooks do, for comparison.
 
-It is what an astronomer writes with astropy and pandas. It differs from the published notebook in what would make the
-comparison unfair or the numbers wrong: tables are joined once at the end, values are copied to native order while the
-file is open, times count from MJDREF and TIMEZERO to the middle of a bin, each row says which ObsID it is from, and
-RATE is found by its name. As there, a file that cannot be read is skipped with a message.
+This is what an astronomer writes with astropy and pandas. It differs from the published notebook where that would make
+the comparison unfair or the numbers wrong: tables are joined once at the end, values are copied to native order while
+the file is open, times count from MJDREF and TIMEZERO to the middle of a bin, each row has its ObsID, and RATE is found
+by name. As in the notebook, an unreadable file is skipped with a message.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def run(mirror: Path, observations: pa.Table, bands: Sequence[str] = ("a",)) -> 
     mirror
         Folder with ``AO{cycle}/P{prnb}/{obsid}/stdprod``.
     observations
-        Columns ``obsid``, ``cycle`` and ``prnb``. Rows without an obsid were not observed and are left out.
+        Columns ``obsid``, ``cycle`` and ``prnb``. Rows without an obsid were not observed and are skipped.
     bands
-        Letters of the PCA's bands, a to e; or all, for every light curve that there is.
+        Letters of the PCA's bands, a to e; or all, for every light curve.
 
     Returns
     -------
     dict
-        ``rows`` of the table, ``seconds``, ``files`` that were read and those ``skipped``.
+        ``rows`` of the table, ``seconds``, read ``files`` and ``skipped`` ones.
     """
     started = time.perf_counter()
     table, files, skipped = collect(mirror, observations, bands)
@@ -45,7 +45,7 @@ def run(mirror: Path, observations: pa.Table, bands: Sequence[str] = ("a",)) -> 
 def collect(
     mirror: Path, observations: pa.Table, bands: Sequence[str] = ("a",)
 ) -> tuple[pd.DataFrame, int, list[Path]]:
-    """Read what `run` counts: the light curve in order of time, the number of files read, and the files skipped."""
+    """Read light curves into one table by time; return it, the number of files read, and the skipped files."""
     frames: list[pd.DataFrame] = []
     skipped: list[Path] = []
     wanted = observations.select(["obsid", "cycle", "prnb"]).to_pylist()

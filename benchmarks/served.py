@@ -1,7 +1,7 @@
-"""The sandbox's archives as a pull meets them: over HTTP and S3, with their requests and bytes counted.
+"""Serve simulated archives over HTTP and S3, and count requests and bytes.
 
-Archives that lie in folders here lie in public buckets in truth, so a bucket is what they are served from: requests
-then are those that a pull makes on S3.
+Archives that are folders here are public buckets in reality, so they are served as a bucket: a pull then makes the
+requests that it makes on S3.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ FIELD, FIELD_DEG = (150.0, 2.2), 3.0
 
 @dataclass(frozen=True)
 class Counts:
-    """What archives were asked for and gave.
+    """Traffic of the archives.
 
     Parameters
     ----------
     requests, bytes
         Requests, and bytes of the answers' bodies.
     partitions
-        Files of a partitioned catalogue that were opened.
+        Opened files of a partitioned catalogue.
     """
 
     requests: int
@@ -46,12 +46,12 @@ class Counts:
 
 @dataclass(frozen=True)
 class Served:
-    """Archives that are being served."""
+    """Archives while they are served."""
 
     box: Sandbox
 
     def counts(self) -> Counts:
-        """Return what was asked for so far, and forget it."""
+        """Return the traffic since the last call."""
         seen, sent = list(self.box.requests), self.box.sent
         self.box.requests.clear()
         self.box.sent = 0
@@ -59,10 +59,10 @@ class Served:
         return Counts(len(seen), sent, len({file for file in files if "Npix" in file or "healpix" in file}))
 
 
-def places(n: int, spread: str) -> list[tuple[float, float]]:
-    """Return positions of n targets: over the whole `sky` north of -30 deg, or in one `field` of six degrees.
+def positions(n: int, spread: str) -> list[tuple[float, float]]:
+    """Generate positions of n targets: over the `sky` north of -30 deg, or in one `field` of six degrees.
 
-    Fewer targets are the first of more.
+    A smaller n returns the first positions of a larger one.
     """
     rng = np.random.default_rng(SEED)
     u, v = rng.uniform(size=(2, 100_000))[:, :n]
@@ -75,9 +75,9 @@ def places(n: int, spread: str) -> list[tuple[float, float]]:
 
 @contextmanager
 def serving(root: Path, archives: list[str], targets: list[tuple[float, float]]) -> Iterator[Served]:
-    """Serve archives that have something at every target (IceCube: at some), and set this process's environment."""
+    """Serve archives with data at every target (IceCube: at some), and set this process's environment."""
     scale = SCALE
-    if "icecube" in archives:  # a file that is read whole, of which targets have what the sky has
+    if "icecube" in archives:  # one file is read whole, with events all over the sky
         scale, targets = 1.0, targets[:1_000]
     with Sandbox.start(root, archives=archives, seed=SEED, scale=scale, targets=targets) as box:
         box.mount(f"/{BUCKET}", bucket(root))
@@ -99,13 +99,15 @@ def serving(root: Path, archives: list[str], targets: list[tuple[float, float]])
 
 
 def bucket(folder: Path) -> Handler:
-    """Return a handler that serves a folder as a bucket of S3: objects, ranges of them, and lists."""
+    """Return a handler that serves a folder as an S3 bucket: objects, ranges, and lists."""
 
     def answer(request: Request) -> Response:
         key = request.path.removeprefix(f"/{BUCKET}").strip("/")
-        asked = {name: values[0] for name, values in parse_qs(request.query, keep_blank_values=True).items()}
-        if request.method == "GET" and "list-type" in asked:
-            return Response(_listed(folder, asked.get("prefix", ""), asked.get("delimiter", "")), 200, "text/xml")
+        parameters = {name: values[0] for name, values in parse_qs(request.query, keep_blank_values=True).items()}
+        if request.method == "GET" and "list-type" in parameters:
+            return Response(
+                _listed(folder, parameters.get("prefix", ""), parameters.get("delimiter", "")), 200, "text/xml"
+            )
         file = folder / key
         if file.is_file():
             return Response(file)
@@ -135,7 +137,7 @@ def _listed(folder: Path, prefix: str, delimiter: str) -> bytes:
 
 
 def pull(url: str, archive_name: str, n: int, spread: str) -> dict[str, Any]:
-    """Pull an archive for n targets into a new lake in this one process by plain function calls, and time its parts."""
+    """Pull an archive for n targets into a new lake by plain function calls in this process, and time the parts."""
     from tasks.pull import commit_batch, fetch_batch, lake_at, plan_batches
     from tasks.register import register_archive
 
@@ -154,7 +156,7 @@ def pull(url: str, archive_name: str, n: int, spread: str) -> dict[str, Any]:
         commit_s += time.perf_counter() - fetched
         commit_cpu_s += time.process_time() - fetched_cpu
         batches += 1
-    told = {
+    times = {
         "wall_s": time.perf_counter() - started,
         "cpu_s": time.process_time() - cpu,
         "work_s": work_s,
@@ -162,7 +164,7 @@ def pull(url: str, archive_name: str, n: int, spread: str) -> dict[str, Any]:
         "commit_cpu_s": commit_cpu_s,
         "batches": batches,
     }
-    return {**told, **in_lake(opened, archive_name)}
+    return {**times, **in_lake(opened, archive_name)}
 
 
 def new_lake(url: str, archive_name: str, n: int, spread: str) -> Any:
@@ -176,14 +178,14 @@ def new_lake(url: str, archive_name: str, n: int, spread: str) -> Any:
 
     catalog = Catalog(Storage.from_url(url), load_settings(url=url))
     catalog.create()
-    ra, dec = zip(*places(n, spread), strict=True)
+    ra, dec = zip(*positions(n, spread), strict=True)
     add_targets(catalog, pa.table({"ra": ra, "dec": dec}), spread)
     catalog.close()
     return lake_at(url), find(archive_name)
 
 
 def in_lake(opened: Any, archive_name: str) -> dict[str, Any]:
-    """Return what a pull has brought; RuntimeError if a target has no answer."""
+    """Count what a pull has added; RuntimeError if a target has no answer."""
     answered = opened.sql(
         "SELECT count(*) AS n FROM coverage WHERE archive = ? AND status <> 'failed'", [archive_name]
     )["n"][0].as_py()
@@ -191,16 +193,16 @@ def in_lake(opened: Any, archive_name: str) -> dict[str, Any]:
     if answered != registered:
         why = opened.sql("SELECT any_value(reason) AS why FROM ledger WHERE status IN ('failed', 'rejected')")
         raise RuntimeError(f"{archive_name}: {answered} of {registered} targets answered: {why['why'][0]}")
-    told = opened.sql(
+    counts = opened.sql(
         "SELECT count(*) AS granules, sum(seconds) AS granule_s, sum(n_rows)::BIGINT AS n_rows, "
         "sum(bytes)::BIGINT AS parquet_bytes FROM ledger WHERE archive = ? AND status IN ('done', 'empty')",
         [archive_name],
     )
-    return {"n": registered, **told.to_pylist()[0]}
+    return {"n": registered, **counts.to_pylist()[0]}
 
 
 def service_of(archive_name: str) -> str:
-    """Return the name of the stand-in that serves an archive."""
+    """Return the name of the simulated service of an archive."""
     from tasks.sources.registry import find
 
     return find(archive_name).service or archive_name

@@ -1,9 +1,9 @@
 """Pull Gaia through TAP and DataLink: throughput, and memory that must not grow with the sample.
 
-Beside it, the plain loop that one writes with pyvo: for each target one cone query, one DataLink request for the
-sources found, all rows in a list. It is slow, so that it gets fewer targets, and is compared per target. Both ask
-the same servers, in turns: TAP of GAVO DaCHS where it is installed, else of the sandbox; DataLink of the sandbox.
-The full run does HEASARC's Fermi triggers in the same way. Servers and clients share this machine's cores.
+The comparison is a plain loop with pyvo: for each target one cone query, one DataLink request for the sources found,
+all rows in a list. It is slow, so it gets fewer targets and is compared per target. Both use the same servers in
+turns: TAP of GAVO DaCHS if installed, else simulated; DataLink is simulated. The full run also does HEASARC's Fermi
+triggers. Servers and clients share this machine's cores.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ COLUMNS = ["transit_id", "band", "time", "flux", "flux_error", "mag", "rejected_
 
 @dataclass(frozen=True)
 class Servers:
-    """Which TAP server runs, and where both services are."""
+    """The running TAP server, and the URLs of both services."""
 
     name: str
     tap: str
@@ -53,7 +53,7 @@ class Servers:
 
 
 def lightlake(servers: dict[str, str], folder: str, archive_name: str, targets: str, n: int, common: int) -> Any:
-    """Pull for the first n targets into a new lake, in this one process; count what the first `common` ones got."""
+    """Pull the first n targets into a new lake in this process; count the results of the first `common` ones."""
     for endpoint, url in (("GAIA", "tap"), ("HEASARC", "tap"), ("GAIA_DATALINK", "datalink")):
         os.environ[f"LIGHTLAKE_ENDPOINTS__{endpoint}"] = servers[url]
     from lake.commit.targets import add_targets
@@ -88,7 +88,7 @@ def lightlake(servers: dict[str, str], folder: str, archive_name: str, targets: 
 
 
 def loop(servers: dict[str, str], parquet: str, archive_name: str, targets: str, first: int, n: int) -> Any:
-    """Ask for n targets, one after the other, and write what came as one Parquet file."""
+    """Query n targets one after the other, and write the results as one Parquet file."""
     import pandas as pd
     import requests
     from astropy.table import Table
@@ -127,27 +127,27 @@ def loop(servers: dict[str, str], parquet: str, archive_name: str, targets: str,
 
 @contextmanager
 def servers_running(tables: dict[str, pa.Table]) -> Iterator[Servers]:
-    """Serve the tables by TAP, and light curves by DataLink, each from a process of its own."""
+    """Serve the tables by TAP, and light curves by DataLink, each in its own process."""
     with ExitStack() as undo:
         datalink = undo.enter_context(_own_process("datalink", tables))
         helper = _dachs()
         if helper is None:
             name, tap = "sandbox", undo.enter_context(_own_process("tap", tables))
         else:
-            # A path that PostgreSQL's user can reach, short enough for a socket.
+            # PostgreSQL's user must reach the path, and it must be short enough for a socket.
             folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="dachs")))
             name, tap = "DaCHS", undo.enter_context(helper.Dachs.start(folder, tables)).url
         yield Servers(name, tap, datalink)
 
 
 def _dachs() -> Any:
-    """Return the module that the tests start DaCHS with, if DaCHS is here."""
+    """Return the tests' module that starts DaCHS, if DaCHS is installed."""
     path = Path(__file__).parents[1] / "tests" / "helpers" / "dachs.py"
     spec = importlib.util.spec_from_file_location("benchmarks_dachs", path)
     if spec is None or spec.loader is None or not path.exists():
         return None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
+    sys.modules[spec.name] = module  # dataclasses look up their module
     try:
         spec.loader.exec_module(module)
     except ImportError:  # the extra `test` is not installed
@@ -173,7 +173,7 @@ def _own_process(what: str, tables: dict[str, pa.Table]) -> Iterator[str]:
 
 
 def _serve(pipe: Connection, what: str, tables: dict[str, pa.Table]) -> None:
-    """Serve until the other end of the pipe is closed, or its process is gone."""
+    """Serve until the other end of the pipe closes."""
     from deployments.sandbox.gaia import DATALINK_PATH, DataLink
     from deployments.sandbox.server import Sandbox
     from deployments.sandbox.tap import TapService
@@ -194,16 +194,16 @@ def _serve(pipe: Connection, what: str, tables: dict[str, pa.Table]) -> None:
 
 
 def race(servers: Servers, folder: Path, archive: str, turns: tuple[int, ...], n_loop: int) -> dict[str, float]:
-    """Let both sides ask in turn, print the table, and return rates and memory.
+    """Run both sides in turn, print the table, and return rates and memory.
 
     Parameters
     ----------
     servers, folder, archive
-        Whom to ask, where to write, what to pull.
+        Services, folder for files, and archive to pull.
     turns
-        Targets that we pull in each turn; the last number is the largest.
+        Targets that Lightlake pulls in each turn; the last number is the largest.
     n_loop
-        Targets of the loop in each turn, other ones each time. A rehearsal of the loop warms the servers for both.
+        Targets of the loop in each turn, different ones each time. A rehearsal of the loop warms up the servers.
     """
     small, large = turns[0], turns[-1]
     common = len(turns) * n_loop

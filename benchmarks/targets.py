@@ -1,6 +1,7 @@
-"""Rows a second, and memory, of large lists: read from CSV and registered in an empty lake, each in a fresh process.
+"""Measure rows per second and memory for large lists, read from CSV and registered in an empty lake.
 
-``python -m benchmarks.targets`` measures 500,000 positions spread as SDSS has them, and 100,000 at one place.
+``python -m benchmarks.targets`` takes 500,000 positions spread like SDSS's, and 100,000 at one position, each in a
+fresh process.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ def register(path: str, root: str, radius_arcsec: float) -> int:
     return added.new
 
 
-def write_list(path: Path, n: int, *, one_place: bool) -> None:
+def write_list(path: Path, n: int, *, same_position: bool) -> None:
     rng = np.random.default_rng(17)
     ra, dec = rng.uniform(110.0, 260.0, n), np.degrees(np.arcsin(rng.uniform(-0.05, 0.9, n)))
-    if one_place:
+    if same_position:
         ra, dec = 150.0 + rng.normal(0.0, 0.1 / 3600.0, n), 2.0 + rng.normal(0.0, 0.1 / 3600.0, n)
     rows = zip(ra.tolist(), dec.tolist(), strict=True)
     path.write_text("name,ra,dec\n" + "".join(f"s{i},{x!r},{y!r}\n" for i, (x, y) in enumerate(rows)))
@@ -45,10 +46,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the rows")
     share = 10 if parser.parse_args().quick else 1
     results = {}
-    for name, n, one_place in (("sdss_like", 500_000, False), ("one_place", 100_000, True)):
+    for name, n, same_position in (("sdss_like", 500_000, False), ("one_place", 100_000, True)):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "list.csv"
-            write_list(path, n // share, one_place=one_place)
+            write_list(path, n // share, same_position=same_position)
             run = fresh(register, str(path), str(Path(folder) / "lake"), 1.0)
         results[name] = {
             "rows": n // share,

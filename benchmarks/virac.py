@@ -1,25 +1,23 @@
-"""Extract tiles of VIRAC: throughput, memory and bytes, beside an extractor that goes source after source.
+"""Extract tiles of VIRAC: throughput, memory and bytes, compared with an extractor that goes source after source.
 
-That one, benchmarks.virac_per_source, writes a CSV for each source, as published. Both extract generated tiles with
-200 to 600 epochs a source and 10,000 pawprints, in turns, in processes that have extracted a small tile before: a
-worker does hundreds. Only the call is timed, without the start of Python and imports. It is so slow that each of its
-processes is timed on a tile of fewer sources, and compared per source; one whole tile is extracted by both, and they
-must have kept the same sources, with the same numbers of rows and detections.
+That extractor, benchmarks.virac_per_source, writes a CSV for each source, as published. Both extract generated tiles
+with 200 to 600 epochs per source and 10,000 pawprints, in turns, in processes that have extracted a small tile before,
+since a worker does hundreds. Only the call is timed, without the start of Python and imports. The extractor is slow,
+so its processes are timed on a tile of fewer sources and compared per source. Both also extract one whole tile, and
+must keep the same sources with the same numbers of rows and detections.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,22 +26,21 @@ import h5py
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.measure import peak_rss_mb, print_result, print_table
+from benchmarks.measure import Prepared, Race, print_result, print_table, race
 
-# The generator's sources with few detections have up to 40 in Ks. With this cut, those are the ones left out, and
-# those kept have their 200 to 600 epochs.
+# The generator's faint sources have up to 40 Ks detections, which this cut excludes; others have 200 to 600 epochs.
 MIN_KS = 40
 FEW, FEW_OF_LARGE = 0.41, 0.1
 SEED, PAWPRINTS, EPOCHS = 20241, 10_000, (200, 600)
 WARM_SOURCES = 100
 
-# Of the log of the published extractor's first run: facts C.3.
+# From the log of the published extractor's first run.
 PUBLISHED_SOURCES_PER_S = 472 * 17_254 / (46 * 60) / 96
 
 # Goals: times the throughput of a process, GB a worker, share of the bytes.
 GOAL_THROUGHPUT, GOAL_GB, GOAL_BYTES = 50, 2.0, 0.2
 
-# What the CSV says of a row, and of its pawprint. The file is called by the source.
+# Columns of the CSV for a row, and for its pawprint. The file is named after the source.
 _CSV = {
     "lightcurves": (
         "source_id",
@@ -60,12 +57,10 @@ _CSV = {
     "exposures": ("exposure_id", "seeing_arcsec", "sky_level", "ellipticity", "exposure_s"),
 }
 
-Prepared = Callable[[], Any]
-
 
 @dataclass(frozen=True)
 class Size:
-    """What a run is made of: sources of the tiles, and turns of the sides."""
+    """The size of a run: sources of the tiles, and turns of the sides."""
 
     whole: int
     part: int
@@ -75,80 +70,6 @@ class Size:
 
 FULL = Size(whole=17_254, part=3_400, large=((512, 54_000), (256, 80_000)), turns=3)
 QUICK = Size(whole=2_000, part=2_000, large=((256, 2_000),), turns=1)
-
-
-@dataclass(frozen=True)
-class Run:
-    """What some processes did at the same time.
-
-    Parameters
-    ----------
-    values
-        What each returned.
-    seconds
-        From the start of all to the end of the last.
-    cpu_s
-        Processor time of all together.
-    peak_rss_mb
-        The largest peak of resident memory, MB of 10^6 bytes.
-    """
-
-    values: list[Any]
-    seconds: float
-    cpu_s: float
-    peak_rss_mb: float
-
-
-def race(prepare: Callable[..., Prepared], *jobs: tuple[Any, ...]) -> Run:
-    """Give each job a fresh process; once all are prepared, let them go, and time them.
-
-    Parameters
-    ----------
-    prepare
-        Imports and rehearses; what it returns is timed.
-    jobs
-        Its arguments, for each process.
-
-    Raises
-    ------
-    RuntimeError
-        If a process fails; it says why on stderr.
-    """
-    context = multiprocessing.get_context("spawn")
-    pipes, processes = [], []
-    for job in jobs:
-        here, there = context.Pipe()
-        process = context.Process(target=_work, args=(there, prepare, job), daemon=True)
-        process.start()
-        there.close()
-        pipes.append(here)
-        processes.append(process)
-    try:
-        for pipe in pipes:
-            pipe.recv()
-        started = time.perf_counter()
-        for pipe in pipes:
-            pipe.send("go")
-        answers = [pipe.recv() for pipe in pipes]
-        seconds = time.perf_counter() - started
-    except EOFError as error:
-        raise RuntimeError(f"a process of {prepare.__name__} failed") from error
-    finally:
-        for process in processes:
-            process.join(10)
-            if process.is_alive():
-                process.kill()
-    values, cpu, peaks = zip(*answers, strict=True)
-    return Run(list(values), seconds, sum(cpu), max(peaks))
-
-
-def _work(pipe: Connection, prepare: Callable[..., Prepared], job: tuple[Any, ...]) -> None:
-    ready = prepare(*job)
-    pipe.send("ready")
-    pipe.recv()
-    started = time.process_time()
-    value = ready()
-    pipe.send((value, time.process_time() - started, peak_rss_mb()))
 
 
 def lightlake(url: str, warm: Path, tile: Path) -> Prepared:
@@ -179,7 +100,7 @@ def per_source(out: Path, warm: Path, tile: Path) -> Prepared:
 
 
 def reading(tile: Path) -> Prepared:
-    """Read the arrays of a tile, and do nothing with them."""
+    """Only read the arrays of a tile."""
 
     def read() -> int:
         rows = 0
@@ -195,7 +116,7 @@ def reading(tile: Path) -> Prepared:
 
 
 def encoding(folder: Path, tile: Path) -> Prepared:
-    """Write a lake's Parquet files of a tile from Arrow tables, and do nothing else."""
+    """Only write a lake's Parquet files of a tile from Arrow tables."""
     from lake.model.schema import TABLES
     from lake.store.storage import write_parquet
     from tasks.sources.virac.tile import open_tile
@@ -233,7 +154,7 @@ def new_lake(folder: Path) -> str:
 
 
 def in_lake(url: str, tile: Path) -> dict[str, tuple[int, int]]:
-    """Return rows and detections of each source that a lake has light curves of, from one tile."""
+    """Return rows and detections of each source with a light curve in the lake, from one tile."""
     from lake.query import Lake
     from lake.settings import load_settings
 
@@ -253,21 +174,21 @@ def in_csv(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def check_same(ours: Mapping[str, tuple[int, int]], theirs: Mapping[str, tuple[int, int]]) -> None:
-    """See that both sides kept the same sources, with the same numbers of rows and detections.
+    """Check that both sides kept the same sources, with the same numbers of rows and detections.
 
     Raises
     ------
     RuntimeError
-        If they did not.
+        If they differ.
     """
     if not ours or ours != theirs:
         differ = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
-        told = ", ".join(f"{name}: {ours.get(name)} and {theirs.get(name)}" for name in differ[:3]) or "no rows"
-        raise RuntimeError(f"the sides differ in {len(differ)} of {len(ours)} and {len(theirs)} sources: {told}")
+        examples = ", ".join(f"{name}: {ours.get(name)} and {theirs.get(name)}" for name in differ[:3]) or "no rows"
+        raise RuntimeError(f"the sides differ in {len(differ)} of {len(ours)} and {len(theirs)} sources: {examples}")
 
 
 def parquet_bytes(url: str, tile: Path) -> dict[str, int]:
-    """Return bytes of a lake's files of one tile: all, those of columns that the CSV has, and the number of files."""
+    """Return bytes of a lake's files of one tile: all, and those of the CSV's columns; and the number of files."""
     from lake.query import Lake
     from lake.settings import load_settings
 
@@ -280,15 +201,15 @@ def parquet_bytes(url: str, tile: Path) -> dict[str, int]:
         (table,) = (part for part in path.parts if part in _CSV or part in ("sources", "statistics"))
         metadata = pq.ParquetFile(path).metadata
         for group in range(metadata.num_row_groups):
-            for place in range(metadata.num_columns):
-                column = metadata.row_group(group).column(place)
+            for at in range(metadata.num_columns):
+                column = metadata.row_group(group).column(at)
                 if column.path_in_schema in _CSV.get(table, ()):
                     same += column.total_compressed_size
     return {"bytes": sum(path.stat().st_size for path in files), "same_columns": same, "files": len(files)}
 
 
 def write_tiles(folder: Path, size: Size) -> dict[str, list[Path]]:
-    """Write what both sides extract: two whole tiles, two of fewer sources, and two small ones for the rehearsals."""
+    """Write the tiles: two whole ones, two of fewer sources, and two small ones for the rehearsals."""
     from deployments.sandbox.virac import tile_name, write_tile
 
     made: dict[str, list[Path]] = {}
@@ -308,7 +229,7 @@ def write_tiles(folder: Path, size: Size) -> dict[str, list[Path]]:
 
 
 def compare_whole(folder: Path, tiles: Mapping[str, list[Path]]) -> dict[str, Any]:
-    """Extract one whole tile with both sides, see that they agree, and return counts and bytes."""
+    """Extract one whole tile with both sides, check that they agree, and return counts and bytes."""
     tile, warm = tiles["whole"][0], tiles["warm"][0]
     url, out = new_lake(folder / "lake"), folder / "csv"
     ours = race(lightlake, (url, warm, tile)).values[0]
@@ -334,25 +255,25 @@ def compare_whole(folder: Path, tiles: Mapping[str, list[Path]]) -> dict[str, An
     }
 
 
-def compare_speed(folder: Path, tiles: Mapping[str, list[Path]], turns: int) -> dict[str, list[Run]]:
-    """Let the sides extract in turns, at 1 and at 2 processes, and return the runs by side."""
-    runs: dict[str, list[Run]] = {}
+def compare_speed(folder: Path, tiles: Mapping[str, list[Path]], turns: int) -> dict[str, list[Race]]:
+    """Run the sides in turns with 1 and with 2 processes, and return the runs by side."""
+    runs: dict[str, list[Race]] = {}
     for _ in range(turns):
         for n in (1, 2):
             out = folder / "csv"
-            jobs = [(out / str(place), tiles["warm"][place], tiles["part"][place]) for place in range(n)]
+            jobs = [(out / str(at), tiles["warm"][at], tiles["part"][at]) for at in range(n)]
             runs.setdefault(f"per source, {n}p", []).append(race(per_source, *jobs))
             shutil.rmtree(out)
             url = new_lake(folder / "lake")
-            ours = [(url, tiles["warm"][place], tiles["whole"][place]) for place in range(n)]
+            ours = [(url, tiles["warm"][at], tiles["whole"][at]) for at in range(n)]
             runs.setdefault(f"lightlake, {n}p", []).append(race(lightlake, *ours))
         runs.setdefault("read HDF5", []).append(race(reading, (tiles["whole"][0],)))
         runs.setdefault("encode Parquet", []).append(race(encoding, (folder / "encoded", tiles["whole"][0])))
     return runs
 
 
-def extract_large(folder: Path, warm: Path, nside: int, n: int) -> tuple[Run, dict[str, int]]:
-    """Make a large tile, let a fresh process extract it, and return the run and sizes; nothing stays on disk."""
+def extract_large(folder: Path, warm: Path, nside: int, n: int) -> tuple[Race, dict[str, int]]:
+    """Extract a large tile in a fresh process, and return the run and sizes; nothing stays on disk."""
     from deployments.sandbox.virac import RANGES, tile_name, write_tile
 
     pixel = sum(RANGES[nside]) // 2
@@ -369,7 +290,7 @@ def extract_large(folder: Path, warm: Path, nside: int, n: int) -> tuple[Run, di
 
 
 def main() -> None:
-    """Run the benchmark."""
+    """Race the benchmark."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="tiles of 2,000 sources, under a minute")
     quick = parser.parse_args().quick
@@ -470,12 +391,12 @@ def main() -> None:
         "load_average": f"{load:.1f} to {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores",
         "total_s": time.perf_counter() - started,
     }
-    _tell(result, quick)
+    _print_goals(result, quick)
     print_result(result)
 
 
-def _tell(result: Mapping[str, Any], quick: bool) -> None:
-    """Say goal and result in words."""
+def _print_goals(result: Mapping[str, Any], quick: bool) -> None:
+    """Print goals and results."""
     goals = [
         (
             f"throughput at {n} process{'es' * (n - 1)}, all sources of a tile counted: "
@@ -498,8 +419,8 @@ def _tell(result: Mapping[str, Any], quick: bool) -> None:
         ),
     ]
     print("\nBoth sides kept the same sources, with the same numbers of rows and detections.")
-    for told, goal, met in goals:
-        print(f"{told} (goal: {goal}): {'met' if met else 'NOT met'}")
+    for result_line, goal, met in goals:
+        print(f"{result_line} (goal: {goal}): {'met' if met else 'NOT met'}")
     print(
         f"The whole takes {result['read_limit']:.1f} times as long as only reading the arrays, "
         f"{result['encode_limit']:.1f} times as long as only encoding the Parquet.\n"

@@ -1,10 +1,10 @@
-"""The side to compare with: extraction of VIRAC tiles source after source, a CSV for each, as published.
+"""Extract VIRAC tiles source after source into CSV files, as published, for comparison.
 
-``python -m benchmarks.virac_per_source TILES OUT --processes 2`` extracts a folder of tiles. It is what an astronomer
-writes with h5py and NumPy, and what the published extractor does: a record array for each source, a line for each of
-its records. Columns, precision and order of rows are those of the published light curves. It differs from that
-extractor in what would make the numbers wrong: ``catindexid`` is looked up and not taken for a row number, filters may
-be padded or text, errors are raised, and files that are already there are written anew.
+``python -m benchmarks.virac_per_source TILES OUT --processes 2`` extracts a folder of tiles. This is what an astronomer
+writes with h5py and NumPy, and what the published extractor does: a record array for each source, a line for each
+record. Columns, precision and order of rows are those of the published light curves. It differs from that extractor
+where the numbers would be wrong: ``catindexid`` is looked up and not used as a row number, filters may be padded or
+text, errors are raised, and existing files are replaced.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 BANDS = ("Ks", "Z", "Y", "J", "H")
 
-# Columns of a CSV that are numbers, and how they are written; an empty string is NaN.
+# Numeric columns of a CSV and their formats; an empty string is NaN.
 MEASURED = {f"{band.lower()}_{what}": ".4f" for band in BANDS for what in ("mag", "err")}
 OF_PAWPRINT = {"seeing": ".3f", "exptime": ".2f", "skylevel": ".2f", "ellipticity": ".4f"}
 FORMATS = {"mjd": ".6f", **MEASURED, **OF_PAWPRINT, "chi": ".4f", "ast_res_chisq": ".4f"}
@@ -108,7 +108,7 @@ def extract_folder(tiles: Path, out: Path, processes: int = 1, min_ks: int = 20)
 
 
 def _rows(ids: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.intp]:
-    """Rows of the sorted `ids` where those wanted are."""
+    """Return the rows of the wanted ids in the sorted `ids`."""
     rows = np.searchsorted(ids, wanted)
     if len(wanted) and (rows.max() >= len(ids) or not np.array_equal(ids[rows], wanted)):
         raise ValueError("a catindexid is not in the catalogue")

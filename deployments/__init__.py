@@ -1,1 +1,1 @@
-"""How Lightlake is run: deployments, schedules, clusters, and the sandbox of archive stand-ins."""
+"""Run Lightlake: deployments, schedules, clusters, and a sandbox of simulated archives."""

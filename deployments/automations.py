@@ -1,4 +1,4 @@
-"""Automations of Prefect's that Lightlake keeps: one tells of runs that fail, one ends those that fell silent."""
+"""Create Prefect automations: one reports failed runs, one marks silent runs as crashed."""
 
 from __future__ import annotations
 
@@ -13,50 +13,50 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, get_current_settings
 
 from deployments.deployed import NAME
-from deployments.kept import defined
+from deployments.kept_deployment import definition
 from lake.errors import ConfigurationError
 
 FAILED_RUNS, SILENT_RUNS = "lightlake: failed runs", "lightlake: silent runs"
 
-# Signs of life that a run may leave out, one after the other, before it counts as crashed.
+# Heartbeats in a row that a run may miss before it counts as crashed.
 _MISSED = 3
 
 _OURS = {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{NAME}"}
 
 
 def reach_api() -> str:
-    """Return the address of Prefect's API.
+    """Return the URL of Prefect's API.
 
     Raises
     ------
     ConfigurationError
-        If none is configured, or it does not answer.
+        If no API is configured, or it does not answer.
     """
     api = PREFECT_API_URL.value()
     if not api:
         raise ConfigurationError(
-            "there is no Prefect server to serve",
+            "no Prefect server is configured",
             hint="run: prefect server start; and: prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api",
         )
     with get_client(sync_client=True) as client:
-        trouble = client.api_healthcheck()
-    if trouble is not None:
-        raise ConfigurationError(f"Prefect's API at {api} does not answer: {trouble}", hint="see PREFECT_API_URL")
+        error = client.api_healthcheck()
+    if error is not None:
+        raise ConfigurationError(f"Prefect's API at {api} does not answer: {error}", hint="check PREFECT_API_URL")
     return str(api)
 
 
 def notify_of_failures(block: str) -> str:
-    """Make the automation that tells of runs that fail, or bring it up to date; return what it does.
+    """Create or update the automation that reports failed runs; return a line about it.
 
     Parameters
     ----------
     block
-        A notification block of Prefect's, as TYPE/NAME.
+        A notification block of Prefect, as TYPE/NAME.
 
     Raises
     ------
     ConfigurationError
-        If there is no such block.
+        If the block does not exist.
     """
     kind, _, name = block.partition("/")
     with get_client(sync_client=True) as client:
@@ -65,11 +65,11 @@ def notify_of_failures(block: str) -> str:
         except (ObjectNotFound, httpx.HTTPStatusError) as error:
             raise ConfigurationError(
                 f"Prefect has no block {block!r}",
-                hint="make one in its UI, under Blocks; `prefect block ls` names it: slack-webhook/observers",
+                hint="create one in its UI under Blocks; `prefect block ls` lists names: slack-webhook/observers",
             ) from error
         automation = AutomationCore(
             name=FAILED_RUNS,
-            description="Tells of every run of Lightlake's deployments that has failed or crashed.",
+            description="Reports every run of Lightlake's deployments that failed or crashed.",
             trigger=EventTrigger(
                 expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"},
                 match={"prefect.resource.id": "prefect.flow-run.*"},
@@ -85,26 +85,25 @@ def notify_of_failures(block: str) -> str:
             ],
         )
         _put(client, automation)
-    return f"{FAILED_RUNS}: told to {block}"
+    return f"{FAILED_RUNS}: reported to {block}"
 
 
 def crash_silent_runs() -> str:
-    """Make the automation that ends runs whose process is gone, or bring it up to date; return what it does.
+    """Create or update the automation that marks runs with a dead process as crashed; return a line about it.
 
-    Nobody else would: Prefect shows a run as running until its own process, or its worker, says otherwise.
+    Without it Prefect shows a run as running until its own process, or its worker, reports its end.
     """
     every = get_current_settings().flows.heartbeat_frequency
     if every is None:
-        return f"{SILENT_RUNS}: none, since PREFECT_FLOWS_HEARTBEAT_FREQUENCY is empty"
+        return f"{SILENT_RUNS}: off, because PREFECT_FLOWS_HEARTBEAT_FREQUENCY is empty"
     within = timedelta(seconds=_MISSED * every)
-    sign = "prefect.flow-run.heartbeat"
     automation = AutomationCore(
         name=SILENT_RUNS,
-        description="Ends as crashed every run of Lightlake's deployments that gives no sign of life any more.",
+        description="Marks every run of Lightlake's deployments without heartbeats as crashed.",
         trigger=EventTrigger(
             posture=Posture.Proactive,
-            after={sign},
-            # Any change of state will do as well, its name may be anything.
+            after={"prefect.flow-run.heartbeat"},
+            # A change of state counts as a heartbeat; the name of the state is free.
             expect={"prefect.flow-run.*"},
             match={"prefect.resource.id": "prefect.flow-run.*"},
             match_related=_OURS,
@@ -115,7 +114,7 @@ def crash_silent_runs() -> str:
             ChangeFlowRunState(
                 state=StateType.CRASHED,
                 message=f"no sign of life for {within.total_seconds():g} s: its process was killed, or its machine is "
-                "gone. What it had committed stays; the next run goes on from there",
+                "gone. What it had committed stays, and the next run continues from there",
             )
         ],
     )
@@ -125,15 +124,15 @@ def crash_silent_runs() -> str:
 
 
 def _put(client: SyncPrefectClient, wanted: AutomationCore) -> None:
-    """Make an automation, or bring the one of its name up to date.
+    """Create an automation, or update the one of its name.
 
-    One that is as it should be is left alone: what it has seen of runs would be forgotten with a change, and a run
-    that is dead already never end. One that somebody has switched off stays so.
+    An automation without changes is not touched: an update would forget the heartbeats that it has seen, and runs that
+    are dead already would never end. One that somebody has switched off stays off.
     """
-    there = client.read_automations_by_name(wanted.name)
-    for other in there[1:]:
+    existing = client.read_automations_by_name(wanted.name)
+    for other in existing[1:]:
         client.delete_automation(other.id)
-    if not there:
+    if not existing:
         client.create_automation(wanted)
-    elif defined(there[0]) != defined(wanted):
-        client.update_automation(there[0].id, wanted.model_copy(update={"enabled": there[0].enabled}))
+    elif definition(existing[0]) != definition(wanted):
+        client.update_automation(existing[0].id, wanted.model_copy(update={"enabled": existing[0].enabled}))

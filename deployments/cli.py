@@ -1,4 +1,4 @@
-"""Commands that bring everything together: the doctor, the demo, the service."""
+"""The commands doctor, demo, serve, deployments and notify."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ def run_doctor(
     output: Output = "table",
     to: Path | None = None,
 ) -> int:
-    """Check all that Lightlake needs, and say what to do about what is wrong; exit with 1 if anything fails.
+    """Check the installation, settings, lake, servers and archives; exit with 1 if anything fails.
 
     Parameters
     ----------
     offline
-        Do not look whether archives can be reached.
+        Do not check archives.
     timeout_s
         Longest wait for a connection, and for an answer.
     to
-        File to write to; Parquet needs one.
+        File to write; Parquet needs one.
     """
     from deployments.doctor import examine
 
     if not 0 < timeout_s < math.inf:
         raise ConfigurationError(f"--timeout-s cannot be {timeout_s:g}", hint="give seconds, more than 0")
-    checks = examine(lake, offline=offline, patience_s=timeout_s)
+    checks = examine(lake, offline=offline, timeout_s=timeout_s)
     rows = [{name: getattr(check, name) for name in _CHECKS.names} for check in checks]
     show(pa.Table.from_pylist(rows, schema=_CHECKS), output, to)
     count = Counter(check.status for check in checks)
@@ -59,29 +59,29 @@ def run_doctor(
 
 @demo.default
 def run_demo(folder: Path = Path("lightlake-demo")) -> int:
-    """Fill a small lake from archive stand-ins on this machine, ask it three questions, plot it.
+    """Fill a small lake from simulated archives on this machine, run three queries, plot it.
 
     Parameters
     ----------
     folder
-        Where the demo keeps its lake, its archives and its page.
+        Folder of the demo's lake, archives and page.
     """
     from deployments.demo import run
 
     if folder.exists() and not folder.is_dir():
-        raise ConfigurationError(f"{folder} is no folder", hint="give the folder that the demo may make")
+        raise ConfigurationError(f"{folder} is no folder", hint="give a new or existing folder")
     folder.mkdir(parents=True, exist_ok=True)
     return run(folder.absolute())
 
 
 @serve.default
 def run_serve(*, lake: LakeURL = None, limit: int = 5) -> int:
-    """Serve all deployments on this machine, with their schedules, until Ctrl-C or SIGTERM; it needs a Prefect server.
+    """Serve all deployments and their schedules on this machine until Ctrl-C or SIGTERM; needs a Prefect server.
 
     Parameters
     ----------
     limit
-        Runs at the same time; those that wait for another are not counted.
+        Runs at the same time; runs that wait for another are not counted.
     """
     if limit < 1:
         raise ConfigurationError(f"--limit cannot be {limit}", hint="give 1 or more")
@@ -91,14 +91,14 @@ def run_serve(*, lake: LakeURL = None, limit: int = 5) -> int:
     from lake.query import Lake
 
     with Lake(url, writable=True) as opened:
-        opened.catalog.close()  # only its claims are wanted here, for months
+        opened.catalog.close()  # a service runs for months, and uses only the lake's claims
         serve(opened, deployed(url), limit=limit, notify=load_settings().notify, say=say)
     return 0
 
 
 @deployments.default
 def write_deployments(*, to: Path | None = None, pool: str = "lightlake") -> int:
-    """Write prefect.yaml, from which `prefect deploy --all` deploys everything to a work pool.
+    """Write prefect.yaml, with which `prefect deploy --all` deploys all flows to a work pool.
 
     Parameters
     ----------
@@ -120,18 +120,18 @@ def write_deployments(*, to: Path | None = None, pool: str = "lightlake") -> int
 
 @notify.default
 def set_notify(block: str | None = None) -> int:
-    """Have Prefect end runs whose process is gone, and tell of runs that fail; `lightlake serve` does both, too.
+    """Let Prefect mark runs with a dead process as crashed, and report failed runs; `lightlake serve` does so, too.
 
     Parameters
     ----------
     block
-        A notification block of Prefect's, as TYPE/NAME: slack-webhook/observers; default: LIGHTLAKE_NOTIFY, if that
-        is empty, too, nobody is told.
+        A notification block of Prefect, as TYPE/NAME: slack-webhook/observers. Default: LIGHTLAKE_NOTIFY; without
+        either, failed runs are not reported.
     """
     from deployments.automations import crash_silent_runs, notify_of_failures, reach_api
 
     reach_api()
     say(crash_silent_runs())
-    if told := block or load_settings().notify:
-        say(notify_of_failures(told))
+    if chosen := block or load_settings().notify:
+        say(notify_of_failures(chosen))
     return 0

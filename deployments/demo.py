@@ -1,4 +1,4 @@
-"""The demo: a lake filled from archive stand-ins on this machine, by the flow that production runs."""
+"""Run the demo: a lake filled from simulated archives on this machine, by the flow that production runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tasks.sources.registry import REGISTRY, find
 
 SAMPLE = "demo"
 SEED = 20210126
-# A tenth of IceCube's events: enough to look at, made in a second or two.
+# A tenth of IceCube's events, generated in a second or two.
 SCALE = 0.1
 
 # Well-known active galaxies and two Galactic landmarks; ICRS degrees, rounded to an arcsecond or so (SIMBAD).
@@ -56,7 +56,7 @@ TARGETS = (
 
 QUESTIONS = (
     (
-        "Which archive has what of these targets, band by band?",
+        "Which archives have measurements of these targets, and in which bands?",
         """
         SELECT archive, band, unit, count(DISTINCT name) AS targets, count(*) AS rows,
             round(min(mjd), 2) AS first_mjd, round(max(mjd), 2) AS last_mjd
@@ -64,7 +64,7 @@ QUESTIONS = (
         """,
     ),
     (
-        "Which of them varied most in Gaia's G? (scatter of the good transits; nearest source within 1 arcsec)",
+        "Which targets vary most in Gaia's G? (scatter of the good transits; nearest source within 1 arcsec)",
         """
         SELECT targets.name, source_id, n_good AS transits, round(mag_median, 2) AS g_mag,
             round(flux_median, 4) AS flux_mjy, round(100 * flux_std / flux_mean, 1) AS scatter_percent
@@ -76,7 +76,7 @@ QUESTIONS = (
         """,
     ),
     (
-        "What lies within half a degree of TXS 0506+056, and when? (all sources, whoever asked for them)",
+        "What was measured within half a degree of TXS 0506+056? (all sources, also those of other targets)",
         """
         SELECT archive, band, source_id, round(separation_arcsec) AS separation_arcsec, round(mjd, 4) AS mjd,
             round(bmjd_tdb, 4) AS bmjd_tdb, round(flux, 1) AS flux, unit
@@ -87,7 +87,7 @@ QUESTIONS = (
 
 
 def run(folder: Path) -> int:
-    """Run the demo in a folder; a second time there is nothing to do, and it says so."""
+    """Run the demo in a folder; a second run finds nothing to do."""
     started = time.monotonic()
     os.environ["LIGHTLAKE_CACHE_DIR"] = str(folder / "cache")
     url = str(folder / "lake")
@@ -103,7 +103,7 @@ def run(folder: Path) -> int:
         found = read_targets(listing, label_column="class")
         added = add_targets(catalog, found.targets, SAMPLE, catalogue=listing.name)
         catalog.close()
-        say(f"archives: stand-ins for {len(REGISTRY)}, on this machine alone")
+        say(f"archives: {len(REGISTRY)}, simulated on this machine")
         say(f"lake:     {url}, {added.new} new targets of {added.rows}")
         failed = _refresh(url, sorted(REGISTRY))
     with Lake(url) as lake:
@@ -141,7 +141,7 @@ def _write_targets(path: Path) -> Path:
 
 
 def _refresh(url: str, archives: list[str]) -> bool:
-    """Refresh the lake if there is anything to ask; return whether anything was lost."""
+    """Refresh the lake if any answers are missing; return whether anything failed."""
     quiet()
     from tasks.pull import count_to_ask, lake_at
 

@@ -1,4 +1,4 @@
-"""What is deployed: one deployment for each flow. `lightlake serve` and prefect.yaml are made of this list."""
+"""The list of deployments, one for each flow; `lightlake serve` and prefect.yaml are made from it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prefect.schedules import Schedule
 from prefect.types.entrypoint import EntrypointType
 
 from deployments import schedules
-from deployments.kept import KeptDeployment
+from deployments.kept_deployment import KeptDeployment
 from flows.maintenance import maintain, verify
 from flows.pull import pull_archive
 from flows.refresh import refresh
@@ -42,22 +42,22 @@ _HEAD = """\
 
 @dataclass(frozen=True)
 class Deployed:
-    """A flow with when and how it runs; its description is the flow's.
+    """A flow with its schedules, events and parameters.
 
     Parameters
     ----------
     flow
         The flow.
     tags
-        What its runs can be found by.
+        Tags of its runs.
     parameters
-        Other than the flow's defaults.
+        Parameters that differ from the flow's defaults.
     schedules
         When it runs by itself.
     triggers
-        Events that it runs at.
-    turn
-        The turn that a run with given parameters waits for: see tasks.pull.limits.
+        Events that start it.
+    pull_lock
+        Returns the name of the lock that a run with given parameters needs: see tasks.pull.limits.
     """
 
     flow: Flow[..., Any]
@@ -65,11 +65,11 @@ class Deployed:
     parameters: dict[str, Any] = field(default_factory=dict)
     schedules: tuple[Schedule, ...] = ()
     triggers: tuple[DeploymentEventTrigger, ...] = ()
-    turn: Callable[[dict[str, Any]], str | None] = lambda parameters: None
+    pull_lock: Callable[[dict[str, Any]], str | None] = lambda parameters: None
 
     @property
     def entrypoint(self) -> str:
-        """Return where a process that runs it finds the flow."""
+        """Return the import path of the flow."""
         return f"{self.flow.fn.__module__}.{self.flow.fn.__name__}"
 
     @property
@@ -78,17 +78,17 @@ class Deployed:
         return f"{self.flow.name}/{NAME}"
 
     def as_runner(self, *, paused: bool = False, inactive: Collection[str | None] = ()) -> RunnerDeployment:
-        """Return what Prefect's runner serves.
+        """Convert it to a deployment for Prefect's runner.
 
         Parameters
         ----------
         paused
-            None of its schedules makes runs.
+            Pause all of its schedules.
         inactive
-            Schedules, by slug, that make none.
+            Slugs of single schedules to pause.
         """
-        # No limit of Prefect's: it would count runs that are dead, and end those whose lease its server forgot.
-        made = KeptDeployment.from_flow(
+        # No limit of Prefect's: it would count dead runs, and end those whose lease its server has forgotten.
+        deployment = KeptDeployment.from_flow(
             self.flow,
             NAME,
             paused=paused,
@@ -100,20 +100,20 @@ class Deployed:
             version=version("lightlake"),
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
-        # Said, so that one that was a work pool's before is not any more.
-        made.work_pool_name = made.work_queue_name = None
-        return made
+        # Set explicitly, for a deployment that belonged to a work pool before.
+        deployment.work_pool_name = deployment.work_queue_name = None
+        return deployment
 
     def as_yaml(self, pool: str) -> dict[str, Any]:
-        """Return what `prefect deploy` reads."""
-        told: dict[str, Any] = {
+        """Convert it to an entry of prefect.yaml."""
+        entry: dict[str, Any] = {
             "name": NAME,
             "flow_name": self.flow.name,
             "entrypoint": self.entrypoint,
-            "version": version("lightlake"),
+            "version": "{{ lightlake.version }}",  # of the step below
             "tags": [NAME, *self.tags],
             "parameters": dict(self.parameters),
-            # An empty list, so that nobody is asked for schedules.
+            # Without an empty list, `prefect deploy` asks for schedules.
             "schedules": [
                 {"cron": one.cron, "timezone": one.timezone, "slug": one.slug, "parameters": one.parameters}
                 for one in self.schedules
@@ -121,7 +121,7 @@ class Deployed:
             "work_pool": {"name": pool},
         }
         if self.triggers:
-            told["triggers"] = [
+            entry["triggers"] = [
                 {
                     "type": "event",
                     "name": trigger.name,
@@ -132,7 +132,7 @@ class Deployed:
                 }
                 for trigger in self.triggers
             ]
-        return told
+        return entry
 
 
 def deployed(lake: str | None = None) -> list[Deployed]:
@@ -141,24 +141,24 @@ def deployed(lake: str | None = None) -> list[Deployed]:
     Parameters
     ----------
     lake
-        The lake that they keep; default: LIGHTLAKE_URL where they run.
+        The lake that they fill; default: LIGHTLAKE_URL where they run.
     """
     given = {} if lake is None else {"lake": lake}
     nightly = schedules.refreshing(follow=load_settings().follow_releases)
     return [
-        Deployed(pull_archive, ("archives",), given, schedules.pulls(known().values()), turn=_of_archive),
+        Deployed(pull_archive, ("archives",), given, schedules.pulls(known().values()), pull_lock=_lock_of_pull),
         Deployed(
-            refresh, ("archives",), given, nightly, triggers=(new_targets(lake),), turn=lambda parameters: REFRESH
+            refresh, ("archives",), given, nightly, triggers=(new_targets(lake),), pull_lock=lambda parameters: REFRESH
         ),
         Deployed(extract_virac, ("surveys",), given),
-        Deployed(pull_rxte, ("surveys",), given, turn=lambda parameters: of_archive(RXTE)),
+        Deployed(pull_rxte, ("surveys",), given, pull_lock=lambda parameters: of_archive(RXTE)),
         Deployed(maintain, ("upkeep",), given, schedules.maintenance()),
         Deployed(verify, ("upkeep",), given, schedules.verification()),
     ]
 
 
-def _of_archive(parameters: dict[str, Any]) -> str | None:
-    """Return the turn of a pull; none if there is no such archive, which the run itself will say."""
+def _lock_of_pull(parameters: dict[str, Any]) -> str | None:
+    """Return the lock of a pull; None for an unknown archive, which the run itself will report."""
     try:
         return of_archive(find(str(parameters.get("archive"))).name)
     except LightlakeError:
@@ -166,7 +166,7 @@ def _of_archive(parameters: dict[str, Any]) -> str | None:
 
 
 def new_targets(lake: str | None = None) -> DeploymentEventTrigger:
-    """Return the trigger that pulls all frozen archives for a sample that has new targets."""
+    """Make the trigger that pulls all frozen archives for a sample with new targets."""
     return DeploymentEventTrigger(
         name="lightlake: new targets",
         description="Pulls the archives that are asked once for targets that `lightlake targets add` has added.",
@@ -179,12 +179,18 @@ def new_targets(lake: str | None = None) -> DeploymentEventTrigger:
     )
 
 
+def installed_version() -> dict[str, str]:
+    """Tell `prefect deploy` which version it deploys: a build step in prefect.yaml."""
+    return {"version": version("lightlake")}
+
+
 def as_yaml(pool: str = NAME) -> str:
-    """Return prefect.yaml: what `prefect deploy --all` deploys to a work pool."""
-    told = {
+    """Write prefect.yaml, with which `prefect deploy --all` deploys to a work pool."""
+    content = {
         "name": NAME,
-        # The package is installed where workers run: there is no code to fetch.
+        # The package is installed where workers run, so there is no code to fetch.
         "pull": [],
+        "build": [{f"{installed_version.__module__}.{installed_version.__name__}": {"id": "lightlake"}}],
         "deployments": [one.as_yaml(pool) for one in deployed()],
     }
-    return _HEAD.format(pool=pool) + str(yaml.safe_dump(told, sort_keys=False, width=120))
+    return _HEAD.format(pool=pool) + str(yaml.safe_dump(content, sort_keys=False, width=120))

@@ -1,4 +1,4 @@
-"""Everything that a new user trips over, looked at in one go: what `lightlake doctor` runs."""
+"""Run the checks of `lightlake doctor`."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 _EXTENSIONS = ("ducklake", "sqlite_scanner", "postgres_scanner")
 
 
-def examine(url: str | None, *, offline: bool, patience_s: float) -> list[Check]:
-    """Run all checks, whatever becomes of each.
+def examine(url: str | None, *, offline: bool, timeout_s: float) -> list[Check]:
+    """Run all checks, also after a failed one.
 
     Parameters
     ----------
     url
         The lake; None: LIGHTLAKE_URL.
     offline
-        Leave archives out.
-    patience_s
+        Do not check archives.
+    timeout_s
         Longest wait for a connection, and for an answer.
     """
     given = guarded("settings", settings, OSError, ValueError)
@@ -42,13 +42,13 @@ def examine(url: str | None, *, offline: bool, patience_s: float) -> list[Check]
     checks += guarded("extensions", lambda: extensions(names), ImportError, OSError)
     checks += given
     if loaded is None:
-        told = "the lake, its disks, the archives and the clock were not looked at"
-        checks.append(Check("lake", "warn", told, "mend the settings, and run this again"))
+        skipped = "the lake, its disks, the archives and the clock were not checked"
+        checks.append(Check("lake", "warn", skipped, "correct the settings and run this again"))
     else:
-        checks += guarded("lake", lambda: _lake(loaded, patience_s), ImportError, OSError)
-    checks += guarded("prefect", lambda: _prefect(patience_s), ImportError, OSError, ValueError)
+        checks += guarded("lake", lambda: _lake(loaded, timeout_s), ImportError, OSError)
+    checks += guarded("prefect", lambda: _prefect(timeout_s), ImportError, OSError, ValueError)
     if loaded is not None and not offline:
-        checks += guarded("archives", lambda: _archives(loaded, patience_s), ImportError, OSError)
+        checks += guarded("archives", lambda: _archives(loaded, timeout_s), ImportError, OSError)
     checks += guarded("heasoft", _heasoft, ImportError, OSError)
     if loaded is not None and loaded.runner == "dask" and loaded.dask_cluster:
         checks += guarded("dask cluster", lambda: _dask_cluster(loaded), ImportError, OSError)
@@ -57,35 +57,35 @@ def examine(url: str | None, *, offline: bool, patience_s: float) -> list[Check]
     return checks
 
 
-def _lake(settings: Settings, patience_s: float) -> list[Check]:
+def _lake(settings: Settings, timeout_s: float) -> list[Check]:
     import duckdb
 
     from lake.store.storage import Storage
-    from lake.upkeep import checks as places
+    from lake.upkeep import checks as lake_checks
 
     storage = Storage.from_url(settings.url)
-    checks = guarded("catalogue", lambda: places.catalogue(storage, settings, patience_s), duckdb.Error, OSError)
-    checks += guarded("lake", lambda: _rights(storage, settings, patience_s), ImportError, OSError)
-    checks += guarded("cache", lambda: [places.cache(settings)], OSError)
-    checks += guarded("room", lambda: places.check_free_space(storage, settings), OSError)
+    checks = guarded("catalogue", lambda: lake_checks.catalogue(storage, settings, timeout_s), duckdb.Error, OSError)
+    checks += guarded("lake", lambda: _write_access(storage, settings, timeout_s), ImportError, OSError)
+    checks += guarded("cache", lambda: [lake_checks.cache(settings)], OSError)
+    checks += guarded("room", lambda: lake_checks.check_free_space(storage, settings), OSError)
     if not storage.is_local:
-        checks += guarded("clock of S3", lambda: places.clock_of_s3(storage, patience_s), OSError)
+        checks += guarded("clock of S3", lambda: lake_checks.clock_of_s3(storage, timeout_s), OSError)
     return checks
 
 
-def _rights(storage: Storage, settings: Settings, patience_s: float) -> list[Check]:
+def _write_access(storage: Storage, settings: Settings, timeout_s: float) -> list[Check]:
     from lake.upkeep.checks import storage_rights
 
-    return storage_rights(storage, settings.storage_options, patience_s)
+    return storage_rights(storage, settings.storage_options, timeout_s)
 
 
-def _prefect(patience_s: float) -> list[Check]:
+def _prefect(timeout_s: float) -> list[Check]:
     from flows.cli import quiet
 
     quiet()
     from flows.doctor import prefect
 
-    return prefect(patience_s)
+    return prefect(timeout_s)
 
 
 def _dask_cluster(settings: Settings) -> list[Check]:
@@ -94,13 +94,13 @@ def _dask_cluster(settings: Settings) -> list[Check]:
     return dask(settings)
 
 
-def _archives(settings: Settings, patience_s: float) -> list[Check]:
+def _archives(settings: Settings, timeout_s: float) -> list[Check]:
     from lake.upkeep.checks import clock
     from tasks.doctor import endpoints, look, skews, unknown_endpoints
 
-    there = endpoints(settings)
-    answers = look(there, patience_s)
-    checks = [*unknown_endpoints(settings, there), *(answer.check for answer in answers)]
+    known = endpoints(settings)
+    answers = look(known, timeout_s)
+    checks = [*unknown_endpoints(settings, known), *(answer.check for answer in answers)]
     return checks + clock("clock", skews(answers))
 
 

@@ -1,4 +1,4 @@
-"""Prefect's runner as a service needs it: patient with its server, and without places for runs that only wait."""
+"""Extend Prefect's runner for a service: it waits for its server, and waiting runs do not count as running."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lake.errors import LightlakeError
 from lake.query import Lake
 from tasks.pull.limits import awaited, is_taken, waited_too_long
 
-# Name of the state of a run that waits for its turn.
+# State of a run that waits for another run's pull lock.
 WAITING = "Waiting"
 
 
@@ -31,30 +31,30 @@ class ServiceRunner(Runner):
     ----------
     lake
         The lake.
-    turns
-        The turn that a run waits for, by its deployment and its parameters.
+    lock_names
+        For each deployment, a function from a run's parameters to the pull lock that it needs.
     limit
-        Runs at the same time; those that wait are none.
+        Runs at the same time; waiting runs are not counted.
     say
-        Takes lines for the user.
+        Called with lines for the user.
     """
 
     def __init__(
         self,
         lake: Lake,
-        turns: Mapping[UUID, Callable[[dict[str, Any]], str | None]],
+        lock_names: Mapping[UUID, Callable[[dict[str, Any]], str | None]],
         *,
         limit: int,
         say: Callable[[str], None],
     ) -> None:
-        # Pausing is done by whoever knows whether another service has taken over.
+        # The caller pauses schedules: it knows whether another service has taken over.
         super().__init__(name=NAME, limit=limit, pause_on_shutdown=False)
-        self._lake, self._turn_of, self._say = lake, turns, say
-        self._turns: dict[UUID, str] = {}  # of runs that were let go
+        self._lake, self._lock_names, self._say = lake, lock_names, say
+        self._started: dict[UUID, str] = {}  # pull locks of runs that this runner started
         self._silent = False
 
     async def __aenter__(self) -> Self:
-        """Start."""
+        """Start, with a poller that waits for the server and holds back waiting runs."""
         await super().__aenter__()
         poller = self._scheduled_run_poller
         due = poller._get_scheduled_flow_runs
@@ -73,9 +73,9 @@ class ServiceRunner(Runner):
                 self._say("Prefect's server answers again")
                 self._silent = False
             try:
-                return await self._whose_turn_it_is(found)
-            except LightlakeError as error:  # of the catalogue, as while its database is restarted
-                self._say(f"no run begins for now: {error}")
+                return await self._may_start(found)
+            except LightlakeError as error:  # such as while the catalogue's database restarts
+                self._say(f"no run can start now: {error}")
                 return []
 
         poller._get_scheduled_flow_runs = ready  # type: ignore[method-assign]
@@ -83,59 +83,59 @@ class ServiceRunner(Runner):
 
     @property
     def in_hand(self) -> set[UUID]:
-        """Return runs whose processes are this runner's: it tells Prefect how they end."""
+        """Return the runs that are this runner's own processes, whose ends it reports to Prefect."""
         return set(self._scheduled_run_poller._submitting_flow_run_ids) if self.started else set()
 
     def watch_cancelling(self) -> None:
-        """Look for runs to be cancelled again, if a long silence of the server has ended that."""
+        """Poll for cancelled runs again, if a long outage of the server has ended the polling."""
         observer = self._cancelling_observer
         if observer is not None and (task := observer._polling_task) is not None and task.done():
             observer._start_polling_task(task)
 
     def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
-        """End as Ctrl-C does; Prefect's own way leaves its runs as running for ever."""
+        """End as for Ctrl-C; Prefect's own handler would leave its runs as running for ever."""
         signal.raise_signal(signal.SIGINT)
 
-    async def _whose_turn_it_is(self, due: list[FlowRun]) -> list[FlowRun]:
-        """Return runs that need not wait for another; each of the others is told once what it waits for."""
+    async def _may_start(self, due: list[FlowRun]) -> list[FlowRun]:
+        """Return the runs whose pull lock is free; set the others to Waiting."""
         begun = self.in_hand
-        self._turns = {run: turn for run, turn in self._turns.items() if run in begun}
-        taken, waiting = set(self._turns.values()), set[str]()
+        self._started = {run: name for run, name in self._started.items() if run in begun}
+        taken, waiting = set(self._started.values()), set[str]()
         ready = []
         for run in sorted(due, key=lambda run: run.next_scheduled_start_time or datetime.now(UTC)):
-            turn = self._turn(run)
-            if run.id in begun or turn is None:
+            name = self._lock_name(run)
+            if run.id in begun or name is None:
                 ready.append(run)
-            elif turn not in taken and not await asyncio.to_thread(is_taken, self._lake, turn):
-                taken.add(turn)
-                self._turns[run.id] = turn
+            elif name not in taken and not await asyncio.to_thread(is_taken, self._lake, name):
+                taken.add(name)
+                self._started[run.id] = name
                 ready.append(run)
             else:
-                taken.add(turn)
-                await self._wait(run, turn, waiting)
+                taken.add(name)
+                await self._wait(run, name, waiting)
         return ready
 
-    def _turn(self, run: FlowRun) -> str | None:
-        """Return the turn that a run takes in this lake."""
+    def _lock_name(self, run: FlowRun) -> str | None:
+        """Return the pull lock that a run needs in this lake."""
         if run.deployment_id is None or run.parameters.get("lake") != str(self._lake.storage.root):
             return None
-        return self._turn_of[run.deployment_id](run.parameters)
+        return self._lock_names[run.deployment_id](run.parameters)
 
-    async def _wait(self, run: FlowRun, turn: str, waiting: set[str]) -> None:
-        """Say what a run waits for, and see that it does not wait too long, nor twice for the same."""
+    async def _wait(self, run: FlowRun, lock_name: str, waiting: set[str]) -> None:
+        """Show what a run waits for; end it if it waits too long, or if the same run waits already."""
         start = run.next_scheduled_start_time
         if start is None or start > datetime.now(UTC):
             return
         state: State[Any] | None = None
         same = f"{run.deployment_id} {sorted(run.parameters.items())!r}"
         if run.auto_scheduled and same in waiting:
-            state = Cancelled(message=f"the same run waits already for the turn {turn}")
+            state = Cancelled(message=f"the same run waits already for the lock {lock_name}")
         elif (datetime.now(UTC) - start).total_seconds() > self._lake.settings.turn_timeout_s:
-            state = Failed(message=str(waited_too_long(self._lake, turn)))
+            state = Failed(message=str(waited_too_long(self._lake, lock_name)))
         elif run.state is None or run.state.name != WAITING:
-            told = await asyncio.to_thread(awaited, self._lake, turn)
-            self._say(f"{run.name} waits for {told}")
-            state = Scheduled(scheduled_time=start, name=WAITING, message=f"waiting for {told}")
+            holder = await asyncio.to_thread(awaited, self._lake, lock_name)
+            self._say(f"{run.name} waits for {holder}")
+            state = Scheduled(scheduled_time=start, name=WAITING, message=f"waiting for {holder}")
         waiting.add(same)
         if state is not None:
             await self._client.set_flow_run_state(run.id, state, force=True)

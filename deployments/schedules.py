@@ -1,4 +1,4 @@
-"""When what runs: archives that grow by their age, the lake's upkeep by night. All clocks are UTC."""
+"""Schedules, in UTC: live archives by the age of their answers, maintenance by night."""
 
 from __future__ import annotations
 
@@ -12,63 +12,63 @@ MAINTENANCE = "30 1 * * *"
 VERIFY = "30 2 * * 0"
 REFRESH = "30 3 * * *"
 
-# Pulls start after this hour, each so many minutes after the one before.
-_FIRST_HOUR, _APART = 4, 5
+# Hour of the first pull, and minutes between pulls.
+_FIRST_HOUR, _MINUTES_APART = 4, 5
 
 
 def maintenance() -> tuple[Schedule, ...]:
-    """Return the schedule of compaction: every night."""
+    """Return the schedule of compaction, every night."""
     return (Cron(MAINTENANCE, timezone="UTC", slug="nightly"),)
 
 
 def verification() -> tuple[Schedule, ...]:
-    """Return the schedule of verify: every week."""
+    """Return the schedule of verify, every week."""
     return (Cron(VERIFY, timezone="UTC", slug="weekly"),)
 
 
 def refreshing(*, follow: bool) -> tuple[Schedule, ...]:
-    """Return the schedule of what no other asks: targets of frozen archives that failed, or whose event was lost.
+    """Return the schedule for targets that failed at frozen archives, or whose event was lost.
 
     Parameters
     ----------
     follow
-        And new releases.
+        Pull new releases, too.
     """
     return (Cron(REFRESH, timezone="UTC", slug="nightly", parameters={"back_off": True, "newest": follow}),)
 
 
 def pulls(archives: Iterable[Archive]) -> tuple[Schedule, ...]:
-    """Return a schedule for each archive that is live; one that is frozen is asked when there are new targets."""
+    """Return a schedule for each live archive; frozen ones are pulled for new targets."""
     live = sorted((archive for archive in archives if archive.cadence == "live"), key=lambda archive: archive.name)
     return tuple(
         Cron(
-            cron(archive.max_age_days, place),
+            cron(archive.max_age_days, index),
             timezone="UTC",
             slug=archive.name,
             parameters={"archive": archive.name, "back_off": True},
         )
-        for place, archive in enumerate(live)
+        for index, archive in enumerate(live)
     )
 
 
-def cron(max_age_days: float | None, place: int) -> str:
-    """Return when an archive is looked at: four times or more before an answer is too old, once a week at least.
+def cron(max_age_days: float | None, index: int) -> str:
+    """Return when to pull an archive: at least four times before an answer is too old, and once a week.
 
-    A pull asks only what is due, so that a look too many costs the archive nothing.
+    A pull asks only for what is due, so a pull too many costs the archive nothing.
 
     Parameters
     ----------
     max_age_days
-        Age at which an answer is asked for again.
-    place
-        Number of the archive among the live ones: no two begin together.
+        Age at which an answer is too old.
+    index
+        Number of the archive among the live ones, so that no two pulls begin together.
     """
-    minute, hour = place * _APART % 60, (_FIRST_HOUR + place * _APART // 60) % 24
-    often = (max_age_days or 4.0) / 4
-    if often >= 7:
-        return f"{minute} {hour} * * {(1 + place) % 7}"
-    if often >= 1:
+    minute, hour = index * _MINUTES_APART % 60, (_FIRST_HOUR + index * _MINUTES_APART // 60) % 24
+    interval_days = (max_age_days or 4.0) / 4
+    if interval_days >= 7:
+        return f"{minute} {hour} * * {(1 + index) % 7}"
+    if interval_days >= 1:
         return f"{minute} {hour} * * *"
-    if often >= 0.25:
+    if interval_days >= 0.25:
         return f"{minute} {hour % 6}-23/6 * * *"
     return f"{minute} * * * *"

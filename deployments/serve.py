@@ -1,4 +1,4 @@
-"""All deployments in one process, for one machine and one lake."""
+"""Serve all deployments in one process, for one machine and one lake."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prefect.exceptions import PrefectException
 from prefect.schedules import Schedule
 from prefect.server.schemas.schedules import CronSchedule
 
-from deployments import standing
+from deployments import paused
 from deployments.automations import crash_silent_runs, notify_of_failures, reach_api
 from deployments.deployed import Deployed
 from deployments.runner import ServiceRunner
@@ -31,55 +31,55 @@ from lake.store.claims import Holder, held, holder_of, note
 CLAIM = "serve"
 _WHAT = "a service (`lightlake serve`)"
 
-# Longest wait for a service that is about to end, s; it may take half a minute to end its runs.
+# Longest wait for a service that is ending, s; it may take half a minute to end its runs.
 ENDING_S = 90.0
 
-# How often, in seconds, a service looks for dead runs, and says what is paused.
-LOOK_S, TELL_S = 20.0, 3600.0
+# Seconds between searches for dead runs, and between reports of paused schedules.
+LOOK_S, REPORT_S = 20.0, 3600.0
 
 
 def serve(
     lake: Lake, deployments: Sequence[Deployed], *, limit: int, notify: str | None, say: Callable[[str], None]
 ) -> None:
-    """Register deployments, and run what they are asked for until SIGTERM or Ctrl-C.
+    """Register deployments and run them until SIGTERM or Ctrl-C.
 
     Parameters
     ----------
     lake
-        The lake that they keep.
+        The lake that they fill.
     limit
         Runs at the same time.
     notify
-        Block that tells of runs that fail.
+        Block that reports failed runs.
     say
-        Takes lines for the user.
+        Called with lines for the user.
 
     Raises
     ------
     ConfigurationError
-        If there is no Prefect API to register at, or no such block, or if another service has the lake.
+        If Prefect's API or the block is not available, or another service has the lake.
     """
     api = reach_api()
-    with _alone(lake, say):
+    with _only_service(lake, say):
         try:
             say(crash_silent_runs())
             if notify is not None:
                 say(notify_of_failures(notify))
-            _bury(lake, say)
-            runner = _registered(lake, deployments, limit, say)
-            told = f"serving {len(deployments)} deployments of {api}, {limit} runs at a time"
-            asyncio.run(_until_stopped(runner, lake, deployments, told, say))
+            _crash_dead_runs(lake, say)
+            runner = _register(lake, deployments, limit, say)
+            greeting = f"serving {len(deployments)} deployments of {api}, {limit} runs at a time"
+            asyncio.run(_run_until_stopped(runner, lake, deployments, greeting, say))
         except (httpx.HTTPError, PrefectException) as error:
             raise ConfigurationError(
                 f"Prefect's API at {api} fails: {' '.join(str(error).split()) or type(error).__name__}",
-                hint="see to its server, and start this again; schedules are not paused",
+                hint="check its server, and start this again; schedules are not paused",
             ) from error
         _pause(lake, deployments, say)
 
 
 @contextmanager
-def _alone(lake: Lake, say: Callable[[str], None]) -> Iterator[None]:
-    """Be the lake's only service; one that is about to end is waited for."""
+def _only_service(lake: Lake, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the claim of the lake's only service; wait for one that is ending."""
     end, waited = time.monotonic() + ENDING_S, False
     while True:
         with held(lake.catalog, CLAIM, _WHAT) as ours:
@@ -90,7 +90,7 @@ def _alone(lake: Lake, say: Callable[[str], None]) -> Iterator[None]:
         if other is None or not other.ending or time.monotonic() > end:
             raise ConfigurationError(
                 f"{lake.storage.root} is served already, by {other or 'another process'}",
-                hint="end that one first, or leave it be",
+                hint="end that one first, or keep it",
             )
         if not waited:
             say(f"waiting for the end of {other}")
@@ -98,26 +98,26 @@ def _alone(lake: Lake, say: Callable[[str], None]) -> Iterator[None]:
         time.sleep(0.5)
 
 
-def _registered(lake: Lake, deployments: Sequence[Deployed], limit: int, say: Callable[[str], None]) -> ServiceRunner:
-    """Register deployments, with schedules that somebody has paused as they are."""
-    ours = standing.paused_by_services()
-    turns: dict[UUID, Callable[..., str | None]] = {}
-    runner = ServiceRunner(lake, turns, limit=limit, say=say)
+def _register(lake: Lake, deployments: Sequence[Deployed], limit: int, say: Callable[[str], None]) -> ServiceRunner:
+    """Register deployments; schedules that somebody has paused stay paused."""
+    ours = paused.paused_by_services()
+    lock_names: dict[UUID, Callable[..., str | None]] = {}
+    runner = ServiceRunner(lake, lock_names, limit=limit, say=say)
     with get_client(sync_client=True) as client:
         for one in deployments:
-            # What was due while nobody served is not made up for: a pull asks for all that is due anyway.
-            now = standing.found(client, one.full_name, ours)
-            made: Any = runner.add_deployment(one.as_runner(paused=now.paused, inactive=now.inactive))
-            turns[made] = one.turn
+            # Runs that were due without a service are not made up for: a pull asks for all that is due anyway.
+            now = paused.read_state(client, one.full_name, ours)
+            deployment_id: Any = runner.add_deployment(one.as_runner(paused=now.paused, inactive=now.inactive))
+            lock_names[deployment_id] = one.pull_lock
             resumed = "resumed, a service had paused it at its end" if one.full_name in (ours or ()) else ""
-            other = f"it kept {now.lake} before" if now.lake not in (None, str(lake.storage.root)) else ""
-            say("; ".join(part for part in (f"{one.full_name}: {_when(one)}", now.told, resumed, other) if part))
-    standing.note_paused([])
+            other = f"it filled {now.lake} before" if now.lake not in (None, str(lake.storage.root)) else ""
+            say("; ".join(part for part in (f"{one.full_name}: {_when(one)}", now.description, resumed, other) if part))
+    paused.note_paused([])
     return runner
 
 
-async def _until_stopped(
-    runner: ServiceRunner, lake: Lake, deployments: Sequence[Deployed], told: str, say: Callable[[str], None]
+async def _run_until_stopped(
+    runner: ServiceRunner, lake: Lake, deployments: Sequence[Deployed], greeting: str, say: Callable[[str], None]
 ) -> None:
     stopped = asyncio.Event()
     for one in (signal.SIGINT, signal.SIGTERM):
@@ -125,7 +125,7 @@ async def _until_stopped(
     serving, stopping = asyncio.create_task(runner.start()), asyncio.create_task(stopped.wait())
     while not (runner.started or serving.done() or stopped.is_set()):
         await asyncio.sleep(0.05)
-    say(f"{told}; Ctrl-C ends it")
+    say(f"{greeting}; Ctrl-C ends it")
     looking = asyncio.create_task(_look_after(runner, lake, deployments, say))
     await asyncio.wait({serving, stopping, looking}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -133,7 +133,7 @@ async def _until_stopped(
     if runner.started:
         if not _taken_over(lake):
             note(lake.storage, CLAIM, Holder.this(_WHAT, ending=True))
-        say("ending: runs are cancelled; what they have committed stays, and the next goes on from there")
+        say("ending: runs are cancelled; what they have committed stays, and the next run continues from there")
         await runner.astop()
     await serving
     if looking.done() and not looking.cancelled():
@@ -143,67 +143,68 @@ async def _until_stopped(
 async def _look_after(
     runner: ServiceRunner, lake: Lake, deployments: Sequence[Deployed], say: Callable[[str], None]
 ) -> None:
-    """Look for dead runs now and then, and say what is paused; return if another service has taken over."""
-    tell_at, trouble = time.monotonic() + TELL_S, ""
+    """Look for dead runs, and report paused schedules; return when another service has taken over."""
+    report_at, trouble = time.monotonic() + REPORT_S, ""
     while True:
         await asyncio.sleep(LOOK_S)
         runner.watch_cancelling()
         try:
-            await asyncio.to_thread(_bury, lake, say, runner.in_hand)
-            if time.monotonic() > tell_at:
-                tell_at = time.monotonic() + TELL_S
-                await asyncio.to_thread(_tell, deployments, say)
+            await asyncio.to_thread(_crash_dead_runs, lake, say, runner.in_hand)
+            if time.monotonic() > report_at:
+                report_at = time.monotonic() + REPORT_S
+                await asyncio.to_thread(_report_paused, deployments, say)
             trouble = ""
         except (httpx.HTTPError, PrefectException, LightlakeError) as error:
             if trouble != str(error):
-                say(f"dead runs cannot be looked for: {safe_line(str(error)) or type(error).__name__}")
+                say(f"cannot look for dead runs: {safe_line(str(error)) or type(error).__name__}")
             trouble = str(error)
         if _taken_over(lake):
-            say(f"the lake was taken over, by {holder_of(lake.storage, CLAIM)}")
+            say(f"the lake was taken over by {holder_of(lake.storage, CLAIM)}")
             return
 
 
 def _taken_over(lake: Lake) -> bool:
-    """Say whether another service has the lake's claim, which this one must have lost."""
+    """Return whether another service holds the lake's claim, which this one has lost."""
     other = holder_of(lake.storage, CLAIM)
     return other is not None and not other.is_this
 
 
-def _bury(lake: Lake, say: Callable[[str], None], spare: Collection[UUID] = ()) -> None:
-    """Look for dead runs."""
+def _crash_dead_runs(lake: Lake, say: Callable[[str], None], spare: Collection[UUID] = ()) -> None:
+    """Mark dead runs as crashed in Prefect."""
     with get_client(sync_client=True) as client:
         for run in bury(lake, client, spare):
-            say(f"{run.name}: its process is gone, and Prefect is told so")
+            say(f"{run.name}: its process is gone; it is now Crashed in Prefect")
 
 
-def _tell(deployments: Sequence[Deployed], say: Callable[[str], None]) -> None:
-    """Say which schedules are paused; while a service runs, it is not by itself."""
+def _report_paused(deployments: Sequence[Deployed], say: Callable[[str], None]) -> None:
+    """Report paused schedules; while a service runs, somebody else paused them."""
     with get_client(sync_client=True) as client:
-        told = {one.full_name: standing.found(client, one.full_name, ()).told for one in deployments if one.schedules}
-        paused = [f"{name} ({how})" for name, how in told.items() if how]
-        say(f"paused: {'; '.join(paused)}" if paused else "no schedule is paused")
+        names = [one.full_name for one in deployments if one.schedules]
+        states = {name: paused.read_state(client, name, ()).description for name in names}
+        lines = [f"{name} ({state})" for name, state in states.items() if state]
+        say(f"paused: {'; '.join(lines)}" if lines else "no schedule is paused")
 
 
 def _pause(lake: Lake, deployments: Sequence[Deployed], say: Callable[[str], None]) -> None:
-    """Pause schedules, so that nothing piles up, unless another service has taken over."""
+    """Pause schedules, so that no runs pile up, unless another service has taken over."""
     if _taken_over(lake):
-        say(f"ended; schedules are left to {holder_of(lake.storage, CLAIM)}")
+        say(f"ended; schedules now belong to {holder_of(lake.storage, CLAIM)}")
         return
     names = [one.full_name for one in deployments]
     try:
         with get_client(sync_client=True) as client:
-            paused = standing.pause(client, names, str(lake.storage.root))
+            done = paused.pause(client, names, str(lake.storage.root))
     except (httpx.HTTPError, PrefectException) as error:
         say(f"ended; schedules could not be paused: {type(error).__name__}")
         return
-    say(f"ended; schedules of {len(paused)} deployments are paused until it serves again")
+    say(f"ended; schedules of {len(done)} deployments are paused until it serves again")
 
 
 def _when(one: Deployed) -> str:
-    """Return when a deployment runs by itself."""
+    """Describe when a deployment runs by itself."""
     times = [f"{_next(schedule)}{_what(schedule)}" for schedule in one.schedules]
     events = [f"on event {event}" for trigger in one.triggers for event in sorted(trigger.expect)]
-    return "; ".join([*times, *events]) or "when asked for"
+    return "; ".join([*times, *events]) or "only when started by hand"
 
 
 def _what(schedule: Schedule) -> str:

@@ -1,4 +1,4 @@
-"""Artifacts that a person reads of a run: what is missing and why, and a plot."""
+"""Make the artifacts of a run: what is missing and why, and a plot."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tasks.pull.report import Loss
 from tasks.services.request_counters import Log
 from tasks.sources.base import Origin
 
-# Of a loss so many targets are named at most, and so much of the reason; the ledger has it all.
+# A loss names so many targets, and quotes so many letters of the reason, at most; the ledger has all.
 MOST_TARGETS, MOST_LETTERS = 3, 400
 
 
@@ -31,7 +31,7 @@ def key_of(kind: str, archive: str) -> str:
 
 @contextmanager
 def log_errors(log: Log, what: str) -> Iterator[None]:
-    """Let an artifact that cannot be made be an error in the log, and not the end of a run that went well."""
+    """Log an error while an artifact is made, so that it does not end a run that went well."""
     try:
         yield
     except (LightlakeError, PrefectException, duckdb.Error, httpx.HTTPError, OSError, ImportError, ValueError) as error:
@@ -39,29 +39,31 @@ def log_errors(log: Log, what: str) -> Iterator[None]:
 
 
 def losses_table(losses: Sequence[Loss], count: int, targets: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return a table of losses in Markdown; `targets` has names of some of the targets of each granule."""
+    """Return a table of losses in Markdown, with the names of some targets of each granule."""
     lines = ["| granule | status | targets | tried again | why |", "|---|---|---|---:|---|"]
     for loss in losses:
         names = list(targets.get(loss.granule, ()))
         more = loss.n_targets - len(names)
-        who = ", ".join(names) + (f" and {more} more" if names and more > 0 else "" if names else str(loss.n_targets))
+        shown_targets = ", ".join(names) + (
+            f" and {more} more" if names and more > 0 else "" if names else str(loss.n_targets)
+        )
         granule = code(loss.granule) if loss.name is None else f"{text(loss.name)} ({code(loss.granule)})"
         why = loss.reason if len(loss.reason) <= MOST_LETTERS else f"{loss.reason[:MOST_LETTERS]}..."
-        lines.append(row(granule, loss.status, text(who), loss.retries, text(why)))
+        lines.append(row(granule, loss.status, text(shown_targets), loss.retries, text(why)))
     if count > len(losses):
         lines += ["", f"and {count - len(losses)} more granules."]
     return lines
 
 
 def where_to_look(archive: str, advice: str) -> list[str]:
-    """Return how to mend it, and where the rest is to be read, in Markdown."""
+    """Return advice, and the commands that show all losses, in Markdown."""
     query = (
         "SELECT granule, status, n_targets, retries, reason, error FROM ledger "
         f"WHERE archive = '{archive}' AND status IN ('failed', 'rejected') ORDER BY started_at DESC"
     )
     return [
         "",
-        f"{advice} What the lake knows of them, every attempt with its error in full:",
+        f"{advice} Every attempt, with its error in full:",
         "",
         "```",
         f"lightlake status {archive}",
@@ -71,7 +73,7 @@ def where_to_look(archive: str, advice: str) -> list[str]:
 
 
 def names_of(lake: Lake, archive: str, release: str, losses: Sequence[Loss]) -> dict[str, list[str]]:
-    """Return the names of some targets of each granule that was lost."""
+    """Return the names of some targets of each lost granule."""
     if not losses:
         return {}
     with closing(lake.catalog.cursor()) as cursor:
@@ -79,20 +81,20 @@ def names_of(lake: Lake, archive: str, release: str, losses: Sequence[Loss]) -> 
 
 
 def publish_light_curves(lake: Lake, origin: Origin, granule: str) -> None:
-    """Leave a picture of light curves that a granule brought, if it brought any that are new."""
-    from tasks.analysis.plots import brought, light_curve_png
+    """Publish a picture of a granule's new light curves, if there are any."""
+    from tasks.analysis.plots import light_curve_png, longest_light_curves
 
-    rows = brought(lake, origin.name, origin.release, granule)
+    rows = longest_light_curves(lake, origin.name, origin.release, granule)
     if not rows.num_rows:
         return
-    told = f"The light curves with most measurements that granule {code(granule)} brought."
+    caption = f"The light curves with most measurements that granule {code(granule)} brought."
     picture = _picture(f"Light curves of {origin.name}", light_curve_png(rows))
-    lines = [f"# What came from {origin.name} {text(origin.release)}", "", picture, "", told, "", credits_of(origin)]
+    lines = [f"# What came from {origin.name} {text(origin.release)}", "", picture, "", caption, "", credits_of(origin)]
     create_markdown_artifact("\n".join(lines), key=key_of("plot", origin.name))
 
 
 def answers_picture(answers: Sequence[tuple[str, str, int]]) -> str:
-    """Return a picture, in Markdown, of how many targets got which answer: archive, answer, number."""
+    """Return a picture, in Markdown, of the number of targets by archive and answer."""
     from tasks.analysis.plots import answers_png
 
     return _picture("Targets by archive and answer", answers_png(answers))
@@ -106,5 +108,5 @@ def credits_of(origin: Origin) -> str:
 
 
 def _picture(title: str, png: bytes) -> str:
-    # Prefect's UI shows pictures that are in the text itself, and no others that a lake could have.
+    # Prefect's UI shows a picture only if the text itself contains it.
     return f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})"

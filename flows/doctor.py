@@ -1,4 +1,4 @@
-"""Whether flows can run: Prefect with its server, or one of its own for the length of a command; and Dask's cluster."""
+"""Check whether flows can run: Prefect with its server, or with one for a single command; and Dask's cluster."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SETTING = "PREFECT_API_URL"
 
 
 def prefect(patience_s: float) -> list[Check]:
-    """Ask Prefect's API for its health and version, or see that a temporary server can keep its database.
+    """Ask Prefect's API for its version, or check that a temporary server can keep its database.
 
     Parameters
     ----------
@@ -27,8 +27,8 @@ def prefect(patience_s: float) -> list[Check]:
         settings = get_current_settings()
     except ValidationError as error:  # as soon as it is imported
         wrong = error.errors()[0]
-        told = f"{'.'.join(map(str, wrong['loc']))} of Prefect's {error.title} is not valid: {wrong['msg']}"
-        return [Check("prefect", "fail", told, "check the PREFECT_* variables, and Prefect's profile")]
+        message = f"{'.'.join(map(str, wrong['loc']))} of Prefect's {error.title} is not valid: {wrong['msg']}"
+        return [Check("prefect", "fail", message, "check the PREFECT_* variables, and Prefect's profile")]
     if settings.api.url:
         return [_server(settings.api.url, patience_s)]
     if not settings.server.ephemeral.enabled:
@@ -43,8 +43,8 @@ def prefect(patience_s: float) -> list[Check]:
     kept = check_writable("prefect", settings.home, "PREFECT_HOME")
     if kept.status != "ok":
         return [kept]
-    told = f"{_SETTING} is not set: commands do without; those with --prefect start one, kept in {settings.home}"
-    return [Check("prefect", "ok", told)]
+    message = f"{_SETTING} is not set: commands do without; those with --prefect start one, kept in {settings.home}"
+    return [Check("prefect", "ok", message)]
 
 
 def _server(url: str, patience_s: float) -> Check:
@@ -56,7 +56,7 @@ def _server(url: str, patience_s: float) -> Check:
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
     shown, ours = url, prefect.__version__
-    # A server that is there accepts at once, however busy it is.
+    # A running server accepts connections at once, however busy it is.
     limits = httpx.Timeout(patience_s, connect=min(patience_s, 10.0))
     try:
         with (
@@ -94,12 +94,12 @@ def _hint(url: str) -> str:
 
 
 def dask(settings: Settings) -> list[Check]:
-    """See that the cluster of LIGHTLAKE_DASK_CLUSTER can be made: its class is there, and the command that starts jobs.
+    """Check that the cluster of LIGHTLAKE_DASK_CLUSTER can be made: its class and the command that starts jobs exist.
 
     Raises
     ------
     ConfigurationError
-        If it cannot, and why.
+        If the file, or its class, is wrong.
     """
     from flows.runners import dask_cluster
 
@@ -107,6 +107,6 @@ def dask(settings: Settings) -> list[Check]:
     found = f"{described.__module__.split('.')[0]}.{described.__name__}, by {settings.dask_cluster}"
     command = getattr(getattr(described, "job_cls", None), "submit_command", None)
     if command and shutil.which(command.split()[0]) is None:
-        told = f"{found}: the command {command.split()[0]} is not in PATH"
-        return [Check("dask cluster", "fail", told, "run flows where jobs can be submitted")]
+        message = f"{found}: the command {command.split()[0]} is not in PATH"
+        return [Check("dask cluster", "fail", message, "run flows where jobs can be submitted")]
     return [Check("dask cluster", "ok", found)]

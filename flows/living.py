@@ -1,4 +1,4 @@
-"""Which runs are alive: those that hold their claim in the lake, whatever Prefect has heard of them last."""
+"""Tell which runs are alive: those that hold their claim in the lake, whatever Prefect last heard of them."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 FLOWS = ("pull", "refresh", "virac", "rxte", "maintenance", "verify")
 
-# A run has this label from when it holds its claim; the lake's id is its value.
+# A run gets this label, with the lake's id, when it holds its claim.
 LABEL = "lightlake.lake"
 
-# Seconds that a run may take from when Prefect says that it begins until it has its claim.
+# Seconds that a run may take from its start, as Prefect has it, to its claim.
 BEGINS_S = 60.0
 
 _ALIVE = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
@@ -45,20 +45,20 @@ _ALIVE = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 
 @contextmanager
 def living(lake: Lake) -> Iterator[None]:
-    """Let others know, as long as this run lasts, that it is alive, and which lake it works for.
+    """Hold a claim that shows, for as long as this run lasts, that it is alive, and for which lake it works.
 
-    It looks for dead ones first, where no service does.
+    Mark dead runs first.
     """
     run = flow_run.id
     if deployment.id:
         _outlive_reader()
-    if not run:  # a flow's function that is called as such
+    if not run:  # a plain call of the flow's function
         yield
         return
     catalog = Catalog(lake.storage, lake.settings) if lake.catalog.read_only else lake.catalog
     try:
         catalog.check_writable()
-    except ReadOnly:  # who may not claim anything is not looked for
+    except ReadOnly:  # a run that cannot claim anything is not searched for
         _label(run, "read-only")
         yield
         return
@@ -70,16 +70,16 @@ def living(lake: Lake) -> Iterator[None]:
                     bury(lake, client, {UUID(run)})
                 yield
                 return
-        time.sleep(0.1)  # somebody has just looked
+        time.sleep(0.1)  # another process has just looked
 
 
 def bury(lake: Lake, client: SyncPrefectClient, spare: Collection[UUID] = ()) -> list[FlowRun]:
-    """Tell Prefect of runs of this lake that are dead though it says that they run; return them.
+    """Mark runs of this lake in Prefect that are dead although it shows them as running; return them.
 
     Parameters
     ----------
     spare
-        Runs that are not to be looked at, since whoever runs them tells Prefect how they end.
+        Runs to skip, since their own process tells Prefect how they end.
     """
     found = client.read_flow_runs(
         flow_filter=FlowFilter(name=FlowFilterName(any_=list(FLOWS))),
@@ -87,7 +87,7 @@ def bury(lake: Lake, client: SyncPrefectClient, spare: Collection[UUID] = ()) ->
     )
     dead = [run for run in found if run.id not in spare and is_of(run, lake) and _is_dead(run, lake)]
     if dead:
-        # A database that was restarted has forgotten all claims: those who live take theirs anew.
+        # A restarted database has lost all claims: living runs claim again.
         time.sleep(2 * KEEP_S)
         dead = [run for run in dead if _is_dead(run, lake)]
     for run in dead:
@@ -96,20 +96,20 @@ def bury(lake: Lake, client: SyncPrefectClient, spare: Collection[UUID] = ()) ->
 
 
 def is_of(run: FlowRun, lake: Lake) -> bool:
-    """Say whether a run is known to work for a lake."""
-    if (told := run.labels.get(LABEL)) is not None:
-        return told == _id(lake)
+    """Say whether a run works for a lake."""
+    if (label := run.labels.get(LABEL)) is not None:
+        return label == _id(lake)
     return str(run.parameters.get("lake")) == str(lake.storage.root)
 
 
-def _label(run: str, told: str) -> None:
-    """Label a run; without Prefect it goes on all the same."""
+def _label(run: str, label: str) -> None:
+    """Label a run; it goes on even if Prefect does not answer."""
     with suppress(httpx.HTTPError, PrefectException), get_client(sync_client=True) as client:
-        client.update_flow_run_labels(UUID(run), {LABEL: told})
+        client.update_flow_run_labels(UUID(run), {LABEL: label})
 
 
 def _is_dead(run: FlowRun, lake: Lake) -> bool:
-    if LABEL not in run.labels:  # it has not got as far as its claim
+    if LABEL not in run.labels:  # it has no claim yet
         began = run.state.timestamp if run.state else run.created
         if began is None or (datetime.now(UTC) - began).total_seconds() < BEGINS_S:
             return False
@@ -118,10 +118,10 @@ def _is_dead(run: FlowRun, lake: Lake) -> bool:
 
 def _ended(run: FlowRun) -> State[Any]:
     if run.state is not None and run.state.is_cancelling():
-        return Cancelled(message="its process was gone when it was to be cancelled. What it had committed stays")
+        return Cancelled(message="its process was gone when it was to be cancelled. What it committed stays")
     return Crashed(
-        message="its process is gone: it was killed, or its machine went down. What it had committed stays; the next "
-        "run goes on from there"
+        message="its process is gone: it was killed, or its machine went down. What it committed stays; the next run "
+        "goes on from there"
     )
 
 
@@ -134,9 +134,9 @@ def _id(lake: Lake) -> str:
 
 
 def _outlive_reader() -> None:
-    """Let this process go on when nobody reads any more what it prints.
+    """Let this process go on when the reader of its output is gone, such as a service that was killed.
 
-    That is a service or a worker that was killed. Rich, which prints the log, would end the run at its next line.
+    Rich, which prints the log, would end the run at its next line.
     """
     from rich.console import Console
 

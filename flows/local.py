@@ -1,4 +1,4 @@
-"""Pull without Prefect: the same engine in the process of the command, its progress on the terminal."""
+"""Pull without Prefect: the same engine in the process of the command, with progress on the terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -18,49 +18,36 @@ from lake.settings import Settings, load_settings
 from tasks.endings import ending_together
 from tasks.logs import Clean
 from tasks.progress import Bars
-from tasks.pull import lake_at
 from tasks.pull.driver import Run
 from tasks.pull.refresh import Refreshed, refreshed
-from tasks.pull.report import SurveyReport
-from tasks.pull.run import Outcome, Request, pull_all, width_of
-from tasks.pull.runners import LocalRunner, logger
-from tasks.sources.base import Origin
+from tasks.pull.run import Outcome, pull_all, width_of
+from tasks.pull.runners import LocalRunner
+from tasks.sources.protocol import Request
+from tasks.worker import lake_at, logger
 
-# Losses that the terminal is told of as they come; the last line, and the ledger, have the others.
-MOST_TOLD = 20
+# The terminal shows so many losses as they come; the last line, and the ledger, have the others.
+MOST_SHOWN = 20
 
 
-def pull(url: str, request: Request) -> Outcome:
-    """Pull an archive; return its report, or the error that ended it."""
+def pull(url: str, request: Request, settings: Settings | None = None) -> Outcome:
+    """Pull a source; return its report, or the error that ended it."""
     with _running():
-        (outcome,) = _pulled(lake_at(url), [request])
+        (outcome,) = _pulled(lake_at(url), [request], settings or load_settings())
     return outcome
 
 
 def refresh(url: str, archives: Sequence[str], **more: Any) -> Refreshed:
     """Pull archives side by side: see tasks.pull.refresh."""
     with _running():
-        lake = lake_at(url)
-        return refreshed(lake, archives, lambda requests: _pulled(lake, requests), run=_name(), log=logger, **more)
+        lake, settings = lake_at(url), load_settings()
+        more |= {"run": _name(), "log": logger}
+        return refreshed(lake, archives, lambda requests: _pulled(lake, requests, settings), **more)
 
 
-def survey(url: str, settings: Settings, pulled: Callable[[Run], tuple[Origin, SurveyReport]]) -> SurveyReport:
-    """Pull a survey; return its report."""
-    with _running(), _run(lake_at(url), settings, settings.workers) as run:
-        _, report = run.alone(lambda: pulled(run))
-    return report
-
-
-def _pulled(lake: Lake, requests: Sequence[Request]) -> list[Outcome]:
-    settings = load_settings()
-    with _run(lake, settings, width_of(settings, {request.archive for request in requests})) as run:
-        return pull_all(run, requests)
-
-
-@contextmanager
-def _run(lake: Lake, settings: Settings, width: int) -> Iterator[Run]:
+def _pulled(lake: Lake, requests: Sequence[Request], settings: Settings) -> list[Outcome]:
+    width = width_of(settings, {request.source for request in requests})
     with Bars() as bars, LocalRunner(settings, width) as runner:
-        yield Run(lake, runner, logger, f"local-{uuid.uuid4().hex[:12]}", _name(), bars, settings)
+        return pull_all(Run(lake, runner, logger, f"local-{uuid.uuid4().hex[:12]}", _name(), bars, settings), requests)
 
 
 def _name() -> str:
@@ -69,7 +56,7 @@ def _name() -> str:
 
 @contextmanager
 def _running() -> Iterator[None]:
-    """Show what goes wrong as it does; end soon, and in order, if the command is told to."""
+    """Show warnings as they come; on SIGTERM end soon, and in order."""
     shown = logging.StreamHandler(sys.stderr)
     shown.setLevel(logging.WARNING)
     shown.addFilter(_Few())
@@ -87,14 +74,14 @@ def _running() -> Iterator[None]:
 
 
 class _Few(logging.Filter):
-    """Lets so many lines through."""
+    """Passes so many lines."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._left = MOST_TOLD
+        self._left = MOST_SHOWN
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Say whether a line is still shown."""
+        """Say whether a line is shown."""
         self._left -= 1
         return self._left >= 0
 

@@ -10,7 +10,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
-from flows.forms import FormField
+from flows.forms import LakeField
 from flows.living import living
 from flows.markdown import cells
 from lake.query import Lake
@@ -19,17 +19,16 @@ from lake.store.claims import held
 from lake.upkeep import maintenance
 from lake.upkeep.compaction import Compacted, compact
 from lake.upkeep.maintenance import Finding
+from tasks.options import FormField
 from tasks.pull.report import REASONS_TOLD
 
 
 @flow(name="maintenance", flow_run_name="compact", validate_parameters=True)
-def maintain(
-    lake: Annotated[str | None, FormField("The lake: a folder or s3://BUCKET/PREFIX", empty="LIGHTLAKE_URL")] = None,
-) -> State[Compacted]:
+def maintain(lake: LakeField = None) -> State[Compacted]:
     """Bring the lake to rest: few large sorted files, no deleted rows, no leftovers of crashes.
 
-    Afterwards the plain tree of files equals the catalogue. Queries that began before may have to be asked again.
-    While another run does the same for the same lake, this one does nothing.
+    Afterwards the plain tree of files equals the catalogue. Queries that began before may have to be repeated.
+    While another run compacts the same lake, this one does nothing.
     """
     with Lake(lake, writable=True) as opened, living(opened), held(opened.catalog, "maintenance", "a run") as ours:
         if not ours:
@@ -47,12 +46,11 @@ def maintain(
 
 @flow(name="verify", flow_run_name="verify", validate_parameters=True)
 def verify(
-    lake: Annotated[str | None, FormField("The lake: a folder or s3://BUCKET/PREFIX", empty="LIGHTLAKE_URL")] = None,
-    quick: Annotated[bool, FormField("Do not read the files' content")] = False,
+    lake: LakeField = None, quick: Annotated[bool, FormField("Do not read the files' content")] = False
 ) -> State[list[Finding]]:
     """Check files, checksums, the plain tree against the catalogue, constraints and coverage.
 
-    The run ends Failed if anything is wrong; its message says what, and its artifact has everything that was seen.
+    The run ends Failed if anything is wrong; its message says what, and its artifact lists all findings.
     """
     with Lake(lake) as opened, living(opened):
         findings = maintenance.verify(opened.catalog, quick=quick)
@@ -61,8 +59,8 @@ def verify(
     create_table_artifact([cells(asdict(finding)) for finding in findings], key="verify", description=count)
     if not errors:
         return Completed(message=count, data=findings)
-    told = "; ".join(f"{error.check}: {error.message} ({error.hint})" for error in errors[:REASONS_TOLD])
+    reasons = "; ".join(f"{error.check}: {error.message} ({error.hint})" for error in errors[:REASONS_TOLD])
     more = len(errors) - REASONS_TOLD
-    message = f"{count}: {told}{f'; and {more} more' if more > 0 else ''}"
+    message = f"{count}: {reasons}{f'; and {more} more' if more > 0 else ''}"
     get_run_logger().error(message)
     return Failed(message=message, data=findings)

@@ -1,4 +1,4 @@
-"""Text of others in Markdown: in artifacts, whose cells and descriptions Prefect's UI reads as Markdown."""
+"""Escape text for Markdown: Prefect's UI reads cells and descriptions of artifacts as Markdown."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _PLAIN = re.compile(r"[\w.:-]+")
 
 
 def text(value: str) -> str:
-    """Return a text as Markdown of one line that shows it: in a paragraph, an entry of a list or a cell."""
+    """Escape a text as one line of Markdown, for a paragraph, an entry of a list or a cell."""
     return _MARKS.sub(lambda mark: f"{mark[0][:-1]}\\{mark[0][-1]}", one_line(value))
 
 
 def code(value: str) -> str:
-    """Return an id as code, if it is such that it can stand there as it is."""
+    """Return an id as code if it has only plain characters, else as text."""
     return f"`{value}`" if _PLAIN.fullmatch(value) else text(value)
 
 
 def row(*values: Any) -> str:
-    """Return a row of a table: of Markdown, that is as `text` and `code` give it, and of numbers."""
+    """Return a row of a table, of numbers and of what `text` and `code` return."""
     return f"| {' | '.join('' if value is None else str(value) for value in values)} |"
 
 
 def cells(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of a table artifact: its texts as Markdown."""
+    """Escape the texts in a row of a table artifact."""
     return {name: text(value) if isinstance(value, str) else value for name, value in values.items()}

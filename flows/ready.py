@@ -1,4 +1,4 @@
-"""Whether a flow can run here, before Prefect is asked to run it; and what of its errors a user sees: one line."""
+"""Check that a flow can run here, run it, and show its errors in one line."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from flows.temporary_server import TemporaryServer
 from lake.errors import ConfigurationError, LightlakeError
 from tasks.endings import ending_together
 
-# Longest wait for Prefect's API: on SQLite it may be busy for half a minute with what others write.
+# Longest wait for Prefect's API: on SQLite it may be busy for half a minute with other writers.
 _PATIENCE_S = 60.0
 
 
 def check_prefect() -> None:
-    """See that Prefect's API answers, or that a server of its own can keep its database.
+    """Check that Prefect's API answers, or that a server of its own can keep its database.
 
     Raises
     ------
     ConfigurationError
-        If not: Prefect itself would try for a long time, and end in a traceback.
+        If not: Prefect itself would try for long, and end in a traceback.
     """
     for check in prefect(_PATIENCE_S):
         if check.status == "fail":
@@ -34,16 +34,16 @@ def check_prefect() -> None:
 
 
 def run(flow: Callable[[], State[Any]]) -> State[Any]:
-    """Run a flow of a command and return its final state; what it starts ends with the command.
+    """Run a flow of a command and return its final state; its processes end with the command.
 
     Raises
     ------
     ConfigurationError
-        If Prefect could not run it, or parameters are not those that it takes.
+        If Prefect could not run it, or parameters are wrong.
     Exception
-        What the flow broke off with: by Prefect's states alone nobody knows whether it was on purpose.
+        The error that ended the flow: Prefect's states do not tell whether it was on purpose.
     """
-    # What is raised here is told by whoever runs the command.
+    # The command shows the errors that are raised here.
     handlers = {*logging.getLogger().handlers, *logging.getLogger("prefect").handlers}
     for handler in handlers:
         handler.addFilter(_is_news)

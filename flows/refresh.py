@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from flows.forms import FormField, archives_and_services
+from flows.forms import LakeField, RefreshOptions
 from flows.living import living
 from flows.pull import pulled
 from flows.report import publish_summary
 from lake.redact import safe_line
 from lake.settings import load_settings
-from tasks.pull import lake_at
+from tasks.options import spread
 from tasks.pull.refresh import refreshed
 from tasks.pull.report import PullReport
 from tasks.sources.registry import check_parameters, expand
+from tasks.worker import lake_at
 
 
 def run_name() -> str:
@@ -29,50 +28,32 @@ def run_name() -> str:
 
 
 @flow(name="refresh", flow_run_name=run_name, validate_parameters=True)
-def refresh(
-    archives: Annotated[
-        list[Annotated[str, FormField(choices=archives_and_services)]] | None,
-        FormField("Archives, or services for all of theirs", empty="all archives"),
-    ] = None,
-    sample: Annotated[str | None, FormField("Only targets of this sample", empty="all targets")] = None,
-    lake: Annotated[str | None, FormField("The lake: a folder or s3://BUCKET/PREFIX", empty="LIGHTLAKE_URL")] = None,
-    parameters: Annotated[
-        dict[str, dict[str, Any]] | None,
-        FormField('Parameters by archive other than the defaults, such as {"gaia": {"radius_arcsec": 2}}'),
-    ] = None,
-    again: Annotated[bool, FormField("Ask for what was answered before, too")] = False,
-    back_off: Annotated[
-        bool, FormField("Leave alone what failed lately: an hour, and twice as long after each further failure")
-    ] = False,
-    newest: Annotated[
-        bool, FormField("Then pull the newest release, too, where releases lie side by side: all targets anew")
-    ] = False,
-) -> State[list[PullReport]]:
-    """Pull all archives side by side; one that fails or hangs does not keep the others from their work.
+@spread(RefreshOptions, positional=["archives", "sample"])
+def refresh(*, lake: LakeField = None, options: RefreshOptions) -> State[list[PullReport]]:
+    """Pull all archives side by side; one that fails or hangs does not hold up the others.
 
-    The run ends Failed if anything asked for was not got; its message says what. While another refresh of the same
+    The run ends Failed if a target failed or was rejected; its message says why. While another refresh of the same
     lake runs, this one waits, and so does the part of an archive that another run pulls.
     """
-    log = get_run_logger()
-    names = expand(archives)
-    check_parameters(parameters, names)  # all at once, before any work
-    url = str(lake or load_settings().url)
-    opened = lake_at(url)
+    log, settings = get_run_logger(), load_settings()
+    names = expand(options.archives)
+    parameters = check_parameters(options.parameters, names)  # all at once, before any work
+    opened = lake_at(str(lake or settings.url))
     with living(opened):
         done = refreshed(
             opened,
             names,
-            lambda requests: pulled(opened, requests),
+            lambda requests: pulled(opened, requests, settings),
             run=flow_run.name or "of a script",
             log=log,
             parameters=parameters,
-            sample=sample,
-            again=again,
-            back_off=back_off,
-            newest=newest,
+            sample=options.sample,
+            select=options.select,
+            back_off=options.back_off,
+            newest=options.newest,
         )
         publish_summary(opened, done.reports, done.lost, log)
     if done.lost:
-        log.error("%d of %d archives lost something", len(done.lost), len(names))
+        log.error("%d of %d archives have something missing", len(done.lost), len(names))
         return Failed(message=" | ".join(done.lost), data=done.reports)
     return Completed(message=" | ".join(done.lines), data=done.reports)

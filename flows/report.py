@@ -1,9 +1,9 @@
-"""What a person reads of a run: progress while it works, tables and a summary when it is done."""
+"""Publish a run in the UI: progress while it works, tables and a summary when it is done."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from types import TracebackType
 from typing import Any
@@ -14,8 +14,6 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
-from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
 
 from flows.artifacts import (
     answers_picture,
@@ -31,84 +29,56 @@ from flows.markdown import cells, row, text
 from lake.commit.ledger import count_failed
 from lake.query import Lake
 from tasks.progress import Bars
-from tasks.pull.report import PullReport, SurveyReport
+from tasks.pull.report import PullReport
 from tasks.services.request_counters import Log
 from tasks.sources.base import Origin
+from tasks.sources.registry import find
 
 
 def publish(report: PullReport, lake: Lake, origin: Origin, log: Log) -> None:
     """Leave a table of the run, what is missing and why, and a plot of what came."""
     description = f"{text(report.message)}\n\n{credits_of(origin)}"
+    kind = key_of("pull", report.archive) if report.what == "targets" else report.archive.replace("_", "-")
     with log_errors(log, "the table of the run"):
-        create_table_artifact([cells(report.row())], key=key_of("pull", report.archive), description=description)
+        create_table_artifact([cells(report.row())], key=kind, description=description)
     with log_errors(log, "the list of what is missing"):
-        create_markdown_artifact(missing(report, lake), key=key_of("missing", report.archive))
+        create_markdown_artifact(missing(report, lake, origin), key=key_of("missing", report.archive))
     if report.largest is not None:
         with log_errors(log, "the plot of what came"):
             publish_light_curves(lake, origin, report.largest.granule)
 
 
-def missing(report: PullReport, lake: Lake) -> str:
-    """Return what the run lost and why, in Markdown, and how many have no answer since runs before."""
-    lines = [f"# What is missing of {report.archive} {text(report.release)}", ""]
+def missing(report: PullReport, lake: Lake, origin: Origin) -> str:
+    """Return what the run did not bring in and why, in Markdown, and what is missing since earlier runs."""
+    what, archive = report.what, origin.name
+    lines = [f"# What is missing of {archive} {text(report.release)}", ""]
     with closing(lake.catalog.cursor()) as cursor:
-        unanswered = count_failed(cursor, report.archive, report.release)
-    if report.failed:
+        without_answer = count_failed(cursor, archive, report.release)
+    if report.unreadable:
+        lines += ["These could not be read:", "", *(f"- {text(one)}" for one in report.unreadable), ""]
+    if report.failed or report.rejected:
         lines += [
-            f"{report.failed} of {report.asked} targets, in {report.granules_lost} of {report.granules} granules.",
+            f"{report.failed} of {report.asked} {what} failed, {report.rejected} were rejected, in "
+            f"{report.granules_lost} of {report.granules} granules.",
             "",
         ]
-        names = names_of(lake, report.archive, report.release, report.losses)
+        names = names_of(lake, archive, report.release, report.losses)
         lines += losses_table(report.losses, report.granules_lost, names)
-    else:
-        lines.append(f"Nothing is missing: {report.asked} targets were asked for, and all have their answer.")
-    if unanswered > report.failed:
-        lines += ["", f"{unanswered - report.failed} targets have had no answer since runs before this one."]
-    if unanswered or report.failed:
-        again = f"`lightlake pull {report.archive}` asks for them again; scheduled runs do so by themselves."
-        lines += where_to_look(report.archive, again)
-    return "\n".join(lines)
-
-
-def publish_survey(report: SurveyReport, lake: Lake, origin: Origin, log: Log) -> None:
-    """Leave a table of the run, what is missing and why, and a plot of what came."""
-    description = f"{text(report.message)}\n\n{credits_of(origin)}"
-    with log_errors(log, "the table of the run"):
-        create_table_artifact([cells(report.row())], key=report.survey.replace("_", "-"), description=description)
-    with log_errors(log, "the list of what is missing"):
-        names = names_of(lake, origin.name, origin.release, report.losses)
-        create_markdown_artifact(missing_of_survey(report, origin, names), key=key_of("missing", report.survey))
-    if report.largest is not None:
-        with log_errors(log, "the plot of what came"):
-            publish_light_curves(lake, origin, report.largest.granule)
-
-
-def missing_of_survey(report: SurveyReport, origin: Origin, names: Mapping[str, Sequence[str]]) -> str:
-    """Return what the run lost and why, in Markdown; `names` are of targets of granules that were lost."""
-    lost = report.rejected + report.failed
-    lines = [f"# What is missing of {report.survey} {text(origin.release)}", ""]
-    if report.unreadable:
-        lines += ["What is in these could not be looked at:", "", *(f"- {one}" for one in report.unreadable), ""]
-    if lost:
-        lines += [f"{report.rejected} {report.what} were rejected, {report.failed} failed.", ""]
-        lines += losses_table(report.losses, lost, names)
-    else:
-        lines.append(f"Nothing is missing of the {report.what} that this run took.")
+    elif not report.unreadable:
+        lines.append(f"Nothing is missing: {report.asked} {what} were asked for, and all have their answer.")
+    command = f"lightlake pull {report.archive}" if what == "targets" else f"lightlake {report.archive} ..."
+    advice = []
+    if what == "targets" and without_answer > report.failed:
+        lines += ["", f"{without_answer - report.failed} targets have had no answer since runs before this one."]
     if report.rejected_before:
-        lines += ["", f"{report.rejected_before} {report.what} were rejected in runs before this one."]
-    if lost or report.rejected_before:
-        lines += where_to_look(origin.name, f"`lightlake {report.survey} ... --retry-failed` tries them again.")
+        lines += ["", f"{report.rejected_before} {what} were rejected in runs before this one."]
+    if report.failed or (what == "targets" and without_answer):
+        advice.append(f"`{command}` asks again for what failed; scheduled runs do so by themselves.")
+    if report.rejected or report.rejected_before:
+        advice.append(f"`{command} --retry-failed` tries what was rejected again.")
+    if advice:
+        lines += where_to_look(archive, " ".join(advice))
     return "\n".join(lines)
-
-
-def state_of(report: SurveyReport, log: Log, lake: Lake, origin: Origin) -> State[SurveyReport]:
-    """Publish the report, tell the log, and return the run's final state: Failed, if anything was lost."""
-    publish_survey(report, lake, origin, log)
-    if report.lost:
-        log.error(report.message)
-        return Failed(message=report.message, data=report)
-    log.info(report.message)
-    return Completed(message=report.message, data=report)
 
 
 def publish_summary(lake: Lake, reports: Sequence[PullReport], lost: Sequence[str], log: Log) -> None:
@@ -116,7 +86,8 @@ def publish_summary(lake: Lake, reports: Sequence[PullReport], lost: Sequence[st
     lines = ["# Refresh", ""]
     if rows := [report.row() for report in reports]:
         lines += [row(*rows[0]), f"|{'---|' * len(rows[0])}", *(row(*cells(one).values()) for one in rows)]
-    answers = [(r.archive, what, getattr(r, what)) for r in reports for what in ("found", "empty", "failed") if r.asked]
+    kinds = ("found", "empty", "failed", "rejected")
+    answers = [(report.archive, kind, getattr(report, kind)) for report in reports for kind in kinds if report.asked]
     if answers:
         with log_errors(log, "the plot of the answers"):
             lines += ["", answers_picture(answers)]
@@ -124,13 +95,14 @@ def publish_summary(lake: Lake, reports: Sequence[PullReport], lost: Sequence[st
     for report in reports:
         if report.losses:
             with log_errors(log, "the list of what is missing"):
-                lines += ["", missing(report, lake).replace("# What", "### What", 1)]
+                origin = find(report.archive, report.release)
+                lines += ["", missing(report, lake, origin).replace("# What", "### What", 1)]
     with log_errors(log, "the summary"):
         create_markdown_artifact("\n".join(lines), key="refresh")
 
 
 class Watch(Bars):
-    """The same, and an artifact for each source, for the UI."""
+    """Bars, and a progress artifact for each source, for the UI."""
 
     def __init__(self, log: Log) -> None:
         super().__init__()
@@ -140,30 +112,30 @@ class Watch(Bars):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        """Leave both as they are."""
+        """Bring the artifacts up to date, and leave the bars as they are."""
         for one in self._artifacts.values():
             with log_errors(self._log, "the last of the progress"):
-                one.tell()
+                one.update()
         super().__exit__(kind, error, where)
 
     def begin(self, source: str, total: int, what: str = "targets") -> None:
-        """Note that a source begins."""
+        """Show that a source begins."""
         super().begin(source, total, what)
         if (before := self._artifacts.pop(source, None)) is not None:
             with log_errors(self._log, "the last of the progress"):
-                before.tell()
+                before.update()
         with log_errors(self._log, "the artifact of the progress"):
             self._artifacts[source] = _Progress(source, total, what)
 
     def advance(self, source: str, done: int) -> None:
-        """Note that some are through; the artifact follows at most once a second."""
+        """Show that some are done; the artifact follows at most once a second."""
         super().advance(source, done)
         if (one := self._artifacts.get(source)) is None:
             return
         one.done += done
         if time.monotonic() - one.shown > 1:
             with log_errors(self._log, "the progress"):
-                one.tell()
+                one.update()
 
 
 class _Progress:
@@ -175,7 +147,7 @@ class _Progress:
             0.0, key=key_of("progress", source), description=f"{source}: {total} {what}"
         )
 
-    def tell(self) -> None:
-        """Let the artifact follow."""
+    def update(self) -> None:
+        """Bring the artifact up to date."""
         self.shown = time.monotonic()
         update_progress_artifact(self.artifact, progress=min(100.0, 100.0 * self.done / self.total))

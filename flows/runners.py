@@ -1,4 +1,4 @@
-"""Which task runner a flow gets: threads, processes or Dask, by setting."""
+"""Run the work of a flow by Prefect: in threads, processes or Dask, by setting."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from prefect.utilities.importtools import from_qualified_name
 from lake.errors import ConfigurationError
 from lake.settings import Settings, load_settings
 from tasks.endings import end_with_parent
-from tasks.pull.runners import in_time, logging_to
+from tasks.worker import in_time, logging_to
 
-# What a file of LIGHTLAKE_DASK_CLUSTER may say: arguments of prefect_dask.DaskTaskRunner.
+# A file of LIGHTLAKE_DASK_CLUSTER may have these arguments of prefect_dask.DaskTaskRunner.
 _MAPPINGS = ("cluster_kwargs", "adapt_kwargs", "client_kwargs")
 
 
@@ -31,7 +31,7 @@ def task_runner(settings: Settings | None = None) -> TaskRunner[Any]:
     Raises
     ------
     ConfigurationError
-        If it needs a package that is not installed, or its Dask cluster is not described as it has to be.
+        If it needs a package that is not installed, or the description of its Dask cluster is wrong.
     """
     settings = settings or load_settings()
     if settings.runner == "threads":
@@ -54,14 +54,14 @@ def task_runner(settings: Settings | None = None) -> TaskRunner[Any]:
 
 
 def dask_cluster(settings: Settings) -> dict[str, Any]:
-    """Return the arguments of DaskTaskRunner that the file of LIGHTLAKE_DASK_CLUSTER has, its class imported.
+    """Read the arguments of DaskTaskRunner from the file of LIGHTLAKE_DASK_CLUSTER, and import its class.
 
-    A cluster that the file gives no size has LIGHTLAKE_WORKERS workers, or if it is adaptive at most so many.
+    A cluster without a size in the file has LIGHTLAKE_WORKERS workers, or at most so many if it is adaptive.
 
     Raises
     ------
     ConfigurationError
-        If there is no such file, if it does not say what it has to, or if there is LIGHTLAKE_DASK_ADDRESS, too.
+        If the file is missing or wrong, or if LIGHTLAKE_DASK_ADDRESS is set, too.
     """
     path = Path(settings.dask_cluster or "").expanduser()
     if settings.dask_address:
@@ -72,9 +72,9 @@ def dask_cluster(settings: Settings) -> dict[str, Any]:
     try:
         given = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
-        told = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise ConfigurationError(
-            f"LIGHTLAKE_DASK_CLUSTER: cannot read {path}: {told}",
+            f"LIGHTLAKE_DASK_CLUSTER: cannot read {path}: {reason}",
             hint="give the path of a file such as deployments/cluster/slurm.yaml",
         ) from error
     except yaml.YAMLError as error:
@@ -109,9 +109,9 @@ def _class(path: Path, name: Any) -> type:
     return found
 
 
-def _wrong(path: Path, told: str) -> ConfigurationError:
+def _wrong(path: Path, reason: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{path} of LIGHTLAKE_DASK_CLUSTER {told}",
+        f"{path} of LIGHTLAKE_DASK_CLUSTER {reason}",
         hint=f"it has cluster_class, {', '.join(_MAPPINGS)}, as deployments/cluster/slurm.yaml has",
     )
 
@@ -120,22 +120,22 @@ T = TypeVar("T")
 
 
 class PrefectRunner:
-    """A task runner of Prefect's: each piece of work is a task run.
+    """One of Prefect's task runners: each piece of work is a task run.
 
     Parameters
     ----------
     settings
         Which one; time-outs.
     width
-        How many pieces of work are done at a time.
+        How many pieces of work run at a time.
     """
 
     def __init__(self, settings: Settings, width: int) -> None:
         self._settings = settings.model_copy(update={"workers": width})
         self._runs, self._broken = task_runner(self._settings), False
-        # Prefect cannot interrupt a thread; there the archives' own time-outs hold. A process looks at its own clock.
+        # Prefect cannot interrupt a thread: the archives' own time-outs hold. A process has a clock of its own.
         self._timeout_s = settings.task_timeout_s if settings.runner == "dask" else None
-        self._waiting = ThreadPoolExecutor(1024, thread_name_prefix="task")  # one for each task that is under way
+        self._waiting = ThreadPoolExecutor(1024, thread_name_prefix="task")  # one for each task under way
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -150,8 +150,8 @@ class PrefectRunner:
         self._runs.__exit__(kind, error, where)
 
     def submit(self, name: str, tags: tuple[str, ...], work: Callable[..., T], *args: Any) -> Future[T]:
-        """Have work done as a task run."""
-        if self._broken:  # Prefect keeps the pool of a worker that was killed, and nothing is done by it any more
+        """Start work as a task run."""
+        if self._broken:  # Prefect keeps the pool of a killed worker, which does no more work
             self._runs.__exit__(None, None, None)
             self._runs, self._broken = task_runner(self._settings), False
             self._runs.__enter__()
@@ -169,17 +169,17 @@ class PrefectRunner:
             raise
 
     def here(self, name: str, work: Callable[..., T], *args: Any) -> T:
-        """Do work in this thread, as a task run."""
+        """Run work in this thread, as a task run."""
         done: Any = _here.with_options(task_run_name=_plain(name))(work, args)
         return done  # type: ignore[no-any-return]
 
 
 def _plain(name: str) -> str:
-    """Return a name that Prefect, which formats it, leaves as it is."""
+    """Escape a name, which Prefect formats."""
     return name.replace("{", "{{").replace("}", "}}")
 
 
-# What is staged is not fetched again, so there is no result to keep; and what is tried again, the engine says.
+# Staged granules are not fetched again, so results need not be kept; the engine decides on retries.
 @task(name="fetch", cache_policy=NO_CACHE, persist_result=False)
 def _elsewhere(work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     with logging_to(get_run_logger()):
@@ -192,10 +192,10 @@ def _here(work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
 
 
 def _settled(future: PrefectFuture[Any]) -> Any:
-    """Return what a task run ended with, or raise it."""
+    """Return the result of a task run, or raise its error."""
     future.wait()
     if isinstance(future, PrefectWrappedFuture) and (lost := future.wrapped_future.exception()) is not None:
-        # Dask gives a task up with its worker, and nobody is left to tell Prefect how it ended.
+        # Dask drops a task with its worker, and Prefect never hears how it ended.
         raise RuntimeError(f"its worker was lost: {lost}") from lost
     state = future.state
     if state.is_completed():

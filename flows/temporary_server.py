@@ -1,4 +1,4 @@
-"""The server that Prefect starts for the length of a command, where it is told of no other."""
+"""The server that Prefect starts for one command, where no other is configured."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import prefect
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import get_current_settings
 
-# The server reads from a pipe that nobody writes to: what it gets is its end, with the process that has the other end.
+# The server reads from a pipe that is never written to; the read ends when the process with the other end ends.
 _SERVER = """
 import os, runpy, signal, sys, threading, time
 
@@ -27,14 +27,14 @@ runpy.run_module("uvicorn", run_name="__main__", alter_sys=True)
 
 
 class TemporaryServer(SubprocessASGIServer):
-    """Prefect's own, but that it ends with the process that made it, however that ends.
+    """Prefect's own server, which also ends when the process that made it is killed.
 
-    Prefect starts one of these, once there is one.
+    Prefect starts this one instead of its own, once it exists.
     """
 
     def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
         pipe, self._kept_open = os.pipe()
-        # As Prefect 3.8.8's own method does, but for the pipe.
+        # As in Prefect 3.8.8's own method, except for the pipe.
         options = {
             "--app-dir": str(prefect.__module_path__.parent),
             "--host": "127.0.0.1",

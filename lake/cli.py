@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 import traceback
 from contextlib import suppress
 from importlib.metadata import entry_points, version
@@ -18,8 +17,8 @@ from lake.errors import ConfigurationError
 from lake.output import Output, say, show
 from lake.redact import safe_line, safe_text
 from lake.settings import check_env_file, load_settings
+from lake.store.failures import explain
 from lake.store.leaving import ending_with
-from lake.store.trouble import explained
 from lake.text import one_line
 
 app = App(
@@ -35,15 +34,17 @@ LakeURL = Annotated[
     str | None, Parameter(name=["--lake", "-l"], help="The lake; default: LIGHTLAKE_URL, else ./lightlake.")
 ]
 
-# Commands of the layers above plug in by name, so that the core never imports them. They are imported
-# only when called: Prefect alone takes seconds.
+# Commands of the layers above are found by name, so that the core never imports them. They are imported only when
+# called: Prefect alone takes seconds.
 for _command in entry_points(group="lightlake.commands"):
     app.command(_command.value, name=_command.name)
+for _command in entry_points(group="lightlake.exports"):
+    export.command(_command.value, name=_command.name)
 
 
 @app.command
 def init(url: str | None = None) -> int:
-    """Make a lake, or bring an older one to this version. Doing it again changes nothing.
+    """Create a lake, or migrate an older one to this version. Running it again changes nothing.
 
     Parameters
     ----------
@@ -52,10 +53,15 @@ def init(url: str | None = None) -> int:
     """
     from lake.store.catalog import Catalog
     from lake.store.storage import Storage
+    from lake.upkeep.renaming import rename_archives
 
     settings = load_settings()
     catalog = Catalog(Storage.from_url(url or settings.url), settings)
     changed = catalog.create()
+    lines = rename_archives(catalog)
+    for line in lines:
+        say(line)
+    changed |= bool(lines)
     say(f"{'made' if changed else 'nothing to do:'} the lake at {catalog.storage.root}, catalogue {catalog.location}")
     catalog.close()
     return 0
@@ -75,20 +81,22 @@ def status(
     Parameters
     ----------
     archive
-        Show how the granules of this one get on instead: done and failed, rate and expected end, memory, the slowest.
+        Show the progress of this archive's granules: done and failed, rate and expected end, memory, the slowest.
     watch
-        Go on showing it until all are through, or until Ctrl-C.
+        Keep showing progress until all granules have ended, or until Ctrl-C.
     every_s
-        Seconds between two looks.
+        Seconds between updates.
     """
+    from lake.names import current_archive
     from lake.query import Lake
     from lake.upkeep import progress
     from lake.upkeep.maintenance import quarantined
     from lake.upkeep.maintenance import status as read_status
 
     if watch and archive is None:
-        raise ConfigurationError("--watch watches one archive", hint="name it: lightlake status virac --watch")
+        raise ConfigurationError("--watch watches one archive", hint="name it: lightlake status ARCHIVE --watch")
     with Lake(lake) as opened:
+        archive = current_archive(opened, archive)
         if archive is None:
             show(read_status(opened.catalog.cursor()), output)
             for line in quarantined(opened.catalog) if output == "table" else ():
@@ -130,7 +138,7 @@ def verify(*, lake: LakeURL = None, quick: bool = False, output: Literal["text",
 
 @app.command
 def compact(*, lake: LakeURL = None) -> int:
-    """Bring the lake to rest: few large sorted files, and a plain tree equal to the catalogue."""
+    """Merge small files into few large sorted ones, and make the plain tree equal to the catalogue."""
     from lake.query import Lake
     from lake.store.backup import backup_hint
     from lake.upkeep.compaction import compact as run_compact
@@ -153,19 +161,20 @@ def restore(
     lake: LakeURL = None,
     list_only: Annotated[bool, Parameter(name="--list", negative=())] = False,
 ) -> int:
-    """Bring the catalogue back from a backup, and the files into step with it; what that loses is asked again.
+    """Restore the catalogue from a backup, and reconcile the files with it; what that loses is pulled again.
 
     Parameters
     ----------
     date
-        Of the backup, such as 2026-11-28 or 2026-11-28T01:30; default: the newest. "now" is no backup: the catalogue
-        stays as it is, and files that it knows and that are gone are given up.
+        Date of the backup, such as 2026-11-28 or 2026-11-28T01:30; default: the newest. "now" keeps the catalogue, and
+        gives up files that are gone.
     list_only
-        Only show the backups that there are.
+        Only list the backups.
     """
     from lake.store.backup import backups
     from lake.store.catalog import Catalog
     from lake.store.storage import Storage
+    from lake.upkeep.renaming import rename_archives
     from lake.upkeep.restore import restore as run_restore
     from lake.upkeep.restore import summary
 
@@ -177,7 +186,7 @@ def restore(
         return 0
     catalog = Catalog(storage, settings)
     try:
-        for line in summary(run_restore(catalog, date)):
+        for line in (*summary(run_restore(catalog, date)), *rename_archives(catalog)):
             say(line)
     finally:
         catalog.close()
@@ -200,9 +209,9 @@ def sql(
     query
         DuckDB's SQL, such as "FROM target_lightcurves LIMIT 5".
     to
-        File to write to; Parquet needs one.
+        File to write; Parquet needs one.
     confined
-        Take one SELECT over the lake alone: no other files, no network, limits on memory and time.
+        Allow one SELECT over the lake only: no other files, no network, limits on memory and time.
     """
     from lake.query import Lake
 
@@ -213,12 +222,12 @@ def sql(
 
 @app.command
 def attach(*, lake: LakeURL = None, write: Annotated[bool, Parameter(negative=())] = False) -> int:
-    """Print what a stock DuckDB client runs to have this lake, for reading.
+    """Print the SQL that attaches this lake in a stock DuckDB client, for reading.
 
     Parameters
     ----------
     write
-        For writing, too: around the lake's lock and its rule of commits. For those who mean it.
+        Attach it for writing, which bypasses the lake's lock and its commit rule. For experts.
     """
     from lake.query import ATTACHED_FOR_WRITING, Lake
 
@@ -229,71 +238,19 @@ def attach(*, lake: LakeURL = None, write: Annotated[bool, Parameter(negative=()
     return 0
 
 
-@export.command
-def virac_csv(
-    *,
-    to: Path,
-    lake: LakeURL = None,
-    source: Annotated[list[str] | None, Parameter(negative=())] = None,
-    sources_file: Path | None = None,
-    where: str | None = None,
-    release: str | None = None,
-    again: Annotated[bool, Parameter(negative=())] = False,
-) -> int:
-    """Write light curves of VIRAC as the published CSVs: a file for each source, ID[:3]/ID[3:6]/ID.csv.
-
-    An export that was stopped goes on when it is run again: files that are there with all their rows are kept.
-
-    Parameters
-    ----------
-    to
-        Folder to write to.
-    source
-        Id of a source; may be given several times. Without any, and no file of them: all that have a light curve.
-    sources_file
-        Text file with the id of a source in each line.
-    where
-        Only sources for which this SQL is true, on the columns of table sources: "dec > -30 AND NOT duplicate".
-    release
-        Release of VIRAC; default: the one that the lake has.
-    again
-        Write files anew that are there already.
-    """
-    from lake.export.virac_csv import Written, export_virac_csv, read_ids
-    from lake.query import Lake
-
-    ids = None if source is None and sources_file is None else list(source or [])
-    if ids is not None and sources_file is not None:
-        ids += read_ids(sources_file)
-    started = time.monotonic()
-
-    def tell(done: Written) -> None:
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r{done.files} files written, {done.kept} kept, {time.monotonic() - started:.0f} s ")
-
-    with Lake(lake) as opened:
-        done = export_virac_csv(opened, to, ids, where=where, release=release, again=again, progress=tell)
-    if sys.stderr.isatty():
-        sys.stderr.write("\n")
-    seconds = time.monotonic() - started
-    say(
-        f"{done.files} light curves written to {to}, {done.rows} rows, {done.bytes / 1e6:.1f} MB, in {seconds:.1f} s; "
-        f"{done.kept} were there already"
-    )
-    return 0
-
-
 @app.command
 def schema(*, output: Literal["text", "json", "markdown"] = "text") -> int:
     """Print every table and column: type, unit, UCD, description."""
-    from lake.model.schema import TABLES, as_dict, as_markdown
+    from lake.model.declared import all_tables
+    from lake.model.schema import as_dict, as_markdown
 
+    tables = all_tables().values()
     if output == "json":
-        say(json.dumps(as_dict(), indent=2))
+        say(json.dumps(as_dict(tables), indent=2))
     elif output == "markdown":
-        say(as_markdown())
+        say(as_markdown(tables))
     else:
-        for table in TABLES.values():
+        for table in tables:
             say(f"{table.name}: one row per {table.row}")
             for column in table.columns:
                 notes = " ".join(filter(None, (column.unit, column.ucd)))
@@ -302,13 +259,13 @@ def schema(*, output: Literal["text", "json", "markdown"] = "text") -> int:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command; an error is one line, unless --debug asks for more.
+    """Run the command. An error is one line, or a traceback with --debug.
 
-    It exits with 2 for an error on purpose or one of the system, and with 70 for a mistake of the program.
+    Exit with 2 for an expected error or one of the system, and with 70 for a mistake of the program.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
-    # What caused an error may be told with the address that was asked, and its password.
+    # A traceback may contain an address with a password.
     sys.excepthook = lambda _, error, __: sys.stderr.write(safe_text("".join(traceback.format_exception(error))))
     arguments = [argument for argument in arguments if argument != "--debug"]
     _prepare()
@@ -322,28 +279,28 @@ def main(arguments: list[str] | None = None) -> None:
         code = _failed(error)
     except KeyboardInterrupt:
         code = _failed("stopped", 130)
-    except BrokenPipeError:  # whoever read this wants no more, nor what is still to be flushed
+    except BrokenPipeError:  # the reader has closed the pipe, and wants no more output
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception as error:
         if debug:
             raise
-        code = _failed(told) if (told := explained(error)) else _failed(_bug(error), 70)
+        code = _failed(line) if (line := explain(error)) else _failed(_bug(error), 70)
     sys.exit(ending_with(code or 0))
 
 
 def _prepare() -> None:
-    """Give this process what some have not: places to write to that take any text, and a home."""
+    """Give this process what it may lack: standard streams that take any text, and a home."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # closed by who began this
+        if stream is None:  # closed by the parent process
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - as long as the process
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
         Path.home()
-    except RuntimeError:  # no HOME, and a user that nobody knows: what needs one says so
+    except RuntimeError:  # no HOME, and an unknown user: what needs a home reports it
         os.environ["HOME"] = "/nonexistent"
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong, by what the reader can do about it."""
+"""Errors, by what the user can do about them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lake.redact import redacted, safe_line
 class LightlakeError(Exception):
     """Base of every error that Lightlake raises on purpose: one clear line, with what to do next.
 
-    Whatever it is made of, it has no secrets and no control characters: it goes to terminals, logs and the ledger.
+    Secrets and control characters are removed: the message goes to terminals, logs and the ledger.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def _rebuild(cls: type[LightlakeError], args: tuple[Any, ...], state: dict[str, 
 
 
 class ConfigurationError(LightlakeError):
-    """A setting, path, URL or input file that cannot work as given."""
+    """A setting, path, URL or input file is wrong."""
 
 
 class CatalogError(LightlakeError):
@@ -50,19 +50,19 @@ class CatalogError(LightlakeError):
 
 
 class NoLake(CatalogError):
-    """There is no lake yet at a place where one may be made."""
+    """There is no lake here yet, and one may be made."""
 
 
 class Interrupted(CatalogError):
-    """A writer lost its connection to the catalogue, or its lock: nothing is lost, and it can be done again."""
+    """A writer lost its connection to the catalogue, or its lock; no data are lost, and it can retry."""
 
 
 class ReadOnly(CatalogError):
-    """The lake may be read but not written: by this user, or through this handle."""
+    """The user, or the handle, may read the lake but not write it."""
 
 
 class SchemaError(LightlakeError):
-    """A table does not have the columns, types or values that the schema asks for."""
+    """A table does not have the columns, types or values of the schema."""
 
 
 class GranuleRejected(LightlakeError):
@@ -73,7 +73,7 @@ class GranuleRejected(LightlakeError):
     reason
         The rule that was broken, with the values seen.
     sources
-        Ids of the sources that broke it; empty if it is not theirs alone.
+        Ids of the sources that broke it; empty if not only they did.
     """
 
     def __init__(self, reason: str, *, sources: Iterable[str] = (), hint: str | None = None) -> None:
@@ -83,24 +83,24 @@ class GranuleRejected(LightlakeError):
 
 
 class StagingLost(LightlakeError):
-    """Files that were staged are gone or damaged before their commit; fetching again mends it."""
+    """Staged files are missing or damaged before their commit; they have to be fetched again."""
 
 
 class ArchiveError(LightlakeError):
-    """An archive did not give what it was asked for.
+    """An archive did not answer a request.
 
     Parameters
     ----------
     message
-        What happened, in the archive's own words where it gave any.
+        What happened, in the archive's own words if it sent any.
     archive
         The archive's name in the registry.
     endpoint
-        The URL or path that was asked; kept without its secrets.
+        The URL or path of the request; secrets are removed.
     transient
-        True if asking again may succeed (timeouts, 429, 5xx, resets, truncated bodies).
+        True if a retry may succeed (timeouts, 429, 5xx, resets, truncated bodies).
     retry_after_s
-        Seconds to wait before asking again, where the archive said so.
+        Seconds to wait before a retry, if the archive said so.
     """
 
     def __init__(
@@ -121,4 +121,4 @@ class ArchiveError(LightlakeError):
 
 
 class TruncatedAnswer(ArchiveError):
-    """The archive cut its answer short; the granule is to be split and asked again."""
+    """The archive truncated its answer; the granule has to be split and retried."""

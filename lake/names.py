@@ -1,17 +1,17 @@
-"""Names that a question may give: targets, samples, archives, bands. One that nobody knows is an error, with near ones.
+"""Check names of targets, samples, archives and bands; an unknown one is an error that suggests similar names.
 
-What a lake has no rows of may be known all the same: to its tables of archives and bands, or to the sources that
-are installed, which the layers above tell under the entry point `lightlake.archives`.
+A name without rows in the lake may still be known: from the lake's tables of archives and bands, or from the installed
+archives under the entry point `lightlake.archives`.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
-from importlib.metadata import entry_points
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from lake.errors import ConfigurationError
+from lake.model.declared import current_name, declarations
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,14 +22,23 @@ _MOST_NEAR, _MOST_KNOWN = 3, 20
 
 
 def unknown(what: str, name: str, known: Iterable[str], where: str = "") -> ConfigurationError:
-    """Return the error of a name that nobody knows: near ones first, then those that there are.
+    """Return the error of an unknown name, with similar names first, then the known ones.
 
     Parameters
     ----------
     what
-        It should be the name of, such as archive.
+        The kind of name, such as archive.
+    name
+        The unknown name.
+    known
+        All known names.
     where
-        To find it, such as "in the lake".
+        Where it is unknown, such as "in the lake".
+
+    Examples
+    --------
+    >>> print(unknown("archive", "giaa", ["gaia", "ztf"]))
+    unknown archive 'giaa' (did you mean gaia? known: gaia, ztf)
     """
     there = sorted(set(known))
     folded = {one.lower(): one for one in there}
@@ -41,24 +50,24 @@ def unknown(what: str, name: str, known: Iterable[str], where: str = "") -> Conf
 
 
 def check_not_blank(what: str, name: str | None) -> None:
-    """Refuse a name that is there and empty: it is a slip, such as a variable that is not set, and not "all".
+    """Refuse an empty name, which is a mistake such as an unset variable, and does not mean "all".
 
     Raises
     ------
     ConfigurationError
-        If it is.
+        If the name is blank.
     """
     if name is not None and not name.strip():
         raise ConfigurationError(f"the {what} has no name: {name!r}", hint=f"name the {what}, or leave it out")
 
 
 def check_sample(lake: Lake, sample: str | None) -> None:
-    """See that a lake has a sample, that is a label of it; None is none, and all right.
+    """Check that a lake has a sample; None passes.
 
     Raises
     ------
     ConfigurationError
-        If it has not.
+        If the sample is unknown or blank.
     """
     check_not_blank("sample", sample)
     if sample is None or lake.sql("SELECT 1 FROM labels WHERE sample = ? LIMIT 1", [sample]).num_rows:
@@ -68,9 +77,9 @@ def check_sample(lake: Lake, sample: str | None) -> None:
 
 
 def target_named(name: str, ask: Callable[[str, list[str]], pa.Table]) -> int:
-    """Return the id of the target that has a name, be it its main name or what a list calls it.
+    """Return the id of the target with a name, its main name or one from a list.
 
-    A name as it is written goes before one that differs in upper and lower case. What nobody is called may be an id.
+    An exact match comes before one that differs in upper and lower case. A number that is no name may be an id.
 
     Parameters
     ----------
@@ -80,9 +89,9 @@ def target_named(name: str, ask: Callable[[str, list[str]], pa.Table]) -> int:
     Raises
     ------
     ConfigurationError
-        If no target has that name, or several have; the message names near ones, or their ids and positions.
+        If no target has that name, or several have; the message has similar names, or ids and positions.
     """
-    # As written first: DuckLake can leave files unread for that, not for a function of the name.
+    # Exact first: DuckLake can skip files for that, but not for a function of the name.
     conditions = ["name = ?", "lower(name) = lower(?)"]
     chosen = [f"SELECT target_id FROM target_names WHERE {condition}" for condition in conditions]
     if name.isascii() and name.isdecimal():
@@ -108,34 +117,44 @@ def target_named(name: str, ask: Callable[[str, list[str]], pa.Table]) -> int:
 
 
 def check_archive(lake: Lake, archive: str | None) -> None:
-    """See that a lake has an archive, or that there is one of that name.
+    """Check that an archive is in the lake or installed; None passes.
 
     Raises
     ------
     ConfigurationError
-        If nobody knows it.
+        If the archive is unknown or blank.
     """
     check_not_blank("archive", archive)
     if archive is None:
         return
-    held = lake.sql(
-        "SELECT archive FROM archives UNION SELECT archive FROM bands UNION SELECT archive FROM coverage "
-        "UNION SELECT archive FROM ledger"
-    )["archive"].to_pylist()
+    held = _held(lake)
     if archive in held:
         return
-    installed = _installed()
+    installed = [one.archive for one in declarations()]
     if archive not in installed:
         raise unknown("archive", archive, [*held, *installed])
 
 
+def current_archive(lake: Lake, archive: str | None) -> str | None:
+    """Translate a former name of an archive that the lake has no rows of; keep any other."""
+    return archive if archive is None or archive in _held(lake) else current_name(archive)
+
+
+def _held(lake: Lake) -> list[str]:
+    held: list[str] = lake.sql(
+        "SELECT archive FROM archives UNION SELECT archive FROM bands UNION SELECT archive FROM coverage "
+        "UNION SELECT archive FROM ledger"
+    )["archive"].to_pylist()
+    return held
+
+
 def check_band(lake: Lake, band: str | None, archive: str | None = None) -> None:
-    """See that an archive, or any, has a band of that name.
+    """Check that an archive, or any archive, has a band; None passes.
 
     Raises
     ------
     ConfigurationError
-        If nobody knows it.
+        If the band is unknown or blank.
     """
     check_not_blank("band", band)
     if band is None:
@@ -147,14 +166,6 @@ def check_band(lake: Lake, band: str | None, archive: str | None = None) -> None
     )["band"].to_pylist()
     if band in held:
         return
-    installed = [one for name, bands in _installed().items() if archive in (None, name) for one in bands]
+    installed = [name for one in declarations() if archive in (None, one.archive) for name in one.bands]
     if band not in installed:
         raise unknown("band", band, [*held, *installed], f"of {archive}" if archive else "")
-
-
-def _installed() -> dict[str, Sequence[str]]:
-    """Return the archives and surveys of the layers above, with their bands."""
-    known: dict[str, Sequence[str]] = {}
-    for point in entry_points(group="lightlake.archives"):
-        known |= point.load()()
-    return known

@@ -1,4 +1,4 @@
-"""What commands print: lines, and tables as a drawing, CSV, JSON or Parquet."""
+"""Print lines, and tables as text, CSV, JSON or Parquet."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ import pyarrow as pa
 
 from lake.errors import ConfigurationError
 from lake.store.access import may
+from lake.store.failures import disk_full
 from lake.store.storage import PARTIAL, flush, remove
-from lake.store.trouble import no_room
-from lake.text import visible
+from lake.text import counted, visible
 
 Output = Literal["table", "csv", "json", "parquet"]
 
 
 def say(text: str) -> None:
-    """Print lines for the user; control characters in them are shown, and do nothing."""
+    """Print lines for the user, with control characters escaped."""
     sys.stdout.write(visible(text, keep="\n\t") + "\n")
 
 
 def show(table: pa.Table, output: Output, to: Path | None = None) -> None:
-    """Write a table for the user: on the terminal, or into a file.
+    """Write a table to the terminal, or to a file.
 
     Raises
     ------
     ConfigurationError
-        If Parquet has no file to go to, or the file cannot be written.
+        If Parquet is asked for without a file, or the file cannot be written.
     """
     import pyarrow.parquet
 
@@ -45,7 +45,7 @@ def show(table: pa.Table, output: Output, to: Path | None = None) -> None:
     if to is None:
         text = _text(table, output)
         if output == "csv" and not sys.stdout.isatty():
-            sys.stdout.write(text + "\n")  # for another program, which wants the values as they are
+            sys.stdout.write(text + "\n")  # another program wants unchanged values
         else:
             say(text)
         return
@@ -58,15 +58,15 @@ def show(table: pa.Table, output: Output, to: Path | None = None) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that the user has named, to write it whole or not at all: what is there stays until then.
+    """Open a file of the user's, to write it completely or not at all; an existing file stays until then.
 
-    A file keeps its mode, and group and owner as far as one may give them; a link leads to where it led. Devices and
-    pipes are written straight.
+    An existing file keeps its mode, and its group and owner if permitted; a link still leads to the same file. Devices
+    and pipes are written directly.
 
     Raises
     ------
     ConfigurationError
-        If it cannot be written; NoRoom, if that is for want of room.
+        If the file cannot be written; DiskFull if the disk is full.
     """
     target, part = path, None
     try:
@@ -78,16 +78,16 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         if part is not None:
             if target.exists():
                 before = target.stat()
-                for owner in (-1, before.st_uid):  # a group that one is in, and for root whoever it is
+                for owner in (-1, before.st_uid):  # one of the user's groups; root may set any owner
                     with suppress(OSError):
                         os.chown(part, owner, before.st_gid)
                 part.chmod(stat.S_IMODE(before.st_mode))
             flush(part)
             part.replace(target)
     except BrokenPipeError:
-        raise  # whoever reads it wants no more
+        raise  # the reader has stopped
     except OSError as error:
-        raise no_room(error, target.parent) or ConfigurationError(
+        raise disk_full(error, target.parent) or ConfigurationError(
             f"cannot write {path}: {error.strerror or error}", hint="name a file in a folder that you may write to"
         ) from error
     finally:
@@ -96,12 +96,12 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def _is_replaced(path: Path) -> bool:
-    """Say whether a file can be written beside its place and put there, or has to be written where it is."""
+    """Return whether a file can be written as another and renamed; else it must be written in place."""
     try:
         found = path.stat()
     except FileNotFoundError:
         return True
-    # What may not be written is not replaced either, and in a folder that is closed only the content can be changed.
+    # A write-protected file must not be replaced, and in a closed folder only the content can change.
     if not may(path, os.W_OK) or not may(path.resolve().parent, os.W_OK | os.X_OK):
         return False
     return stat.S_ISREG(found.st_mode) and path.absolute().parts[1] not in ("dev", "proc")
@@ -111,19 +111,19 @@ def _text(table: pa.Table, output: Output) -> str:
     import pyarrow.csv
 
     if output == "json":
-        # All but ASCII is escaped in it, and of that all control characters but one.
+        # JSON escapes everything except ASCII, and all control characters except one.
         return _json(table.to_pylist(), indent=2).replace("\x7f", "\\u007f")
     if output == "csv":
-        # A value that begins as a formula does stays as it is, here too: "-5.2" and "+22d00m52s" are values, programs
-        # that read the file would have them changed, and who opens it in a spreadsheet can have columns read as text.
+        # Values that begin like a formula stay unchanged: "-5.2" and "+22d00m52s" are values for programs, and a
+        # spreadsheet can import columns as text.
         sink = pa.BufferOutputStream()
         pyarrow.csv.write_csv(_flat(table), sink)
         return bytes(sink.getvalue().to_pybytes()).decode().rstrip("\n")
-    return _drawn(table)
+    return _table_text(table)
 
 
 def _json(value: Any, indent: int | None = None) -> str:
-    """Return a value as JSON, which has no number that is not finite: those are null."""
+    """Convert a value to JSON; numbers that are not finite become null."""
     return json.dumps(_finite(value), indent=indent, default=_as_json, allow_nan=False)
 
 
@@ -140,7 +140,7 @@ def _finite(value: Any) -> Any:
 
 
 def _flat(table: pa.Table) -> pa.Table:
-    """Return a table of what CSV has: lists and the like as JSON, other types that are none of text as text."""
+    """Convert a table for CSV: lists and the like to JSON, other types to text."""
     plain = (
         pa.types.is_integer,
         pa.types.is_floating,
@@ -153,11 +153,11 @@ def _flat(table: pa.Table) -> pa.Table:
         pa.types.is_timestamp,
         pa.types.is_null,
     )
-    for place, field in enumerate(table.schema):
+    for at, field in enumerate(table.schema):
         if any(is_plain(field.type) for is_plain in plain):
             continue
-        values = [None if value is None else _cell_of_csv(value) for value in table[place].to_pylist()]
-        table = table.set_column(place, field.name, pa.array(values, pa.string()))
+        values = [None if value is None else _cell_of_csv(value) for value in table[at].to_pylist()]
+        table = table.set_column(at, field.name, pa.array(values, pa.string()))
     return table
 
 
@@ -168,12 +168,12 @@ def _cell_of_csv(value: Any) -> str:
 
 
 def _as_json(value: Any) -> Any:
-    if isinstance(value, Decimal):  # also what DuckDB's sum() of integers comes as
+    if isinstance(value, Decimal):  # DuckDB's sum() of integers is one
         return float(value) if value.as_tuple().exponent else int(value)
     return str(value)
 
 
-def _drawn(table: pa.Table, longest: int = 1000) -> str:
+def _table_text(table: pa.Table, longest: int = 1000) -> str:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -183,12 +183,12 @@ def _drawn(table: pa.Table, longest: int = 1000) -> str:
         number = pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
         drawn.add_column(Text(visible(field.name)), justify="right" if number else "left", overflow="fold")
     for row in table.slice(0, longest).to_pylist():
-        # Text, not str: in that rich would look for markup of its own, such as [red].
+        # Text, not str, in which rich would look for its markup, such as [red].
         drawn.add_row(*(Text(visible(_cell(value))) for value in row.values()))
     console = Console(width=None if sys.stdout.isatty() else 200)
     with console.capture() as capture:
         console.print(drawn)
-    rows = f"{table.num_rows} rows" + (f", the first {longest} shown" if table.num_rows > longest else "")
+    rows = counted(table.num_rows, "row") + (f", the first {longest} shown" if table.num_rows > longest else "")
     return capture.get() + rows
 
 

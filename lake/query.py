@@ -1,4 +1,4 @@
-"""Ask a lake: SQL, the light curve of a target, everything in a cone, targets and coverage."""
+"""Query a lake: SQL, the light curve of a target, everything in a cone, targets and coverage."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ import pyarrow.compute as pc
 
 from lake.errors import ConfigurationError, ReadOnly
 from lake.export.forms import Form, convert
-from lake.names import check_archive, check_band, check_sample, target_named
+from lake.names import check_archive, check_band, check_sample, current_archive, target_named
 from lake.science.sky import cone_ranges
 from lake.settings import Settings, load_settings
 from lake.store.catalog import Catalog
 from lake.store.confined import Guard, time_limit
 from lake.store.connection import CONSISTENT_SCANS, rollback
+from lake.store.failures import READING_ONLY, query_failure
 from lake.store.lock import until_back
 from lake.store.s3 import s3_secret
 from lake.store.storage import Storage
-from lake.store.told import READING_ONLY, of_asking
 
-# Above this many sources a join is as good as a list: the list only serves to leave files unread.
+# For more sources than this a join is as fast as a list, which only serves to skip files.
 _LONGEST_LIST = 2000
 
 ATTACHED_FOR_WRITING = (
-    "Warning: what this client writes goes around the lake's lock and its rule of commits; an idle lake and a "
-    "backup are advised, and lightlake verify afterwards"
+    "Warning: writes of this client bypass the lake's lock and its commit rule; stop all pulls and make a backup "
+    "before, and run lightlake verify afterwards"
 )
 
-# Functions that change files of the lake, its options, or the catalogue's database by a way of their own: READ_ONLY
-# stops them late, after files were written or removed, or not at all; ducklake_set_option ends the process.
-# A question is asked again for so long if its connection to the catalogue is lost.
+# A query is repeated for so long if its connection to the catalogue is lost.
 _AWAY_FOR_S = 10.0
 
+# Functions that change files of the lake, its options, or the catalogue's database directly. READ_ONLY stops them late,
+# after files were written or removed, or not at all; ducklake_set_option ends the process.
 _WRITING = re.compile(
     r"(?:^|;)\s*(?:force\s+)?checkpoint\b|\b(?:force_)?checkpoint\s*\("
     r"|\b(?:ducklake_)?(?:set_option|set_commit_message|add_data_files|expire_snapshots|cleanup_old_files"
@@ -52,26 +52,26 @@ _SQL_TYPES = {"string": "VARCHAR", "int64": "BIGINT", "int32": "INTEGER", "doubl
 
 
 class Lake:
-    """A lake, open for questions.
+    """A lake, open for queries.
 
     Parameters
     ----------
     url
-        Where it is; None: LIGHTLAKE_URL.
+        Folder or S3 prefix of the lake; None: LIGHTLAKE_URL.
     settings
-        Other settings; None: those of the environment.
+        Settings; None: those of the environment.
     confined
-        For SQL of strangers: one SELECT at a time over the lake alone, no other files, no network, configuration
+        For SQL of untrusted users: one SELECT at a time over this lake only, no other files, no network, configuration
         locked, memory (LIGHTLAKE_DUCKDB_MEMORY, else 1GB) and time (LIGHTLAKE_QUERY_TIMEOUT_S) limited.
     writable
-        For what brings rows in: its catalogue takes commits. Else the lake is attached for reading only.
+        Allow commits. Otherwise the lake is attached for reading only.
 
     Raises
     ------
     CatalogError, ConfigurationError
         If there is no lake, or it cannot be read.
     ReadOnly
-        If it is to be writable, and this user may not write it.
+        If `writable`, and this user has no permission to write the lake.
     """
 
     def __init__(
@@ -83,14 +83,14 @@ class Lake:
         writable: bool = False,
     ) -> None:
         if confined and writable:
-            raise ConfigurationError("a confined lake is for reading only", hint="open another one for writing")
+            raise ConfigurationError("a confined lake is for reading only", hint="open it without confined to write")
         settings = settings or load_settings()
         self.settings = settings
         self.storage = Storage.from_url(url if url is not None else settings.url)
         self.catalog = Catalog(self.storage, settings, read_only=not writable, confined=confined)
         self.catalog.open()
         self._guard = Guard(self.catalog.cursor()) if confined else None
-        self._own = threading.local()  # each thread's cursor: a new one costs a millisecond
+        self._own = threading.local()  # a cursor for each thread: a new one costs a millisecond
 
     def __enter__(self) -> Self:
         return self
@@ -101,7 +101,7 @@ class Lake:
         self.close()
 
     def close(self) -> None:
-        """Let go of the lake."""
+        """Close the lake."""
         self.catalog.close()
 
     def __repr__(self) -> str:
@@ -122,7 +122,7 @@ class Lake:
         Raises
         ------
         ConfigurationError
-            If the SQL is wrong, or asks for more than a confined handle gives.
+            If the SQL is wrong, or not allowed in a confined lake.
         ReadOnly
             If it would write.
         """
@@ -134,12 +134,12 @@ class Lake:
         if self._guard is not None:
             with closing(self.catalog.cursor()) as cursor, self._limited(cursor):
                 self._guard.check(cursor, query)
-        return self._run(query, parameters, form)
+        return self.run(query, parameters, form)
 
     def _limited(self, cursor: duckdb.DuckDBPyConnection) -> AbstractContextManager[None]:
         return time_limit(cursor, self.settings.query_timeout_s) if self._guard else nullcontext()
 
-    def _run(
+    def run(
         self,
         query: str,
         parameters: Sequence[Any] | dict[str, Any] | None,
@@ -147,6 +147,15 @@ class Lake:
         within: duckdb.DuckDBPyConnection | None = None,
         **tables: pa.Table,
     ) -> Any:
+        """Run SQL as `sql` does, without its checks.
+
+        Parameters
+        ----------
+        within
+            A cursor of `snapshot`.
+        **tables
+            Tables that the SQL may use, by name.
+        """
         if within is not None:
             return self._ask(within, query, parameters, form, tables)
 
@@ -173,22 +182,22 @@ class Lake:
         except duckdb.Error as error:
             if self.catalog.read_only and "read-only" in str(error):
                 raise self.catalog.unwritable(error) from None
-            raise of_asking(error, self.catalog.location, self.storage) from error
+            raise query_failure(error, self.catalog.location, self.storage) from error
 
     @contextmanager
-    def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Let several questions see one state of the lake, and DuckLake read its catalogue once for them."""
+    def snapshot(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open a transaction: all queries with its cursor see one state of the lake, and read the catalogue once."""
         cursor: duckdb.DuckDBPyConnection | None = getattr(self._own, "cursor", None)
         if cursor is None:
             cursor = self._own.cursor = self.catalog.cursor()
-        self._run("BEGIN", None, within=cursor)
+        self.run("BEGIN", None, within=cursor)
         try:
             yield cursor
         finally:
             rollback(cursor)
 
     def targets(self, sample: str | None = None, *, form: Form = "arrow") -> Any:
-        """Return the targets, all or of one sample, with all their labels, and what else lists call them.
+        """Return all targets, or those of a sample, with their labels and other names.
 
         Raises
         ------
@@ -211,7 +220,7 @@ class Lake:
         return self._or_unknown(found, sample=sample)
 
     def coverage(self, archive: str | None = None, sample: str | None = None, *, form: Form = "arrow") -> Any:
-        """Return what each archive was asked for and what came of it.
+        """Return the coverage: which targets each archive was asked for, with the result.
 
         Raises
         ------
@@ -229,12 +238,14 @@ class Lake:
             {"archive": archive, "sample": sample},
             form=form,
         )
+        if not len(found) and (renamed := current_archive(self, archive)) != archive:
+            return self.coverage(renamed, sample, form=form)
         return self._or_unknown(found, archive=archive, sample=sample)
 
     def _or_unknown(
         self, found: Any, *, archive: str | None = None, band: str | None = None, sample: str | None = None
     ) -> Any:
-        """Return what was found, once it is sure that it is empty for another reason than a name nobody knows."""
+        """Return what was found; if that is empty, check that all names are known."""
         if not len(found):
             check_sample(self, sample)
             check_archive(self, archive)
@@ -251,16 +262,16 @@ class Lake:
         radius_arcsec: float = 1.0,
         form: Form = "arrow",
     ) -> Any:
-        """Return all measurements of a target, over all archives and bands.
+        """Return all measurements of a target, from all archives and bands.
 
         Parameters
         ----------
         target
             Any of its names, target_id, or an astropy SkyCoord within radius_arcsec of a target.
         archive, band
-            Only of these.
+            Only measurements of these.
         good
-            Only what passes the archive's own recommended cut.
+            Only measurements that pass the archive's own recommended cut.
         form
             arrow, pandas or astropy.
 
@@ -274,18 +285,22 @@ class Lake:
         ConfigurationError
             If there is no such target, archive or band.
         """
-        with self._transaction() as cursor:
+        with self.snapshot() as cursor:
             known = isinstance(target, int)
             target_id = target if known else self._target_id(target, radius_arcsec, cursor)
-            sources = self._run(
+            sources = self.run(
                 "SELECT archive, release, source_id, hpx29, rank, separation_arcsec FROM matches "
                 f"WHERE target_id = {target_id}" + (" AND archive = ?" if archive is not None else ""),
                 [archive] if archive is not None else [],
                 within=cursor,
             )
             if known and not sources.num_rows:
-                self._target_id(target, radius_arcsec, cursor)  # nothing matched, or no such target?
+                self._target_id(target, radius_arcsec, cursor)  # raises if there is no such target
             found = self._measurements(cursor, self._shown(cursor, sources), band, good, form)
+        if not len(found) and (renamed := current_archive(self, archive)) != archive:
+            return self.light_curve(
+                target_id, archive=renamed, band=band, good=good, radius_arcsec=radius_arcsec, form=form
+            )
         return self._or_unknown(found, archive=archive, band=band)
 
     def cone(
@@ -299,7 +314,7 @@ class Lake:
         good: bool = False,
         form: Form = "arrow",
     ) -> Any:
-        """Return all measurements of all sources in a cone.
+        """Return all measurements of all sources in a cone on the sky.
 
         Parameters
         ----------
@@ -315,13 +330,13 @@ class Lake:
         ConfigurationError
             If there is no such archive or band.
         """
-        # One SELECT a range: DuckLake leaves files unread for a BETWEEN, not for several joined by OR.
+        # One SELECT for each range: DuckLake skips files for a BETWEEN, not for several joined by OR.
         parts = " UNION ALL ".join(
             f"SELECT * FROM sources WHERE hpx29 BETWEEN {low} AND {high}"
             for low, high in cone_ranges(ra, dec, radius_arcsec, max_ranges=2)
         )
-        with self._transaction() as cursor:
-            sources = self._run(
+        with self.snapshot() as cursor:
+            sources = self.run(
                 "SELECT archive, release, source_id, hpx29, ra, dec, "
                 "separation_arcsec($ra, $dec, ra, dec) AS separation_arcsec "
                 f"FROM ({parts}) WHERE separation_arcsec($ra, $dec, ra, dec) <= $radius "
@@ -330,14 +345,16 @@ class Lake:
                 within=cursor,
             )
             found = self._measurements(cursor, self._shown(cursor, sources), band, good, form)
+        if not len(found) and (renamed := current_archive(self, archive)) != archive:
+            return self.cone(ra, dec, radius_arcsec, archive=renamed, band=band, good=good, form=form)
         return self._or_unknown(found, archive=archive, band=band)
 
     def _shown(self, cursor: duckdb.DuckDBPyConnection, sources: pa.Table) -> pa.Table:
-        """Leave out releases beside the one that table archives names."""
+        """Keep only sources of the release that table archives names."""
         releases = sources.select(["archive", "release"]).group_by(["archive", "release"]).aggregate([])
         if len(pc.unique(releases["archive"])) == releases.num_rows:
-            return sources  # the usual case, for which a third table would be asked in vain
-        current = self._run("SELECT archive, release FROM archives", None, within=cursor)
+            return sources  # the usual case, without a query of a third table
+        current = self.run("SELECT archive, release FROM archives", None, within=cursor)
         return sources.join(current, ["archive", "release"], join_type="left semi")
 
     def _measurements(
@@ -348,8 +365,8 @@ class Lake:
         parameters: dict[str, Any] = {} if band is None else {"band": band}
         tables, wanted, near = {"wanted": sources}, "wanted", "lightcurves"
         if sources.num_rows <= _LONGEST_LIST:
-            # Each column that a condition names costs DuckLake another search of its files' statistics, and
-            # so does each table that is registered: so rows are found by hpx29 alone, and then joined.
+            # For each column in a condition, and each registered table, DuckLake searches the statistics of its files
+            # again. So rows are found by hpx29 only, and then joined.
             pixels = ", ".join(map(str, pc.unique(sources["hpx29"]).to_pylist()))
             near = f"(SELECT * FROM lightcurves WHERE hpx29 IN ({pixels or 'NULL'}))"
             columns = ", ".join(
@@ -359,7 +376,7 @@ class Lake:
             tables, wanted = {}, f"(SELECT {columns})"
             parameters |= {f"{name}_list": sources[name].to_pylist() for name in sources.column_names}
         where = [*([] if band is None else ["band = $band"]), *(["good"] if good else [])]
-        return self._run(
+        return self.run(
             f"WITH near AS {'NOT ' if tables else ''}MATERIALIZED (FROM {near}), wanted AS (FROM {wanted}) "
             f"SELECT near.*, {extra} FROM near JOIN wanted USING ({', '.join(keys)}) "
             f"WHERE {' AND '.join(where) or 'true'} ORDER BY archive, band, mjd",
@@ -370,41 +387,41 @@ class Lake:
         )
 
     def target_id(self, target: Any, radius_arcsec: float = 1.0) -> int:
-        """Return the id of a target given by name, id or SkyCoord.
+        """Find the id of a target given by name, id or SkyCoord.
 
         Raises
         ------
         ConfigurationError
-            If there is none; the message names near ones.
+            If there is none; the message suggests similar names.
         """
-        with self._transaction() as cursor:
+        with self.snapshot() as cursor:
             return self._target_id(target, radius_arcsec, cursor)
 
     def _target_id(self, target: Any, radius_arcsec: float, cursor: duckdb.DuckDBPyConnection) -> int:
         if isinstance(target, str):
-            return target_named(target, partial(self._run, within=cursor))
+            return target_named(target, partial(self.run, within=cursor))
         if hasattr(target, "icrs"):
             ra, dec = float(target.icrs.ra.deg), float(target.icrs.dec.deg)
-            rows = self._run(
+            rows = self.run(
                 "SELECT target_id FROM targets_in_cone(?, ?, ?) LIMIT 1", [ra, dec, radius_arcsec], within=cursor
             )
             if rows.num_rows:
                 return int(rows["target_id"][0].as_py())
             raise ConfigurationError(
                 f"no target within {radius_arcsec:g} arcsec of {ra:.6f} {dec:+.6f}",
-                hint="ask cone(), or give a larger radius_arcsec",
+                hint="use cone(), or a larger radius_arcsec",
             )
-        if self._run("SELECT 1 FROM targets WHERE target_id = ?", [int(target)], within=cursor).num_rows:
+        if self.run("SELECT 1 FROM targets WHERE target_id = ?", [int(target)], within=cursor).num_rows:
             return int(target)
         raise ConfigurationError(f"no target has the id {target}", hint="see them with: lightlake sql 'FROM targets'")
 
     def attach_snippet(self, *, write: bool = False) -> str:
-        """Return what a stock DuckDB client runs to have this lake.
+        """Return the SQL that attaches this lake in a stock DuckDB client.
 
         Parameters
         ----------
         write
-            Attach it for writing, too: around the lake's lock and its rule of commits.
+            Attach it for writing, which bypasses the lake's lock and its commit rule.
         """
         extensions = ["ducklake", "sqlite" if self.catalog.location.kind == "sqlite" else "postgres"]
         if not self.storage.is_local:

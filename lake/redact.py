@@ -1,4 +1,4 @@
-"""Secrets do not leave the settings: the one function that takes them out of whatever is shown, logged or kept."""
+"""Remove secrets from everything that is shown, logged or stored."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from lake.text import one_line, visible
 
 _HIDDEN = "***"
 
-# Names of what is secret, in query strings, connection strings, JSON, reprs and SQL. Repetitions have bounds: what a
-# server says may be long.
+# Names of secrets in query strings, connection strings, JSON, reprs and SQL. Repetitions have bounds, because texts of
+# servers may be long.
 _NAMES = (
     r"[\w.-]{0,40}(?:passw(?:or)?d|passphrase|secret|token|signature|credential|api[_-]?key|access[_-]?key|key[_-]?id"
     r"|private[_-]?key|account[_-]?key|authorization)[\w.-]{0,40}"
 )
 _IN_QUERIES = rf"{_NAMES}|key|sig|pwd|pw|auth|session(?:id)?"
 
-# A quoted value, also within a text that is quoted itself; and that it is not what was hidden before.
+# A quoted value, also within quoted text; and a check that the value is not hidden already.
 _QUOTED = r"""'(?:\\.|''|[^'\\])*'|"(?:\\.|[^"\\])*"|\\(?P<q>["']).{0,500}?\\(?P=q)"""
 _DONE = r"""(?!\\?['"]?\*{3}\\?['"]?(?:[^\w*]|$))"""
 _ELSEWHERE = r"(?<!\bpostgres)(?<!\bpostgresql)(://)"
 
 
-# A text without any of these has no secret that the rules would find; most have none.
+# The rules find nothing in a text without any of these; most texts have none.
 _SIGNS = re.compile(r"@|pass|secret|token|sig|credential|key|pw|auth|session", re.IGNORECASE)
 
 
@@ -31,10 +31,10 @@ def _rule(pattern: str, instead: str) -> tuple[re.Pattern[str], str]:
 
 
 _RULES = (
-    # PostgreSQL's user is no secret, and a connection is hard to tell from another without. Elsewhere it may be a key.
+    # PostgreSQL's user is no secret, and tells connections apart. Elsewhere the user may be a key.
     _rule(r"(\bpostgres(?:ql)?://[^:/@\s\"']{0,200}):[^\s\"<>]{0,500}@", rf"\1:{_HIDDEN}@"),
-    # The last @ ends it: there may be a / or an @ in a password that should have been percent-encoded. A port, and a
-    # path with an @ in it, are something else.
+    # The last @ ends it: a password may contain a / or @ that should have been percent-encoded. A port, or a path with
+    # an @, is not a password.
     _rule(rf"{_ELSEWHERE}[^/?#\s\"<>@:]{{1,200}}:(?!\d*[/?#])[^\s\"<>]{{0,500}}@", rf"\1{_HIDDEN}@"),
     _rule(rf"{_ELSEWHERE}[^/?#\s\"<>]{{0,500}}@", rf"\1{_HIDDEN}@"),
     _rule(rf"([?&;](?:{_IN_QUERIES})=){_DONE}[^&\s\"'<>#]+", rf"\1{_HIDDEN}"),
@@ -46,9 +46,9 @@ _RULES = (
 
 
 def redacted(text: str) -> str:
-    """Return a text without what may be secret: user info and keys in URLs, passwords, tokens.
+    """Hide everything that may be secret: users and keys in URLs, passwords, tokens.
 
-    What is hidden already stays as it is, so that it does no harm to ask twice.
+    What is hidden already stays as it is, so the function may be applied twice.
 
     Examples
     --------
@@ -65,10 +65,10 @@ def redacted(text: str) -> str:
 
 
 def safe_line(text: object) -> str:
-    """Return what something says as one line to be shown: no secrets, no control characters."""
+    """Convert something to one line without secrets and control characters."""
     return one_line(redacted(str(text)))
 
 
 def safe_text(text: object) -> str:
-    """Return the same with its lines, such as those of a traceback."""
+    """Convert something to lines without secrets and control characters, such as those of a traceback."""
     return visible(redacted(str(text)), keep="\n\t")

@@ -1,4 +1,4 @@
-"""Text of others, made fit to be shown: names, labels, values and what servers say are data wherever they stand."""
+"""Make text from lists, archives and servers safe to show."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import hashlib
 import re
 import unicodedata
 
-# Not \N{ZERO WIDTH JOINER}s and the like alone: whatever is drawn as nothing, or changes how its neighbours are drawn.
+# Categories of characters that are invisible, or change how their neighbours look.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-# Of a file's 255 bytes: the rest is for what stands beside an id, such as "lost-", "-1f2e3d4c.parquet", ".part", ".1".
+# File names hold 255 bytes; the rest is for prefixes and suffixes: "lost-", "-1f2e3d4c.parquet", ".part", ".1".
 _LONGEST_NAME = 160
 _SUSPECT = re.compile(r"[^\x20-\x7e\xa1-\xac\xae-\u05ff]")
 
 
 def visible(text: str, keep: str = "") -> str:
-    r"""Return a text whose control characters can be seen, and do nothing.
+    r"""Escape the control characters of a text.
 
-    Escape sequences of terminals (C0 and C1), what changes the direction of text, line separators, and halves of
+    Escape sequences of terminals (C0 and C1), marks that change the direction of text, line separators, and halves of
     surrogate pairs become ``\x1b``, ``\u202e`` and so on.
 
     Parameters
     ----------
     keep
-        Characters that stay, such as newlines between lines of one's own.
+        Characters to leave unchanged, such as newlines.
 
     Examples
     --------
@@ -40,12 +40,12 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a text as one line without control characters, each run of white space as one space."""
+    """Join a text to one line, with control characters escaped and each run of white space as one space."""
     return visible(" ".join(text.split()))
 
 
 def counted(n: int, one: str, more: str | None = None) -> str:
-    """Return a number of things.
+    """Count things with the right plural.
 
     Examples
     --------
@@ -56,9 +56,9 @@ def counted(n: int, one: str, more: str | None = None) -> str:
 
 
 def file_name(name: str) -> str:
-    """Return what a granule or a claim is called in names of files and folders, which hold 255 bytes.
+    """Shorten the id of a granule or claim for use in file names, which hold 255 bytes.
 
-    Long ids, of granules of files with long names, keep their beginning, and a hash tells them apart.
+    A long id keeps its beginning and gets a hash.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Commands about archives and targets."""
+"""Commands for archives, targets and plots."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cyclopts import App, Parameter
 
 from lake.cli import LakeURL
 from lake.errors import ArchiveError, ConfigurationError
-from lake.names import check_archive, check_band, check_not_blank
+from lake.names import check_archive, check_band, check_not_blank, current_archive
 from lake.output import Output, say, show
 from lake.redact import redacted
 from lake.settings import Settings, load_settings
@@ -21,17 +21,17 @@ from lake.store.walk import shown
 from lake.text import counted, one_line
 
 if TYPE_CHECKING:
-    from tasks.samples.files import TargetFile
+    from tasks.samples.target_file import TargetFile
     from tasks.sources.base import Archive
 
 archives = App(name="archives")
 targets = App(name="targets", help="Register targets, and list them.")
 
 # Bad rows beyond this many are counted, not listed.
-_BAD_ROWS_TOLD = 20
-_TEXT_TOLD = 200
-_COLUMNS_TOLD = 40
-_ROWS_TOLD = 5
+_BAD_ROWS_SHOWN = 20
+_TEXT_SHOWN = 200
+_COLUMNS_SHOWN = 40
+_ROWS_SHOWN = 5
 
 
 @archives.default
@@ -41,7 +41,7 @@ def list_archives(*, as_json: Annotated[bool, Parameter(name="--json")] = False,
     Parameters
     ----------
     releases
-        Ask the archives for the releases that they have; exit with 1 if one cannot be asked.
+        Ask the archives which releases they have; exit with 1 if one does not answer.
     """
     from tasks.sources.registry import known as known_archives
 
@@ -70,7 +70,7 @@ def list_archives(*, as_json: Annotated[bool, Parameter(name="--json")] = False,
             ("times", f"MJD ({archive.time_scale}), {archive.time_frame}"),
             ("endpoint", redacted(archive.endpoint_url(settings))),
             ("cadence", archive.cadence),
-            ("observed", archive.span and archive.span.told),
+            ("observed", archive.span and archive.span.description),
             ("parameters", json.dumps(dict(archive.parameters))),
             ("licence", archive.licence),
             ("cite", archive.bibcode),
@@ -117,7 +117,7 @@ def add(
     skip_bad: Annotated[bool, Parameter(negative=())] = False,
     lake: LakeURL = None,
 ) -> int:
-    """Register the targets of a file under a sample, and say what was taken of it. If any row is bad, none is added.
+    """Register the targets of a file under a sample, and say which columns were read. If any row is bad, none is added.
 
     Parameters
     ----------
@@ -130,15 +130,15 @@ def add(
     match_radius
         A row within this many arcsec of a known target is that target. With 0 each row is a target of its own.
     ra, dec
-        Columns of the position, if they are not found by themselves.
+        Columns of the position, if they are not recognised.
     frame
-        Frame of the position, as astropy names it, if the file does not say: icrs, fk5, galactic.
+        Frame of the position in astropy's words, if the file does not name it: icrs, fk5, galactic.
     epoch
-        Julian year of the positions, such as 2016.0, of rows for which the file says none: proper motion is since then.
+        Julian year of the positions, such as 2016.0, where the file has none: proper motion counts from then.
     bibcode
         Paper that lists the targets.
     dry_run
-        Show what would be taken, and the first rows; add nothing.
+        Show which columns would be read, and the first rows; add nothing.
     skip_bad
         Add the other rows, and write the bad ones to FILE.bad.csv.
     """
@@ -156,14 +156,14 @@ def add(
     with nullcontext() if dry_run else Lake(lake, writable=True) as opened:
         found = read_targets(file, label_column=label, ra_column=ra, dec_column=dec, frame=frame, epoch=epoch)
         if found.bad_rows:
-            for row in found.bad_rows[:_BAD_ROWS_TOLD]:
-                say(one_line(f"{file}:{row.line}: {row.reason}: {row.text[:_TEXT_TOLD]}"))
-            if len(found.bad_rows) > _BAD_ROWS_TOLD:
-                say(f"... and {len(found.bad_rows) - _BAD_ROWS_TOLD} more")
+            for row in found.bad_rows[:_BAD_ROWS_SHOWN]:
+                say(one_line(f"{file}:{row.line}: {row.reason}: {row.text[:_TEXT_SHOWN]}"))
+            if len(found.bad_rows) > _BAD_ROWS_SHOWN:
+                say(f"... and {len(found.bad_rows) - _BAD_ROWS_SHOWN} more")
         if opened is None or skip_bad or not found.bad_rows:
             _say_taken(found)
         if opened is None:
-            show(found.targets.slice(0, _ROWS_TOLD), "table")
+            show(found.targets.slice(0, _ROWS_SHOWN), "table")
             say(
                 f"{found.targets.num_rows} rows of {one_line(file.name)} are sound, {len(found.bad_rows)} are bad; "
                 "nothing was added"
@@ -198,8 +198,8 @@ def _say_taken(found: TargetFile) -> None:
         said = [taken.unit, taken.frame, f"epoch {taken.epoch}" if taken.epoch else ""]
         say(one_line(f"{taken.quantity}: column {taken.column}{''.join(f', {word}' for word in said if word)}"))
     if found.unused:
-        more = f" and {len(found.unused) - _COLUMNS_TOLD} more" if len(found.unused) > _COLUMNS_TOLD else ""
-        say(one_line(f"not taken: {', '.join(found.unused[:_COLUMNS_TOLD])}{more}"))
+        more = f" and {len(found.unused) - _COLUMNS_SHOWN} more" if len(found.unused) > _COLUMNS_SHOWN else ""
+        say(one_line(f"not taken: {', '.join(found.unused[:_COLUMNS_SHOWN])}{more}"))
     for remark in found.remarks:
         say(one_line(f"note: {remark}"))
 
@@ -238,18 +238,18 @@ def remove(
     dry_run: Annotated[bool, Parameter(negative=())] = False,
     lake: LakeURL = None,
 ) -> int:
-    """Take a target out of the lake, or out of a sample; or a whole sample. What was measured of it stays.
+    """Remove a target from the lake or from a sample, or a whole sample. Its measurements stay.
 
     Parameters
     ----------
     name
         Any of the target's names, or its id.
     sample
-        Remove the labels of this sample alone. Targets of other samples stay, the others go.
+        Remove only the labels of this sample, and its targets that are in no other sample.
     label
-        Remove this label of the sample alone.
+        Remove only this label of the sample.
     dry_run
-        Say what would go; change nothing.
+        Show what would be removed; change nothing.
     """
     from lake.commit.target_changes import remove_targets
     from lake.query import Lake
@@ -273,14 +273,14 @@ def remove(
 
 @targets.command
 def rename(old: str, new: str, *, lake: LakeURL = None) -> int:
-    """Give a target another main name; all names that it had still find it.
+    """Give a target another main name; its earlier names still find it.
 
     Parameters
     ----------
     old
         Any of its names, or its id.
     new
-        Its main name from now on, which no other target has.
+        Its new main name, which no other target has.
     """
     from lake.commit.target_changes import rename_target
     from lake.query import Lake
@@ -300,14 +300,14 @@ def export_list(
     overwrite: Annotated[bool, Parameter(negative=())] = False,
     lake: LakeURL = None,
 ) -> int:
-    """Write the targets, all or of one sample, as a list that `targets add --label label` reads back.
+    """Write the targets, all or of one sample, as a list for `targets add --label label`.
 
     Parameters
     ----------
     file
-        Its extension says the format: ECSV, VOTable (.vot, .xml), CSV or Parquet.
+        Its extension sets the format: ECSV, VOTable (.vot, .xml), CSV or Parquet.
     overwrite
-        Write over a file that is there.
+        Replace an existing file.
     """
     from lake.query import Lake
     from tasks.samples.exported import export_targets
@@ -331,7 +331,7 @@ def plot(
     period: float | None = None,
     epoch: float | None = None,
 ) -> int:
-    """Draw the good measurements of a target on an HTML page, to zoom and pan; it needs no network.
+    """Draw the good measurements of a target on an HTML page with zoom; it needs no network.
 
     Parameters
     ----------
@@ -340,11 +340,11 @@ def plot(
     to
         File to write.
     archive
-        Only of this one.
+        Only this archive.
     band
-        Only of this band; may be given several times.
+        Only this band; may be given several times.
     normalised
-        Draw fluxes over their median, as view normalised has them.
+        Draw fluxes divided by their median, as in view normalised.
     period
         Fold times at the barycentre by this many days.
     epoch
@@ -358,6 +358,7 @@ def plot(
     if epoch is not None and period is None:
         raise ConfigurationError("--epoch is of a period", hint="add: --period DAYS")
     with Lake(lake) as opened:
+        archive = current_archive(opened, archive)
         rows = opened.sql(
             f"""
             SELECT name, archive, band, mjd, bmjd_tdb, flux, unit, detected, good, separation_arcsec

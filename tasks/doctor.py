@@ -1,4 +1,4 @@
-"""Whether archives can be reached, what their clocks say, and whether HEASoft is here."""
+"""Whether archives can be reached, what their clocks show, and whether HEASoft is here."""
 
 from __future__ import annotations
 
@@ -16,14 +16,11 @@ from lake.upkeep.checks import skew_s
 from lake.upkeep.doctor import Check, first_line
 from tasks.services.bounds import in_memory
 from tasks.services.http import Client
-from tasks.services.parquet import open_store
+from tasks.services.store import open_store
 from tasks.sources.base import Archive
+from tasks.sources.declared import origins
 from tasks.sources.registry import known
-from tasks.sources.rxte import mission as rxte
 from tasks.sources.rxte.heasoft import find_tools
-from tasks.sources.virac import tiles as virac
-
-_SURVEYS = (rxte.ORIGIN, virac.ORIGIN)
 
 _REFUSED = (401, 403, 407)
 _GONE = (404, 410)
@@ -31,7 +28,7 @@ _GONE = (404, 410)
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where an archive, or several, is asked.
+    """The address of an archive, or of several.
 
     Parameters
     ----------
@@ -40,7 +37,7 @@ class Endpoint:
     url
         A folder, s3:// or https://.
     probe
-        What it answers at once if it works: a path below it; None: nothing is known.
+        Path below it that answers at once if the service works; None: none is known.
     is_public
         True if it is not from the settings.
     """
@@ -53,7 +50,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of looking at an endpoint, and how far this machine's clock is ahead of its, if that is known."""
+    """The check of an endpoint, and how far this machine's clock is ahead of the server's, if that is known."""
 
     check: Check
     host: str | None = None
@@ -61,13 +58,14 @@ class Answer:
 
 
 def endpoints(settings: Settings) -> list[Endpoint]:
-    """Return where all archives and surveys are asked, public or configured, each once."""
+    """Return the endpoints of all archives and surveys, public or configured, each once."""
     found: dict[str, Endpoint] = {}
-    for origin in (*known().values(), *_SURVEYS):
+    for origin in origins():
         name, url = origin.name, settings.endpoints.get(origin.name, origin.public_url)
         if isinstance(origin, Archive):
             name, url = origin.service or name, origin.endpoint_url(settings)
-        found.setdefault(name, Endpoint(name, url, origin.probe, name not in settings.endpoints))
+        is_public = not {name, *origin.former_names} & set(settings.endpoints)
+        found.setdefault(name, Endpoint(name, url, origin.probe, is_public))
         for other, public in origin.extra_endpoints.items():
             given = settings.endpoints.get(other)
             found.setdefault(other, Endpoint(other, given or public, None, given is None))
@@ -75,19 +73,20 @@ def endpoints(settings: Settings) -> list[Endpoint]:
 
 
 def unknown_endpoints(settings: Settings, there: list[Endpoint]) -> list[Check]:
-    """Name the endpoints of the settings that no archive has."""
+    """Report endpoints of the settings that no archive has."""
     names = [one.name for one in there]
     checks = []
-    for name in sorted(set(settings.endpoints) - set(names)):
+    former = {name for archive in known().values() for name in archive.former_names}
+    for name in sorted(set(settings.endpoints) - set(names) - former):
         near = difflib.get_close_matches(name, names, 1)
         hint = f"rename it to {_variable(near[0])}, if that is meant; " if near else ""
-        told = f"{_variable(name)} is of no archive, and does nothing"
-        checks.append(Check("settings", "fail", told, f"{hint}there are: {', '.join(names)}"))
+        message = f"{_variable(name)} is of no archive, and does nothing"
+        checks.append(Check("settings", "fail", message, f"{hint}there are: {', '.join(names)}"))
     return checks
 
 
 def look(there: list[Endpoint], patience_s: float) -> list[Answer]:
-    """Look at endpoints, all at the same time.
+    """Check endpoints, all at the same time.
 
     Parameters
     ----------
@@ -98,7 +97,7 @@ def look(there: list[Endpoint], patience_s: float) -> list[Answer]:
         return []
     workers = ThreadPoolExecutor(len(there))
     asked = [workers.submit(_look, one, patience_s) for one in there]
-    # Longer than each of them takes: a name may be resolved slowly, and S3 is asked for a bucket's region first.
+    # Longer than each of them takes: a name may resolve slowly, and S3 is asked for a bucket's region first.
     done, _ = wait(asked, timeout=3 * patience_s)
     workers.shutdown(wait=False, cancel_futures=True)
     return [
@@ -108,7 +107,7 @@ def look(there: list[Endpoint], patience_s: float) -> list[Answer]:
 
 
 def heasoft() -> list[Check]:
-    """Say whether HEASoft is here; hardly anybody needs it."""
+    """Report whether HEASoft is installed; few need it."""
     try:
         return [Check("heasoft", "ok", str(find_tools().headas))]
     except ConfigurationError:
@@ -138,7 +137,7 @@ def _listed(endpoint: Endpoint, patience_s: float) -> str | None:
                 file.read(1)
             return "a file"
         path.stat()
-    store = open_store(endpoint.url, endpoint.name, load_settings(timeout_s=patience_s), tries=1)
+    store = open_store(endpoint.url, endpoint.name, load_settings(timeout_s=patience_s))
     entries = store.folders() or store.files()
     return f"{len(entries)} folders or files" if entries else None
 
@@ -149,18 +148,18 @@ def _ask(endpoint: Endpoint, patience_s: float) -> Answer:
     # A header may come in drips, too.
     budget = replace(in_memory(lambda message, **_: LightlakeError(message)), seconds=2 * patience_s, deadline=None)
     try:
-        # The body is left where it is.
+        # The body is not read.
         with Client(patience_s) as client, client.getting(url, budget) as answer:
             after, status = time.time(), answer.status_code
     except LightlakeError as error:
-        told = f"no answer for {patience_s:g} s" if budget.is_over else first_line(error)
-        return Answer(_missing(endpoint, told))
-    told = f"HTTP {status} {answer.reason}".strip()
+        message = f"no answer for {patience_s:g} s" if budget.is_over else first_line(error)
+        return Answer(_missing(endpoint, message))
+    message = f"HTTP {status} {answer.reason_phrase}".strip()
     broken = status >= 500 or status in _REFUSED or (status in _GONE and endpoint.probe is not None)
     check = Check(_title(endpoint), "ok", f"{endpoint.url} answers")
     if broken:
-        check = _missing(endpoint, told)
-    # After redirects the time is that of the last server, asked a moment later.
+        check = _missing(endpoint, message)
+    # After redirects the time is that of the last server, a moment later.
     return Answer(check, urlsplit(str(answer.url)).hostname, skew_s(answer, before, after))
 
 
@@ -183,7 +182,7 @@ def _variable(name: str) -> str:
 
 
 def skews(answers: list[Answer]) -> dict[str, float]:
-    """Return the seconds by which this machine's clock is ahead of each host that told the time."""
+    """Return the seconds by which this machine's clock is ahead of each host that gave the time."""
     return dict(_skews(answers))
 
 

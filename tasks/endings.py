@@ -1,6 +1,6 @@
-"""What a command starts ends with it, however it ends: worker processes, tools, a server of its own.
+"""End all that a command starts together with it: worker processes, tools, a server of its own.
 
-Each of them looks after its parent by itself, since a process that is killed cannot look after its children.
+Each of them watches its parent by itself, since a killed process cannot end its children.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-# How long a command that is told to end may take to do so, s; what it has in hand may wait for an archive.
+# After a signal a command may take so long to end, s; its work may be waiting for an archive.
 GRACE_S = 10.0
 
 _ENDINGS = (signal.SIGINT, signal.SIGTERM)
@@ -24,10 +24,10 @@ _ENDINGS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def ending_together() -> Iterator[None]:
-    """Do a command's work so that the command ends soon when it is told to, and nothing stays behind.
+    """Run a command's work so that it ends soon after a signal, and leaves no process behind.
 
-    SIGTERM and Ctrl-C let a run end what it has begun, but not wait for what an archive does not answer; SIGHUP, of a
-    terminal that is closed, does the same as SIGTERM.
+    On SIGTERM and Ctrl-C a run finishes what it has begun, but does not wait long for an archive. SIGHUP, of a closed
+    terminal, does the same as SIGTERM.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -36,7 +36,7 @@ def ending_together() -> Iterator[None]:
     os.set_blocking(writing, False)
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     hangup = signal.getsignal(signal.SIGHUP)
-    if hangup is signal.SIG_DFL:  # it is ignored below nohup
+    if hangup is signal.SIG_DFL:  # nohup ignores it
         signal.signal(signal.SIGHUP, _as_sigterm)
     threading.Thread(target=_end_soon, args=(reading,), daemon=True).start()
     try:
@@ -52,16 +52,16 @@ def _as_sigterm(number: int, frame: FrameType | None) -> None:
 
 
 def _end_soon(reading: int) -> None:
-    """Wait for a signal, and then end the process if it does not do so by itself; return when none can come."""
+    """Wait for a signal, then end the process unless it ends by itself; return when no signal can come."""
     with os.fdopen(reading, "rb", buffering=0) as signals:
         while (number := signals.read(1)) and number[0] not in _ENDINGS:
             pass
         if not number:
             return
-        # From here on it ends, even if the flow is left at once: Python waits for threads and processes then.
+        # Python, leaving the flow, would wait for threads and processes; from here on the process ends in any case.
         end = time.monotonic() + GRACE_S
         os.set_blocking(reading, False)
-        # Whoever presses Ctrl-C twice waits no longer.
+        # A second Ctrl-C ends the wait.
         while time.monotonic() < end and bytes([signal.SIGINT]) != signals.read(1):
             time.sleep(0.05)
         kill_children()
@@ -69,7 +69,7 @@ def _end_soon(reading: int) -> None:
 
 
 def end_with_parent() -> None:
-    """Let this process, a worker, end with the one that started it."""
+    """End this process, a worker, when its parent ends."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_outlive_nobody, args=(parent.sentinel,), daemon=True).start()
@@ -82,9 +82,9 @@ def _outlive_nobody(sentinel: int) -> None:
 
 
 def kill_children() -> None:
-    """Kill all processes below this one, where /proc says which they are."""
+    """Kill all processes below this one, where /proc lists them."""
     doomed = _children(os.getpid())
-    for pid in doomed:  # which grows
+    for pid in doomed:  # the list grows
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
         doomed += _children(pid)

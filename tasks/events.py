@@ -1,4 +1,4 @@
-"""What Prefect is told of that no flow does: targets were added."""
+"""Send Prefect the event that targets were added."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATIENCE_S = 5.0
 
 
 def announce(sample: str, lake: str, added: Added) -> str | None:
-    """Tell Prefect of targets that were added, if there is an API of it; return why it could not be told, if so."""
+    """Send Prefect, if it has an API, the event of new targets; return the error if that failed."""
     if not (api := prefect_api()):
         return None
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
@@ -34,7 +34,7 @@ def announce(sample: str, lake: str, added: Added) -> str | None:
 
 
 def prefect_api() -> str | None:
-    """Return the address of the Prefect server that is configured, if one is."""
+    """Return the address of the configured Prefect server; None without one."""
     if "prefect" not in sys.modules and not _may_have_api():
         return None
     os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -44,7 +44,7 @@ def prefect_api() -> str | None:
 
 
 def _may_have_api() -> bool:
-    """Say whether an API may be configured: Prefect itself takes a second to say so."""
+    """Say whether an API may be configured; asking Prefect takes a second."""
     if "PREFECT_API_URL" in os.environ or Path("prefect.toml").exists():
         return True
     home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
@@ -66,6 +66,6 @@ def _send(sample: str, lake: str, added: Added) -> None:
         },
         payload={"rows": added.rows, "new": added.new, "known": added.known, "labels": added.labels},
     )
-    # Prefect's emit_event hands the event to a thread that does not say what becomes of it; here the server answers.
+    # Prefect's emit_event leaves the event to a thread that reports no errors; this waits for the server's answer.
     with get_client(sync_client=True, httpx_settings={"timeout": PATIENCE_S}) as client:
         client.request("POST", "/events", json=[event.model_dump(mode="json")]).raise_for_status()

@@ -1,4 +1,4 @@
-"""What logs of runs may hold: text of archives and names of files, without secrets and control characters."""
+"""Clean the logs of runs: they quote archives and names of files, but no secrets and no control characters."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import traceback
 
 from lake.redact import safe_text
 
-# Prefect's loggers of runs: all that flows and tasks say goes through them, to the terminal and to Prefect's database,
-# and so does what Prefect itself says of an error that ended a task, with what caused it. The others tell addresses to
-# those who ask for more than warnings.
+# Everything that flows and tasks log, and Prefect's own lines on errors, goes through Prefect's loggers of runs, to the
+# terminal and to Prefect's database. The others log addresses at the level of information.
 _LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "httpx", "urllib3.connectionpool")
 
 
 class Clean(logging.Filter):
-    """Leaves records without secrets: in the message, its arguments, and the traceback."""
+    """Removes secrets from records: from the message, its arguments, and the traceback."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Change a record in place; all pass."""
+        """Clean a record in place; all records pass."""
         said = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
             said += "\n" + "".join(traceback.format_exception(record.exc_info[1])).rstrip()
@@ -26,7 +25,7 @@ class Clean(logging.Filter):
 
 
 def clean_logs() -> None:
-    """Have the logs of runs in this process cleaned."""
+    """Clean the logs of runs in this process from now on."""
     for name in _LOGGERS:
         logger = logging.getLogger(name)
         if not any(isinstance(one, Clean) for one in logger.filters):

@@ -1,4 +1,4 @@
-"""How far a run is, for a person who watches the terminal: a line for each source."""
+"""Show the progress of a run on the terminal: a line for each source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 
 class Bars:
-    """Bars on standard error, if that is a terminal."""
+    """Progress bars on standard error, if that is a terminal."""
 
     def __init__(self) -> None:
         self._bar = Progress(
@@ -27,18 +27,18 @@ class Bars:
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
-        """Show them."""
+        """Start to show the bars."""
         self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        """Leave them as they are."""
+        """Leave the bars as they are."""
         self._bar.stop()
 
     def begin(self, source: str, total: int, what: str = "targets") -> None:
-        """Note that a source begins; one that was there before begins anew."""
+        """Show that a source begins; a source that was shown before starts again."""
         with self._lock:
             if source in self._lines:
                 self._bar.reset(self._lines[source], total=total)
@@ -46,5 +46,5 @@ class Bars:
                 self._lines[source] = self._bar.add_task(source, total=total)
 
     def advance(self, source: str, done: int) -> None:
-        """Note that some of its targets are through."""
+        """Show that some of its targets are done."""
         self._bar.advance(self._lines[source], done)

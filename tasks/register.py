@@ -1,38 +1,45 @@
-"""What the lake says of an archive and its bands, kept up to date."""
+"""Keep the lake's description of an archive and its bands up to date."""
 
 from __future__ import annotations
 
 import uuid
+from contextlib import closing
 
 import pyarrow as pa
 
 from lake.commit.transaction import Change, write
-from lake.model.schema import TABLES
+from lake.model.declared import table_named
 from lake.query import Lake
-from lake.store.migrations import INLINED_ROWS
+from lake.store.migrations import INLINED_ROWS, has_declared
 from lake.store.storage import remove_folder, write_parquet
+from lake.upkeep.renaming import rename_archives
 from tasks.sources.base import Origin
 
 
 def register_archive(lake: Lake, archive: Origin, **facts: pa.Table) -> bool:
-    """Bring the rows of tables archives and bands up to date; say whether the lake shows this release.
+    """Update the rows of tables archives and bands; say whether the lake shows this release.
 
-    Another release than the one that the lake shows takes over once it has an answer for every target that the
-    one before has.
+    A release takes over from the one that the lake shows when it has an answer for every target that that one has.
 
     Parameters
     ----------
     facts
-        Whole tables that the archive's numbers are to be read with, such as channels.
+        Whole tables that are needed to read the archive's numbers, such as channels.
     """
+    with closing(lake.catalog.cursor()) as cursor:
+        is_current = has_declared(cursor)
+    if not is_current:
+        lake.catalog.create()
+    if archive.former_names:
+        rename_archives(lake.catalog)
     waiting = lake.sql(
         """
         SELECT count(*) AS n
         FROM archives JOIN coverage AS shown ON shown.archive = archives.archive AND shown.release = archives.release
-        WHERE archives.archive = $archive AND archives.release <> $release AND shown.status <> 'failed'
+        WHERE archives.archive = $archive AND archives.release <> $release AND shown.status IN ('found', 'empty')
             AND NOT EXISTS (
                 FROM coverage AS next
-                WHERE next.archive = $archive AND next.release = $release AND next.status <> 'failed'
+                WHERE next.archive = $archive AND next.release = $release AND next.status IN ('found', 'empty')
                     AND next.target_id = shown.target_id
             )
         """,
@@ -42,14 +49,14 @@ def register_archive(lake: Lake, archive: Origin, **facts: pa.Table) -> bool:
     rows = (
         {"archives": [archive.row()], "bands": archive.band_rows()} if taking_over else {"bands": archive.band_rows()}
     )
-    mine = {name: TABLES[name].cast(pa.Table.from_pylist(rows[name])) for name in rows}
+    mine = {name: table_named(name).cast(pa.Table.from_pylist(rows[name])) for name in rows}
     wanted = {name: (table, "WHERE archive = ?", [archive.name]) for name, table in mine.items()}
-    wanted |= {name: (TABLES[name].cast(table), "", []) for name, table in facts.items()}
+    wanted |= {name: (table_named(name).cast(table), "", []) for name, table in facts.items()}
     news = {
         name: one
         for name, one in wanted.items()
-        if lake.sql(f"FROM {name} {one[1]} ORDER BY {', '.join(TABLES[name].key)}", one[2]).to_pylist()
-        != one[0].sort_by([(key, "ascending") for key in TABLES[name].key]).to_pylist()
+        if lake.sql(f"FROM {name} {one[1]} ORDER BY {', '.join(table_named(name).key)}", one[2]).to_pylist()
+        != one[0].sort_by([(key, "ascending") for key in table_named(name).key]).to_pylist()
     }
     if not news:
         return taking_over
@@ -61,7 +68,7 @@ def register_archive(lake: Lake, archive: Origin, **facts: pa.Table) -> bool:
             if table.num_rows > INLINED_ROWS:
                 file = f"{folder.name}-{uuid.uuid4().hex[:8]}.parquet"
                 moves[name] = (folder / file / f"{name}.parquet", lake.storage.table_folder(name) / file)
-                write_parquet(table.sort_by([(key, "ascending") for key in TABLES[name].key]), moves[name][0])
+                write_parquet(table.sort_by([(key, "ascending") for key in table_named(name).key]), moves[name][0])
         with Change(lake.catalog, number) as change:
 
             def rewrites() -> list[str]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import sys
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import profiles
 from helpers.s3 import S3, running
 
 from lake.query import Lake
@@ -19,6 +22,18 @@ from lake.settings import settings as cached_settings
 from lake.store.catalog import Catalog
 from lake.store.connection import CONFIG
 from lake.store.storage import Storage
+
+# Where bytecode is not kept, each of the hundreds of processes that tests start would compile all that it imports.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+
+# Shells start what runs in the background deaf to Ctrl-C, and its child processes, too.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+Fill = Callable[[Catalog], None]
 
 # Files that take longest, much of it waiting: begun last, they would keep one process busy and the others idle.
 _LONG = (
@@ -48,13 +63,19 @@ _LONG = (
     "test_virac_run",
 )
 
+# Fixtures that start something, and the markers of tests that have them.
+_STARTS = {"prefect_server": ("prefect",), "page": ("browser", "server"), "slurm": ("cluster", "server")}
+
+profiles.settings.load_profile("few")  # pytest's own --hypothesis-profile comes after
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest; then those of most tests, as xdist does by itself."""
     for item in items:
-        if "prefect_server" in item.fixturenames:  # type: ignore[attr-defined]
-            item.add_marker("prefect")
+        for fixture in _STARTS.keys() & item.fixturenames:  # type: ignore[attr-defined]
+            for marker in _STARTS[fixture]:
+                item.add_marker(marker)
     counts = Counter(item.path for item in items)
     order = {name: number for number, name in enumerate(_LONG)}
     items.sort(key=lambda item: (order.get(item.path.stem, len(order)), -counts[item.path], str(item.path)))
@@ -68,6 +89,14 @@ def _no_hashes_of_extensions() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(CONFIG, "allow_unsigned_extensions", True)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_disks() -> Iterator[None]:
+    """Spare each commit of a test the hundredth of a second for each file: nobody pulls the plug here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
         yield
 
 
@@ -161,15 +190,51 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def _is_copied(catalog: Catalog) -> bool:
+    """Say whether the catalogue lies in the tree of its lake, and was copied with it."""
+    return catalog.storage.is_local and catalog.settings.catalog is None
+
+
 @pytest.fixture
 def catalog(template: Path, settings: Settings) -> Iterator[Catalog]:
-    """The catalogue of an empty lake."""
+    """The catalogue of an empty lake; attaching it takes longer than copying it, and not every test does."""
     catalog = Catalog(Storage.from_url(settings.url), settings)
     if catalog.storage.is_local:
         shutil.copytree(template, settings.url)
-    catalog.create()
+    if not _is_copied(catalog):
+        catalog.create()
     yield catalog
     catalog.close()
+
+
+@pytest.fixture(scope="session")
+def _filled() -> dict[Fill, Path]:
+    return {}
+
+
+@pytest.fixture
+def prepared(
+    catalog: Catalog, template: Path, tmp_path_factory: pytest.TempPathFactory, _filled: dict[Fill, Path]
+) -> Callable[[Fill], Catalog]:
+    """Fill the lake of a test as a function does; it runs once, and later tests get a copy of what it made."""
+
+    def prepare(fill: Fill) -> Catalog:
+        root = Path(str(catalog.storage.root))
+        if not _is_copied(catalog):
+            fill(catalog)
+            return catalog
+        if fill not in _filled:
+            made = tmp_path_factory.mktemp("filled") / "lake"
+            shutil.copytree(template, made)
+            first = Catalog(Storage(made), load_settings(url=str(made)))
+            fill(first)
+            first.close()
+            _filled[fill] = made
+        shutil.rmtree(root)
+        shutil.copytree(_filled[fill], root)
+        return catalog
+
+    return prepare
 
 
 @pytest.fixture

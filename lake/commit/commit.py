@@ -1,7 +1,7 @@
-"""Bring what was staged into the lake, in one transaction.
+"""Commit staged granules to the lake, in one transaction.
 
-The rule that everything here serves: data and ledger cannot disagree, a source's rows exist once,
-and a crash at any point leaves either the old state or the new one.
+The rule: data and ledger cannot disagree, a source's rows exist once, and a crash at any point leaves either the old
+state or the new one.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from lake.commit.ledger import Attempt
 from lake.commit.staging import Manifest
 from lake.commit.transaction import Change, write
 from lake.errors import StagingLost
-from lake.model.schema import SOURCE_TABLES, TABLES
+from lake.model.declared import source_tables, table_named
 from lake.science.sky import HPX_ORDER
 from lake.store.catalog import Catalog
 from lake.store.migrations import INLINED_ROWS
 from lake.store.storage import Storage, checksum, parquet_rows, read_parquet, remove_folder, write_parquet
 from lake.text import file_name
 
-# An archive that goes on observing may move a source a little within a release. Its earlier rows are looked
-# for in the pixels of this order (26 arcsec wide) around its new place.
+# A live archive may move a source slightly within a release. Its earlier rows are searched in the pixels of this order
+# (26 arcsec wide) around its new position.
 _MOVED_ORDER = 13
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a commit did."""
+    """The result of a commit."""
 
     granule: str
     status: str
@@ -55,33 +55,31 @@ class Receipt:
 
 
 def commit(catalog: Catalog, manifest: Manifest) -> Receipt:
-    """Bring a staged granule into the lake, whole or not at all: see `commit_together`."""
+    """Commit a staged granule, completely or not at all: see `commit_together`."""
     return commit_together(catalog, manifest)[0]
 
 
 def commit_together(catalog: Catalog, manifest: Manifest) -> list[Receipt]:
-    """Bring all granules of a manifest into the lake, whole or not at all.
+    """Commit all granules of a manifest, completely or not at all.
 
-    Rows of a source that the lake has already, unchanged, stay as they are and the new copy is left
-    out; changed ones are replaced. Matches and coverage of the granules' targets are replaced.
-    Committing the same manifest again does nothing.
+    Unchanged rows of a source that the lake already has stay, and the new copy is dropped; changed rows are replaced.
+    Matches and coverage of the granules' targets are replaced. Committing the same manifest again does nothing.
 
     Returns
     -------
     list of Receipt
-        One a granule, in their order. What was replaced and kept is told of all together, in the first.
+        One for each granule, in order. The first has the numbers of replaced and kept sources of all.
 
     Raises
     ------
     StagingLost
-        If the staged files are not, or no more, those of the manifest.
+        If the staged files are not those of the manifest.
     CatalogError
         If the catalogue cannot be locked or written.
     """
 
     def work(number: int) -> tuple[int, int]:
-        # One transaction from the first question on: outside of one, each question makes DuckLake read its catalogue
-        # anew.
+        # One transaction from the first query on: outside of one, DuckLake reads its catalogue for each query.
         with Change(catalog, number) as change:
             numbers = ledger.numbers(change.cursor, manifest.attempts)
             if numbers is None:
@@ -121,7 +119,7 @@ def _check_staged(storage: Storage, manifest: Manifest) -> None:
         path = storage.path(manifest.folder) / file.name
         try:
             if parquet_rows(path) != file.rows or checksum(path) != file.blake2b:
-                raise StagingLost(f"staged file {path} is not the one of its manifest", hint="pull it again")
+                raise StagingLost(f"staged file {path} is not the one in its manifest", hint="pull it again")
         except FileNotFoundError as error:
             raise StagingLost(f"staged file {path} is gone", hint="pull it again") from error
         except pa.ArrowInvalid as error:
@@ -129,7 +127,7 @@ def _check_staged(storage: Storage, manifest: Manifest) -> None:
 
 
 class _Merge:
-    """The way of granules into the lake: what they overlap, which files move, and the transaction."""
+    """One commit: which rows overlap, which files are published, and the transaction."""
 
     def __init__(self, change: Change, catalog: Catalog, manifest: Manifest) -> None:
         self.change = change
@@ -138,19 +136,23 @@ class _Merge:
         self.folder = storage.path(manifest.folder)
         self.attempts = manifest.attempts
         self.scope = [manifest.attempt.archive, manifest.attempt.release]
+        self.of_sources = source_tables(manifest.attempt.archive)
         self.staged = {file.table: self.folder / file.name for file in manifest.files}
         self.checksums = {self.folder / file.name: file.blake2b for file in manifest.files}
 
     def run(self, numbers: Sequence[int]) -> tuple[int, int]:
-        """Do it; return how many sources were replaced, and how many kept."""
-        changed, same = self._overlap("source_id", ("sources", "lightcurves"), pruned_by="hpx29")
+        """Run it; return how many sources were replaced, and how many kept."""
+        # Statistics follow from light curves.
+        compared = tuple(table for table in self.of_sources if table != "statistics")
+        changed, same = self._overlap("source_id", compared, pruned_by="hpx29")
         changed_exposures, same_exposures = self._overlap("exposure_id", ("exposures",), pruned_by="exposure_id")
         moved = self._moved(changed)
         removed = self._removed()
         paths: dict[str, UPath | None] = {}
+        answered = None
         for table, path in self.staged.items():
             paths[table] = path
-            if table in SOURCE_TABLES:
+            if table in self.of_sources:
                 paths[table] = self._without(path, "source_id", same)
             elif table == "exposures":
                 paths[table] = self._without(path, "exposure_id", same_exposures)
@@ -159,12 +161,13 @@ class _Merge:
             elif table == "coverage":
                 unwanted = [removed]
                 if any(attempt.status not in ("done", "empty") for attempt in self.attempts):
-                    unwanted.append(self._answered(path))
+                    answered = self._answered(path)
+                    unwanted.append(answered.select(["target_id"]))
                 paths[table] = self._without(path, "target_id", pa.concat_tables(unwanted))
         snapshot = self.cursor.execute("FROM ducklake_current_snapshot('lake')").fetchall()[0][0] + 1
         if len(self.attempts) > INLINED_ROWS:
-            told = paths["ledger"] = self.folder / "ledger.parquet"
-            write_parquet(ledger.rows(self.attempts, numbers, snapshot), told)
+            path = paths["ledger"] = self.folder / "ledger.parquet"
+            write_parquet(ledger.rows(self.attempts, numbers, snapshot), path)
         name = f"{file_name(self.attempts[0].granule)}-{uuid.uuid4().hex[:8]}.parquet"
         moves = {
             table: (path, self.storage.table_folder(table, self._partition(table)) / name)
@@ -173,13 +176,15 @@ class _Merge:
         }
 
         def rewrites() -> list[str]:
-            rewritten = [*SOURCE_TABLES] if changed.num_rows else []
-            for table in SOURCE_TABLES:
+            rewritten = [*self.of_sources] if changed.num_rows else []
+            for table in self.of_sources:
                 self._delete(table, "source_id", changed, "hpx29")
             self._delete("exposures", "exposure_id", changed_exposures, "exposure_id")
             rewritten += ["exposures"] if changed_exposures.num_rows else []
             if "coverage" in moves and self._delete_targets(moves["coverage"][1]):
                 rewritten += ["coverage", "matches"]
+            if answered is not None and self._reject(answered):
+                rewritten += ["coverage"]
             self._follow(moved)
             rewritten += ["matches"] if moved.num_rows else []
             if "ledger" not in moves:
@@ -190,12 +195,12 @@ class _Merge:
         return changed.num_rows, same.num_rows
 
     def _partition(self, table: str) -> str | None:
-        return self.scope[0] if TABLES[table].partition else None
+        return self.scope[0] if table_named(table).partition else None
 
     def _overlap(self, key: str, tables: Sequence[str], pruned_by: str) -> tuple[pa.Table, pa.Table]:
-        """Return the staged keys that the lake has with other content, and with the same.
+        """Return the staged keys that the lake has with different content, and with the same.
 
-        Column bound of either is the value of pruned_by that the lake has.
+        Column bound is the value of pruned_by in the lake.
         """
         main = tables[0]
         if main not in self.staged:
@@ -209,9 +214,8 @@ class _Merge:
         scope = list(self.scope)
         where = f"archive = ? AND release = ? AND {pruned_by} BETWEEN ? AND ?"
         self.cursor.register("offered", keys)
-        # One SELECT a range: DuckLake leaves files unread for a BETWEEN, not for several joined by OR. And
-        # files are chosen by this column alone: each other one that a condition names makes DuckLake search
-        # the statistics of all files once more.
+        # One SELECT for each range: DuckLake skips files for a BETWEEN, not for several joined by OR. And only this
+        # column selects files: for each further column, DuckLake searches the statistics of all files again.
         near = " UNION ALL ".join(
             f"SELECT {key}, {pruned_by} AS bound, archive, release FROM {main} WHERE {pruned_by} BETWEEN ? AND ?"
             for _ in ranges
@@ -228,8 +232,9 @@ class _Merge:
         self.cursor.register("known", known)
         differing: set[str] = set()
         for table in tables:
-            # The granule says who brought a row, not what the row is.
-            columns = ", ".join(c for c in TABLES[table].names if c not in ("granule", TABLES[table].partition))
+            # Column granule is not content.
+            spec = table_named(table)
+            columns = ", ".join(c for c in spec.names if c not in ("granule", spec.partition))
             theirs = f"SELECT {columns} FROM {table} SEMI JOIN known USING ({key}) WHERE {where}"
             if table in self.staged:
                 mine = f"SELECT {columns} FROM read_parquet(?, hive_partitioning = false) SEMI JOIN known USING ({key})"
@@ -247,7 +252,7 @@ class _Merge:
         return known.filter(is_changed), known.filter(pc.invert(is_changed))
 
     def _moved(self, changed: pa.Table) -> pa.Table:
-        """Return the changed sources that are at another place now."""
+        """Return the changed sources that have another position now."""
         if not changed.num_rows:
             return changed
         now = read_parquet(self.staged["sources"], ["source_id", "hpx29"])
@@ -255,7 +260,7 @@ class _Merge:
         return both.filter(pc.not_equal(both["bound"], both["hpx29"]))
 
     def _follow(self, moved: pa.Table) -> None:
-        """Let the matches that other granules brought find the rows of moved sources."""
+        """Point matches of other granules to the new pixels of moved sources."""
         if moved.num_rows:
             self.cursor.register("moved", moved)
             self.cursor.execute(
@@ -266,7 +271,7 @@ class _Merge:
             self.cursor.unregister("moved")
 
     def _without(self, path: UPath, key: str, keys: pa.Table) -> UPath | None:
-        """Return the staged file less some keys: the same one, a smaller one, or none."""
+        """Return the staged file without some keys: the same file, a smaller one, or None."""
         if not keys.num_rows:
             return path
         table = read_parquet(path)
@@ -278,7 +283,7 @@ class _Merge:
         return smaller
 
     def _removed(self) -> pa.Table:
-        """Return the targets that were asked for, and are none any more."""
+        """Return the requested targets that were removed from the lake since."""
         if "coverage" not in self.staged:
             return pa.table({"target_id": pa.array([], pa.int64())})
         asked = pc.unique(read_parquet(self.staged["coverage"], ["target_id"])["target_id"])
@@ -290,13 +295,28 @@ class _Merge:
         return pa.table({"target_id": asked.filter(gone)})
 
     def _answered(self, path: UPath) -> pa.Table:
-        """Return the targets that failed now but have an answer already: that one stays true."""
+        """Return the staged rows of targets that got no sound answer now, but have an earlier one: that one stays."""
         return self.cursor.execute(
-            "SELECT target_id FROM coverage WHERE archive = ? AND release = ? AND status <> 'failed' "
-            "AND target_id IN "
-            "(SELECT target_id FROM read_parquet(?, hive_partitioning = false) WHERE status = 'failed')",
-            [*self.scope, str(path)],
+            "SELECT staged.* FROM (SELECT target_id, status, parameters, asked_at, granule FROM "
+            "read_parquet(?, hive_partitioning = false) WHERE status IN ('failed', 'rejected')) AS staged "
+            "SEMI JOIN (SELECT target_id FROM coverage WHERE archive = ? AND release = ? "
+            "AND status IN ('found', 'empty')) USING (target_id)",
+            [str(path), *self.scope],
         ).to_arrow_table()
+
+    def _reject(self, answered: pa.Table) -> bool:
+        """Note that the newest answer on targets was rejected, beside the earlier one; say whether there are any."""
+        rejected = answered.filter(pc.equal(answered["status"], "rejected"))
+        if rejected.num_rows:
+            self.cursor.register("rejected", rejected)
+            self.cursor.execute(
+                "UPDATE coverage SET status = 'rejected', parameters = rejected.parameters, "
+                "asked_at = rejected.asked_at, granule = rejected.granule FROM rejected "
+                "WHERE archive = ? AND release = ? AND coverage.target_id = rejected.target_id",
+                self.scope,
+            )
+            self.cursor.unregister("rejected")
+        return bool(rejected.num_rows)
 
     def _delete(self, table: str, key: str, keys: pa.Table, pruned_by: str) -> None:
         if not keys.num_rows:
@@ -311,7 +331,7 @@ class _Merge:
         self.cursor.unregister("outgoing")
 
     def _delete_targets(self, coverage: UPath) -> bool:
-        """Take out what earlier pulls say of the granule's targets; return whether they said anything."""
+        """Delete coverage and matches of earlier pulls for the granule's targets; return whether there were any."""
         targets = read_parquet(coverage, ["target_id"])
         bounds = pc.min_max(targets["target_id"]).as_py()
         self.cursor.register("asked", targets)
@@ -320,7 +340,7 @@ class _Merge:
             "AND target_id IN (SELECT target_id FROM asked)"
         )
         scope = [*self.scope, bounds["min"], bounds["max"]]
-        # Most targets are asked for the first time. No target has matches but no coverage: see lake.commit.validate.
+        # Most targets are new. No target has matches without coverage: see lake.commit.validate.
         known = self.cursor.execute(
             "WITH near AS MATERIALIZED "  # by target_id alone, as in _overlap
             "(SELECT archive, release, target_id FROM coverage WHERE target_id BETWEEN ? AND ?) "
@@ -336,12 +356,12 @@ class _Merge:
 
 
 def _around(pixels: np.ndarray) -> list[tuple[int, int]]:
-    """Return ranges of hpx29 that hold some places and what is near them."""
+    """Return ranges of hpx29 that cover some pixels and their neighbours."""
     shift = 2 * (HPX_ORDER - _MOVED_ORDER)
     own = np.unique(pixels >> shift)
     near = np.unique(np.append(own, hpgeom.neighbors(2**_MOVED_ORDER, own)))
-    near = near[near >= 0]  # -1 stands for a neighbour that is not there
-    # Pixels that touch may be far apart in the index: then two ranges, which cost a question each.
+    near = near[near >= 0]  # -1 is a missing neighbour
+    # Adjacent pixels may be far apart in the index: then two ranges, at the cost of one SELECT each.
     widest = int(np.argmax(np.diff(near)))
     far = near[widest + 1] - near[widest] > (near[-1] - near[0]) / 2
     parts = np.split(near, [widest + 1] if far else [])

@@ -1,4 +1,4 @@
-"""Intents: which files are about to appear in the tree, noted before they do; and what a crash leaves, taken back."""
+"""Intents: records of files that are about to appear in the tree; and recovery after a crash."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from pathlib import PurePosixPath
 from upath import UPath
 
 from lake.commit.quarantine import set_aside
-from lake.model.schema import TABLES
+from lake.model.declared import all_tables, is_table
 from lake.store.catalog import Catalog
+from lake.store.failures import overtaken
 from lake.store.storage import PARTIAL, Storage, publish, remove, remove_folder, write_text
-from lake.store.told import overtaken
 
 PUBLISHING = "publishing"
 
 
 @dataclass
 class Intent:
-    """What a change is about to show in the tree.
+    """The files that a change is about to publish in the tree.
 
     Parameters
     ----------
     path
-        Its file in the staging area.
+        The intent's file in the staging area.
     fence
-        Number of the writer's fence.
+        Fence number of the writer.
     files
         Files of the tree, relative to data/main.
     """
@@ -38,16 +38,16 @@ class Intent:
 
     @property
     def aside(self) -> UPath:
-        """Return the folder with second copies of what DuckLake wrote in the tree."""
+        """Return the folder with second copies of the files that DuckLake wrote in the tree."""
         return self.path.with_suffix("")
 
     def write(self) -> None:
-        """Note it, safely on disk."""
+        """Write it safely to disk."""
         write_text(self.path, json.dumps({"fence": self.fence, "files": self.files}))
 
     @classmethod
     def read(cls, path: UPath) -> Intent | None:
-        """Read one; None if it is not one of ours: it must not name what it likes."""
+        """Read an intent; None if it is not valid, such as one that names files outside the tree."""
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, FileNotFoundError):
@@ -62,32 +62,31 @@ class Intent:
 
 def _is_of_tree(name: str) -> bool:
     path = PurePosixPath(name)
-    return not path.is_absolute() and bool(path.parts) and path.parts[0] in TABLES and ".." not in path.parts
+    return not path.is_absolute() and bool(path.parts) and is_table(path.parts[0]) and ".." not in path.parts
 
 
 def recover(catalog: Catalog, number: int) -> list[UPath]:
-    """Take out of the tree what a crashed commit put there but did not register.
+    """Remove files from the tree that a crashed commit published but did not register.
 
-    The caller holds the lock. Only intents of earlier holders are looked at: none of these can commit any more. What
-    an intent names is deleted; what else no snapshot knows goes to the quarantine, and so does an intent that cannot
-    be read.
+    The caller holds the lock. Only intents of earlier holders are read: none of them can commit any more. Files named
+    by an intent are deleted; other unknown files go to the quarantine, and so does an intent that cannot be read.
 
     Parameters
     ----------
     catalog
         The lake.
     number
-        Number of the caller's fence.
+        The caller's fence number.
 
     Returns
     -------
     list of UPath
-        The files in the quarantine.
+        Files that were moved to the quarantine.
 
     Raises
     ------
     Interrupted
-        If there is an intent of a later holder: this one has lost the lock.
+        If there is an intent of a later holder: the caller has lost the lock.
     """
     moved: list[UPath] = []
     for path in _publishing(catalog.storage):
@@ -107,10 +106,10 @@ def recover(catalog: Catalog, number: int) -> list[UPath]:
 
 
 def settle(catalog: Catalog, intent: Intent) -> None:
-    """Bring what an intent names into step with the catalogue, once its transaction is over.
+    """Reconcile the files of an intent with the catalogue, once its transaction is over.
 
-    Files that the catalogue does not know go. Those that it knows, and that DuckLake deleted since the answer to its
-    COMMIT was lost, come back.
+    Files that the catalogue does not know are deleted. Files that it knows, and that DuckLake deleted because the
+    answer to its COMMIT was lost, are restored.
     """
     tree = catalog.storage.data / "main"
     with closing(catalog.cursor()) as cursor:
@@ -124,7 +123,7 @@ def settle(catalog: Catalog, intent: Intent) -> None:
 
 
 def put_back(catalog: Catalog, intent: Intent) -> None:
-    """Bring back what the catalogue knows and DuckLake deleted, since the answer to its COMMIT was lost."""
+    """Restore files that the catalogue knows and DuckLake deleted because the answer to its COMMIT was lost."""
     tree = catalog.storage.data / "main"
     copies = list(intent.aside.rglob("*.parquet"))
     if not copies:
@@ -145,7 +144,7 @@ def _publishing(storage: Storage) -> list[UPath]:
 
 
 def intents(storage: Storage) -> list[Intent]:
-    """Return the intents of commits that are under way, or were cut short."""
+    """Return the intents of commits that are under way or were interrupted."""
     found = [Intent.read(path) for path in _publishing(storage) if path.suffix == ".json"]
     return [intent for intent in found if intent is not None]
 
@@ -156,26 +155,26 @@ def _check_not_overtaken(catalog: Catalog, intent: Intent, number: int) -> None:
 
 
 def unknown_files(catalog: Catalog, number: int, *, named: bool = False) -> list[UPath]:
-    """Return all files of the tree that no snapshot of the catalogue knows; the caller holds the lock.
+    """Return all files of the tree that are in no snapshot of the catalogue; the caller holds the lock.
 
-    A writer that has lost its lock and does not know it asks here, too. So the tree is listed first, then the intents
-    are read, then the catalogue: a file that another writer has just brought in is in one of them.
+    The caller may have lost the lock without knowing it. So the tree is listed first, then the intents, then the
+    catalogue: a file that another writer has just added is in one of them.
 
     Parameters
     ----------
     catalog
         The lake.
     number
-        Number of the caller's fence.
+        The caller's fence number.
     named
-        Also those that an intent names.
+        Include files that an intent names.
 
     Raises
     ------
     Interrupted
         If there is an intent of a later holder of the lock.
     """
-    found = [path for table in TABLES for path in catalog.storage.table_files(table)]
+    found = [path for table in all_tables() for path in catalog.storage.table_files(table)]
     spared: set[str] = set()
     for intent in intents(catalog.storage):
         _check_not_overtaken(catalog, intent, number)
@@ -187,5 +186,5 @@ def unknown_files(catalog: Catalog, number: int, *, named: bool = False) -> list
 
 
 def set_aside_unknown(catalog: Catalog, number: int) -> list[UPath]:
-    """Move them to the quarantine."""
+    """Move unknown files to the quarantine."""
     return set_aside(catalog.storage, unknown_files(catalog, number))

@@ -1,4 +1,4 @@
-"""What was pulled, found empty, rejected, failed: one row per attempt, and what is still to be asked."""
+"""The ledger of attempts at granules, and which targets an archive is still to be asked for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import duckdb
 import pyarrow as pa
@@ -19,6 +19,9 @@ from lake.store.catalog import Catalog
 from lake.store.migrations import SOFTWARE
 from lake.store.storage import Storage, write_text
 from lake.store.walk import shown
+
+# Which targets, or granules, a run asks for: those without an answer, those that failed or were rejected, or all.
+Select = Literal["pending", "failed", "all"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Attempt:
     requests: int | None = None
 
     def __post_init__(self) -> None:
-        """Take secrets out of what others have said, and out of addresses; names of files become text."""
+        """Remove secrets from errors and addresses; make names of files text."""
         cleaned = {"reason": safe_line, "error": safe_text, "endpoint": redacted, "parameters": redacted}
         for name, value in vars(self).items():
             if isinstance(value, str):
@@ -66,28 +69,28 @@ class Attempt:
 
 
 def write_plan(storage: Storage, archive: str, granules: Sequence[str]) -> None:
-    """Note which granules a run of an archive is about, done ones among them, for those who watch it."""
+    """Write the granules of a run, finished ones among them, for those who watch it."""
     text = json.dumps({"granules": len(granules), "ids": list(granules)})
     write_text(storage.staging / "plans" / f"{archive}.json", text)
 
 
 def read_plan(storage: Storage, archive: str) -> list[str] | None:
-    """Return the granules that the last run of an archive is about; None if no run has noted them."""
+    """Return the granules of an archive's last run; None if no run has written them."""
     try:
         noted = json.loads((storage.staging / "plans" / f"{archive}.json").read_text())
     except FileNotFoundError:
         return None
-    ids: list[str] | None = noted.get("ids")  # earlier versions noted how many
+    ids: list[str] | None = noted.get("ids")  # earlier versions wrote only their number
     return ids
 
 
 def canonical(parameters: Mapping[str, Any]) -> str:
-    """Return parameters as JSON, the same for the same values."""
+    """Return parameters as JSON; equal values give equal text."""
     return json.dumps(parameters, sort_keys=True, separators=(",", ":"), default=str)
 
 
 def numbers(cursor: duckdb.DuckDBPyConnection, attempts: Sequence[Attempt]) -> list[int] | None:
-    """Return the numbers that attempts, committed together, get in the ledger; None if they are there already."""
+    """Return the numbers in the ledger of attempts that are committed together; None if they are in it already."""
     granules = [attempt.granule for attempt in attempts]
     known_rows = cursor.execute(
         "SELECT granule, max(attempt), list(started_at) FROM ledger "
@@ -103,11 +106,11 @@ def numbers(cursor: duckdb.DuckDBPyConnection, attempts: Sequence[Attempt]) -> l
 
 def rows(attempts: Sequence[Attempt], numbers: Sequence[int], snapshot_id: int) -> pa.Table:
     """Return attempts as rows of the ledger."""
-    told = [
+    made = [
         {**vars(attempt), "attempt": number, "snapshot_id": snapshot_id}
         for attempt, number in zip(attempts, numbers, strict=True)
     ]
-    return TABLES["ledger"].cast(pa.Table.from_pylist(told).drop_columns("n_unanswered"))
+    return TABLES["ledger"].cast(pa.Table.from_pylist(made).drop_columns("n_unanswered"))
 
 
 def record(
@@ -122,10 +125,10 @@ def record(
 def failed_targets(
     cursor: duckdb.DuckDBPyConnection, archive: str, release: str, granules: Sequence[str], most: int
 ) -> dict[str, list[str]]:
-    """Return the names, or else ids, of some targets of each granule that have no answer."""
+    """Return the names, or else ids, of some targets of each granule that failed or were rejected."""
     found = cursor.execute(
         "SELECT granule, list(coalesce(name, target_id::VARCHAR) ORDER BY hpx29)[:?] FROM coverage "
-        "JOIN targets USING (target_id) WHERE archive = ? AND release = ? AND status = 'failed' "
+        "JOIN targets USING (target_id) WHERE archive = ? AND release = ? AND status IN ('failed', 'rejected') "
         "AND granule IN (SELECT unnest(?)) GROUP BY granule",
         [most, archive, release, list(granules)],
     ).fetchall()
@@ -133,20 +136,32 @@ def failed_targets(
 
 
 def count_failed(cursor: duckdb.DuckDBPyConnection, archive: str, release: str) -> int:
-    """Count the targets that an archive was asked for and has no answer for."""
+    """Count the targets for which an archive returned no answer."""
     counted = cursor.execute(
         "SELECT count(*) FROM coverage WHERE archive = ? AND release = ? AND status = 'failed'", [archive, release]
     ).fetchall()
     return int(counted[0][0])
 
 
-_PENDING = """
+_TARGETS = """
     FROM targets
     WHERE ({everyone} OR target_id IN (SELECT target_id FROM labels WHERE sample IN ({samples})))
+"""
+
+# What was rejected has its answer, which is bad: it counts as answered, and so do its age and its parameters.
+_PENDING = """
         AND NOT EXISTS (
             FROM coverage
             WHERE coverage.target_id = targets.target_id AND archive = ? AND release = ? AND {answered}
                 AND status <> 'failed' AND asked_at BETWEEN ? AND ?
+        )
+"""
+
+_FAILED = """
+        AND EXISTS (
+            FROM coverage
+            WHERE coverage.target_id = targets.target_id AND archive = ? AND release = ? AND {asked}
+                AND status IN ({statuses})
         )
 """
 
@@ -163,10 +178,10 @@ _RESTING = """
         )
 """
 
-# A time that is ahead of the clock by more than this was noted by another clock that is wrong, or this one is.
+# A time ahead of the clock by more than this comes from a wrong clock, here or there.
 AHEAD = timedelta(minutes=10)
 
-# What has times, and what they are of.
+# Tables with times, and the column.
 _DATED = {"coverage": "asked_at", "ledger": "started_at", "labels": "added_at", "targets": "added_at"}
 
 
@@ -187,7 +202,7 @@ def dated_ahead(cursor: duckdb.DuckDBPyConnection, table: str) -> dict[str, tupl
     return {who: (count, latest) for who, count, latest in rows}
 
 
-# After a failure scheduled runs leave its targets alone for an hour, after each further one for twice as long; at most:
+# After a failure scheduled runs skip its targets for an hour, after each further failure for twice as long; at most:
 MOST_HOURS = 7 * 24
 
 
@@ -197,20 +212,27 @@ def _pending_sql(
     parameters: str,
     samples: Sequence[str] | None,
     max_age: timedelta | None,
+    select: Select,
     back_off: bool,
     followed: Followed | None,
 ) -> tuple[str, list[Any]]:
     now = datetime.now(UTC)
-    # Once answers age, one of the future would never do so.
+    # Where answers age, one dated in the future never would.
     oldest, latest = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
     if max_age is not None:
         oldest, latest = now - max_age, now + min(max_age, AHEAD)
     marks = ", ".join("?" * len(samples or ())) or "NULL"
     asked, forms = _asked_as(parameters, followed)
-    # An answer that did not follow a proper motion is one of those that did not need to.
-    answered = asked if followed is None else f"(parameters = ? OR parameters = ? AND NOT {followed.is_far})"
-    sql = _PENDING.format(everyone="true" if samples is None else "false", samples=marks, answered=answered)
-    values = [*(samples or ()), archive, release, *forms, oldest, latest]
+    sql = _TARGETS.format(everyone="true" if samples is None else "false", samples=marks)
+    values: list[Any] = [*(samples or ())]
+    if select == "pending":
+        # An answer that did not follow a proper motion is one of those that did not need to.
+        answered = asked if followed is None else f"(parameters = ? OR parameters = ? AND NOT {followed.is_far})"
+        sql += _PENDING.format(answered=answered)
+        values += [archive, release, *forms, oldest, latest]
+    elif select == "failed":
+        sql += _FAILED.format(asked=asked, statuses="'failed', 'rejected'")
+        values += [archive, release, *forms]
     if back_off:
         sql += _RESTING.format(asked=asked)
         values += [archive, archive, release, *forms, now + AHEAD, MOST_HOURS, now]
@@ -218,7 +240,7 @@ def _pending_sql(
 
 
 def _asked_as(parameters: str, followed: Followed | None) -> tuple[str, list[str]]:
-    """Return the condition that coverage is of these parameters, and its values."""
+    """Return the condition that coverage has these parameters, and its values."""
     if followed is None:
         return "parameters = ?", [parameters]
     return "parameters IN (?, ?)", [followed.parameters, parameters]
@@ -226,7 +248,7 @@ def _asked_as(parameters: str, followed: Followed | None) -> tuple[str, list[str
 
 @dataclass(frozen=True)
 class Waiting:
-    """How many targets an archive is still to be asked for, by why.
+    """Number of targets that an archive is still to be asked for, by reason.
 
     Parameters
     ----------
@@ -236,16 +258,19 @@ class Waiting:
         Answered, too long ago, or before proper motion was followed.
     failed
         Asked for, without an answer.
+    rejected
+        Asked for, with an answer that was rejected.
     """
 
     new: int
     old: int
     failed: int
+    rejected: int = 0
 
     @property
     def total(self) -> int:
         """Return how many there are."""
-        return self.new + self.old + self.failed
+        return self.new + self.old + self.failed + self.rejected
 
 
 def count_pending(
@@ -256,11 +281,12 @@ def count_pending(
     samples: Sequence[str] | None = None,
     max_age: timedelta | None = None,
     *,
+    select: Select = "pending",
     back_off: bool = False,
     followed: Followed | None = None,
 ) -> int:
     """Count the targets that an archive is still to be asked for."""
-    sql, values = _pending_sql(archive, release, parameters, samples, max_age, back_off, followed)
+    sql, values = _pending_sql(archive, release, parameters, samples, max_age, select, back_off, followed)
     return int(cursor.execute(f"SELECT count(*) {sql}", values).fetchall()[0][0])
 
 
@@ -272,15 +298,17 @@ def waiting(
     samples: Sequence[str] | None = None,
     max_age: timedelta | None = None,
     *,
+    select: Select = "pending",
     back_off: bool = False,
     followed: Followed | None = None,
 ) -> Waiting:
-    """Count the same targets by why they are."""
-    sql, values = _pending_sql(archive, release, parameters, samples, max_age, back_off, followed)
+    """Count the same targets by reason."""
+    sql, values = _pending_sql(archive, release, parameters, samples, max_age, select, back_off, followed)
     asked, forms = _asked_as(parameters, followed)
     counts = cursor.execute(
-        "SELECT count(*) FILTER (status IS NULL), count(*) FILTER (status <> 'failed'), "
-        f"count(*) FILTER (status = 'failed') FROM (SELECT target_id {sql}) LEFT JOIN (SELECT target_id, "
+        "SELECT count(*) FILTER (status IS NULL), count(*) FILTER (status IN ('found', 'empty')), "
+        "count(*) FILTER (status = 'failed'), count(*) FILTER (status = 'rejected') "
+        f"FROM (SELECT target_id {sql}) LEFT JOIN (SELECT target_id, "
         f"arg_max(status, asked_at) AS status FROM coverage WHERE archive = ? AND release = ? AND {asked} "
         "GROUP BY target_id) USING (target_id)",
         [*values, archive, release, *forms],
@@ -288,9 +316,26 @@ def waiting(
     return Waiting(*map(int, counts))
 
 
+def count_rejected(
+    cursor: duckdb.DuckDBPyConnection,
+    archive: str,
+    release: str,
+    parameters: str,
+    samples: Sequence[str] | None = None,
+    followed: Followed | None = None,
+) -> int:
+    """Count the targets whose answer was rejected: a run skips them until it is made to retry what failed."""
+    asked, forms = _asked_as(parameters, followed)
+    marks = ", ".join("?" * len(samples or ())) or "NULL"
+    sql = _TARGETS.format(everyone="true" if samples is None else "false", samples=marks)
+    sql += _FAILED.format(asked=asked, statuses="'rejected'")
+    values = [*(samples or ()), archive, release, *forms]
+    return int(cursor.execute(f"SELECT count(*) {sql}", values).fetchall()[0][0])
+
+
 @dataclass(frozen=True)
 class History:
-    """What granules of an archive that were answered have taken and given, all together."""
+    """Totals of the answered granules of an archive."""
 
     n_targets: int
     seconds: float
@@ -299,7 +344,7 @@ class History:
 
 
 def history(cursor: duckdb.DuckDBPyConnection, archive: str, release: str) -> History:
-    """Return what the ledger knows of granules of targets that an archive answered."""
+    """Sum up the granules of targets that an archive answered."""
     row = cursor.execute(
         "SELECT coalesce(sum(n_targets), 0), coalesce(sum(seconds), 0), coalesce(sum(n_rows), 0), "
         "coalesce(sum(bytes), 0) FROM ledger "
@@ -317,6 +362,7 @@ def pending(
     samples: Sequence[str] | None = None,
     max_age: timedelta | None = None,
     *,
+    select: Select = "pending",
     back_off: bool = False,
     followed: Followed | None = None,
     batch_size: int,
@@ -326,16 +372,18 @@ def pending(
     Parameters
     ----------
     archive, release, parameters
-        What would be asked; parameters as canonical JSON. A target asked with other parameters is asked anew.
+        The question; parameters as canonical JSON. A target asked with other parameters is due.
     samples
         Only targets of these samples; None for all.
     max_age
-        An answer older than this counts as not asked, and so does one of the future; None if answers never age.
+        An answer older than this is due, and so is one dated in the future; None if answers never age.
+    select
+        failed: only targets that failed or were rejected; all: every target.
     back_off
-        Leave targets that failed alone for a while: an hour, and twice as long after each further failure.
+        Skip targets that failed recently: for an hour, and twice as long after each further failure.
     followed
-        Of an archive that follows proper motion: an answer that did not counts as not given for a target that is far
-        from where it was looked for.
+        For an archive that follows proper motion: an answer that did not is due again if the target was far from the
+        place that was searched.
     batch_size
         Rows of each table.
 
@@ -344,9 +392,9 @@ def pending(
     pa.Table
         Columns of table targets, in the order of hpx29.
     """
-    sql, values = _pending_sql(archive, release, parameters, samples, max_age, back_off, followed)
-    # Only ids are kept. A query that stays open between batches would keep a SQLite catalogue from commits, and a
-    # cursor would keep its DuckDB, which has something of each of them, from being let go.
+    sql, values = _pending_sql(archive, release, parameters, samples, max_age, select, back_off, followed)
+    # Only ids are kept. A query that stays open between batches would block commits to a SQLite catalogue, and an open
+    # cursor would keep its DuckDB alive.
     with closing(catalog.cursor()) as cursor:
         ids = cursor.execute(f"SELECT hpx29, target_id {sql} ORDER BY hpx29, target_id", values).to_arrow_table()
     for start in range(0, ids.num_rows, batch_size):

@@ -1,7 +1,7 @@
-"""Files that are in a lake's folder but that nothing knows: moved aside, kept for a while, and told of.
+"""The quarantine: unknown files of a lake's folder are moved there, listed, and kept for some days.
 
-Nothing deletes a file that it cannot prove to be dead. A file that no snapshot of the catalogue knows may be a leftover
-of a crash, or the only copy of data whose catalogue is lost or older than the tree.
+No file is deleted unless it is proven dead. A file that is in no snapshot of the catalogue may be left over from a
+crash, or be the only copy of data whose catalogue is lost or older than the tree.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FOLDER = "quarantine"
 
 @dataclass(frozen=True)
 class Held:
-    """What was moved aside on a day."""
+    """The files quarantined on one day."""
 
     day: date
     files: int
@@ -31,7 +31,7 @@ class Held:
 
 
 def set_aside(storage: Storage, paths: Iterable[UPath], *, day: date | None = None) -> list[UPath]:
-    """Move files of a lake's folder to its quarantine, each at its place below the day's folder.
+    """Move files of a lake to its quarantine, with their paths below the day's folder.
 
     Returns
     -------
@@ -41,7 +41,7 @@ def set_aside(storage: Storage, paths: Iterable[UPath], *, day: date | None = No
     Raises
     ------
     CatalogError
-        If one cannot be moved; it stays where it is.
+        If a file cannot be moved; it stays in place.
     """
     folder = storage.root / FOLDER / (day or datetime.now(UTC).date()).isoformat()
     moved = []
@@ -64,7 +64,7 @@ def set_aside(storage: Storage, paths: Iterable[UPath], *, day: date | None = No
 
 
 def _free(target: UPath) -> UPath:
-    """Return the path, or the first of NAME.1, NAME.2, ... that is not taken."""
+    """Return the path, or the first of NAME.1, NAME.2, ... that does not exist."""
     taken, number = target, 0
     while taken.exists():
         number += 1
@@ -73,12 +73,12 @@ def _free(target: UPath) -> UPath:
 
 
 def held(storage: Storage) -> list[Held]:
-    """Return what is in the quarantine, by day."""
+    """List the quarantine by day."""
     found = []
     for day, folder in _days(storage):
         try:
             sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
-        except FileNotFoundError:  # maintenance has removed the day meanwhile
+        except FileNotFoundError:  # maintenance has deleted the day meanwhile
             continue
         if sizes:
             found.append(Held(day, len(sizes), sum(sizes)))
@@ -86,14 +86,14 @@ def held(storage: Storage) -> list[Held]:
 
 
 def as_text(one: Held, days: int) -> str:
-    """Return what was set aside on a day in a line."""
+    """Format the files of one day in a line."""
     until = one.day + timedelta(days=days)
     files = f"{one.files} file{'s' if one.files != 1 else ''}"
     return f"{FOLDER}/{one.day}: {files}, {one.bytes / 1e6:.1f} MB, kept until {until}"
 
 
 def expire(storage: Storage, days: int, *, today: date | None = None) -> int:
-    """Delete what has been in the quarantine for longer than some days; return of how many days that was."""
+    """Delete days of the quarantine older than `days`; return how many were deleted."""
     oldest = (today or datetime.now(UTC).date()) - timedelta(days=days)
     old = [folder for day, folder in _days(storage) if day < oldest]
     for folder in old:
@@ -104,6 +104,6 @@ def expire(storage: Storage, days: int, *, today: date | None = None) -> int:
 def _days(storage: Storage) -> list[tuple[date, UPath | Path]]:
     root = storage.root / FOLDER
     folders = sorted(root.iterdir(), key=lambda path: path.name) if root.exists() else []
-    # Only what set_aside has made: what else somebody keeps there is theirs.
+    # Only folders that set_aside made: others belong to the user.
     named = [folder for folder in folders if re.fullmatch(r"\d{4}-\d\d-\d\d", folder.name.rstrip("/"))]
     return [(date.fromisoformat(folder.name.rstrip("/")), folder) for folder in named]

@@ -1,8 +1,8 @@
-"""Make the values of a granule sound, in one place between parsing and validation.
+"""Clean the values of a granule, between parsing and validation.
 
-A value that cannot be (not finite, or outside the column's range, as a negative error or a sentinel is) becomes NULL;
-rows without a time, an id or a place are left out. What breaks a rule of the lake after that rejects its source,
-and no other. Each kind is counted, with the names of sources and files, for the ledger.
+An impossible value (not finite, or outside the column's range, such as a negative error or a sentinel) becomes NULL.
+Rows without a time, an id or a position are dropped. A source that still breaks a rule of the lake is rejected alone.
+Each kind is counted for the ledger, with the names of sources and files.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lake.commit.staging import cast_tables
 from lake.commit.validate import validate
 from lake.errors import GranuleRejected
+from lake.model.declared import table_named
 from lake.model.schema import TABLES
 from lake.model.table import Column
 from lake.science.sky import ranks
@@ -25,7 +26,8 @@ from lake.store.storage import decoded
 
 Tables = dict[str, pa.Table]
 
-# Rows without these are left out, and what the remark calls that. Other values that must be there make a source broken.
+# Rows without these columns are dropped; with the word for the remark. Without another required value, a source is
+# rejected.
 _NEEDED = {
     "sources": (("source_id", "id"), ("ra", "place"), ("dec", "place")),
     "matches": (("source_id", "id"), ("separation_arcsec", "place")),
@@ -36,39 +38,39 @@ _NAMED = 5
 
 
 def named(names: Iterable[str | None]) -> str:
-    """Return the first few of some names, each once, in brackets; empty if there are none."""
+    """Format the first few distinct names in brackets; empty if there are none."""
     known = list(dict.fromkeys(name for name in names if name))
     return f" ({', '.join(known[:_NAMED])}{', ...' if len(known) > _NAMED else ''})" if known else ""
 
 
 def sound(tables: Mapping[str, pa.Table]) -> tuple[Tables, list[str]]:
-    """Make the values of a granule's tables sound.
+    """Clean the values of a granule's tables.
 
     Parameters
     ----------
     tables
-        Tables in the lake's columns, of any numeric types; columns may be absent, and text may be dictionaries.
+        Tables with columns of the lake, of any numeric type; columns may be absent, and text may be dictionaries.
 
     Returns
     -------
     tuple
-        The tables, and remarks on what was taken for missing and left out.
+        The tables, and remarks on values set to NULL and rows dropped.
 
     Raises
     ------
     GranuleRejected
-        If no measurement has a time that can be, though they have times: see check_clock.
+        If measurements have times, and none of them is possible: see check_clock.
     """
     made, remarks = dict(tables), list[str]()
     if "lightcurves" in tables and "mjd" in tables["lightcurves"].column_names:
         check_clock(tables["lightcurves"]["mjd"].to_numpy())
     files = _files(tables.get("exposures"))
-    for name in ("sources", "matches", "lightcurves", "exposures"):
+    for name in ("sources", "matches", "lightcurves", "exposures", *(name for name in made if name not in TABLES)):
         if name in made and made[name].num_rows:
-            table, told = _without_odd_values(name, made[name], files)
+            table, replaced = _without_odd_values(name, made[name], files)
             kept, left_out = _complete_rows(name, table, files)
             made[name] = _ranked(kept) if name == "matches" and kept.num_rows < table.num_rows else kept
-            remarks += told + left_out
+            remarks += replaced + left_out
     if "sources" in made and "sources" in tables and made["sources"].num_rows < tables["sources"].num_rows:
         dropped = pc.is_in(tables["sources"]["source_id"], value_set=_plain(made["sources"], "source_id"))
         gone = tables["sources"].filter(pc.invert(dropped))["source_id"]
@@ -79,29 +81,29 @@ def sound(tables: Mapping[str, pa.Table]) -> tuple[Tables, list[str]]:
 
 
 def check_clock(mjd: NDArray[np.float64]) -> None:
-    """Raise GranuleRejected if several measurements have times, and none of them can be: their unit or zero is wrong.
+    """Raise GranuleRejected if several measurements have times and none is possible: the unit or zero point is wrong.
 
-    One odd time among sound ones is no time. What is missing, or 0 or negative as sentinels are, is no time either.
+    One impossible time among good ones counts as missing. So does a time of 0 or below, as a sentinel.
     """
     spec = TABLES["lightcurves"].column("mjd")
     low, high = spec.low or 0.0, spec.high or np.inf
     wrong = mjd[np.isfinite(mjd) & (mjd > 0)]
     if wrong.size > 1 and not ((wrong >= low) & (wrong <= high)).any():
-        told = f"lightcurves.mjd is not {low:g} to {high:g} in any of {len(mjd)} rows, such as {wrong[0]:.9g}"
-        raise GranuleRejected(f"{told}: its unit or zero point is wrong")
+        reason = f"lightcurves.mjd is not {low:g} to {high:g} in any of {len(mjd)} rows, such as {wrong[0]:.9g}"
+        raise GranuleRejected(f"{reason}: its unit or zero point is wrong")
 
 
 def without_broken(
     archive: str, release: str, tables: Mapping[str, pa.Table], band_units: Mapping[str, str | None] | None = None
 ) -> tuple[Tables, dict[str, str]]:
-    """Leave out the sources that break a rule of the lake.
+    """Drop the sources that break a rule of the lake.
 
     Parameters
     ----------
     archive, release, band_units
         As in lake.commit.validate.validate.
     tables
-        Tables of a granule, sound; those that are made of light curves come after this.
+        Cleaned tables of a granule; tables derived from light curves are made after this.
 
     Returns
     -------
@@ -111,8 +113,8 @@ def without_broken(
     Raises
     ------
     GranuleRejected
-        If it is not a few sources that are wrong: every one of several is, or what is wrong is of none. Or if nobody is
-        left to be spared, as there are neither other sources nor other targets.
+        If not only some sources are wrong: all of several are, or the fault belongs to none. Or if the granule has no
+        other source or target to keep.
     """
     made, rejected = dict(tables), dict[str, str]()
     while True:
@@ -131,26 +133,25 @@ def without_broken(
 
 
 def without_sources(tables: Mapping[str, pa.Table], ids: Iterable[str]) -> Tables:
-    """Return tables without the rows of some sources."""
+    """Drop the rows of some sources."""
     gone = pa.array(sorted(ids), pa.string())
     made = dict(tables)
-    for name in ("sources", "matches", "lightcurves"):
-        if name in made and len(gone):
-            table = made[name]
+    for name, table in tables.items():
+        if "source_id" in table.column_names and len(gone):
             kept = table.filter(pc.invert(pc.is_in(_plain(table, "source_id"), value_set=gone)))
             made[name] = _ranked(kept) if name == "matches" and kept.num_rows < table.num_rows else kept
     return made
 
 
 def _ranked(matches: pa.Table) -> pa.Table:
-    """Return matches with ranks from 1 on, after some are gone."""
+    """Renumber the ranks of matches after some were dropped."""
     matches = matches.sort_by([("target_id", "ascending"), ("rank", "ascending")])
     rank = pa.array(ranks(matches["target_id"].to_numpy()))
     return matches.set_column(matches.column_names.index("rank"), "rank", rank)
 
 
 def rejected_remark(rejected: Mapping[str, str]) -> str | None:
-    """Return the remark on sources that were rejected; None if there are none."""
+    """Format the remark on rejected sources; None if there are none."""
     if not rejected:
         return None
     reasons = "; ".join(dict.fromkeys(rejected.values()))
@@ -158,9 +159,9 @@ def rejected_remark(rejected: Mapping[str, str]) -> str | None:
 
 
 def _without_odd_values(name: str, table: pa.Table, files: Mapping[str, str]) -> tuple[pa.Table, list[str]]:
-    """Return a table with NULL for what cannot be."""
+    """Replace impossible values of a table by NULL."""
     remarks: list[str] = []
-    for column in TABLES[name].columns:
+    for column in table_named(name).columns:
         if column.name not in table.column_names:
             continue
         place, values = table.column_names.index(column.name), table[column.name]
@@ -177,13 +178,13 @@ def _without_odd_values(name: str, table: pa.Table, files: Mapping[str, str]) ->
 
 
 def _odd(column: Column, values: pa.ChunkedArray) -> tuple[list[tuple[str, pa.ChunkedArray]], pa.ChunkedArray]:
-    """Return which values cannot be, by kind, and the values in the type of the lake."""
+    """Find impossible values, by kind; return masks, and the values in the lake's type."""
     if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
         return [], values
     if not (column.type in ("FLOAT", "DOUBLE") or column.low is not None):
         return [], values
     if column.type == "FLOAT" and pa.types.is_float64(values.type):
-        values = values.cast(pa.float32(), safe=False)  # what is too large for the lake's type is infinite there
+        values = values.cast(pa.float32(), safe=False)  # values too large for the lake's type become infinite
     lowest, highest = pc.min_max(values).as_py().values()
     low = -float("inf") if column.low is None else column.low
     high = float("inf") if column.high is None else column.high
@@ -204,7 +205,7 @@ def _odd(column: Column, values: pa.ChunkedArray) -> tuple[list[tuple[str, pa.Ch
 
 
 def _complete_rows(name: str, table: pa.Table, files: Mapping[str, str]) -> tuple[pa.Table, list[str]]:
-    """Return the rows that have what a row must have."""
+    """Drop rows that lack a needed value."""
     remarks = []
     for column, what in _NEEDED.get(name, ()):
         if column not in table.column_names:
@@ -214,7 +215,7 @@ def _complete_rows(name: str, table: pa.Table, files: Mapping[str, str]) -> tupl
         if column == "source_id":
             missing = pc.or_(missing, pc.equal(pc.fill_null(values, ""), ""))
         if n := _count(missing):
-            # A match without an id is told with its source, and a place without its other half once.
+            # A match without an id is counted with its source, and a position with one coordinate once.
             if name != "matches":
                 where = named(_whose(table.filter(missing), files))
                 remarks.append(f"{_ROWS[name]} without {_article(what)}, left out: {n}{where}")
@@ -227,7 +228,7 @@ def _article(what: str) -> str:
 
 
 def _detected(rows: pa.Table) -> pa.Table:
-    """Return light curves in which nothing without a flux is detected or good, where there are fluxes at all."""
+    """Set detected and good to false where the flux is missing, if there are fluxes at all."""
     if "flux" not in rows.column_names or not {"detected", "good"} <= set(rows.column_names) or not rows.num_rows:
         return rows
     measured = pc.fill_null(pc.invert(pc.is_nan(rows["flux"].cast(pa.float64()))), False)
@@ -239,7 +240,7 @@ def _detected(rows: pa.Table) -> pa.Table:
 
 
 def _whose(rows: pa.Table, files: Mapping[str, str]) -> Sequence[str | None]:
-    """Return whose some rows are: their sources, and the files where these are known."""
+    """Return the sources of rows, with their files where known."""
     rows = rows.slice(0, 10_000)
     if "source_id" not in rows.column_names:
         return _ids(rows, "exposure_id")
@@ -256,7 +257,7 @@ def _whose(rows: pa.Table, files: Mapping[str, str]) -> Sequence[str | None]:
 
 
 def _files(exposures: pa.Table | None) -> dict[str, str]:
-    """Return the files that exposures are of, or those of each band of an exposure, as their details have them."""
+    """Return the file of each exposure, or of each band of it, from the exposures' details."""
     files: dict[str, str] = {}
     if exposures is None or not {"exposure_id", "details"} <= set(exposures.column_names):
         return files

@@ -1,4 +1,4 @@
-"""Stage granules: validated Parquet where no reader looks, and a manifest that says what waits for its commit."""
+"""Stage granules: validated Parquet files where no reader looks, and a manifest for their commit."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from upath import UPath
 from lake.commit.ledger import Attempt
 from lake.commit.validate import validate, validate_rows
 from lake.errors import GranuleRejected, LightlakeError, SchemaError
+from lake.model.declared import all_tables, table_named
 from lake.model.schema import TABLES
 from lake.store.storage import ROW_GROUP_ROWS, checksum, decoded, write_parquet, write_text
 
@@ -29,7 +30,7 @@ Units = Mapping[str, str | None]
 
 @dataclass(frozen=True)
 class StagedFile:
-    """One Parquet file that waits for its commit."""
+    """A staged Parquet file."""
 
     table: str
     name: str
@@ -40,7 +41,7 @@ class StagedFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What one granule staged, or several together: small enough to travel between tasks and machines."""
+    """The staged files of one granule, or of several together. It is small, to be sent between tasks and machines."""
 
     folder: str
     attempts: tuple[Attempt, ...]
@@ -48,15 +49,15 @@ class Manifest:
 
     @property
     def attempt(self) -> Attempt:
-        """Return the attempt at the granule; of several, the first."""
+        """Return the attempt at the granule, or the first of several."""
         return self.attempts[0]
 
     def with_details(self, **facts: Any) -> Manifest:
-        """Return it with more told of its attempts, such as the time that they took."""
+        """Return a copy with more details of its attempts, such as the time they took."""
         return replace(self, attempts=tuple(replace(attempt, **facts) for attempt in self.attempts))
 
     def as_json(self) -> str:
-        """Return it as JSON."""
+        """Convert it to JSON."""
         attempts = [attempt.as_dict() for attempt in self.attempts]
         return json.dumps({"attempts": attempts, "files": [asdict(file) for file in self.files]})
 
@@ -81,37 +82,37 @@ def stage(
     afterwards: Callable[[], Tables] | None = None,
     known: pa.Table | None = None,
 ) -> Manifest:
-    """Validate a granule's tables and write them where no reader looks.
+    """Validate a granule's tables and write them to the staging area.
 
     Parameters
     ----------
     folder
-        Staging folder of this granule alone.
+        Staging folder, for this granule only.
     attempt
-        The granule and its circumstances; counts and bytes are filled in here.
+        The attempt at the granule; counts and bytes are filled in here.
     tables
         Arrow tables by the name of the lake's table.
     band_units
-        VOUnit of flux by band; light curves may hold these bands only. None: not checked.
+        VOUnit of flux by band; light curves may have only these bands. None: not checked.
     lightcurves
-        Light curves too large to be held at once, instead of those in tables: parts, each sorted as the table is.
-        They are validated and written as they come.
+        Light curves too large for memory, instead of those in tables: parts, each in the table's sort order. They are
+        validated and written one by one.
     afterwards
-        Gives further tables once the light curves have been seen, such as their statistics.
+        Makes further tables after the light curves are written, such as their statistics.
     known
-        Columns source_id and hpx29 of sources that are in the lake: matches may be with these, too.
+        Columns source_id and hpx29 of sources in the lake: matches may also refer to these.
 
     Raises
     ------
     GranuleRejected
         If the tables break a rule of the lake.
     """
-    tables = cast = cast_tables(tables)  # the caller's are let go, if nobody else holds them
+    tables = cast = cast_tables(tables)  # frees the caller's tables, if nobody else holds them
     validate(attempt.archive, attempt.release, cast, band_units, known=known)
     if "coverage" in cast:
         answers = Counter(cast["coverage"]["status"].to_pylist())
-        # Of a granule that is lost as a whole its own status says so.
-        unanswered = answers["failed"] if attempt.status in ("done", "empty") else 0
+        # If the whole granule failed, its own status says so.
+        unanswered = answers["failed"] + answers["rejected"] if attempt.status in ("done", "empty") else 0
         attempt = replace(attempt, n_found=answers["found"], n_unanswered=unanswered)
     files = []
     if lightcurves is not None:
@@ -129,15 +130,15 @@ def stage_together(
 ) -> Manifest:
     """Stage many small granules of one archive and release in one set of files, which one transaction commits.
 
-    Each stays a granule of its own: one that breaks a rule of the lake becomes a rejected attempt, of which nothing
-    is staged, and the others go on without it.
+    Each remains a granule of its own. One that breaks a rule of the lake becomes a rejected attempt without rows,
+    and the others are staged without it.
 
     Parameters
     ----------
     folder
-        Staging folder of these granules.
+        Staging folder, for these granules only.
     granules
-        Attempts with their tables, one at least; rejected and failed ones have coverage at most. No two may have the
+        Attempts with their tables, at least one; rejected and failed ones have coverage at most. No two may have the
         same source.
     band_units
         As in `stage`.
@@ -145,7 +146,7 @@ def stage_together(
     archive, release = granules[0][0].archive, granules[0][0].release
     whole = list(granules)
     try:
-        # Those of one kind have the same columns, so that they can be looked at as one.
+        # Tables of one kind have the same columns, and are checked as one.
         every = cast_tables(_joined([tables for _, tables in whole]))
         validate(archive, release, every, band_units)
     except (GranuleRejected, pa.ArrowInvalid, pa.ArrowTypeError):
@@ -166,26 +167,27 @@ def _alone(attempt: Attempt, tables: Tables, band_units: Units | None) -> tuple[
 
 
 def lost(attempt: Attempt, error: BaseException) -> Attempt:
-    """Return an attempt that came to nothing, and why: rejected, if the fault is in the data, else failed."""
-    kind, told = type(error).__name__, str(error).strip().splitlines()[:1]
+    """Mark an attempt as rejected, if the fault is in the data, or else as failed, with the reason."""
+    kind, message = type(error).__name__, str(error).strip().splitlines()[:1]
     if not isinstance(error, LightlakeError):
-        told = [": ".join([kind, *told])]  # what others raise may say nothing without its type
+        message = [": ".join([kind, *message])]  # messages of other libraries may say nothing without the type
     return replace(
         attempt,
         status="rejected" if isinstance(error, GranuleRejected) else "failed",
-        reason="".join(told) or kind,
+        reason="".join(message) or kind,
         error_type=kind,
         error="".join(traceback.format_exception(error)),
     )
 
 
 def _joined(parts: Sequence[Tables]) -> dict[str, pa.Table]:
-    some = {name: [tables[name] for tables in parts if name in tables and tables[name].num_rows] for name in TABLES}
+    names = all_tables()
+    some = {name: [tables[name] for tables in parts if name in tables and tables[name].num_rows] for name in names}
     return {name: joined(tables) for name, tables in some.items() if tables}
 
 
 def joined(tables: Sequence[pa.Table]) -> pa.Table:
-    """Return tables as one, whatever dictionaries their columns of text have."""
+    """Concatenate tables, whatever the dictionaries of their text columns."""
     return pa.concat_tables([int32_dictionaries(table) for table in tables]).unify_dictionaries()
 
 
@@ -196,9 +198,9 @@ def _finish(
     files: list[StagedFile],
     rows: Sequence[Mapping[str, int]] | None = None,
 ) -> Manifest:
-    """Write the tables and the manifest, with each attempt's part in them."""
+    """Write the tables and the manifest, with each attempt's share of them."""
     for name in list(tables):
-        files += _stage(folder, name, _ordered(tables.pop(name), TABLES[name].sort))  # what is written is let go
+        files += _stage(folder, name, _ordered(tables.pop(name), table_named(name).sort))  # frees each table in turn
     rows = rows or [{file.table: file.rows for file in files}]
     size, total = sum(file.bytes for file in files), sum(sum(each.values()) for each in rows)
     counted = tuple(
@@ -216,17 +218,17 @@ def _finish(
 
 
 def cast_tables(tables: Tables) -> dict[str, pa.Table]:
-    """Bring tables into the schema of the lake, those without rows left out; GranuleRejected if they do not fit."""
-    # Of all tables only light curves have so many rows that their texts count.
-    forms = {name: int32_dictionaries if name == "lightcurves" else decoded for name in tables}
+    """Cast tables to the schema of the lake, except empty ones; raise GranuleRejected if they do not fit."""
+    # Light curves, and some tables of sources, have so many rows that dictionaries pay.
+    forms = {name: decoded if name in TABLES and name != "lightcurves" else int32_dictionaries for name in tables}
     try:
-        return {name: TABLES[name].cast(forms[name](table)) for name, table in tables.items() if table.num_rows}
+        return {name: table_named(name).cast(forms[name](table)) for name, table in tables.items() if table.num_rows}
     except SchemaError as error:
         raise GranuleRejected(str(error)) from error
 
 
 def _ordered(table: pa.Table, names: tuple[str, ...]) -> Iterator[pa.Table]:
-    """Yield a table's rows in order, a row group at a time: a second copy of all of them would cost memory."""
+    """Yield a table's rows in sort order, a row group at a time, to save memory."""
     if not names:
         yield table
         return
@@ -237,7 +239,7 @@ def _ordered(table: pa.Table, names: tuple[str, ...]) -> Iterator[pa.Table]:
 
 
 def int32_dictionaries(table: pa.Table) -> pa.Table:
-    """Return a table whose dictionaries have room for those of many granules, one and the same type."""
+    """Cast dictionary columns to 32-bit indices, which hold the values of many granules."""
     for place, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):
             wide = pa.dictionary(pa.int32(), field.type.value_type)
@@ -257,12 +259,11 @@ def _checked(
 
 
 def _stage(folder: UPath, table: str, parts: Iterator[pa.Table]) -> list[StagedFile]:
-    """Write one staged file; none if there are no rows."""
+    """Write one staged file, or none if there are no rows."""
     first = next(parts, None)
     if first is None:
         return []
-    # A name of its own each time: DuckDB keeps the footers of files, and takes what is written to the same path in the
-    # same second, with the same size, for what was there.
+    # A new name each time: DuckDB caches footers by path, second and size, and would take one file for another.
     path = folder / f"{table}-{uuid.uuid4().hex[:8]}.parquet"
     rows = write_parquet(chain([first], parts), path)
     return [StagedFile(table, path.name, rows, path.stat().st_size, checksum(path))]

@@ -1,7 +1,7 @@
-"""Take targets out of a lake, and give them other names.
+"""Remove targets from a lake, and rename them.
 
-What archives have measured stays: sources and light curves are the archives', other targets may have them, and surveys
-hold them without any target. A target that is added again is asked for again, and finds what is there.
+Sources and light curves stay: other targets may match them, and surveys hold them without any target. A target that is
+added again is pulled again, and matches the sources in the lake.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from lake.store.catalog import Catalog
 from lake.store.connection import rollback
 from lake.store.storage import remove_folder
 
-# What says something of a target, children first.
+# Tables with rows of a target, children first.
 _OF_TARGETS = ("matches", "coverage", "targets")
 
 
 @dataclass(frozen=True)
 class Removed:
-    """What goes with targets, and what stays of them.
+    """The result of removing targets.
 
     Parameters
     ----------
     targets, labels, matches, coverage
-        Rows of these tables that go.
+        Rows removed from these tables.
     sources, measurements
-        What was measured of the targets and of no other one: it stays.
+        Rows that stay, and that no other target matches.
     """
 
     targets: int
@@ -56,7 +56,7 @@ def remove_targets(
     label: str | None = None,
     dry_run: bool = False,
 ) -> Removed:
-    """Take a target out of the lake, or out of a sample; or all targets of a sample. All or nothing.
+    """Remove a target from the lake, or from a sample; or all targets of a sample. All or nothing.
 
     Parameters
     ----------
@@ -65,16 +65,16 @@ def remove_targets(
     target
         Any of its names, or its id.
     sample
-        Remove labels of this sample alone: targets that have others stay.
+        Remove only labels of this sample: targets with labels of other samples stay.
     label
-        Remove this label of the sample alone.
+        Remove only this label of the sample.
     dry_run
-        Change nothing.
+        Count, and change nothing.
 
     Returns
     -------
     Removed
-        What went, or would.
+        What was removed, or would be.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def remove_targets(
 
 
 class _Choice:
-    """The labels that are to go, and the targets that go with the last of them."""
+    """The labels to remove, and the targets that lose their last label."""
 
     def __init__(
         self,
@@ -141,14 +141,14 @@ class _Choice:
         if label is not None and label not in labels:
             raise unknown("label", label, labels, f"in sample {sample}")
         if not there("sample", self.where, *self.values):
-            told = " of this label" if label is not None else ""
+            which = " of this label" if label is not None else ""
             raise ConfigurationError(
-                f"{target!r} is no target of sample {sample!r}{told}",
+                f"{target!r} is no target of sample {sample!r}{which}",
                 hint=f"it is in: {', '.join(there('sample', 'target_id = ?', self.values[-1])) or 'none'}",
             )
 
     def count(self) -> Removed:
-        """Count what goes, and what stays without a target."""
+        """Count the rows to remove, and the rows that stay without a target."""
 
         def n(query: str, values: list[Any] | None = None) -> int:
             return int(self.cursor.execute(query, values).fetchall()[0][0])
@@ -170,7 +170,7 @@ class _Choice:
         return Removed(**counts, labels=labels, sources=sources, measurements=measurements)
 
     def delete(self) -> None:
-        """Delete what goes, in the transaction of the cursor."""
+        """Delete the rows, in the transaction of the cursor."""
         self.cursor.execute(f"DELETE FROM labels WHERE {self.where}", self.values)
         for table in _OF_TARGETS:
             self.cursor.execute(f"DELETE FROM {table} WHERE target_id IN (FROM gone_targets)")
@@ -178,7 +178,7 @@ class _Choice:
 
 @dataclass(frozen=True)
 class Renamed:
-    """A target that has another main name, and which it had before."""
+    """A renamed target, with its former main name."""
 
     target_id: int
     before: str | None
@@ -186,7 +186,7 @@ class Renamed:
 
 
 def rename_target(catalog: Catalog, target: str | int, name: str) -> Renamed:
-    """Give a target another main name; the names that it had still find it.
+    """Give a target another main name; its former names still find it.
 
     Parameters
     ----------
@@ -256,7 +256,7 @@ def _check_free(cursor: duckdb.DuckDBPyConnection, name: str, target_id: int) ->
 
 
 def _keeping(cursor: duckdb.DuckDBPyConnection, target_id: int, name: str | None) -> dict[str, Any] | None:
-    """Return the label that keeps a main name, which is about to go; None if a list has it anyway."""
+    """Return a label that keeps the former main name; None if a list has that name anyway."""
     labels = cursor.execute("SELECT * FROM labels WHERE target_id = ? ORDER BY ALL", [target_id])
     rows: list[dict[str, Any]] = labels.to_arrow_table().to_pylist()
     if name is None or not rows or any(row["name"] == name for row in rows):

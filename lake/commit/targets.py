@@ -1,4 +1,4 @@
-"""Register targets: one row per place on the sky, one label per sample that names it."""
+"""Register targets: one row per position on the sky, one label per sample that lists it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from lake.science.sky import HPX_PIXELS, SkyIndex, chord, hpx29, separation_arcs
 from lake.store.catalog import Catalog
 from lake.store.storage import Storage, remove_folder, write_parquet
 
-# Two positions closer than this are one target, unless the user says otherwise. The archives are matched
-# within 1 arcsec by default, so closer targets could not be told apart by them.
+# Two positions closer than this are one target, unless the user says otherwise. Archives are matched within 1 arcsec by
+# default, so they could not separate closer targets.
 MATCH_RADIUS_ARCSEC = 1.0
 
-# Whatever the user says, but for 0: closer ones may have the same hpx29, which is the id.
+# The smallest radius except 0: closer positions may have the same hpx29, which is the id.
 _LEAST_RADIUS_ARCSEC = 0.01
 
 _AROUND = list(itertools.product((-1, 0, 1), repeat=3))
@@ -33,7 +33,7 @@ _AROUND = list(itertools.product((-1, 0, 1), repeat=3))
 
 @dataclass(frozen=True)
 class Added:
-    """What registering a list of targets did.
+    """The result of registering a list of targets.
 
     Parameters
     ----------
@@ -75,17 +75,17 @@ def add_targets(
     sample
         Name of the sample.
     label
-        Label for rows that have none of their own; None: the sample's name.
+        Label for rows without one; None: the sample's name.
     catalogue, bibcode
-        Where the list comes from.
+        Source of the list.
     radius_arcsec
-        A row within this of a known target, or of an earlier row, is the same target. With 0 each row is a target of
-        its own, even at one place, but for rows that the sample already has of this catalogue.
+        A row this close to a known target, or to an earlier row, is the same target. With 0 each row is a separate
+        target, even at the same position, except rows that the sample already has from this catalogue.
 
     Raises
     ------
     ConfigurationError
-        If the sample or the label has no name, or a target no place on the sky.
+        If the sample or the label has an empty name, or a target has no position.
     """
     check_not_blank("sample", sample)
     check_not_blank("label", label)
@@ -124,7 +124,7 @@ def add_targets(
 
 
 def stage_rows(storage: Storage, folder: UPath, tables: Mapping[str, pa.Table]) -> dict[str, tuple[UPath, UPath]]:
-    """Write rows of targets and labels into the staging area; return staged and final path of each table with rows."""
+    """Stage rows of targets and labels; return the staged and the final path of each table with rows."""
     moves = {}
     for name, rows in tables.items():
         if rows.num_rows:
@@ -139,20 +139,20 @@ def stage_rows(storage: Storage, folder: UPath, tables: Mapping[str, pa.Table]) 
 def _identify(targets: pa.Table, known: pa.Table, radius_arcsec: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the target id of every row, and whether the row is the first of a new target.
 
-    Rows are taken in order: each belongs to the nearest target that is known by then. With a radius of 0 each row is
-    a target of its own. Memory grows with the rows, not with their pairs.
+    Rows are taken in order: each joins the nearest target known by then. With a radius of 0 each row is a separate
+    target. Memory grows with the rows, not with their pairs.
     """
     ra, dec = targets["ra"].to_numpy(), targets["dec"].to_numpy()
     try:
         ids = hpx29(ra, dec)
     except ValueError as error:
-        raise ConfigurationError(f"a target has no place on the sky: {error}") from error
+        raise ConfigurationError(f"a target has no position on the sky: {error}") from error
     is_new = np.ones(len(ids), bool)
     owner = np.arange(len(ids))
     if len(ids) and radius_arcsec:
         nearest = np.full(len(ids), np.inf)
         if known.num_rows:
-            # Of targets at one place the first: those of equal distance are not looked at again.
+            # The first of targets at one position: others at equal distance are not considered.
             first = np.unique(np.stack([known["ra"].to_numpy(), known["dec"].to_numpy()]), axis=1, return_index=True)[1]
             there = known.take(pa.array(np.sort(first)))
             index = SkyIndex(there["ra"].to_numpy(), there["dec"].to_numpy())
@@ -168,7 +168,7 @@ def _identify(targets: pa.Table, known: pa.Table, radius_arcsec: float) -> tuple
 def _recognise(
     cursor: Any, targets: pa.Table, ids: np.ndarray, is_new: np.ndarray, sample: str, catalogue: str | None
 ) -> None:
-    """Find the rows again that the sample has of this catalogue, so that a list twice is a list once."""
+    """Recognise rows that the sample already has from this catalogue, so that a list added twice counts once."""
     if "row_in_catalogue" not in targets.column_names:
         return
     had = cursor.execute(
@@ -188,11 +188,11 @@ def _recognise(
 def _join(
     ra: np.ndarray, dec: np.ndarray, radius: float, nearest: np.ndarray, is_new: np.ndarray, owner: np.ndarray
 ) -> None:
-    """Join rows to new targets of earlier rows: their row becomes the owner."""
+    """Assign rows to new targets of earlier rows: the earlier row becomes the owner."""
     places, at, times = np.unique(np.stack([ra, dec]), axis=1, return_inverse=True, return_counts=True)
     at = at.reshape(-1)
     crowded = np.flatnonzero(((times > 1) | ~SkyIndex(*places).is_alone(radius))[at])
-    # Targets lie further apart than the radius, so a cube as wide as that holds few of them.
+    # Targets are further apart than the radius, so a cube of that width holds few of them.
     width = max(chord(min(radius, 648000.0)), 1e-9)
     cubes = np.floor(unit_vectors(ra[crowded], dec[crowded]) / width).astype(np.int64).tolist()
     found: dict[tuple[int, int, int], list[int]] = {}
@@ -208,7 +208,7 @@ def _join(
 
 
 def _free(wanted: np.ndarray, taken: np.ndarray) -> np.ndarray:
-    """Return the ids that are wanted, or where one is taken the next that is free."""
+    """Return the wanted ids, or the next free id where one is taken."""
     ids = wanted.copy()
     used = set(np.concatenate([taken, np.unique(wanted)]).tolist())
     first = np.zeros(len(wanted), bool)

@@ -1,7 +1,7 @@
-"""Files of the tree and rows of the catalogue, changed together; and what a crash in between leaves, taken back.
+"""Change files of the tree and rows of the catalogue together, and undo what a crash in between leaves.
 
 Every change of a lake is one `Change` inside one `write`. An intent in the staging area names the files that are about
-to appear in the tree, and carries the number of the lock's fence: see lake.store.fence.
+to appear in the tree, and has the writer's fence number: see lake.store.fence.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from upath import UPath
 
 from lake.commit.intents import PUBLISHING, Intent, recover, settle
 from lake.errors import Interrupted, LightlakeError
-from lake.model.schema import TABLES
+from lake.model.declared import table_named
 from lake.store import fence
 from lake.store.catalog import Catalog
 from lake.store.connection import rollback
+from lake.store.failures import overtaken
 from lake.store.lock import until_back
 from lake.store.migrations import INLINED_ROWS
 from lake.store.pruning import note_no_nan
 from lake.store.storage import Storage, checksum, parquet_rows, publish, remove, remove_folder
-from lake.store.told import overtaken
 
 T = TypeVar("T")
 
 
 def write(catalog: Catalog, work: Callable[[int], T]) -> T:
-    """Do a piece of work as the only writer; again if its connection or its lock is lost.
+    """Do a piece of work as the only writer; repeat it if its connection or its lock is lost.
 
     Parameters
     ----------
     catalog
         The lake.
     work
-        Gets the number of its fence, for its `Change`. It may be called several times: what an earlier call did before
-        it was interrupted is in the lake whole, or not at all.
+        Called with the fence number, for its `Change`; several times if it is interrupted. What an interrupted call did
+        is in the lake completely, or not at all.
 
     Raises
     ------
     CatalogError
-        If the catalogue cannot be locked or written, or was away for too long.
+        If the catalogue cannot be locked or written, or was unavailable for too long.
     """
 
     def once() -> T:
@@ -54,7 +54,7 @@ def write(catalog: Catalog, work: Callable[[int], T]) -> T:
                 recover(catalog, number)
                 return work(number)
             except (LightlakeError, duckdb.Error, OSError) as error:
-                # Whoever has taken over has also taken back what was in the tree, so anything may have failed.
+                # A writer that has taken over has also cleaned up the tree, so any step may have failed.
                 if not isinstance(error, Interrupted) and _is_overtaken(catalog, number):
                     raise overtaken(catalog.location) from error
                 raise
@@ -68,20 +68,20 @@ def _is_overtaken(catalog: Catalog, number: int) -> bool:
 
 
 class Change:
-    """One transaction of the lake: entered it is begun, left it is committed, or undone if there is an error.
+    """One transaction of the lake, as a context manager: committed at the end, or undone after an error.
 
-    DuckLake takes a COMMIT whose answer is lost for one that failed, and deletes the files that it wrote in the
-    transaction. So these have a second name in the staging area until the outcome is known, for which the catalogue
-    is asked over a new connection.
+    If the answer to a COMMIT is lost, DuckLake takes it for failed, and deletes the files that it wrote in the
+    transaction. So these files get a second name in the staging area until the outcome is known from the catalogue,
+    over a new connection.
 
     Parameters
     ----------
     catalog
         The lake; the caller holds its lock.
     number
-        Number of the fence that came with the lock.
+        The fence number that came with the lock.
     rewrites
-        DuckLake will write files for it, whose names nobody knows before: to be told by an intent from the beginning.
+        DuckLake will write files whose names are not known beforehand: write an intent at the start.
     """
 
     def __init__(self, catalog: Catalog, number: int, *, rewrites: bool = False) -> None:
@@ -113,7 +113,7 @@ class Change:
             if kind is None:
                 self._commit()
             else:
-                # In order, DuckLake takes back what it wrote.
+                # After an orderly rollback DuckLake has deleted what it wrote.
                 self._has_rewritten &= not rollback(self.cursor)
                 self._undo()
         finally:
@@ -131,19 +131,19 @@ class Change:
         *,
         archive: str | None = None,
     ) -> None:
-        """Show staged files in the tree and make them, and what else changes, part of the catalogue.
+        """Publish staged files in the tree, and register them and all other changes in the catalogue.
 
         Parameters
         ----------
         moves
             Staged and final path, by table.
         rewrites
-            What else the transaction does, before the files are added; it returns the tables in which it deleted or
-            changed rows.
+            Does the rest of the transaction, before the files are registered; returns the tables in which it deleted
+            or changed rows.
         checksums
-            Those of staged files that the caller has just verified: on a disk the file in the tree is the same file.
+            Checksums that the caller has just verified: on a local disk the file in the tree is the staged file.
         archive
-            The partition of these rows; None: all.
+            The partition of the rows; None: all.
         """
         storage = self.storage
         finals = [(table, final) for table, (_, final) in moves.items()]
@@ -168,14 +168,14 @@ class Change:
         self._has_intent = True
 
     def keep_aside(self, tables: Iterable[str], archive: str | None = None) -> None:
-        """Give files that DuckLake wrote in this transaction a second name, which it does not know.
+        """Give files that DuckLake wrote in this transaction a second name, unknown to it.
 
         Parameters
         ----------
         tables
-            In the folders of these.
+            Tables whose folders are searched.
         archive
-            In this partition and above; None: in all.
+            Only this partition, and the table's folder; None: all.
         """
         self._has_rewritten = self._has_copies = True
         if not self._has_intent:
@@ -188,7 +188,7 @@ class Change:
                 try:
                     publish(path, self._intent.aside / self.storage.relative(path))
                 except FileNotFoundError:
-                    # Another writer's, who had lost its lock, and took back what it had shown.
+                    # The file of another writer, which lost its lock and has cleaned up.
                     if path.exists():
                         raise
 
@@ -202,16 +202,16 @@ class Change:
                 raise
             settle(self.catalog, self._intent)
         self._forget()
-        with suppress(duckdb.Error):  # the data are in; without this they are slower to find, until `compact` says it
+        with suppress(duckdb.Error):  # the data are committed; without this, queries are slower until the next compact
             note_no_nan(self.cursor, self.catalog.location.kind, self.catalog.location.schema)
 
     def _landed(self) -> bool:
-        """Ask the catalogue, over a new connection, whether the transaction is in it.
+        """Check over a new connection whether the transaction is in the catalogue.
 
         Raises
         ------
         Interrupted
-            If it cannot be asked: files and intent stay, and whoever writes next settles it.
+            If that fails: files and intent stay, and the next writer settles them.
         """
         longest_s = self.catalog.settings.lock_timeout_s
 
@@ -229,7 +229,7 @@ class Change:
         self._intent.files = []
         if not self._has_rewritten:
             self._forget()
-        # Else the intent stays, by which the next writer looks for what DuckLake may have left in the tree.
+        # Otherwise the intent stays, so that the next writer looks for files that DuckLake may have left in the tree.
 
     def _forget(self) -> None:
         if self._has_copies:
@@ -248,10 +248,10 @@ def _of_partition(storage: Storage, table: str, archive: str | None) -> Iterator
 
 
 def add_file(cursor: duckdb.DuckDBPyConnection, table: str, final: UPath) -> None:
-    """Register a file of the tree, inside the caller's transaction."""
+    """Register a file of the tree, in the caller's transaction."""
     cursor.execute(
         "CALL ducklake_add_data_files('lake', ?, ?, hive_partitioning => ?)",
-        [table, str(final), TABLES[table].partition is not None],
+        [table, str(final), table_named(table).partition is not None],
     )
 
 
@@ -261,7 +261,7 @@ def record_files(
     files: Iterable[tuple[str, UPath]],
     known: Mapping[UPath, str] | None = None,
 ) -> None:
-    """Note path, rows, bytes and checksum of files, by table, that a transaction brings in; some sums are known."""
+    """Record path, rows, bytes and checksum of new files, by table; some checksums are known."""
     values: list[object] = []
     for table, path in files:
         content = (known or {}).get(path) or checksum(path)

@@ -1,4 +1,4 @@
-"""What must hold for a granule before it may enter the lake."""
+"""Check that a granule keeps the rules of the lake, before its commit."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lake.errors import GranuleRejected
+from lake.model.declared import is_of_sources, table_named
 from lake.model.schema import TABLES
 from lake.model.table import Column, Table
 from lake.science.sky import hpx29
@@ -16,14 +17,14 @@ from lake.store.storage import decoded
 
 
 class _Broken(Exception):
-    """A rule that is broken, and by which rows of its table."""
+    """A broken rule, and the rows of the table that break it."""
 
     def __init__(self, reason: str, rows: pa.ChunkedArray) -> None:
         super().__init__(reason)
         self.reason, self.rows = reason, rows
 
     def of(self, table: pa.Table) -> GranuleRejected:
-        """Return what the caller is to be told: the rule, and the sources that broke it."""
+        """Convert it to the exception for the caller, with the sources that broke the rule."""
         ids = table.filter(self.rows)["source_id"].to_pylist() if "source_id" in table.column_names else []
         return GranuleRejected(self.reason, sources=(one for one in ids if one is not None))
 
@@ -44,29 +45,29 @@ def validate(
     Parameters
     ----------
     archive, release
-        What every row must belong to.
+        Archive and release that every row must have.
     tables
         Tables in the lake's schema, by name.
     band_units
         VOUnit of flux by band; None: units are not checked.
     known
-        Columns source_id and hpx29 of sources that the lake has: matches may be with these, too.
+        Columns source_id and hpx29 of sources in the lake: matches may also refer to these.
 
     Raises
     ------
     GranuleRejected
-        With the first rule broken, how many rows break it, and one of them.
+        Names the first broken rule, how many rows break it, and one of them.
     """
     own = tables["sources"] if "sources" in tables else TABLES["sources"].empty()
     names = ["source_id", "hpx29"]
     matched = own.select(names)
     if known is not None:
         matched = pa.concat_tables([matched, known.select(names).cast(matched.schema)])
-    # Sources first: what is wrong with them is wrong with all that refers to them.
+    # Sources first: rows of other tables inherit their faults.
     for name, table in sorted(tables.items(), key=lambda item: item[0] != "sources"):
         validate_rows(archive, release, name, table, matched if name == "matches" else own, band_units)
-        if name in _UNIQUE_IN_GRANULE:
-            _check_unique(TABLES[name], table)
+        if name in _UNIQUE_IN_GRANULE or name not in TABLES:
+            _check_unique(table_named(name), table)
         if name == "sources":
             try:
                 _check_positions(table)
@@ -90,7 +91,7 @@ def validate_rows(
     sources: pa.Table,
     band_units: Mapping[str, str | None] | None = None,
 ) -> None:
-    """Check what can be seen in some rows of a table, such as a part of a granule's light curves.
+    """Check some rows of a table, such as a part of a granule's light curves.
 
     Parameters
     ----------
@@ -106,13 +107,13 @@ def validate_rows(
     Raises
     ------
     GranuleRejected
-        With the first rule broken.
+        Names the first broken rule.
     """
     try:
         _check_rows(archive, release, name, table, sources, band_units)
     except _Broken as error:
         if any(pa.types.is_dictionary(kind) for kind in table.schema.types):
-            # Of the values of a dictionary, some may be of no row, and how many rows break a rule is to be said.
+            # A dictionary may have values that no row has, and the error must count rows.
             validate_rows(archive, release, name, decoded(table), sources, band_units)
             return
         raise error.of(table) from None
@@ -126,28 +127,28 @@ def _check_rows(
     sources: pa.Table,
     band_units: Mapping[str, str | None] | None,
 ) -> None:
-    spec = TABLES[name]
+    spec = table_named(name)
     for column in spec.columns:
         _check_values(spec, column, _values(table[column.name]))
     for column_name, expected in (("archive", archive), ("release", release)):
         if column_name in spec.names:
             values = _values(table[column_name])
             _refuse(name, column_name, values, pc.not_equal(values, expected), f"is not {expected!r}")
-    if name in ("lightcurves", "matches", "statistics"):
+    if name != "sources" and is_of_sources(spec):
         _check_source_known(name, table, sources)
     if band_units is not None and name == "lightcurves":
         _check_units(table, band_units)
 
 
 def _values(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column, or the values of its dictionaries: what holds for each of them holds for all rows."""
+    """Return a column, or the values of its dictionaries, which stand for all rows."""
     if not pa.types.is_dictionary(column.type) or column.null_count:
         return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
     return pa.chunked_array([chunk.dictionary for chunk in column.chunks], column.type.value_type)
 
 
 def _refuse(table: str, column: str, values: pa.ChunkedArray, broken: pa.ChunkedArray, rule: str) -> None:
-    """Reject if any value breaks a rule; a NULL breaks none."""
+    """Reject the table if any value breaks a rule; NULL breaks none."""
     broken = pc.fill_null(broken, False)
     count = pc.sum(broken).as_py() or 0
     if count:
@@ -157,8 +158,8 @@ def _refuse(table: str, column: str, values: pa.ChunkedArray, broken: pa.Chunked
 
 def _check_values(spec: Table, column: Column, values: pa.ChunkedArray) -> None:
     if column.required and values.null_count:
-        told = f"{spec.name}.{column.name} is NULL in {values.null_count} of {len(values)} rows"
-        raise _Broken(told, values.is_null())
+        reason = f"{spec.name}.{column.name} is NULL in {values.null_count} of {len(values)} rows"
+        raise _Broken(reason, values.is_null())
     if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
         low, high = pc.min_max(values).as_py().values()
         if low is None or (
@@ -167,7 +168,7 @@ def _check_values(spec: Table, column: Column, values: pa.ChunkedArray) -> None:
             and np.isfinite(low)
             and np.isfinite(high)
         ):
-            return  # most columns, by the quickest question; the rest finds out what is wrong
+            return  # the quickest check, for most columns; the rest finds what is wrong
     if pa.types.is_floating(values.type):
         _refuse(spec.name, column.name, values, pc.invert(pc.is_finite(values)), "is not a finite number")
     if column.low is not None:
@@ -183,13 +184,15 @@ def _check_values(spec: Table, column: Column, values: pa.ChunkedArray) -> None:
 
 
 def _check_unique(spec: Table, table: pa.Table) -> None:
-    keys = table.select(list(spec.key)).group_by(list(spec.key)).aggregate([([], "count_all")])
+    if not spec.key:
+        return
+    keys = decoded(table.select(list(spec.key))).group_by(list(spec.key)).aggregate([([], "count_all")])
     twice = keys.filter(pc.greater(keys["count_all"], 1))
     if twice.num_rows:
         first = {name: twice[name][0].as_py() for name in spec.key}
         whose = twice["source_id"].to_pylist() if "source_id" in twice.column_names else []
-        told = f"{spec.name} has {twice.num_rows} keys more than once, such as {first}"
-        raise GranuleRejected(told, sources=whose)
+        reason = f"{spec.name} has {twice.num_rows} keys more than once, such as {first}"
+        raise GranuleRejected(reason, sources=whose)
 
 
 def _check_positions(sources: pa.Table) -> None:

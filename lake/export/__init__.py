@@ -1,1 +1,1 @@
-"""Forms and files in which rows leave a lake."""
+"""Convert rows of a lake to other forms and files."""

@@ -1,4 +1,4 @@
-"""Light curves in the forms that other software takes."""
+"""Convert light curves to the forms of other software."""
 
 from __future__ import annotations
 
@@ -18,12 +18,18 @@ _UNITS = {column.name: column.unit for table in TABLES.values() for column in ta
 
 
 def convert(table: pa.Table, form: Form) -> Any:
-    """Return an Arrow table as Arrow, pandas DataFrame or astropy Table (masked, with units).
+    """Convert an Arrow table to a pandas DataFrame or an astropy Table (masked, with units), or leave it as Arrow.
 
     Raises
     ------
     ConfigurationError
-        If the form is another one.
+        If the form is unknown.
+
+    Examples
+    --------
+    >>> table = pa.table({"mjd": [58000.0, 58001.0], "flux": [1.5, None]})
+    >>> convert(table, "astropy")["mjd"].unit
+    Unit("d")
     """
     if form == "arrow":
         return table
@@ -31,7 +37,7 @@ def convert(table: pa.Table, form: Form) -> Any:
         return table.to_pandas()
     if form == "astropy":
         return _astropy(table)
-    raise ConfigurationError(f"cannot give a table as {form!r}", hint="use arrow, pandas or astropy")
+    raise ConfigurationError(f"cannot convert a table to {form!r}", hint="use arrow, pandas or astropy")
 
 
 def _astropy(table: pa.Table) -> Any:
@@ -54,6 +60,6 @@ def _astropy(table: pa.Table) -> Any:
 
 
 def fornax_multiindex(rows: pa.Table) -> pd.DataFrame:
-    """Return rows of view fornax in the collector's form: four index levels, columns flux and err."""
+    """Convert rows of view fornax to the collector's form: four index levels, columns flux and err."""
     frame: pd.DataFrame = rows.to_pandas()
     return frame.set_index(["objectid", "label", "band", "time"]).sort_index()[["flux", "err"]]

@@ -1,17 +1,18 @@
 """Every table of the lake and every column of it: type, unit, UCD, description. The single source.
 
-The catalogue's tables and comments, the checks on what is committed, the units of astropy tables and
-the documentation are all made from here. Units are VOUnits (IVOA Recommendation 1.1), UCDs are UCD1+
+The catalogue's tables and comments, the checks before a commit, the units of astropy tables and the documentation are
+made from it. Tables of single sources come with these: see lake.model.declared. Units are VOUnits (IVOA Recommendation 1.1), UCDs are UCD1+
 (IVOA Recommendation 1.5).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from lake.model.table import Column, Table
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 
 def _required(name: str, type: str, description: str, **more: Any) -> Column:
@@ -34,7 +35,7 @@ _PM_DEC = Column("pm_dec", "DOUBLE", "Proper motion in declination", unit="mas.y
 _REF_EPOCH = Column(
     "ref_epoch", "DOUBLE", "Julian epoch of the position", unit="yr", ucd="meta.ref;time.epoch", low=1800, high=2200
 )
-# 1950-01-01 to 2100-01-01: outside of it a time has the wrong offset or unit, whatever the archive.
+# 1950-01-01 to 2100-01-01: a time outside this range has the wrong offset or unit.
 _MJD_RANGE: dict[str, Any] = {"low": 33282.0, "high": 88069.0}
 
 # fmt: off
@@ -177,6 +178,8 @@ TABLES: dict[str, Table] = {
                 Column("diff_fit_ap", "FLOAT", "PSF magnitude less aperture magnitude", unit="mag",
                     ucd="phot.mag;arith.diff"),
                 Column("ext", "FLOAT", "Extendedness, as the archive gives it", ucd="src.morph.type"),
+                Column("cadence_s", "FLOAT", "Time from one measurement to the next in a regular series", unit="s",
+                    ucd="time.resolution", low=0),
             ),
             key=("archive", "release", "source_id", "band", "mjd"),
             partition="archive",
@@ -217,8 +220,8 @@ TABLES: dict[str, Table] = {
                 _ARCHIVE,
                 _TARGET_ID,
                 _RELEASE,
-                _required("status", "VARCHAR", "found, empty (asked, nothing there) or failed (see ledger)",
-                    ucd="meta.code", choices=("found", "empty", "failed")),
+                _required("status", "VARCHAR", "found, empty (asked, nothing there), rejected (the answer is bad) or failed "
+                    "(no answer): see ledger", ucd="meta.code", choices=("found", "empty", "rejected", "failed")),
                 _required("n_sources", "BIGINT", "Sources matched", ucd="meta.number", low=0),
                 _required("n_rows", "BIGINT", "Measurements of those sources", ucd="meta.number", low=0),
                 _required("parameters", "VARCHAR", "What was asked for, radius and the like, as JSON", ucd="meta.note"),
@@ -333,24 +336,6 @@ TABLES: dict[str, Table] = {
             key=("archive", "band"),
         ),
         Table(
-            "channels",
-            "an absolute channel of RXTE's PCA, in a gain epoch",
-            (
-                _required("epoch", "INTEGER", "Gain epoch", ucd="meta.number", low=1, high=5),
-                _required("detector", "VARCHAR", "Detectors that the energies are of: PCU0-4, PCU0 or PCU1-4",
-                    ucd="instr.det"),
-                _required("channel", "INTEGER", "Absolute channel", ucd="meta.number", low=0, high=255),
-                _required("std2_channel", "INTEGER", "Channel of Standard-2 data that it is packed into",
-                    ucd="meta.number", low=0, high=128),
-                Column("emin_kev", "DOUBLE", "Lower edge of the Standard-2 channel; NULL where nobody says it",
-                    unit="keV", ucd="em.energy;stat.min", low=0),
-                _required("emax_kev", "DOUBLE", "Upper edge of the Standard-2 channel", unit="keV",
-                    ucd="em.energy;stat.max", low=0),
-            ),
-            key=("epoch", "detector", "channel"),
-            sort=("epoch", "detector", "channel"),
-        ),
-        Table(
             "files",
             "a live Parquet file",
             (
@@ -370,20 +355,22 @@ TABLES: dict[str, Table] = {
                 _required("software", "VARCHAR", "Version of Lightlake that brought it", ucd="meta.software"),
                 _required("applied_at", "TIMESTAMPTZ", "When", ucd="time.processing"),
                 Column("lake_id", "VARCHAR", "Id of this lake, as its tree carries it in lake.json", ucd="meta.id"),
+                Column("declared", "VARCHAR", "Checksum of the views and tables that its sources declare",
+                    ucd="meta.checksum"),
             ),
-            key=("version",),
+            key=("version", "applied_at"),
         ),
     )
 }
 
 # fmt: on
 
-# A source's rows live in these; the commit rule keeps them once per (archive, release, source_id).
+# The tables with a source's rows, which exist once per (archive, release, source_id).
 SOURCE_TABLES = ("sources", "lightcurves", "statistics")
 
 
-def as_dict() -> dict[str, Any]:
-    """Return the whole schema as plain data, for JSON."""
+def as_dict(tables: Iterable[Table]) -> dict[str, Any]:
+    """Convert the schema of some tables to plain data, for JSON."""
     return {
         "schema_version": SCHEMA_VERSION,
         "tables": [
@@ -405,16 +392,17 @@ def as_dict() -> dict[str, Any]:
                     for column in table.columns
                 ],
             }
-            for table in TABLES.values()
+            for table in tables
         ],
     }
 
 
-def as_markdown() -> str:
-    """Return the whole schema as Markdown."""
+def as_markdown(tables: Iterable[Table]) -> str:
+    """Convert the schema of some tables to Markdown."""
     lines = [f"# The tables of a lake (schema version {SCHEMA_VERSION})", ""]
-    for table in TABLES.values():
-        lines += [f"## {table.name}", "", f"One row per {table.row}. Key: {', '.join(table.key)}."]
+    for table in tables:
+        key = f" Key: {', '.join(table.key)}." if table.key else ""
+        lines += [f"## {table.name}", "", f"One row per {table.row}.{key}"]
         if table.partition:
             lines[-1] += f" Partitioned by {table.partition}."
         if table.sort:

@@ -1,4 +1,4 @@
-"""What a table and a column of the lake are, and how they are written as SQL, JSON and Arrow."""
+"""Tables and columns of the lake, as SQL and Arrow."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ARROW: dict[str, pa.DataType] = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column: SQL type, VOUnit, UCD, description and the values it may hold."""
+    """One column: SQL type, VOUnit, UCD, description and allowed values."""
 
     name: str
     type: str
@@ -37,7 +37,7 @@ class Column:
 
     @property
     def comment(self) -> str:
-        """Return the catalogue's comment: description, then unit and UCD in brackets."""
+        """Return the comment for the catalogue: description, then unit and UCD in brackets."""
         notes = [f"unit={self.unit}"] if self.unit else []
         notes += [f"ucd={self.ucd}"] if self.ucd else []
         return f"{self.description} [{'; '.join(notes)}]" if notes else self.description
@@ -87,7 +87,7 @@ class Table:
         )
 
     def cast(self, table: pa.Table) -> pa.Table:
-        """Bring a table into this schema: columns in order, missing ones NULL, types checked.
+        """Cast a table to this schema: columns in order, missing ones NULL, types checked.
 
         Raises
         ------
@@ -105,9 +105,9 @@ class Table:
             try:
                 values = table[field.name]
                 if pa.types.is_dictionary(values.type) and values.type.value_type == field.type:
-                    arrays.append(values)  # as good as plain, and a hundredth of the size
+                    arrays.append(values)  # equivalent, and a hundredth of the size
                     continue
-                # Narrowing float64 to float32 is meant; everything else must fit exactly.
+                # Narrowing float64 to float32 is intended; everything else must fit exactly.
                 safe = not pa.types.is_floating(field.type)
                 values = values.cast(field.type, safe=safe)
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -116,17 +116,17 @@ class Table:
                 # Missing is NULL in the lake, never NaN.
                 values = pc.if_else(pc.is_nan(values), pa.scalar(None, field.type), values)
             arrays.append(values)
-        # Nullability is checked by lake.commit.validate, which can say how many rows break it.
+        # lake.commit.validate checks nullability, and counts the rows that break it.
         fields = [field.with_type(values.type) for field, values in zip(self.arrow, arrays, strict=True)]
         return pa.table(arrays, schema=pa.schema(fields))
 
     def empty(self) -> pa.Table:
-        """Return a table of no rows."""
+        """Return a table without rows."""
         return self.arrow.empty_table()
 
 
 def create_statements(table: Table) -> list[str]:
-    """Return the SQL that makes a table, its partition, its sort order and its comments."""
+    """Return the SQL that creates a table with its partition, sort order and comments."""
     columns = ", ".join(
         f"{column.name} {column.type}{' NOT NULL' if column.required else ''}" for column in table.columns
     )
@@ -141,7 +141,7 @@ def create_statements(table: Table) -> list[str]:
 
 
 def add_statements(table: Table, *names: str) -> list[str]:
-    """Return the SQL that adds columns, which may be NULL, to a table made before the schema had them."""
+    """Return the SQL that adds nullable columns to a table of an older schema."""
     statements = []
     for column in table.columns:
         if column.name in names:
@@ -153,10 +153,10 @@ def add_statements(table: Table, *names: str) -> list[str]:
 
 
 def comment_statement(table: Table, column: Column) -> str:
-    """Return the SQL that describes a column in the catalogue."""
+    """Return the SQL that sets a column's comment in the catalogue."""
     return f"COMMENT ON COLUMN {table.name}.{column.name} IS {quoted(column.comment)}"
 
 
 def quoted(text: str) -> str:
-    """Return a text as an SQL literal."""
+    """Quote a text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"

@@ -1,6 +1,6 @@
-"""Where targets with proper motion were when an archive looked: at an epoch, or along their path over a survey.
+"""Follow targets with proper motion: to an epoch, or along their path over the years of a survey.
 
-Targets whose proper motion or epoch is not known whole are taken where they are. Stars move as in
+Targets with an incomplete proper motion, or without an epoch, stay at their listed position. Stars move as in
 `lake.science.sky.apply_proper_motion`: without parallax (0.8 arcsec at most) and perspective acceleration.
 """
 
@@ -20,15 +20,21 @@ J2000, J2000_MJD, JULIAN_YEAR_D = 2000.0, 51544.5, 365.25
 
 _UNIX_MJD = 40587.0
 
-# A circle around a path is drawn so much wider, so that rounding loses nothing at its ends.
+# Circles around paths are this much wider, so that rounding loses nothing at the ends.
 _PAD_ARCSEC = 1e-6
 
-# Shifts smaller than this part of the match radius leave an answer as good as it was.
-TOLERATED = 0.1
+# An answer stays valid if its target moved by less than this part of the match radius.
+TOLERATED_SHIFT = 0.1
 
 
 def julian_year(mjd: ArrayLike) -> Floats:
-    """Return Julian years of MJDs; no difference between time scales matters here."""
+    """Convert MJDs to Julian years; differences between time scales do not matter here.
+
+    Examples
+    --------
+    >>> float(julian_year(57388.5))
+    2016.0
+    """
     return np.asarray(J2000 + (np.asarray(mjd, np.float64) - J2000_MJD) / JULIAN_YEAR_D)
 
 
@@ -39,37 +45,37 @@ class Span:
     Parameters
     ----------
     first_yr, last_yr
-        Julian years; no last one if it goes on.
-    said_by
-        Who says so.
+        Julian years; the last is None for a survey that continues.
+    cited
+        Where the years are published.
     """
 
     first_yr: float
     last_yr: float | None
-    said_by: str
+    cited: str
 
     @property
-    def told(self) -> str:
-        """Return it in words."""
-        return f"{self.first_yr} to {'now' if self.last_yr is None else self.last_yr} ({self.said_by})"
+    def description(self) -> str:
+        """Describe the span in words."""
+        return f"{self.first_yr} to {'now' if self.last_yr is None else self.last_yr} ({self.cited})"
 
     @property
     def years(self) -> tuple[float, float]:
-        """Return the first and the last year; that of today if it goes on."""
+        """Return the first and the last year, which is today's for a survey that continues."""
         now = float(julian_year(_UNIX_MJD + datetime.now(UTC).timestamp() / 86400))
         return self.first_yr, now if self.last_yr is None else self.last_yr
 
 
 @dataclass(frozen=True)
 class Followed:
-    """Says of the answers of an archive which of them followed proper motion, and which are due since they did not.
+    """Tells which answers of an archive followed proper motion, and which are due again because they did not.
 
     Parameters
     ----------
     parameters
-        What table coverage has of a target whose proper motion was followed.
+        Value of `parameters` in table coverage for a target whose proper motion was followed.
     span, radius_arcsec
-        When the archive looked, and how far from the target.
+        When the archive observed, and the match radius.
     """
 
     parameters: str
@@ -78,23 +84,23 @@ class Followed:
 
     @property
     def is_far(self) -> str:
-        """Return the condition, in SQL on table targets, that a target was too far off for an answer that did not."""
+        """Return an SQL condition on table targets: the target moved too far for an answer that did not follow it."""
         first, last = self.span.years
         return (
             f"coalesce(sqrt(pm_ra * pm_ra + pm_dec * pm_dec) / 1000 "
             f"* greatest(abs(ref_epoch - {first!r}), abs(ref_epoch - {last!r})) "
-            f"> {float(self.radius_arcsec) * TOLERATED!r}, false)"
+            f"> {float(self.radius_arcsec) * TOLERATED_SHIFT!r}, false)"
         )
 
 
-def places_at(targets: pa.Table, year: ArrayLike) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """Return where targets were in a Julian year, and which of them have a proper motion and an epoch."""
+def positions_at(targets: pa.Table, year: ArrayLike) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """Move targets to a Julian year; also return which of them have a proper motion and an epoch."""
     ra, dec, pm_ra, pm_dec, epoch, known = _columns(targets)
     return *apply_proper_motion(ra, dec, pm_ra, pm_dec, epoch, np.where(known, year, epoch)), known
 
 
 def has_motion(targets: pa.Table) -> NDArray[np.bool_]:
-    """Say which targets have a proper motion and an epoch."""
+    """Return which targets have a proper motion and an epoch."""
     return _columns(targets)[-1]
 
 
@@ -109,7 +115,7 @@ def _columns(targets: pa.Table) -> tuple[Floats, Floats, Floats, Floats, Floats,
 
 
 class Paths:
-    """The paths of some targets over the span of a survey; those of most are points.
+    """The paths of targets over the span of a survey; most are points.
 
     Parameters
     ----------
@@ -123,7 +129,7 @@ class Paths:
     ra, dec
         Centres of circles that hold the paths, ICRS degrees.
     moves
-        Which targets move at all.
+        Which targets move.
     """
 
     def __init__(self, targets: pa.Table, span: Span) -> None:
@@ -133,21 +139,21 @@ class Paths:
         everyone = np.arange(targets.num_rows)
         middle = np.where(self.moves, (self._first + self._last) / 2, self._motion[4])
         self.ra, self.dec = self.at(everyone, middle)
-        # A star's path is part of a great circle, so that one of its ends is the farthest from a point of it.
+        # A star's path is part of a great circle, so one of its ends is farthest from any point of it.
         ends = (separation_arcsec(self.ra, self.dec, *self.at(everyone, year)) for year in (self._first, self._last))
         self._half = np.where(self.moves, np.maximum(*ends) + _PAD_ARCSEC, 0.0)
 
     def at(self, row: Ints, year: ArrayLike) -> tuple[Floats, Floats]:
-        """Return where targets, by their rows, were in Julian years."""
+        """Move targets, given by their rows, to Julian years."""
         ra, dec, pm_ra, pm_dec, epoch = (column[row] for column in self._motion)
         return apply_proper_motion(ra, dec, pm_ra, pm_dec, epoch, year)
 
     def reach(self, radius_arcsec: float) -> float | Floats:
-        """Return radii of the circles, around the centres, that hold all that is near a path; one if none moves."""
+        """Return the radii, around the centres, that hold all sources near the paths; one if no target moves."""
         return radius_arcsec + self._half if self.moves.any() else radius_arcsec
 
     def closest(self, row: Ints, ra: Floats, dec: Floats) -> Floats:
-        """Return how close, in arcseconds, targets came to some places at any time of the span."""
+        """Return how close, in arcseconds, targets came to positions at any time of the span."""
         begin, end = (unit_vectors(*self.at(row, year)) for year in (self._first, self._last))
         # Along the chord: paths are minutes of arc at most, on which a star keeps its pace.
         along = end - begin
@@ -157,9 +163,9 @@ class Paths:
         return separation_arcsec(*self.at(row, then), ra, dec)
 
     def match(self, ra: Floats, dec: Floats, radius_arcsec: float, times: tuple[Ints, Floats] | None = None) -> Pairs:
-        """All pairs of a target and a source that the target was within a radius of when it was observed.
+        """Find all pairs of a target and a source that were within a radius when the source was observed.
 
-        Of a source of several times, one will do: what a target passed just then is there, too, as any neighbour is.
+        For a source with several times, one of them is enough: a source that the target only passed counts, too.
 
         Parameters
         ----------
@@ -168,13 +174,13 @@ class Paths:
         radius_arcsec
             Arcseconds, inclusive.
         times
-            When sources were observed: rows of them, and Julian years; one of which nothing is known may have been
-            observed at any time of the span.
+            When sources were observed: their rows, and Julian years. A source without a time may have been observed
+            at any time of the span.
 
         Returns
         -------
         tuple
-            As from `lake.science.sky.match`; the separation is the least of those at the source's times.
+            As from `lake.science.sky.match`; the separation is the smallest at any of the source's times.
         """
         if not self.moves.any():
             return match(self.ra, self.dec, ra, dec, radius_arcsec)

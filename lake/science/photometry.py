@@ -1,4 +1,4 @@
-"""Magnitudes, fluxes and zero points. Fluxes are in mJy; errors are propagated to first order."""
+"""Convert magnitudes and fluxes. Fluxes are in mJy; errors are propagated to first order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LN = 2.5 / np.log(10)  # magnitudes in a factor e, 1.0857
 
 
 def flux_mjy(mag: ArrayLike, zero_point_jy: float) -> NDArray[np.float64]:
-    """Return the flux of a magnitude.
+    """Convert magnitudes to fluxes.
 
     Parameters
     ----------
@@ -26,22 +26,45 @@ def flux_mjy(mag: ArrayLike, zero_point_jy: float) -> NDArray[np.float64]:
     -------
     numpy.ndarray
         Flux in mJy.
+
+    Examples
+    --------
+    >>> float(flux_mjy(16.4, AB_ZERO_POINT_JY).round(3))
+    1.0
     """
     return np.asarray(zero_point_jy * 1e3 * 10 ** (-0.4 * np.asarray(mag, np.float64)))
 
 
 def magnitude(flux: ArrayLike, zero_point_jy: float) -> NDArray[np.float64]:
-    """Return the magnitude of a flux in mJy; NaN where the flux is not positive."""
+    """Convert fluxes in mJy to magnitudes; NaN where the flux is not positive.
+
+    Examples
+    --------
+    >>> float(magnitude(3.631, AB_ZERO_POINT_JY))
+    15.0
+    """
     flux = np.asarray(flux, np.float64)
     return np.asarray(-2.5 * np.log10(np.where(flux > 0, flux, np.nan) / (zero_point_jy * 1e3)))
 
 
 def magnitude_err(flux: ArrayLike, flux_err: ArrayLike) -> NDArray[np.float64]:
-    """Return the error of a magnitude: 2.5 / ln 10 times the relative error of its flux; NaN where flux <= 0."""
+    """Convert errors of fluxes to errors of magnitudes, 2.5 / ln 10 times the relative error; NaN where flux <= 0.
+
+    Examples
+    --------
+    >>> float(magnitude_err(100.0, 1.0).round(4))
+    0.0109
+    """
     flux = np.asarray(flux, np.float64)
     return np.asarray(_LN * np.asarray(flux_err, np.float64) / np.where(flux > 0, flux, np.nan))
 
 
 def flux_err(flux: ArrayLike, mag_err: ArrayLike) -> NDArray[np.float64]:
-    """Return the error of a flux from the error of its magnitude, in the unit of the flux."""
+    """Convert errors of magnitudes to errors of fluxes, in the unit of the flux.
+
+    Examples
+    --------
+    >>> float(flux_err(100.0, 0.0109).round(2))
+    1.0
+    """
     return np.asarray(np.asarray(flux, np.float64) * np.asarray(mag_err, np.float64) / _LN)

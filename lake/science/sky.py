@@ -1,9 +1,8 @@
 """Positions on the sky: HEALPix order-29 indices, separations, cones, cross-matches, proper motion.
 
-Pure functions on numpy arrays, which broadcast. Positions are ICRS degrees, right ascension modulo 360;
-separations and radii are arcseconds, 0 to 648000 (180 degrees). A missing position is NaN: it matches
-nothing and has no index. What is not on the sky (infinite, or beyond a pole) is a ValueError that names
-the first such value, as is a radius out of range.
+Pure functions on numpy arrays, which broadcast. Positions are ICRS degrees, right ascension modulo 360. Separations
+and radii are arcseconds, 0 to 648000 (180 degrees). A missing position is NaN; it matches nothing and has no index.
+A position that is infinite or beyond a pole, or a radius out of range, is a ValueError that names the first one.
 """
 
 from __future__ import annotations
@@ -32,21 +31,27 @@ ARCSEC_PER_RAD = 180.0 * ARCSEC_PER_DEG / np.pi
 # separation then decides.
 _CHORD_PAD = 1e-14
 
-# hpgeom works with z = cos(theta), which near a pole resolves no better than 2^-26 rad = 3 mas; a cone is
-# searched this much wider, and with pixels well above that: order 20 is 0.2 arcsec.
+# hpgeom works with z = cos(theta), which resolves only 2^-26 rad = 3 mas near a pole. Cones are searched this much
+# wider, with pixels well above that: order 20 is 0.2 arcsec.
 _CONE_PAD_ARCSEC = 0.01
 _CONE_MAX_ORDER = 20
 _CONE_PIXELS_PER_RADIUS = 16
 
 
 def hpx29(ra_deg: ArrayLike, dec_deg: ArrayLike) -> Ints:
-    """HEALPix order-29 nested index of positions, none NaN; a parent's at order k is `>> 2 * (29 - k)`."""
+    """Return the HEALPix order-29 nested index of positions, none NaN; the parent at order k is `>> 2 * (29 - k)`.
+
+    Examples
+    --------
+    >>> hpx29([0.0, 266.4], [0.0, -29.0]).tolist()
+    [1369094286720630784, 2028741010432736142]
+    """
     ra, dec = _positions(ra_deg, dec_deg, missing_ok=False)
     return np.asarray(hpgeom.angle_to_pixel(HPX_NSIDE, ra, dec), dtype=np.int64)
 
 
 def hpx29_to_radec(pix: ArrayLike) -> tuple[Floats, Floats]:
-    """Centres of order-29 nested pixels, which are 0.4 mas wide; ValueError names the first that is none."""
+    """Return the centres, ICRS degrees, of order-29 nested pixels, 0.4 mas wide; ValueError names a wrong index."""
     pixels = np.asarray(pix, dtype=np.int64)
     bad = np.flatnonzero((pixels < 0) | (pixels >= HPX_PIXELS))
     if bad.size:
@@ -56,10 +61,15 @@ def hpx29_to_radec(pix: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def separation_arcsec(ra1: ArrayLike, dec1: ArrayLike, ra2: ArrayLike, dec2: ArrayLike) -> Floats:
-    """Angle between positions, in arcseconds; NaN where a coordinate is.
+    """Return the angle between positions in arcseconds, NaN where a coordinate is NaN.
 
-    Good to double rounding from 0 to 180 degrees, like Vincenty's formula, of which this is the half-angle
-    form: sums of squares only, so nothing cancels, and swapping the two positions gives the same bits.
+    Accurate to double rounding from 0 to 180 degrees. This is the half-angle form of Vincenty's formula: it has only
+    sums of squares, so nothing cancels, and swapping the two positions gives the same bits.
+
+    Examples
+    --------
+    >>> float(separation_arcsec(10.0, 0.0, 10.0, 0.001).round(6))
+    3.6
     """
     lat1, lat2 = np.asarray(dec1, dtype=np.float64), np.asarray(dec2, dtype=np.float64)
     # Differences are taken in degrees, where they are exact for neighbours, before going to radians.
@@ -72,22 +82,22 @@ def separation_arcsec(ra1: ArrayLike, dec1: ArrayLike, ra2: ArrayLike, dec2: Arr
 
 
 def unit_vectors(ra: ArrayLike, dec: ArrayLike) -> Floats:
-    """Directions, shape (n, 3): x to (0, 0), y to (90, 0), z to the north pole; NaN where a coordinate is."""
+    """Return directions, shape (n, 3): x to (0, 0), y to (90, 0), z to the north pole; NaN where a coordinate is."""
     lon, lat = np.broadcast_arrays(*(np.radians(np.asarray(a, dtype=np.float64)) for a in (ra, dec)))
     return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
 
 
 def chord(radius_arcsec: float) -> float:
-    """Distance, 0 to 2, between the unit vectors of positions that are an angle apart."""
+    """Convert an angle to the distance, 0 to 2, between the unit vectors of two positions."""
     return float(2 * np.sin(_radii(radius_arcsec, missing_ok=False) / ARCSEC_PER_RAD / 2))
 
 
 def cone_ranges(ra: float, dec: float, radius_arcsec: float, max_ranges: int = 8) -> list[tuple[int, int]]:
-    """Order-29 index ranges that together hold every position of a cone.
+    """Return ranges of order-29 indices that together hold every position of a cone.
 
-    For pruning: no position within the radius is outside, others may be inside. The cone is covered with
-    pixels of a sixteenth of its radius (0.2 arcsec at least), and of the gaps in that cover the widest are
-    kept, which is the tightest that so few ranges can be: 8 hold 1.5 times the cone's area.
+    They serve to skip files: no position within the radius is outside them, others may be inside. The cone is covered
+    with pixels of a sixteenth of its radius (0.2 arcsec at least). The widest gaps in that cover are kept, which is
+    the tightest cover for so few ranges: 8 ranges hold 1.5 times the cone's area.
 
     Parameters
     ----------
@@ -102,6 +112,12 @@ def cone_ranges(ra: float, dec: float, radius_arcsec: float, max_ranges: int = 8
     -------
     list
         Inclusive (lo, hi), sorted, disjoint, not touching.
+
+    Examples
+    --------
+    >>> pixel = int(hpx29(10.0, -30.0))
+    >>> any(lo <= pixel <= hi for lo, hi in cone_ranges(10.0, -30.0, 1.0))
+    True
     """
     if max_ranges < 1:
         raise ValueError(f"max_ranges must be at least 1, not {max_ranges}")
@@ -142,7 +158,7 @@ class SkyIndex:
     def within(
         self, ra: ArrayLike, dec: ArrayLike, radius_arcsec: ArrayLike, strict: bool = False, chunk: int = 50_000
     ) -> Pairs:
-        """All pairs of a query position and an indexed one that are within a radius.
+        """Find all pairs of a query position and an indexed one that are within a radius.
 
         Parameters
         ----------
@@ -151,7 +167,7 @@ class SkyIndex:
         radius_arcsec
             Arcseconds: one for all, or one per query position (NaN finds nothing).
         strict
-            Pairs with separation < radius; by default separation <= radius.
+            Keep separations < radius instead of <= radius.
         chunk
             Query positions searched at a time. Memory grows with this and with the pairs found.
 
@@ -179,9 +195,9 @@ class SkyIndex:
         return all_i, all_j, separations
 
     def nearest(self, ra: ArrayLike, dec: ArrayLike, radius_arcsec: float) -> Pairs:
-        """Return the nearest indexed position within a radius of each query position that has one.
+        """Find the nearest indexed position within a radius of each query position that has one.
 
-        Memory grows with the query positions alone, however crowded the index is.
+        Memory grows with the query positions only, however crowded the index is.
 
         Returns
         -------
@@ -202,7 +218,7 @@ class SkyIndex:
         return i[close], j[close], separation[close]
 
     def is_alone(self, radius_arcsec: float) -> NDArray[np.bool_]:
-        """Say of each indexed position whether no other one is within a radius (or hardly more) of it."""
+        """Return for each indexed position whether no other lies within a radius, or hardly more, of it."""
         alone = np.ones(self._ra.shape, bool)
         if self._rows.size > 1:
             directions = unit_vectors(self._ra[self._rows], self._dec[self._rows])
@@ -221,7 +237,7 @@ def match(
     strict: bool = False,
     chunk: int = 50_000,
 ) -> Pairs:
-    """All pairs of two catalogues that are within a radius.
+    """Find all pairs of two catalogues that are within a radius.
 
     Parameters
     ----------
@@ -237,6 +253,12 @@ def match(
     tuple
         `i` (rows of the first), `j` (rows of the second), separations in arcseconds: one value per pair,
         sorted by (i, separation, j), so that `ranks(i)` is 1 for the nearest.
+
+    Examples
+    --------
+    >>> i, j, separation = match([10.0, 20.0], [5.0, 5.0], [10.0, 10.0001, 30.0], [5.0, 5.0, 5.0], 1.0)
+    >>> i.tolist(), j.tolist(), separation.round(3).tolist(), ranks(i).tolist()
+    ([0, 0], [0, 1], [0.0, 0.359], [1, 2])
     """
     if np.ndim(radius_arcsec) == 0:
         return SkyIndex(ra2, dec2).within(ra1, dec1, radius_arcsec, strict, chunk)
@@ -245,7 +267,7 @@ def match(
 
 
 def ranks(i: ArrayLike) -> NDArray[np.int32]:
-    """Place of each pair within its `i`, from 1, in the order of `match`; ValueError if `i` is not sorted."""
+    """Count the pairs of each `i` from 1, in the order of `match`; ValueError if `i` is not sorted."""
     keys = np.asarray(i)
     if np.any(keys[1:] < keys[:-1]):
         raise ValueError("ranks needs sorted keys")
@@ -260,10 +282,10 @@ def apply_proper_motion(
     from_epoch_yr: ArrayLike,
     to_epoch_yr: ArrayLike,
 ) -> tuple[Floats, Floats]:
-    """Positions at another epoch, of stars that move uniformly along the tangent plane.
+    """Move positions to another epoch, uniformly along the tangent plane.
 
-    The standard model without parallax and radial velocity (ESA SP-1200, vol. 1, sect. 1.5.5). What it
-    leaves out, the perspective acceleration, is at most that of Barnard's star, 1.3 mas/yr^2.
+    This is the standard model without parallax and radial velocity (ESA SP-1200, vol. 1, sect. 1.5.5). It ignores the
+    perspective acceleration, at most that of Barnard's star, 1.3 mas/yr^2.
 
     Parameters
     ----------
@@ -278,6 +300,14 @@ def apply_proper_motion(
     -------
     tuple
         Right ascension in [0, 360) and declination, ICRS degrees.
+
+    Examples
+    --------
+    Barnard's star from J2000 to Gaia's epoch, 2.8 arcmin further north:
+
+    >>> ra, dec = apply_proper_motion(269.45208, 4.69339, -801.6, 10362.4, 2000.0, 2016.0)
+    >>> float(ra.round(5)), float(dec.round(5))
+    (269.44851, 4.73945)
     """
     lon, lat = _positions(ra, dec)
     years = np.asarray(to_epoch_yr, dtype=np.float64) - np.asarray(from_epoch_yr, dtype=np.float64)
@@ -298,7 +328,7 @@ def _sorted(i: Ints, j: Ints, separation: Floats) -> Pairs:
 
 
 def _turned(lon: Floats) -> Floats:
-    """Right ascension in [0, 360); the remainder of a tiny negative angle rounds to 360 itself."""
+    """Bring right ascension into [0, 360); the remainder of a tiny negative angle rounds to 360 itself."""
     turned = np.mod(lon, 360.0)
     return np.where(turned >= 360.0, 0.0, turned)
 

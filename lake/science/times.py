@@ -1,20 +1,20 @@
-"""Time scales and the barycentre: every archive's clock to MJD(TDB) at the solar system barycentre.
+"""Convert every archive's times to MJD in TDB at the solar system barycentre.
 
-Pure functions on numpy arrays, through ERFA alone: its built-in leap seconds (to 2017-01-01, the
-last one there is) and analytic ephemeris. Nothing is downloaded and no Earth-rotation table is read.
+Pure functions on numpy arrays. They use only ERFA: its built-in leap seconds (the last is of 2017-01-01) and its
+analytic ephemeris. Nothing is downloaded and no Earth-rotation table is read.
 
-How good the result is:
+Accuracy:
 
-- a float64 MJD near 60000 resolves 0.6 us, and the sums here round once;
+- a float64 MJD near 60000 resolves 0.6 us; the sums here round once;
 - the Earth's position is ERFA's `epv00`: against JPL's DE405 over 1900 to 2100, 4.6 km rms and
   13.4 km at most, so 15 us and 45 us of light;
-- the observer is taken at the geocentre: 21.3 ms at most on the ground (the Earth's radius over c),
-  the same plus its altitude's light travel time for a satellite;
+- every observer on Earth is taken to be at its centre: 21.3 ms at most on the ground (the Earth's radius over c);
+  for a satellite add the light travel time of its altitude;
 - a day that ends with a leap second is 86401 s long, ERFA's and astropy's convention: a UTC MJD from clock
   time over 86400 is up to 1 s off on that day alone;
-- a future leap second is unknown until pyerfa is updated. A UTC given at the barycentre has its leap
-  second looked up at the barycentric reading, so it is 1 s off within 510 s of a leap second;
-- left out: the Shapiro delay (0.1 ms at the Sun's limb) and the source's parallax (1.2 ms at 1 pc).
+- a future leap second is unknown until pyerfa is updated. A UTC given at BARYCENTER has its leap second
+  looked up at the barycentric reading, so it is 1 s off within 510 s of a leap second;
+- the Shapiro delay (0.1 ms at the Sun's limb) and the source's parallax (1.2 ms at 1 pc) are ignored.
 """
 
 from __future__ import annotations
@@ -36,10 +36,6 @@ DAY_S = 86400.0
 # JD - MJD. Source: IAU 1997 Resolution B1.
 MJD_OFFSET = 2400000.5
 
-# Gaia's light curves count days of barycentric TCB from JD 2455197.5, 2010-01-01T00:00:00.
-# Source: Gaia DR3 documentation, data model, light curves: barycentric JD in TCB - 2455197.5.
-GAIA_EPOCH_MJD = 2455197.5 - MJD_OFFSET  # 55197.0
-
 # TESS's BTJD = BJD(TDB) - 2457000. Source: TESS Science Data Products Description, EXP-TESS-ARC-ICD-0014.
 BTJD_OFFSET = 2457000.0 - MJD_OFFSET  # 56999.5
 
@@ -52,41 +48,44 @@ TT_MINUS_TAI_S = 32.184
 # Light travel time of one astronomical unit: 149597870700 m (IAU 2012 Resolution B2) over c (SI).
 AU_LIGHT_S = 149597870700.0 / 299792458.0
 
-# Where `epv00` is tested, 1900 to 2100, and where UTC begins, 1960-01-01. Source: ERFA, epv00 and dat.
+# `epv00` is tested from 1900 to 2100, and UTC begins on 1960-01-01. Source: ERFA, epv00 and dat.
 FIRST_MJD, LAST_MJD = 15020.0, 88069.0
 FIRST_UTC_MJD = 36934.0
 
 SCALES = ("utc", "tai", "tt", "tdb", "tcb")
-FRAMES = ("topocentre", "geocentre", "heliocentre", "barycentre")
+# Reference positions of IVOA's TIMESYS, with the values that table archives stores.
+# Source: IVOA VOTable 1.4, TIMESYS.
+TOPOCENTER, GEOCENTER, HELIOCENTER, BARYCENTER = "topocentre", "geocentre", "heliocentre", "barycentre"
+REFERENCE_POSITIONS = (TOPOCENTER, GEOCENTER, HELIOCENTER, BARYCENTER)
 
-# epv00 takes 40 us and dtdb 12 us a time, so both are computed on a grid and interpolated: at half a
+# epv00 takes 40 us and dtdb 12 us for a time, so both are computed on a grid and interpolated. With steps of half a
 # day the errors are 0.02 us (cubic Hermite, position and velocity) and 0.02 us (linear).
 _GRID_D = 0.5
 
-# Vectors of so many times are held at once: a time takes some 250 bytes on the way.
+# Times are converted in chunks of this many; each needs some 250 bytes meanwhile.
 _AT_ONCE = 1 << 16
 
-# The grid is computed, and kept, by the block of a month: 2.6 ms and 6 kB each.
+# The grid is computed and cached in blocks of a month: 2.6 ms and 6 kB each.
 _BLOCK, _BLOCKS_KEPT = 64, 4096
 
 
 def to_bmjd_tdb(mjd: ArrayLike, ra_deg: ArrayLike, dec_deg: ArrayLike, *, scale: str, frame: str) -> Floats:
-    """Instants at which light would have passed the solar system barycentre, as MJD in TDB.
+    """Convert times to MJD(TDB) at the solar system barycentre: when the light would have passed it.
 
-    Plane waves: right for sources beyond a parsec. The module's docstring says how good it is.
+    Waves are taken as plane, which is right for sources beyond a parsec. The module's docstring states the accuracy.
 
     Parameters
     ----------
     mjd
         Times as Modified Julian Dates, days. The arguments broadcast.
     ra_deg, dec_deg
-        Direction of the source, ICRS degrees, one for all or one per time. Not used at the barycentre.
+        Direction of the source, ICRS degrees, one for all or one per time. Not used for BARYCENTER.
     scale
         The times' scale: utc, tai, tt, tdb or tcb.
     frame
-        Where the times' clock is. `geocentre`, and `topocentre`, treated alike: on Earth.
-        `heliocentre`: corrected for light travel time to the Sun, like ZTF's HMJD; that correction is
-        undone, and a UTC's leap second is the one at the Earth. `barycentre`: only the scale is converted.
+        Reference position of the times. GEOCENTER and TOPOCENTER are treated alike: on Earth. HELIOCENTER times are
+        corrected for light travel time to the Sun, like ZTF's HMJD: the correction is undone, and a UTC's leap
+        second is the one at the Earth. For BARYCENTER only the scale is converted.
 
     Returns
     -------
@@ -98,10 +97,19 @@ def to_bmjd_tdb(mjd: ArrayLike, ra_deg: ArrayLike, dec_deg: ArrayLike, *, scale:
     ------
     ValueError
         If the scale or frame is unknown, or a time is infinite or before 1900 (1960 in UTC) or after
-        2099: a JD, or days since a mission's zero, is not an MJD. Names the first.
+        2099, such as a JD or days since a mission's zero. The message names the first.
+
+    Examples
+    --------
+    A time of ZTF's, on Earth in UTC, and Gaia's zero point, TCB at the barycentre:
+
+    >>> f"{to_bmjd_tdb(58000.0, 10.0, -30.0, scale='utc', frame=GEOCENTER):.8f}"
+    '58000.00563296'
+    >>> f"{to_bmjd_tdb(55197.0, 0.0, 0.0, scale='tcb', frame=BARYCENTER):.8f}"
+    '55196.99981312'
     """
-    if frame not in FRAMES:
-        raise ValueError(f"unknown time frame {frame!r}: one of {', '.join(FRAMES)}")
+    if frame not in REFERENCE_POSITIONS:
+        raise ValueError(f"unknown time frame {frame!r}: one of {', '.join(REFERENCE_POSITIONS)}")
     read, ra, dec = np.broadcast_arrays(*(np.asarray(a, dtype=np.float64) for a in (mjd, ra_deg, dec_deg)))
     _check_scale(read, scale)
     if read.size > _AT_ONCE:
@@ -110,18 +118,18 @@ def to_bmjd_tdb(mjd: ArrayLike, ra_deg: ArrayLike, dec_deg: ArrayLike, *, scale:
         done = [to_bmjd_tdb(*(array[part] for array in each), scale=scale, frame=frame) for part in parts]
         return np.concatenate(done).reshape(read.shape)
     known = ~np.isnan(read)
-    if frame != "barycentre":
+    if frame != BARYCENTER:
         known &= ~(np.isnan(ra) | np.isnan(dec))
     result = np.full(read.shape, np.nan)
     times, row = np.unique(read[known], return_inverse=True)
     shift = _to_tdb_s(times, scale)
-    if frame == "barycentre":
+    if frame == BARYCENTER:
         later = shift[row]
     else:
         earth, sun, sun_speed = _ephemeris(times + shift / DAY_S)
         source = unit_vectors(ra[known], dec[known])
-        if frame == "heliocentre":
-            # The clock read this much later than the Earth's, for which the leap second and the Sun hold.
+        if frame == HELIOCENTER:
+            # The clock reads this much later than the Earth's, which decides the leap second and the Sun's position.
             ahead = _along(earth - sun, row, source)
             shift_s = _to_tdb_s(read[known] - ahead / DAY_S, scale)
             later = shift_s + _along(sun, row, source) - ahead * _along(sun_speed, row, source)
@@ -132,7 +140,7 @@ def to_bmjd_tdb(mjd: ArrayLike, ra_deg: ArrayLike, dec_deg: ArrayLike, *, scale:
 
 
 class EarthTimes:
-    """Times on Earth that many sources share, such as those of exposures: what depends on the time alone is kept.
+    """Times on Earth that many sources share, such as those of exposures: what depends only on time is computed once.
 
     Parameters
     ----------
@@ -157,16 +165,21 @@ class EarthTimes:
     def to_bmjd_tdb(
         self, row: NDArray[np.integer[Any]], ra_deg: ArrayLike, dec_deg: ArrayLike, source: NDArray[np.integer[Any]]
     ) -> Floats:
-        """Return what to_bmjd_tdb does for times and sources that are given by their places.
+        """Convert pairs of a time and a source, given by their indices, to MJD(TDB) at the barycentre.
 
         Parameters
         ----------
         row
-            Place of each time.
+            Index of each pair's time in `mjd`.
         ra_deg, dec_deg
             Directions of the sources, ICRS degrees.
         source
-            Place of each source.
+            Index of each pair's source in `ra_deg` and `dec_deg`.
+
+        Returns
+        -------
+        numpy.ndarray
+            MJD(TDB) in days, one for each pair.
         """
         later = self._later_s[row]
         for earth, direction in zip(self._earth, unit_vectors(ra_deg, dec_deg).T, strict=True):
@@ -175,10 +188,10 @@ class EarthTimes:
 
 
 def met_to_mjd(met_s: ArrayLike, mjdrefi: float, mjdreff: float, timezero_s: float = 0.0) -> Floats:
-    """Mission elapsed time to MJD, in the scale of the mission's reference (RXTE: TT).
+    """Convert mission elapsed time to MJD, in the scale of the mission's reference (RXTE: TT).
 
     MJD = MJDREFI + MJDREFF + (TIMEZERO + TIME) / 86400, after OGIP/93-003 and the HEASARC's RXTE pages.
-    Whole days and fractions are summed apart, so the result is the float64 next to the exact one.
+    Whole days and fractions are summed separately, so the result is the float64 next to the exact one.
 
     Parameters
     ----------
@@ -192,7 +205,12 @@ def met_to_mjd(met_s: ArrayLike, mjdrefi: float, mjdreff: float, timezero_s: flo
     Returns
     -------
     numpy.ndarray
-        MJD in days, of the shape of `met_s`. NaN where that is.
+        MJD in days, of the shape of `met_s`, NaN where it is NaN.
+
+    Examples
+    --------
+    >>> f"{met_to_mjd(86400.0, 49353, 0.000696574074):.9f}"
+    '49354.000696574'
     """
     seconds = np.asarray(met_s, dtype=np.float64) + timezero_s
     days = np.floor(seconds / DAY_S)
@@ -209,7 +227,7 @@ def _check_scale(mjd: Floats, scale: str) -> None:
 
 
 def _to_tdb_s(mjd: Floats, scale: str) -> Floats:
-    """Seconds from times in a scale to TDB (at the geocentre, where that matters: 2 us)."""
+    """Return TDB minus each time in seconds, for an observer at GEOCENTER (elsewhere on Earth 2 us differ)."""
     if scale == "tdb":
         return np.zeros_like(mjd)
     day = np.floor(mjd)
@@ -220,7 +238,7 @@ def _to_tdb_s(mjd: Floats, scale: str) -> Floats:
         return np.asarray(((whole - MJD_OFFSET - day) + (rest - fraction)) * DAY_S)
     to_tt = np.zeros_like(mjd)
     if scale == "utc":
-        # The third value says whether the year is beyond ERFA's knowledge of leap seconds: see the top.
+        # The third value says whether the year is beyond ERFA's leap seconds: see the module's docstring.
         whole, rest, _ = erfa.utctai(day + MJD_OFFSET, fraction)
         to_tt += ((whole - MJD_OFFSET - day) + (rest - fraction)) * DAY_S
     if scale in ("utc", "tai"):
@@ -230,7 +248,7 @@ def _to_tdb_s(mjd: Floats, scale: str) -> Floats:
 
 
 def _ephemeris(tdb: Floats) -> tuple[Floats, Floats, Floats]:
-    """Barycentric positions of the Earth and the Sun in light seconds, and the Sun's velocity over c."""
+    """Interpolate barycentric positions of the Earth and the Sun, light seconds, and the Sun's velocity over c."""
     left, part, (earth, speed, sun, sun_speed) = _tabulated(tdb, _positions)
     s = part[:, None]
     cubic = (1 + 2 * s) * (1 - s) ** 2, s * (1 - s) ** 2, s**2 * (3 - 2 * s), s**2 * (s - 1)
@@ -248,13 +266,13 @@ Tables = tuple[Floats, ...]
 
 @lru_cache(maxsize=_BLOCKS_KEPT)
 def _tdb_tt(block: int) -> Tables:
-    """TDB - TT in seconds at the nodes of a block of the grid."""
+    """Compute TDB - TT in seconds at the nodes of a block of the grid."""
     return (erfa.dtdb(MJD_OFFSET, _nodes(block), 0.0, 0.0, 0.0, 0.0),)
 
 
 @lru_cache(maxsize=_BLOCKS_KEPT)
 def _positions(block: int) -> Tables:
-    """Barycentric position and velocity of the Earth and of the Sun, au and au a step, at the nodes of a block."""
+    """Compute barycentric position and velocity of Earth and Sun, au and au per step, at the nodes of a block."""
     from_sun, from_bary, _ = erfa.epv00(MJD_OFFSET, _nodes(block))
     earth, speed = from_bary["p"], from_bary["v"] * _GRID_D
     return earth, speed, earth - from_sun["p"], speed - from_sun["v"] * _GRID_D
@@ -265,10 +283,9 @@ def _nodes(block: int) -> Floats:
 
 
 def _tabulated(mjd: Floats, table: Callable[[int], Tables]) -> tuple[NDArray[np.intp], Floats, Tables]:
-    """Index of the node before each time, the part of the step after it, and what a table has at the nodes.
+    """Return the index of the node before each time, the fraction of the step after it, and the values at the nodes.
 
-    The grid is the same for every call, so a time's result does not depend on its company, and what was
-    computed for a block of it is kept.
+    The grid is the same for every call, so a result does not depend on the other times. Blocks are cached.
     """
     step = np.floor(mjd / _GRID_D).astype(np.int64)
     block = step // _BLOCK
@@ -280,5 +297,5 @@ def _tabulated(mjd: Floats, table: Callable[[int], Tables]) -> tuple[NDArray[np.
 
 
 def _along(vectors: Floats, row: NDArray[np.intp], source: Floats) -> Floats:
-    """Dot product of each row's vector with its direction."""
+    """Multiply each row's vector with its direction, as a dot product."""
     return np.asarray(sum(vectors[row, axis] * source[:, axis] for axis in range(3)))

@@ -1,4 +1,4 @@
-"""Who may write a lake: the rights of a SQLite catalogue and of the folders, looked at before anything is done."""
+"""Check the permissions to write a lake, of its SQLite catalogue and of its folders, before any work is done."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import pwd
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,6 @@ from pathlib import Path
 import duckdb
 
 from lake.errors import ReadOnly
-from lake.model.schema import TABLES
 from lake.model.table import quoted
 
 ASK_FOR_RIGHTS = "ask the owner of the catalogue's schema in PostgreSQL to run"
@@ -25,10 +24,10 @@ _BESIDE = ("-wal", "-shm", "-journal")
 
 
 def make_catalogue(path: Path) -> None:
-    """Make the file of a SQLite catalogue, so that umask and group are those of any other file of the folder.
+    """Create the file of a SQLite catalogue with the umask and the group of any other file of the folder.
 
-    SQLite itself makes files of mode 0644 whatever the umask, and then nobody else of a group may write. An empty
-    file is an empty database.
+    SQLite itself creates files of mode 0644 whatever the umask, which nobody else of a group may write. An empty file
+    is an empty database.
     """
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
@@ -37,7 +36,7 @@ def make_catalogue(path: Path) -> None:
 
 
 def share_catalogue(path: Path) -> None:
-    """Let the group of a folder that it may write to write its catalogue, too, where that is this user's own."""
+    """Let the group that may write a folder also write the catalogue in it, if this user owns that."""
     folder = path.parent.stat()
     for file in (path, *(path.with_name(path.name + end) for end in _BESIDE)):
         with suppress(OSError):  # not there, or somebody else's
@@ -46,26 +45,26 @@ def share_catalogue(path: Path) -> None:
                 file.chmod(stat.S_IMODE(found.st_mode) | stat.S_IRGRP | stat.S_IWGRP)
 
 
-def make_folders(tree: Path) -> None:
-    """Make the folder of each table, since DuckDB makes folders of mode 0755 whatever the umask."""
-    for name in TABLES:
+def make_folders(tree: Path, tables: Iterable[str]) -> None:
+    """Create the folder of each table, since DuckDB creates folders of mode 0755 whatever the umask."""
+    for name in tables:
         (tree / name).mkdir(parents=True, exist_ok=True)
 
 
 def check_catalogue(path: Path) -> None:
-    """Check that a SQLite catalogue, its folder and what is beside it may be written by this process.
+    """Check that this process may write a SQLite catalogue, its folder and the files beside it.
 
     Raises
     ------
     ReadOnly
-        If not; it names the file, whose it is, and what to do.
+        If not; names the file, its owner, and what to do.
     """
     beside = [path.with_name(path.name + end) for end in _BESIDE]
     _check(f"the catalogue {path}", [path, *beside, path.with_suffix(".lock"), path.parent, path.parent / "claims"])
 
 
 def last_written(path: Path) -> float:
-    """Return when a SQLite catalogue was written last, by the clock of its disk."""
+    """Return when a SQLite catalogue was last written, by the clock of its disk."""
     times = [0.0]
     for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-journal"))):
         with suppress(FileNotFoundError):
@@ -74,12 +73,12 @@ def last_written(path: Path) -> float:
 
 
 def check_folders(root: Path) -> None:
-    """Check that the folders of a lake on a disk may be written, those of its tables and archives, too.
+    """Check that this process may write the folders of a lake on a disk, including those of tables and archives.
 
     Raises
     ------
     ReadOnly
-        If not; it names the folder, whose it is, and what to do.
+        If not; names the folder, its owner, and what to do.
     """
     tree = root / "data" / "main"
     _check(f"the lake at {root}", [root / "staging", root / "staging" / "publishing", tree, *_folders(tree)])
@@ -116,7 +115,7 @@ def _check(what: str, paths: list[Path]) -> None:
 
 @dataclass(frozen=True)
 class _Closed:
-    """A file or folder that may not be written."""
+    """A file or folder that this process may not write."""
 
     uid: int
     gid: int
@@ -125,10 +124,10 @@ class _Closed:
 
 
 def _closed(path: Path) -> _Closed | None:
-    """Return what is known of a path that may not be written; None if it may be, or if nothing is there.
+    """Describe a path that this process may not write; return None if it may, or if the path does not exist.
 
-    SQLite takes its log away with the last connection of another process, at any moment: what is gone, or another
-    file by the second look, says nothing of who may write.
+    SQLite removes its log with the last connection of another process, at any moment. So a file that is gone, or
+    another one at the second look, is no evidence.
     """
     try:
         found = path.stat()
@@ -143,14 +142,14 @@ def _closed(path: Path) -> _Closed | None:
 
 
 def check_postgres(connection: duckdb.DuckDBPyConnection, schema: str, what: str) -> None:
-    """Check that a catalogue in PostgreSQL, attached as DuckLake's, may be written by this user of it.
+    """Check that the PostgreSQL user may write an attached catalogue.
 
     Raises
     ------
     ReadOnly
         If not.
     """
-    # DuckLake makes tables of its own there, for rows that it holds itself.
+    # DuckLake also creates tables there, for rows that stay in the catalogue.
     each = " AND ".join(f"has_table_privilege(c.oid, '{right}')" for right in ("SELECT", "INSERT", "UPDATE", "DELETE"))
     query = (
         f"SELECT current_user::text, coalesce(bool_and({each}), true) "
@@ -174,7 +173,7 @@ def check_postgres(connection: duckdb.DuckDBPyConnection, schema: str, what: str
         )
     if not granted:
         raise ReadOnly(
-            f"{what} cannot be written: user {user} may not change all of its tables, or make new ones",
+            f"{what} cannot be written: user {user} may not change all of its tables, or create new ones",
             hint=f'{ASK_FOR_RIGHTS}: GRANT ALL ON SCHEMA "{schema}" TO {user}; '
             f'GRANT ALL ON ALL TABLES IN SCHEMA "{schema}" TO {user}',
         )
@@ -200,5 +199,5 @@ def _group(number: int) -> str:
 
 
 def readable_in_place(path: Path) -> bool:
-    """Say whether SQLite can read a catalogue where it is: even for that its write-ahead log is written."""
+    """Say whether SQLite can read a catalogue in place, which writes its log."""
     return may(path, os.W_OK) and may(path.parent, os.W_OK | os.X_OK)

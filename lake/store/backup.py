@@ -1,4 +1,4 @@
-"""Backups of a SQLite catalogue, dated, in the lake's folder backups; and how one is brought back."""
+"""Dated backups of a SQLite catalogue, in the lake's folder backups."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Backup:
 
     @property
     def name(self) -> str:
-        """Return its date and time, by which it is asked for."""
+        """Return its date and time, which name it."""
         return self.made_at.strftime(_STAMP)
 
 
@@ -64,12 +64,12 @@ def back_up(location: CatalogLocation, storage: Storage, keep: int) -> Backup | 
     location, storage
         The lake.
     keep
-        How many backups there are afterwards, this one among them.
+        How many backups to keep, including this one.
 
     Returns
     -------
     Backup or None
-        None for PostgreSQL, which has tools of its own: see `backup_hint`.
+        None for PostgreSQL, which has its own tools: see `backup_hint`.
 
     Raises
     ------
@@ -97,13 +97,14 @@ def back_up(location: CatalogLocation, storage: Storage, keep: int) -> Backup | 
             remove(old.path)
     except OSError as error:
         raise CatalogError(
-            f"cannot write the backup {backup.path}: {error.strerror or error}", hint="make room, or ask its owner"
+            f"cannot write the backup {backup.path}: {error.strerror or error}",
+            hint="free some space, or ask its owner",
         ) from error
     return backup
 
 
 def copy_database(source: Path, target: Path) -> None:
-    """Copy a SQLite database, with what is in its log, while others may use it; the target is replaced at once.
+    """Copy a SQLite database, including its log, while others may use it; the target is replaced atomically.
 
     Raises
     ------
@@ -113,8 +114,8 @@ def copy_database(source: Path, target: Path) -> None:
     command = [sys.executable, "-I", "-c", _COPY, str(source), str(target)]
     done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
     if done.returncode:
-        told = (done.stderr.strip().splitlines() or ["it failed"])[-1]
-        raise CatalogError(f"cannot copy {source} to {target}: {told}", hint="see what else is on that disk")
+        message = (done.stderr.strip().splitlines() or ["it failed"])[-1]
+        raise CatalogError(f"cannot copy {source} to {target}: {message}", hint="check that disk")
 
 
 def find(storage: Storage, date: str | None) -> Backup:
@@ -132,20 +133,19 @@ def find(storage: Storage, date: str | None) -> Backup:
             return backup
     if not every:
         raise ConfigurationError(
-            f"there is no backup of a catalogue at {storage.root / FOLDER}",
-            hint="lightlake compact makes one each time",
+            f"there is no backup of a catalogue at {storage.root / FOLDER}", hint="each lightlake compact makes one"
         )
     raise ConfigurationError(
         f"there is no backup of {date!r} at {storage.root / FOLDER}",
-        hint=f"there are: {', '.join(backup.name for backup in every)}",
+        hint=f"the backups are: {', '.join(backup.name for backup in every)}",
     )
 
 
 def backup_hint(location: CatalogLocation) -> str:
-    """Return what backs up, or brings back, a catalogue in PostgreSQL."""
+    """Return the commands that back up and restore a catalogue in PostgreSQL."""
     schema = location.schema
     return (
         f"back it up with: pg_dump --format=custom --schema={schema} --file=catalog.dump CONNECTION; "
-        f"bring it back with, if {schema} holds this lake alone: psql CONNECTION -c 'DROP SCHEMA {schema} CASCADE', "
+        f"restore it, if {schema} holds only this lake, with: psql CONNECTION -c 'DROP SCHEMA {schema} CASCADE', "
         "pg_restore --dbname=CONNECTION catalog.dump, lightlake restore"
     )

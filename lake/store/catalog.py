@@ -1,4 +1,4 @@
-"""The DuckLake catalogue: create it, migrate it, attach it, and let one writer in at a time."""
+"""The DuckLake catalogue: create it, migrate it, attach it, and lock it for one writer at a time."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from tempfile import TemporaryDirectory, gettempdir
 import duckdb
 
 from lake.errors import CatalogError, NoLake, ReadOnly
+from lake.model.declared import all_tables
 from lake.model.schema import SCHEMA_VERSION
 from lake.settings import Settings
-from lake.store import confined, fence, s3, told
+from lake.store import confined, fence, s3
 from lake.store.access import (
     check_catalogue,
     check_folders,
@@ -28,17 +29,16 @@ from lake.store.access import (
 )
 from lake.store.backup import back_up
 from lake.store.connection import connect, copy_catalogue, rollback
+from lake.store.failures import READING_ONLY, disk_full, has_free_space, read_failure, write_failure
 from lake.store.identity import check_same, foreign, has_data, mark_tree, new_id, no_lake, tree_id
 from lake.store.location import CatalogLocation
 from lake.store.lock import advisory_lock, file_lock, until_back
-from lake.store.migrations import make_tables, migrate, schema_version
+from lake.store.migrations import has_declared, make_tables, migrate, schema_version
 from lake.store.pruning import METADATA, index_statistics, note_no_nan
 from lake.store.storage import Storage
-from lake.store.told import READING_ONLY
-from lake.store.trouble import has_room, no_room
 from lake.text import file_name
 
-# Commits after which a process goes on with a new DuckDB: making one takes as long as a commit or two.
+# After so many commits a process opens a new DuckDB, which takes as long as a commit or two.
 _RENEWED_AFTER = 50
 
 
@@ -52,9 +52,10 @@ class Catalog:
     settings
         Catalogue, DuckDB limits and lock timeout.
     read_only
-        Attach it for reading; whatever would write is refused.
+        Attach it for reading, and refuse to write.
     confined
-        For SQL of strangers: DuckDB reaches no other files, and its configuration is locked. See lake.store.confined.
+        For SQL of untrusted users: DuckDB reads no other files, and its configuration is locked. See
+        lake.store.confined.
     """
 
     def __init__(
@@ -68,11 +69,11 @@ class Catalog:
         self._instance: duckdb.DuckDBPyConnection | None = None
         self._attached = False
         self._private: TemporaryDirectory[str] | None = None
-        self.as_of: float | None = None  # of a copy: when the catalogue was written last before it
+        self.as_of: float | None = None  # of a copy: when the catalogue was last written
         self._commits = 0
 
     def create(self) -> bool:
-        """Make the catalogue, or bring an older one to this schema version.
+        """Create the catalogue, or migrate it to the schema version and views of this software.
 
         Returns
         -------
@@ -93,14 +94,14 @@ class Catalog:
         return until_back(once, self.settings.lock_timeout_s, self.close)
 
     def create_locked(self) -> bool:
-        """Do the same; the caller holds the lock."""
+        """Do the same as `create`; the caller holds the lock."""
         try:
             self._attach_existing()
             fresh = False
         except NoLake:
             fresh = True
         if self.storage.is_local:
-            make_folders(Path(str(self.storage.data), "main"))
+            make_folders(Path(str(self.storage.data), "main"), all_tables())
         if self.location.kind == "sqlite":
             share_catalogue(Path(self.location.target))
         if fresh:
@@ -108,12 +109,13 @@ class Catalog:
         with closing(self.cursor()) as cursor, self.changing():
             found, marked = self._accept(cursor)
             fenced = fence.is_built(cursor, self.location)
+            is_current = found == SCHEMA_VERSION and has_declared(cursor)
         if not fenced:
             self.close()  # for SQLite's sake: see fence.build
             with self.changing():
                 fence.build(self.location, self._duckdb)
             self._attach(create=False)
-        if found == SCHEMA_VERSION:
+        if is_current:
             return marked or not fenced
         with closing(self.cursor()) as cursor, self.changing():
             try:
@@ -123,12 +125,12 @@ class Catalog:
         return True
 
     def check_lake(self) -> None:
-        """Refuse a catalogue of another lake than the tree's, whatever the version of its schema.
+        """Check that the catalogue belongs to the tree, whatever the version of its schema.
 
         Raises
         ------
         CatalogError
-            If it is of another lake, or of none.
+            If it belongs to another lake, or holds none.
         """
         self._attach(create=False)
         with closing(self.cursor()) as cursor:
@@ -141,7 +143,7 @@ class Catalog:
                 raise foreign(self.storage, str(self.location))
 
     def _accept(self, cursor: duckdb.DuckDBPyConnection) -> tuple[int | None, bool]:
-        """See that the catalogue is of this tree, or both new; return its version, and whether the tree got its id."""
+        """Check that catalogue and tree belong together; return the version, and whether the tree was marked now."""
         found, own_id = schema_version(cursor)
         if not found and has_data(self.storage):
             raise self._empty()
@@ -152,17 +154,17 @@ class Catalog:
         number = fence.take(cursor, self.location, self.settings.lock_timeout_s)
         if not found:
             make_tables(cursor, found)
-            # An empty tree gets a new id, so that an older catalogue of it, if there is one, is refused from now on.
+            # With a new id, an empty tree refuses an older catalogue.
             mark_tree(self.storage, new_id())
         else:
             back_up(self.location, self.storage, self.settings.backups)
-        # Before the version is noted: whatever is not done then is done when it is run again.
+        # Before the version is recorded: if this is stopped, the next run does it again.
         index_statistics(cursor, self.location.kind, self.location.schema)
         note_no_nan(cursor, self.location.kind, self.location.schema, newest=False)
         migrate(cursor, found or SCHEMA_VERSION, tree_id(self.storage), number)
 
     def _marked(self, cursor: duckdb.DuckDBPyConnection, own_id: str | None) -> bool:
-        """See that the tree carries the catalogue's id, or is its tree and gets it; return whether it got it."""
+        """Check that the tree has the catalogue's id, or mark the right tree; return whether it was marked."""
         of_tree = tree_id(self.storage)
         if own_id is not None and of_tree is not None:
             check_same(self.storage, str(self.location), own_id)
@@ -185,12 +187,12 @@ class Catalog:
         return any(name in known for name in in_tree)
 
     def _attach_existing(self) -> None:
-        """Attach the catalogue that there is.
+        """Attach the existing catalogue.
 
         Raises
         ------
         NoLake
-            If there is none, and no data in the tree either.
+            If there is none, and the tree has no data.
         """
         if self.location.kind == "sqlite" and not self._is_file():
             raise self._empty(f"at {self.storage.root}")
@@ -210,9 +212,9 @@ class Catalog:
         Raises
         ------
         CatalogError
-            If there is none, or it is of another version or another lake.
+            If there is none, or it has another version or belongs to another lake.
         ReadOnly
-            If it is opened for writing, and this user may not write it.
+            If it is opened for writing, and this user has no permission to write it.
         """
         if not self.read_only and (self.location.kind != "sqlite" or self._is_file()):
             self.check_writable()
@@ -224,20 +226,20 @@ class Catalog:
         if found is None and (tables := self._tables()):
             raise CatalogError(
                 f"the catalogue {self.location} has the table {tables[0]}, but schema_version is missing",
-                hint="bring the catalogue of before it was dropped back with: lightlake restore",
+                hint="restore a backup from before it was dropped with: lightlake restore",
             )
         if not found:
             raise self._empty()
         _check_not_newer(found, self.location)
         if found < SCHEMA_VERSION:
             raise CatalogError(
-                f"the lake at {self.storage.root} has schema version {found}, this is {SCHEMA_VERSION}",
+                f"the lake at {self.storage.root} has schema version {found}, this software has {SCHEMA_VERSION}",
                 hint=f"migrate it with: lightlake init {self.storage.root}",
             )
         check_same(self.storage, str(self.location), own_id)
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
-        """Return a new connection to the same database, for one thread or transaction."""
+        """Open a new connection to the same database, for one thread or transaction."""
         if not self._attached:
             self.open()
         cursor = self._duckdb().cursor()
@@ -249,7 +251,7 @@ class Catalog:
         return [row[0] for row in self.cursor().execute(query).fetchall()]
 
     def known_files(self, cursor: duckdb.DuckDBPyConnection) -> set[str]:
-        """Return the names of all files that any snapshot of the catalogue knows, or waits to remove."""
+        """Return the names of all files in any snapshot of the catalogue, and of those it waits to remove."""
         schema = self.location.schema
         known = " UNION ".join(
             f'SELECT path FROM {METADATA}."{schema}".{name}'
@@ -258,12 +260,12 @@ class Catalog:
         return {Path(row[0]).name for row in cursor.execute(known).fetchall()}
 
     def refresh(self) -> None:
-        """See to it that what is asked next is answered as the catalogue is then, where a copy of it is read."""
+        """Drop a private copy of the catalogue, so that the next query reads its present state."""
         if self._private is not None:
             self.close()
 
     def close(self) -> None:
-        """Let go of the catalogue."""
+        """Close all connections to the catalogue."""
         if self._instance is not None:
             self._instance.close()
             self._instance = None
@@ -273,17 +275,17 @@ class Catalog:
             self._private = self.as_of = None
 
     def committed(self) -> None:
-        """Note a commit; after some, go on with a new DuckDB.
+        """Count a commit; after every 50, open a new DuckDB.
 
-        DuckLake keeps the statistics of every snapshot that it has seen, and DuckDB the footers of all files, as long
-        as the process lives. Cursors that are in use keep the old one.
+        DuckLake keeps the statistics of every snapshot it has seen, and DuckDB the footers of all files, as long as
+        they live. Cursors in use keep the old DuckDB.
         """
         self._commits += 1
         if self._commits % _RENEWED_AFTER == 0:
             self.renew()
 
     def renew(self) -> None:
-        """Go on with a new DuckDB, and new connections to the catalogue. Cursors that are in use keep the old one."""
+        """Open a new DuckDB, with new connections to the catalogue. Cursors in use keep the old one."""
         if self._private is not None:
             return
         instance = connect(self.settings, self.storage, self.location.kind)
@@ -295,12 +297,12 @@ class Catalog:
         self._instance, self._attached = instance, True
 
     def check_writable(self) -> None:
-        """Check that rows may get in, before anything is done for them.
+        """Check that this user may write, before any work is done.
 
         Raises
         ------
         ReadOnly
-            If this catalogue was opened for reading, or its file may not be written by this user.
+            If this catalogue was opened for reading, or this user has no permission to write its file.
         """
         if self.read_only:
             raise ReadOnly(f"the lake at {self.storage.root} is open for reading only", hint=READING_ONLY)
@@ -309,30 +311,31 @@ class Catalog:
 
     @contextmanager
     def lock(self, *, reading: bool = False, fenced: bool = True) -> Iterator[int]:
-        """Let one writer in at a time, over all processes and machines that share the catalogue.
+        """Hold the catalogue's lock: one writer at a time, over all processes and machines that share it.
 
-        DuckLake itself lets two transactions add rows of the same source, since appends do not
-        conflict; and SQLite fails with "database is locked". So every commit of ours holds this lock.
-        It yields the number of its fence: see lake.store.fence.
+        Every commit holds this lock. Without it, DuckLake would let two transactions add rows of the same source, since
+        appends do not conflict; and SQLite would fail with "database is locked". Yields the number of the writer's
+        fence: see lake.store.fence.
 
         Parameters
         ----------
         reading
-            Only keep writers out: for one who looks at the lake while it is at rest.
+            Only keep writers out, to read the lake while it is at rest.
         fenced
-            Take a number, for which there must be a catalogue; else it is 0.
+            Take a fence number, which needs a catalogue; else it is 0.
 
         Raises
         ------
         CatalogError
             If others hold it for longer than LIGHTLAKE_LOCK_TIMEOUT_S.
         ReadOnly
-            If this catalogue may not be written.
+            If this user may not write the catalogue.
         """
         if not reading:
             self.check_writable()
         timeout = self.settings.lock_timeout_s
-        if not all(has_room(folder) for folder in self._folders()) and (full := no_room(None, *self._folders())):
+        folders = self._folders()
+        if not all(map(has_free_space, folders)) and (full := disk_full(None, *folders)):
             raise full
         with self._held("", timeout) as held:
             if not held:
@@ -344,25 +347,25 @@ class Catalog:
                 yield self.fence() if fenced and not reading else 0
 
     def fence(self) -> int:
-        """Take the newest number: no writer before can commit any more. The caller holds the lock."""
+        """Take the newest fence number: no earlier writer can commit any more. The caller holds the lock."""
         with self.changing(), closing(self.cursor()) as cursor:
             return fence.take(cursor, self.location, self.settings.lock_timeout_s)
 
     @contextmanager
     def claim(self, name: str, *, strict: bool = False) -> Iterator[bool]:
-        """Take a piece of work for this process, unless another has it: yields whether it is ours.
+        """Claim a piece of work for this process; yields False if another process has claimed it.
 
         Parameters
         ----------
         name
-            Of the work, such as the id of a granule.
+            Name of the work, such as the id of a granule.
         strict
-            Two never have it at once: its file beside a SQLite catalogue stays.
+            Never let two processes have it at once: the lock file beside a SQLite catalogue is kept.
 
         Raises
         ------
         ReadOnly
-            If this catalogue may not be written.
+            If this user may not write the catalogue.
         """
         self.check_writable()
         with self._held(name, 0.0, strict=strict) as held:
@@ -391,8 +394,8 @@ class Catalog:
                 path = Path(location.target)
                 if create:
                     make_catalogue(path)
-                elif self.read_only and not (readable_in_place(path) and has_room(path.parent)):
-                    # SQLite's write-ahead log wants to write on a full disk, too, to read.
+                elif self.read_only and not (readable_in_place(path) and has_free_space(path.parent)):
+                    # SQLite writes its log even to read, which fails on a full disk.
                     self._private = TemporaryDirectory(prefix="lightlake-")
                     self.as_of = last_written(path)
                     location = replace(location, target=str(copy_catalogue(path, Path(self._private.name))))
@@ -407,35 +410,35 @@ class Catalog:
             self.close()
             raise
         except (sqlite3.Error, OSError) as error:  # of the copy
-            raise no_room(error, gettempdir()) or CatalogError(
-                f"cannot read the catalogue {self.location}: {error}", hint="ask its owner for a look at it"
+            raise disk_full(error, gettempdir()) or CatalogError(
+                f"cannot read the catalogue {self.location}: {error}", hint="ask its owner to check it"
             ) from error
         except duckdb.Error as error:
             self.close()
-            raise self._unreadable(error) from None  # its text may hold a password
+            raise self._unreadable(error) from None  # the text may contain a password
         self._attached = True
 
     def unwritable(self, error: duckdb.Error) -> Exception:
-        """Return what to raise for an error of a commit, or of maintenance."""
-        return told.of_writing(error, self.location, self.storage, self._folders())
+        """Return the exception to raise when a commit or maintenance failed."""
+        return write_failure(error, self.location, self.storage, self._folders())
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """Tell what a database says of a change that fails as what it is: see `unwritable`."""
+        """Convert a database error of a change: see `unwritable`."""
         try:
             yield
         except duckdb.Error as error:
             raise self.unwritable(error) from None
 
     def _folders(self) -> list[str]:
-        """Return the folders on disks that a change writes to."""
+        """Return the folders on local disks that a change writes to."""
         folders = [str(self.storage.root)] if self.storage.is_local else []
         return [*folders, str(Path(self.location.target).parent)] if self.location.kind == "sqlite" else folders
 
     def _unreadable(self, error: duckdb.Error) -> Exception:
-        if "explicitly disabled" in str(error):  # to make one by attaching it
+        if "explicitly disabled" in str(error):  # DuckLake will not create one while attaching
             return self._empty()
-        return told.of_reading(error, self.location, self._folders())
+        return read_failure(error, self.location, self._folders())
 
 
 def _check_not_newer(found: int, location: CatalogLocation) -> None:

@@ -1,4 +1,4 @@
-"""Claims that last: who holds one is written down, and what a restarted database forgot is taken anew."""
+"""Claims that survive a restart of the database, with a note of who holds each."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from lake.redact import safe_line
 from lake.store.catalog import Catalog
 from lake.store.storage import Storage, remove, write_text
 
-# Seconds until a holder looks whether its claim is still held.
+# A holder checks its claim this often, seconds.
 KEEP_S = 3.0
 
-# Containers may have the same name, and all the same process number.
+# Containers may share a name and a process number.
 _PROCESS = uuid.uuid4().hex
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a claim, as it said itself."""
+    """The holder of a claim, as it noted itself."""
 
     what: str
     host: str
@@ -40,12 +40,12 @@ class Holder:
 
     @classmethod
     def this(cls, what: str, *, ending: bool = False) -> Holder:
-        """Return this process."""
+        """Describe this process."""
         return cls(what, socket.gethostname(), os.getpid(), f"{datetime.now(UTC):%Y-%m-%d %H:%M}", _PROCESS, ending)
 
     @property
     def is_this(self) -> bool:
-        """Say whether it is this process."""
+        """Say whether the holder is this process."""
         return self.process == _PROCESS
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class Holder:
 
 
 def holder_of(storage: Storage, name: str) -> Holder | None:
-    """Return who held a claim last; None if nobody has said so. Whether it still does is for the claim to say."""
+    """Return the last holder of a claim, who may have ended; None without a note."""
     try:
         return Holder(**json.loads(_note(storage, name).read_text()))
     except (OSError, ValueError, TypeError):
@@ -61,27 +61,26 @@ def holder_of(storage: Storage, name: str) -> Holder | None:
 
 
 def note(storage: Storage, name: str, holder: Holder) -> None:
-    """Write down who holds a claim; it is a courtesy, which nothing else waits for."""
+    """Note who holds a claim. It is only information: a failure is ignored."""
     try:
         write_text(_note(storage, name), json.dumps(asdict(holder)))
     except OSError:
         with suppress(OSError):
-            remove(_note(storage, name))  # it would name another
+            remove(_note(storage, name))  # an old note would name another holder
 
 
 @contextmanager
 def held(catalog: Catalog, name: str, what: str | None = None) -> Iterator[bool]:
-    """Hold a claim for as long as a piece of work takes; yields whether it was to be had.
+    """Hold a claim during a piece of work; yields False if another process holds it.
 
-    A claim in PostgreSQL ends with its connection, which ends when the database is restarted. This one is then taken
-    anew.
+    A claim in PostgreSQL ends with its connection, such as when the database is restarted. It is then claimed again.
 
     Parameters
     ----------
     name
-        Of the claim.
+        Name of the claim.
     what
-        Who this is, for those who do not get it; None: nobody will ask.
+        Description of the holder, for the others; None: no note.
     """
     with ExitStack() as claims:
         if not claims.enter_context(catalog.claim(name, strict=what is not None)):
@@ -103,16 +102,16 @@ def held(catalog: Catalog, name: str, what: str | None = None) -> Iterator[bool]
 
 
 def is_free(catalog: Catalog, name: str, *, strict: bool = True) -> bool:
-    """Say whether nobody holds a claim just now."""
+    """Say whether a claim is free just now."""
     with catalog.claim(name, strict=strict) as free:
         return free
 
 
 def _keep(catalog: Catalog, name: str, what: str | None, done: threading.Event) -> None:
-    """Take a claim again whenever it is found free, though its work is not done."""
+    """Claim again whenever the claim is found free before the work is done."""
     with ExitStack() as claims:
         while not done.wait(KEEP_S):
-            # What the catalogue has against it, whoever works with it finds out.
+            # The work itself meets the same error of the catalogue.
             with suppress(LightlakeError):
                 again: Any = catalog.claim(name, strict=what is not None)
                 if again.__enter__():

@@ -1,9 +1,9 @@
-"""A lake for SQL of strangers: DuckDB reaches nothing but the lake, and a query is checked before it runs.
+"""Confine a lake for SQL of untrusted users: DuckDB reaches only the lake, and each query is checked first.
 
-Two walls. DuckDB's own configuration keeps file systems and networks out, and is locked. It does not keep a query from
-files of the lake, nor from table functions that change a running DuckDB or speak for it to the catalogue's database
-(postgres_query, enable_logging). So a query is parsed by DuckDB first, and may only be one SELECT, over tables, views
-and table functions that are known to be harmless.
+There are two barriers. DuckDB's configuration shuts out file systems and networks, and is locked. It does not stop a
+query from reading files of the lake, or from calling table functions that change DuckDB or query the catalogue's
+database (postgres_query, enable_logging). So DuckDB parses a query first, and only one SELECT passes, over tables,
+views and table functions that are known to be harmless.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from lake.model.table import quoted
 from lake.settings import Settings
 from lake.store.storage import Storage
 
-# What a query may take, unless LIGHTLAKE_DUCKDB_MEMORY says otherwise; and what it may put on the disk.
+# Memory for a query, unless LIGHTLAKE_DUCKDB_MEMORY says otherwise; and disk space to spill to.
 MEMORY = "1GB"
 SPILLED = "10GB"
 
-# Longer ones are not written by people, and deep ones take DuckDB's parser long.
+# Nobody writes longer queries, and DuckDB's parser is slow for deeply nested ones.
 LONGEST_QUERY = 100_000
 
-# Table functions that read nothing but their arguments, beside the lake's own macros.
+# Table functions that read only their arguments, in addition to the lake's own macros.
 _HARMLESS = {"range", "generate_series", "unnest", "repeat", "repeat_row", "json_each", "json_tree"}
 
-# Scalar functions that tell of the process or write into its log; and those that make a huge value of a short query: in
-# the making of one value DuckDB neither counts memory nor lets itself be interrupted.
+# Scalar functions that reveal the process or write to its log; and those that make a huge value from a short query:
+# while DuckDB computes one value, it neither counts memory nor can be interrupted.
 _REFUSED = {
     "current_setting",
     "write_log",
@@ -51,16 +51,16 @@ _REFUSED = {
 _LISTS, _LONGEST_LIST = {"range", "generate_series"}, 1_000_000
 
 _SCHEMATA = {"", "main", "lake"}
-_HINT = "one SELECT over the lake's tables, views and macros is taken: see them with lightlake schema"
+_HINT = "write one SELECT over the lake's tables, views and macros: see them with lightlake schema"
 
 
 def lock(connection: duckdb.DuckDBPyConnection, storage: Storage, settings: Settings) -> None:
-    """Keep a DuckDB that has its extensions and the lake from everything else, for good."""
+    """Shut a DuckDB, with its extensions loaded and the lake attached, off from everything else."""
     for setting, value in (
         ("allowed_directories", f"[{quoted(f'{storage.data}/')}]"),
         ("memory_limit", quoted(settings.duckdb_memory or MEMORY)),
         ("max_temp_directory_size", quoted(SPILLED)),
-        ("python_enable_replacements", "false"),  # else a table's name may be a variable of the caller
+        ("python_enable_replacements", "false"),  # otherwise a table's name may be a Python variable
         ("allow_community_extensions", "false"),
         ("enable_external_access", "false"),
         ("lock_configuration", "true"),
@@ -70,7 +70,7 @@ def lock(connection: duckdb.DuckDBPyConnection, storage: Storage, settings: Sett
 
 @contextmanager
 def time_limit(cursor: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
-    """Interrupt what a cursor does after a time.
+    """Interrupt a cursor after some seconds.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def time_limit(cursor: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[No
         patience = seconds
         while not done.wait(patience):
             cursor.interrupt()
-            patience = 0.2  # what it interrupted may have been the statement before
+            patience = 0.2  # the first may have hit the statement before
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -99,7 +99,7 @@ def time_limit(cursor: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[No
 
 
 class Guard:
-    """What queries may name, in one lake.
+    """Check which tables and functions a query names, in one lake.
 
     Parameters
     ----------
@@ -122,25 +122,25 @@ class Guard:
         self._others = names("SELECT view_name FROM duckdb_views() WHERE internal")
 
     def check(self, cursor: duckdb.DuckDBPyConnection, query: str) -> None:
-        """Check that a query is one SELECT, over what it may name.
+        """Check that a query is one SELECT, and names only what it may.
 
         Raises
         ------
         ConfigurationError
-            If it is not; it says what is refused.
+            If not; says what is refused.
         """
         if len(query) > LONGEST_QUERY:
             raise ConfigurationError(f"the query is longer than {LONGEST_QUERY} characters", hint=_HINT)
-        told = cursor.execute("SELECT json_serialize_sql(?::VARCHAR)", [query]).fetchall()[0][0]
+        serialized = cursor.execute("SELECT json_serialize_sql(?::VARCHAR)", [query]).fetchall()[0][0]
         try:
-            parsed = json.loads(told)
+            parsed = json.loads(serialized)
         except RecursionError as error:
             raise ConfigurationError("the query is nested too deeply", hint=_HINT) from error
         if parsed["error"]:
             if parsed.get("error_type") == "not implemented":
                 raise _refused("statements other than SELECT")
-            told = " ".join(str(parsed.get("error_message")).partition("\n\n")[0].split())
-            raise ConfigurationError(f"the SQL failed: {told}", hint=_HINT)
+            message = " ".join(str(parsed.get("error_message")).partition("\n\n")[0].split())
+            raise ConfigurationError(f"the SQL failed: {message}", hint=_HINT)
         if len(parsed["statements"]) != 1:
             raise _refused("several statements at once")
         nodes = list(_nodes(parsed))
@@ -156,7 +156,7 @@ class Guard:
                 _check_scalar(node, tabular)
 
     def _named_within(self, nodes: list[dict[str, Any]]) -> set[str]:
-        """Return the names that a query's own WITH gives; they are not to stand for anything else elsewhere in it."""
+        """Return the names defined by a query's WITH, which must not mean anything else in it."""
         named = set()
         for node in nodes:
             for entry in (node.get("cte_map") or {}).get("map", []):

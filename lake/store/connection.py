@@ -1,4 +1,4 @@
-"""A DuckDB for a lake: extensions from their wheels, where it spills to, and a copy of a catalogue to read."""
+"""Open a DuckDB for a lake, with extensions from their wheels; and copy a catalogue for reading."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from lake.store.access import may
 from lake.store.s3 import s3_secret
 from lake.store.storage import Storage, is_local
 
-# Else DuckDB reads each of the catalogue's tables through a SQLite connection of its own, and what a query
-# sees while another process commits is of two states: rows that were replaced came up twice. It is also slower.
+# Otherwise DuckDB reads each table of the catalogue through its own SQLite connection. A query during a commit then
+# sees two states, with replaced rows twice. It is also slower.
 CONSISTENT_SCANS = "SET GLOBAL sqlite_disable_multithreaded_scans = true"
 
 
-# Nothing is downloaded, and nothing unsigned is loaded, which is DuckDB's default and said here for who looks for it.
+# Nothing is downloaded, and nothing unsigned is loaded. The latter is DuckDB's default, and stated here on purpose.
 CONFIG: dict[str, bool] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
@@ -47,7 +47,7 @@ def connect(settings: Settings, storage: Storage, kind: str) -> duckdb.DuckDBPyC
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
     # Files of a lake never change, so their footers, large because of small row groups, are read once.
     connection.execute("SET GLOBAL parquet_metadata_cache = true")
-    # Only what this lake needs: DuckDB checks the signature of each, which takes a tenth of a second.
+    # Only those that this lake needs: checking each signature takes DuckDB a tenth of a second.
     for name in ("ducklake", f"{kind}_scanner", *(() if storage.is_local else ("httpfs",))):
         connection.execute(f"LOAD {quoted(str(extension_file(name)))}")
     if not storage.is_local:
@@ -58,25 +58,24 @@ def connect(settings: Settings, storage: Storage, kind: str) -> duckdb.DuckDBPyC
 
 
 def rollback(cursor: duckdb.DuckDBPyConnection) -> bool:
-    """End a transaction that failed, if there is one; return whether it could be ended in order.
+    """Roll back a failed transaction, if there is one; return whether that worked.
 
-    To be called before a connection is closed: where the database behind it is gone, closing it within a transaction
-    ends the whole process.
+    Call it before closing a connection. If its database is gone, closing it within a transaction ends the process.
     """
     try:
         cursor.execute("ROLLBACK")
-    except duckdb.Error:  # the transaction may be over; what made it fail is what matters
+    except duckdb.Error:  # the transaction may be over; its own error matters more
         return False
     return True
 
 
 def _spill(staging: UPath) -> Path:
-    """Return the folder for what does not fit into memory: the lake's own, whose disk is large, or that of TMPDIR."""
+    """Return the folder to spill memory to: the lake's own, whose disk is large, or that of TMPDIR."""
     return staging if is_local(staging) and may(staging, os.W_OK | os.X_OK) else Path(gettempdir())
 
 
 def extension_file(name: str) -> Path:
-    """Return the file of a DuckDB extension inside its wheel.
+    """Return the path of a DuckDB extension inside its wheel.
 
     Raises
     ------
@@ -94,13 +93,13 @@ def extension_file(name: str) -> Path:
 
 
 def copy_catalogue(path: Path, folder: Path) -> Path:
-    """Copy a SQLite catalogue for one who may only read: its write-ahead log needs writers.
+    """Copy a SQLite catalogue for a user without permission to write, since reading its write-ahead log writes.
 
-    Such a reader sees the lake as it was when it was opened. It is made in this process, unlike a backup: who may not
-    write the catalogue holds no lock on it that Python's SQLite could lose, and may be unable to start another Python.
+    Such a reader sees the lake as it was when opened. Unlike a backup, the copy is made in this process: this user
+    holds no lock on the catalogue that Python's SQLite could lose, and may be unable to start another Python.
     """
     copy = folder / path.name
-    # Without a log beside it the file is whole, and SQLite need not look for one.
+    # Without a log beside it, the file is complete.
     at_rest = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
     with (
         closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro{at_rest}", uri=True)) as source,

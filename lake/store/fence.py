@@ -1,12 +1,11 @@
 """The fence: a number that the catalogue hands out with its lock, and that it compares at every COMMIT.
 
-A lock can be lost without a word: its session is ended by an administrator or a firewall, a network file system forgets
-it. Then two writers think that the lake is theirs. So each takes a new number when it takes the lock, signs its
-transactions with it, and the database itself, by a trigger on the table where DuckLake notes every change, refuses a
-transaction whose number is not the newest. Whoever has taken a number knows that no earlier writer can commit any more.
+A lock can be lost silently: an administrator or a firewall ends its session, or a network file system forgets it. Then
+two writers believe that they hold it. So a writer takes a new number with the lock, and signs its transactions with it.
+A trigger on the table where DuckLake records every change refuses a transaction whose number is not the newest. A
+writer that has taken a number knows that no earlier writer can commit any more.
 
-Numbers follow the database's clock, so that they are newer than any before also where the catalogue of yesterday was
-brought back.
+Numbers follow the database's clock, so that they also grow after a backup of the catalogue was restored.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from lake.store.location import CatalogLocation
 from lake.store.pruning import METADATA
 
 _NAME = "lightlake_fence"
-_TRIGGER = f"{_NAME}_at_commit"  # DuckDB's SQLite would take a trigger with the table's name for the table
+_TRIGGER = f"{_NAME}_at_commit"  # DuckDB would take a trigger with the table's name for the table
 _AUTHOR = "lightlake"
 
 _SQLITE = f"""
@@ -38,7 +37,7 @@ END;
 COMMIT;
 """
 
-# The trigger's FOR SHARE lasts until its transaction ends, and makes the next owner's UPDATE wait for that end.
+# The trigger's FOR SHARE lasts until its transaction ends, and the next owner's UPDATE waits for that end.
 _POSTGRES = f"""
 CREATE TABLE IF NOT EXISTS {{schema}}.{_NAME} (number BIGINT NOT NULL);
 INSERT INTO {{schema}}.{_NAME} SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM {{schema}}.{_NAME});
@@ -81,17 +80,17 @@ def is_built(cursor: duckdb.DuckDBPyConnection, location: CatalogLocation) -> bo
 
 
 def build(location: CatalogLocation, connect: Callable[[], duckdb.DuckDBPyConnection]) -> None:
-    """Put the fence into a catalogue. The caller holds the lock, and has it not attached.
+    """Build the fence in a catalogue. The caller holds the lock, and has not attached the catalogue.
 
-    DuckDB's SQLite makes no triggers, so it is Python's that does it; and of two copies of SQLite in one process, the
-    one loses its locks when the other closes the file (sqlite.org/howtocorrupt.html, section 2.2.1).
+    DuckDB cannot create triggers in SQLite, so Python's SQLite does. Of two copies of SQLite in one process, one loses
+    its locks when the other closes the file (sqlite.org/howtocorrupt.html, section 2.2.1).
 
     Parameters
     ----------
     location
         The catalogue.
     connect
-        Gives a DuckDB that can reach PostgreSQL.
+        Opens a DuckDB that can reach PostgreSQL.
 
     Raises
     ------
@@ -111,16 +110,16 @@ def build(location: CatalogLocation, connect: Callable[[], duckdb.DuckDBPyConnec
 
 
 def take(cursor: duckdb.DuckDBPyConnection, location: CatalogLocation, timeout_s: float) -> int:
-    """Take the newest number; no writer before can commit from now on, and none is just committing.
+    """Take the newest number. From now on no earlier writer can commit, and none is committing.
 
     Parameters
     ----------
     cursor
-        Connection to the lake, in no transaction; the caller has just got the catalogue's lock.
+        Connection to the lake, not in a transaction; the caller has just taken the catalogue's lock.
     location
         The catalogue.
     timeout_s
-        Longest wait for a transaction that is just committing.
+        Longest wait for a transaction that is committing.
     """
     if location.kind == "sqlite":
         clock = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"  # of 1970 the Julian day, and milliseconds
@@ -142,25 +141,25 @@ def _settled(cursor: duckdb.DuckDBPyConnection, location: CatalogLocation, timeo
 
 
 def sign(cursor: duckdb.DuckDBPyConnection, number: int, change: str) -> None:
-    """Sign the transaction that a cursor is in with a number, and with an id of its own."""
+    """Sign a cursor's transaction with a number, and with the id of the change."""
     cursor.execute(
         "CALL lake.set_commit_message(?, NULL, extra_info => ?)", [_AUTHOR, f"fence {number} change {change}"]
     )
 
 
 def has(cursor: duckdb.DuckDBPyConnection, location: CatalogLocation, change: str, timeout_s: float) -> bool:
-    """Say whether a transaction is in the catalogue, once it is sure that it is not just committing.
+    """Say whether a transaction is in the catalogue, after waiting for one that is committing.
 
     Parameters
     ----------
     cursor
-        A new connection to the lake, in no transaction.
+        A new connection to the lake, not in a transaction.
     location
         The catalogue.
     change
         Id of the transaction.
     timeout_s
-        Longest wait for a transaction that is just committing.
+        Longest wait for a transaction that is committing.
     """
     if location.kind == "postgres":
         _settled(cursor, location, timeout_s, overtake=False)

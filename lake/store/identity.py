@@ -1,6 +1,6 @@
-"""One lake, one id: the tree and the catalogue carry it, and refuse each other if they differ.
+"""The id of a lake, which its tree and its catalogue carry. They refuse each other if the ids differ.
 
-Without it, a catalogue that is new, or of another lake, would take every file of the tree for a stray one.
+Without it, a new catalogue, or one of another lake, would treat every file of the tree as unknown.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ MARK = "lake.json"
 
 
 def new_id() -> str:
-    """Return an id for a lake that is being made."""
+    """Make an id for a new lake."""
     return uuid.uuid4().hex
 
 
 def tree_id(storage: Storage) -> str | None:
-    """Read the id that the tree carries; None if it carries none.
+    """Read the id of a tree; None if it has none.
 
     Raises
     ------
     CatalogError
-        If there is a mark, but it cannot be read.
+        If there is an id file, but it cannot be read.
     """
     path = storage.root / MARK
     try:
@@ -37,7 +37,7 @@ def tree_id(storage: Storage) -> str | None:
         found = json.loads(text)["lake_id"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CatalogError(
-            f"cannot read the lake's mark {path}: {type(error).__name__}: {error}",
+            f"cannot read the lake's id file {path}: {type(error).__name__}: {error}",
             hint="move the file away, then run: lightlake init",
         ) from error
     return str(found)
@@ -50,13 +50,13 @@ def mark_tree(storage: Storage, lake_id: str) -> None:
 
 
 def has_data(storage: Storage) -> bool:
-    """Say whether there is any Parquet file in the tree."""
+    """Say whether the tree has any Parquet file."""
     with storage.reached():
         return next(iter((storage.data / "main").rglob("*.parquet")), None) is not None
 
 
 def check_same(storage: Storage, catalogue: str, own_id: str | None) -> None:
-    """Refuse a tree and a catalogue of two lakes.
+    """Check that a tree and a catalogue belong to the same lake.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def check_same(storage: Storage, catalogue: str, own_id: str | None) -> None:
     catalogue
         The catalogue's name, for messages.
     own_id
-        The id that the catalogue carries.
+        The catalogue's id.
 
     Raises
     ------
@@ -81,16 +81,16 @@ def check_same(storage: Storage, catalogue: str, own_id: str | None) -> None:
     if own_id != of_tree:
         raise CatalogError(
             f"the catalogue {catalogue} is not that of the tree at {storage.root}",
-            hint="set LIGHTLAKE_CATALOG to the lake's own catalogue, or bring that back with: lightlake restore",
+            hint="set LIGHTLAKE_CATALOG to the lake's own catalogue, or restore that with: lightlake restore",
         )
 
 
 def no_lake(storage: Storage, catalogue: str, place: str | None = None) -> CatalogError:
-    """Return what to raise where a catalogue is missing or empty: that of a tree with data, or there is no lake."""
+    """Return the exception for a missing or empty catalogue: a tree with data lost its own, or there is no lake."""
     if has_data(storage):
         return CatalogError(
             f"the tree at {storage.root} has the data of a lake, but the catalogue {catalogue} has none",
-            hint="bring the catalogue back with: lightlake restore, or set LIGHTLAKE_CATALOG to the lake's own",
+            hint="restore the catalogue with: lightlake restore, or set LIGHTLAKE_CATALOG to the lake's own",
         )
     return NoLake(
         f"there is no lake {place or f'in the catalogue {catalogue}'}",
@@ -99,7 +99,7 @@ def no_lake(storage: Storage, catalogue: str, place: str | None = None) -> Catal
 
 
 def foreign(storage: Storage, catalogue: str) -> CatalogError:
-    """Return what to raise where a catalogue and a tree have nothing in common."""
+    """Return the exception for a catalogue and a tree that have no file in common."""
     return CatalogError(
         f"the catalogue {catalogue} knows none of the files in the tree at {storage.root}",
         hint="set LIGHTLAKE_CATALOG to the lake's own catalogue, or the URL to its own tree",

@@ -1,6 +1,6 @@
-"""End the process although a thread of it cannot be ended, such as Arrow's reading of a drip from S3.
+"""End the process although one of its threads cannot be stopped, such as Arrow waiting for a slow S3 server.
 
-Without that Python, or a library's destructor, waits for it as long as the server likes.
+Otherwise Python, or a library's destructor, waits for the thread as long as the server likes.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _status: list[int] = []
 def leave_behind(thread: Thread) -> None:
     """Do not wait for a thread when the process ends."""
     if not _left:
-        # Run before what was registered before it, among that Arrow's end of S3, which waits.
+        # Handlers run in reverse order: this one before Arrow's shutdown of S3, which waits.
         atexit.register(_leave)
     _left.append(thread)
 
 
 def ending_with(status: int) -> int:
-    """Note the exit status of this process, which Python does not tell those who run at its end; return it."""
+    """Record the exit status, which Python does not pass to exit handlers; return it."""
     _status[:] = [status]
     return status
 
@@ -35,5 +35,5 @@ def _leave() -> None:
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    # An exception that nobody caught is noted where Python prints it.
+    # Python keeps an uncaught exception in sys.last_value.
     os._exit(_status[0] if _status else int(hasattr(sys, "last_value")))

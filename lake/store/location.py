@@ -1,4 +1,4 @@
-"""Which database holds a lake's catalogue, and how DuckDB attaches it."""
+"""The database that holds a lake's catalogue, and the SQL that attaches it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class CatalogLocation:
 
     @property
     def connection(self) -> str:
-        """Return what DuckDB connects to: a connection that is dead is noticed within a minute, not after two hours."""
+        """Return what DuckDB connects to, with keepalives: a dead connection is noticed in a minute, not two hours."""
         if self.kind != "postgres":
             return self.target
         missing = [option for option in _KEEPALIVES if option.partition("=")[0] not in self.target]
@@ -64,7 +64,7 @@ class CatalogLocation:
         """
         if not spec and not storage.is_local:
             raise ConfigurationError(
-                f"the lake at {storage.root} needs a catalogue elsewhere: no database lives on S3",
+                f"the lake at {storage.root} needs a catalogue elsewhere: S3 cannot hold a database",
                 hint="set LIGHTLAKE_CATALOG to sqlite:PATH on this machine, or to postgres:...",
             )
         if not spec:
@@ -87,15 +87,15 @@ class CatalogLocation:
     def attach_statement(
         self, storage: Storage, *, create: bool = False, read_only: bool = True, timeout_s: float = 60
     ) -> str:
-        """Return the SQL that attaches the lake in any DuckDB that has the extensions."""
+        """Return the SQL that attaches the lake in a DuckDB with the extensions."""
         options = [f"DATA_PATH {quoted(f'{storage.data}/')}", "OVERRIDE_DATA_PATH true"]
         if read_only:
-            options.insert(0, "READ_ONLY")  # DuckLake opens its catalogue so, too
+            options.insert(0, "READ_ONLY")  # DuckLake opens its catalogue in the same way
         if not create:
             options.append("CREATE_IF_NOT_EXISTS false")
         if self.kind == "sqlite":
-            # With a write-ahead log a long query and a commit do not wait for each other; the time-out is for
-            # the moments when they must.
+            # With a write-ahead log a long query and a commit do not block each other; the timeout is for the
+            # moments when they do.
             options += ["META_JOURNAL_MODE 'WAL'", f"META_BUSY_TIMEOUT {int(timeout_s * 1000)}"]
         if self.metadata_schema:
             options.append(f"METADATA_SCHEMA {quoted(self.metadata_schema)}")

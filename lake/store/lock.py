@@ -5,7 +5,6 @@ Either goes away with its process, however that ends.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +16,7 @@ import filelock
 
 from lake.errors import ConfigurationError, Interrupted
 from lake.model.table import quoted
+from lake.retry import retried
 from lake.store.connection import rollback
 from lake.store.storage import remove as remove_file
 
@@ -35,7 +35,7 @@ _AWAY_FOR_S = 120.0
 
 
 def until_back(work: Callable[[], T], longest_s: float, between: Callable[[], object] = lambda: None) -> T:
-    """Do a piece of work, again and again while it is interrupted.
+    """Do a piece of work, and retry it while it is interrupted.
 
     Parameters
     ----------
@@ -46,18 +46,20 @@ def until_back(work: Callable[[], T], longest_s: float, between: Callable[[], ob
     between
         Done before each new try; it may be interrupted, too.
     """
-    deadline, pause = math.inf, 0.1
-    while True:
-        try:
-            return work()
-        except Interrupted:
-            deadline = min(deadline, time.monotonic() + min(longest_s, _AWAY_FOR_S))
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(pause)
-            pause = min(2 * pause, 5.0)
-            with suppress(Interrupted):  # as the next try will find
-                between()
+
+    def pause(seconds: float) -> None:
+        time.sleep(seconds)
+        with suppress(Interrupted):  # the next try finds out
+            between()
+
+    return retried(
+        work,
+        lambda error: isinstance(error, Interrupted),
+        first_pause_s=0.1,
+        longest_pause_s=5.0,
+        within_s=min(longest_s, _AWAY_FOR_S),
+        sleep=pause,
+    )
 
 
 @contextmanager

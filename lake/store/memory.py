@@ -1,4 +1,4 @@
-"""Memory: its peak, and giving back what is free, so that a pull of many batches holds what is in hand alone."""
+"""Peak memory; and release of freed memory, so that a pull holds only the batches it works on."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from functools import cache
 
 import pyarrow as pa
 
-# Of glibc's malloc.h.
+# From glibc's malloc.h.
 _MMAP_THRESHOLD, _ARENA_MAX = -3, -8
 
-# Arrays from this size on are mapped, and unmapped once they are free, bytes.
+# Arrays of this size, bytes, and larger are mapped, and unmapped when freed.
 _MAPPED = 1 << 20
 
 
 @cache
 def release_freed_memory() -> None:
-    """Let freed arrays go back to the system, in this process, from now on.
+    """Return freed arrays to the system from now on, in this process.
 
-    Arrow's own allocator keeps what threads have freed, and glibc's raises the size from which it maps arrays with
-    each large one that is freed, and then keeps them in its arenas. `benchmarks.parquet` prints what a pull peaks at.
+    Arrow's own allocator keeps memory that threads freed. glibc's raises its mapping threshold with each large array
+    that is freed, and then keeps such arrays in its arenas. `benchmarks.parquet` prints the peak of a pull.
     """
     pa.set_memory_pool(pa.system_memory_pool())
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):

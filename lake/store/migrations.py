@@ -1,31 +1,33 @@
-"""How the tables of a lake are made, and how a lake of an older schema becomes one of this."""
+"""Create the tables of a lake, and migrate a lake from an older schema."""
 
 from __future__ import annotations
 
+import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 
 import duckdb
 
+from lake.model.declared import all_tables, declarations, declared_tables
 from lake.model.schema import SCHEMA_VERSION, TABLES
 from lake.model.table import add_statements, comment_statement, create_statements
-from lake.model.views import VIEWS
+from lake.model.views import view_statements
 from lake.store import fence
 from lake.store.storage import ROW_GROUP_ROWS
 
 SOFTWARE = f"lightlake {version('lightlake')}"
 
-# Compaction makes files of this size from the small ones of single granules.
+# Compaction merges the small files of granules into files of this size.
 TARGET_FILE_BYTES = 256_000_000
 
-# Small inserts into these stay in the catalogue database until compaction; all other rows, and what is
-# deleted of them, are Parquet files at once, which is what plain readers see.
+# Small inserts into these tables stay in the catalogue database until compaction. All other rows, and their deletions,
+# go to Parquet files at once, which plain readers see.
 INLINED_ROWS = 10
 KEPT_IN_CATALOGUE = ("ledger", "files", "archives", "bands", "schema_version")
 
-# Schema changes by the version that they lead to: SQL to run on a lake of the version before.
+# SQL that migrates a lake to each version from the version before.
 MIGRATIONS: dict[int, Sequence[str]] = {
     2: add_statements(TABLES["bands"], "ab_minus_mag", "ab_source"),
     3: [
@@ -46,26 +48,28 @@ MIGRATIONS: dict[int, Sequence[str]] = {
         *add_statements(TABLES["lightcurves"], "x", "y", "sky", "cnf_ctr", "diff_fit_ap", "ext"),
         *add_statements(TABLES["exposures"], "seeing_arcsec", "sky_level", "ellipticity"),
     ],
-    4: create_statements(TABLES["channels"]),
-    5: (),  # views alone, which every migration makes anew
+    4: (),  # a table of a source: every migration creates missing ones
+    5: (),  # only views: every migration makes them anew
     6: add_statements(TABLES["ledger"], "n_found", "retries", "requests"),
     7: [*add_statements(TABLES["labels"], "added_at", "name"), *add_statements(TABLES["schema_version"], "lake_id")],
+    8: [*add_statements(TABLES["lightcurves"], "cadence_s"), *add_statements(TABLES["schema_version"], "declared")],
 }
 
 
 def schema_version(cursor: duckdb.DuckDBPyConnection) -> tuple[int | None, str | None]:
-    """Return the schema's version, None without tables, 0 if making them was cut short; and the lake's id."""
+    """Return the schema's version (None without tables, 0 if creating them was cut short), and the lake's id."""
     found = cursor.execute(
         "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'schema_version'"
     ).fetchall()
     if not found[0][0]:
         return None, None
-    newest = cursor.execute("SELECT * FROM schema_version ORDER BY version DESC LIMIT 1").to_arrow_table().to_pylist()
+    query = "SELECT * FROM schema_version ORDER BY version DESC, applied_at DESC LIMIT 1"
+    newest = cursor.execute(query).to_arrow_table().to_pylist()
     return (int(newest[0]["version"]), newest[0].get("lake_id")) if newest else (0, None)
 
 
 def make_tables(cursor: duckdb.DuckDBPyConnection, found: int | None) -> None:
-    """Make the tables of a new lake; `found` is 0 if that was begun before."""
+    """Create the tables of a new lake; `found` is 0 if that was begun before."""
     if found is None:
         for option, value in (
             ("parquet_row_group_size", str(ROW_GROUP_ROWS)),
@@ -86,30 +90,56 @@ def make_tables(cursor: duckdb.DuckDBPyConnection, found: int | None) -> None:
 
 
 def migrate(cursor: duckdb.DuckDBPyConnection, found: int, lake_id: str | None, number: int) -> None:
-    """Bring a lake from a version of the schema to this one, with all views; signed with the fence's number."""
+    """Migrate a lake from a version of the schema to this one, with all views, in one signed transaction."""
     cursor.execute("BEGIN")
     fence.sign(cursor, number, uuid.uuid4().hex)
     for step in range(found + 1, SCHEMA_VERSION + 1):
         for statement in MIGRATIONS[step]:
             cursor.execute(statement)
-    for statement in (*_comments(cursor), *VIEWS):
+    for statement in (*_missing(cursor), *_comments(cursor), *view_statements(declarations())):
         cursor.execute(statement)
     cursor.execute(
-        "INSERT INTO schema_version BY NAME SELECT ? AS version, ? AS software, ? AS applied_at, ? AS lake_id",
-        [SCHEMA_VERSION, SOFTWARE, datetime.now(UTC), lake_id],
+        "INSERT INTO schema_version BY NAME "
+        "SELECT ? AS version, ? AS software, ? AS applied_at, ? AS lake_id, ? AS declared",
+        [SCHEMA_VERSION, SOFTWARE, datetime.now(UTC), lake_id, declared_checksum()],
     )
     cursor.execute("COMMIT")
 
 
+def declared_checksum() -> str:
+    """Return a checksum of all views, and of the tables that sources declare."""
+    tables = [statement for table in declared_tables().values() for statement in create_statements(table)]
+    text = "\n".join([*view_statements(declarations()), *tables])
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def has_declared(cursor: duckdb.DuckDBPyConnection) -> bool:
+    """Say whether a lake of this schema version has the views and tables that sources declare now."""
+    query = "SELECT declared FROM schema_version ORDER BY version DESC, applied_at DESC LIMIT 1"
+    return bool(cursor.execute(query).fetchall() == [(declared_checksum(),)])
+
+
+def _missing(cursor: duckdb.DuckDBPyConnection) -> Iterator[str]:
+    """Yield the SQL that creates missing tables of sources, and missing columns of them."""
+    query = "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"
+    held = set(cursor.execute(query).fetchall())
+    names = {table for table, _ in held}
+    for table in declared_tables().values():
+        if table.name not in names:
+            yield from create_statements(table)
+        else:
+            yield from add_statements(table, *(name for name in table.names if (table.name, name) not in held))
+
+
 def _comments(cursor: duckdb.DuckDBPyConnection) -> list[str]:
-    """Return the SQL that brings what a lake says of its columns to what this version says of them."""
+    """Return the SQL that updates the comments of columns."""
     held = cursor.execute(
         "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE database_name = 'lake'"
     ).fetchall()
     said = {(table, column): comment for table, column, comment in held}
     return [
         comment_statement(table, column)
-        for table in TABLES.values()
+        for table in all_tables().values()
         for column in table.columns
         if said.get((table.name, column.name)) != column.comment
     ]

@@ -1,8 +1,8 @@
-"""What lets DuckLake leave files unread: it looks into its own statistics of them, which are not complete.
+"""Complete DuckLake's statistics of files, by which it skips files in a query.
 
-Its range of a column of floats counts only where its catalogue says that the file has no NaN in it, and for files that
-are registered, rather than written by it, the catalogue says nothing (duckdb/ducklake, issue 1442). No file of a lake
-has one: `lake.model.table` makes NULL of NaN, and `lake.commit.validate` refuses what is not finite.
+DuckLake uses the range of a float column only if its catalogue says that the file has no NaN, and says nothing for
+files that were registered rather than written by it (duckdb/ducklake, issue 1442). No file of a lake has NaN:
+`lake.model.table` converts NaN to NULL, and `lake.commit.validate` rejects values that are not finite.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from lake.model.table import quoted
 
 METADATA = "__ducklake_metadata_lake"
 
-# More than any commit adds: files times columns. Rows of a commit are the last ones of the table.
+# More rows (files times columns) than any commit adds. A commit's rows are the last ones of the table.
 _NEWEST_ROWS = 100_000
 
 
 def note_no_nan(cursor: duckdb.DuckDBPyConnection, kind: str, schema: str, *, newest: bool = True) -> None:
-    """Say in the catalogue that files which the lake wrote and registered have no NaN.
+    """Record in the catalogue that the lake's registered files have no NaN.
 
     Parameters
     ----------
     cursor
-        Connection to the lake, in no transaction; the caller holds the catalogue's lock.
+        Connection to the lake, not in a transaction; the caller holds the catalogue's lock.
     kind, schema
         The catalogue's database, sqlite or postgres, and its schema.
     newest
-        Of the newest snapshot alone; else of all files that table files records.
+        Only for files of the newest snapshot; otherwise for all in table files.
     """
     if newest:
         snapshot = f'(SELECT max(snapshot_id) FROM "{schema}".ducklake_snapshot)'
@@ -45,7 +45,7 @@ def note_no_nan(cursor: duckdb.DuckDBPyConnection, kind: str, schema: str, *, ne
     )
     where = f"WHERE contains_nan IS NULL AND (table_id, column_id) IN {floats} AND data_file_id IN {files}"
     if kind == "sqlite":
-        # Without an index: the last rows by their place, which takes no time whatever the size of the table.
+        # There is no index, so take the last rows by rowid: fast whatever the size of the table.
         where += f" AND rowid > (SELECT max(rowid) FROM {statistics}) - {_NEWEST_ROWS}" if newest else ""
         update = f"UPDATE {statistics} SET contains_nan = 0 {where} RETURNING 1"
         cursor.execute(f"FROM sqlite_query('{METADATA}', {quoted(update)})").fetchall()
@@ -55,9 +55,9 @@ def note_no_nan(cursor: duckdb.DuckDBPyConnection, kind: str, schema: str, *, ne
 
 
 def index_statistics(cursor: duckdb.DuckDBPyConnection, kind: str, schema: str) -> None:
-    """Give PostgreSQL an index for DuckLake's search of its statistics (duckdb/ducklake, issue 1147).
+    """Create indexes in PostgreSQL for DuckLake's search of its statistics (duckdb/ducklake, issue 1147).
 
-    SQLite is read by DuckDB's own scans, which use none.
+    DuckDB scans SQLite without indexes.
     """
     if kind != "postgres":
         return
@@ -66,7 +66,7 @@ def index_statistics(cursor: duckdb.DuckDBPyConnection, kind: str, schema: str) 
         [f"SELECT indexname::text FROM pg_indexes WHERE schemaname = {quoted(schema)}"],
     ).fetchall()
     for name, columns in (("by_column", "table_id, column_id"), ("by_file", "data_file_id")):
-        if (f"lightlake_statistics_{name}",) in there:  # even to ask for one that is there one has to be the owner
+        if (f"lightlake_statistics_{name}",) in there:  # CREATE INDEX IF NOT EXISTS needs the owner even then
             continue
         index = f"CREATE INDEX IF NOT EXISTS lightlake_statistics_{name}"
         index += f' ON "{schema}".ducklake_file_column_stats ({columns})'

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from lake.store.storage import Storage
 
-# Options of s3fs that say how to reach S3; both it and DuckDB are told of these.
+# Options of s3fs that say how to reach S3; both it and DuckDB receive these.
 _ACCESS = (
     "key",
     "username",
@@ -37,7 +37,7 @@ _ACCESS = (
 _CLIENT = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "endpoint_url", "region_name", "use_ssl")
 
 # And those that only tune it. Listings are not remembered unless asked for: other processes add files, and one that
-# is not seen would count as lost.
+# is not seen would count as missing.
 _TUNING = (
     "use_listings_cache",
     "listings_expiry_time",
@@ -58,7 +58,7 @@ AWS = "https://s3.amazonaws.com"
 
 @dataclass(frozen=True)
 class Access:
-    """How to reach S3: what s3fs and DuckDB are both told.
+    """How to reach S3: what s3fs and DuckDB both receive.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class Access:
     profile
         Of ~/.aws/config, if the options name one.
     others
-        What only s3fs is told.
+        What only s3fs receives.
     """
 
     endpoint: str | None
@@ -324,8 +324,8 @@ def said(error: BaseException) -> str:
     for one in (error, error.__cause__):
         response = getattr(one, "response", None)
         if isinstance(response, Mapping) and "Error" in response:
-            told = response["Error"]
-            return f"{told.get('Code', '')}: {told.get('Message', '')}".strip(": ")
+            details = response["Error"]
+            return f"{details.get('Code', '')}: {details.get('Message', '')}".strip(": ")
     return _line(error)
 
 

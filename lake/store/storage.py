@@ -28,7 +28,7 @@ from lake.store import s3
 from lake.store.walk import files_below
 
 # Small row groups make a query of one object cheap: 26-38 ms against 47 ms and more with larger ones,
-# on 100 million rows (design of the lake, section 2).
+# on 100 million rows.
 ROW_GROUP_ROWS = 32_768
 
 # A folder that Hive's readers take for a column's value.
@@ -125,11 +125,11 @@ class Storage:
 
     @property
     def staging(self) -> UPath:
-        """Return the folder of what is not committed yet."""
+        """Return the folder of files that are not committed yet."""
         return self.root / "staging"
 
     def path(self, url: str) -> UPath:
-        """Return a path of this lake from its text."""
+        """Convert a text to a path of this lake."""
         return path_of(url, {} if self.is_local else self.root.storage_options)
 
     def table_folder(self, table: str, archive: str | None = None) -> UPath:
@@ -156,7 +156,7 @@ class Storage:
         return path.relative_to(self.data / "main").as_posix()
 
     def create(self) -> None:
-        """Make the folders; on S3, see that there is a bucket that may be written.
+        """Make the folders; on S3, check that the bucket exists and can be written.
 
         Raises
         ------
@@ -183,11 +183,11 @@ class Storage:
             )
 
     def reached(self) -> AbstractContextManager[None]:
-        """Tell of a lake on S3 what goes wrong with it in one line: see `lake.s3.reached`."""
+        """Report errors of a lake on S3 in one line: see `lake.store.s3.reached`."""
         return nullcontext() if self.is_local else s3.reached(self.root)
 
     def check_reachable(self) -> None:
-        """See that the bucket of a lake on S3 answers, before anything is done for it.
+        """Check that the bucket of a lake on S3 answers, before any work is done.
 
         Raises
         ------
@@ -201,7 +201,7 @@ class Storage:
 
 
 def _check_prefix(root: UPath | Path) -> None:
-    """Refuse names that DuckDB takes for patterns, or for parts of an address, and then does not find."""
+    """Refuse names that DuckDB would read as patterns or parts of an address, and then not find."""
     text = str(root)
     found = [
         sign for sign in text if sign in (_NOT_ON_DISK if is_local(root) else _NOT_ON_S3) or not sign.isprintable()
@@ -264,7 +264,7 @@ def write_parquet(tables: pa.Table | Iterable[pa.Table], path: UPath | Path) -> 
 
 
 def decoded(table: pa.Table, names: Collection[str] | None = None) -> pa.Table:
-    """Return a table with the values of its dictionaries in their place; of some columns, or of all."""
+    """Replace dictionary-encoded columns by their values; some columns, or all."""
     for place, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type) and (names is None or field.name in names):
             plain = field.type.value_type
@@ -273,7 +273,7 @@ def decoded(table: pa.Table, names: Collection[str] | None = None) -> pa.Table:
 
 
 def _encodings(table: pa.Table) -> dict[str, Any]:
-    """Return how columns are written: a dictionary only where values repeat, else the bytes of floats split.
+    """Choose how columns are written: a dictionary only where values repeat, else the bytes of floats split.
 
     Measurements hardly ever repeat, and a dictionary of them takes more room than they do.
     """
@@ -293,7 +293,7 @@ def _encodings(table: pa.Table) -> dict[str, Any]:
 
 
 def _compact(table: pa.Table) -> pa.Table:
-    """Leave out of dictionaries what no row has: each row group is written with all of its dictionaries."""
+    """Drop unused values from dictionaries: each row group is written with all of its dictionaries."""
     for place, field in enumerate(table.schema):
         if not pa.types.is_dictionary(field.type):
             continue
@@ -320,7 +320,7 @@ def read_parquet(path: UPath | Path, columns: list[str] | None = None) -> pa.Tab
 
 
 def parquet_rows(path: UPath | Path) -> int:
-    """Return how many rows a Parquet file says it has."""
+    """Return the number of rows in a Parquet file's footer."""
     with path.open("rb") as file:
         return int(pq.ParquetFile(file).metadata.num_rows)
 
@@ -350,7 +350,7 @@ def flush(path: UPath | Path) -> None:
 
 
 def publish(staged: UPath | Path, final: UPath | Path) -> None:
-    """Show a staged file in the tree, in one step; the staged one stays until its commit is through."""
+    """Place a staged file into the tree, in one step; the staged one stays until its commit has ended."""
     if not is_local(final):
         if is_local(staged):
             final.fs.put_file(str(staged), final.path)
@@ -372,7 +372,7 @@ def publish(staged: UPath | Path, final: UPath | Path) -> None:
 
 
 def changed_at(path: UPath | Path) -> float:
-    """Return when a file, or what it is called, was changed last: showing one in the tree is such a change."""
+    """Return when a file or its name was changed last: placing one into the tree is such a change."""
     found = path.stat()
     return float(max(found.st_mtime, found.st_ctime) if is_local(path) else found.st_mtime)
 
@@ -384,7 +384,7 @@ def remove(path: UPath | Path) -> None:
 
 
 def remove_folder(path: UPath | Path) -> None:
-    """Remove a folder of staging, whatever is in it; what cannot go now goes with the next compaction."""
+    """Remove a staging folder and its content; the next compaction removes what cannot be removed now."""
     if is_local(path):
         shutil.rmtree(path, ignore_errors=True)
         return

@@ -1,4 +1,4 @@
-"""Walk through folders of this machine without passing over anything in silence, and show names that are no text."""
+"""List files in local folders without skipping anything silently; and show names that are not text."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pathlib import Path
 def files_below(
     root: str | os.PathLike[str], pattern: str, unreadable: Callable[[OSError], None], *, follow_links: bool
 ) -> Iterator[tuple[Path, os.stat_result]]:
-    """Yield the files in a folder, and in those below, whose names fit a pattern, with their size and times.
+    """Yield the files in a folder, and in those below, whose names match a pattern, with their size and times.
 
-    Each folder is looked into once, and real ones before those that links lead to: links neither lead in circles nor
-    change the paths of what lies in the folder itself.
+    Each folder is listed once, and real folders before linked ones. So links neither lead in circles nor change the
+    paths of files in the folder itself.
 
     Parameters
     ----------
     root
         The folder.
     pattern
-        Of names, as a shell takes it; case counts.
+        Shell pattern for names; case matters.
     unreadable
-        Is given the error of each folder, or file whose name fits, that cannot be looked at: it raises it or notes it.
+        Called with the error of each folder, or file with a matching name, that cannot be read; it may raise it.
     follow_links
-        Look into folders that links lead to, too.
+        Also list linked folders.
     """
     folders, links, seen = [Path(root)], list[Path](), set[tuple[int, int]]()
     while folders or links:
@@ -51,7 +51,7 @@ def files_below(
                 elif fits and entry.is_file():
                     yield Path(entry.path), entry.stat()
                 elif fits or (follow_links and entry.is_symlink()):
-                    entry.stat()  # a link to nothing, such as a disk that is not mounted, raises
+                    entry.stat()  # raises for a broken link, such as to a disk that is not mounted
             except OSError as error:
                 if fits or follow_links:
                     unreadable(error)
@@ -59,8 +59,8 @@ def files_below(
 
 
 def shown(text: str) -> str:
-    r"""Return a text that UTF-8 can hold: bytes of a file's name that are none, such as Latin-1, become ``\xe9``."""
+    r"""Make a text printable as UTF-8: other bytes of a file's name, such as Latin-1, become ``\xe9``."""
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # half a character, of no file's name
+    except UnicodeEncodeError:  # half a character, not from a file's name
         return text.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Whether the places that a lake needs are there, may be written to and have room: catalogue, lake, cache, disks."""
+"""Check that a lake's catalogue, folders, cache and disks exist, are writable and have free space."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ from lake.store.s3 import AWS, s3_endpoint, said
 from lake.store.storage import PARTIAL, Storage, is_local, path_of, publish, remove, write_text
 from lake.upkeep.doctor import Check, first_line
 
-# Free bytes below which nothing can be done, and below which a pull may not come to its end.
+# With less free space, bytes, nothing works; with less than the second, a large pull may not finish.
 _FULL, _LITTLE = 100 << 20, 2 << 30
 
-# Types of file systems, as Linux names them, that other machines may have mounted, too.
+# Types of file systems, as Linux names them, that several machines may share.
 _SHARED = re.compile(
     r"nfs\d?|cifs|smb\w*|lustre|gpfs|beegfs\w*|ceph|afs|9p|glusterfs|panfs|orangefs|pvfs2|wekafs"
     r"|fuse\.(sshfs|s3fs|rclone|gcsfuse|juicefs|glusterfs|ceph.*|cvmfs\w*)"
 )
 _MOUNTS = Path("/proc/self/mountinfo")
 
-# Seconds by which a clock may be off; S3 refuses what was signed by one that is 900 s off.
+# A clock may be wrong by so much; S3 refuses requests signed by a clock that is wrong by 900 s.
 _LARGEST_SKEW_S = 60.0
 
 
 def catalogue(storage: Storage, settings: Settings, patience_s: float) -> list[Check]:
-    """Open the catalogue; it is to be of this program's schema version, and on a disk of this machine if in SQLite.
+    """Open the catalogue. Check its schema version and, if it is in SQLite, that it is on a local disk.
 
     Parameters
     ----------
     patience_s
-        Longest wait for a database that is locked or does not answer.
+        Longest wait for a database that is locked or silent.
     """
     quick: dict[str, object] = {"lock_timeout_s": min(settings.lock_timeout_s, patience_s)}
     given = settings.catalog or ""
@@ -69,7 +69,7 @@ def catalogue(storage: Storage, settings: Settings, patience_s: float) -> list[C
         folder = Path(location.target).parent
         try:
             check_catalogue(Path(location.target))
-        except ReadOnly as error:  # to read, that does not matter
+        except ReadOnly as error:  # for reading that is no problem
             found.append(Check("catalogue", "warn", error.message, error.hint))
         if storage.root != folder:
             found.append(check_writable("folder of the catalogue", folder, "LIGHTLAKE_CATALOG"))
@@ -78,19 +78,19 @@ def catalogue(storage: Storage, settings: Settings, patience_s: float) -> list[C
 
 
 def _dates(catalog: Catalog) -> list[Check]:
-    """Say whose answers are dated in the future: the clock of this machine is wrong, or that of another was."""
+    """Find answers dated in the future: the clock of this machine is wrong, or that of another one was."""
     with closing(catalog.cursor()) as cursor:
         ahead = dated_ahead(cursor, "coverage")
     if not ahead:
         return []
     latest = max(time for _, time in ahead.values())
-    told = ", ".join(f"{count} of {who}" for who, (count, _) in ahead.items())
+    counts = ", ".join(f"{count} of {who}" for who, (count, _) in ahead.items())
     return [
         Check(
             "dates of answers",
             "warn",
-            f"in the future, up to {latest:%Y-%m-%d %H:%M} UTC: {told}",
-            "compare the clocks of all machines that pull; live archives are asked for these again",
+            f"in the future, up to {latest:%Y-%m-%d %H:%M} UTC: {counts}",
+            "compare the clocks of all machines that pull; these targets are pulled again from live archives",
         )
     ]
 
@@ -105,7 +105,7 @@ def _disk_of_catalogue(folder: Path) -> list[Check]:
         Check(
             "disk of the catalogue",
             "warn",
-            f"{folder} is on a file system of a network ({kind}), and SQLite's write-ahead log wants a local disk",
+            f"{folder} is on a network file system ({kind}), and SQLite's write-ahead log needs a local disk",
             "set LIGHTLAKE_CATALOG to sqlite:PATH on a local disk, or to postgres:... for several machines",
         )
     ]
@@ -119,7 +119,7 @@ def _mounts() -> str:
 
 
 def file_system(path: Path, mounts: str) -> str | None:
-    """Return the type of the file system that a path is on, from the text of /proc/self/mountinfo; None: not told."""
+    """Return the type of a path's file system, from the text of /proc/self/mountinfo; None if it is not there."""
     deepest, found = -1, None
     resolved = path.resolve()
     for line in mounts.splitlines():
@@ -134,7 +134,7 @@ def file_system(path: Path, mounts: str) -> str | None:
 
 
 def storage_rights(storage: Storage, options: Mapping[str, object], patience_s: float) -> list[Check]:
-    """Write a file in staging, show it in the tree, read and remove it, as a commit does.
+    """Write a file in staging, publish it in the tree, read and remove it, as a commit does.
 
     Parameters
     ----------
@@ -173,18 +173,18 @@ def storage_rights(storage: Storage, options: Mapping[str, object], patience_s: 
 
 
 def check_writable(name: str, folder: Path, setting: str, inner: tuple[UPath, UPath] | None = None) -> Check:
-    """Write a file in a folder, link it, read and remove it; without such a folder, in the one it would be in.
+    """Write a file in a folder, link it, read and remove it. If the folder does not exist, use its nearest parent.
 
     Parameters
     ----------
     name
-        Of the check.
+        Name of the check.
     folder
         The folder.
     setting
-        What names another one.
+        The setting that chooses another one.
     inner
-        Folders in it: where the file is written, and where it is linked.
+        Folders in it: one to write the file in, one to link it in.
     """
     place = _existing(folder)
     written, shown = (path if is_local(path) and path.is_dir() else place for path in inner or (place, place))
@@ -195,14 +195,14 @@ def check_writable(name: str, folder: Path, setting: str, inner: tuple[UPath, UP
             name,
             "fail",
             f"cannot write to {place}: {error.strerror or error}",
-            f"ask its owner (to read, that does not matter), or choose another folder: {setting}",
+            f"ask its owner (reading needs no permission to write), or choose another folder: {setting}",
         )
-    told = f"{folder}: files can be written, {'linked' if linked else 'copied (it has no hard links)'} and removed"
-    return Check(name, "ok", told if place == folder else f"{told}; it will be made in {place}")
+    message = f"{folder}: files can be written, {'linked' if linked else 'copied (it has no hard links)'} and removed"
+    return Check(name, "ok", message if place == folder else f"{message}; it will be created in {place}")
 
 
 def _try(staging: UPath | Path, tree: UPath | Path) -> bool:
-    """Do with a file what a commit does; return whether it had two names on the disk."""
+    """Do what a commit does with a file; return whether it had two names on the disk."""
     name = f"doctor-{uuid.uuid4().hex}"
     staged, shown = staging / f"{name}.staged", tree / f"{name}.shown"
     try:
@@ -216,7 +216,7 @@ def _try(staging: UPath | Path, tree: UPath | Path) -> bool:
         publish(staged, shown)
         linked = not is_local(shown) or shown.stat().st_nlink > 1
         if shown.read_text() != name:
-            raise OSError(f"{shown} does not have what was written")
+            raise OSError(f"{shown} has other content than was written")
     finally:
         remove(shown)
         remove(staged)
@@ -224,7 +224,7 @@ def _try(staging: UPath | Path, tree: UPath | Path) -> bool:
 
 
 def _existing(path: Path) -> Path:
-    """Return a folder that is there: this one, or the nearest that it is in."""
+    """Return this folder, or its nearest parent that exists."""
     path = path.expanduser().absolute()
     while not path.is_dir() and path != path.parent:
         if path.exists():
@@ -234,19 +234,19 @@ def _existing(path: Path) -> Path:
 
 
 def room(name: str, folder: Path) -> Check:
-    """See how much is free on the disk that a folder is on, or will be."""
+    """Check the free space on the disk of a folder."""
     place = _existing(folder)
     free = shutil.disk_usage(place).free
     found = f"{free / 1e9:.1f} GB free at {place}"
     if free < _FULL:
-        return Check(name, "fail", found, "make room, or choose a place on another disk")
+        return Check(name, "fail", found, "free some space, or choose another disk")
     if free < _LITTLE:
-        return Check(name, "warn", found, "large pulls and compaction may need more: make room")
+        return Check(name, "warn", found, "large pulls and compaction may need more: free some space")
     return Check(name, "ok", found)
 
 
 def check_free_space(storage: Storage, settings: Settings) -> list[Check]:
-    """See how much is free under the lake, the cache and the folder of temporary files."""
+    """Check the free space for the lake, the cache and temporary files."""
     places = {"cache": settings.cache_dir, "temporary files": Path(tempfile.gettempdir())}
     if is_local(storage.root):
         places = {"lake": Path(storage.root), **places}
@@ -254,7 +254,7 @@ def check_free_space(storage: Storage, settings: Settings) -> list[Check]:
 
 
 class Answered(Protocol):
-    """An answer over HTTP, of whatever library."""
+    """An answer over HTTP, from any library."""
 
     @property
     def headers(self) -> Any:
@@ -262,7 +262,7 @@ class Answered(Protocol):
 
 
 def skew_s(answer: Answered, before: float, after: float) -> float | None:
-    """Return the seconds by which this machine's clock is ahead of a server's, from an answer's Date; None: no date.
+    """Return by how many seconds this machine's clock is ahead of a server's; None if the answer has no Date.
 
     Parameters
     ----------
@@ -274,32 +274,30 @@ def skew_s(answer: Answered, before: float, after: float) -> float | None:
     except ValueError:
         return None
     date = date if date.tzinfo else date.replace(tzinfo=UTC)
-    # It is cut to a second.
+    # Date is truncated to a second.
     return (before + after) / 2 - (date.timestamp() + 0.5)
 
 
 def clock(name: str, skews: Mapping[str, float]) -> list[Check]:
-    """Compare the clock with those of servers; the nearest counts, for others may be wrong themselves.
+    """Compare the clock with those of servers. The nearest one counts, since others may be wrong themselves.
 
     Parameters
     ----------
     skews
-        Seconds by which it is ahead of each.
+        By how many seconds it is ahead of each.
     """
     if not skews:
-        found, hint = "no server answered that tells the time", "compare it with another clock: S3 allows 15 minutes"
+        found, hint = "no server answered with a date", "compare it with another clock: S3 allows 15 minutes"
         return [Check(name, "warn", found, hint)]
     host, skew = min(skews.items(), key=lambda one: abs(one[1]))
     found = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} {host}"
     if abs(skew) <= _LARGEST_SKEW_S:
         return [Check(name, "ok", found)]
-    return [
-        Check(name, "warn", found, "set it, or let NTP do it (timedatectl): S3 refuses requests from 15 minutes on")
-    ]
+    return [Check(name, "warn", found, "set it, or use NTP (timedatectl): S3 refuses requests from 15 minutes on")]
 
 
 def clock_of_s3(storage: Storage, patience_s: float) -> list[Check]:
-    """Compare the clock with that of the S3 service that has the lake, which checks signatures by it."""
+    """Compare the clock with that of the lake's S3 service, which checks signatures by it."""
     endpoint = s3_endpoint(storage) or AWS
     endpoint = endpoint if "://" in endpoint else f"https://{endpoint}"
     before = time.time()
@@ -314,5 +312,5 @@ def clock_of_s3(storage: Storage, patience_s: float) -> list[Check]:
 
 
 def cache(settings: Settings) -> Check:
-    """See that downloads can be kept."""
+    """Check that downloads can be kept."""
     return check_writable("cache", settings.cache_dir.expanduser(), "LIGHTLAKE_CACHE_DIR")

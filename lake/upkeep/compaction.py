@@ -1,4 +1,4 @@
-"""Bring a lake to rest: few large sorted files, and a plain tree equal to the catalogue."""
+"""Compact a lake: few large sorted files, and a plain tree equal to the catalogue."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lake.commit.intents import set_aside_unknown
 from lake.commit.quarantine import expire
 from lake.commit.transaction import Change, record_files, write
 from lake.errors import CatalogError
-from lake.model.schema import TABLES
+from lake.model.declared import all_tables
 from lake.store.backup import back_up
 from lake.store.catalog import Catalog
 from lake.store.migrations import TARGET_FILE_BYTES
@@ -24,7 +24,7 @@ from lake.store.pruning import index_statistics, note_no_nan
 from lake.store.storage import Storage, remove_folder
 from lake.upkeep.maintenance import BOOKKEEPING, damage, live_files, recorded_files
 
-# Staging of a pull that has not been touched for this long belongs to a process that is dead.
+# A staging folder untouched for this long belongs to a dead process.
 STALE_AFTER = timedelta(days=1)
 
 _NAMED = 3
@@ -32,12 +32,12 @@ _NAMED = 3
 
 @dataclass(frozen=True)
 class Compacted:
-    """What compact did.
+    """The result of a compaction.
 
     Parameters
     ----------
     quarantined
-        Files that nothing knew, and that are in the quarantine now.
+        Unknown files that were moved to the quarantine.
     """
 
     files_before: int
@@ -48,11 +48,11 @@ class Compacted:
 
 
 def compact(catalog: Catalog) -> Compacted:
-    """Bring the lake to rest: few large sorted files, and a plain tree equal to the catalogue.
+    """Merge small files into few large sorted ones, and make the plain tree equal to the catalogue.
 
-    Rows that the catalogue database holds go to files, deleted rows go, small files become large ones, old snapshots
-    and their files go, as does staging of dead pulls. Files that nothing knows are moved to the quarantine. Then the
-    catalogue is backed up. Queries that began before may fail and have to be asked again.
+    Rows in the catalogue database move to files; deleted rows, old snapshots with their files, and staging of dead
+    pulls are removed; unknown files move to the quarantine. Then the catalogue is backed up. Queries that began before
+    may fail; run them again.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def compact(catalog: Catalog) -> Compacted:
     def work(number: int) -> tuple[int, int]:
         nonlocal before
         with closing(catalog.cursor()) as cursor:
-            before = before or sum(len(live_files(cursor, catalog.storage, table)) for table in TABLES)
+            before = before or sum(len(live_files(cursor, catalog.storage, table)) for table in all_tables())
             refuse_damaged(cursor, catalog.storage)
             index_statistics(cursor, catalog.location.kind, catalog.location.schema)
         _rewrite(catalog, number)
@@ -74,7 +74,7 @@ def compact(catalog: Catalog) -> Compacted:
         moved.extend(set_aside_unknown(catalog, number))
         with closing(catalog.cursor()) as cursor:
             note_no_nan(cursor, catalog.location.kind, catalog.location.schema, newest=False)
-            live = [path for table in TABLES for path in live_files(cursor, catalog.storage, table)]
+            live = [path for table in all_tables() for path in live_files(cursor, catalog.storage, table)]
         back_up(catalog.location, catalog.storage, catalog.settings.backups)
         return len(live), sum(path.stat().st_size for path in live)
 
@@ -86,7 +86,7 @@ def compact(catalog: Catalog) -> Compacted:
 
 
 def _rewrite(catalog: Catalog, number: int) -> None:
-    """Rewrite and remove files, each step of DuckLake's a change of its own."""
+    """Rewrite and remove files; each step of DuckLake is a change of its own."""
     for step in (
         "ducklake_flush_inlined_data('lake')",
         "ducklake_rewrite_data_files('lake', delete_threshold => 0)",
@@ -94,17 +94,22 @@ def _rewrite(catalog: Catalog, number: int) -> None:
     ):
         with Change(catalog, number, rewrites=True) as change:
             change.cursor.execute(f"CALL {step}").fetchall()
-            change.keep_aside(TABLES)
-    # These write no file, and delete none but those that DuckLake has scheduled before.
+            change.keep_aside(all_tables())
+    # These write no files, and delete only those that DuckLake scheduled before.
     with closing(catalog.cursor()) as cursor:
         cursor.execute("CALL ducklake_expire_snapshots('lake', older_than => now())").fetchall()
         cursor.execute("CALL ducklake_cleanup_old_files('lake', cleanup_all => true)").fetchall()
 
 
-def refuse_damaged(cursor: duckdb.DuckDBPyConnection, storage: Storage) -> None:
+def refuse_damaged(cursor: duckdb.DuckDBPyConnection, storage: Storage, *, archive: str | None = None) -> None:
     """Compare the checksums of all files that a compaction may read with those of their commits.
 
-    A file with a wrong bit can often be read, and its rows, written anew, would have a right checksum.
+    A file with a flipped bit can often be read, and its rewritten rows would get a valid checksum.
+
+    Parameters
+    ----------
+    archive
+        Also compare all files of this archive's partitions.
 
     Raises
     ------
@@ -112,17 +117,17 @@ def refuse_damaged(cursor: duckdb.DuckDBPyConnection, storage: Storage) -> None:
         Names the files that are not as they were committed.
     """
     candidates = []
-    for table in TABLES:
+    for table in all_tables():
         records = recorded_files(cursor, storage, table)
         folders: dict[UPath, list[UPath]] = {}
         for path, delete in live_files(cursor, storage, table).items():
-            if delete is not None:
+            if delete is not None or (archive is not None and path.parent.name == f"archive={archive}"):
                 candidates.append((path, records.get(path)))
             elif path not in records or records[path][1] < TARGET_FILE_BYTES:
                 folders.setdefault(path.parent, []).append(path)
-        # A file that is alone in its folder has none to be merged with.
+        # A file that is alone in its folder is not merged.
         candidates += [(path, records.get(path)) for paths in folders.values() if len(paths) > 1 for path in paths]
-    with ThreadPoolExecutor(4) as pool:  # hashing lets go of the interpreter
+    with ThreadPoolExecutor(4) as pool:  # hashing releases the interpreter lock
         problems = list(pool.map(lambda one: damage(*one), candidates))
     damaged = [
         f"{storage.relative(path)} {problem}"
@@ -132,29 +137,32 @@ def refuse_damaged(cursor: duckdb.DuckDBPyConnection, storage: Storage) -> None:
     if damaged:
         more = f", and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
         raise CatalogError(
-            f"nothing was compacted, since {len(damaged)} of {len(candidates)} files to rewrite are not as they were "
+            f"nothing was compacted, since {len(damaged)} of {len(candidates)} files to rewrite differ from what was "
             f"committed: {'; '.join(damaged[:_NAMED])}{more}",
             hint="restore them from a backup; lightlake verify names all",
         )
 
 
 def _refresh_file_records(catalog: Catalog, number: int) -> None:
-    """Forget files that are gone, and note the checksums of files that compaction wrote."""
-    storage = catalog.storage
+    """Update table files: forget files that are gone, and record the checksums of files that compaction wrote."""
     with Change(catalog, number, rewrites=True) as change:
-        cursor = change.cursor
-        recorded = {row[0] for row in cursor.execute("SELECT path FROM files").fetchall()}
-        live = {
-            storage.relative(path): (table, path) for table in TABLES for path in live_files(cursor, storage, table)
-        }
-        gone = sorted(recorded - live.keys())
-        new = [live[name] for name in sorted(live.keys() - recorded) if live[name][0] not in BOOKKEEPING]
-        if gone:
-            cursor.register("gone", pa.table({"path": gone}))
-            cursor.execute("DELETE FROM files WHERE path IN (SELECT path FROM gone)")
-            cursor.unregister("gone")
-        record_files(cursor, storage, new)
+        note_files(change.cursor, catalog.storage)
         change.keep_aside(("files",))
+
+
+def note_files(cursor: duckdb.DuckDBPyConnection, storage: Storage) -> None:
+    """Update table files inside a transaction: remove files that are gone, record new ones with their checksums."""
+    recorded = {row[0] for row in cursor.execute("SELECT path FROM files").fetchall()}
+    live = {
+        storage.relative(path): (table, path) for table in all_tables() for path in live_files(cursor, storage, table)
+    }
+    gone = sorted(recorded - live.keys())
+    new = [live[name] for name in sorted(live.keys() - recorded) if live[name][0] not in BOOKKEEPING]
+    if gone:
+        cursor.register("gone", pa.table({"path": gone}))
+        cursor.execute("DELETE FROM files WHERE path IN (SELECT path FROM gone)")
+        cursor.unregister("gone")
+    record_files(cursor, storage, new)
 
 
 def _remove_stale_staging(storage: Storage) -> None:
@@ -164,9 +172,9 @@ def _remove_stale_staging(storage: Storage) -> None:
             continue
         try:
             newest = _changed_last(storage, folder)
-        except FileNotFoundError:  # its run has done with it meanwhile
+        except FileNotFoundError:  # its run has removed it meanwhile
             continue
-        # Nothing is as far in the future: its clock was wrong, and it would never be old.
+        # A date so far in the future is of a wrong clock, and the folder would never grow old.
         if not oldest <= newest <= time.time() + STALE_AFTER.total_seconds():
             remove_folder(folder)
 

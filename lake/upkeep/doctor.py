@@ -25,7 +25,7 @@ from lake.errors import ConfigurationError, LightlakeError
 from lake.redact import safe_line
 from lake.settings import Settings, not_json, wrong_values
 
-# Those whose versions are told even if all is well: what breaks, breaks by them.
+# Packages whose versions are always shown: most faults come with them.
 _TOLD = ("duckdb", "pyarrow", "prefect", "fastapi", "sqlalchemy", "astropy", "pandas", "numpy")
 
 # Extras that a lake may need; the others are for those who work on Lightlake.
@@ -41,16 +41,16 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class Check:
-    """What a check found.
+    """The result of one check.
 
     Parameters
     ----------
     name
-        What was looked at.
+        What was checked.
     status
-        ok; warn: it works, but not for long, not for everything or not as meant; fail: something does not work.
+        ok; warn: it works, but not for long, not for everything or not as intended; fail: something does not work.
     found
-        What there is.
+        What was found.
     hint
         What to do next, if it is not ok.
     """
@@ -61,30 +61,28 @@ class Check:
     hint: str | None = None
 
     def __post_init__(self) -> None:
-        """Take secrets out of what was found."""
+        """Remove secrets."""
         object.__setattr__(self, "found", safe_line(self.found))
         if self.hint is not None:
             object.__setattr__(self, "hint", safe_line(self.hint))
 
 
 def guarded(name: str, check: Callable[[], Iterable[Check]], *raises: type[Exception]) -> list[Check]:
-    """Run a check; if it breaks, that is what was found.
+    """Run a check; if the check itself fails, report that.
 
     Parameters
     ----------
     name
-        Of the check, for that case.
+        Name of the check, for that case.
     raises
-        What it may raise; what else it raises is a mistake of the program.
+        Exceptions to report; any other is a mistake of the program.
     """
     try:
         return list(check())
     except LightlakeError as error:
         return [Check(name, "fail", error.message, error.hint)]
     except raises as error:
-        return [
-            Check(name, "fail", f"this check broke off: {first_line(error)}", "mend what else is wrong, and try again")
-        ]
+        return [Check(name, "fail", f"this check failed: {first_line(error)}", "fix the other problems, and try again")]
 
 
 def first_line(error: BaseException) -> str:
@@ -94,7 +92,7 @@ def first_line(error: BaseException) -> str:
 
 
 def python(distribution: str = "lightlake") -> list[Check]:
-    """Compare Python with what the program asks for."""
+    """Compare the version of Python with the one that the program requires."""
     asked = metadata(distribution)["Requires-Python"]
     found = f"{platform.python_version()}, {sys.executable}"
     if SpecifierSet(asked).contains(platform.python_version(), prereleases=True):
@@ -103,14 +101,14 @@ def python(distribution: str = "lightlake") -> list[Check]:
 
 
 def packages(extras: Collection[str] = (), distribution: str = "lightlake") -> list[Check]:
-    """Compare installed packages with the ranges that the program asks for.
+    """Compare installed packages with the version ranges that the program requires.
 
     Parameters
     ----------
     extras
-        Those that are needed here. Of other extras a package may be missing, and another version is a warning.
+        Extras that are needed here. Packages of other extras may be missing, and a wrong version is a warning.
     distribution
-        Whose ranges.
+        The distribution whose ranges are read.
     """
     wrong, fitting = [], dict[str, str]()
     for requirement in map(Requirement, requires(distribution) or ()):
@@ -131,10 +129,10 @@ def packages(extras: Collection[str] = (), distribution: str = "lightlake") -> l
         if requirement.specifier.contains(found, prereleases=True):
             fitting[requirement.name] = found
         else:
-            told = f"{found} is installed, {requirement.specifier} is needed"
-            wrong.append(_wrong_package(requirement, told, asked, needed=needed))
-    told = ", ".join(f"{name} {fitting[name]}" for name in _TOLD if name in fitting)
-    return wrong or [Check("packages", "ok", f"{len(fitting)} have versions that fit; {told}")]
+            message = f"{found} is installed, {requirement.specifier} is needed"
+            wrong.append(_wrong_package(requirement, message, asked, needed=needed))
+    versions = ", ".join(f"{name} {fitting[name]}" for name in _TOLD if name in fitting)
+    return wrong or [Check("packages", "ok", f"{len(fitting)} have suitable versions; {versions}")]
 
 
 def _wrong_package(requirement: Requirement, found: str, asked: str, *, needed: bool) -> Check:
@@ -142,7 +140,7 @@ def _wrong_package(requirement: Requirement, found: str, asked: str, *, needed: 
 
 
 def extensions(names: Iterable[str]) -> list[Check]:
-    """Load DuckDB's extensions from their wheels, signatures checked, as a lake does."""
+    """Load DuckDB's extensions from their wheels and check their signatures, as a lake does."""
     import duckdb
 
     from lake.model.table import quoted
@@ -166,7 +164,7 @@ def extensions(names: Iterable[str]) -> list[Check]:
 
 
 def settings() -> list[Check]:
-    """See that every LIGHTLAKE_* variable, of the environment or a .env file, is a setting with a fitting value."""
+    """Check that every LIGHTLAKE_* variable, in the environment or a .env file, is a setting with a valid value."""
     given = {**DotEnvSettingsSource(Settings).env_vars, **EnvSettingsSource(Settings).env_vars}
     names = sorted(name.upper() for name in given if not name.upper().startswith(_OF_TESTS))
     ours = [name for name in names if name.startswith(_PREFIX)]
@@ -175,15 +173,15 @@ def settings() -> list[Check]:
         if near := difflib.get_close_matches(
             name, [f"{_PREFIX}{field.upper()}" for field in Settings.model_fields], 1, 0.85
         ):
-            told = f"{name} is no setting, and does nothing"
-            wrong.append(Check("settings", "warn", told, f"{near[0]} is one: rename it, if that is meant"))
+            message = f"{name} is not a setting, and does nothing"
+            wrong.append(Check("settings", "warn", message, f"rename it if you mean {near[0]}"))
     try:
         Settings()
     except ValidationError as error:
         wrong += [Check("settings", "fail", one.message, one.hint) for one in wrong_values(error)]
     except SettingsError as error:
         wrong.append(Check("settings", "fail", not_json(error).message, not_json(error).hint))
-    return wrong or [Check("settings", "ok", f"set: {', '.join(ours)}" if ours else "none is set: the defaults")]
+    return wrong or [Check("settings", "ok", f"set: {', '.join(ours)}" if ours else "none is set: defaults are used")]
 
 
 def _is_setting(name: str) -> bool:
@@ -205,12 +203,12 @@ def _unknown(name: str) -> Check:
     else:
         near = difflib.get_close_matches(field, Settings.model_fields, 1)
         meant = f"{near[0]}{underscores}{nested}" if near else ""
-    hint = f"rename it to {_PREFIX}{meant.upper()}, if that is meant" if meant else "see 'Settings' in the README"
-    return Check("settings", "fail", f"{name} is no setting, and does nothing", hint)
+    hint = f"rename it if you mean {_PREFIX}{meant.upper()}" if meant else "see 'Settings' in the README"
+    return Check("settings", "fail", f"{name} is not a setting, and does nothing", hint)
 
 
 def workers(settings: Settings) -> list[Check]:
-    """Compare LIGHTLAKE_WORKERS with the cores and the memory that this process may use."""
+    """Compare LIGHTLAKE_WORKERS with the cores and memory available to this process."""
     cores, memory = _cores(), _memory()
     room = "" if memory is None else f", {memory / 2**30:.1f} GiB of memory"
     found = f"{settings.workers} workers ({settings.runner}) on {cores} core{'s'[: cores > 1]}{room}"
@@ -221,16 +219,16 @@ def workers(settings: Settings) -> list[Check]:
         most = min(most, max(1, memory // _WORKER_BYTES))
     if settings.workers <= most:
         return [Check("workers", "ok", found)]
-    return [Check("workers", "warn", found, f"set LIGHTLAKE_WORKERS to {most} or less: more slow each other down")]
+    return [Check("workers", "warn", found, f"set LIGHTLAKE_WORKERS to {most} or less, which is faster")]
 
 
 def _cores() -> int:
-    # Batch systems bind jobs to some of the machine's cores.
+    # Batch systems give a job some of the machine's cores.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _memory() -> int | None:
-    """Return the bytes that this process may use: the machine's, or those of its control group."""
+    """Return the memory available to this process, bytes: the machine's, or that of its control group."""
     limits = []
     if "SC_PHYS_PAGES" in os.sysconf_names:
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))

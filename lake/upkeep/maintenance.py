@@ -1,4 +1,4 @@
-"""Look at a lake: what it has, and whether it is as it must be."""
+"""Report what a lake holds, and verify it."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from lake.commit.intents import Intent, intents
 from lake.commit.ledger import AHEAD, dated_ahead
 from lake.commit.quarantine import as_text, held
 from lake.errors import ConfigurationError, ReadOnly
-from lake.model.schema import TABLES
+from lake.model.declared import all_tables, source_tables
 from lake.model.table import Table, quoted
 from lake.store.catalog import Catalog
 from lake.store.storage import Storage, changed_at, checksum, is_local, parquet_rows
 
-_GIVE_UP = "bring it back from a backup of the files; or move it away, and give it up with: lightlake restore now"
+_GIVE_UP = "restore it from a backup of the files; or move it away, and give up its rows with: lightlake restore now"
 
 # The catalogue's own bookkeeping: its rows may sit in the catalogue database, and need no plain reader.
 BOOKKEEPING = ("files", "schema_version")
 
-# How often one who only reads looks again, at most, at a lake that is written meanwhile.
+# How often a reader looks again, at most, at a lake that is written meanwhile.
 _LOOKS = 3
 
-# The clocks of a catalogue's disk and of S3 differ by less.
+# The clocks of a catalogue's disk and of S3 differ by less, seconds.
 _SKEW_S = 60
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that verify saw."""
+    """One finding of verify."""
 
     level: str  # error or note
     check: str
@@ -43,14 +43,15 @@ class Finding:
 
     @property
     def is_error(self) -> bool:
-        """Say whether the lake is not as it must be."""
+        """Say whether something is wrong with the lake."""
         return self.level == "error"
 
 
 def status(cursor: duckdb.DuckDBPyConnection) -> pa.Table:
-    """Return, for each archive and release, what was asked and is held, its age, and what all attempts took.
+    """Count what each archive and release was asked for and holds, with its age and what all attempts cost.
 
-    That is: targets asked, found, empty, failed; sources, rows, bytes, age; seconds, retries, requests, peak memory.
+    Columns: targets asked, found, empty, failed, rejected; sources, rows, bytes, age; seconds, retries, requests, peak
+    memory.
     """
     return cursor.execute(
         """
@@ -59,6 +60,7 @@ def status(cursor: duckdb.DuckDBPyConnection) -> pa.Table:
                 count(*) FILTER (status = 'found') AS found,
                 count(*) FILTER (status = 'empty') AS empty,
                 count(*) FILTER (status = 'failed') AS failed,
+                count(*) FILTER (status = 'rejected') AS rejected,
                 max(asked_at) AS last_asked
             FROM coverage GROUP BY ALL
         ), held AS (
@@ -73,7 +75,8 @@ def status(cursor: duckdb.DuckDBPyConnection) -> pa.Table:
             FROM ledger GROUP BY ALL
         )
         SELECT archive, release, coalesce(asked, 0) AS asked, coalesce(found, 0) AS found,
-            coalesce(empty, 0) AS empty, coalesce(failed, 0) AS failed, coalesce(sources, 0) AS sources,
+            coalesce(empty, 0) AS empty, coalesce(failed, 0) AS failed,
+            coalesce(rejected, 0) AS rejected, coalesce(sources, 0) AS sources,
             coalesce(rows, 0) AS rows, coalesce(bytes, 0) AS bytes,
             extract(epoch FROM now() - last_asked) / 86400 AS age_days,
             round(seconds, 1) AS seconds, retries, requests, round(peak_rss_mb) AS peak_rss_mb
@@ -85,7 +88,7 @@ def status(cursor: duckdb.DuckDBPyConnection) -> pa.Table:
 
 
 def quarantined(catalog: Catalog) -> list[str]:
-    """Return a line for each day on which files that nothing knows were moved aside."""
+    """Return a line for each day on which unknown files were moved to the quarantine."""
     return [as_text(one, catalog.settings.quarantine_days) for one in held(catalog.storage)]
 
 
@@ -102,7 +105,7 @@ def verify(catalog: Catalog, *, quick: bool = False) -> list[Finding]:
     Returns
     -------
     list of Finding
-        Errors and notes; no errors means that the lake is as it must be.
+        Errors and notes; without errors the lake is sound.
     """
     with catalog.storage.reached():
         return _twice(catalog, quick=quick)
@@ -112,12 +115,12 @@ def _twice(catalog: Catalog, *, quick: bool) -> list[Finding]:
     findings = _verify(catalog, quick=quick)
     if not any(finding.is_error for finding in findings):
         return findings
-    # What looks wrong may be a commit or a compaction that is on its way: look again while writers wait.
+    # An error may come from a commit or compaction under way: look again while writers wait.
     try:
         with catalog.lock(reading=True):
             return _verify(catalog, quick=quick)
     except (ConfigurationError, ReadOnly):
-        pass  # one who may only read cannot make writers wait: what two looks find alike is so
+        pass  # a reader cannot make writers wait: what is found twice is true
     for _ in range(_LOOKS):
         catalog.refresh()
         again = _verify(catalog, quick=quick)
@@ -133,15 +136,15 @@ def _verify(catalog: Catalog, *, quick: bool) -> list[Finding]:
     try:
         findings: list[Finding] = list(_check_schema(cursor))
         if findings:
-            return findings  # whatever else is asked would fail for want of them
-        for table in TABLES.values():
+            return findings  # all other checks need them
+        for table in all_tables().values():
             findings += _check_files(cursor, catalog, table, quick=quick)
         if any(finding.is_error for finding in findings):
-            return findings  # what follows would stumble over the same files
+            return findings  # the other checks would fail on the same files
         findings += _check_constraints(cursor)
         findings += _check_coverage(cursor)
         findings += [
-            Finding("note", "quarantine", line, "look whether you miss any, and delete the folder if not")
+            Finding("note", "quarantine", line, "check whether you need any, and delete the folder if not")
             for line in quarantined(catalog)
         ]
         return findings
@@ -152,14 +155,14 @@ def _verify(catalog: Catalog, *, quick: bool) -> list[Finding]:
 
 
 def _check_schema(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
-    """Find tables and columns that somebody dropped."""
+    """Find tables and columns that were dropped."""
     there: dict[str, set[str]] = {}
     for table, column in cursor.execute(
         "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"
     ).fetchall():
         there.setdefault(table, set()).add(column)
-    hint = "restore the catalogue from a backup of before it was dropped"
-    for spec in TABLES.values():
+    hint = "restore the catalogue from a backup made before it was dropped"
+    for spec in all_tables().values():
         if spec.name not in there:
             yield Finding("error", "schema", f"table {spec.name} of the schema is missing", hint)
             continue
@@ -169,7 +172,7 @@ def _check_schema(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
 
 
 def live_files(cursor: duckdb.DuckDBPyConnection, storage: Storage, table: str) -> dict[UPath, UPath | None]:
-    """Return a table's files as the catalogue knows them, each with its delete file."""
+    """Return a table's files in the catalogue, each with its delete file."""
     rows = cursor.execute("SELECT data_file, delete_file FROM ducklake_list_files('lake', ?)", [table]).fetchall()
     return {storage.path(data): storage.path(delete) if delete else None for data, delete in rows}
 
@@ -177,7 +180,7 @@ def live_files(cursor: duckdb.DuckDBPyConnection, storage: Storage, table: str) 
 def recorded_files(
     cursor: duckdb.DuckDBPyConnection, storage: Storage, table: str
 ) -> dict[UPath, tuple[int, int, str]]:
-    """Return rows, bytes and checksum of a table's files, as their commits noted them."""
+    """Return rows, bytes and checksum of a table's files, as their commits recorded them."""
     rows = cursor.execute("SELECT path, rows, bytes, blake2b FROM files WHERE table_name = ?", [table]).fetchall()
     return {storage.data / "main" / path: (count, size, digest) for path, count, size, digest in rows}
 
@@ -187,14 +190,13 @@ def _check_files(
 ) -> Iterator[Finding]:
     storage = catalog.storage
     try:
-        # First the tree, then what is about to be shown in it, then the catalogue: so a file that is in none of the
-        # latter was in none when it was seen in the tree.
+        # First the tree, then the intents, then the catalogue: a file in neither of the latter was in neither when the
+        # tree was listed.
         in_tree = set(storage.table_files(table.name))
     except OSError as error:
-        told = f"{error.filename or storage.table_folder(table.name)} cannot be read: {error.strerror or error}"
-        yield Finding(
-            "error", "files", f"{table.name}: {told}", "ask for the right to; no more of this table was checked"
-        )
+        message = f"{error.filename or storage.table_folder(table.name)} cannot be read: {error.strerror or error}"
+        hint = "ask its owner for permission; nothing else of this table was checked"
+        yield Finding("error", "files", f"{table.name}: {message}", hint)
         return
     under_way = intents(storage)
     live = live_files(cursor, storage, table.name)
@@ -219,8 +221,8 @@ def _check_files(
         yield Finding(
             "note",
             "changes",
-            f"{table.name}: {len(unjudged)} files are of a change that is under way or later",
-            "look again; what a crash has left goes with the next change, or with: lightlake compact",
+            f"{table.name}: {len(unjudged)} files belong to a change that is under way or later",
+            "check again; files left by a crash are removed by the next change, or by: lightlake compact",
         )
     for path in orphans:
         yield Finding(
@@ -244,8 +246,8 @@ def _check_files(
 
 
 def _is_being_changed(catalog: Catalog, path: UPath, under_way: list[Intent]) -> bool:
-    """Say whether a file that the catalogue does not know may be of a change that is on its way, or gone by now."""
-    # Of DuckLake's own files, of a deletion or a compaction, nobody knows the names before they are there.
+    """Say whether an unknown file may belong to a change under way, or is gone by now."""
+    # The names of files that DuckLake writes, for a deletion or a compaction, are not known beforehand.
     if under_way and path.name.startswith("ducklake-"):
         return True
     if any(catalog.storage.relative(path) in intent.files for intent in under_way):
@@ -258,7 +260,7 @@ def _is_being_changed(catalog: Catalog, path: UPath, under_way: list[Intent]) ->
 
 
 def damage(path: UPath, record: tuple[int, int, str] | None, *, quick: bool = False) -> str | None:
-    """Say what is wrong with a file, by what its commit noted of it; None if nothing is."""
+    """Compare a file with the record of its commit; return what is wrong with it, or None."""
     try:
         size = path.stat().st_size
         rows = parquet_rows(path)
@@ -266,7 +268,7 @@ def damage(path: UPath, record: tuple[int, int, str] | None, *, quick: bool = Fa
         return "is missing"
     except (OSError, pa.ArrowInvalid) as error:
         if isinstance(error, OSError) and not is_local(path):
-            raise  # that is S3, and not the file: see Storage.reached
+            raise  # S3 failed, not the file: see Storage.reached
         return f"cannot be read: {error}"
     if record is None:
         return None
@@ -280,21 +282,21 @@ def damage(path: UPath, record: tuple[int, int, str] | None, *, quick: bool = Fa
 def _check_plain(
     cursor: duckdb.DuckDBPyConnection, storage: Storage, table: Table, *, quick: bool
 ) -> Iterator[Finding]:
-    """Compare the catalogue's rows with those that a plain reader of the tree finds."""
+    """Compare the catalogue's rows with those that a plain reader finds in the tree."""
     pattern = "archive=*/*.parquet" if table.partition else "*.parquet"
     plain = (
         f"read_parquet({quoted(f'{glob.escape(str(storage.table_folder(table.name)))}/{pattern}')}, "
         f"hive_partitioning = {'true' if table.partition else 'false'}, union_by_name = true)"
     )
-    # An order-free digest of whole rows; HUGEINT, since sums of 64-bit hashes overflow less.
-    # Files of before a migration have not the columns that came with it; the catalogue has NULL there.
+    # A digest of whole rows in any order; HUGEINT, since sums of 64-bit hashes overflow.
+    # Files from before a migration lack its new columns, and the catalogue has NULL there.
     there = {row[0] for row in cursor.execute(f"DESCRIBE FROM {plain}").fetchall()}
     columns = [column.name if column.name in there else f"NULL::{column.type}" for column in table.columns]
     digests = ["0" if quick else f"sum(hash({', '.join(names)})::HUGEINT)" for names in (table.names, columns)]
     mine = cursor.execute(f"SELECT count(*), {digests[0]} FROM {table.name}").fetchall()[0]
     theirs = cursor.execute(f"SELECT count(*), {digests[1]} FROM {plain}").fetchall()[0]
     if mine != theirs:
-        # Rows that the catalogue database still holds itself come to files with the next compaction.
+        # Rows that are still in the catalogue database go to files with the next compaction.
         level = "note" if mine[0] > theirs[0] else "error"
         yield Finding(
             level,
@@ -306,7 +308,7 @@ def _check_plain(
 
 
 def _check_constraints(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
-    for table in TABLES.values():
+    for table in all_tables().values():
         required = [column.name for column in table.columns if column.required]
         broken = [(f"{name} is NULL", f"{name} IS NULL") for name in required]
         for column in table.columns:
@@ -319,12 +321,11 @@ def _check_constraints(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         for (rule, _), count in zip(broken, row, strict=True):
             if count:
                 yield Finding("error", "constraints", f"{table.name}: {rule} in {count} rows", "report this as a bug")
-        if table.name != "lightcurves":  # two measurements may share source, band and time
+        if table.key and table.name != "lightcurves":  # two measurements may share source, band and time
             yield from _check_unique(cursor, table)
+    source = ("archive", "release", "source_id", "hpx29")
     for child, parent, keys in (
-        ("matches", "sources", ("archive", "release", "source_id", "hpx29")),
-        ("lightcurves", "sources", ("archive", "release", "source_id", "hpx29")),
-        ("statistics", "sources", ("archive", "release", "source_id", "hpx29")),
+        *((name, "sources", source) for name in ("matches", *source_tables()[1:])),
         ("matches", "coverage", ("archive", "release", "target_id")),
         ("coverage", "targets", ("target_id",)),
         ("labels", "targets", ("target_id",)),
@@ -348,7 +349,7 @@ def _check_constraints(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         yield Finding(
             "error",
             "constraints",
-            f"lightcurves: {count} sources and bands have not the rows of statistics",
+            f"lightcurves: {count} sources and bands have other numbers of rows than statistics",
             "report this as a bug",
         )
 
@@ -378,7 +379,7 @@ def _check_coverage(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
             SELECT sample, target_id, min(coalesce(labels.added_at, targets.added_at)) AS since
             FROM labels JOIN targets USING (target_id) GROUP BY ALL
         )
-        SELECT sample, archive, release, count(*) FILTER (since <= last) AS lost,
+        SELECT sample, archive, release, count(*) FILTER (since <= last) AS unanswered,
             count(*) FILTER (last IS NULL OR since > last) AS waiting
         FROM asked JOIN members USING (sample)
         WHERE NOT EXISTS (
@@ -389,19 +390,21 @@ def _check_coverage(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         """,
         {"now": datetime.now(UTC) + AHEAD},
     ).fetchall()
-    for sample, archive, release, lost, waiting in rows:
+    for sample, archive, release, unanswered, waiting in rows:
         hint = f"run: lightlake pull {archive} --sample {sample}"
-        if lost:
-            yield Finding("error", "coverage", f"{archive} {release}: {lost} targets of {sample} have no answer", hint)
+        if unanswered:
+            yield Finding(
+                "error", "coverage", f"{archive} {release}: {unanswered} targets of {sample} have no answer", hint
+            )
         if waiting:
             yield Finding("note", "coverage", f"{archive} {release}: {waiting} new targets of {sample} not asked", hint)
-    failed = cursor.execute(
-        "SELECT archive, release, count(*) FROM coverage WHERE status = 'failed' GROUP BY ALL ORDER BY ALL"
+    missing = cursor.execute(
+        "SELECT archive, release, status, count(*) FROM coverage WHERE status IN ('failed', 'rejected') "
+        "GROUP BY ALL ORDER BY ALL"
     ).fetchall()
-    for archive, release, count in failed:
-        yield Finding(
-            "note", "coverage", f"{archive} {release}: {count} targets failed", f"run: lightlake pull {archive}"
-        )
+    for archive, release, state, count in missing:
+        hint = f"run: lightlake pull {archive}{' --retry-failed' if state == 'rejected' else ''}"
+        yield Finding("note", "coverage", f"{archive} {release}: {count} targets {state}", hint)
     for table in ("coverage", "ledger", "labels", "targets"):
         for who, (count, latest) in dated_ahead(cursor, table).items():
             of = f" of {who}" if who else ""
@@ -409,5 +412,5 @@ def _check_coverage(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
                 "note",
                 "clocks",
                 f"{table}: {count} rows{of} are dated in the future, up to {latest:%Y-%m-%d %H:%M}",
-                "see the clocks of the machines that write to the lake: lightlake doctor",
+                "check the clocks of the machines that write to the lake with: lightlake doctor",
             )

@@ -1,4 +1,4 @@
-"""How the granules of an archive get on: read from the ledger, so that any process can watch any run."""
+"""Progress of an archive's granules, read from the ledger, so that any process can watch any run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lake.commit.ledger import read_plan
 from lake.names import check_archive
 from lake.query import Lake
 
-# The rate is that of the granules that ended so long ago, or since then.
+# The rate counts granules that ended within this time.
 RECENT = timedelta(minutes=15)
 
 _SLOWEST = 5
@@ -21,29 +21,29 @@ _SLOWEST = 5
 
 @dataclass(frozen=True)
 class Progress:
-    """How the granules of an archive stand, by the last attempt at each.
+    """Progress of an archive's granules, by the last attempt at each.
 
-    They are those that the last run was about, if it noted them, as runs of surveys do. Else they are all that the
-    ledger has, less those whose targets have all been answered as parts of others since.
+    The granules are those of the last run, if it recorded its plan, as surveys do. Otherwise they are all granules of
+    the ledger, except those whose targets were all answered in other granules since.
 
     Parameters
     ----------
     granules
-        How many there are, as the last run found them; None if no run has noted it.
+        Their number in the plan of the last run; None if no run recorded one.
     done, empty, rejected, failed
-        Their numbers.
+        Number of granules with each status.
     rows, bytes
-        Of those that are done: measurements, and bytes of Parquet.
+        Measurements, and bytes of Parquet, of done granules.
     per_minute
-        Granules that ended in a minute, of late; None if none did.
+        Granules that ended per minute, recently; None if none did.
     expected_end
-        When none will be left at that rate.
+        When the last granule ends at that rate.
     median_s, longest_s
-        Time that those took that are done.
+        Time that a done granule took, s.
     retries, requests
-        How often something was tried again, and requests that were sent, in all attempts; None if that is not known.
+        Retries, and requests sent, in all attempts; None if not known.
     peak_rss_mb
-        Largest peak of a process's memory.
+        Largest peak memory of a process, MB.
     """
 
     archive: str
@@ -64,16 +64,16 @@ class Progress:
 
     @property
     def ended(self) -> int:
-        """Return how many have ended, in any way."""
+        """Return how many have ended, with any status."""
         return self.done + self.empty + self.rejected + self.failed
 
     @property
     def waiting(self) -> int | None:
-        """Return how many have not been tried; None if it is not known how many there are."""
+        """Return how many have not been tried; None if their number is not known."""
         return None if self.granules is None else max(0, self.granules - self.ended)
 
     def as_table(self) -> pa.Table:
-        """Return it as a table of one row."""
+        """Convert it to a table of one row."""
         return pa.Table.from_pylist([asdict(self) | {"waiting": self.waiting}])
 
 
@@ -86,7 +86,7 @@ _LAST = """(
 
 
 def progress(lake: Lake, archive: str) -> Progress:
-    """Return how the granules of an archive stand.
+    """Read the progress of an archive's granules from the ledger.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def progress(lake: Lake, archive: str) -> Progress:
 
 
 def slowest(lake: Lake, archive: str, n: int = _SLOWEST) -> pa.Table:
-    """Return the granules that took longest: what they were, seconds, rows and memory."""
+    """Return the granules that took longest, with status, seconds, rows and memory."""
     table: pa.Table = lake.sql(
         f"""
         SELECT regexp_extract(endpoint, '[^/]*$') AS granule, status, round(seconds, 1) AS seconds, retries, n_sources,
@@ -141,7 +141,7 @@ def slowest(lake: Lake, archive: str, n: int = _SLOWEST) -> pa.Table:
 
 
 def as_text(now: Progress) -> str:
-    """Return progress in a few lines."""
+    """Format progress in a few lines."""
     total = "" if now.granules is None else f" of {now.granules} ({100 * now.ended / max(now.granules, 1):.1f} %)"
     lines = [
         f"{now.archive}: {now.ended} granules ended{total}: {now.done} done, {now.empty} empty, "
@@ -153,22 +153,22 @@ def as_text(now: Progress) -> str:
         lines.append(f"  {now.median_s:.1f} s each (median), {now.longest_s:.1f} s at most{memory}")
     if now.retries is not None:
         asked = "" if now.requests is None else f", {now.requests} requests"
-        lines.append(f"  {now.retries} times tried again{asked}")
-    rate = "none ended of late" if now.per_minute is None else f"{now.per_minute:.1f} a minute"
+        lines.append(f"  {now.retries} retries{asked}")
+    rate = "none ended recently" if now.per_minute is None else f"{now.per_minute:.1f} a minute"
     end = "" if now.expected_end is None else f", the last one at {now.expected_end.astimezone():%Y-%m-%d %H:%M:%S}"
     lines.append(f"  {rate}{end}")
     return "\n".join(lines)
 
 
 def watch(lake: Lake, archive: str, tell: Callable[[str], None], every_s: float) -> None:
-    """Tell how the granules of an archive stand, again and again, until none is waiting."""
-    told = ""
+    """Report the progress of an archive whenever it changes, until no granule is waiting."""
+    reported = ""
     while True:
         now = progress(lake, archive)
         text = as_text(now)
-        if text != told:
+        if text != reported:
             tell(text)
-            told = text
+            reported = text
         if not now.waiting:
             return
         time.sleep(every_s)

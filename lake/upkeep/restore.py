@@ -1,7 +1,7 @@
-"""Bring a catalogue back from a backup, and the tree into step with it.
+"""Restore a catalogue from a backup, and reconcile the tree with it.
 
-What the tree has and the catalogue does not know goes to the quarantine; what the catalogue knows and the tree has lost
-is taken out of the catalogue. Either way the granules that it was of are due again, and named.
+Files that the catalogue does not know go to the quarantine. Files that it knows and that are gone are removed from it.
+In both cases the granules of their rows are listed, and due again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lake.commit.ledger import Attempt
 from lake.commit.quarantine import set_aside
 from lake.commit.transaction import Change
 from lake.errors import CatalogError, ConfigurationError
-from lake.model.schema import SOURCE_TABLES, TABLES
+from lake.model.declared import all_tables, source_tables
 from lake.store.backup import Backup, backup_hint, copy_database, find
 from lake.store.catalog import Catalog
 from lake.store.pruning import METADATA
@@ -37,7 +37,7 @@ _NAMED = 5
 _GRANULES = pa.schema([("archive", pa.string()), ("release", pa.string()), ("granule", pa.string())])
 
 
-# Instead of a date: the catalogue that there is.
+# Instead of a date: keep the present catalogue.
 NOW = "now"
 
 
@@ -48,15 +48,15 @@ class Restored:
     Parameters
     ----------
     backup
-        The backup, by date and time; None if the catalogue was there already.
+        The backup, by date and time; None if the present catalogue was kept.
     quarantined
-        Files that the catalogue does not know, in the quarantine now.
+        Number of files that the catalogue does not know; they are in the quarantine now.
     missing
-        Files that it knows and that are gone, below data/main.
+        Files that it knew and that are gone, below data/main.
     again
-        Columns archive, release, granule: what has to be asked or extracted again, and will be by the next run.
+        Columns archive, release, granule: what the next run pulls or extracts again.
     n_targets
-        Rows of targets and labels that are in the quarantine or gone: their lists have to be added again.
+        Rows of targets and labels that are quarantined or gone: add their lists again.
     """
 
     backup: str | None
@@ -67,22 +67,22 @@ class Restored:
 
 
 def restore(catalog: Catalog, date: str | None = None) -> Restored:
-    """Bring the catalogue of a date back, and the tree into step with it.
+    """Restore the catalogue of a date, and reconcile the tree with it.
 
     Parameters
     ----------
     catalog
-        The lake, not opened yet: there may be none to be opened.
+        The lake, not opened: its catalogue may be missing.
     date
-        Of the backup; None: the newest; NOW: none, the catalogue stays as it is, and what it knows and the tree has no
-        more is given up. For PostgreSQL none or NOW: the database's own tools have brought it back before.
+        Date of the backup; None: the newest; NOW: keep the catalogue, and give up files that are gone. For PostgreSQL
+        None or NOW, after the database's own tools have restored it.
 
     Raises
     ------
     ConfigurationError
         If there is no such backup.
     CatalogError
-        If the backup is not of this lake, or cannot be put in place.
+        If the backup belongs to another lake, or cannot be put in place.
     """
     backup = None
     with catalog.lock(fenced=False):
@@ -99,7 +99,7 @@ def restore(catalog: Catalog, date: str | None = None) -> Restored:
 
 
 def _put_back(catalog: Catalog, backup: Backup) -> None:
-    """Put a backup in the catalogue's place; what was there goes to the quarantine."""
+    """Replace the catalogue by a backup; the replaced one goes to the quarantine."""
     database = Path(catalog.location.target)
     catalog.close()
     with tempfile.TemporaryDirectory(prefix="lightlake-") as work:
@@ -111,12 +111,12 @@ def _put_back(catalog: Catalog, backup: Backup) -> None:
         other = Catalog(catalog.storage, catalog.settings.model_copy(update={"catalog": f"sqlite:{copy}"}))
         with closing(other):
             other.check_lake()
-        # A copy, since other processes may have it open: these see the restored one as its next state.
+        # By copying, since other processes may have it open: they see the restored one as its next state.
         aside = Path(work) / f"replaced-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.sqlite"
         if database.exists():
             try:
                 copy_database(database, aside)
-            except CatalogError:  # it is damaged, and so nobody can be using it
+            except CatalogError:  # it is damaged, so nobody is using it
                 for path in (database, *(database.with_name(f"{database.name}{end}") for end in ("-wal", "-shm"))):
                     if path.exists():
                         _keep(catalog, path, f"{aside.stem}-{path.name}")
@@ -146,21 +146,21 @@ def _bring_into_step(catalog: Catalog, backup: Backup | None, number: int) -> Re
         granules = pa.concat_tables(again).group_by(_GRANULES.names).aggregate([])
         granules = granules.sort_by([(name, "ascending") for name in _GRANULES.names])
         _note(change.cursor, granules, reason)
-        change.keep_aside(TABLES)
+        change.keep_aside(all_tables())
     for name in ("targets", "labels"):
         n_targets += sum(rows.num_rows for rows in _rows(catalog, unknown, (name,), ["target_id"]))
-    # Last: whatever ends a restoration before, the next one finds all of them here again.
+    # Last, so that a restoration that was stopped can be run again.
     set_aside(catalog.storage, unknown)
     recover(catalog, number)
     return Restored(backup.name if backup else None, len(unknown), tuple(missing), granules, n_targets)
 
 
 def _take_out_missing(catalog: Catalog) -> list[str]:
-    """Take files out of the catalogue that are gone, or whose list of deleted rows is; return their names."""
+    """Remove files from the catalogue that are gone, or whose delete files are gone; return their names."""
     storage = catalog.storage
     gone: list[UPath] = []
     with closing(catalog.cursor()) as cursor:
-        for table in TABLES:
+        for table in all_tables():
             live = live_files(cursor, storage, table)
             there = set(storage.table_files(table))
             for path, delete in live.items():
@@ -175,39 +175,39 @@ def _take_out_missing(catalog: Catalog) -> list[str]:
             for name in ("data_file", "delete_file", "file_column_stats", "file_partition_value"):
                 cursor.execute(f"DELETE FROM {schema}.ducklake_{name} WHERE data_file_id IN ({ids})")
             cursor.execute("COMMIT")
-    catalog.close()  # DuckLake remembers what it knows of a snapshot
+    catalog.close()  # DuckLake caches a snapshot
     return sorted(storage.relative(path) for path in gone)
 
 
 def _rows(catalog: Catalog, files: Iterable[UPath], tables: Collection[str], columns: list[str]) -> Iterator[pa.Table]:
-    """Yield some columns of those of some files of the tree that are of some tables; one that is no such file has none.
+    """Yield columns of the files that belong to some tables; skip files without them.
 
-    Nobody knows what these files are: anything may lie in the tree, with the name of a Parquet file.
+    The files are unknown: anything may be in the tree under the name of a Parquet file.
     """
     for path in files:
         if catalog.storage.relative(path).partition("/")[0] in tables:
             try:
                 yield read_parquet(path, columns).select(columns)
             except (pa.ArrowException, OSError, KeyError):
-                continue  # also DuckLake's lists of deleted rows
+                continue  # such as DuckLake's delete files
 
 
 def _granules_of(catalog: Catalog, files: Iterable[UPath]) -> pa.Table:
     """Return the granules whose rows are in files."""
     names = _GRANULES.names
-    with_granule = [name for name, table in TABLES.items() if set(names) <= set(table.names)]
+    with_granule = [name for name, table in all_tables().items() if set(names) <= set(table.names)]
     found = [rows.cast(_GRANULES) for rows in _rows(catalog, files, with_granule, names)]
     return pa.concat_tables([_GRANULES.empty_table(), *found]).group_by(names).aggregate([])
 
 
-# Sources of which rows are gone: light curves and statistics must tell of the same number, and sources of both.
+# Sources that lost rows: light curves and statistics must count the same rows, and each must have its source.
 _INCOMPLETE = """
     CREATE OR REPLACE TEMP TABLE incomplete AS
     SELECT archive, release, source_id FROM
         (SELECT archive, release, source_id, count(*) AS n FROM lightcurves GROUP BY ALL) AS held
-        FULL JOIN (SELECT archive, release, source_id, sum(n) AS n FROM statistics GROUP BY ALL) AS told
+        FULL JOIN (SELECT archive, release, source_id, sum(n) AS n FROM statistics GROUP BY ALL) AS counted
         USING (archive, release, source_id)
-        WHERE held.n IS DISTINCT FROM told.n
+        WHERE held.n IS DISTINCT FROM counted.n
     UNION SELECT archive, release, source_id FROM statistics ANTI JOIN sources USING (archive, release, source_id)
     UNION SELECT archive, release, source_id FROM matches ANTI JOIN sources USING (archive, release, source_id)
 """
@@ -223,7 +223,7 @@ _INCOMPLETE_TARGETS = """
 
 
 def _forget_incomplete(cursor: duckdb.DuckDBPyConnection) -> pa.Table:
-    """Take out what is left of sources and targets of which rows are gone, so that they are due; return granules."""
+    """Remove the rest of sources and targets that lost rows, so that they are due; return their granules."""
     cursor.execute(_INCOMPLETE)
     cursor.execute(_INCOMPLETE_TARGETS)
     of_sources = " UNION ".join(
@@ -235,7 +235,7 @@ def _forget_incomplete(cursor: duckdb.DuckDBPyConnection) -> pa.Table:
         for name in ("matches", "coverage")
     )
     granules = cursor.execute(f"{of_sources} UNION {of_targets}").to_arrow_table().cast(_GRANULES)
-    for name in SOURCE_TABLES:
+    for name in source_tables():
         cursor.execute(
             f"DELETE FROM {name} USING incomplete AS gone WHERE {name}.archive = gone.archive "
             f"AND {name}.release = gone.release AND {name}.source_id = gone.source_id"
@@ -250,7 +250,7 @@ def _forget_incomplete(cursor: duckdb.DuckDBPyConnection) -> pa.Table:
 
 
 def _forget_without_target(cursor: duckdb.DuckDBPyConnection) -> int:
-    """Take out answers and labels of targets that are gone; return of how many targets."""
+    """Remove answers and labels of targets that are gone; return the number of targets."""
     gone = " UNION ".join(
         f"SELECT target_id FROM {name} ANTI JOIN targets USING (target_id)"
         for name in ("coverage", "labels", "matches")
@@ -279,7 +279,7 @@ def _ask_again(cursor: duckdb.DuckDBPyConnection, catalog: Catalog, unknown: Ite
 
 
 def _note(cursor: duckdb.DuckDBPyConnection, granules: pa.Table, reason: str) -> None:
-    """Write into the ledger that granules are lost, by which they are due."""
+    """Record granules as failed in the ledger, so that they are due."""
     if not granules.num_rows:
         return
     now = datetime.now(UTC)
@@ -291,18 +291,17 @@ def _note(cursor: duckdb.DuckDBPyConnection, granules: pa.Table, reason: str) ->
 
 
 def summary(done: Restored) -> list[str]:
-    """Return what was done in a few lines."""
-    what = f"the catalogue of {done.backup} is back" if done.backup else "the tree is in step with the catalogue"
+    """Format what was done in a few lines."""
+    what = f"the catalogue of {done.backup} is restored" if done.backup else "the catalogue is kept"
     lines = [
-        f"{what}: {done.quarantined} files that it does not know moved to the quarantine, "
-        f"{len(done.missing)} that it knew are gone"
+        f"{what}: {done.quarantined} unknown files moved to the quarantine, {len(done.missing)} of its files are gone"
     ]
     for archive, count in sorted(Counter(done.again["archive"].to_pylist()).items()):
         granules = done.again.filter(pc.equal(done.again["archive"], archive))["granule"].to_pylist()
         more = ", ..." if count > _NAMED else ""
         lines.append(
-            f"  {archive}: {count} granules are asked again by the next run: {', '.join(granules[:_NAMED])}{more}"
+            f"  {archive}: {count} granules are due again in the next run: {', '.join(granules[:_NAMED])}{more}"
         )
     if done.n_targets:
-        lines.append(f"  {done.n_targets} rows of targets and labels are not in it: add their lists again")
+        lines.append(f"  {done.n_targets} rows of targets and labels are missing: add their lists again")
     return lines

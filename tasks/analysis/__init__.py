@@ -1,1 +1,1 @@
-"""Figures and pages."""
+"""Draw figures and pages of light curves."""

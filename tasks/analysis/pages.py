@@ -1,7 +1,7 @@
-"""HTML pages: a chart with all that draws it, whatever the names in it are made of.
+"""Write HTML pages: a chart with all that it needs, safe for any names in it.
 
-What comes from a lake stands in a page as text, escaped, or as JSON that no browser runs. Beside that, a policy in
-the page lets the browser run the two scripts that are named there by their hash, and reach nothing else.
+Values from a lake are escaped text, or JSON that no browser runs. A policy in the page lets the browser run only the
+two scripts that it names by their hash, and reach nothing else.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import altair as alt
 from lake.output import whole_file
 from lake.text import one_line
 
-# Vega's interpreter (`ast`) needs no eval, which the policy forbids. Of Vega's menu only the export stays: its view of
-# the source is a page of unescaped JSON, and its editor is on the web.
+# Vega's interpreter (`ast`) needs no eval, which the policy forbids. Vega's menu keeps only the export: the view of the
+# source is a page of unescaped JSON, and the editor is on the web.
 _START = """
   const place = document.getElementById("vis");
   const options = {mode: "vega-lite", ast: true, actions: {export: true, source: false, \
@@ -50,7 +50,7 @@ _PAGE = """\
 
 
 def write_chart_page(chart: alt.Chart, title: str, path: Path) -> Path:
-    """Write a page with a chart, which needs no network and no other file; its title is text."""
+    """Write a page with a chart that needs no network and no other file; the title is plain text."""
     library = vega_library()
     policy = "; ".join(
         (
@@ -86,5 +86,5 @@ def script_hash(script: str) -> str:
 
 
 def json_in_page(text: str) -> str:
-    r"""Return JSON in which nothing can end a script, or begin one. All but ASCII is \u.... in it already."""
+    r"""Escape JSON so that nothing in it can end or begin a script. Non-ASCII is \u.... in it already."""
     return text.translate({ord(one): f"\\u{ord(one):04x}" for one in "<>&"})

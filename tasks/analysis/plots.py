@@ -1,4 +1,4 @@
-"""Plots of light curves."""
+"""Draw light curves."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ from tasks.analysis.pages import write_chart_page
 # Points in one page: beyond this a browser becomes slow and the page large.
 MOST_POINTS = 20_000
 
-# Above this many, points hide each other unless they are small.
+# More points than this are drawn small, so that they do not hide each other.
 _FEW_POINTS = 2_000
 
-# What a picture of a run shows: light curves, and points of each.
+# Light curves in a run's picture, and points of each.
 _CURVES, _CURVE_POINTS = 3, 250
 
-# Fluxes within a factor of this are drawn on a linear scale, or a transit would be a hair's breadth deep.
+# Fluxes within this factor get a linear scale, so that a transit is visible.
 _LINEAR_WITHIN = 10.0
 
 
 @dataclass(frozen=True)
 class Fold:
-    """What times are folded by, days: a period, and a time of phase 0, MJD(TDB) at the barycentre."""
+    """A period in days and a time of phase 0, MJD(TDB) at the barycentre, to fold times by."""
 
     period_d: float
     epoch_mjd: float
 
 
 def light_curve_page(rows: pa.Table, title: str, path: Path, *, fold: Fold | None = None) -> Path:
-    """Write one HTML page with the light curves of targets, to zoom, pan and choose from; it needs no network.
+    """Write one HTML page with light curves of targets, with zoom and a choice of target; it needs no network.
 
     Parameters
     ----------
     rows
         Columns name, archive, band, mjd, flux, unit, detected, good, separation_arcsec, as in views
-        target_lightcurves and normalised; bmjd_tdb, too, to fold. Rows without positive flux are left out. Of more
-        than MOST_POINTS the longest light curves are thinned, each evenly.
+        target_lightcurves and normalised; to fold, also bmjd_tdb. Rows without positive flux are left out. With more
+        than MOST_POINTS rows, the longest light curves are thinned, each evenly.
     title
         Heading of the plot.
     path
         File to write.
     fold
-        Draw phases from -0.5 to 0.5 instead of dates; rows without a time at the barycentre are left out.
+        Draw phases from -0.5 to 0.5 instead of dates; rows without bmjd_tdb are left out.
     """
     rows = rows.filter(pc.and_(pc.is_valid(rows["flux"]), pc.greater(pc.fill_null(rows["flux"], 0), 0)))
     if fold is not None:
@@ -66,8 +66,8 @@ def light_curve_page(rows: pa.Table, title: str, path: Path, *, fold: Fold | Non
     else:
         cycles = (rows["bmjd_tdb"].to_numpy() - fold.epoch_mjd) / fold.period_d
         rows = rows.append_column("phase", pa.array(cycles - np.floor(cycles + 0.5)))
-        told = f"Phase: {fold.period_d:.10g} d from MJD {fold.epoch_mjd:.10g} (TDB)"
-        x = alt.X("phase:Q", title=told, scale=alt.Scale(domain=[-0.5, 0.5]))
+        title_of_x = f"Phase: {fold.period_d:.10g} d from MJD {fold.epoch_mjd:.10g} (TDB)"
+        x = alt.X("phase:Q", title=title_of_x, scale=alt.Scale(domain=[-0.5, 0.5]))
     frame = rows.to_pandas()
     names = sorted(frame["name"].dropna().unique())
     chosen = alt.param(
@@ -99,13 +99,13 @@ def light_curve_page(rows: pa.Table, title: str, path: Path, *, fold: Fold | Non
     return write_chart_page(chart, title, path)
 
 
-def brought(lake: Lake, archive: str, release: str, granule: str) -> pa.Table:
-    """Return the light curves with most measurements of those that a granule brought, each evenly thinned.
+def longest_light_curves(lake: Lake, archive: str, release: str, granule: str) -> pa.Table:
+    """Return a granule's light curves with most measurements, each evenly thinned.
 
     Returns
     -------
     pa.Table
-        Columns source_id, band, mjd, flux, unit; no rows if it brought nothing that has a flux.
+        Columns source_id, band, mjd, flux, unit; no rows if nothing has a flux.
     """
     scope = {"archive": archive, "release": release}
     longest = lake.sql(
@@ -128,7 +128,7 @@ def brought(lake: Lake, archive: str, release: str, granule: str) -> pa.Table:
 
 
 def light_curve_png(rows: pa.Table) -> bytes:
-    """Return a small picture of light curves, one below the other: columns as of `brought`."""
+    """Draw light curves one below the other as a small PNG: columns as of `longest_light_curves`."""
     units = ", ".join(sorted({unit or "relative" for unit in rows["unit"].to_pylist()}))
     chart = (
         alt.Chart(_dated(rows).to_pandas())
@@ -146,7 +146,7 @@ def light_curve_png(rows: pa.Table) -> bytes:
 
 
 def answers_png(answers: Sequence[tuple[str, str, int]]) -> bytes:
-    """Return a small picture of how many targets got which answer: archive, answer, number."""
+    """Draw how many targets got which answer as a small PNG: archive, answer, number."""
     frame = pd.DataFrame(answers, columns=["archive", "answer", "targets"])
     chart = (
         alt.Chart(frame)
@@ -157,7 +157,9 @@ def answers_png(answers: Sequence[tuple[str, str, int]]) -> bytes:
             color=alt.Color(
                 "answer:N",
                 title=None,
-                scale=alt.Scale(domain=["found", "empty", "failed"], range=["#4c78a8", "#bab0ac", "#e45756"]),
+                scale=alt.Scale(
+                    domain=["found", "empty", "failed", "rejected"], range=["#4c78a8", "#bab0ac", "#e45756", "#b279a2"]
+                ),
             ),
         )
         .properties(width=560)
@@ -175,7 +177,7 @@ def chart_png(chart: Any) -> bytes:
 
 
 def _packed(png: bytes) -> bytes:
-    """Return the same picture in a third of the bytes: the renderer hardly compresses."""
+    """Compress a picture to a third of its bytes; the renderer hardly compresses."""
     at, kept, data = 8, [], b""
     while at < len(png):
         end = at + 12 + int.from_bytes(png[at : at + 4])
@@ -190,7 +192,7 @@ def _packed(png: bytes) -> bytes:
 
 
 def _dated(rows: pa.Table) -> pa.Table:
-    # mjd is days since 1858-11-17; 40587 of them to the epoch of Unix.
+    # MJD counts days from 1858-11-17; the Unix epoch is MJD 40587.
     milliseconds = pc.multiply(pc.subtract(rows["mjd"], 40587.0), 86_400_000.0)
     return rows.append_column("date", milliseconds.cast(pa.int64(), safe=False).cast(pa.timestamp("ms")))
 
@@ -203,7 +205,7 @@ def _scale(flux: pa.ChunkedArray) -> Any:
 
 
 def _thinned(rows: pa.Table) -> pa.Table:
-    """Return MOST_POINTS rows at most: short light curves whole, the others cut to the same length."""
+    """Return at most MOST_POINTS rows: short light curves whole, the others thinned to one length."""
     if rows.num_rows <= MOST_POINTS:
         return rows
     groups = rows.select(["name", "series"]).to_pandas().groupby(["name", "series"], dropna=False)

@@ -1,8 +1,9 @@
-"""The engine: it plans what a source is to be asked for, has it fetched and staged, and commits it."""
+"""The engine: it plans what a source is to be asked, has it fetched and staged, commits it and reports."""
 
-from tasks.pull.batches import Batch, count_to_ask, max_age, plan_batches, read_granules, release_in
-from tasks.pull.stage import complete, fetch_granule, lost, made_sound, split
-from tasks.pull.work import commit_batch, fetch_batch, is_passing, lake_at, mark_batch_failed
+from tasks.archives.batches import Batch, count_to_ask, max_age, plan_batches, read_granules, release_in
+from tasks.archives.stage import complete, fetch_granule, lost, made_sound, split
+from tasks.archives.work import commit_batch, fetch_batch, mark_batch_failed
+from tasks.worker import is_passing, lake_at
 
 __all__ = [
     "Batch",

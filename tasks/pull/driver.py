@@ -1,7 +1,7 @@
-"""How a source's work gets done: batches handed out, tried again, committed and told of, in whatever order they end.
+"""Drive the work of a source: hand out batches, retry them, commit and report them, in whatever order they end.
 
-What belongs to the whole run, which are commits, progress and reports, is done by the thread that began it: the lake
-takes one commit at a time, and Prefect knows its flow there alone.
+What belongs to the whole run (commits, progress, reports) runs in the thread that began it: the lake takes one commit
+at a time, and Prefect knows its flow in that thread alone.
 """
 
 from __future__ import annotations
@@ -15,65 +15,46 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from lake.commit.commit import Receipt
 from lake.errors import ArchiveError, LightlakeError
 from lake.query import Lake
 from lake.settings import Settings, load_settings
-from tasks.pull.report import Report, is_lost, log_receipt
+from tasks.pull.limits import connection_slots
+from tasks.pull.report import PullReport, is_lost, log_receipt
 from tasks.pull.runners import Runner
-from tasks.pull.work import is_passing
 from tasks.services.request_counters import Log, summarise
+from tasks.sources.protocol import Batch, Done, Receipts, Source
+from tasks.worker import is_passing
 
 S = TypeVar("S")
 T = TypeVar("T")
-R = TypeVar("R", bound=Report)
 
-# Seconds until a thread that waits for work to be done looks whether the run is to end.
+# Seconds after which a waiting thread looks whether the run is to end.
 _LOOK_UP_S = 0.5
 
-# A commit that fails is made anew after a pause, so often.
+# A commit that fails is repeated after a pause, so often in all.
 _COMMITS, _COMMIT_PAUSE_S = 3, 1.0
 
-# Granules of a batch that have a line each in the log, at most; of more there is one of all, less those that are lost.
+# A batch of more granules than this has one line in the log, beside those of its losses.
 _LINES = 20
-
-# A granule's name, if it has one beside its id, with what became of it.
-Told = list[tuple[str | None, Receipt]]
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a worker gives that has committed for itself: what came of a batch, and what of it has come to nothing yet.
-
-    Parameters
-    ----------
-    told
-        What is in the lake by now.
-    left, why
-        A batch of what is to be tried again, if there is any, and because of what.
-    """
-
-    told: Told
-    left: Any = None
-    why: BaseException | None = None
 
 
 class Watch(Protocol):
-    """Is shown how far a run is."""
+    """Shows the progress of a run."""
 
     def begin(self, source: str, total: int, what: str = "targets") -> None:
-        """Note that a source begins."""
+        """Show that a source begins."""
 
     def advance(self, source: str, done: int) -> None:
-        """Note that some of its targets are through."""
+        """Show that some of its targets are done."""
 
 
 class Stopped(Exception):
-    """The run is to end, and so is this part of it."""
+    """Ends a part of a run that is to end as a whole."""
 
 
 @dataclass
@@ -85,13 +66,13 @@ class Run:
     lake
         Open for writing.
     runner
-        Does the work.
+        Runs the work.
     log
-        Of the run.
+        The run's log.
     id, name
-        Of the run: its staging folder, and who others wait for.
+        Its staging folder, and its name for others that wait for it.
     watch
-        Is shown how far it is.
+        Shows its progress.
     """
 
     lake: Lake
@@ -110,32 +91,31 @@ class Run:
         return str(self.lake.storage.root)
 
     def check(self) -> None:
-        """See that the run goes on.
-
-        Raises
-        ------
-        Stopped
-            If not.
-        """
+        """Raise Stopped if the run is to end."""
         if self._stop.is_set():
             raise Stopped
 
+    def slots(self, service: str, share: int = 1) -> AbstractContextManager[int]:
+        """Hold connection slots of a service, of which the run gets one part in `share`."""
+        wanted = min(self.settings.workers, max(1, self.settings.archive_concurrency // share))
+        return connection_slots(self.settings, service, wanted, self.log, self.check)
+
     def post(self, work: Callable[..., T], *args: Any) -> Future[T]:
-        """Have something done by the thread that began the run."""
+        """Queue something for the thread that began the run."""
         future: Future[T] = Future()
 
         def do() -> None:
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(work(*args))
-                except Exception as error:  # noqa: BLE001 - whoever posted it gets it
+                except Exception as error:  # noqa: BLE001 - the caller gets it
                     future.set_exception(error)
 
         self._posted.put(do)
         return future
 
     def here(self, work: Callable[..., T], *args: Any) -> T:
-        """Have something done by the thread that began the run, and wait for it."""
+        """Run something in the thread that began the run, and wait for it."""
         future = self.post(work, *args)
         while not future.done():
             self.check()
@@ -143,12 +123,12 @@ class Run:
         return future.result()
 
     def alone(self, work: Callable[[], T]) -> T:
-        """Do something in a thread, and meanwhile what it posts."""
+        """Run something in a thread, and meanwhile what it posts."""
         (end,) = self.all(lambda _: work(), [None], 1)
         return end.result()
 
     def all(self, work: Callable[[S], T], of: Sequence[S], at_once: int) -> list[Future[T]]:
-        """Do something for each of several in threads, and meanwhile what they post; return how each ended."""
+        """Run something for each of several in threads, and meanwhile what they post; return how each ended."""
         with ThreadPoolExecutor(at_once, thread_name_prefix="pull") as pool:
             ends = [pool.submit(copy_context().run, work, one) for one in of]
             try:
@@ -165,37 +145,9 @@ class Run:
         return ends
 
 
-class Work(Protocol):
-    """What is done with the batches of a source, whatever they are."""
-
-    source: str
-    endpoint: str
-    give_up_after: int
-
-    @property
-    def fetch(self) -> Callable[[Any, bool], Any]:
-        """Return a function of a module that fetches a batch, wherever it is called.
-
-        It gets the batch, and whether this is its last try. It raises what may pass, and gives what `commit` takes, or
-        if it has committed for itself what is `Done`.
-        """
-
-    def name(self, batch: Any) -> str:
-        """Return what a batch is called."""
-
-    def count(self, batch: Any) -> int:
-        """Return how many targets, or pieces, it has."""
-
-    def mark_failed(self, batch: Any, error: BaseException) -> Any:
-        """Return for `commit` the news that a batch was lost."""
-
-    def commit(self, url: str, fetched: Any) -> Told:
-        """Commit what came of a batch."""
-
-
 @dataclass(frozen=True, order=True)
 class _Try:
-    """A batch, how often it was tried before, and when its time comes."""
+    """A batch, the number of its earlier tries, and when it is due."""
 
     due: float
     number: int
@@ -204,33 +156,34 @@ class _Try:
     why: BaseException | None = field(default=None, compare=False)
 
 
-class Driver(Generic[R]):
-    """Work on its way: fetched elsewhere, committed by the run, and told of in the report."""
+class Driver:
+    """Work under way: fetched elsewhere, committed by the run, counted in the report."""
 
-    def __init__(self, run: Run, work: Work, report: R) -> None:
-        self.run, self.work, self.report = run, work, report
+    def __init__(self, run: Run, source: Source, report: PullReport) -> None:
+        self.run, self.source, self.report = run, source, report
+        self.give_up_after = source.limits.give_up_after
         self.fetching: dict[Future[Any], _Try] = {}
-        self.committing: dict[Future[Told], tuple[_Try, bool]] = {}
+        self.committing: dict[Future[Receipts], tuple[_Try, bool]] = {}
         self.delayed: list[_Try] = []
-        self.lost_in_a_row = 0
-        self.not_before = 0.0  # a service that said how long to leave it alone is asked by nobody until then
+        self.failed_in_a_row = 0
+        self.not_before = 0.0  # when a service that asked for a pause may be asked again
         self.broken: Exception | None = None
         self._count = itertools.count()
 
-    def work_off(self, batches: Iterator[Any], width: int) -> R:
-        """Have batches fetched, so many at a time, in whatever order they end; return what came of all."""
-        left: Iterator[Any] | None = batches
+    def work_off(self, batches: Iterator[Batch], width: int) -> PullReport:
+        """Have batches fetched, so many at a time, and commit each as it ends."""
+        left: Iterator[Batch] | None = batches
         while left is not None or self.fetching or self.committing or self.delayed:
             self.run.check()
             while (
                 len(self.fetching) < width
                 and len(self.committing) < 2 * width
-                and (time.monotonic() >= self.not_before or self.lost_in_a_row >= self.work.give_up_after)
+                and (time.monotonic() >= self.not_before or self.failed_in_a_row >= self.give_up_after)
             ):
                 if self.delayed and self.delayed[0].due <= time.monotonic():
                     self._hand_out(heapq.heappop(self.delayed))
                     continue
-                # What waits for its next try keeps no place, and memory does not grow with a service that is down.
+                # A batch that waits for its next try holds no slot; memory does not grow with a service that is down.
                 if left is None or len(self.delayed) >= 2 * width + 8:
                     break
                 if (batch := self._next(left)) is None:
@@ -242,18 +195,22 @@ class Driver(Generic[R]):
             raise self.broken
         return self.report
 
-    def _next(self, left: Iterator[Any]) -> Any:
-        """Return the next batch; what is under way comes to its end first if none can be planned any more."""
+    def settle(self, receipts: Receipts) -> None:
+        """Count receipts of what the source committed apart from its batches."""
+        self.report = self.report.plus(len(receipts), receipts)
+
+    def _next(self, left: Iterator[Batch]) -> Batch | None:
+        """Return the next batch; if the plan breaks, let the work under way end first."""
         try:
             return next(left, None)
         except Stopped:
             raise
-        except Exception as error:  # noqa: BLE001 - it ends the work, after what was begun
+        except Exception as error:  # noqa: BLE001 - raised when the work under way has ended
             self.broken = error
             return None
 
     def _ended(self, width: int) -> set[Future[Any]]:
-        """Return what has ended, after a while at most."""
+        """Return the futures that have ended, after a short wait at most."""
         pause = _LOOK_UP_S
         if self.delayed and len(self.fetching) < width:
             due = max(self.delayed[0].due, self.not_before)
@@ -266,19 +223,18 @@ class Driver(Generic[R]):
         return set()
 
     def _hand_out(self, one: _Try) -> None:
-        limit = self.work.give_up_after
-        if self.lost_in_a_row >= limit:
+        if self.failed_in_a_row >= self.give_up_after:
             reason = one.why or ArchiveError(
-                f"not asked: {limit} batches before were lost",
-                archive=self.work.source,
-                endpoint=self.work.endpoint,
+                f"not asked: {self.give_up_after} batches before failed",
+                archive=self.source.name,
+                endpoint=self.source.endpoint,
                 hint="see why, and pull again",
             )
-            self._lose(one, reason)
+            self._fail(one, reason)
             return
         last_try = one.tries >= self.run.settings.retries
-        name, tags = f"fetch {self.work.name(one.batch)}", (self.work.source,)
-        future = self.run.here(self.run.runner.submit, name, tags, self.work.fetch, one.batch, last_try)
+        name, tags = f"fetch {one.batch.title}", (self.source.name,)
+        future = self.run.here(self.run.runner.submit, name, tags, self.source.fetch, one.batch, last_try)
         self.fetching[future] = one
 
     def _settle(self, ended: set[Future[Any]]) -> None:
@@ -291,24 +247,24 @@ class Driver(Generic[R]):
                         self._done(one, outcome)
                     else:
                         self._commit(one, outcome, fetched=True)
-                elif not self._again(one, error):
-                    self._lose(one, error)
+                elif not self._retry(one, error):
+                    self._fail(one, error)
                 continue
             one, fetched = self.committing.pop(future)
             error = future.exception()
             if error is None:
-                self._told(self.work.count(one.batch), future.result(), fetched=fetched)
-            elif not (fetched and self._again(one, error)):
+                self._report(one.batch.size, future.result(), fetched=fetched)
+            elif not (fetched and self._retry(one, error)):
                 if not fetched:
-                    raise error  # not even that it is lost can be noted
-                self._lose(one, error)
+                    raise error  # not even the failure can be committed
+                self._fail(one, error)
 
-    def _again(self, one: _Try, error: BaseException) -> bool:
-        """Put a batch off to its next try, if that may help."""
+    def _retry(self, one: _Try, error: BaseException) -> bool:
+        """Delay a batch until its next try, if that may help."""
         settings = self.run.settings
         if not is_passing(error) or one.tries >= settings.retries:
             return False
-        # Prolonged by up to a half, so that not all come at once; the service may have said how long to leave it alone.
+        # Up to half as long again, so that not all come at once; the service may have asked for a longer pause.
         pause = settings.retry_delay_s * 2**one.tries * (1 + random.random() / 2)  # noqa: S311
         due = time.monotonic() + pause
         if asked_for := getattr(error, "retry_after_s", None):
@@ -316,43 +272,43 @@ class Driver(Generic[R]):
         heapq.heappush(self.delayed, _Try(due, next(self._count), one.batch, one.tries + 1, error))
         return True
 
-    def _lose(self, one: _Try, error: BaseException) -> None:
-        """Note a batch as lost in the ledger."""
-        self._commit(one, self.work.mark_failed(one.batch, error), fetched=False)
+    def _fail(self, one: _Try, error: BaseException) -> None:
+        """Commit a batch as failed."""
+        self._commit(one, self.source.mark_failed(one.batch, error), fetched=False)
 
     def _commit(self, one: _Try, staged: Any, *, fetched: bool) -> None:
-        future = self.run.post(_commit, self.run, self.work, one.batch, staged)
+        future = self.run.post(_commit, self.run, self.source, one.batch, staged)
         self.committing[future] = one, fetched
 
     def _done(self, one: _Try, done: Done) -> None:
-        """Take over what a worker has committed, and have the rest tried again."""
-        left = 0 if done.left is None else self.work.count(done.left)
-        self._told(self.work.count(one.batch) - left, done.told, fetched=True)
-        if done.left is not None and done.why is not None:
-            rest = replace(one, batch=done.left)
-            if not self._again(rest, done.why):
-                self._lose(rest, done.why)
+        """Report what a worker has committed, and retry the rest."""
+        left = 0 if done.rest is None else done.rest.size
+        self._report(one.batch.size - left, done.receipts, fetched=True)
+        if done.rest is not None and done.why is not None:
+            rest = replace(one, batch=done.rest)
+            if not self._retry(rest, done.why):
+                self._fail(rest, done.why)
 
-    def _told(self, count: int, told: Told, *, fetched: bool) -> None:
-        self.report = self.report.plus(count, told)
-        level = logging.INFO if len(told) <= _LINES else logging.DEBUG
-        for name, receipt in told:
+    def _report(self, size: int, receipts: Receipts, *, fetched: bool) -> None:
+        self.report = self.report.plus(size, receipts)
+        level = logging.INFO if len(receipts) <= _LINES else logging.DEBUG
+        for name, receipt in receipts:
             log_receipt(self.run.log, receipt, name, level=level)
         if level < logging.INFO:
-            done = [receipt for _, receipt in told if not is_lost(receipt)]
-            names = summarise([name or receipt.granule for name, receipt in told])
+            done = [receipt for _, receipt in receipts if not is_lost(receipt)]
+            names = summarise([name or receipt.granule for name, receipt in receipts])
             self.run.log.info("%s: %d done, %d rows", names, len(done), sum(receipt.n_rows for receipt in done))
-        self.run.here(self.run.watch.advance, self.work.source, count)
-        if told and (fetched or self.lost_in_a_row < self.work.give_up_after):
-            lost = all(receipt.status == "failed" for _, receipt in told)
-            self.lost_in_a_row = self.lost_in_a_row + 1 if lost else 0
+        self.run.here(self.run.watch.advance, self.source.name, size)
+        if receipts and (fetched or self.failed_in_a_row < self.give_up_after):
+            failed = all(receipt.status == "failed" for _, receipt in receipts)
+            self.failed_in_a_row = self.failed_in_a_row + 1 if failed else 0
 
 
-def _commit(run: Run, work: Work, batch: Any, fetched: Any) -> Told:
-    """Commit what came of a batch; what does not pass at once may do so a second later."""
+def _commit(run: Run, source: Source, batch: Batch, fetched: Any) -> Receipts:
+    """Commit the result of a batch; a catalogue that fails may work a second later."""
     for left in reversed(range(_COMMITS)):
         try:
-            return run.runner.here(f"commit {work.name(batch)}", work.commit, run.url, fetched)
+            return run.runner.here(f"commit {batch.title}", source.commit, run.url, fetched)
         except LightlakeError as error:
             if is_passing(error) or not left:
                 raise

@@ -1,26 +1,28 @@
-"""What a run did with a source: counts, what was lost and why, in a line that a person reads; and its log's lines."""
+"""Report what a run did with a source: counts, losses with their reasons, one line to read, and the log's lines."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, Self
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from lake.commit.commit import Receipt
+from lake.commit.ledger import Select
 from lake.text import one_line
 from tasks.services.request_counters import Log
+from tasks.sources.protocol import Receipts
 
-# At most so many losses are kept with what was lost; the ledger has them all.
+# A report names at most so many losses; the ledger has all.
 MOST_LOSSES = 20
 
-# At most this many reasons are told in full; the ledger has them all.
+# A message has at most so many reasons in full; the ledger has all.
 REASONS_TOLD = 5
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A granule that a run lost; `name` is what a person calls it, if that is not the granule's id."""
+    """A granule that a run could not bring in; `name` is what a person calls it, if that is not its id."""
 
     granule: str
     status: str
@@ -31,31 +33,50 @@ class Loss:
 
 
 def is_lost(receipt: Receipt) -> bool:
-    """Say whether a granule came to nothing."""
+    """Say whether a granule was rejected or failed."""
     return receipt.status in ("rejected", "failed")
-
-
-def with_losses(losses: tuple[Loss, ...], receipt: Receipt, name: str | None = None) -> tuple[Loss, ...]:
-    """Return losses with another one, if a granule was lost and there is room for it."""
-    n_lost = receipt.n_targets if is_lost(receipt) else receipt.n_unanswered
-    if not (is_lost(receipt) or n_lost) or len(losses) >= MOST_LOSSES:
-        return losses
-    loss = Loss(receipt.granule, receipt.status, n_lost, receipt.retries, receipt.reason or "", name)
-    return (*losses, loss)
 
 
 @dataclass(frozen=True)
 class PullReport:
-    """What a pull of one archive did.
+    """What a run did with one source. Targets, tiles or observations are counted, as `what` says.
 
-    `resting` are targets that failed lately and were left alone for now, `ahead` answers that were dated in the future.
+    Parameters
+    ----------
+    select
+        What the run asked for, as in a `Request`.
+    asked, found, failed, rejected
+        Asked in this run; with data; without an answer; with an answer that was rejected.
+    known, done_before, rejected_before
+        What the source has, if that is known; in the lake before this run; skipped because it was rejected before.
+    elsewhere
+        Taken by other processes meanwhile.
+    backed_off
+        Skipped because it failed recently.
+    ahead
+        Answers dated in the future.
+    newer
+        Later releases that the source has.
+    shown
+        The lake shows this release.
+    unreadable
+        Folders and files that could not be read, and why.
+    granules_partly
+        Granules with targets whose answer was rejected, beside others.
     """
 
     archive: str
     release: str
+    what: str = "targets"
+    select: Select = "pending"
     asked: int = 0
     found: int = 0
     failed: int = 0
+    rejected: int = 0
+    known: int = 0
+    done_before: int = 0
+    rejected_before: int = 0
+    elsewhere: int = 0
     granules: int = 0
     granules_done: int = 0
     granules_empty: int = 0
@@ -72,237 +93,164 @@ class PullReport:
     peak_rss_mb: float | None = None
     largest: Receipt | None = None
     losses: tuple[Loss, ...] = ()
-    reasons: tuple[str, ...] = field(default=())
-    newer: tuple[str, ...] = field(default=())
+    reasons: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+    newer: tuple[str, ...] = ()
     shown: bool = True
     backed_off: int = 0
     ahead: int = 0
 
-    def plus(self, asked: int, told: Sequence[tuple[str | None, Receipt]]) -> Self:
-        """Return the report with a batch of so many targets added: its granules, with what became of them."""
+    def counting(self, counts: Mapping[str, Any]) -> PullReport:
+        """Add numbers to fields of the report, and append tuples."""
+        return replace(self, **{name: getattr(self, name) + value for name, value in counts.items()})
+
+    def plus(self, size: int, receipts: Receipts) -> PullReport:
+        """Add a batch of so many targets, tiles or observations, with the receipts of its granules."""
         report = self
-        for _, receipt in told:
-            lost = is_lost(receipt)
-            count = f"granules_{receipt.status}"
-            failed = receipt.n_targets if lost else receipt.n_unanswered
-            # The targets of a split granule are counted with its halves.
-            answered = 0 if receipt.status == "split" else receipt.n_targets
-            reasons = report.reasons
-            if failed and receipt.reason and receipt.reason not in reasons:
-                reasons = (*reasons, receipt.reason)
-            report = replace(
-                report,
-                asked=report.asked + answered,
-                found=report.found + receipt.n_found,
-                failed=report.failed + failed,
-                granules_partly=report.granules_partly + bool(receipt.n_unanswered),
-                granules=report.granules + 1,
-                sources=report.sources + receipt.n_sources,
-                rows=report.rows + receipt.n_rows,
-                bytes=report.bytes + receipt.bytes,
-                retries=report.retries + receipt.retries,
-                requests=_sum(report.requests, receipt.requests),
-                peak_rss_mb=_most(report.peak_rss_mb, receipt.peak_rss_mb),
-                largest=_larger(report.largest, receipt),
-                losses=with_losses(report.losses, receipt),
-                reasons=reasons,
-                **{count: getattr(report, count) + 1},
-            )
+        if not self._by_target:
+            report = replace(report, elsewhere=report.elsewhere + max(size - len(receipts), 0))
+        for name, receipt in receipts:
+            report = report._with(name, receipt)
         return report
 
-    @property
-    def message(self) -> str:
-        """Return the run in one line: what was lost comes first, releases that may be pulled last."""
-        told = self._outcome
-        if self.backed_off:
-            told += f". {self.backed_off} targets that failed lately were left alone for now"
-        if self.ahead:
-            told += (
-                f". {self.ahead} answers were dated in the future, and counted as too old: compare the clocks of the "
-                "machines that pull (lightlake doctor)"
-            )
-        if not self.shown:
-            told += f". {self.release} is beside the release before it until it has an answer for all of its targets"
-        if self.newer:
-            told += f". There is a newer release: lightlake pull {self.archive} --release {self.newer[-1]}"
-        return told
-
-    @property
-    def _outcome(self) -> str:
-        if not self.asked:
-            return f"{self.archive}: nothing to do{'' if self.backed_off else ', every target has its answer'}"
-        done = f"{self.asked - self.failed} of {self.asked} targets answered, {self.rows} rows"
-        if not self.failed:
-            return f"{self.archive}: {done}"
-        lost = self.granules_lost
-        told = "; ".join(self.reasons[:REASONS_TOLD])
-        more = len(self.reasons) - REASONS_TOLD
-        return (
-            f"{self.archive}: {self.failed} of {self.asked} targets FAILED in {lost} of {self.granules} granules: "
-            f"{told}{f'; and {more} other reasons' if more > 0 else ''}. {done}"
+    def _with(self, name: str | None, receipt: Receipt) -> PullReport:
+        n = receipt.n_targets if self._by_target else 1
+        unanswered = receipt.n_unanswered if self._by_target else 0
+        failed = n if receipt.status == "failed" else 0
+        rejected = n if receipt.status == "rejected" else unanswered
+        count = f"granules_{receipt.status}"
+        losses, reasons = self.losses, self.reasons
+        if failed or rejected:
+            reason = receipt.reason or ""
+            if len(losses) < MOST_LOSSES:
+                n_lost = receipt.n_targets if is_lost(receipt) else unanswered
+                losses = (*losses, Loss(receipt.granule, receipt.status, n_lost, receipt.retries, reason, name))
+            if name is not None:
+                reasons = (*reasons, f"{name}: {reason}")
+            elif reason and reason not in reasons:
+                reasons = (*reasons, reason)
+        largest = self.largest
+        return replace(
+            self,
+            # The targets of a split granule are counted with its halves.
+            asked=self.asked + (0 if receipt.status == "split" else n),
+            found=self.found + (receipt.n_found if self._by_target else receipt.status == "done"),
+            failed=self.failed + failed,
+            rejected=self.rejected + rejected,
+            granules=self.granules + 1,
+            granules_partly=self.granules_partly + bool(unanswered),
+            sources=self.sources + receipt.n_sources,
+            rows=self.rows + receipt.n_rows,
+            bytes=self.bytes + receipt.bytes,
+            retries=self.retries + receipt.retries,
+            requests=self.requests if receipt.requests is None else (self.requests or 0) + receipt.requests,
+            peak_rss_mb=max((mb for mb in (self.peak_rss_mb, receipt.peak_rss_mb) if mb is not None), default=None),
+            largest=receipt if receipt.n_rows > (largest.n_rows if largest else 0) else largest,
+            losses=losses,
+            reasons=reasons,
+            **{count: getattr(self, count) + 1},
         )
 
     @property
-    def granules_lost(self) -> int:
-        """Return how many granules came to nothing, or left targets without an answer."""
-        return self.granules_failed + self.granules_rejected + self.granules_partly
+    def _by_target(self) -> bool:
+        return self.what == "targets"
+
+    @property
+    def done(self) -> int:
+        """Return how many have a sound answer from this run, empty ones among them."""
+        return self.asked - self.failed - self.rejected
 
     @property
     def empty(self) -> int:
-        """Return how many targets the archive has nothing of."""
-        return self.asked - self.found - self.failed
+        """Return of how many the source has nothing."""
+        return self.done - self.found
+
+    @property
+    def granules_lost(self) -> int:
+        """Return how many granules were rejected or failed, or have targets without an answer."""
+        return self.granules_failed + self.granules_rejected + self.granules_partly
+
+    @property
+    def lost(self) -> bool:
+        """Say whether anything was rejected, failed or could not be read: such a run ends Failed."""
+        return bool(self.failed or self.rejected or self.unreadable)
+
+    @property
+    def message(self) -> str:
+        """Return the run in one line: what is missing comes first, releases that may be pulled last."""
+        parts = []
+        if self.unreadable:
+            parts.append(f"{len(self.unreadable)} NOT READ: {_few(self.unreadable)}")
+        counts = {"FAILED": self.failed, "REJECTED": self.rejected}
+        if missing := [f"{n} of {self.asked} {self.what} {status}" for status, n in counts.items() if n]:
+            lost, reasons = f"{self.granules_lost} of {self.granules} granules", _few(self.reasons)
+            parts.append(f"{' and '.join(missing)} in {lost}: {reasons}")
+        if self._by_target and self.asked:
+            parts.append(f"{self.done} of {self.asked} targets answered, {self.rows} rows")
+        elif self.done:
+            parts.append(f"{self.done} {self.what} done, {self.sources} sources, {self.rows} rows")
+        if self.elsewhere:
+            parts.append(f"{self.elsewhere} {self.what} were taken by other processes")
+        if not parts:
+            parts.append(f"nothing to do{self._why_nothing}")
+        if not self._by_target:
+            parts.append(f"{self.done_before + self.done} of {self.known} {self.what} are in the lake")
+        if self.backed_off:
+            parts.append(f"{self.backed_off} {self.what} that failed recently were skipped for now")
+        if self.rejected_before:
+            parts.append(f"{self.rejected_before} {self.what} were rejected before: --retry-failed tries them again")
+        if self.ahead:
+            parts.append(
+                f"{self.ahead} answers were dated in the future, and counted as too old: compare the clocks of the "
+                "machines that pull (lightlake doctor)"
+            )
+        if self._by_target and not self.shown:
+            parts.append(f"{self.release} is beside the release before it until it has an answer for all its targets")
+        if self.newer:
+            parts.append(f"There is a newer release: lightlake pull {self.archive} --release {self.newer[-1]}")
+        return f"{self.archive}: {'. '.join(parts)}"
+
+    @property
+    def _why_nothing(self) -> str:
+        if self.select == "failed":
+            return f", no {self.what} failed or were rejected before"
+        skipped = not self._by_target or self.backed_off or self.rejected_before
+        return "" if skipped else ", every target has its answer"
 
     def row(self) -> dict[str, Any]:
         """Return it as a row of a table."""
-        return {
+        row = {
             "archive": self.archive,
             "release": self.release,
             "asked": self.asked,
             "found": self.found,
             "empty": self.empty,
             "failed": self.failed,
+            "rejected": self.rejected,
+            "rejected before": self.rejected_before,
             "rows": self.rows,
             "sources": self.sources,
-            **_spent(self),
+            "seconds": round(self.seconds, 1),
+            "MB of Parquet": round(self.bytes / 1e6, 3),
+            "tried again": self.retries,
+            "requests": self.requests,
+            "peak memory, MB": None if self.peak_rss_mb is None else round(self.peak_rss_mb),
             "granules": self.granules,
             "granules lost": self.granules_lost,
         }
+        if self._by_target:
+            return row
+        more = {"known": self.known, "done before": self.done_before, "elsewhere": self.elsewhere}
+        return {**row, **more, "not read": len(self.unreadable)}
 
 
-@dataclass(frozen=True)
-class SurveyReport:
-    """What a run did with the pieces of a survey that it found, be they tiles or observations.
-
-    Parameters
-    ----------
-    survey, what
-        Name of the survey, and what its pieces are called.
-    found
-        How many there are.
-    unreadable
-        Folders and files that could not be looked at, and why: of what is in there nothing is known.
-    """
-
-    survey: str
-    what: str
-    found: int
-    done_before: int = 0
-    rejected_before: int = 0
-    done: int = 0
-    rejected: int = 0
-    failed: int = 0
-    elsewhere: int = 0
-    sources: int = 0
-    rows: int = 0
-    bytes: int = 0
-    seconds: float = 0.0
-    retries: int = 0
-    requests: int | None = None
-    peak_rss_mb: float | None = None
-    largest: Receipt | None = None
-    losses: tuple[Loss, ...] = ()
-    reasons: tuple[str, ...] = ()
-    unreadable: tuple[str, ...] = ()
-
-    def plus(self, asked: int, told: Sequence[tuple[str | None, Receipt]]) -> Self:
-        """Return the report with a batch of so many pieces added: those that came to something here, with what."""
-        report = replace(self, elsewhere=self.elsewhere + asked - len(told))
-        for name, receipt in told:
-            lost = is_lost(receipt)
-            count = receipt.status if lost else "done"
-            report = replace(
-                report,
-                sources=report.sources + receipt.n_sources,
-                rows=report.rows + receipt.n_rows,
-                bytes=report.bytes + receipt.bytes,
-                retries=report.retries + receipt.retries,
-                requests=_sum(report.requests, receipt.requests),
-                peak_rss_mb=_most(report.peak_rss_mb, receipt.peak_rss_mb),
-                largest=_larger(report.largest, receipt),
-                losses=with_losses(report.losses, receipt, name),
-                reasons=(*report.reasons, f"{name}: {receipt.reason}") if lost else report.reasons,
-                **{count: getattr(report, count) + 1},
-            )
-        return report
-
-    @property
-    def lost(self) -> bool:
-        """Say whether something came to nothing."""
-        return bool(self.rejected or self.failed or self.unreadable)
-
-    @property
-    def message(self) -> str:
-        """Return the run in one line: what was lost comes first."""
-        told = []
-        if self.unreadable:
-            more = len(self.unreadable) - REASONS_TOLD
-            others = f"; and {more} more" if more > 0 else ""
-            told.append(f"{len(self.unreadable)} NOT READ: {'; '.join(self.unreadable[:REASONS_TOLD])}{others}")
-        if self.rejected or self.failed:
-            reasons = "; ".join(self.reasons[:REASONS_TOLD])
-            more = len(self.reasons) - REASONS_TOLD
-            others = f"; and {more} more, see the ledger" if more > 0 else ""
-            told.append(f"{self.rejected} {self.what} REJECTED and {self.failed} FAILED: {reasons}{others}")
-        if self.done:
-            told.append(f"{self.done} {self.what} done, {self.sources} sources, {self.rows} rows")
-        if self.elsewhere:
-            told.append(f"{self.elsewhere} {self.what} were taken by other processes")
-        if not told:
-            told.append("nothing to do")
-        told.append(f"{self.done_before + self.done} of {self.found} {self.what} are in the lake")
-        if self.rejected_before:
-            told.append(f"{self.rejected_before} were rejected before: --retry-failed tries them again")
-        return f"{self.survey}: {'. '.join(told)}"
-
-    def row(self) -> dict[str, Any]:
-        """Return it as a row of a table."""
-        return {
-            "survey": self.survey,
-            "found": self.found,
-            "done before": self.done_before,
-            "done": self.done,
-            "rejected": self.rejected,
-            "failed": self.failed,
-            "rejected before": self.rejected_before,
-            "not read": len(self.unreadable),
-            "elsewhere": self.elsewhere,
-            "sources": self.sources,
-            "rows": self.rows,
-            **_spent(self),
-        }
-
-
-class Report(Protocol):
-    """Either of them."""
-
-    def plus(self, asked: int, told: Sequence[tuple[str | None, Receipt]]) -> Self:
-        """Return the report with a batch added."""
-
-
-def _sum(total: int | None, one: int | None) -> int | None:
-    return total if one is None else (total or 0) + one
-
-
-def _most(most: float | None, one: float | None) -> float | None:
-    return one if most is None else max(most, one or 0.0)
-
-
-def _larger(largest: Receipt | None, one: Receipt) -> Receipt | None:
-    return one if one.n_rows > (largest.n_rows if largest else 0) else largest
-
-
-def _spent(report: PullReport | SurveyReport) -> dict[str, Any]:
-    return {
-        "seconds": round(report.seconds, 1),
-        "MB of Parquet": round(report.bytes / 1e6, 3),
-        "tried again": report.retries,
-        "requests": report.requests,
-        "peak memory, MB": None if report.peak_rss_mb is None else round(report.peak_rss_mb),
-    }
+def _few(reasons: tuple[str, ...]) -> str:
+    more = len(reasons) - REASONS_TOLD
+    return "; ".join(reasons[:REASONS_TOLD]) + (f"; and {more} other reasons, see the ledger" if more > 0 else "")
 
 
 def log_receipt(log: Log, receipt: Receipt, name: str | None = None, *, level: int = logging.INFO) -> None:
-    """Leave a line in the log on a granule: a warning with the reason, if it is lost."""
+    """Write a line on a granule to the log: a warning with the reason, if it was rejected or failed."""
     what = receipt.granule if name is None else f"{one_line(name)} ({receipt.granule})"
     parts = [receipt.status]
     if receipt.n_targets:

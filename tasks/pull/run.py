@@ -1,81 +1,52 @@
-"""Pull archives, one or many side by side: each plans, hands out and settles in a thread of its own."""
+"""Pull sources, one or many side by side: each is planned, driven and settled in a thread of its own."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 
-from lake.commit.staging import Manifest
-from lake.errors import ArchiveError
+from lake.commit.ledger import write_plan
 from lake.names import check_sample
-from lake.query import Lake
 from lake.settings import Settings
 from lake.store.storage import remove_folder
-from tasks.pull.batches import Batch, count_to_ask, plan_batches, release_in
-from tasks.pull.driver import Driver, Run, Stopped, Told
-from tasks.pull.estimates import count_ahead
-from tasks.pull.limits import connection_slots, exclusive_pull, of_archive
+from tasks.archives.source import ArchiveSource
+from tasks.pull.driver import Driver, Run, Stopped
+from tasks.pull.limits import exclusive_pull, of_archive
 from tasks.pull.report import PullReport
-from tasks.pull.work import commit_batch, fetch, mark_batch_failed
-from tasks.register import register_archive
-from tasks.services.request_counters import summarise
-from tasks.sources import releases
-from tasks.sources.base import Archive
-from tasks.sources.registry import find
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a run asks of an archive.
-
-    Parameters
-    ----------
-    archive
-        Its name.
-    parameters
-        Of the archive, other than its defaults.
-    sample
-        Only targets of this one; None: all.
-    again
-        Ask for what was answered before, too.
-    release
-        A data release, or newest; None: the one that the lake shows.
-    back_off
-        Leave alone what failed lately.
-    """
-
-    archive: str
-    parameters: Mapping[str, Any] | None = None
-    sample: str | None = None
-    again: bool = False
-    release: str | None = None
-    back_off: bool = False
-
-    @property
-    def samples(self) -> list[str] | None:
-        """Return the samples whose targets are asked for; None for all."""
-        return None if self.sample is None else [self.sample]
-
+from tasks.sources.base import Origin
+from tasks.sources.protocol import Request, Source
+from tasks.sources.registry import SURVEYS, find
 
 Outcome = PullReport | Exception
-Ended = Callable[[Archive, PullReport], None]
+Ended = Callable[[Origin, PullReport], None]
 
 
-def _ignored(source: Archive, report: PullReport) -> None:
+def _ignored(origin: Origin, report: PullReport) -> None:
     pass
 
 
+def source_of(name: str, settings: Settings) -> Source:
+    """Return the source of that name: a survey, or an archive.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none; the message names those that exist.
+    """
+    return SURVEYS[name] if name in SURVEYS else ArchiveSource.of(find(name), settings)
+
+
 def pull_all(run: Run, requests: Sequence[Request], ended: Ended = _ignored) -> list[Outcome]:
-    """Pull several archives side by side; one that fails or hangs does not keep the others from their work.
+    """Pull several sources side by side; one that fails or hangs does not hold up the others.
 
     Parameters
     ----------
     requests
-        What is asked. Those of the same archive are pulled one after the other.
+        One or more; those of the same source are pulled one after the other.
     ended
-        Is told of each that comes to its end, by the thread that called this.
+        Called with each report as its source ends, by the thread that called this.
 
     Returns
     -------
@@ -85,16 +56,16 @@ def pull_all(run: Run, requests: Sequence[Request], ended: Ended = _ignored) -> 
     outcomes: dict[int, Outcome] = {}
     of_each: dict[str, list[int]] = {}
     for number, request in enumerate(requests):
-        of_each.setdefault(request.archive, []).append(number)
+        of_each.setdefault(request.source, []).append(number)
     at_once = min(run.settings.sources_at_once or len(of_each), len(of_each))
-    services = [_service(find(name)) for name in of_each]
+    sources = {name: source_of(name, run.settings) for name in of_each}
+    services = [source.limits.service for source in sources.values()]
 
     def one(name: str) -> None:
         for number in of_each[name]:
-            request = requests[number]
             try:
-                share = max(1, min(services.count(_service(find(name))), at_once))
-                source, report = pull(run, request, share)
+                share = max(1, min(services.count(sources[name].limits.service), at_once))
+                origin, report = pull(run, sources[name], requests[number], share)
                 outcomes[number] = report
             except Stopped:
                 raise
@@ -102,112 +73,54 @@ def pull_all(run: Run, requests: Sequence[Request], ended: Ended = _ignored) -> 
                 outcomes[number] = error
                 continue
             try:
-                run.here(ended, source, report)
+                run.here(ended, origin, report)
             except Stopped:
                 raise
             except Exception:
                 run.log.exception("the report of %s could not be published", name)
 
-    run.all(one, list(of_each), at_once)
+    for end in run.all(one, list(of_each), at_once):
+        end.result()
     return [outcomes[number] for number in range(len(requests))]
 
 
-def pull(run: Run, request: Request, share: int = 1) -> tuple[Archive, PullReport]:
-    """Ask an archive for every target that it has not answered yet, and commit what it gives.
+def pull(run: Run, source: Source, request: Request, share: int = 1) -> tuple[Origin, PullReport]:
+    """Pull what a request selects of a source, commit it, and return where its rows are from and a report.
 
     Parameters
     ----------
     share
-        How many archives of this run have the same service: each takes its part of the places there.
+        How many sources of this run use the same service: each takes its part of the connection slots.
 
     Raises
     ------
     LightlakeError
-        If another run has the archive's turn, or its places, for too long; if parameters make no sense.
+        If another run holds the pull lock, or all connection slots, for too long; or if options make no sense.
     """
-    lake, log, settings = run.lake, run.log, run.settings
-    started = time.monotonic()
+    lake, started = run.lake, time.monotonic()
     check_sample(lake, request.sample)
-    with exclusive_pull(lake, of_archive(find(request.archive).name), run.name, log, run.check):
-        source = _at_release(lake, request, settings)
-        given = source.with_defaults(request.parameters)
-        run.here(register_archive, lake, source)
-        report, total = _begin(run, request, source, given)
-        if total:
-            log.info("%s %s: %d targets to ask", source.name, source.release, total)
-            run.here(run.watch.begin, source.name, total)
-            folder = lake.storage.staging / run.id / source.name / source.release.lower()
-            batches = plan_batches(
-                lake, source, given, request.samples, folder, again=request.again, back_off=request.back_off
-            )
-            most = min(settings.workers, max(1, settings.archive_concurrency // share))
-            with connection_slots(settings, _service(source), most, log, run.check) as width:
-                report = Driver(run, _Archive(source, settings), report).work_off(batches, width)
-            remove_folder(folder)
-        shown = run.here(register_archive, lake, source)
-    return source, replace(report, seconds=time.monotonic() - started, shown=shown)
+    lock = exclusive_pull(lake, of_archive(source.name), run.name, run.log, run.check)
+    with lock if source.limits.exclusive else nullcontext():
+        source = source.prepared(lake, request, run.settings)
+        run.here(source.register, lake)
+        driver = Driver(run, source, PullReport(source.name, source.origin.release, source.what, request.select))
+        for stage in source.plan(run, request):
+            driver.report = driver.report.counting(stage.counts)
+            if stage.granules:
+                write_plan(lake.storage, source.origin.name, stage.granules)
+            if stage.total:
+                run.here(run.watch.begin, source.name, stage.total, source.what)
+                service = source.limits.service
+                with nullcontext(run.settings.workers) if service is None else run.slots(service, share) as width:
+                    driver.work_off(iter(stage.batches), width)
+            if stage.finish is not None:
+                driver.settle(run.here(stage.finish))
+        remove_folder(lake.storage.staging / run.id / source.name)
+        shown = run.here(source.register, lake)
+    return source.origin, replace(driver.report, seconds=time.monotonic() - started, shown=shown)
 
 
-def _service(source: Archive) -> str:
-    return source.service or source.name
-
-
-def _at_release(lake: Lake, request: Request, settings: Settings) -> Archive:
-    """Return the archive at the release that is asked, looked up when its turn has come: it may have changed."""
-    source = find(request.archive, release_in(lake, find(request.archive)))
-    if request.release is None:
-        return source
-    newest = request.release == releases.NEWEST
-    return find(request.archive, releases.newest(source, settings) if newest else request.release)
-
-
-def _begin(run: Run, request: Request, source: Archive, given: Mapping[str, Any]) -> tuple[PullReport, int]:
-    """Return the report of nothing yet, and how many targets are to be asked."""
-    asked = (run.lake, source, given, request.samples)
-    total = count_to_ask(*asked, again=request.again, back_off=request.back_off)
-    everyone = count_to_ask(*asked, again=request.again) if request.back_off else total
-    ahead = count_ahead(run.lake, source, again=request.again)
-    try:
-        newer = tuple(releases.newer(source, run.settings))
-    except ArchiveError as error:  # a pull does not fail for want of their list, it says so
-        run.log.warning("newer releases of %s are not known: %s", source.name, error)
-        newer = ()
-    return PullReport(source.name, source.release, newer=newer, backed_off=everyone - total, ahead=ahead), total
-
-
-class _Archive:
-    """The work of an archive: its granules are fetched and staged elsewhere."""
-
-    def __init__(self, source: Archive, settings: Settings) -> None:
-        self.source, self.endpoint, self.give_up_after = (
-            source.name,
-            source.endpoint_url(settings),
-            source.give_up_after,
-        )
-
-    @property
-    def fetch(self) -> Callable[[Batch, bool], list[Manifest]]:
-        """Return what stages them."""
-        return fetch
-
-    def name(self, batch: Batch) -> str:
-        """Return its granules in a few words."""
-        return summarise(batch.granules)
-
-    def count(self, batch: Batch) -> int:
-        """Return how many targets it has."""
-        return batch.n_targets
-
-    def mark_failed(self, batch: Batch, error: BaseException) -> list[Manifest]:
-        """Stage the news that it was lost."""
-        return mark_batch_failed(batch, error)
-
-    def commit(self, url: str, fetched: list[Manifest]) -> Told:
-        """Commit what it staged."""
-        return [(None, receipt) for receipt in commit_batch(url, fetched)]
-
-
-def width_of(settings: Settings, archives: Collection[str]) -> int:
-    """Return how many pieces of work a runner is to do at a time: threads wait for services, processes need cores."""
-    at_once = min(settings.sources_at_once or len(archives), len(archives))
+def width_of(settings: Settings, sources: Collection[str]) -> int:
+    """Return how many pieces of work a runner runs at a time: threads wait for services, processes need cores."""
+    at_once = min(settings.sources_at_once or len(sources), len(sources))
     return settings.workers * (at_once if settings.runner == "threads" else 1)

@@ -1,7 +1,7 @@
 """Write targets of a lake as a list that `targets add` reads back: ECSV, VOTable, CSV or Parquet.
 
-A row is a name of a target with a label of it, so a target may have several; all have its position. A file is only
-written if its format can hold every value: what was made is read back and compared first.
+Each row is a name and a label of a target, with the target's position, so a target may have several rows. A file is
+only written if its format can hold every value: the content is read back and compared first.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from lake.output import whole_file
 from lake.query import Lake
 from lake.science.sky import SkyIndex
 from lake.text import counted
-from tasks.samples.files import TARGETS, read_targets
-from tasks.samples.sheets import FORMATS
+from tasks.samples.files import read_targets
+from tasks.samples.tables import FORMATS
+from tasks.samples.target_file import TARGETS
 
 _TARGET, _LABEL = TABLES["targets"].column, TABLES["labels"].column
 COLUMNS = (
@@ -42,7 +43,7 @@ COLUMNS = (
 _LIST = Table("list", "a name and a label of a target", COLUMNS, key=())
 _ASTROMETRY = ("ra", "dec", "pm_ra", "pm_dec")
 
-# Names that none of the chosen labels has go with the first of these.
+# Names without one of the chosen labels get the first of them.
 _ROWS = """
     WITH chosen AS (FROM labels WHERE $sample IS NULL OR sample = $sample),
     listed AS (
@@ -74,9 +75,9 @@ class Exported:
     Parameters
     ----------
     rows, targets
-        How many.
+        Numbers of rows and targets.
     notes
-        What the list does not bring back.
+        What is lost when the list is read back.
     """
 
     rows: int
@@ -90,15 +91,15 @@ def export_targets(lake: Lake, path: Path, *, sample: str | None = None, overwri
     Parameters
     ----------
     path
-        Its extension says the format.
+        The file; its extension chooses the format.
     overwrite
-        Write over a file that is there.
+        Replace an existing file.
 
     Raises
     ------
     ConfigurationError
-        If the extension is none of a list, the file is there or cannot be written, there are no targets of that sample,
-        or the format cannot hold one of their names.
+        If the extension is unknown, the file exists or cannot be written, the sample has no targets, or the format
+        cannot hold one of their names.
     """
     kind = next((kind for kind in _WRITERS if path.suffix.lower() in FORMATS[kind]), None)
     if kind is None:
@@ -117,36 +118,36 @@ def export_targets(lake: Lake, path: Path, *, sample: str | None = None, overwri
         raise ConfigurationError("the lake has no targets", hint="add some with: lightlake targets add")
     rows = _LIST.cast(found)
     content = _WRITERS[kind](rows)
-    notes = [note for note in (_lost(rows, content, path, kind), _close(rows)) if note]
+    notes = [note for note in (_check_read_back(rows, content, path, kind), _note_merging(rows)) if note]
     with whole_file(path) as file:
         file.write(content)
     return Exported(rows.num_rows, len(pc.unique(rows["target_id"])), tuple(notes))
 
 
-def _lost(rows: pa.Table, content: bytes, path: Path, kind: str) -> str | None:
-    """Read a list back, and say what has changed on the way; an error, if there is a format that keeps it."""
+def _check_read_back(rows: pa.Table, content: bytes, path: Path, kind: str) -> str | None:
+    """Read a list back and return what changed; raise an error if another format would keep it."""
     with tempfile.TemporaryDirectory(prefix="lightlake-") as folder:
         copy = Path(folder) / f"targets{path.suffix.lower()}"
         copy.write_bytes(content)
-        lost = None
+        change = None
         try:
             read = read_targets(copy, label_column="label")
         except ConfigurationError as error:
             if kind == "parquet":
                 raise
-            lost = str(error)
-    if lost is None:
+            change = str(error)
+    if change is None:
         if read.bad_rows:
-            lost = read.bad_rows[0].reason
+            change = read.bad_rows[0].reason
         else:
             names = [name for name in TARGETS.names if name in rows.column_names and name != "row_in_catalogue"]
-            lost = next((found for name in names if (found := _changed(name, rows, read.targets))), None)
-    if lost is None or kind == "parquet":
-        return lost
+            change = next((found for name in names if (found := _changed(name, rows, read.targets))), None)
+    if change is None or kind == "parquet":
+        return change
     odd = [name for name in pc.unique(rows["name"]).to_pylist() if name is not None and not name.isprintable()]
     which = f" ({len(odd)} names have line breaks or control characters, such as {odd[0]!r})" if odd else ""
     raise ConfigurationError(
-        f"as {kind}, these targets could not be read back: {lost}{which}; nothing was written",
+        f"as {kind}, these targets could not be read back: {change}{which}; nothing was written",
         hint="Parquet keeps every name: FILE.parquet",
     )
 
@@ -159,16 +160,16 @@ def _changed(name: str, rows: pa.Table, read: pa.Table) -> str | None:
     return next((f"{name} {one!r} comes back as {other!r}" for one, other in pairs if one != other), None)
 
 
-def _close(rows: pa.Table) -> str | None:
-    """Say which targets would be one when the list is added with the usual radius."""
+def _note_merging(rows: pa.Table) -> str | None:
+    """Return a note on targets that would merge when the list is added with the default radius."""
     first = rows.group_by("target_id").aggregate([("ra", "min"), ("dec", "min")])
-    places = np.unique(np.stack([first["ra_min"].to_numpy(), first["dec_min"].to_numpy()]), axis=1)
-    if same := first.num_rows - places.shape[1]:
-        return f"{counted(same, 'target')} at the place of another one: where this list is added, they are one"
-    if near := int((~SkyIndex(*places).is_alone(MATCH_RADIUS_ARCSEC)).sum()):
+    positions = np.unique(np.stack([first["ra_min"].to_numpy(), first["dec_min"].to_numpy()]), axis=1)
+    if same := first.num_rows - positions.shape[1]:
+        return f"{counted(same, 'target')} at the position of another: adding this list merges them"
+    if near := int((~SkyIndex(*positions).is_alone(MATCH_RADIUS_ARCSEC)).sum()):
         return (
-            f"{counted(near, 'target')} within {MATCH_RADIUS_ARCSEC:g} arcsec of another one: where this list is added "
-            "again, a smaller --match-radius keeps them apart"
+            f"{counted(near, 'target')} within {MATCH_RADIUS_ARCSEC:g} arcsec of another: adding the list merges them, "
+            "unless --match-radius is smaller"
         )
     return None
 
@@ -182,7 +183,7 @@ def _astropy(rows: pa.Table) -> Any:
 
 
 def _ecsv(rows: pa.Table) -> bytes:
-    # Below its header, ECSV with commas is CSV, which astropy takes ten times as long to write.
+    # Below its header, ECSV with commas is CSV. Astropy takes ten times as long to write it.
     empty, text = _astropy(rows.slice(0, 0)), io.StringIO()
     empty.meta["RADESYS"] = "ICRS"
     empty.write(text, format="ascii.ecsv", delimiter=",")

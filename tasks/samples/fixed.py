@@ -1,7 +1,7 @@
-"""Read tables whose header says in which columns of the text a cell stands: IPAC's, and those of the AAS and CDS.
+"""Read tables with cells at fixed columns of the text: IPAC's, and those of the AAS and CDS.
 
-Cells are cut out where the header has them, so that an empty cell or a name with blanks shifts nothing. A row
-that has something between two cells is bad.
+The header says where cells are, so an empty cell or a name with blanks shifts nothing. A row with text between two
+cells is bad.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lake.errors import ConfigurationError
+from tasks.samples.cells import to_numbers, to_text
 from tasks.samples.columns import Column
 from tasks.samples.frames import Frame, frames_in
-from tasks.samples.positions import to_numbers, to_text
-from tasks.samples.sheet import Sheet
+from tasks.samples.table import InputTable
 
 _BYTES = re.compile(r"\s*(?:(\d+)\s*-\s*)?(\d+)\s+[AIFEDL]\d*(?:\.\d+)?\s+(\S+)\s+(\S+)(?:\s+(.*))?")
 # Explanations begin with limits and the value of an empty cell: [0/24]?=-9.99
@@ -28,7 +28,7 @@ _KEY = re.compile(r"\\(\w+)\s*=\s*(.*)")
 
 @dataclass(frozen=True)
 class _Cell:
-    """Where the cells of a column stand, from ``start`` to before ``end``, and what the header says about them."""
+    """Where a column's cells are, from ``start`` to before ``end``, and what the header declares about them."""
 
     name: str
     start: int
@@ -38,13 +38,13 @@ class _Cell:
     description: str = ""
 
 
-def read_fixed(lines: list[str], where: str) -> Sheet | None:
-    """Read a table of IPAC, AAS or CDS; None if it is none.
+def read_fixed(lines: list[str], where: str) -> InputTable | None:
+    """Read a table of IPAC, AAS or CDS; None if the lines are none of these.
 
     Raises
     ------
     ConfigurationError
-        If it is one, and its header or its rows can't be understood.
+        If its header or its rows can't be understood.
     """
     first = next((line for line in lines if line.strip()), "")
     if first.startswith(("|", "\\")):
@@ -57,7 +57,7 @@ def read_fixed(lines: list[str], where: str) -> Sheet | None:
     return _read_described(lines, blocks[0], where)
 
 
-def _read_ipac(lines: list[str], where: str) -> Sheet:
+def _read_ipac(lines: list[str], where: str) -> InputTable:
     header = [n for n, line in enumerate(lines) if line.startswith("|")]
     above = [line for line in lines if line.startswith("\\")]
     if not header or len(header) > 4 or header != list(range(header[0], header[0] + len(header))):
@@ -66,13 +66,13 @@ def _read_ipac(lines: list[str], where: str) -> Sheet:
         )
     ends = [found.start() for found in re.finditer(r"\|", lines[header[0]])]
     spans = list(itertools.pairwise(ends))
-    said = [[lines[n][start + 1 : end].strip() for start, end in spans] for n in header]
-    units = said[2] if len(said) > 2 else [""] * len(spans)
-    nulls = said[3] if len(said) > 3 else ["null"] * len(spans)
+    header_cells = [[lines[n][start + 1 : end].strip() for start, end in spans] for n in header]
+    units = header_cells[2] if len(header_cells) > 2 else [""] * len(spans)
+    nulls = header_cells[3] if len(header_cells) > 3 else ["null"] * len(spans)
     # The character below a bar belongs to no cell.
     cells = [
         _Cell(name, start + 1, end, unit if unit not in ("-", "--") else "", null)
-        for (start, end), name, unit, null in zip(spans, said[0], units, nulls, strict=True)
+        for (start, end), name, unit, null in zip(spans, header_cells[0], units, nulls, strict=True)
     ]
     rows = [(n, line) for n, line in enumerate(lines, 1) if line.strip() and not line.startswith(("|", "\\"))]
     if rows and all(_is_shifted(line, cells, ends) for _, line in rows):
@@ -80,10 +80,10 @@ def _read_ipac(lines: list[str], where: str) -> Sheet:
             f"{where} is an IPAC table whose cells are not below their names", hint="save it as VOTable, ECSV or CSV"
         )
     keywords = {match[1]: match[2] for line in above if (match := _KEY.match(line))}
-    return _sheet(cells, rows, ends, frames_in(keywords), "\n".join(above))
+    return _table(cells, rows, ends, frames_in(keywords), "\n".join(above))
 
 
-def _read_described(lines: list[str], block: int, where: str) -> Sheet:
+def _read_described(lines: list[str], block: int, where: str) -> InputTable:
     rules = [n for n, line in enumerate(lines) if n > block and re.fullmatch(r"\s*-{20,}\s*", line)]
     if len(rules) < 3:
         raise ConfigurationError(f"{where} describes a table and has none", hint="give the file with the rows")
@@ -109,7 +109,7 @@ def _read_described(lines: list[str], block: int, where: str) -> Sheet:
     rows = [(n, line) for n, line in enumerate(lines, 1) if n > rules[-1] + 1 and line.strip()]
     width = max((cell.end for cell in cells), default=0)
     used = {at for cell in cells for at in range(cell.start, cell.end)}
-    return _sheet(cells, rows, [at for at in range(width) if at not in used], ())
+    return _table(cells, rows, [at for at in range(width) if at not in used], ())
 
 
 def _is_shifted(line: str, cells: list[_Cell], between: list[int]) -> bool:
@@ -118,9 +118,9 @@ def _is_shifted(line: str, cells: list[_Cell], between: list[int]) -> bool:
     )
 
 
-def _sheet(
+def _table(
     cells: list[_Cell], rows: list[tuple[int, str]], between: list[int], frames: tuple[Frame, ...], notes: str = ""
-) -> Sheet:
+) -> InputTable:
     texts = [line for _, line in rows]
     broken = {
         row: "its cells are not where the header has them"
@@ -131,7 +131,7 @@ def _sheet(
         Column(cell.name, functools.partial(_read_cells, texts, cell), unit=cell.unit, description=cell.description)
         for cell in cells
     )
-    return Sheet("", columns, len(rows), frames, [n for n, _ in rows], texts, broken, notes=notes)
+    return InputTable("", columns, len(rows), frames, [n for n, _ in rows], texts, broken, notes=notes)
 
 
 def _read_cells(lines: list[str], cell: _Cell) -> pa.Array:

@@ -1,4 +1,4 @@
-"""Frames that a file declares: in keywords, in columns, in names of columns."""
+"""Find the frames that a file declares: in keywords, in columns, in names of columns."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import numpy as np
 import pyarrow as pa
 
 from lake.errors import ConfigurationError
-from tasks.samples.habits import GALACTIC, SYSTEMS
-from tasks.samples.positions import frame_of, to_text
+from tasks.samples.cells import to_text
+from tasks.samples.column_names import GALACTIC, SYSTEMS
+from tasks.samples.positions import frame_of
 
 _YEAR = re.compile(r"(?P<letter>[BbJj]?)\s*(?P<year>[12]\d{3}(?:\.\d*)?)")
-# Years that are equinoxes, and that nobody observed all of a catalogue in.
+# Years that are equinoxes; no catalogue was observed in one of them only.
 _STANDARD = (1855.0, 1875.0, 1900.0, 1925.0, 1950.0, 1975.0, 2000.0)
 _EQUATORIAL = re.compile(r"icrs|fk[45](?:\s+[BJ]?\d{4}(?:\.0)?)?", re.IGNORECASE)
 _NEW_WORDS = re.compile(r"ICRS|J2000|\b2000(?:\.0)?\b|FK5", re.IGNORECASE)
-# B1950, equinox 1950.0; but not the pulsar B1937+21.
+# B1950 and equinox 1950.0, but not the pulsar B1937+21.
 _OLD_YEAR = re.compile(
     r"\b(?:[BJ]\s?(1855|1875|19[0257][05])|[Ee](?:quinox|q)\w*\W{1,3}(?:of\s+)?[BJ]?(1[89]\d\d))(\.\d+)?\b(?!\s?[-+−–]\d)"
 )
@@ -34,11 +35,11 @@ class Frame:
     Parameters
     ----------
     title
-        What the file calls it.
+        Its name in the file.
     get
-        Gets it as an astropy frame without data. That fails for systems that are not of the sky.
+        Makes the astropy frame without data. It fails for systems that are not of the sky.
     epoch
-        The epoch that goes with it, Julian year.
+        Its epoch, Julian year.
     """
 
     title: str
@@ -46,7 +47,7 @@ class Frame:
     epoch: float | None = None
 
     def is_like(self, other: Any) -> bool:
-        """Say whether it is the same as another, within 0.03 arcsec; what is no frame of the sky is not."""
+        """Return whether it is the same as another within 0.03 arcsec; False if it is no frame of the sky."""
         try:
             return same(self.get(), other)
         except ConfigurationError:
@@ -54,7 +55,7 @@ class Frame:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Say whether two frames are the same within 0.03 arcsec: ICRS and FK5 of J2000 are."""
+    """Return whether two frames are the same within 0.03 arcsec, as ICRS and FK5 of J2000 are."""
 
     def kind(frame: Any) -> tuple[str, float]:
         if frame.name == "icrs":
@@ -65,24 +66,23 @@ def same(one: Any, other: Any) -> bool:
     return kind(one) == kind(other)
 
 
-def frame_in_name(habit: str, ucd: str) -> Any:
-    """Get the frame that the name of a longitude tells; None if it tells none."""
+def frame_in_name(plain_name: str, ucd: str) -> Any:
+    """Get the frame that the name of a longitude column implies, or None."""
     if ucd.lower().startswith(("pos.galactic", "pos_gal")) or any(
-        habit == name for group in GALACTIC for name, _ in group
+        plain_name == name for group in GALACTIC for name, _ in group
     ):
         return frame_of("galactic")
-    if "1950" in habit:
+    if "1950" in plain_name:
         return frame_of("fk4 B1950")
-    # J2000 in a name is taken as ICRS: FK5 of J2000 is the same to 0.03 arcsec.
-    return frame_of("icrs") if "2000" in habit or "icrs" in habit else None
+    # J2000 in a name means ICRS: FK5 of J2000 is the same to 0.03 arcsec.
+    return frame_of("icrs") if "2000" in plain_name or "icrs" in plain_name else None
 
 
 def frame_in_words(text: str, *, is_of_position: bool = False) -> tuple[Any, str] | None:
-    """Get the old frame that a description or comment speaks of, and the word that says so.
+    """Get the old frame that a description or comment mentions, and the word that does.
 
-    In the description of a position, a bare 1950 is an equinox, too.
-
-    None if it speaks of none, or in the same line of J2000 or ICRS: then it is the history of the positions.
+    In the description of a position, a bare 1950 is an equinox, too. None if no old frame is mentioned, or J2000 or
+    ICRS is in the same line: then the line tells the history of the positions.
     """
     for line in text.split("\n"):
         if _NEW_WORDS.search(line):
@@ -98,12 +98,12 @@ def frame_in_words(text: str, *, is_of_position: bool = False) -> tuple[Any, str
 
 
 def frame_by(system: str, equinox: str) -> Any:
-    """Get the frame that two words tell, either of which may be empty; None if both are.
+    """Get the frame of a system and an equinox, either of which may be empty; None if both are.
 
     Raises
     ------
     ConfigurationError
-        If they tell none.
+        If they are no frame.
     """
     system, equinox = system.strip(), equinox.strip()
     if _YEAR.fullmatch(system) and not equinox:
@@ -117,7 +117,7 @@ def frame_by(system: str, equinox: str) -> Any:
         raise ConfigurationError(f"'{equinox}' is not an equinox", hint="equinoxes are as J2000 or B1950")
     if system or year is None:
         return frame_of(_WORDS.get(system.lower(), system), equinox or None)
-    # What the FITS standard says for this case, but for J2000: as in names, that is taken as ICRS.
+    # As the FITS standard says for this case, except for J2000, which means ICRS as it does in names.
     old = year["letter"].upper() == "B" or (not year["letter"] and float(year["year"]) < 1984.0)
     if not old and float(year["year"]) == 2000.0:
         return frame_of("icrs")
@@ -125,17 +125,17 @@ def frame_by(system: str, equinox: str) -> Any:
 
 
 def frames_in(keywords: Mapping[str, Any]) -> tuple[Frame, ...]:
-    """Get the frame that the keywords of a header tell, as FITS has them: RADESYS, EQUINOX, EPOCH."""
-    said = {str(key).strip().upper(): str(value).strip().strip("'\"") for key, value in keywords.items()}
-    # Other keywords are frames of something else as well: spacecraft, velocities.
-    other = next((said[key] for key in map(str.upper, SYSTEMS) if _EQUATORIAL.fullmatch(said.get(key, ""))), "")
-    system = said.get("RADESYS") or said.get("RADECSYS") or other
-    equinox, epoch = said.get("EQUINOX") or "", said.get("EPOCH") or ""
+    """Get the frame that the keywords of a header declare, as in FITS: RADESYS, EQUINOX, EPOCH."""
+    values = {str(key).strip().upper(): str(value).strip().strip("'\"") for key, value in keywords.items()}
+    # Other keywords may be frames of something else: spacecraft, velocities.
+    other = next((values[key] for key in map(str.upper, SYSTEMS) if _EQUATORIAL.fullmatch(values.get(key, ""))), "")
+    system = values.get("RADESYS") or values.get("RADECSYS") or other
+    equinox, epoch = values.get("EQUINOX") or "", values.get("EPOCH") or ""
     found = _YEAR.fullmatch(epoch)
     if not equinox and found:
         year = float(found["year"])
         if year in _STANDARD and not system.lower().startswith("icrs"):
-            equinox = epoch  # once EQUINOX was called so
+            equinox = epoch  # the old name of EQUINOX
         elif system:
             return (Frame(system, functools.partial(frame_by, system, ""), year if year != 2000.0 else None),)
         else:
@@ -152,7 +152,7 @@ def _unclear(epoch: str) -> Any:
 
 
 def frames_of_rows(systems: pa.Array | None, equinoxes: pa.Array | None, n: int) -> tuple[list[Any], dict[int, str]]:
-    """Get the frame of each row from its columns, None where they say nothing; and what is no frame, by row."""
+    """Get each row's frame from its columns, None where they are empty; and the reason for each row with no frame."""
     words: list[list[Any]] = [[""] * n if c is None else to_text(c).to_pylist() for c in (systems, equinoxes)]
     known: dict[tuple[str, str], Any] = {}
     frames: list[Any] = []

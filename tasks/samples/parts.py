@@ -1,4 +1,4 @@
-"""Positions in parts, as the CDS and AAS print them: RAh RAm RAs DE- DEd DEm DEs."""
+"""Join positions in parts, as the CDS and AAS print them: RAh RAm RAs DE- DEd DEm DEs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 import pyarrow as pa
 
 from lake.errors import ConfigurationError
+from tasks.samples.cells import to_numbers, to_text
 from tasks.samples.columns import Column
-from tasks.samples.positions import to_numbers, to_text
 
 # Blanks, underscores and dots within these names don't count.
 _PARTS = {
@@ -36,25 +36,25 @@ def _plain(name: str) -> str:
 
 
 def put_together(columns: Sequence[Column], *, strict: bool = True) -> tuple[Column, ...]:
-    """Put one column of sexagesimal text in the place of those that hold hours, minutes, seconds and the like.
+    """Replace columns of hours, minutes, seconds and the like by one column of sexagesimal text.
 
     Parameters
     ----------
     columns
         All columns of a table.
     strict
-        False if others hold the positions, so that minutes on their own are of no matter.
+        False if other columns hold the positions, so that unpaired minutes do not matter.
 
     Raises
     ------
     ConfigurationError
-        If there are minutes that can't be put together with anything: without them, hours or degrees are wrong.
+        If minutes can't be joined with anything: without them, hours or degrees are wrong.
     """
     plain = {_plain(c.name): c for c in columns}
     found = []
     for known_as, groups in _PARTS.items():
         parts = [next((plain[name] for name in names if name in plain), None) for names in groups]
-        # ra_min beside ra_max is the edge of a field.
+        # With ra_max, ra_min is the edge of a field.
         if parts[0] is None or parts[1] is None or f"{known_as.removeprefix('parts:')}max" in plain:
             if strict:
                 _refuse_minutes(plain)
@@ -65,8 +65,10 @@ def put_together(columns: Sequence[Column], *, strict: bool = True) -> tuple[Col
         numbers = [c.read for c in parts if c is not None]
         read = functools.partial(_joined, sign.read if sign else None, numbers)
         frame = parts[0].frame
-        said = " ".join(dict.fromkeys(c.description for c in used))
-        found.append(Column(" ".join(names), read, frame=frame, parts=names, known_as=known_as, description=said))
+        description = " ".join(dict.fromkeys(c.description for c in used))
+        found.append(
+            Column(" ".join(names), read, frame=frame, parts=names, known_as=known_as, description=description)
+        )
     taken = {name for column in found for name in column.parts}
     return (*(c for c in columns if c.name not in taken), *found)
 
@@ -96,8 +98,8 @@ def _joined(sign: Callable[[], pa.Array] | None, parts: Sequence[Callable[[], pa
             texts.append(f"{whole} with the sign {sign_of_row}")
             continue
         negative = whole.startswith(("-", "\u2212")) or sign_of_row.lower() in _NEGATIVE
-        # An integer has no -0: without a column of signs, whether 0 degrees are north or south is not known.
-        lost = (
+        # An integer has no -0: without a column of signs, 0 degrees may be north or south.
+        unsigned = (
             sign is None
             and len(parts)
             and values[0][row] == 0
@@ -108,8 +110,8 @@ def _joined(sign: Callable[[], pa.Array] | None, parts: Sequence[Callable[[], pa
         minutes = values[1][row]
         if minutes != int(minutes):  # a decimal of minutes, and no seconds
             minutes, seconds = int(minutes), seconds + (minutes - int(minutes)) * 60.0
-        if lost or values[0][row] != values[0][row] or values[0][row] != int(values[0][row]):
-            texts.append(f"{whole} without a sign" if lost else whole + "?")
+        if unsigned or values[0][row] != values[0][row] or values[0][row] != int(values[0][row]):
+            texts.append(f"{whole} without a sign" if unsigned else whole + "?")
             continue
         texts.append(f"{'-' if negative else ''}{abs(int(values[0][row])):02d}:{int(minutes):02d}:{seconds:.9f}")
     return pa.array(texts, pa.string())

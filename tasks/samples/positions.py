@@ -1,4 +1,4 @@
-"""Cells of a target list to positions: degrees or sexagesimal, any frame of astropy, to ICRS degrees."""
+"""Convert cells of a target list, degrees or sexagesimal in any frame of astropy, to ICRS degrees."""
 
 from __future__ import annotations
 
@@ -17,52 +17,20 @@ from astropy.time import Time
 from astropy.utils.exceptions import AstropyWarning
 
 from lake.errors import ConfigurationError
+from tasks.samples.cells import Floats, is_missing, plain_text, to_numbers
 
-Floats = npt.NDArray[np.float64]
-
-NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-# The signs are those seen in tables: 12:34:56.7, 12 34 56.7, 12h34m56.7s, +12d34m56.7s, +12°34′56.7″.
+# With the signs that tables have: 12:34:56.7, 12 34 56.7, 12h34m56.7s, +12d34m56.7s, +12°34′56.7″.
 SEXAGESIMAL = (
     r"(?P<sign>[+-]?) *(?P<whole>\d{1,3}) *(?P<mark>[:hHdD° ]) *"
     r"(?P<minutes>\d{1,2}) *[:mM′' ] *(?P<seconds>\d{1,2}(?:\.\d*)?) *[sS″\"]?"
 )
 _LIKE_SEXAGESIMAL = re.compile(r"\d\s*[:hHdD°]|\d\s+\d")
-MISSING = (
-    "",
-    "nan",
-    "null",
-    "none",
-    "n/a",
-    "na",
-    "-",
-    "--",
-    "---",
-    "–",
-    "—",
-    "−",
-    "...",
-    "…",
-    "~",
-    "<na>",
-    "#n/a",
-    "\\n",
-)
-# Minus signs, blanks and marks as papers, web pages and word processors print them.
-_PRINTED = (
-    ("[−–‐‑—﹣－]", "-"),
-    ("[’´]", "'"),
-    ("[“”]|''", '"'),
-    ("[\u00a0\u2009\u202f]", " "),
-    ("ʰ", "h"),
-    ("ᵐ", "m"),
-    ("ˢ", "s"),
-)
-# J2000 designations, with or without what stands before the J: SDSS J000116.00+141123.0. Names from B1950
-# have a B there, and do not match. A designation without seconds is too coarse to be a position.
+# J2000 designations, with or without a prefix: SDSS J000116.00+141123.0. Names from B1950 have a B in place of the J
+# and do not match. A designation without seconds is too coarse to be a position.
 _DESIGNATION = re.compile(r"(?:.*[Jj\s])?(\d\d)(\d\d)(\d\d(?:\.\d*)?)([+-]\d\d)(\d\d)(\d\d(?:\.\d*)?)", flags=re.ASCII)
 _TWO_IN_ONE = re.compile(r"([^+-].*?)(?:\s*,\s*|\s+)([+-].+)|(\S+?)(?:\s*,\s*|\s+)(\S+)")
 
-# Units as catalogues write them, where astropy has another word for it or takes it for something else.
+# Units as catalogues write them, which astropy spells otherwise or takes for something else.
 _SPELLINGS = {
     **dict.fromkeys(("deg", "degs", "degree", "degrees", "d", "°", "d:m:s", "dd:mm:ss", "dms"), "deg"),
     **dict.fromkeys(("h", "hr", "hour", "hours", "hourangle", "hrs", "h:m:s", "hh:mm:ss", "hms"), "hourangle"),
@@ -84,23 +52,23 @@ def frame_of(text: str, equinox: str | None = None) -> Any:
     Parameters
     ----------
     text
-        ``icrs``, ``fk5``, ``fk4``, ``galactic`` or another name that astropy knows, with an equinox if
-        need be (``fk5 J1975``), or a system of a VOTable's COOSYS (``eq_FK5``).
+        ``icrs``, ``fk5``, ``fk4``, ``galactic`` or another name that astropy knows, with an optional
+        equinox (``fk5 J1975``), or a system of a VOTable's COOSYS (``eq_FK5``).
     equinox
-        The equinox, where the file gives it apart.
+        The equinox, if the file has it separately.
 
     Raises
     ------
     ConfigurationError
         If there is no such frame.
     """
-    system, _, behind = text.strip().partition(" ")
+    system, _, rest = text.strip().partition(" ")
     name = _SYSTEMS.get(system.lower(), system.lower())
     kind = frame_transform_graph.lookup_name(name)
     hint = "frames are icrs, fk5, fk4, galactic or another name of astropy, with an equinox as in 'fk5 J1975'"
     if kind is None:
         raise ConfigurationError(f"no frame is called '{text}'", hint=hint)
-    year = (behind or equinox or "").strip()
+    year = (rest or equinox or "").strip()
     if not year or "equinox" not in kind.frame_attributes:
         return kind()
     try:
@@ -115,52 +83,6 @@ def year_of(text: str, *, besselian: bool = False) -> Any:
     return Time(float(text.lstrip("BbJj")), format="byear" if letter == "B" else "jyear", scale="tt")
 
 
-def to_text(cells: pa.Array) -> pa.Array:
-    """Write cells of any type as trimmed text; empty cells become null."""
-    text = pc.utf8_trim_whitespace(pc.cast(cells, pa.string()))
-    return pc.if_else(pc.equal(text, ""), None, text)
-
-
-def to_names(cells: pa.Array) -> tuple[pa.Array, bool]:
-    """Write names and ids as text; whole numbers without a point, and whether digits of them are lost for good."""
-    if not pa.types.is_floating(cells.type):
-        # Bytes of HDF5 written by pandas, and ids that are kept from a spreadsheet's rounding.
-        text = pc.replace_substring_regex(to_text(cells), r"""^(?:b'(.*)'|="(.*)")$""", r"\1\2")
-        # Programs that know no missing integer write 245101100000025.0, spreadsheets 2.45E+14.
-        long = pc.any(pc.match_substring_regex(text, r"^[0-9]{5,}\.0$")).as_py()
-        if long and pc.all(pc.match_substring_regex(text, r"^[0-9]+\.0$")).as_py():
-            text = pc.replace_substring_regex(text, r"\.0$", "")
-        rounded = pc.any(pc.match_substring_regex(text, r"^[0-9](\.[0-9]+)?[eE]\+?[0-9]{2}$"))
-        return text, bool(rounded.as_py())
-    numbers = to_numbers(cells)
-    known = numbers[np.isfinite(numbers)]
-    if not (np.abs(known) < 2.0**63).all() or not (known == np.round(known)).all():
-        return to_text(cells), False
-    whole = pa.array(np.where(np.isfinite(numbers), numbers, 0.0).astype(np.int64), mask=~np.isfinite(numbers))
-    digits = np.finfo(cells.type.to_pandas_dtype()).nmant + 1
-    return pc.cast(whole, pa.string()), bool((np.abs(known) >= 2.0**digits).any())
-
-
-def is_missing(text: pa.Array) -> pa.Array:
-    """Say of each cell of text whether it is empty, or holds what people write into an empty one."""
-    plain = pc.utf8_lower(pc.utf8_trim_whitespace(text))
-    return pc.or_(pc.is_null(text), pc.is_in(plain, value_set=pa.array(MISSING)))
-
-
-def to_numbers(cells: pa.Array) -> Floats:
-    """Read cells of any type as numbers; whatever is no number becomes NaN."""
-    kind = cells.type
-    if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind):
-        numbers = pc.cast(cells, pa.float64(), safe=False)
-    else:
-        text = _plain(cells)
-        is_number = pc.match_substring_regex(text, f"^{NUMBER}$")
-        # Arrow reads no leading plus, and a declination has one more often than not.
-        numbers = pc.cast(pc.utf8_ltrim(pc.if_else(is_number, text, None), "+"), pa.float64())
-    values: Floats = np.array(numbers.to_numpy(zero_copy_only=False), dtype=np.float64)
-    return values
-
-
 def to_degrees(
     cells: pa.Array,
     *,
@@ -169,16 +91,16 @@ def to_degrees(
     hours: bool = False,
     limits: tuple[float, float] = (-90.0, 90.0),
 ) -> tuple[Floats, dict[int, str]]:
-    """Read one coordinate of each row.
+    """Convert one coordinate of each row to degrees.
 
-    Each row counts for itself, so degrees and sexagesimal may mix within a column.
+    Rows are independent, so degrees and sexagesimal may mix within a column.
 
     Parameters
     ----------
     cells
         Numbers or text.
     what
-        What the coordinate is called in the reasons.
+        The coordinate's name, for the reasons.
     unit
         The unit that the file declares for numbers; degrees if it declares none.
     hours
@@ -189,7 +111,12 @@ def to_degrees(
     Returns
     -------
     tuple
-        Degrees, NaN where a cell is no coordinate, and the reason for each row that has none.
+        Degrees, NaN where a cell is no coordinate, and the reason for each such row.
+
+    Examples
+    --------
+    >>> to_degrees(pa.array(["12:30:49.42", "187.7", "north"]), what="ra", hours=True, limits=(0, 360))
+    (array([187.70591667, 187.7       ,          nan]), {2: "ra 'north' is neither degrees nor sexagesimal"})
     """
     declared = unit_of(unit, what)
     is_latitude = limits[0] == -90.0
@@ -205,14 +132,16 @@ def to_degrees(
     if pa.types.is_floating(cells.type):
         missing = missing | np.isnan(values)
     elif not pa.types.is_integer(cells.type) and not pa.types.is_decimal(cells.type):
-        text = _plain(cells)
+        text = plain_text(cells)
         missing = missing | _flags(is_missing(text))
-        # A column declared in degrees that holds 12:34:56 contradicts itself: off by 15 if guessed wrong.
-        torn = hours and declared == u.deg and ":" not in (unit or "") and (unit or "").lower() != "dms"
+        # A column declared in degrees with 12:34:56 contradicts itself; a guess may be off by a factor of 15.
+        contradictory = hours and declared == u.deg and ":" not in (unit or "") and (unit or "").lower() != "dms"
         in_hours = hours and (declared is None or declared == u.hourangle)
         packed = _flags(pc.match_substring_regex(text, r"^[-+]?0\d{5}(\.|$)"))
         reasons |= {row: f"{what} {text[row]} looks like HHMMSS or DDMMSS" for row in np.flatnonzero(packed).tolist()}
-        _read_sexagesimal(text, values, missing, reasons, what, in_hours=in_hours, torn=torn, no_hours=is_latitude)
+        _read_sexagesimal(
+            text, values, missing, reasons, what, in_hours=in_hours, contradictory=contradictory, no_hours=is_latitude
+        )
     reasons |= dict.fromkeys(np.flatnonzero(missing).tolist(), f"no {what}")
     low, high = limits
     with np.errstate(invalid="ignore"):
@@ -224,7 +153,7 @@ def to_degrees(
 
 
 def unit_of(text: str | None, what: str, like: Any = u.deg) -> Any:
-    """Read a unit as catalogues write it; None stays None, a unit of another kind is an error."""
+    """Parse a unit as catalogues write it; None stays None, a unit of another kind is an error."""
     if not text:
         return None
     plain = text.strip().strip("\"'")
@@ -238,7 +167,7 @@ def unit_of(text: str | None, what: str, like: Any = u.deg) -> Any:
 
 
 def is_angle(text: str) -> bool:
-    """Say whether a unit is one of angles."""
+    """Return whether a unit is one of angles."""
     try:
         return unit_of(text, "") is not None
     except ConfigurationError:
@@ -246,7 +175,7 @@ def is_angle(text: str) -> bool:
 
 
 def like_hours(lon: Floats, lat: Floats, cells: pa.Array) -> bool:
-    """Say whether numbers that are no degrees by their unit spread over 24 as over the sky."""
+    """Return whether numbers without a unit look like hours: below 24, at declinations all over the sky."""
     known = np.isfinite(lon) & np.isfinite(lat)
     if known.sum() < 5 or lon[known].max() >= 24.0 or np.isnan(to_numbers(cells)[known]).any():
         return False
@@ -254,7 +183,7 @@ def like_hours(lon: Floats, lat: Floats, cells: pa.Array) -> bool:
 
 
 def refuse_offsets(name: str, unit: str | None, lon: Floats, lat: Floats) -> None:
-    """Raise an error if positions in fractions of degrees are all within one of 0, 0: those are errors or offsets."""
+    """Raise an error if positions in arcmin or less are all within a degree of 0, 0: they look like offsets."""
     known = np.isfinite(lon) & np.isfinite(lat)
     if unit in ("arcmin", "arcsec", "mas") and known.any() and np.abs([lon[known], lat[known]]).max() < 1.0:
         raise ConfigurationError(
@@ -264,14 +193,14 @@ def refuse_offsets(name: str, unit: str | None, lon: Floats, lat: Floats) -> Non
 
 
 def split_positions(cells: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """Take apart cells that hold both coordinates.
+    """Split cells that hold both coordinates.
 
-    That is a J2000 designation down to seconds (``SDSS J000116.00+141123.0``; names are truncated, so
-    their positions are as coarse as their last digit), or both in a row (``00 01 16.00 +14 11 23.0``).
+    Such a cell is a J2000 designation with seconds (``SDSS J000116.00+141123.0``; names are truncated, so their
+    positions are as coarse as the last digit), or two coordinates (``00 01 16.00 +14 11 23.0``).
     """
     lon: list[str | None] = []
     lat: list[str | None] = []
-    for cell in _plain(cells).to_pylist():
+    for cell in plain_text(cells).to_pylist():
         if cell is None:
             found: tuple[str | None, str | None] = (None, None)
         elif match := _DESIGNATION.fullmatch(cell):
@@ -288,21 +217,21 @@ def split_positions(cells: pa.Array) -> tuple[pa.Array, pa.Array]:
 def to_icrs(
     lon: Floats, lat: Floats, frame: Any, pm_lon: Floats, pm_lat: Floats
 ) -> tuple[Floats, Floats, Floats, Floats]:
-    """Turn positions and proper motions of a frame into ICRS.
+    """Convert positions and proper motions from a frame to ICRS.
 
     Parameters
     ----------
     lon, lat
         Position in ``frame``, deg.
     frame
-        An astropy frame without data. Positions in ICRS come back untouched.
+        An astropy frame without data. Positions in ICRS are returned unchanged.
     pm_lon, pm_lat
         Proper motion in ``frame``, mas/yr, the first with the cosine of the latitude; NaN where unknown.
 
     Returns
     -------
     tuple
-        Right ascension in [0, 360) and declination, deg, and the proper motion in them, mas/yr.
+        Right ascension in [0, 360) and declination, deg, and the proper motion, mas/yr.
     """
     if isinstance(frame, ICRS):
         return np.where(lon == 360.0, 0.0, lon), lat, pm_lon, pm_lat
@@ -329,14 +258,6 @@ def to_icrs(
     return np.where(ra >= 360.0, 0.0, ra), dec, pm_ra, pm_dec
 
 
-def _plain(cells: pa.Array) -> pa.Array:
-    text = pc.cast(cells, pa.string())
-    if not pc.all(pc.string_is_ascii(text)).as_py() or pc.any(pc.match_substring(text, "''")).as_py():
-        for printed, plain in _PRINTED:
-            text = pc.replace_substring_regex(text, printed, plain)
-    return pc.utf8_trim_whitespace(text)
-
-
 def _flags(mask: pa.Array) -> npt.NDArray[np.bool_]:
     flags: npt.NDArray[np.bool_] = pc.fill_null(mask, False).to_numpy(zero_copy_only=False)
     return flags
@@ -350,10 +271,10 @@ def _read_sexagesimal(
     what: str,
     *,
     in_hours: bool,
-    torn: bool,
+    contradictory: bool,
     no_hours: bool,
 ) -> None:
-    """Fill in the sexagesimal cells among those that were no numbers, and the reasons for the rest."""
+    """Convert the sexagesimal cells among those that were no numbers, and add reasons for the rest."""
     todo = np.flatnonzero(np.isnan(values) & ~missing)
     if not len(todo):
         return
@@ -369,19 +290,19 @@ def _read_sexagesimal(
     south = _flags(pc.is_in(mark, value_set=pa.array([":", " "]))) & _flags(pc.match_substring_regex(left, "S$"))
     degrees[south] = np.nan
     too_many = (minutes >= 60.0) | (seconds >= 60.0)
-    mute = torn & ~_flags(pc.match_substring_regex(left, "[hHdD°]"))
-    degrees[too_many | mute] = np.nan
+    ambiguous = contradictory & ~_flags(pc.match_substring_regex(left, "[hHdD°]"))
+    degrees[too_many | ambiguous] = np.nan
     hours = _flags(pc.match_substring_regex(left, "[hH]")) & no_hours
     degrees[hours] = np.nan
     values[todo] = degrees
-    # What is left is rare or wrong. Astropy reads the rare (12h34.5m).
+    # The rest is rare or wrong. Astropy reads rare forms (12h34.5m).
     for at in np.flatnonzero(np.isnan(degrees)).tolist():
         row, cell = int(todo[at]), left[at].as_py()
         if too_many[at]:
             reasons[row] = f"{what} {cell!r} counts {minutes[at]:g} minutes and {seconds[at]:g} seconds"
         elif hours[at]:
             reasons[row] = f"{what} {cell!r} is in hours"
-        elif mute[at] and _LIKE_SEXAGESIMAL.search(cell):
+        elif ambiguous[at] and _LIKE_SEXAGESIMAL.search(cell):
             reasons[row] = f"{what} {cell!r} is sexagesimal in a column declared in degrees"
         elif np.isnan(value := _read_angle(cell, "hourangle" if in_hours else "deg")):
             reasons[row] = f"{what} {cell!r} is neither degrees nor sexagesimal"

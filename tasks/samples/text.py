@@ -1,8 +1,7 @@
-"""Read text tables: lines of cells, whatever stands between them.
+"""Read text tables: lines of cells with any delimiter.
 
-Text is split into cells line by line, because a list of targets has to name the line of every bad row: the
-readers of astropy and pyarrow refuse the whole file, or turn a whole column into text, for one bad cell. What
-the header of an ECSV file means is left to astropy.
+Lines are split into cells here, because every bad row must be named by its line. The readers of astropy and pyarrow
+refuse the whole file, or convert a whole column to text, for one bad cell. Astropy reads the headers of ECSV files.
 """
 
 from __future__ import annotations
@@ -20,12 +19,13 @@ from astropy.table import Table
 from astropy.table.meta import get_header_from_yaml
 
 from lake.errors import ConfigurationError
+from tasks.samples.cells import NUMBER, is_missing, to_text
+from tasks.samples.column_names import EQUATORIAL, GALACTIC
 from tasks.samples.columns import Column
 from tasks.samples.fixed import read_fixed
 from tasks.samples.frames import Frame, frames_in
-from tasks.samples.habits import EQUATORIAL, GALACTIC
-from tasks.samples.positions import NUMBER, SEXAGESIMAL, frame_of, is_angle, is_missing, to_text
-from tasks.samples.sheet import Sheet, apply_masks, describe
+from tasks.samples.positions import SEXAGESIMAL, frame_of, is_angle
+from tasks.samples.table import InputTable, apply_masks, describe
 
 _DELIMITERS = {"csv": ",", "tsv": "\t", "ascii": None}
 _VALUE = re.compile(rf"(?:{NUMBER}|{SEXAGESIMAL})")
@@ -38,7 +38,7 @@ _POSITION_NAMES = {name for group in EQUATORIAL + GALACTIC for pair in group for
 
 
 def decode(content: bytes) -> str:
-    """Decode a text file; ValueError if it is none."""
+    """Decode a text file; ValueError if it is binary."""
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return content.decode("utf-16")  # as spreadsheets save "Unicode text"
     if re.search(rb"[\x00-\x08\x0e-\x1a]", content[:4096]):
@@ -49,8 +49,8 @@ def decode(content: bytes) -> str:
         return content.decode("cp1252", "replace")  # older tables; only names can suffer
 
 
-def read_text(text: str, where: str, kind: str, format: str | None, asked: set[str]) -> Sheet:
-    """Read lines of cells. A row is a line: a quoted cell that runs over several lines makes bad rows."""
+def read_text(text: str, where: str, kind: str, format: str | None, asked: set[str]) -> InputTable:
+    """Read lines of cells. A row is a line; a quoted cell of several lines makes bad rows."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     if all(re.fullmatch(r"\|.*\||#.*", line.strip()) for line in lines if line.strip()):
         lines = [re.sub(r"^\s*\|(.*)\|\s*$", r"\1", line) for line in lines]  # bars at both ends: Markdown, HEASARC
@@ -59,7 +59,7 @@ def read_text(text: str, where: str, kind: str, format: str | None, asked: set[s
     numbered = [(n, line) for n, line in enumerate(lines, 1) if line.strip()]
     rows = [(n, line) for n, line in numbered if not line.lstrip().startswith("#")]
     if not rows:
-        return Sheet("", (), 0)
+        return InputTable("", (), 0)
     if kind != "ecsv":
         rows = rows[_n_before_header([line for _, line in rows[:100]], asked) :]
     above = [line for n, line in numbered if n < rows[0][0]]
@@ -79,17 +79,17 @@ def read_text(text: str, where: str, kind: str, format: str | None, asked: set[s
         raise ConfigurationError(
             f"the quotes in line {rows[0][0]} of {where} do not match: {rows[0][1]}", hint="put the header on one line"
         )
-    arrays = [name for name, said in about.items() if said.pop("array", False)]
+    arrays = [name for name, info in about.items() if info.pop("array", False)]
     has_header, start, header = True, 1, (0, "")
     if kind != "ecsv" and not _is_header(names, asked):
         start = 0
         commented: list[str] = []
-        # Rows whose name begins with # may stand between such a header and the first row.
-        for place, line in reversed(list(enumerate(above))):
+        # Rows whose name begins with # may be between such a header and the first row.
+        for at, line in reversed(list(enumerate(above))):
             commented = split(line.lstrip().lstrip("#").strip()) or []
             if len(commented) == len(names) and _names_position(commented, asked):
-                header = numbered[place]
-                below = [split(line.lstrip().lstrip("#").strip()) or [] for line in above[place + 1 : place + 2]]
+                header = numbered[at]
+                below = [split(line.lstrip().lstrip("#").strip()) or [] for line in above[at + 1 : at + 2]]
                 if below and _are_units(commented, below[0], asked):
                     about = {n: {"unit": unit.strip("()[]")} for n, unit in zip(commented, below[0], strict=False)}
                 break
@@ -99,7 +99,7 @@ def read_text(text: str, where: str, kind: str, format: str | None, asked: set[s
         names.pop()
     if start:
         header = rows[0]
-    # VizieR writes a line of units and a line of dashes below the names. Below data, dashes are a row without any.
+    # VizieR writes a line of units and a line of dashes below the names. Below data, dashes are an empty row.
     if has_header and (
         (len(rows) > 1 and _RULE.fullmatch(rows[1][1]))
         or (len(rows) > 2 and _RULE.fullmatch(rows[2][1]) and not _n_values(split(rows[1][1])))
@@ -113,13 +113,13 @@ def read_text(text: str, where: str, kind: str, format: str | None, asked: set[s
         start += 1
     if kind != "ecsv":
         frames = frames or vizier_frames(above)
-        for name, said in vizier_columns(above).items():
-            about.setdefault(name, {}).update(said)
+        for name, info in vizier_columns(above).items():
+            about.setdefault(name, {}).update(info)
     rows = rows[start:]
-    hidden = _like_rows(numbered, header[0], split, len(names), delimiter)
-    rows = sorted([*rows, *hidden])
+    like_rows = _find_like_rows(numbered, header[0], split, len(names), delimiter)
+    rows = sorted([*rows, *like_rows])
     cells, broken = _split_rows([line for _, line in rows], split, len(names))
-    broken |= {row: _HASHED for row, (n, _) in enumerate(rows) if n in {n for n, _ in hidden}} if hidden else {}
+    broken |= {row: _HASHED for row, (n, _) in enumerate(rows) if n in {n for n, _ in like_rows}} if like_rows else {}
     if delimiter is None:
         broken = {**_shifted(header[1], [line for _, line in rows], cells), **broken}
     for row in broken:
@@ -132,7 +132,7 @@ def read_text(text: str, where: str, kind: str, format: str | None, asked: set[s
         if name not in arrays
     ]
     numbers, texts = [n for n, _ in rows], [line for _, line in rows]
-    return Sheet(
+    return InputTable(
         "",
         apply_masks(columns),
         len(rows),
@@ -150,7 +150,7 @@ def read_text(text: str, where: str, kind: str, format: str | None, asked: set[s
 def _split_rows(
     lines: list[str], split: Callable[[str], list[str] | None], width: int
 ) -> tuple[list[list[str] | None], dict[int, str]]:
-    """Split lines into cells; None, with the reason, for those that don't have as many as there are columns."""
+    """Split lines into cells; None, with the reason, for lines with another number of cells than there are columns."""
     cells: list[list[str] | None] = []
     broken: dict[int, str] = {}
     is_open = False  # below a line whose last quote is not closed
@@ -160,7 +160,7 @@ def _split_rows(
         if found is None:
             broken[row] = "its quotes do not match; a row is one line"
         elif is_open and odd_quotes:
-            broken[row] = "it goes on with a quoted cell of a line above; a row is one line"
+            broken[row] = "it continues a quoted cell of a line above; a row is one line"
         elif len(found) != width and (len(found) < width or any(found[width:])):
             broken[row] = f"{len(found)} cells instead of {width}"
         is_open = row in broken and odd_quotes != is_open
@@ -172,14 +172,14 @@ def _n_values(cells: list[str] | None) -> int:
     return sum(bool(_VALUE.fullmatch(cell.lstrip("#").strip())) for cell in cells or ())
 
 
-def _like_rows(
+def _find_like_rows(
     numbered: list[tuple[int, str]],
     header: int,
     split: Callable[[str], list[str] | None],
     width: int,
     delimiter: str | None,
 ) -> list[tuple[int, str]]:
-    """Find the lines that begin with # below the header, and are more like a row than like a comment."""
+    """Find the lines below the header that begin with # and look like a row, not a comment."""
     found = []
     for n, line in numbered:
         if n > header and line.lstrip().startswith("#"):
@@ -191,7 +191,7 @@ def _like_rows(
 
 
 def _shifted(header: str, lines: list[str], cells: list[list[str] | None]) -> dict[int, str]:
-    """Find the rows of an aligned table where a cell is left of its column: a name of two words, a cell missing."""
+    """Find rows of an aligned table with a cell left of its column: a name of two words and a missing cell."""
     words = [found.span() for found in re.finditer(r"\S+", header.replace("#", " "))]
     if "\t" in header or not re.search(r"\S\s{2,}\S", header):
         return {}
@@ -225,15 +225,15 @@ def _split(line: str, delimiter: str | None) -> list[str] | None:
 
 
 def _find_delimiter(lines: list[str]) -> str | None:
-    # Whatever the file's name says: some that are called csv hold blanks, semicolons or tabs.
+    # The file's name does not decide: some csv files have blanks, semicolons or tabs.
     for delimiter in ("\t", ",", ";", "|"):
         if delimiter in lines[0] and 2 * sum(delimiter in line for line in lines) > len(lines):
             return delimiter
-    return None if len(lines[0].split()) > 1 else "\t"  # blanks belong to the cells of a single column
+    return None if len(lines[0].split()) > 1 else "\t"  # blanks are inside the cells of a single column
 
 
 def _n_before_header(lines: list[str], asked: set[str]) -> int:
-    """Count the lines of text above a header, as NED writes them: none of them is like a row below it."""
+    """Count the lines of text above a header, as NED writes them; none of them looks like a row."""
     for at, line in enumerate(lines):
         for delimiter in ("\t", "|", ",", ";"):
             cells = _split(line, delimiter) or []
@@ -251,11 +251,11 @@ def _is_header(cells: list[str], asked: set[str]) -> bool:
 
 
 def _names_position(cells: list[str], asked: set[str]) -> bool:
-    return any(cell in asked or Column(cell, lambda: None).habit in _POSITION_NAMES for cell in cells)
+    return any(cell in asked or Column(cell, lambda: None).plain_name in _POSITION_NAMES for cell in cells)
 
 
 def _number_columns(rows: list[list[str] | None]) -> list[str]:
-    """Name the columns of a file without a header; empty cells at the end of all rows don't count."""
+    """Name the columns of a file without a header; cells that are empty at the end of all rows don't count."""
     usual = Counter(len(row) for row in rows if row).most_common(1)[0][0] if any(rows) else 1
     used = [i for row in rows if row and len(row) == usual for i, cell in enumerate(row, 1) if cell]
     return [f"col{i}" for i in range(1, max(used, default=1) + 1)]
@@ -265,7 +265,7 @@ def _text_column(cells: list[list[str] | None], i: int, delimiter: str | None) -
     text = to_text(pa.array([row[i] if row else None for row in cells], pa.string()))
     if delimiter != ";":
         return text
-    # Spreadsheets of half of the world write 10,68. Where one cell of a column does, all do that are no integers.
+    # Many spreadsheets write 10,68. If one cell of a column does, all except integers do.
     known = text.filter(pc.invert(is_missing(text)))
     if not pc.all(pc.match_substring_regex(known, _DECIMAL_COMMA), min_count=1).as_py():
         return text
@@ -273,13 +273,13 @@ def _text_column(cells: list[list[str] | None], i: int, delimiter: str | None) -
 
 
 def _are_units(names: list[str], cells: list[str], asked: set[str]) -> bool:
-    """Say whether a line below the names holds their units: angles for positions, and no digit."""
+    """Return whether a line below the names holds their units: angles for positions, and no digit."""
     units = [cell for name, cell in zip(names, cells, strict=False) if _names_position([name], asked)]
     return not re.search(r"\d", "".join(cells)) and any(is_angle(unit.strip("()[]")) for unit in units)
 
 
 def _refuse_second_header(rows: list[tuple[int, str]], split: Callable[[str], list[str] | None], where: str) -> None:
-    """Raise an error if a line further down names other columns: what is below it may be in another frame."""
+    """Raise an error if a line further down names other columns: rows below it may be in another frame."""
     for number, line in rows:
         cells = split(line)
         if not _n_values(cells) and sum(cell.lower() in _POSITION_NAMES for cell in cells or ()) > 1:
@@ -296,7 +296,7 @@ def vizier_frames(comments: list[str]) -> tuple[Frame, ...]:
 
 
 def vizier_columns(comments: list[str]) -> dict[str, dict[str, Any]]:
-    """Get what VizieR says about columns: ``#Column RAJ2000 (F9.5) Right ascension [ucd=pos.eq.ra]``, with tabs."""
+    """Get what VizieR declares about columns: ``#Column RAJ2000 (F9.5) Right ascension [ucd=pos.eq.ra]``, with tabs."""
     about = {}
     for line in comments:
         if match := re.match(r"#Column\t(\S+)\t\(.*?\)\t(.*?)(?:\[ucd=(.*?)\])?\s*$", line):
@@ -306,11 +306,11 @@ def vizier_columns(comments: list[str]) -> dict[str, dict[str, Any]]:
 
 def _read_ecsv_header(comments: list[str], names: str) -> tuple[dict[str, Any], str | None, dict[str, Any]]:
     header = get_header_from_yaml([line[2:] for line in comments if not line.startswith("# %ECSV")])
-    # Arrays are of no use here, and astropy cannot make an empty table of them.
+    # Arrays are not used, and astropy cannot make an empty table of them.
     plain = _SUBTYPE.sub("", "\n".join(comments)).split("\n")
     about = describe(header["datatype"], Table.read([*plain, names], format="ascii.ecsv"))
-    for said in header["datatype"]:
-        about[said["name"]]["array"] = "subtype" in said
+    for info in header["datatype"]:
+        about[info["name"]]["array"] = "subtype" in info
     delimiter = header.get("delimiter", " ")
     meta = dict(header.get("meta") or {})
     return about, None if delimiter == " " else delimiter, meta

@@ -1,7 +1,7 @@
-"""How much may come from outside, and for how long: bytes, unpacked bytes, what is declared, and time.
+"""Limits of what comes from outside: bytes, unpacked bytes, declared sizes, and time.
 
-Whatever is read from an archive or of a user's file is read through a `Budget`, which raises an error that names the
-setting as soon as there is more of it. Only what fits is handed to a parser.
+Answers of archives and files of users are read through a `Budget`. It raises an error that names the setting as soon
+as a limit is passed. Only what fits is handed to a parser.
 """
 
 from __future__ import annotations
@@ -55,20 +55,20 @@ class Failed(Protocol):
 
 @dataclass
 class Budget:
-    """What one answer, or one file, may come to.
+    """The limits of one answer or file.
 
     Parameters
     ----------
     failed
-        Makes errors. What is too large stays so; what is too slow may be faster another time.
+        Makes errors. What is too large is final; what is too slow may be faster another time.
     most
-        Bytes that may come, and that they may be once they are unpacked.
+        Bytes at most, as they come and once they are unpacked.
     setting
-        Name of the setting that says so, and its value.
+        Name of the setting of this limit, and its value.
     seconds
-        Longest time for all of it; None where nothing is waited for.
+        Longest time for all of it, s; None where nothing is waited for.
     deadline
-        When that is over, by the clock.
+        When that time is over, by the clock.
     """
 
     failed: Failed
@@ -98,7 +98,7 @@ class Budget:
             raise self._too_large("what came, once unpacked,")
 
     def expects(self, n: float, what: str = "it") -> None:
-        """Raise an error if something says of itself that it is larger than it may be."""
+        """Raise an error if a declared size is larger than allowed."""
         if n > self.most:
             raise self.failed(f"{what} says that it has {n / 1e6:,.0f} MB, and {self.setting} allows less")
 
@@ -119,7 +119,7 @@ class Budget:
         return min((s for s in (left, timeout_s) if s is not None), default=None)
 
     def too_slow(self) -> LightlakeError:
-        """Return the error that the end of the time is."""
+        """Return the error for the end of the time."""
         return self.failed(
             f"still not through after {self.seconds or 0:g} s (LIGHTLAKE_TASK_TIMEOUT_S): {self.came} bytes came",
             transient=True,
@@ -130,14 +130,14 @@ class Budget:
 
 
 def in_memory(failed: Failed, given: Settings | None = None, *, deadline: float | None = None) -> Budget:
-    """Return the budget of what is held in memory: an answer, or a file that is read as a whole."""
+    """Return the budget of an answer or file that is held in memory."""
     given = given or settings()
     most = given.max_answer_mb
     return Budget(failed, int(most * 1e6), f"LIGHTLAKE_MAX_ANSWER_MB={most:g}", given.task_timeout_s, deadline=deadline)
 
 
 def on_disk(failed: Failed, given: Settings | None = None) -> Budget:
-    """Return the budget of what is written to a disk."""
+    """Return the budget of a file that is written to a disk."""
     given = given or settings()
     most = given.max_file_gb
     return Budget(failed, int(most * 1e9), f"LIGHTLAKE_MAX_FILE_GB={most:g}", given.task_timeout_s)
@@ -159,7 +159,7 @@ def read_file(path: Path | UPath, budget: Budget) -> bytes:
 
 
 def gunzipped(data: bytes, budget: Budget) -> bytes:
-    """Return what gzip packed.
+    """Unpack gzip.
 
     Raises
     ------
@@ -184,18 +184,18 @@ def gunzipped(data: bytes, budget: Budget) -> bytes:
 
 
 class Zip:
-    """An open zip, whose members are unpacked in memory alone: their names lead nowhere."""
+    """An open zip. Its members are unpacked in memory only, so their names do no harm."""
 
     def __init__(self, opened: zipfile.ZipFile, budget: Budget) -> None:
         self._opened, self._budget = opened, budget
         self.names = opened.namelist()
 
     def read(self, name: str) -> bytes:
-        """Return what a member has."""
+        """Return the content of a member."""
         return b"".join(self._pieces(name))
 
     def damaged(self) -> str | None:
-        """Return the name of the first member that has not its checksum; None if all have."""
+        """Return the name of the first member whose checksum is wrong; None if all are right."""
         for name in self.names:
             try:
                 for _ in self._pieces(name):
@@ -220,7 +220,7 @@ def open_zip(file: Path | IO[bytes], budget: Budget) -> Iterator[Zip]:
     Raises
     ------
     zipfile.BadZipFile
-        If it is none, or damaged, or packed in a way that is not known here.
+        If it is not a zip, is damaged, or is packed in an unknown way.
     OSError
         If the file cannot be read.
     """
@@ -250,7 +250,7 @@ def parsed_json(body: bytes, budget: Budget) -> Any:
     Raises
     ------
     ValueError
-        If it is none, or nested beyond sense.
+        If it is not JSON, or is nested too deeply.
     """
     # An empty list takes three bytes of text, and 64 in memory.
     budget.expects(64 * sum(body.count(sign) for sign in (b",", b"[", b"{")) / _IN_MEMORY, "the answer, in memory,")
@@ -261,7 +261,7 @@ def parsed_json(body: bytes, budget: Budget) -> Any:
 
 
 def parsed_votable(body: bytes, budget: Budget, **more: Any) -> Any:
-    """Parse a VOTable, once it is sure that it refers to nothing elsewhere and what it declares fits into memory.
+    """Parse a VOTable, unless it refers to data elsewhere or declares more than fits into memory.
 
     Returns
     -------
@@ -270,14 +270,14 @@ def parsed_votable(body: bytes, budget: Budget, **more: Any) -> Any:
     Raises
     ------
     ValueError
-        If it is none, or astropy would cut what it holds; and whatever astropy's parser raises.
+        If it is not a VOTable, or astropy would cut its values; and whatever astropy's parser raises.
     """
     if body.startswith(b"\x1f\x8b"):
         try:
             body = gunzipped(body, budget)
         except (EOFError, OSError, zlib.error) as error:
             raise ValueError(f"gzip: {error}") from error
-    # Nothing else is to be unpacked, or read in an encoding that hides what is looked for here.
+    # No other packing, and no encoding that hides what is searched for here.
     if not body[:64].removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<") or b"\0" in body[:64]:
         raise ValueError("it is no XML")
     if b"<!ENTITY" in body:
@@ -320,7 +320,7 @@ _FIRST_ROWS = 512
 
 
 def _votable_bytes(body: bytes) -> float:
-    """Return about how many bytes astropy needs for the tables of a VOTable, at most; infinite for one without end."""
+    """Estimate how many bytes astropy needs for the tables of a VOTable, at most; infinite for rows without bytes."""
     total = 0.0
     starts = [found.start() for found in re.finditer(rb"<(?:[\w.-]+:)?TABLE\b", body)]
     for start, stop in pairwise([*starts, len(body)]):
@@ -356,16 +356,17 @@ def _number(text: str) -> float:
 
 
 def in_time(work: Callable[[], _Result], budget: Budget) -> _Result:
-    """Do what cannot be interrupted, such as Arrow's reading from S3, and leave it behind when the time is over.
+    """Run work that cannot be interrupted, such as Arrow's reading from S3, and abandon it when the time is over.
 
-    Arrow's client knows a longest silence, but a byte a second is none. What is left behind ends with the process.
+    Arrow's client limits each silence, but a server that sends a byte a second is never silent. Abandoned work
+    ends with the process.
     """
     outcome: list[Callable[[], _Result]] = []
 
     def run() -> None:
         try:
             result = work()
-        except BaseException as error:  # noqa: BLE001  # it is raised where it was asked for
+        except BaseException as error:  # noqa: BLE001  # it is raised in the caller's thread
             outcome.append(lambda error=error: _raise(error))  # type: ignore[misc]
         else:
             outcome.append(lambda: result)

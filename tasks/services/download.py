@@ -1,20 +1,18 @@
-"""Fetch whole files that an archive publishes, once, into the cache; resume what broke off; ask again what may pass."""
+"""Fetch whole files of archives into the cache, once, and resume downloads that broke off."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import random
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import filelock
-import requests
+import httpx
 
 from lake.errors import ArchiveError
 from lake.settings import Settings
@@ -26,11 +24,8 @@ from tasks.services.http import (
     check_status,
     failing,
     length_of,
-    raw_pieces,
+    pieces_of,
 )
-from tasks.services.request_counters import tried_again
-
-Answer = TypeVar("Answer")
 
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
@@ -38,7 +33,7 @@ _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 def download(url: str, archive: str, settings: Settings, *, check: Callable[[Path], str | None]) -> Path:
     """Return the cached file of a URL, fetching it the first time.
 
-    Several processes may ask at once: one fetches, the others wait. A file is in the cache only if it
+    Several processes may call it at once: one fetches, the others wait. A file is in the cache only if it
     came whole and passed its check.
 
     Parameters
@@ -57,7 +52,7 @@ def download(url: str, archive: str, settings: Settings, *, check: Callable[[Pat
     ArchiveError
         Transient for timeouts, resets, 429, 5xx, and bodies that are cut or damaged; final for 4xx.
     """
-    name = Path(urlsplit(url).path).name  # not of the whole: a host may stand there with a password
+    name = Path(urlsplit(url).path).name  # only of the path: the host may have a password
     key = hashlib.blake2b(url.encode(), digest_size=8).hexdigest()
     final = settings.cache_dir.expanduser() / archive / f"{key}-{name}"
     if final.exists():
@@ -80,35 +75,6 @@ def download(url: str, archive: str, settings: Settings, *, check: Callable[[Pat
     return final
 
 
-def patiently(ask: Callable[[], Answer], settings: Settings, pause: Callable[[float], object] = time.sleep) -> Answer:
-    """Ask, and ask again as often as the settings say, with pauses that double, as long as that may help.
-
-    Parameters
-    ----------
-    ask
-        What may fail.
-    settings
-        How often, and the first pause.
-    pause
-        Waits for some seconds.
-
-    Raises
-    ------
-    ArchiveError
-        The last one, or the first that asking again does not mend.
-    """
-    for tries in range(settings.retries + 1):
-        try:
-            return ask()
-        except ArchiveError as error:
-            if not error.transient or tries == settings.retries:
-                raise
-            tried_again(error)
-            wait = settings.retry_delay_s * 2**tries * (1 + random.random() / 2)  # noqa: S311
-            pause(max(wait, min(error.retry_after_s or 0.0, settings.timeout_s)))
-    raise AssertionError("unreachable")
-
-
 def resume(
     client: Client,
     url: str,
@@ -117,31 +83,31 @@ def resume(
     settings: Settings,
     going_on: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Fetch a file, or what is missing of it if its beginning is here.
+    """Fetch a file, or the rest of it if its beginning is here.
 
-    What breaks off stays, with a note beside it of which file it is the beginning of. The rest is asked for by Range
-    and If-Range, and must be of a file of the same ETag (or date) and size; else it begins again, as it does where a
-    server knows no ranges. Only one process at a time may do so.
+    A part that broke off stays, with a note beside it of the file's ETag (or date) and size. The rest is requested by
+    Range and If-Range. If the file has changed since, or the server has no ranges, the download begins again. Only one
+    process at a time may do so.
 
     Parameters
     ----------
     client
-        Asks.
+        Sends the request.
     url
         Address of the file.
     part
-        Where to write. It is whole when this returns, as far as the server says how long it is.
+        Where to write. It is whole when this returns, if the server states its length.
     failed
         Makes errors.
     settings
         Limits of time and size.
     going_on
-        Asked now and then; if it says no, the rest is for another time.
+        Called now and then; False interrupts the download, which can be resumed later.
 
     Raises
     ------
     ArchiveError
-        Transient for timeouts, resets, 429, 5xx, and whatever begins again next time; final for other 4xx.
+        Transient for timeouts, resets, 429, 5xx, and downloads that will begin again; final for other 4xx.
     OSError
         If it cannot be written.
     """
@@ -149,7 +115,7 @@ def resume(
     known = _noted(note)
     at = part.stat().st_size if known and part.exists() else 0
     if known and at >= known["size"]:
-        # Whole already: the last byte is asked for again, with whether the file is still the same.
+        # Whole already: requesting the last byte again shows whether the file is still the same.
         at = known["size"] - 1
         os.truncate(part, at)
     headers = {"Accept-Encoding": "identity"}
@@ -169,8 +135,8 @@ def resume(
             _note(note, {"validator": _validator(answer), "size": size})
         budget.expects(size or 0)
         with part.open("ab") as file:
-            for piece in raw_pieces(answer):
-                # What came is kept even if the process ends now.
+            for piece in answer.iter_raw():
+                # These bytes are kept even if the process ends now.
                 file.write(piece)
                 file.flush()
                 at += len(piece)
@@ -181,13 +147,13 @@ def resume(
 
 
 def discard(part: Path) -> None:
-    """Forget the beginning of a file."""
+    """Remove the beginning of a file, and its note."""
     part.unlink(missing_ok=True)
     part.with_name(f"{part.name}.json").unlink(missing_ok=True)
 
 
 def replace_by(path: Path, text: str) -> None:
-    """Write a small file, or leave it as it is."""
+    """Replace a small file as a whole, or not at all."""
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         new.write_text(text)
@@ -196,8 +162,8 @@ def replace_by(path: Path, text: str) -> None:
         new.unlink(missing_ok=True)
 
 
-def _continues(answer: requests.Response, at: int, known: dict[str, Any]) -> bool:
-    """Say whether an answer to a Range is what was asked for, or the whole file, or no file at all."""
+def _continues(answer: httpx.Response, at: int, known: dict[str, Any]) -> bool:
+    """Say whether an answer to a Range is usable: the requested range, the whole file, or an error status."""
     if answer.status_code == RANGE_NOT_SATISFIABLE:
         return False
     if answer.status_code != PARTIAL_CONTENT:
@@ -211,14 +177,14 @@ def _continues(answer: requests.Response, at: int, known: dict[str, Any]) -> boo
     )
 
 
-def _validator(answer: requests.Response) -> str | None:
-    """Return what a file's versions differ by: its ETag, if equal bytes are meant by it, or its date."""
+def _validator(answer: httpx.Response) -> str | None:
+    """Return what distinguishes a file's versions: a strong ETag, or else its date."""
     tag: str = answer.headers.get("ETag", "")
     return tag if tag.startswith('"') else answer.headers.get("Last-Modified")
 
 
 def _noted(note: Path) -> dict[str, Any]:
-    """Return which file a part is the beginning of; nothing if that is not known, or cannot be known again."""
+    """Read the note beside a part; empty if there is none that can be used."""
     try:
         known = json.loads(note.read_text())
     except (FileNotFoundError, ValueError):
@@ -237,7 +203,5 @@ def _stream(url: str, archive: str, settings: Settings, path: Path) -> None:
     headers = {"Accept-Encoding": "identity"}
     with Client(settings.timeout_s) as client, client.getting(url, budget, headers) as answer, path.open("wb") as file:
         check_status(answer, failed)
-        budget.expects(length_of(answer) or 0)
-        while piece := answer.raw.read1(1 << 16, decode_content=True):
-            budget.made(len(piece))
+        for piece in pieces_of(answer, budget):
             file.write(piece)

@@ -27,7 +27,7 @@ from tasks.services.bounds import gunzipped, in_memory, read_file
 Floats = NDArray[np.float64]
 Data = bytes | Path | UPath
 
-# Keywords that come whole or as an integer and a fraction, by every form: facts B.3, and the real files.
+# Keywords that come whole or as an integer and a fraction, as real files have them.
 _WHOLE = {
     form: name for name in ("MJDREF", "TIMEZERO", "TSTART", "TSTOP") for form in (name, f"{name[:7]}I", f"{name[:7]}F")
 }
@@ -48,7 +48,7 @@ class Header:
     notes: list[str] = field(default_factory=list)
 
     def number(self, name: str) -> float | None:
-        """Return a number, be it in one keyword or in two, NAMEI and NAMEF; None if there is none."""
+        """Return a number, from one keyword or from two, NAMEI and NAMEF; None if there is none."""
         value, rest = self.values.get(name), 0.0
         if value is None:
             value, rest = self.values.get(f"{name[:7]}I"), self.values.get(f"{name[:7]}F") or 0.0
@@ -70,7 +70,7 @@ class Table:
 
     @cached_property
     def _fields(self) -> dict[str, tuple[int, str, int, int]]:
-        """Number, type, values in a row, and offset in it of each column that is numbers."""
+        """Number, type, values in a row, and offset in it of each numeric column."""
         if len(self.data) < self.size:
             raise GranuleRejected(f"it is cut short: {len(self.data)} of {self.size} bytes of its table")
         fields: dict[str, tuple[int, str, int, int]] = {}
@@ -90,7 +90,7 @@ class Table:
 
     @property
     def widths(self) -> dict[str, int]:
-        """Return how many values a row has in each column that is numbers; GranuleRejected if it is not whole."""
+        """Return how many values a row has in each numeric column; GranuleRejected if it is not whole."""
         return {name: repeat for name, (_, _, repeat, _) in self._fields.items()}
 
     def column(self, name: str, part: slice = slice(None)) -> Floats:
@@ -119,7 +119,7 @@ class Hdu(NamedTuple):
 
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """Let a GranuleRejected say which file it is of, and be one if a header has no sense in it."""
+    """Add the file's name to a GranuleRejected, and raise one if a header makes no sense."""
     try:
         yield
     except GranuleRejected as error:
@@ -190,7 +190,7 @@ def hdus(body: bytes) -> Iterator[Hdu]:
 
 
 def check_sums(body: bytes, parts: Sequence[Hdu]) -> None:
-    """Raise GranuleRejected if an HDU of a file has not the CHECKSUM it states: FITS 4.0, appendix J."""
+    """Raise GranuleRejected if an HDU does not have the CHECKSUM that it states: FITS 4.0, appendix J."""
     for number, part in enumerate(parts):
         if "CHECKSUM" in part.header.values:
             whole = body[part.start : part.stop].ljust(part.stop - part.start, b"\0")

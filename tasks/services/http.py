@@ -1,126 +1,86 @@
-"""HTTP: one client for all that is asked of archives, which holds limits of time and size at every byte.
+"""HTTP: one client for all requests to archives, which enforces limits of time and size at every byte.
 
-It is requests, since pyvo asks through it. What is added is that bytes are counted, and the time is looked at, where
-they leave the socket: the lines of a header, redirects, and bodies, however slowly they come.
+httpx's own time-outs bound each wait, and not the sum of many: a server that sends a byte a second would never end. So
+bytes are counted, and the time is looked at, where they leave the socket: in headers, redirects and bodies.
 """
 
 from __future__ import annotations
 
-import http.client
 import io
 import re
 import socket
+import ssl
+import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Self
 
-import requests
-import urllib3
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+import httpcore
+import httpx
 
 from lake.errors import ArchiveError
-from tasks.services.bounds import Budget, Failed
+from tasks.services.bounds import Budget, Failed, in_memory
 from tasks.services.request_counters import request_sent
 
 TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
 OK, PARTIAL_CONTENT, NOT_FOUND, GONE, RANGE_NOT_SATISFIABLE = 200, 206, 404, 410, 416
 
-# Bytes of a body that are taken at a time, if so many are there.
+# Bytes of a body that are unpacked at a time, and of a redirect's that are read to keep its connection.
 _PIECE = 1 << 16
+
+_MOST_REDIRECTS = 20
 
 _budget: ContextVar[Budget | None] = ContextVar("budget of the request in hand", default=None)
 
-# Redirects and addresses that cannot be asked at all; http.client refuses some of the latter as ValueErrors.
-_FINAL = (
-    requests.exceptions.InvalidURL,
-    requests.exceptions.InvalidSchema,
-    requests.exceptions.MissingSchema,
-    requests.TooManyRedirects,
-    urllib3.exceptions.LocationParseError,
-)
 
+class _Stream(httpcore.NetworkStream):
+    """A connection whose bytes are counted; no wait is longer than the budget has time."""
 
-class _Counted(io.RawIOBase):
-    """What comes from a socket, counted; no wait is longer than the budget has time."""
+    def __init__(self, inner: httpcore.NetworkStream) -> None:
+        self._inner = inner
 
-    def __init__(self, inner: io.RawIOBase, sock: socket.socket, budget: Budget) -> None:
-        self._inner, self._sock, self._budget, self._timeout = inner, sock, budget, sock.gettimeout()
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if (budget := _budget.get()) is None:
+            return self._inner.read(max_bytes, timeout)
+        data = self._inner.read(max_bytes, budget.patience(timeout))
+        budget.took(len(data))
+        return data
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        self._sock.settimeout(self._budget.patience(self._timeout))
-        n: int | None = self._inner.readinto(buffer)
-        self._budget.took(n or 0)
-        return n
-
-    def fileno(self) -> int:
-        return self._inner.fileno()
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._inner.write(buffer, timeout)
 
     def close(self) -> None:
-        if not self.closed:
-            self._inner.close()
-        super().close()
+        self._inner.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        return _Stream(self._inner.start_tls(ssl_context, server_hostname, timeout))
 
 
-class _Response(http.client.HTTPResponse):
-    def __init__(self, sock: socket.socket, *args: Any, **more: Any) -> None:
-        super().__init__(sock, *args, **more)
-        if (budget := _budget.get()) is not None:
-            self.fp: Any = io.BufferedReader(_Counted(self.fp.detach(), sock, budget))
+class _Backend(httpcore.SyncBackend):
+    def connect_tcp(self, *args: Any, **more: Any) -> httpcore.NetworkStream:
+        return _Stream(super().connect_tcp(*args, **more))
 
 
-class _Http(HTTPConnection):  # type: ignore[misc]  # nor does urllib3
-    response_class = _Response
+@cache
+def _certificates() -> ssl.SSLContext:
+    # Reading them takes longer than many a request.
+    return httpx.create_ssl_context()
 
 
-class _Https(HTTPSConnection):  # type: ignore[misc]
-    response_class = _Response
-
-
-class _HttpPool(HTTPConnectionPool):  # type: ignore[misc]
-    ConnectionCls = _Http
-
-
-class _HttpsPool(HTTPSConnectionPool):  # type: ignore[misc]
-    ConnectionCls = _Https
-
-
-_POOLS = {"http": _HttpPool, "https": _HttpsPool}
-
-
-class _Adapter(HTTPAdapter):  # type: ignore[misc]  # requests comes without types
-    def init_poolmanager(self, *args: Any, **more: Any) -> None:
-        super().init_poolmanager(*args, **more)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
-
-    def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **more)
-        if not proxy.lower().startswith("socks"):
-            manager.pool_classes_by_scheme = _POOLS
-        return manager
-
-    def send(self, *args: Any, **more: Any) -> requests.Response:
-        reply: requests.Response = super().send(*args, **more)
-        if reply.is_redirect:
-            # requests would read, and unpack, whatever comes with it.
-            if (length_of(reply) or 0) <= _PIECE and "Content-Length" in reply.headers:
-                reply.raw.drain_conn()
-            else:
-                reply.raw.close()
-            reply._content, reply._content_consumed = b"", True
-        return reply
-
-
-class Client(requests.Session):  # type: ignore[misc]
+class Client:
     """Connections to archives, which threads may share.
 
     Parameters
@@ -128,88 +88,215 @@ class Client(requests.Session):  # type: ignore[misc]
     timeout_s
         Longest silence, s.
     connections
-        That are kept open to a server.
+        That are kept open.
     """
 
     def __init__(self, timeout_s: float, connections: int = 10) -> None:
-        super().__init__()
         self.timeout_s = timeout_s
-        for scheme in ("http://", "https://"):
-            self.mount(scheme, _Adapter(pool_maxsize=connections))
-        self.headers["User-Agent"] = f"lightlake/{version('lightlake')} (IVOA-science)"
+        self._client = httpx.Client(
+            headers={"User-Agent": f"lightlake/{version('lightlake')} (IVOA-science)", "Accept-Encoding": "gzip"},
+            verify=_certificates(),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=connections),
+        )
+        # httpx has no parameter for this; of its proxies' transports, too.
+        for transport in (self._client._transport, *self._client._mounts.values()):
+            if isinstance(transport, httpx.HTTPTransport):
+                transport._pool._network_backend = _Backend()
 
-    def ask(self, budget: Budget, *args: Any, **more: Any) -> requests.Response:
-        """Send a request, and return what comes once its header is there."""
-        request_sent()
-        token = _budget.set(budget)
-        try:
-            more = {**more, "timeout": budget.patience(self.timeout_s), "stream": True}
-            reply: requests.Response = super().request(*args, **more)
-        finally:
-            _budget.reset(token)
-        return reply
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
 
     @contextmanager
     def getting(
-        self, url: str, budget: Budget, headers: Mapping[str, str] | None = None
-    ) -> Iterator[requests.Response]:
-        """Ask for a file, whose body is still to be read; what fails until the end is an ArchiveError."""
-        with connecting(budget, self.timeout_s), self.ask(budget, "GET", url, headers=headers) as reply:
-            yield reply
+        self, url: str, budget: Budget, headers: Mapping[str, str] | None = None, method: str = "GET", **more: Any
+    ) -> Iterator[httpx.Response]:
+        """Send a request, whose answer's body is still to be read; what fails until the end is an ArchiveError.
+
+        Parameters
+        ----------
+        url
+            Address; redirects are followed.
+        budget
+            What the answer may come to.
+        headers, method, more
+            As httpx has them: params, data, content.
+        """
+        token = _budget.set(budget)
+        try:
+            with connecting(budget, self.timeout_s):
+                request = self._client.build_request(method, url, headers=headers, **more)
+                reply = self._answer(request, budget)
+                try:
+                    yield reply
+                finally:
+                    reply.close()
+        finally:
+            _budget.reset(token)
+
+    def _answer(self, request: httpx.Request, budget: Budget) -> httpx.Response:
+        request_sent()
+        for _ in range(_MOST_REDIRECTS + 1):
+            request.extensions["timeout"] = httpx.Timeout(budget.patience(self.timeout_s)).as_dict()
+            reply = self._client.send(request, stream=True)
+            if reply.next_request is None:
+                return reply
+            request = reply.next_request
+            # httpx would read, and unpack, whatever comes with it.
+            if (length := length_of(reply)) is not None and length <= _PIECE:
+                for _piece in reply.iter_raw():
+                    pass
+            reply.close()
+        raise budget.failed(f"more than {_MOST_REDIRECTS} redirects")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer that was read as a whole."""
+
+    url: str
+    status_code: int
+    reason: str
+    headers: Mapping[str, str]
+    content: bytes
+
+    def raise_for_status(self) -> None:
+        """Do nothing, where astroquery expects an error: one was raised when the answer came."""
+
+
+class Session:
+    """A service that is asked over HTTP, with a limit on silences, sizes and the whole time.
+
+    Parameters
+    ----------
+    archive, url
+        Names for messages.
+    timeout_s, deadline_s
+        Longest silence, and longest time for all requests together.
+    """
+
+    def __init__(self, archive: str, url: str, timeout_s: float, deadline_s: float) -> None:
+        self.archive, self.url, self.deadline_s = archive, url, deadline_s
+        self.deadline = time.monotonic() + deadline_s
+        self._client = Client(timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._client.close()
+
+    def budget(self) -> Budget:
+        """Return what the next answer may come to."""
+        failed = failing(self.archive, self.url, f"check LIGHTLAKE_ENDPOINTS__{self.archive.upper()}")
+        return replace(in_memory(failed, deadline=self.deadline), seconds=self.deadline_s)
+
+    def get(self, url: str, **more: Any) -> Reply:
+        """Send a GET request, and read the whole body."""
+        return self.request("GET", url, **more)
+
+    def post(self, url: str, **more: Any) -> Reply:
+        """Send a POST request, and read the whole body."""
+        return self.request("POST", url, **more)
+
+    def request(self, method: str, url: str, **more: Any) -> Reply:
+        """Send a request, and read the whole body.
+
+        Raises
+        ------
+        ArchiveError
+            Transient for silence, a drip beyond the deadline, failing connections, names that do not resolve,
+            429 and 5xx; final for every other status from 400 on, and for what is too large. The message has the
+            server's own words.
+        """
+        budget = self.budget()
+        with self._client.getting(url, budget, method=method, **more) as reply:
+            body = body_of(reply, budget)
+        if reply.status_code >= 400:
+            check_status(reply, budget.failed, details=excerpt(body))
+        return Reply(str(reply.url), reply.status_code, reply.reason_phrase, reply.headers, body)
 
 
 @contextmanager
 def connecting(budget: Budget, timeout_s: float) -> Iterator[None]:
-    """Let what a connection does wrong be an ArchiveError: silence and resets may pass, wrong addresses do not."""
+    """Raise what a connection does wrong as an ArchiveError: silence and resets may pass, wrong addresses do not."""
     try:
         yield
-    except _FINAL as error:
-        raise budget.failed(str(error)) from error
-    except (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException) as error:
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise budget.failed(f"Invalid URL: {error}") from error
+    except (httpx.HTTPError, zlib.error) as error:
         if budget.is_over:
             raise budget.too_slow() from error
-        inner = [getattr(arg, "reason", None) or arg for arg in error.args]
-        if any(isinstance(reason, urllib3.exceptions.NameResolutionError) for reason in inner):
+        if isinstance(error, httpx.TimeoutException):
+            raise budget.failed(f"no answer for {timeout_s:g} s", transient=True) from error
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, socket.gaierror):
+            cause = cause.__cause__ or cause.__context__
+        if cause is not None:
             message = "its name does not resolve: no network, or not the right endpoint"
             raise budget.failed(message, transient=True) from error
-        silence = requests.Timeout | urllib3.exceptions.ReadTimeoutError | TimeoutError
-        if isinstance(error, silence) or any(isinstance(reason, silence) for reason in inner):
-            raise budget.failed(f"no answer for {timeout_s:g} s", transient=True) from error
-        # Of a connection that was not made, what the system says is in an error in an error.
-        told = str(inner[0]).partition(": ")[2] if isinstance(error, requests.ConnectionError) and inner else ""
-        raise budget.failed(f"the connection failed: {told or error}", transient=True) from error
+        raise budget.failed(f"the connection failed: {error}", transient=True) from error
 
 
-def raw_pieces(reply: requests.Response) -> Iterator[bytes]:
-    """Yield a body as it comes, be it byte by byte; packed, if it is."""
-    while piece := reply.raw.read1(_PIECE, decode_content=False):
-        yield piece
-
-
-def body_of(reply: requests.Response, budget: Budget) -> bytes:
-    """Read a body, and unpack it if it came packed."""
+def pieces_of(reply: httpx.Response, budget: Budget) -> Iterator[bytes]:
+    """Yield a body, unpacked if it came packed. httpx's own decoders unpack however much there is at once."""
     budget.expects(length_of(reply) or 0, "the answer")
+    is_packed = reply.headers.get("Content-Encoding", "identity").lower() != "identity"
+    unpacker = zlib.decompressobj(wbits=47)
+    for piece in reply.iter_raw():
+        left = piece
+        while left and not unpacker.eof:
+            made = unpacker.decompress(left, _PIECE) if is_packed else left
+            left = unpacker.unconsumed_tail
+            budget.made(len(made))
+            yield made
+    if is_packed:
+        yield unpacker.flush()
+        if not unpacker.eof:
+            raise zlib.error("the packed body is cut short")
+
+
+def body_of(reply: httpx.Response, budget: Budget) -> bytes:
+    """Read a body, and unpack it if it came packed."""
     body = io.BytesIO()  # which gives its content away without a copy
-    while piece := reply.raw.read1(_PIECE, decode_content=True):
-        budget.made(len(piece))
+    for piece in pieces_of(reply, budget):
         body.write(piece)
     return body.getvalue()
 
 
-def length_of(reply: requests.Response) -> int | None:
+def length_of(reply: httpx.Response) -> int | None:
     """Return how many bytes a body is said to have."""
     length = reply.headers.get("Content-Length", "")
     return int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
 
 
-def check_status(reply: requests.Response, failed: Failed, *fine: int, told: str = "") -> None:
+def check_status(reply: httpx.Response, failed: Failed, *fine: int, details: str = "") -> None:
     """Raise an ArchiveError if an answer has another status than 200, or one that is fine as well."""
     if reply.status_code not in (OK, *fine):
         raise failed(
-            f"HTTP {reply.status_code} {reply.reason}{f': {told}' if told else ''}",
+            f"HTTP {reply.status_code} {reply.reason_phrase}{f': {details}' if details else ''}",
             transient=reply.status_code in TRANSIENT_STATUS,
             retry_after_s=retry_after_s(reply.headers.get("Retry-After", "")),
         )
+
+
+def excerpt(body: bytes, length: int = 200) -> str:
+    """Return the first words of a page, without its markup; of a VOTable that reports an error, those of the error."""
+    body = body[:20000]
+    status = re.search(rb'<INFO\b[^>]*"QUERY_STATUS"[^>]*>(.*?)</INFO>', body, re.S)
+    text = re.sub(
+        r"<(script|style|head)\b.*?</\1>|<[^>]*>",
+        " ",
+        (status[1] if status else body).decode(errors="replace"),
+        flags=re.S | re.I,
+    )
+    return " ".join(text.split())[:length]
 
 
 def retry_after_s(text: str) -> float | None:

@@ -1,4 +1,4 @@
-"""What a granule costs: requests, and how often something was tried again; counted wherever it happens."""
+"""Count the requests and retries of a granule, wherever in the code they happen."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lake.text import one_line
 
 Log = logging.Logger | logging.LoggerAdapter[Any]
 
-# What earlier tries at a granule took, in its staging folder.
+# Counts of earlier tries at a granule, in its staging folder.
 _NOTE = "tries.json"
 
 _Result = TypeVar("_Result")
@@ -29,16 +29,16 @@ _Result = TypeVar("_Result")
 
 @dataclass
 class RequestCounter:
-    """What was done for one granule so far.
+    """Requests and retries of one granule so far.
 
     Parameters
     ----------
     granule
         Its id.
     log
-        Is told of what is tried again.
+        Receives what is retried.
     retries, requests
-        So far; requests None if they cannot be counted.
+        Counts so far; requests is None if they cannot be counted.
     """
 
     granule: str
@@ -54,11 +54,11 @@ class RequestCounter:
         return time.monotonic() - self.started
 
     def facts(self) -> dict[str, Any]:
-        """Return what the ledger is to say of it."""
+        """Return the counts for the ledger."""
         return {"retries": self.retries, "requests": self.requests}
 
     def again(self, why: BaseException | str) -> None:
-        """Count that something is tried again."""
+        """Count a retry, and log why."""
         with self._lock:
             self.retries += 1
         if self.log is not None:
@@ -71,31 +71,31 @@ class RequestCounter:
                 self.requests += 1
 
     def keep(self, folder: UPath, why: BaseException) -> None:
-        """Leave a note of it for the next try at the granule."""
+        """Write a note of the counts for the granule's next try."""
         note = {"retries": self.retries, "requests": self.requests, "why": safe_line(why) or type(why).__name__}
         write_text(folder / _NOTE, json.dumps(note))
 
 
-_current: ContextVar[RequestCounter | None] = ContextVar("effort", default=None)
+_current: ContextVar[RequestCounter | None] = ContextVar("request counter", default=None)
 
 
 @contextmanager
 def count_requests(
     granule: str, log: Log | None = None, folder: UPath | None = None, *, again: bool = False
 ) -> Iterator[RequestCounter]:
-    """Count what is done for a granule, by this thread and by those of a `Threads`.
+    """Count the requests and retries of a granule, by this thread and by those of a `Threads`.
 
     Parameters
     ----------
     granule, log
-        As in Effort.
+        As in RequestCounter.
     folder
-        Its staging folder: what earlier tries noted there counts, too, and one that is broken off leaves a note.
+        Its staging folder. The counts that earlier tries noted there are added; a try that fails leaves such a note.
     again
-        If there was an earlier try, this is another one.
+        An earlier try counts as one that is retried now.
     """
     note = _noted(folder)
-    # Of a granule that is only given up, whoever had it may have sent some.
+    # Of a granule that is only given up, an earlier process may have sent some.
     done = RequestCounter(
         granule, log, note.get("retries", 0), note.get("requests", 0 if again or folder is None else None)
     )
@@ -105,7 +105,7 @@ def count_requests(
     try:
         yield done
     except BaseException as error:
-        if folder is not None:  # a time-out, such as Prefect's, may be tried again
+        if folder is not None:  # a time-out, such as Prefect's, may be retried
             done.keep(folder, error)
         raise
     finally:
@@ -120,39 +120,39 @@ def _noted(folder: UPath | None) -> dict[str, Any]:
 
 
 def facts() -> dict[str, Any]:
-    """Return what the ledger is to say of the granule in hand."""
+    """Return the counts of the current granule for the ledger."""
     done = _current.get()
     return {} if done is None else done.facts()
 
 
 def request_sent() -> None:
-    """Count a request for the granule in hand."""
+    """Count a request for the current granule."""
     done = _current.get()
     if done is not None:
         done.sent()
 
 
 def not_counted() -> None:
-    """Note that requests for the granule in hand are sent by what does not say how many."""
+    """Note that requests for the current granule are sent by a client that does not count them."""
     done = _current.get()
     if done is not None:
         done.requests = None
 
 
 def tried_again(why: BaseException) -> None:
-    """Count that a request for the granule in hand is tried again."""
+    """Count a retry for the current granule, and log why."""
     done = _current.get()
     if done is not None:
         done.again(why)
 
 
 def summarise(names: Sequence[str]) -> str:
-    """Return some names in a few words."""
+    """Shorten a list of names to the first and a count."""
     return one_line(f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else "".join(names))
 
 
 class Threads(ThreadPoolExecutor):
-    """Threads that work, and count, for the granule of whoever gives them the work."""
+    """Threads that work, and count, for the granule of their caller."""
 
     def submit(self, fn: Callable[..., _Result], /, *args: Any, **kwargs: Any) -> Future[_Result]:
         """Run a function in one of the threads."""

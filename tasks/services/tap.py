@@ -1,8 +1,8 @@
-"""Ask a TAP service: ADQL in, an Arrow table out; nothing that was cut short, garbled or refused gets through.
+"""Query a TAP service: ADQL in, an Arrow table out; cut, garbled and refused answers are errors.
 
 The protocol is pyvo's: table upload, synchronous queries for small batches, UWS jobs for large ones. What is
 added here is what a service that misbehaves needs: a limit on silence and on the whole, truncation as an
-error, and errors in the service's own words, told apart by whether asking again can help.
+error, and errors in the service's own words, distinguished by whether a retry can help.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import warnings
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from xml.parsers.expat import ExpatError
 from xml.sax.saxutils import escape
@@ -22,15 +22,14 @@ from xml.sax.saxutils import escape
 import numpy as np
 import pyarrow as pa
 import requests
-import urllib3
 from astropy.io.votable.exceptions import VOTableSpecError
 from astropy.units import UnitsWarning
 from pyvo.dal import AsyncTAPJob, DALServiceError, TAPResults, TAPService
 from pyvo.dal.exceptions import DALAccessError, DALFormatError, DALQueryError
 
 from lake.errors import ArchiveError, TruncatedAnswer
-from tasks.services.bounds import Budget, in_memory, parsed_votable
-from tasks.services.http import Client, body_of, check_status, connecting, failing
+from tasks.services.bounds import Budget, parsed_votable
+from tasks.services.http import Session, excerpt
 from tasks.services.votables import Clipped
 
 # Archives spell units as they like; the columns that are used here have theirs by documentation.
@@ -48,7 +47,7 @@ _QUERY_AT_FAULT = (
 
 @dataclass(frozen=True)
 class Service:
-    """A TAP service, and how long to bear with it.
+    """A TAP service, and how long to wait for it.
 
     Parameters
     ----------
@@ -59,9 +58,9 @@ class Service:
     timeout_s
         Longest silence.
     deadline_s
-        Longest time for one query, from asking to the last byte: a slow drip is no silence.
+        Longest time for one query, from the request to the last byte, however slowly bytes come.
     cap
-        Rows at which the service cuts an answer without saying so; None if it says so.
+        Rows at which the service cuts an answer without saying so; None if it reports truncation.
     """
 
     archive: str
@@ -73,7 +72,7 @@ class Service:
     def query(
         self, adql: str, uploads: Mapping[str, pa.Table] | None = None, *, maxrec: int, asynchronous: bool = False
     ) -> pa.Table:
-        """Return the whole answer to a query.
+        """Query the service, and return the whole answer.
 
         Parameters
         ----------
@@ -89,12 +88,12 @@ class Service:
         Returns
         -------
         pa.Table
-            Columns by the service's names; NULL where it gave none, or NaN.
+            Columns by the service's names; NULL where it has no value, or NaN.
 
         Raises
         ------
         TruncatedAnswer
-            If the service says OVERFLOW, or gave as many rows as maxrec or cap.
+            If the service says OVERFLOW, or returns as many rows as maxrec or cap.
         ArchiveError
             Transient: timeouts, resets, 429, 5xx, answers that are no VOTable or a part of one, errors that the
             service reports under HTTP 200, jobs that end in ERROR, are ABORTED or do not end. Final: what the
@@ -102,25 +101,25 @@ class Service:
         """
         tables = {name: io.BytesIO(to_votable(table)) for name, table in (uploads or {}).items()}
         with Session(self.archive, self.url, self.timeout_s, self.deadline_s) as session:
-            service = TAPService(self.url.rstrip("/"), session=session)
+            service = TAPService(self.url.rstrip("/"), session=_Requests(session))
             try:
                 if asynchronous:
-                    reply = self._run_job(service.submit_job(adql, maxrec=maxrec, uploads=tables), session)
+                    body = self._run_job(service.submit_job(adql, maxrec=maxrec, uploads=tables), session)
                 else:
-                    reply = service.create_query(adql, maxrec=maxrec, uploads=tables).submit()
+                    body = service.create_query(adql, maxrec=maxrec, uploads=tables).submit().content
             except (DALAccessError, ExpatError) as error:
-                raise self._failed(f"not as TAP has it: {getattr(error, 'reason', None) or error}") from error
-        results = self._parse(reply.content, session.budget())
+                raise self._failed(f"not a TAP answer: {getattr(error, 'reason', None) or error}") from error
+        results = self._parse(body, session.budget())
         rows = len(results)
         limit = min(maxrec, self.cap or maxrec)
         if (results.query_status or "").upper() == "OVERFLOW" or rows >= limit:
             raise TruncatedAnswer(f"the answer was cut at {rows} rows", archive=self.archive, endpoint=self.url)
         return to_arrow({name: results.getcolumn(name) for name in results.fieldnames})
 
-    def _run_job(self, job: AsyncTAPJob, session: Session) -> requests.Response:
+    def _run_job(self, job: AsyncTAPJob, session: Session) -> bytes:
         """Run a job to its end and return its result; the job is deleted whatever happens."""
         deadline = session.deadline
-        # Looking after the job may end a little later than the job.
+        # Polling and deleting the job may take a little longer than the job.
         session.deadline += self.timeout_s
         try:
             if not job.job_id:  # such as a maintenance page
@@ -136,10 +135,9 @@ class Service:
             if phase in _LOST:
                 reason = _reason(job)
                 raise self._failed(f"the job ended in phase {phase}: {reason}", transient=not _at_fault(reason))
-            reply: requests.Response = session.get(job.result_uri)
-            return reply
+            return session.get(job.result_uri).content
         finally:
-            # The service destroys what is left by itself in time; what is known by now matters more.
+            # The service destroys abandoned jobs in time; the result, or the error at hand, matters more.
             with suppress(DALServiceError, ArchiveError):
                 session.deadline = time.monotonic() + 2 * self.timeout_s
                 _remove(job)
@@ -148,57 +146,44 @@ class Service:
         try:
             return TAPResults(parsed_votable(body, budget), url=self.url)
         except DALQueryError as error:
-            told = str(error.reason or "").strip() or "an error without a message"
-            raise self._failed(f"the service says: {told}", transient=not _at_fault(told)) from error
+            message = str(error.reason or "").strip() or "an error without a message"
+            raise self._failed(f"the service says: {message}", transient=not _at_fault(message)) from error
         except Clipped as error:
             raise self._failed(f"of the answer, {error}", transient=False) from error
         except (DALFormatError, ExpatError, VOTableSpecError, ValueError, IndexError, zlib.error) as error:
-            raise self._failed(f"the answer is no VOTable, or part of one: {_excerpt(body) or error}") from error
+            raise self._failed(f"the answer is no VOTable, or part of one: {excerpt(body) or error}") from error
 
     def _failed(self, message: str, *, transient: bool = True) -> ArchiveError:
         message = " ".join(message.split())
         return ArchiveError(message, archive=self.archive, endpoint=self.url, transient=transient)
 
 
-class Session(Client):
-    """An HTTP session that bounds silences, sizes and the whole time, and reads bodies at once.
+class _Body(io.BytesIO):
+    """A body as pyvo reads it from `raw`: unpacked already."""
 
-    Parameters
-    ----------
-    archive, url
-        Names for messages.
-    timeout_s, deadline_s
-        Longest silence, and longest time for everything that is asked through it.
-    """
+    def read(self, size: int | None = -1, **_: Any) -> bytes:
+        return super().read(size)
 
-    def __init__(self, archive: str, url: str, timeout_s: float, deadline_s: float) -> None:
-        super().__init__(timeout_s)
-        self.archive, self.url, self.deadline_s = archive, url, deadline_s
-        self.deadline = time.monotonic() + deadline_s
 
-    def budget(self) -> Budget:
-        """Return what the next answer may come to."""
-        failed = failing(self.archive, self.url, f"check LIGHTLAKE_ENDPOINTS__{self.archive.upper()}")
-        return replace(in_memory(failed, deadline=self.deadline), seconds=self.deadline_s)
+class _Requests(requests.Session):  # type: ignore[misc]  # requests comes without types
+    """What pyvo takes for requests: its requests are sent by a `Session`."""
 
-    def request(self, *args: Any, **more: Any) -> requests.Response:
-        """Ask, and read the whole body.
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
 
-        Raises
-        ------
-        ArchiveError
-            Transient for silence, a drip beyond the deadline, failing connections, names that do not resolve,
-            429 and 5xx; final for every other status from 400 on, and for what is too large. The message has the
-            server's own words.
-        """
-        budget = self.budget()
-        with connecting(budget, self.timeout_s), self.ask(budget, *args, **more) as reply:
-            body = body_of(reply, budget)
-        if reply.status_code >= 400:
-            check_status(reply, budget.failed, told=_excerpt(body))
-        # As if it were still to be read: pyvo reads some answers from `raw`, some from `content`.
-        reply._content = body
-        reply.raw = urllib3.HTTPResponse(io.BytesIO(body), status=reply.status_code, preload_content=False)
+    def request(self, method: str, url: str, **more: Any) -> requests.Response:
+        wanted = {name: more.get(name) for name in ("params", "data", "files", "headers")}
+        try:
+            made = self.prepare_request(requests.Request(method, url, **wanted))
+        except requests.RequestException as error:
+            raise self.session.budget().failed(str(error)) from error
+        kind = {name: made.headers[name] for name in ("Content-Type",) if name in made.headers}
+        answer = self.session.request(method, made.url, headers=kind, content=made.body or b"")
+        reply = requests.Response()
+        reply.url, reply.status_code, reply.reason = answer.url, answer.status_code, answer.reason
+        reply.headers.update(answer.headers)
+        reply._content, reply.raw = answer.content, _Body(answer.content)
         return reply
 
 
@@ -212,31 +197,18 @@ def _remove(job: AsyncTAPJob) -> None:
     job.delete()
 
 
-def _at_fault(told: str) -> bool:
-    """Say whether an error is about the query itself, which asking again does not mend.
+def _at_fault(message: str) -> bool:
+    """Say whether an error is about the query itself, which a retry does not mend.
 
     Services report those as they do a database that is away: under HTTP 200, or as a job's ERROR.
     """
-    return re.search(_QUERY_AT_FAULT, told, re.IGNORECASE) is not None
+    return re.search(_QUERY_AT_FAULT, message, re.IGNORECASE) is not None
 
 
 def _reason(job: AsyncTAPJob) -> str:
     summary = job.job.errorsummary
-    told = summary.message.content if summary is not None and summary.message is not None else None
-    return (told or "").strip() or "it does not say why"
-
-
-def _excerpt(body: bytes, length: int = 200) -> str:
-    """Return the first words of a page, without its markup; of a VOTable that reports an error, those of the error."""
-    body = body[:20000]
-    status = re.search(rb'<INFO\b[^>]*"QUERY_STATUS"[^>]*>(.*?)</INFO>', body, re.S)
-    text = re.sub(
-        r"<(script|style|head)\b.*?</\1>|<[^>]*>",
-        " ",
-        (status[1] if status else body).decode(errors="replace"),
-        flags=re.S | re.I,
-    )
-    return " ".join(text.split())[:length]
+    message = summary.message.content if summary is not None and summary.message is not None else None
+    return (message or "").strip() or "it does not say why"
 
 
 _DATATYPES = {
@@ -247,7 +219,7 @@ _DATATYPES = {
 
 
 def to_votable(table: pa.Table) -> bytes:
-    """Return a table of integers, floats and texts as a VOTable; NULL is an empty cell.
+    """Write a table of integers, floats and texts as a VOTable; NULL is an empty cell.
 
     By hand, since the one of astropy 8.0 writes beyond its buffer now and then: glibc's malloc check shows it.
     """
@@ -263,9 +235,9 @@ def to_votable(table: pa.Table) -> bytes:
 
 
 def to_arrow(columns: Mapping[str, Any]) -> pa.Table:
-    """Return columns as Arrow: masked cells and NaN as NULL, array cells as lists, names in lower case.
+    """Convert columns to Arrow: masked cells and NaN as NULL, array cells as lists, names in lower case.
 
-    ADQL does not tell cases apart, and services answer in either.
+    ADQL does not distinguish cases, and services answer in either.
     """
     return pa.table({name.lower(): _column(column) for name, column in columns.items()})
 
@@ -287,7 +259,7 @@ def _column(column: Any) -> pa.Array:
 
 
 def _cell(cell: Any) -> Any:
-    """Return a cell of an object column: text, or a list with None where the archive has nothing."""
+    """Convert a cell of an object column to text, or to a list with None where the archive has nothing."""
     if cell is None or cell is np.ma.masked:
         return None
     if isinstance(cell, bytes | str):

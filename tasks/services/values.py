@@ -23,7 +23,7 @@ Range = tuple[float, float]
 
 
 def measured(values: pa.ChunkedArray | pa.Array, *, sentinel: float | None = None) -> Floats:
-    """Return values as float64, NaN where the archive has none: NULL, or its sentinel.
+    """Convert values to float64, NaN where the archive has none: NULL, or its sentinel.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def measured(values: pa.ChunkedArray | pa.Array, *, sentinel: float | None = Non
 
 
 def integers(values: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
-    """Return values as int64, NULL where there is no whole number: pandas has columns with gaps as floats."""
+    """Convert values to int64, NULL where there is no whole number: pandas has columns with gaps as floats."""
     if pa.types.is_floating(values.type):
         values = values.cast(pa.float64())
         fits = pc.and_(pc.equal(pc.floor(values), values), pc.less(pc.abs(values), 2.0**63))
@@ -51,7 +51,7 @@ def integers(values: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
 
 
 def as_number(value: Any) -> float | None:
-    """Return a value of JSON as a number, NaN if there is none; None if it is something else."""
+    """Convert a value of JSON to a number, NaN for null; None if it is something else."""
     try:
         return np.nan if value in (None, "") else float(value)
     except (OverflowError, TypeError, ValueError):
@@ -59,7 +59,7 @@ def as_number(value: Any) -> float | None:
 
 
 def as_whole(value: Any) -> int | None:
-    """Return a value of JSON as a whole number of 64 bits; None if it is none."""
+    """Convert a value of JSON to a whole number of 64 bits; None if it is not one."""
     found = as_number(value)
     if found is None or not abs(found) < 2**63:
         return None
@@ -69,7 +69,7 @@ def as_whole(value: Any) -> int | None:
 def columns_of(
     rows: Sequence[Mapping[str, Any]], keys: Sequence[str], names: Sequence[str], ranges: Mapping[str, Range]
 ) -> tuple[Floats, list[str]]:
-    """Return columns of rows of JSON as numbers, NaN where there is none, and remarks on what can be none.
+    """Convert columns of rows of JSON to numbers, NaN where there is none, with remarks on impossible values.
 
     Parameters
     ----------
@@ -114,26 +114,26 @@ def dated(mjd: Floats) -> NDArray[np.bool_]:
 
 
 def possible(values: Floats, column: str) -> Floats:
-    """Return values to reckon with, NaN for those that a column of light curves cannot have, such as magnitude -999."""
+    """Replace values that a column of light curves cannot have, such as magnitude -999, by NaN."""
     spec = TABLES["lightcurves"].column(column)
     low, high = -np.inf if spec.low is None else spec.low, np.inf if spec.high is None else spec.high
     return np.where(np.isfinite(values) & (values >= low) & (values <= high), values, np.nan)
 
 
 def on_sky(ra: Floats, dec: Floats) -> NDArray[np.bool_]:
-    """Say which places are on the sky."""
+    """Say which positions are on the sky."""
     return np.asarray((ra >= 0) & (ra <= 360) & (np.abs(dec) <= 90))
 
 
 def places(table: pa.Table) -> tuple[Floats, Floats]:
-    """Return columns ra, also of -180 to 180 deg, and dec, NaN where they are no place on the sky."""
+    """Return columns ra, also of -180 to 180 deg, and dec, NaN where they are not on the sky."""
     ra, dec = measured(table["ra"]), measured(table["dec"])
     known = (np.abs(ra) <= 360) & (np.abs(dec) <= 90)
     return np.where(known, ra, np.nan), np.where(known, dec, np.nan)
 
 
 def whole_rows(found: pa.Table, ids: pa.ChunkedArray, what: str) -> tuple[pa.Table, list[str]]:
-    """Return the rows of an answer, each once, that have a target, an id and a place, and remarks on the others.
+    """Return the rows of an answer, each once, that have a target, an id and a position, and remarks on the others.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ def whole_rows(found: pa.Table, ids: pa.ChunkedArray, what: str) -> tuple[pa.Tab
     every = pa.chunked_array([pa.array(np.ones(found.num_rows, bool))])
     remarks = []
     for lacking, kept in has.items():
-        # What lacks several is told once.
+        # What lacks several is counted once.
         if n := pc.sum(gone := pc.and_not(every, kept)).as_py():
             remarks.append(f"{what} without {lacking}, left out: {n}{named(found.filter(gone)['_id'].to_pylist())}")
         every = pc.and_(every, kept)

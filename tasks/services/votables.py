@@ -59,7 +59,7 @@ def parsed_whole(body: bytes, **more: Any) -> Any:
 
 
 def _flat(tag: re.Match[bytes]) -> bytes:
-    """Make one text of an array of texts, which astropy refuses, be it in a parameter that nobody needs."""
+    """Join an array of texts into one text: astropy refuses such arrays, even in parameters that nobody needs."""
     if not _IS_TEXT.search(tag[0]):
         return tag[0]
 

@@ -12,23 +12,25 @@ import pyarrow as pa
 
 from lake.commit.ledger import canonical
 from lake.errors import ConfigurationError
+from lake.model.declared import Declaration, Values, Views, current_name
 from lake.model.schema import TABLES
+from lake.model.table import Table
 from lake.science.motion import Followed, Span
 from lake.settings import Settings
 
-# Beside digits, dates and times, which do not begin with a letter, what DuckDB makes another type or NULL of when it
-# reads it as the name of a Hive folder.
+# Names of Hive folders that DuckDB reads as another type or as NULL, beside digits, dates and times, which begin with
+# no letter.
 _TYPED = frozenset({"epoch", "inf", "infinity", "null"})
-# Batches lost in a row.
+# Failed batches in a row.
 GIVE_UP_AFTER = 8
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 
 
 def wrong_name(name: str) -> str | None:
-    """Return why no archive can be called so; None if one can.
+    """Return why an archive cannot have this name; None if it can.
 
-    A name becomes a folder of the lake, archive=NAME, and every reader of the plain tree must get it back as it is.
+    A name becomes a folder of the lake, archive=NAME, which every reader of the plain tree must read unchanged.
     """
     if not _NAME.fullmatch(name):
         return (
@@ -42,7 +44,7 @@ def wrong_name(name: str) -> str | None:
 
 @dataclass(frozen=True)
 class Band:
-    """A band of an archive: the row of table bands, less the archive."""
+    """A band of an archive: a row of table bands, without the archive."""
 
     band: str
     description: str
@@ -64,11 +66,11 @@ class Granule:
     Parameters
     ----------
     archive, release
-        What is asked.
+        The archive, at a release.
     parameters
-        How it is asked.
+        Of the question.
     targets
-        Columns of table targets, for the targets asked for.
+        Rows of table targets.
     """
 
     archive: str
@@ -78,7 +80,7 @@ class Granule:
 
     @property
     def input_checksum(self) -> str:
-        """Return a hash of the targets: their ids and positions, in order."""
+        """Return a hash of the targets' ids and positions, in order."""
         digest = hashlib.blake2b(digest_size=16)
         for name in ("target_id", "ra", "dec", "pm_ra", "pm_dec", "ref_epoch"):
             column = self.targets[name].combine_chunks()
@@ -93,18 +95,17 @@ class Granule:
         return f"{self.archive}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
 
     def halves(self) -> list[Granule]:
-        """Return two granules that ask for the same together."""
+        """Return two granules with half of the targets each."""
         middle = self.targets.num_rows // 2
         return [replace(self, targets=part) for part in (self.targets.slice(0, middle), self.targets.slice(middle))]
 
 
 @dataclass(frozen=True)
 class FetchResult:
-    """What an archive gave for a granule: Arrow tables in the lake's schema.
+    """Answer of an archive for a granule: Arrow tables in the lake's schema.
 
-    Column granule, and the columns archive and release, may be left out: the pull fills them in. A remark, on
-    what the archive could not give, goes into the ledger. Targets in unanswered have sources that were rejected, and
-    no others.
+    The columns granule, archive and release may be left out: the pull fills them in. The remark, on what is missing,
+    goes into the ledger. Targets in `unanswered` have only sources that were rejected.
     """
 
     sources: pa.Table
@@ -122,7 +123,7 @@ Fetch = Callable[[Granule, Settings], FetchResult]
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where light curves come from, an archive or a survey's files: what the catalogue and the user need to know.
+    """Description of an archive, or of a survey's files, for the catalogue and the user.
 
     Parameters
     ----------
@@ -134,13 +135,15 @@ class Origin:
     time_scale, time_frame
         Of column mjd.
     radius_arcsec
-        Default match radius; None where each source has its own, or targets play no part.
+        Default match radius; None where each source has its own, or there are no targets.
     cadence
         frozen: asked once, ever; live: again after max_age_days.
     probe
-        What an endpoint on the web answers at once if it works: a path below it; None: nothing is known.
+        Path below the endpoint that answers at once if the service works; None: unknown.
     extra_endpoints
-        Other addresses that are asked, by the names of their settings.
+        Other addresses in use, by the names of their settings.
+    views, tables, former_names
+        What it brings into a lake: see `Declaration`.
     """
 
     name: str
@@ -158,10 +161,24 @@ class Origin:
     notes: str | None = None
     probe: str | None = None
     extra_endpoints: Mapping[str, str] = field(default_factory=dict)
+    views: Views = field(default_factory=Views)
+    tables: tuple[Table, ...] = ()
+    former_names: Mapping[str, Values] = field(default_factory=dict)
+
+    @property
+    def declaration(self) -> Declaration:
+        """Return what it brings into a lake."""
+        return Declaration(
+            archive=self.name,
+            bands=tuple(band.band for band in self.bands),
+            views=self.views,
+            tables=self.tables,
+            former_names=self.former_names,
+        )
 
     def __post_init__(self) -> None:
-        if told := wrong_name(self.name):
-            raise ConfigurationError(told, hint="choose another name")
+        if reason := wrong_name(self.name):
+            raise ConfigurationError(reason, hint="choose another name")
 
     def row(self) -> dict[str, Any]:
         """Return the row of table archives."""
@@ -186,6 +203,32 @@ class Origin:
         return pattern.replace("{release}", self.release.lower())
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What a source allows, and how much work one task carries.
+
+    Parameters
+    ----------
+    service
+        The service whose connection slots its tasks use; None: files that all workers may read.
+    exclusive
+        Only one run of a lake pulls it at a time. Otherwise runs share the work, and claim each granule.
+    give_up_after
+        After so many failed batches in a row it counts as unreachable, and the rest is marked failed without asking.
+    patient
+        It retries each request by itself; then its batches are not fetched again after a passing error.
+    granules, bytes
+        A task carries so many granules, and bytes, at most.
+    """
+
+    service: str | None = None
+    exclusive: bool = True
+    give_up_after: int = GIVE_UP_AFTER
+    patient: bool = False
+    granules: int = 4
+    bytes: int | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Archive(Origin):
     """An archive that is asked for targets.
@@ -193,8 +236,8 @@ class Archive(Origin):
     Parameters
     ----------
     service
-        Name that several archives share who live at the same address: it stands for all of them in commands,
-        and their endpoint is LIGHTLAKE_ENDPOINTS__<SERVICE>.
+        Name that several archives at one address share: in commands it means all of them, and their endpoint is
+        LIGHTLAKE_ENDPOINTS__<SERVICE>.
     batch_size
         Targets in a granule.
     parameters
@@ -202,13 +245,10 @@ class Archive(Origin):
     plan, fetch
         Cut targets into granules; get one granule.
     span
-        When it observed, if targets are followed along their proper motion over that time. None where positions are of
-        one epoch, or error circles so large that no motion matters.
-    give_up_after
-        After so many batches lost in a row it counts as unreachable: the rest is noted as failed, unasked, rather than
-        waited for.
-    patient
-        It asks again for itself, request by request, whatever may pass; then a batch is not fetched again for that.
+        When it observed, if proper motion is followed over that time. None where positions have one epoch, or error
+        circles are larger than any motion.
+    give_up_after, patient
+        See `Limits`.
     """
 
     batch_size: int
@@ -221,20 +261,29 @@ class Archive(Origin):
     give_up_after: int = GIVE_UP_AFTER
     patient: bool = False
 
+    @property
+    def limits(self) -> Limits:
+        """Return its limits."""
+        return Limits(self.service or self.name, give_up_after=self.give_up_after, patient=self.patient)
+
     def followed(self, parameters: Mapping[str, Any]) -> Followed | None:
-        """Return what tells answers that followed proper motion from those before it; None if it never does."""
+        """Return the mark of answers that followed proper motion; None if the archive never does."""
         if self.span is None:
             return None
         marked = canonical({**parameters, "proper_motion": True})
         return Followed(marked, self.span, parameters["radius_arcsec"])
 
     def endpoint_url(self, settings: Settings) -> str:
-        """Return where to ask: the endpoint of the settings, or the public one."""
+        """Return the endpoint of the settings, or the public one."""
         return self._at(self.url_template(settings))
 
     def url_template(self, settings: Settings) -> str:
-        """Return where to ask, with {release} in it if other releases may lie beside this one."""
-        return settings.endpoints.get(self.service or self.name, self.endpoint)
+        """Return the endpoint, with {release} in it if other releases may lie beside this one."""
+        for name in (self.service or self.name, *self.former_names):
+            if name in settings.endpoints:
+                current_name(name, [self.declaration])  # for its warning
+                return settings.endpoints[name]
+        return self.endpoint
 
     def with_defaults(self, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return parameters with the defaults filled in.
@@ -242,7 +291,7 @@ class Archive(Origin):
         Raises
         ------
         ConfigurationError
-            If one is unknown, or of another type than its default.
+            If one is unknown, or has another type than its default.
         """
         given = dict(parameters or {})
         unknown = sorted(set(given) - set(self.parameters))

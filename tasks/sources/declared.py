@@ -1,17 +1,25 @@
-"""What the core asks for under the entry point `lightlake.archives`: the names of all that can be pulled."""
+"""The declarations of all sources, which the core loads under the entry point `lightlake.archives`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from lake.model.declared import Declaration
+from tasks.sources.base import Origin
 
 
-def bands_by_archive() -> dict[str, Sequence[str]]:
-    """Return the archives and surveys that there are, with their bands."""
-    from tasks.sources.registry import known
-    from tasks.sources.rxte import cut as rxte_cut
-    from tasks.sources.rxte import mission as rxte
-    from tasks.sources.virac import tiles as virac
+def origins() -> list[Origin]:
+    """Return all archives, and the surveys."""
+    from tasks.sources.registry import SURVEYS, known
 
-    origins = (*known().values(), rxte.ORIGIN, virac.ORIGIN)
-    # The bands of chosen channels follow from the choice: what there is of them is in the lake's own table.
-    return {rxte_cut.NAME: (), **{origin.name: [band.band for band in origin.bands] for origin in origins}}
+    return [*known().values(), *(survey.origin for survey in SURVEYS.values())]
+
+
+def declarations() -> list[Declaration]:
+    """Return what each archive and survey brings into a lake."""
+    from tasks.sources.registry import SURVEYS, known
+
+    archives = [archive.declaration for archive in known().values()]
+    return archives + [one for survey in SURVEYS.values() for one in survey.declarations]
+
+
+# Installed metadata may still call the entry point by this name.
+bands_by_archive = declarations

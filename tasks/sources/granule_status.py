@@ -1,4 +1,4 @@
-"""How things stand with the granules of a survey: what waits, what is in the lake, what was refused."""
+"""Tell which granules of a survey are to be extracted: the rule on what failed and what was rejected, in one place."""
 
 from __future__ import annotations
 
@@ -6,49 +6,60 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from lake.commit.ledger import Select
 from lake.query import Lake
 
 Piece = TypeVar("Piece")
 
+# Status of the last attempt at a granule, None if there was none, of those that a run asks for.
+_WANTED: Mapping[Select, tuple[str | None, ...]] = {
+    "pending": (None, "failed"),
+    "failed": ("failed", "rejected"),
+    "all": (None, "failed", "rejected"),  # what is in the lake has the same file: its version is in the granule's id
+}
+
 
 @dataclass(frozen=True)
 class GranuleStatus(Generic[Piece]):
-    """Which pieces are to be extracted, and how many the ledger knows."""
+    """Pieces to be extracted; how many of all are in the lake, were rejected, and are skipped for that."""
 
     waiting: list[Piece]
     done: int
     rejected: int
+    skipped: int
 
 
 def granule_status(
-    lake: Lake, archive: str, releases: Collection[str], pieces: Mapping[str, Piece], *, retry_failed: bool = False
+    lake: Lake, archive: str, releases: Collection[str], pieces: Mapping[str, Piece], *, select: Select = "pending"
 ) -> GranuleStatus[Piece]:
-    """Return how things stand with some pieces, from the last attempt at each.
+    """Return the status of some pieces, from the last attempt at each.
 
-    What was rejected is not tried again by itself, since it is still the same file; what failed is.
+    A rejected piece is skipped, since it is still the same file, unless the run retries what failed.
 
     Parameters
     ----------
     pieces
-        What there is, by the id of its granule.
-    retry_failed
-        Exactly those that were rejected or failed.
+        All pieces, by the id of their granule.
     """
     known = last_status(lake, archive, releases)
     states = [known.get(granule) for granule in pieces]
-    wanted = ("rejected", "failed") if retry_failed else (None, "failed")
+    wanted, rejected = _WANTED[select], states.count("rejected")
     return GranuleStatus(
         [piece for piece, state in zip(pieces.values(), states, strict=True) if state in wanted],
         sum(state in ("done", "empty") for state in states),
-        states.count("rejected"),
+        rejected,
+        0 if "rejected" in wanted else rejected,
     )
 
 
-def last_status(lake: Lake, archive: str, releases: Iterable[str], granule: str | None = None) -> dict[str, str]:
-    """Return the status of the last attempt at each granule of some releases, or at one."""
+def last_status(
+    lake: Lake, archive: str, releases: Iterable[str], granule: str | None = None, parameters: str | None = None
+) -> dict[str, str]:
+    """Return the status of the last attempt at each granule of some releases, or only at one, or of one question."""
     rows = lake.sql(
         "SELECT granule, arg_max(status, attempt) AS status FROM ledger WHERE archive = $archive "
-        "AND release IN (SELECT unnest($releases)) AND ($granule IS NULL OR granule = $granule) GROUP BY granule",
-        {"archive": archive, "releases": sorted(releases), "granule": granule},
+        "AND release IN (SELECT unnest($releases)) AND ($granule IS NULL OR granule = $granule) "
+        "AND ($parameters IS NULL OR parameters = $parameters) GROUP BY granule",
+        {"archive": archive, "releases": sorted(releases), "granule": granule, "parameters": parameters},
     )
     return dict(zip(rows["granule"].to_pylist(), rows["status"].to_pylist(), strict=True))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lake.errors import ConfigurationError, GranuleRejected
+from lake.model.declared import FornaxRows, Views
 from lake.science.motion import Paths, Span, julian_year
 from lake.science.sky import hpx29, ranks, separation_arcsec
 from lake.science.times import to_bmjd_tdb
@@ -34,13 +35,13 @@ ENDPOINT = "https://heasarc.gsfc.nasa.gov/xamin/vo/tap"
 # Without TOP the service cuts every answer at so many rows, and does not say so (astroquery issues 3387, 3390).
 CAP = 100_000
 
-# Batches up to this size are asked synchronously.
+# Batches up to this size are queried synchronously.
 _SYNC_TARGETS = 1000
 
-# X-ray astronomy began in 1962 June; what tables have of other kinds is hardly older.
+# X-ray astronomy began in 1962 June; other data are hardly older.
 SPAN = Span(1962.4, None, "at most: X-ray astronomy began then, R. Giacconi et al. 1962, PhRvL 9, 439")
 
-# Asked for beyond the radius of targets that move, so that rounding at the service loses nothing.
+# Added to the radius in queries for targets that move, so that rounding at the service loses no match.
 _PAD_ARCSEC = 0.01
 
 _ARCSEC = {"deg": 3600.0, "arcmin": 60.0, "arcsec": 1.0}
@@ -83,8 +84,8 @@ class EventTable(BaseModel):
     @field_validator("name")
     @classmethod
     def _folder_rule(cls, name: str) -> str:
-        if told := wrong_name(name):
-            raise ValueError(told)
+        if message := wrong_name(name):
+            raise ValueError(message)
         return name
 
     @model_validator(mode="after")
@@ -181,7 +182,7 @@ def harvest(
     remark: str | None = None,
     radius_arcsec: float | None = None,
 ) -> FetchResult:
-    """Return pairs of targets and events as tables of the lake; nothing is read.
+    """Convert pairs of targets and events to tables of the lake; nothing is read.
 
     Parameters
     ----------
@@ -200,11 +201,11 @@ def harvest(
     counts = events.group_by("source_id").aggregate([([], "count_all")])
     twice = counts.filter(pc.greater(counts["count_all"], 1))
     if twice.num_rows:
-        told = f"ids of {table.table} stand for several events, such as {twice['source_id'][0].as_py()}"
+        message = f"ids of {table.table} stand for several events, such as {twice['source_id'][0].as_py()}"
         if twice.num_rows == counts.num_rows and (twice.num_rows > 1 or targets.num_rows == 1):
-            raise GranuleRejected(f"{twice.num_rows} {told}", hint="name more columns in id_columns")
+            raise GranuleRejected(f"{twice.num_rows} {message}", hint="name more columns in id_columns")
         # What shares its id is rejected with all that breaks a rule, and its neighbours are not.
-        remarks.append(f"{twice.num_rows} {told}: name more columns in id_columns")
+        remarks.append(f"{twice.num_rows} {message}: name more columns in id_columns")
     ra, dec = (_floats(events, name) for name in ("ra", "dec"))
     pixel = hpx29(ra, dec)
     scale = _ARCSEC[table.error_unit]
@@ -247,7 +248,7 @@ def harvest(
 def _separation(
     table: EventTable, targets: pa.Table, found: pa.Table, radius_arcsec: float | None
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return how far events are from their targets, and which are theirs: of those that move, at the event's time."""
+    """Measure distances of events from targets, and say which match: targets that move, at the event's time."""
     place = places_of(targets, found["target_id"])
     ra, dec = (_floats(found, name) for name in ("ra", "dec"))
     if radius_arcsec is None:
@@ -274,7 +275,7 @@ def _matches(found: pa.Table) -> pa.Table:
 
 
 def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return values as the text of an id; numbers with all their digits."""
+    """Convert values to text for ids; numbers with all their digits."""
     return pc.utf8_trim_whitespace(column.cast(pa.string()))
 
 
@@ -288,7 +289,7 @@ _COUNTING = threading.Lock()
 
 
 def _without_position(service: Service, table: str) -> int:
-    """Return how many rows of a table have no position; asked once a process."""
+    """Count the rows of a table that have no position, by one query a process."""
     with _COUNTING:
         return _count_without_position(service, table)
 
@@ -299,10 +300,30 @@ def _count_without_position(service: Service, table: str) -> int:
     return int(counted["n"][0].as_py())
 
 
+# The Fornax collector gives triggers a flux and an error of 0.1, so that a mark appears in the plot. It has the three
+# events of highest energy of each target.
+_MARKS = FornaxRows(
+    rows="(SELECT * FROM target_lightcurves WHERE archive IN ('fermigtrig', 'saxgrbmgrb'))", flux="0.1", err="0.1"
+)
+# The collaboration's own release has the same events: once is enough.
+_ONCE = """(rows.archive <> 'icecubepsc' OR NOT EXISTS (
+    SELECT 1 FROM coverage
+    WHERE coverage.archive = 'icecube' AND coverage.target_id = rows.target_id AND coverage.status <> 'failed'
+))"""
+_VIEWS = {
+    "fermigtrig": Views(as_published=(_MARKS,)),
+    "saxgrbmgrb": Views(as_published=()),  # with the other triggers
+    "icecubepsc": Views(
+        fornax_where=_ONCE, as_published=(FornaxRows(rows="brightest_events('icecubepsc', 3)", err="0.0", where=_ONCE),)
+    ),
+}
+
+
 def archive(table: EventTable) -> Archive:
-    """Return a table as an archive."""
+    """Make an archive of a table."""
     return Archive(
         name=table.name,
+        views=_VIEWS.get(table.name, Views()),
         title=table.title,
         release=table.release,
         endpoint=ENDPOINT,
@@ -342,9 +363,9 @@ def configured(settings: Settings) -> list[Archive]:
             archives.append(archive(EventTable.model_validate(described)))
         except ValidationError as error:
             first = error.errors()[0]
-            told = ": ".join([*map(str, first["loc"]), first["msg"].removeprefix("Value error, ")])
+            message = ": ".join([*map(str, first["loc"]), first["msg"].removeprefix("Value error, ")])
             raise ConfigurationError(
-                f"LIGHTLAKE_TABLES__{name.upper()}: {told}", hint="see 'Adding a table' in the README"
+                f"LIGHTLAKE_TABLES__{name.upper()}: {message}", hint="see 'Adding a table' in the README"
             ) from error
     return archives
 

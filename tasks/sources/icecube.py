@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from lake.commit.sound import named
 from lake.errors import ArchiveError
+from lake.model.declared import FornaxRows, Views
 from lake.science.sky import SkyIndex, hpx29, ranks
 from lake.science.times import to_bmjd_tdb
 from lake.settings import Settings
@@ -94,7 +95,7 @@ def fetch(granule: Granule, settings: Settings) -> FetchResult:
 def harvest(
     targets: pa.Table, events: Events, max_search_radius_deg: float, endpoint: str | None = None
 ) -> FetchResult:
-    """Return the events of some targets as tables of the lake; nothing is read.
+    """Convert the events of some targets to tables of the lake; nothing is read.
 
     An event is matched if its distance is at most max_search_radius_deg and less than its angular error.
     """
@@ -147,7 +148,7 @@ def harvest(
 
 
 def _events(endpoint: str, seasons: tuple[str, ...], settings: Settings) -> Events:
-    """Return the events of a release; the zip is downloaded once, ever, and read once a process."""
+    """Read the events of a release, once a process; the zip is downloaded only once."""
     if endpoint.startswith(("http://", "https://")):
         path = download(endpoint, NAME, settings, check=_check_zip)
     else:
@@ -171,7 +172,7 @@ _READING = threading.Lock()
 def _read_release(
     path: Path, stamp: tuple[tuple[str, int, int], ...], seasons: tuple[str, ...], endpoint: str
 ) -> Events:
-    """Read a release from a folder or zip; its stamp tells a changed one from a known one."""
+    """Read a release from a folder or zip; its stamp distinguishes a changed one."""
     failed = failing(NAME, endpoint, "check LIGHTLAKE_ENDPOINTS__ICECUBE")
     if path.is_dir():
         folder = path / FOLDER if (path / FOLDER).is_dir() else path
@@ -313,6 +314,7 @@ def _read_columns(file: IO[bytes], name: str, columns: tuple[str, ...], endpoint
 
 ARCHIVE = Archive(
     name=NAME,
+    views=Views(as_published=(FornaxRows(rows=f"brightest_events('{NAME}', 3)", err="0.0"),)),
     title="IceCube neutrino candidates for point-source searches, 2008-2018",
     release=RELEASE,
     endpoint="http://icecube.wisc.edu/data-releases/20210126_PS-IC40-IC86_VII.zip",

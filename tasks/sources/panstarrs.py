@@ -6,24 +6,23 @@ advises: their own positions only tell which partitions and row groups to read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lake.model.declared import FornaxRows, Views
 from lake.model.schema import TABLES
+from lake.model.views import IS_BEST_BAND
 from lake.science.motion import Paths, Span, julian_year
 from lake.science.photometry import AB_ZERO_POINT_JY
-from lake.science.times import to_bmjd_tdb
 from lake.settings import Settings
-from tasks.services.parquet import open_store
+from tasks.services.hats import Catalogue, Near, Scan, scan
 from tasks.services.values import dated, integers, measured, nullable, places, undated_remark
 from tasks.sources import hats
 from tasks.sources.base import Archive, Band, FetchResult, Granule
-from tasks.sources.hats import Near, Scan
 
 Floats = NDArray[np.float64]
 
@@ -67,11 +66,6 @@ _COLUMNS = ("objID", "filterID", "obsTime", "psfFlux", "psfFluxErr")
 _OPTIONAL = ("apFlux", "apFluxErr", "infoFlag", "infoFlag2", "infoFlag3", "expTime", "psfChiSq", "psfQfPerfect")
 
 
-def plan(archive: Archive, targets: pa.Table, settings: Settings, parameters: Mapping[str, Any]) -> list[Granule]:
-    """Cut targets into granules by the partitions of the objects."""
-    return hats.plan(archive, lambda: _catalogue(settings, OBJECTS), targets, parameters)
-
-
 def fetch(granule: Granule, settings: Settings) -> FetchResult:
     """Get all objects at the targets, and their detections.
 
@@ -87,25 +81,23 @@ def fetch(granule: Granule, settings: Settings) -> FetchResult:
     ArchiveError
         If a catalogue cannot be read, or is not in its form.
     """
-    radius = granule.parameters["radius_arcsec"]
-    paths = Paths(granule.targets, SPAN)
-    near = Near(paths.ra, paths.dec, paths.reach(radius))
-    objects, _ = hats.scan(_catalogue(settings, OBJECTS), near, SCAN_OBJECTS)
+    search = hats.search_of(ARCHIVE, SPAN, granule, settings)
+    objects, _ = scan(_objects(search.archive, settings), search.near, SCAN_OBJECTS)
     detections = None
-    if objects is not None and paths.moves.any():
+    if objects is not None and search.paths.moves.any():
         # Only those that a target was at: the circle around a path holds others.
-        pairs = paths.match(*places(objects), radius, _mean_epochs(objects))
+        pairs = search.paths.match(*places(objects), search.radius_arcsec, _mean_epochs(objects))
         objects = objects.take(pa.array(np.unique(pairs[1]))) if len(pairs[1]) else None
     if objects is not None:
         ids = integers(objects["objID"]).drop_null().to_numpy()
         around = Near(objects["ra"].to_numpy(), objects["dec"].to_numpy(), DETECTIONS_ARCSEC)
         wanted = Scan(_COLUMNS, optional=_OPTIONAL, where={"objID": ids, "filterID": tuple(FILTERS)}, by_position=False)
-        detections, _ = hats.scan(_catalogue(settings, DETECTIONS), around, wanted)
-    return harvest(granule.targets, objects, detections, radius, ARCHIVE.endpoint_url(settings))
+        detections, _ = scan(hats.catalogue_of(search.archive, settings, DETECTIONS), around, wanted)
+    return harvest(granule.targets, objects, detections, search.radius_arcsec, search.endpoint)
 
 
-def _catalogue(settings: Settings, name: str) -> hats.Catalogue:
-    return hats.remembered(open_store(ARCHIVE.endpoint_url(settings), NAME, settings).below(name))
+def _objects(archive: Archive, settings: Settings) -> Catalogue:
+    return hats.catalogue_of(archive, settings, OBJECTS)
 
 
 def harvest(
@@ -115,7 +107,7 @@ def harvest(
     radius_arcsec: float,
     endpoint: str | None = None,
 ) -> FetchResult:
-    """Return the detections of some objects as tables of the lake; nothing is read.
+    """Convert the detections of some objects to tables of the lake; nothing is read.
 
     Parameters
     ----------
@@ -125,9 +117,8 @@ def harvest(
         Columns of the archive's table detection: objID, filterID, obsTime in days (TAI), psfFlux and psfFluxErr in
         Jy; apFlux, apFluxErr, expTime in s, psfChiSq and the flags if there are.
     """
-    empty = {name: TABLES[name].empty() for name in ("sources", "matches", "lightcurves")}
     if objects is None:
-        return FetchResult(**empty, endpoint=endpoint)
+        return hats.nothing(endpoint)
     number = integers(objects["objID"]).combine_chunks()
     ra, dec = places(objects)
     of_object = None if detections is None else pc.index_in(integers(detections["objID"]), value_set=number)
@@ -146,7 +137,7 @@ def harvest(
     }
     sources, matches = hats.sources_and_matches(targets, number.cast(pa.string()), ra, dec, pairs, **more)
     if detections is None:
-        return FetchResult(sources, matches, empty["lightcurves"], endpoint=endpoint)
+        return FetchResult(sources, matches, TABLES["lightcurves"].empty(), endpoint=endpoint)
     time = _column(detections, "obsTime")
     whose = detections["objID"].cast(pa.string())
     remark = undated_remark(time, lambda mask: whose.filter(pa.array(mask)).to_pylist())
@@ -168,7 +159,7 @@ def _mean_epochs(objects: pa.Table) -> tuple[NDArray[np.int64], Floats]:
 def _epochs(
     objects: pa.Table, detections: pa.Table | None, of_object: pa.ChunkedArray | None
 ) -> tuple[NDArray[np.int64], Floats]:
-    """Return when objects were seen: at their mean epoch, or if they have none, when their detections were."""
+    """Return when objects were seen: their mean epochs, or the times of their detections if they have none."""
     row, year = _mean_epochs(objects)
     if detections is None or of_object is None:
         return row, year
@@ -180,39 +171,29 @@ def _epochs(
 def _lightcurves(
     detections: pa.Table, place: pa.ChunkedArray, sources: pa.Table, kind: str, suffix: str, second_flags: str
 ) -> pa.Table:
-    """Return the measurements of one kind, psf or ap."""
-    n, row = detections.num_rows, place.to_numpy()
+    """Make rows of the table lightcurves from fluxes of one kind, psf or ap."""
     time = _column(detections, "obsTime")
     flux, error = (_column(detections, f"{kind}Flux{what}") for what in ("", "Err"))
     flags, more = (_flags(detections, name) for name in ("infoFlag", second_flags))
     bands = pa.array([f"ps1_{letter}{suffix}" for letter in FILTERS.values()])
     which = pc.index_in(integers(detections["filterID"]), value_set=pa.array(FILTERS))
-    chi = _column(detections, "psfChiSq") if kind == "psf" else np.full(n, np.nan)
-    return pa.table(
-        {
-            "band": bands.take(which.combine_chunks()),
-            "source_id": sources["source_id"].take(place),
-            "hpx29": sources["hpx29"].take(place),
-            "mjd": time,
-            "bmjd_tdb": to_bmjd_tdb(
-                time,
-                sources["ra"].to_numpy()[row],
-                sources["dec"].to_numpy()[row],
-                scale=ARCHIVE.time_scale.lower(),
-                frame=ARCHIVE.time_frame,
-            ),
-            "flux": nullable(flux * MJY_PER_JY),
-            "flux_err": nullable(error * MJY_PER_JY),
-            "unit": pa.repeat("mJy", n),
-            "detected": np.isfinite(flux),
-            "good": pc.and_(
-                pa.array(np.isfinite(flux) & _is_whole(detections)),
-                pc.equal(pc.bit_wise_and(pc.fill_null(flags, BAD), pa.scalar(BAD)), 0),
-            ),
-            "quality": pc.bit_wise_or(flags, pc.shift_left(pc.fill_null(more, 0), 32)),
-            "exposure_s": nullable(_column(detections, "expTime")),
-            "chi": nullable(chi),
-        }
+    chi = _column(detections, "psfChiSq") if kind == "psf" else np.full(len(time), np.nan)
+    return hats.measurements(
+        ARCHIVE,
+        sources,
+        place.to_numpy(),
+        time,
+        bands.take(which.combine_chunks()),
+        flux=nullable(flux * MJY_PER_JY),
+        flux_err=nullable(error * MJY_PER_JY),
+        detected=np.isfinite(flux),
+        good=pc.and_(
+            pa.array(np.isfinite(flux) & _is_whole(detections)),
+            pc.equal(pc.bit_wise_and(pc.fill_null(flags, BAD), pa.scalar(BAD)), 0),
+        ),
+        quality=pc.bit_wise_or(flags, pc.shift_left(pc.fill_null(more, 0), 32)),
+        exposure_s=nullable(_column(detections, "expTime")),
+        chi=nullable(chi),
     )
 
 
@@ -225,14 +206,14 @@ def _is_whole(detections: pa.Table) -> NDArray[np.bool_]:
 
 
 def _column(table: pa.Table, name: str) -> Floats:
-    """Return a column as float64, NaN where nothing is known."""
+    """Convert a column to float64, NaN where nothing is known."""
     if name not in table.column_names:
         return np.full(table.num_rows, np.nan)
     return measured(table[name], sentinel=MISSING)
 
 
 def _flags(table: pa.Table, name: str) -> pa.Array:
-    """Return a flag word of 32 bits; the sentinel, what has no room in it, and what is not there, is NULL."""
+    """Return a flag word of 32 bits; NULL for the sentinel, larger values, and absent columns."""
     if name not in table.column_names:
         return pa.nulls(table.num_rows, pa.int64())
     flags = integers(table[name]).combine_chunks()
@@ -262,8 +243,16 @@ def _band(letter: str, suffix: str = "") -> Band:
     )
 
 
+# The Fornax collector takes the nearest object, and makes no cut on flags or sign. Rows without a measurement (-999)
+# are left out here; the collector once masked them, and does not any more.
+_AS_PUBLISHED = FornaxRows(
+    rows=f"(SELECT * FROM target_lightcurves WHERE archive = '{NAME}')",
+    where=f"rows.rank = 1 AND {IS_BEST_BAND} AND rows.flux IS NOT NULL",
+)
+
 ARCHIVE = Archive(
     name=NAME,
+    views=Views(as_published=(_AS_PUBLISHED,)),
     title="Pan-STARRS1 3-pi detections",
     release=RELEASE,
     endpoint="s3://stpubdata/panstarrs/ps1/public/hats",
@@ -287,7 +276,7 @@ ARCHIVE = Archive(
     "infoFlag is known, with none of the bits FAIL, SATSTAR, BADPSF, DEFECT, SATURATED, CR_LIMIT, MOMENTS_FAILURE, "
     "SKY_FAILURE, SKYVAR_FAILURE. quality: infoFlag in bits 0 to 31; from bit 32 on infoFlag3 in PSF rows, infoFlag2 "
     "in aperture rows. What the archive gives as -999 is NULL.",
-    plan=plan,
+    plan=partial(hats.plan, catalogue=_objects),
     fetch=fetch,
     parameters={"radius_arcsec": 1.0},
 )

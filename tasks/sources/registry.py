@@ -1,4 +1,4 @@
-"""The archives that Lightlake can pull: one module each, one line each in the registry."""
+"""The sources that Lightlake can pull: a module or folder each, one line each in the registry."""
 
 from __future__ import annotations
 
@@ -6,40 +6,52 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lake.errors import ConfigurationError
+from lake.model.declared import current_name
 from lake.names import unknown
 from lake.settings import load_settings
-from tasks.sources import hcv, heasarc, icecube, panstarrs, wise, ztf
+from tasks.sources import heasarc, icecube, panstarrs, wise, ztf
 from tasks.sources.base import Archive
 from tasks.sources.gaia import archive as gaia
-from tasks.sources.tess_kepler import archive as lightkurve
+from tasks.sources.hcv import archive as hcv
+from tasks.sources.hst_timetag import source as hst_timetag
+from tasks.sources.protocol import Survey
+from tasks.sources.rxte import source as rxte
+from tasks.sources.tess_kepler import archive as tess_kepler
+from tasks.sources.virac import source as virac
 
-REGISTRY: dict[str, Archive] = {
-    archive.name: archive
-    for archive in (
-        gaia.ARCHIVE,
-        hcv.ARCHIVE,
-        *heasarc.ARCHIVES,
-        icecube.ARCHIVE,
-        lightkurve.ARCHIVE,
-        panstarrs.ARCHIVE,
-        wise.ARCHIVE,
-        ztf.ARCHIVE,
-    )
-}
+_SOURCES: tuple[Archive | Survey, ...] = (
+    gaia.ARCHIVE,
+    hcv.ARCHIVE,
+    *heasarc.ARCHIVES,
+    hst_timetag.SOURCE,
+    icecube.ARCHIVE,
+    panstarrs.ARCHIVE,
+    rxte.SOURCE,
+    tess_kepler.ARCHIVE,
+    virac.SOURCE,
+    wise.ARCHIVE,
+    ztf.ARCHIVE,
+)
+
+# Archives, which are asked for targets; and surveys, whose files are extracted, each with a command of its own.
+REGISTRY: dict[str, Archive] = {one.name: one for one in _SOURCES if isinstance(one, Archive)}
+SURVEYS: dict[str, Survey] = {one.name: one for one in _SOURCES if not isinstance(one, Archive)}
 
 
-# Surveys, whose files are extracted, and their commands: they are archives of a lake, too.
-SURVEYS = {"virac": "virac", "rxte": "rxte", "rxte_pca": "rxte"}
+def survey_of(archive: str) -> Survey | None:
+    """Return the survey whose rows the lake has under a name; None if there is none."""
+    return next((one for one in SURVEYS.values() if any(archive == mine.archive for mine in one.declarations)), None)
 
 
 def known() -> dict[str, Archive]:
     """Return all archives by name: those of the registry, and the tables that the settings add."""
-    taken = {*REGISTRY, *SURVEYS, *(archive.service for archive in REGISTRY.values())}
+    taken = {*REGISTRY, *(archive.service for archive in REGISTRY.values())}
+    taken |= {name for archive in REGISTRY.values() for name in archive.former_names}
     added = dict[str, Archive]()
     for archive in heasarc.configured(load_settings()):
-        if archive.name in {*taken, *added}:
+        if archive.name in {*taken, *added} or survey_of(archive.name):
             raise ConfigurationError(
-                f"LIGHTLAKE_TABLES__{archive.name.upper()}: an archive, survey or service is of that name already",
+                f"LIGHTLAKE_TABLES__{archive.name.upper()}: an archive, survey or service has that name already",
                 hint="choose another name, and say in its table what HEASARC calls it",
             )
         added[archive.name] = archive
@@ -52,9 +64,10 @@ def find(name: str, release: str | None = None) -> Archive:
     Raises
     ------
     ConfigurationError
-        If there is none, the message then names those there are; or if its address is that of one release alone.
+        If there is none (the message names those that exist), or if its address is that of one release alone.
     """
     archives = known()
+    name = current_name(name, (one.declaration for one in archives.values()))
     if name not in archives:
         raise unknown("archive", name, archives)
     archive = archives[name]
@@ -69,23 +82,31 @@ def find(name: str, release: str | None = None) -> Archive:
     return archive.at_release(release)
 
 
-def check_parameters(parameters: Mapping[str, Any] | None, names: Sequence[str]) -> None:
-    """See that parameters by archive are of archives that are asked, and have names and values that these take.
+def check_parameters(parameters: Mapping[str, Any] | None, names: Sequence[str]) -> dict[str, Any]:
+    """Check that parameters by archive belong to the named archives, which have such parameters and take such values.
+
+    Returns
+    -------
+    dict
+        The same, by the archives' present names.
 
     Raises
     ------
     ConfigurationError
         If any does not.
     """
-    for name in parameters or ():
+    declared = [archive.declaration for archive in known().values()]
+    given = {current_name(name, declared): values for name, values in (parameters or {}).items()}
+    for name in given:
         if name not in names:
             raise unknown("archive", name, names, "among those that are asked, but there are parameters for it")
     for name in names:
-        find(name).with_defaults((parameters or {}).get(name))
+        find(name).with_defaults(given.get(name))
+    return given
 
 
 def expand(names: list[str] | tuple[str, ...] | None) -> list[str]:
-    """Return the archives that some names stand for: a service stands for all its archives, none for all.
+    """Return the archives that names stand for: a service for all its archives, no name for all archives.
 
     Raises
     ------

@@ -1,23 +1,24 @@
-"""Which data releases an archive has: found by listing the folders beside the one that is pulled."""
+"""Find the data releases of an archive by listing the folders beside the one that is pulled."""
 
 from __future__ import annotations
 
 import re
 
 from lake.settings import Settings
-from tasks.services.parquet import open_store
+from tasks.services.retry import with_retries
+from tasks.services.store import open_store
 from tasks.sources.base import Archive
 
-# Stands for the name of whatever release is the newest, where a release is asked for.
+# Stands for the newest release, where a release is chosen.
 NEWEST = "newest"
 
 _NUMBERED = re.compile(r"(.*?)(\d+)")
 
 
 def found(archive: Archive, settings: Settings) -> list[str]:
-    """Return the releases of an archive that can be pulled, oldest first; none if they do not lie side by side.
+    """Return the releases of an archive, oldest first; none if they do not lie side by side.
 
-    A release counts if there is something at its address: the folder of a new one may be there before its data.
+    A release counts if its folder has files: the folder of a new release may exist before its data.
 
     Raises
     ------
@@ -32,13 +33,13 @@ def found(archive: Archive, settings: Settings) -> list[str]:
     store = open_store(folder, archive.name, settings)
     suffix = after.partition("/")[0].replace(mark, archive.release.lower())
     pattern = re.compile(re.escape(prefix + numbered[1].lower()) + r"(\d+)" + re.escape(suffix))
-    numbers = sorted(int(match[1]) for match in map(pattern.fullmatch, store.folders()) if match)
+    numbers = sorted(int(match[1]) for match in map(pattern.fullmatch, with_retries(store.folders, settings)) if match)
     names = [f"{numbered[1]}{number}" for number in numbers]
     return [name for name in names if _is_there(archive.at_release(name), settings)]
 
 
 def newer(archive: Archive, settings: Settings) -> list[str]:
-    """Return the releases of an archive after the one that it is at, oldest first.
+    """Return the releases of an archive that are newer than its own, oldest first.
 
     Raises
     ------
@@ -49,7 +50,7 @@ def newer(archive: Archive, settings: Settings) -> list[str]:
 
 
 def newest(archive: Archive, settings: Settings) -> str:
-    """Return the newest release of an archive: the one that it is at, if there is none after it.
+    """Return the newest release of an archive, which may be its own.
 
     Raises
     ------
@@ -66,4 +67,4 @@ def _number(release: str) -> int:
 
 def _is_there(archive: Archive, settings: Settings) -> bool:
     store = open_store(archive.endpoint_url(settings), archive.name, settings)
-    return bool(store.folders() or store.files())
+    return with_retries(lambda: bool(store.folders() or store.files()), settings)

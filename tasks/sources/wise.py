@@ -10,10 +10,8 @@ detection within the radius, and they come whole.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,17 +21,16 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from lake.model.schema import TABLES
+from lake.model.declared import FornaxRows, Views
 from lake.science.motion import Paths, Span, julian_year
 from lake.science.photometry import magnitude, magnitude_err
 from lake.science.sky import SkyIndex, chord, hpx29, separation_arcsec, unit_vectors
-from lake.science.times import to_bmjd_tdb
 from lake.settings import Settings
-from tasks.services.parquet import Store, open_store
+from tasks.services.hats import Catalogue, Scan, partitions, scan
+from tasks.services.store import Store
 from tasks.services.values import dated, integers, measured, nullable, places, possible, undated_remark
 from tasks.sources import hats
 from tasks.sources.base import Archive, Band, FetchResult, Granule
-from tasks.sources.hats import Near, Scan
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -74,11 +71,6 @@ SCAN = Scan(
 )
 
 
-def plan(archive: Archive, targets: pa.Table, settings: Settings, parameters: Mapping[str, Any]) -> list[Granule]:
-    """Cut targets into granules by the catalogue's partitions."""
-    return hats.plan(archive, lambda: _catalogue(archive.endpoint_url(settings), settings), targets, parameters)
-
-
 def fetch(granule: Granule, settings: Settings) -> FetchResult:
     """Get all detections of the objects at the targets.
 
@@ -94,33 +86,30 @@ def fetch(granule: Granule, settings: Settings) -> FetchResult:
     ArchiveError
         If the catalogue cannot be read, or is not in its form.
     """
-    radius = granule.parameters["radius_arcsec"]
-    paths = Paths(granule.targets, SPAN)
-    near = Near(paths.ra, paths.dec, paths.reach(radius + REACH_ARCSEC))
-    address = ARCHIVE.at_release(granule.release).endpoint_url(settings)
-    catalogue = _catalogue(address, settings)
-    detections, _ = hats.scan(catalogue, near, SCAN)
-    made = harvest(granule.targets, detections, radius, address)
-    remarks = [made.remark, _not_listed(paths, catalogue)]
+    search = hats.search_of(ARCHIVE, SPAN, granule, settings, margin_arcsec=REACH_ARCSEC)
+    catalogue = _catalogue(search.archive, settings)
+    detections, _ = scan(catalogue, search.near, SCAN)
+    made = harvest(granule.targets, detections, search.radius_arcsec, search.endpoint)
+    remarks = [made.remark, _not_listed(search.paths, catalogue)]
     return replace(made, remark="; ".join(filter(None, remarks)) or None)
 
 
-def _not_listed(targets: Paths, catalogue: hats.Catalogue) -> str | None:
-    """Return the remark on targets for which no file is listed: unWISE covers the whole sky, so one may be gone."""
+def _not_listed(targets: Paths, catalogue: Catalogue) -> str | None:
+    """Remark on targets for which no file is listed: unWISE covers the whole sky, so one may be gone."""
     pixels = hpx29(targets.ra, targets.dec)
-    lost = np.unique(pixels[~catalogue.covers(pixels)] >> 2 * (29 - ORDER))
-    if not lost.size:
+    missing = np.unique(pixels[~catalogue.covers(pixels)] >> 2 * (29 - ORDER))
+    if not missing.size:
         return None
-    told = ", ".join(map(str, lost[:5])) + (", ..." if lost.size > 5 else "")
-    return f"no file is listed for {lost.size} partitions that have targets, though the whole sky is covered: {told}"
+    some = ", ".join(map(str, missing[:5])) + (", ..." if missing.size > 5 else "")
+    return f"no file is listed for {missing.size} partitions that have targets, though the whole sky is covered: {some}"
 
 
-def _catalogue(address: str, settings: Settings) -> hats.Catalogue:
-    return hats.remembered(open_store(address, NAME, settings), list_partitions)
+def _catalogue(archive: Archive, settings: Settings) -> Catalogue:
+    return hats.catalogue_of(archive, settings, read=list_partitions)
 
 
-def list_partitions(store: Store) -> hats.Catalogue:
-    """Return the partitions of a Hive dataset, from its listing: its combined metadata are 140 MB.
+def list_partitions(store: Store) -> Catalogue:
+    """List the partitions of a Hive dataset: its combined metadata would be 140 MB.
 
     Raises
     ------
@@ -129,13 +118,13 @@ def list_partitions(store: Store) -> hats.Catalogue:
     """
     found = (_PARTITION.match(path) for path in store.files(recursive=True) if path.endswith(".parquet"))
     pixels = {(ORDER, int(folder[1])): folder[0] for folder in found if folder}
-    return hats.partitions(store, pixels, "ra", "dec")
+    return partitions(store, pixels, "ra", "dec")
 
 
 def harvest(
     targets: pa.Table, detections: pa.Table | None, radius_arcsec: float, endpoint: str | None = None
 ) -> FetchResult:
-    """Return the detections at some targets as tables of the lake; nothing is read.
+    """Convert the detections at some targets to tables of the lake; nothing is read.
 
     Parameters
     ----------
@@ -143,12 +132,11 @@ def harvest(
         Columns ra and dec in degrees, band, flux and dflux in Vega nanomaggies, MJDMEAN in days; unwise_detid,
         flags_unwise and flags_info if there are. All that are within REACH_ARCSEC beyond the radius.
     """
-    empty = {name: TABLES[name].empty() for name in ("sources", "matches", "lightcurves")}
     if detections is None:
-        return FetchResult(**empty, endpoint=endpoint)
+        return hats.nothing(endpoint)
     placed = ~np.isnan(places(detections)[0])
-    lost = int((~placed).sum())
-    remarks = [f"measurements without a place, left out: {lost}"] if lost else []
+    unplaced = int((~placed).sum())
+    remarks = [f"measurements without a position, left out: {unplaced}"] if unplaced else []
     detections = detections.filter(pa.array(placed))
     time = measured(detections["MJDMEAN"])
     remarks += filter(None, [undated_remark(time, partial(_names, detections))])
@@ -160,7 +148,7 @@ def harvest(
     paths, years = Paths(targets, SPAN), julian_year(detections["time"].to_numpy())
     pairs = paths.match(ra, dec, radius_arcsec, (np.arange(len(years)), years))
     if not len(pairs[0]):
-        return FetchResult(**empty, endpoint=endpoint, remark="; ".join(remarks) or None)
+        return hats.nothing(endpoint, "; ".join(remarks) or None)
     hit = np.unique(group[pairs[1]])
     rows = np.flatnonzero(np.isin(group, hit))
     remarks += filter(None, [_cut_short(paths, ra[rows], dec[rows], group[rows], radius_arcsec)])
@@ -187,14 +175,14 @@ def harvest(
 
 
 def groups(ra: Floats, dec: Floats) -> Ints:
-    """Return the group of each detection: those connected by steps of at most LINK_ARCSEC are one."""
+    """Group detections: those connected by steps of at most LINK_ARCSEC are one group."""
     steps = cKDTree(unit_vectors(ra, dec)).query_pairs(chord(LINK_ARCSEC), output_type="ndarray")
     graph = coo_array((np.ones(len(steps), np.int8), (steps[:, 0], steps[:, 1])), shape=(len(ra), len(ra)))
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
 
 def _cut_short(paths: Paths, ra: Floats, dec: Floats, group: Ints, radius_arcsec: float) -> str | None:
-    """Return the remark on sources of which something may be farther than what was read."""
+    """Remark on sources that may have detections farther out than what was read."""
     reach = paths.reach(radius_arcsec + REACH_ARCSEC - LINK_ARCSEC)
     _, inside, _ = SkyIndex(ra, dec).within(paths.ra, paths.dec, reach)
     n = len(np.unique(np.delete(group, np.unique(inside))))
@@ -209,7 +197,7 @@ def _means(ra: Floats, dec: Floats, source: Ints) -> tuple[Floats, Floats]:
 
 
 def _ids(firsts: pa.Table) -> pa.Array:
-    """Return the names of sources by their first detections: its id, or the order-29 pixel that it is in."""
+    """Name sources after their first detections: by its id, or by its order-29 pixel."""
     pixels = pa.array(hpx29(measured(firsts["ra"]), measured(firsts["dec"]))).cast(pa.string())
     if "unwise_detid" not in firsts.column_names:
         return pixels
@@ -227,31 +215,21 @@ def _lightcurves(detections: pa.Table, source: Ints, sources: pa.Table) -> pa.Ta
     flux, error = measured(detections["flux"]), measured(detections["dflux"])
     known = possible(flux, "flux")
     time = detections["time"].to_numpy()
-    place = pa.array(source)
     flags = [_flags(detections, name) for name in ("flags_unwise", "flags_info")]
     bands = pa.array([f"W{one}" for one in MJY_PER_NANOMAGGY])
-    return pa.table(
-        {
-            "band": bands.take(pc.index_in(number, value_set=pa.array(MJY_PER_NANOMAGGY))),
-            "source_id": sources["source_id"].take(place),
-            "hpx29": sources["hpx29"].take(place),
-            "mjd": time,
-            "bmjd_tdb": to_bmjd_tdb(
-                time,
-                sources["ra"].to_numpy()[source],
-                sources["dec"].to_numpy()[source],
-                scale=ARCHIVE.time_scale.lower(),
-                frame=ARCHIVE.time_frame,
-            ),
-            "flux": nullable(flux * scale),
-            "flux_err": nullable(error * scale),
-            "unit": pa.repeat("mJy", len(time)),
-            "mag": nullable(magnitude(known, 10 ** (0.4 * NANOMAGGY_MAG) / 1e3)),
-            "mag_err": nullable(magnitude_err(known, possible(error, "flux_err"))),
-            "detected": np.isfinite(flux),
-            "good": np.isfinite(flux),
-            "quality": pc.bit_wise_or(flags[0], pc.shift_left(flags[1], 32)),
-        }
+    return hats.measurements(
+        ARCHIVE,
+        sources,
+        source,
+        time,
+        bands.take(pc.index_in(number, value_set=pa.array(MJY_PER_NANOMAGGY))),
+        flux=nullable(flux * scale),
+        flux_err=nullable(error * scale),
+        mag=nullable(magnitude(known, 10 ** (0.4 * NANOMAGGY_MAG) / 1e3)),
+        mag_err=nullable(magnitude_err(known, possible(error, "flux_err"))),
+        detected=np.isfinite(flux),
+        good=np.isfinite(flux),
+        quality=pc.bit_wise_or(flags[0], pc.shift_left(flags[1], 32)),
     )
 
 
@@ -278,8 +256,15 @@ def _band(number: int, wavelength_nm: float) -> Band:
     )
 
 
+# The Fornax collector has no flux of 0 or below.
+_AS_PUBLISHED = FornaxRows(
+    rows=f"(SELECT * FROM target_lightcurves WHERE archive = '{NAME}')",
+    where="rows.good AND rows.detected AND rows.flux > 0",
+)
+
 ARCHIVE = Archive(
     name=NAME,
+    views=Views(as_published=(_AS_PUBLISHED,)),
     title="unWISE time-domain catalogue",
     release=RELEASE,
     endpoint="s3://nasa-irsa-wise/unwise/{release}/catalogs/time_domain/healpix_k5/"
@@ -305,7 +290,7 @@ ARCHIVE = Archive(
     "Vega nanomaggies. "
     "good: there is a flux, of either sign, as in all archives: a cut at 0 would brighten what is near the limit. "
     "quality: flags_unwise in bits 0 to 31, flags_info from bit 32 on.",
-    plan=plan,
+    plan=partial(hats.plan, catalogue=_catalogue),
     fetch=fetch,
     parameters={"radius_arcsec": 1.0},
 )

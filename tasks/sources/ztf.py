@@ -1,29 +1,24 @@
 """ZTF DR24 light curves, from the HATS collection that IRSA keeps on S3.
 
 A ZTF object is a source in one field, readout channel and filter, so that a star has several: all within the
-radius are kept, each a source of its own, and ranked by distance together. Keeping the nearest alone would lose
+radius are kept, each a source of its own, and ranked by distance together. Keeping only the nearest would lose
 epochs. The older bulk files, one row an object with plain lists, are read as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lake.model.schema import TABLES
+from lake.model.declared import FornaxRows, Views
 from lake.science.motion import Paths, Span, julian_year
 from lake.science.photometry import AB_ZERO_POINT_JY, flux_err, flux_mjy
-from lake.science.times import to_bmjd_tdb
 from lake.settings import Settings
-from tasks.services.parquet import open_store
+from tasks.services.hats import Scan, scan
 from tasks.services.values import dated, integers, measured, nullable, places, possible, undated_remark
 from tasks.sources import hats
 from tasks.sources.base import Archive, Band, FetchResult, Granule
-from tasks.sources.hats import Near, Scan
 
 NAME = "ztf"
 RELEASE = "DR24"
@@ -43,11 +38,6 @@ FIELDS = ("hmjd", "mag", "magerr", "catflags")
 SCAN = Scan(("objectid", "filterid"), where={"filterid": tuple(BANDS)}, nested=NESTED, fields=FIELDS, distinct=True)
 
 
-def plan(archive: Archive, targets: pa.Table, settings: Settings, parameters: Mapping[str, Any]) -> list[Granule]:
-    """Cut targets into granules by the collection's partitions."""
-    return hats.plan(archive, lambda: _catalogue(archive.endpoint_url(settings), settings), targets, parameters)
-
-
 def fetch(granule: Granule, settings: Settings) -> FetchResult:
     """Get the light curves of all ZTF objects at the targets.
 
@@ -63,16 +53,9 @@ def fetch(granule: Granule, settings: Settings) -> FetchResult:
     ArchiveError
         If the collection cannot be read, or is not in its form.
     """
-    radius = granule.parameters["radius_arcsec"]
-    paths = Paths(granule.targets, SPAN)
-    near = Near(paths.ra, paths.dec, paths.reach(radius))
-    address = ARCHIVE.at_release(granule.release).endpoint_url(settings)
-    objects, epochs = hats.scan(_catalogue(address, settings), near, SCAN)
-    return harvest(granule.targets, objects, epochs, radius, address)
-
-
-def _catalogue(address: str, settings: Settings) -> hats.Catalogue:
-    return hats.remembered(open_store(address, NAME, settings))
+    search = hats.search_of(ARCHIVE, SPAN, granule, settings)
+    objects, epochs = scan(hats.catalogue_of(search.archive, settings), search.near, SCAN)
+    return harvest(granule.targets, objects, epochs, search.radius_arcsec, search.endpoint)
 
 
 def harvest(
@@ -82,7 +65,7 @@ def harvest(
     radius_arcsec: float,
     endpoint: str | None = None,
 ) -> FetchResult:
-    """Return the light curves of some objects as tables of the lake; nothing is read.
+    """Convert the light curves of some objects to tables of the lake; nothing is read.
 
     Parameters
     ----------
@@ -92,8 +75,7 @@ def harvest(
         Columns row (of objects), hmjd in days, mag and magerr (AB), catflags.
     """
     if objects is None or epochs is None:
-        empty = {name: TABLES[name].empty() for name in ("sources", "matches", "lightcurves")}
-        return FetchResult(**empty, endpoint=endpoint)
+        return hats.nothing(endpoint)
     ra, dec = places(objects)
     ids = integers(objects["objectid"]).cast(pa.string()).combine_chunks()
     hmjd = measured(epochs["hmjd"])
@@ -118,28 +100,23 @@ def harvest(
     mag, mag_err = measured(epochs["mag"]), measured(epochs["magerr"])
     flags = integers(epochs["catflags"])
     usable = pc.and_(pc.less(flags, BAD_CATFLAGS), pc.greater_equal(flags, 0))
-    # What is no magnitude, as -999, is told and made NULL with all other odd values: lake/commit/sound.py.
+    # What is no magnitude, as -999, is counted and made NULL with all other odd values: lake/commit/sound.py.
     flux = flux_mjy(possible(mag, "mag"), AB_ZERO_POINT_JY)
     place, bands = pa.array(row), pa.array(BANDS.values())
     of_object = pc.index_in(integers(objects["filterid"]), value_set=pa.array(BANDS)).combine_chunks()
-    lightcurves = pa.table(
-        {
-            "band": bands.take(of_object.take(place)),
-            "source_id": ids.take(place),
-            "hpx29": sources["hpx29"].take(place),
-            "mjd": hmjd,
-            "bmjd_tdb": to_bmjd_tdb(
-                hmjd, ra[row], dec[row], scale=ARCHIVE.time_scale.lower(), frame=ARCHIVE.time_frame
-            ),
-            "flux": nullable(flux),
-            "flux_err": nullable(flux_err(flux, possible(mag_err, "mag_err"))),
-            "unit": pa.repeat("mJy", len(row)),
-            "mag": nullable(mag),
-            "mag_err": nullable(mag_err),
-            "detected": np.isfinite(flux),
-            "good": pc.fill_null(pc.and_(pa.array(np.isfinite(flux)), usable), False),
-            "quality": flags,
-        }
+    lightcurves = hats.measurements(
+        ARCHIVE,
+        sources,
+        row,
+        hmjd,
+        bands.take(of_object.take(place)),
+        flux=nullable(flux),
+        flux_err=nullable(flux_err(flux, possible(mag_err, "mag_err"))),
+        mag=nullable(mag),
+        mag_err=nullable(mag_err),
+        detected=np.isfinite(flux),
+        good=pc.fill_null(pc.and_(pa.array(np.isfinite(flux)), usable), False),
+        quality=flags,
     )
     return FetchResult(
         sources, matches, lightcurves, endpoint=endpoint, remark="; ".join(filter(None, remarks)) or None
@@ -164,8 +141,21 @@ def _band(band: str, wavelength_nm: float) -> Band:
     )
 
 
+# The Fornax collector takes the nearest ZTF object in each band, 10**(-48.6/2.5) erg s-1 cm-2 Hz-1 for 3631 Jy, and
+# errors from the magnitudes a standard deviation above and below.
+_AS_PUBLISHED = FornaxRows(
+    rows=f"""(
+        SELECT * FROM target_lightcurves WHERE archive = '{NAME}'
+        QUALIFY rank = min(rank) OVER (PARTITION BY target_id, band)
+    )""",
+    flux="rows.flux::DOUBLE * 3630.7805477 / 3631",
+    err="rows.flux::DOUBLE * 3630.7805477 / 3631 * sinh(0.4 * ln(10) * rows.mag_err::DOUBLE)",
+    where="rows.good",
+)
+
 ARCHIVE = Archive(
     name=NAME,
+    views=Views(as_published=(_AS_PUBLISHED,)),
     title="ZTF light curves",
     release=RELEASE,
     endpoint="s3://ipac-irsa-ztf/ztf/enhanced/{release}/lc/hats",
@@ -189,7 +179,7 @@ ARCHIVE = Archive(
     "known of hmjd does not say whether it is of the start or the middle of the exposure; in IRSA's rows of single "
     "epochs hjd is mjd, the start, corrected to the Sun (to 21 ms), with no half exposure (15 s) added. quality is "
     "catflags; good is catflags below 32768, the archive's bit for unusable. Colour terms are not applied.",
-    plan=plan,
+    plan=hats.plan,
     fetch=fetch,
     parameters={"radius_arcsec": 1.0},
 )

@@ -21,7 +21,7 @@ from lake.settings import Settings
 from lake.store.catalog import Catalog
 from tasks.pull import lake_at
 from tasks.pull.report import PullReport
-from tasks.pull.run import Request
+from tasks.sources.protocol import Request
 from tasks.sources.registry import REGISTRY
 
 PAGE = Path(__file__).parents[2] / "CONTRIBUTING.md"

@@ -14,6 +14,7 @@ from typing import Any
 import lake.commit.commit
 import lake.commit.intents
 import lake.commit.transaction
+import lake.upkeep.renaming
 from helpers.granules import Version, committed, staged
 from lake.commit.commit import commit
 from lake.commit.staging import Manifest
@@ -77,7 +78,8 @@ class _Deadly:
         self._cursor, self._passes = cursor, passes
 
     def execute(self, sql: str, *arguments: Any) -> Any:
-        word = "delete" if sql.startswith("DELETE") else sql if sql in ("BEGIN", "COMMIT") else "other"
+        words = {"DELETE": "delete", "INSERT": "insert", "BEGIN": "BEGIN", "COMMIT": "COMMIT"}
+        word = words.get(sql.split(" ", 1)[0], "other")
         self._passes(f"before {word}")
         result = self._cursor.execute(sql, *arguments)
         self._passes(f"after {word}")
@@ -145,6 +147,25 @@ def migrate_and_die(settings: Settings, step: str) -> None:
     original = catalog.cursor
     catalog.cursor = lambda: _Deadly(original(), passes)  # type: ignore[method-assign, assignment, return-value]
     catalog.create()
+
+
+def rename_and_die(settings: Settings, step: str) -> None:
+    """Rename archives and end with SIGKILL at a statement, such as ``before insert 3``, or ``before compact``."""
+    name, _, times = step.rpartition(" ")
+    left = int(times) if times.isdigit() else 0
+
+    def passes(where: str) -> None:
+        nonlocal left
+        left -= where == name
+        if where == name and left == 0:
+            _die()
+
+    catalog = opened(settings)
+    original = catalog.cursor
+    catalog.cursor = lambda: _Deadly(original(), passes)  # type: ignore[method-assign, assignment, return-value]
+    if step == "before compact":
+        lake.upkeep.renaming.compact = lambda catalog: _die()  # type: ignore[assignment, misc, return-value]
+    lake.upkeep.renaming.rename_archives(catalog)
 
 
 def change_targets_and_die(settings: Settings, change: Callable[..., object], step: str, *arguments: str) -> None:

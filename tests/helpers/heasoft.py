@@ -84,7 +84,7 @@ class Heasoft:
 def install(folder: Path) -> Heasoft:
     """Write the executables and their parameter files; and a user's own of other runs."""
     # Not in the executables, which start the faster for it.
-    from tasks.sources.rxte.mission import std2_channel
+    from tasks.sources.rxte.energies import std2_channel
 
     headas = folder / "headas"
     for name in ("bin", "syspfiles", "refdata", "fail", "journal", "pids"):

@@ -19,7 +19,7 @@ from tasks.sources.statistics import statistics
 from tasks.sources.tess_kepler.mast_fits import read_product, tables_of
 from tasks.sources.tess_kepler.mast_products import BAND_UNITS, BANDS, Product
 
-ARCHIVE, RELEASE, RADIUS_ARCSEC = "lightkurve", "2026", 1.0
+ARCHIVE, RELEASE, RADIUS_ARCSEC = "tess_kepler", "2026", 1.0
 AXES = ("ra", "dec")
 
 

@@ -19,19 +19,25 @@ from lake.store.catalog import Catalog
 from lake.store.pruning import METADATA
 
 ROOT = Path(__file__).parents[2]
+_SCHEMA = ("lake/schema.py", "lake/model/schema.py")
 
 # What the code of a version runs, with its own helpers: what this names has not changed since.
 _MAKE = """
 import sys
 from pathlib import Path
 from helpers.granules import committed, register
-from lake.catalog import Catalog
 from lake.settings import load_settings
-from lake.storage import Storage
 try:
-    from lake.compaction import compact
-except ImportError:  # before version 7
-    from lake.maintenance import compact
+    from lake.store.catalog import Catalog
+    from lake.store.storage import Storage
+    from lake.upkeep.compaction import compact
+except ImportError:  # before packages
+    from lake.catalog import Catalog
+    from lake.storage import Storage
+    try:
+        from lake.compaction import compact
+    except ImportError:  # before version 7
+        from lake.maintenance import compact
 
 catalog = Catalog(Storage(Path(sys.argv[1])), load_settings(url=sys.argv[1]))
 catalog.create()
@@ -55,11 +61,11 @@ def _is_shallow() -> bool:
         return True  # no repository at all
 
 
-def code_of(version: int, folder: Path) -> Path:
-    """Unpack the last code of a version of the schema into a folder."""
+def code_of(version: int, folder: Path, *packages: str) -> Path:
+    """Unpack the last code of a version of the schema into a folder: its core and helpers, and other packages."""
     try:
-        since = _git("log", "--format=%H", f"-SSCHEMA_VERSION = {version + 1}", "--", "lake/schema.py").split()[-1]
-        packed = _git("archive", f"{since.decode()}^", "lake", "tests/helpers")
+        since = _git("log", "--format=%H", f"-SSCHEMA_VERSION = {version + 1}", "--", *_SCHEMA).split()[-1]
+        packed = _git("archive", f"{since.decode()}^", "lake", "tests/helpers", *packages)
     except (OSError, subprocess.CalledProcessError, IndexError) as error:
         if "history" in os.environ.get("LIGHTLAKE_TEST_REQUIRE", "") and not _is_shallow():
             raise
@@ -94,7 +100,13 @@ def making(code: Path, root: Path) -> Iterator[Callable[[], Path]]:
 def make_version_6(catalog: Catalog) -> None:
     """Make a lake of version 6 of one of this version, and let go of it."""
     cursor = catalog.cursor()
-    for table, column in (("labels", "added_at"), ("labels", "name"), ("schema_version", "lake_id")):
+    for table, column in (
+        ("labels", "added_at"),
+        ("labels", "name"),
+        ("schema_version", "lake_id"),
+        ("schema_version", "declared"),
+        ("lightcurves", "cadence_s"),
+    ):
         # Else a plain reader would still find the values in the files.
         cursor.execute(f"UPDATE {table} SET {column} = NULL WHERE {column} IS NOT NULL")
         cursor.execute(f"ALTER TABLE {table} DROP COLUMN {column}")

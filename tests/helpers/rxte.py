@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lake.commit.commit import Receipt
-from tasks.pull import lake_at
+from tasks.sources.protocol import Receipts
 from tasks.sources.rxte.mission import Observation
-from tasks.sources.rxte.observations import Extraction, Observations, Part, fetch
+from tasks.sources.rxte.observations import Extraction, Part, commit, fetch, mark_failed
+from tasks.worker import lake_at
 
 
 def part_of(url: str, observations: Sequence[Observation], extraction: Extraction) -> Part:
@@ -15,16 +15,11 @@ def part_of(url: str, observations: Sequence[Observation], extraction: Extractio
     return Part(url, str(lake_at(url).storage.staging / "rxte"), tuple(observations), extraction)
 
 
-def extract_all(
-    url: str, observations: Sequence[Observation], extraction: Extraction
-) -> list[tuple[str | None, Receipt]]:
+def extract_all(url: str, observations: Sequence[Observation], extraction: Extraction) -> Receipts:
     """Bring observations into the lake, all together; return what came of each."""
-    return Observations("here").commit(url, fetch(part_of(url, observations, extraction), True))
+    return commit(url, fetch(part_of(url, observations, extraction), True))
 
 
-def lose(
-    url: str, observations: Sequence[Observation], extraction: Extraction, error: BaseException
-) -> list[tuple[str | None, Receipt]]:
+def lose(url: str, observations: Sequence[Observation], extraction: Extraction, error: BaseException) -> Receipts:
     """Commit that observations are lost."""
-    work = Observations("here")
-    return work.commit(url, work.mark_failed(part_of(url, observations, extraction), error))
+    return commit(url, mark_failed(part_of(url, observations, extraction), error))

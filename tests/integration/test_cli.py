@@ -21,7 +21,8 @@ from helpers.processes import Done, Run, child_environment, lightlake
 from helpers.servers import PrefectServer
 
 from lake.cli import app, main
-from lake.model.schema import SCHEMA_VERSION, TABLES
+from lake.model.declared import all_tables
+from lake.model.schema import SCHEMA_VERSION
 from lake.store.catalog import Catalog
 from lake.store.connection import extension_file
 from tasks.sources.registry import REGISTRY
@@ -157,7 +158,7 @@ def test_bad_rows_are_listed_and_nothing_is_added(run: Run, here: Path, tmp_path
 def test_sql_in_every_form(run: Run, here: Path, tmp_path: Path) -> None:
     query = "SELECT sum(42) AS n, 1.5 AS x, 'a,b' AS s, NULL AS nothing"
     assert "42" in run("sql", query).out
-    assert "1 rows" in run("sql", query).out
+    assert "1 row" in run("sql", query).out
     assert list(csv.DictReader(io.StringIO(run("sql", query, "--output", "csv").out))) == [
         {"n": "42", "x": "1.5", "s": "a,b", "nothing": ""}
     ]
@@ -185,8 +186,8 @@ def test_attach_serves_a_stock_duckdb(run: Run, here: Path, catalog: Catalog) ->
 def test_schema_in_every_form(run: Run) -> None:
     text, markdown = run("schema").out, run("schema", "--output", "markdown").out
     tables = {table["name"]: table for table in json.loads(run("schema", "--output", "json").out)["tables"]}
-    assert tables.keys() == TABLES.keys()
-    for table in TABLES.values():
+    assert tables.keys() == all_tables().keys()
+    for table in all_tables().values():
         assert f"{table.name}: one row per {table.row}" in text
         assert table.name in markdown
         assert [column["name"] for column in tables[table.name]["columns"]] == table.names
@@ -243,6 +244,11 @@ def test_pull_and_status(
     assert ahead["fetch_s"] > 0
     done = run("refresh", "icecube", "--sample", "test")
     assert (done.code, done.out) == (0, "icecube: nothing to do, every target has its answer\n")
+    done = run("pull", "icecube", "--retry-failed")
+    assert (done.code, done.out) == (0, "icecube: nothing to do, no targets failed or were rejected before\n")
+    (ahead,) = json.loads(run("refresh", "icecube", "--retry-failed", "--plan", "--output", "json").out)
+    assert (ahead["targets"], ahead["rejected_before"]) == (0, 0)
+    assert run("refresh", "icecube", "--retry-failed", "--again").code == 2
     changed = '{"icecube": {"max_search_radius_deg": 0.1}}'
     done = run("refresh", "icecube", "--sample", "test", "--parameters", changed)
     assert (done.code, done.out.startswith("icecube: 5 of 5 targets answered")) == (0, True)
@@ -347,7 +353,7 @@ def test_a_corrupt_catalogue(run: Run, here: Path, catalog: Catalog) -> None:
 def test_a_newer_lake(run: Run, here: Path, catalog: Catalog) -> None:
     cursor = catalog.cursor()
     cursor.execute(
-        "INSERT INTO schema_version VALUES (?, 'lightlake 99', ?, 'x')", [SCHEMA_VERSION + 1, datetime.now(UTC)]
+        "INSERT INTO schema_version VALUES (?, 'lightlake 99', ?, 'x', NULL)", [SCHEMA_VERSION + 1, datetime.now(UTC)]
     )
     catalog.close()
     for command in ("status", "verify", "init"):

@@ -97,7 +97,7 @@ def test_much_is_wrong_at_once(run: Run, tmp_path: Path, monkeypatch: pytest.Mon
         "HCV",
         "HEASARC",
         "ICECUBE",
-        "LIGHTKURVE",
+        "TESS_KEPLER",
         "PANSTARRS",
         "RXTE",
         "VIRAC",

@@ -18,8 +18,8 @@ from flows.refresh import refresh
 from lake.query import Lake
 from lake.store.catalog import Catalog
 from lake.upkeep.maintenance import verify
+from tasks.archives.estimates import plans
 from tasks.pull import lake_at
-from tasks.pull.estimates import plans
 
 Rows = Callable[..., list[dict[str, Any]]]
 

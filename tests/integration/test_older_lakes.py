@@ -11,8 +11,9 @@ from helpers.crash import child, migrate_and_die
 from helpers.granules import committed, content, errors, expected, register
 from helpers.older import code_of, making, unsaid
 
+from lake.model.declared import all_tables, declarations
 from lake.model.schema import SCHEMA_VERSION, TABLES
-from lake.model.views import VIEWS
+from lake.model.views import view_statements
 from lake.settings import load_settings
 from lake.store.catalog import Catalog
 from lake.store.storage import Storage
@@ -40,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Callabl
 
 
 def _plain(root: Path, table: str, columns: str) -> list[tuple[object, ...]]:
-    """Rows as a plain reader of the tree has them, as README.md says it."""
+    """Rows as a plain reader of the tree has them, as docs/queries.md says it."""
     pattern = "archive=*/*.parquet" if TABLES[table].partition else "*.parquet"
     return duckdb.sql(
         f"SELECT {columns} FROM read_parquet('{root}/data/main/{table}/{pattern}', hive_partitioning = true, "
@@ -75,10 +76,12 @@ def test_a_lake_of_an_older_version_is_migrated_whatever_stops_it(made, version)
         "AND table_name IN (SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake')"
     ).fetchall()
     assert sorted(described) == sorted(
-        (table.name, column.name, column.type, column.comment) for table in TABLES.values() for column in table.columns
+        (table.name, column.name, column.type, column.comment)
+        for table in all_tables().values()
+        for column in table.columns
     )
     views = cursor.execute("SELECT view_name FROM duckdb_views() WHERE database_name = 'lake'").fetchall()
-    assert len(views) == sum("VIEW" in statement.partition("AS")[0] for statement in VIEWS)
+    assert len(views) == sum("VIEW" in statement.partition("AS")[0] for statement in view_statements(declarations()))
     for (view,) in views:
         cursor.execute(f"SELECT count(*) FROM {view}").fetchall()
     for name, (columns, rows) in before.items():

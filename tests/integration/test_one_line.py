@@ -147,7 +147,7 @@ def test_places_to_write_to(here: Path, catalog: Catalog, tmp_path: Path) -> Non
     assert (done.returncode, done.stderr) == (0, "")
     assert r"\xe9\u2609" in done.stdout
     command = f"{shutil.which('env')} {' '.join(map(repr, CHILD))} schema"
-    for redirected, code, told in (("| head -1", 0, ""), (">&-", 0, ""), (">/dev/full", 2, "no room left")):
+    for redirected, code, told in (("| head -1", 0, ""), (">&-", 0, ""), (">/dev/full", 2, "disk is full")):
         script = f"set -o pipefail; {command} {redirected}"
         done = subprocess.run(["bash", "-c", script], env=ours, capture_output=True, text=True, check=False)
         assert done.returncode == code, done.stderr

@@ -74,7 +74,7 @@ def example(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Example
                 printed.append(said.getvalue())
                 continue
             for line in text.splitlines():
-                if line.startswith("lightlake pull lightkurve "):
+                if line.startswith("lightlake pull tess_kepler "):
                     pulled(data_dir, shlex.split(line)[-1])
                 elif line.startswith("lightlake "):
                     printed.append(command(line))
@@ -86,7 +86,7 @@ def example(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Example
 def test_the_section_has_what_a_user_needs() -> None:
     languages = [language for language, _ in blocks()]
     assert languages == ["bash", "python", "bash"]
-    assert "lightlake pull lightkurve" in blocks()[0][1]
+    assert "lightlake pull tess_kepler" in blocks()[0][1]
 
 
 def test_the_period_is_the_published_one(example: Example) -> None:

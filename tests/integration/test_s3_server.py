@@ -7,7 +7,6 @@ import os
 import re
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -242,10 +241,9 @@ def test_one_that_hangs_hangs_until_the_client_or_the_proxy_closes(server: S3, b
     with pytest.raises(errors.ReadTimeoutError):
         hasty.head_object(Bucket=bucket, Key="one")
     threading.Timer(0.5, proxy.close).start()
-    began = time.monotonic()
-    with pytest.raises(errors.BotoCoreError):
+    with pytest.raises(errors.BotoCoreError) as ended:
         patient.head_object(Bucket=bucket, Key="one")
-    assert time.monotonic() - began < 10
+    assert not isinstance(ended.value, errors.ReadTimeoutError)
     proxy.close()
     with pytest.raises(ValueError, match="unknown fault 'flood'"):
         proxy.fault("flood")

@@ -61,7 +61,7 @@ def test_a_password_is_used_and_not_told(
         monkeypatch.setenv(f"LIGHTLAKE_ENDPOINTS__{setting}", url.replace("://", f"://{user}@"))
         asked = find(archive)
         folder = lake.storage.staging / f"pull-{len(statuses)}"
-        (batch,) = plan_batches(lake, asked, asked.with_defaults(None), None, folder, again=True)
+        (batch,) = plan_batches(lake, asked, asked.with_defaults(None), None, folder, select="all")
         (receipt,) = commit_batch(str(lake.storage.root), fetch_batch(batch))
         statuses.append(receipt.status)
         shown = [str(receipt), *(run("archives", *more).out for more in ((), ("--json",)))]

@@ -29,7 +29,7 @@ from prefect.events.schemas.automations import Automation
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Crashed, Running
 
-from deployments import serve, standing
+from deployments import paused, serve
 from deployments.automations import FAILED_RUNS, SILENT_RUNS, crash_silent_runs, notify_of_failures, reach_api
 from deployments.deployed import NAME, deployed
 from flows import living
@@ -41,8 +41,8 @@ from lake.query import Lake
 from lake.store import claims
 from lake.store.catalog import Catalog
 from lake.store.identity import tree_id
+from tasks.archives import source as engine
 from tasks.pull import limits
-from tasks.pull import run as engine
 
 Rows = Callable[..., list[dict[str, Any]]]
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -77,7 +77,7 @@ def test_two_runs_of_one_archive_take_turns(
         assert ours
         for run in runs:
             run.start()
-        until(lambda: caplog.text.count("which has the turn pull-icecube") == 2, "both runs wait")
+        until(lambda: caplog.text.count("which holds the lock pull-icecube") == 2, "both runs wait")
         assert rows("FROM ledger") == []
     for run in runs:
         run.join()
@@ -95,7 +95,7 @@ def test_a_turn_is_not_waited_for_for_ever(lake: Lake, monkeypatch: pytest.Monke
     monkeypatch.setattr(limits, "LOOK_AGAIN_S", 0.05)
     impatient = Lake(lake.storage.root, lake.settings.model_copy(update={"turn_timeout_s": 0.2}), writable=True)
     too_long = pytest.raises(
-        LightlakeError, match=f"first, process {os.getpid()} on .*, which has the turn pull-madeup"
+        LightlakeError, match=f"first, process {os.getpid()} on .*, which holds the lock pull-madeup"
     )
     second = limits.exclusive_pull(impatient, "pull-madeup", "second", logging.getLogger("turns"))
     with claims.held(lake.catalog, "pull-madeup", "first"), impatient, too_long, second:
@@ -261,17 +261,17 @@ def test_an_automation_stays_the_one_that_it_is() -> None:
 
 def test_a_second_service_is_refused_and_told_who_has_the_lake(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    with serve._alone(lake, said.append):
-        with pytest.raises(ConfigurationError) as refused, serve._alone(lake, said.append):
+    with serve._only_service(lake, said.append):
+        with pytest.raises(ConfigurationError) as refused, serve._only_service(lake, said.append):
             pass
         assert f"process {os.getpid()} on {socket.gethostname()}" in refused.value.message
         assert str(lake.storage.root) in refused.value.message
     # One that ends is waited for.
-    first = serve._alone(lake, said.append)
+    first = serve._only_service(lake, said.append)
     first.__enter__()
     claims.note(lake.storage, serve.CLAIM, claims.Holder.this("one", ending=True))
     threading.Timer(0.7, lambda: first.__exit__(None, None, None)).start()
-    with serve._alone(lake, said.append):
+    with serve._only_service(lake, said.append):
         assert len(said) == 1
         assert claims.holder_of(lake.storage, serve.CLAIM).is_this
     assert claims.holder_of(lake.storage, serve.CLAIM) is None
@@ -286,7 +286,7 @@ def test_what_somebody_paused_stays_paused(lake: Lake) -> None:
 
     def begin() -> dict[str, str]:
         said.clear()
-        serve._registered(lake, ours, 1, said.append)
+        serve._register(lake, ours, 1, said.append)
         return {line.partition(":")[0]: line for line in said}
 
     with get_client(sync_client=True) as client:
@@ -312,30 +312,30 @@ def test_what_somebody_paused_stays_paused(lake: Lake) -> None:
         assert sum(one.active for one in there("pull").schedules) == len(there("pull").schedules) - 1
         assert "resumed" in told[f"refresh/{NAME}"]
         assert "resumed" not in told[f"verify/{NAME}"]
-        serve._tell(ours, said.append)
+        serve._report_paused(ours, said.append)
         assert f"verify/{NAME}" in said[-1]
         assert f"pull/{NAME} ({slug} paused" in said[-1]
         after = client.read_resource_related_automations(f"prefect.deployment.{there('refresh').id}")
         assert [(one.id, one.enabled) for one in after] == [(triggers[0].id, False)]
         # One of another lake has registered the same: schedules are its own now.
-        standing.pause(client, names, "another lake")
+        paused.pause(client, names, "another lake")
         claims.note(lake.storage, serve.CLAIM, claims.Holder("another", "elsewhere", 1, "now"))
         serve._pause(lake, ours, said.append)
-        assert "left to another" in said[-1]
+        assert "another, process 1 on elsewhere" in said[-1]
         assert [name for name in names if client.read_deployment_by_name(name).paused] == [f"verify/{NAME}"]
         # What one has paused, another does not forget.
-        standing.note_paused(names)
-        assert standing.pause(client, names, "another lake") == []
-        assert standing.paused_by_services() == sorted(names)
+        paused.note_paused(names)
+        assert paused.pause(client, names, "another lake") == []
+        assert paused.paused_by_services() == sorted(names)
 
 
 def test_who_waits_for_a_turn_has_no_place(lake: Lake) -> None:
     root, said = str(lake.storage.root), list[str]()
-    runner = serve._registered(lake, deployed(root)[:1], 1, said.append)
+    runner = serve._register(lake, deployed(root)[:1], 1, said.append)
 
     async def what_goes(*due: FlowRun) -> list[str]:
         async with runner:
-            return [run.name for run in await runner._whose_turn_it_is(list(due))]
+            return [run.name for run in await runner._may_start(list(due))]
 
     with get_client(sync_client=True) as client:
         pull = client.read_deployment_by_name(f"pull/{NAME}").id

@@ -49,7 +49,7 @@ def test_every_tile_once_and_broken_ones_told(catalog: Catalog, rows: Rows, tmp_
     assert first.is_failed()
     report = first.result(raise_on_failure=False)
     assert (report.done, report.rejected, report.failed) == (20 - len(bad), len(bad), 0), first.message
-    assert f"{len(bad)} tiles REJECTED" in first.message
+    assert f"{len(bad)} of 20 tiles REJECTED" in first.message
     ledger = rows("SELECT status, regexp_extract(endpoint, '[^/]+$') AS name, reason FROM ledger")
     assert {row["name"] for row in ledger if row["status"] == "rejected"} == bad
     assert all(row["reason"] for row in ledger if row["status"] == "rejected")
@@ -57,7 +57,7 @@ def test_every_tile_once_and_broken_ones_told(catalog: Catalog, rows: Rows, tmp_
     assert rows("SELECT DISTINCT retries, requests FROM ledger") == [{"retries": 0, "requests": 0}]
     left = artifacts(first)
     assert set(left) == {"missing-virac", "plot-virac", "progress-virac", "virac"}
-    assert f"{len(bad)} tiles were rejected, 0 failed." in left["missing-virac"].data
+    assert f"0 of 20 tiles failed, {len(bad)} were rejected," in left["missing-virac"].data
     assert all(f"| {name} (`virac-" in left["missing-virac"].data for name in bad)
     assert "](data:image/png;base64,iVBORw0KGgo" in left["plot-virac"].data
     assert errors(catalog) == []
@@ -94,7 +94,7 @@ def test_what_a_dead_worker_had_is_told_and_done_by_the_next_run(
         patch.setattr(virac_run, "extract", lambda *_, **__: (_ for _ in ()).throw(MemoryError("killed")))
         lost = run(tmp_path / "tiles")
     assert lost.is_failed()
-    assert "3 FAILED" in lost.message
+    assert "3 of 3 tiles FAILED" in lost.message
     assert "MemoryError: killed" in lost.message
     assert rows("SELECT DISTINCT status FROM ledger") == [{"status": "failed"}]
     mended = run(tmp_path / "tiles")
@@ -227,8 +227,8 @@ def test_nothing_of_a_folder_is_passed_over(catalog: Catalog, rows: Rows, tmp_pa
     first = run(tmp_path / "tiles")
     assert first.is_failed()
     report = first.result(raise_on_failure=False)
-    assert (report.found, report.done, report.rejected, report.failed) == (7, 6, 1, 0), first.message
-    assert f"1 NOT READ: {tmp_path}/tiles/unmounted: No such file or directory. 1 tiles REJECTED" in first.message
+    assert (report.known, report.done, report.rejected, report.failed) == (7, 6, 1, 0), first.message
+    assert f"1 NOT READ: {tmp_path}/tiles/unmounted: No such file or directory. 1 of 7 tiles REJECTED" in first.message
     assert r"donn\xe9es/n1024_\xe9.hdf5" in first.message
     told = rows("SELECT endpoint FROM ledger WHERE status = 'rejected'")
     assert told == [{"endpoint": str(tmp_path / "tiles") + r"/donn\xe9es/n1024_\xe9.hdf5"}]

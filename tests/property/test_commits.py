@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from helpers.granules import committed, content, count, errors, expected, register
+from helpers.profiles import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -14,9 +15,7 @@ from lake.store.storage import Storage
 from lake.upkeep.compaction import compact
 
 SOURCES = 12
-QUICK = settings(
-    max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+FEW = settings(max_examples=examples(4), derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 granules = st.dictionaries(st.integers(0, SOURCES - 1), st.integers(1, 4), min_size=1, max_size=5)
 steps = st.lists(st.one_of(granules, st.just("compact"), st.just("repeat")), min_size=1, max_size=7)
@@ -57,7 +56,7 @@ def _run(catalog, script, held=(), first=0):
     return held
 
 
-@QUICK
+@FEW
 @given(script=steps)
 def test_the_lake_holds_what_a_dictionary_would(template, script):
     with _Fresh(template) as catalog:
@@ -69,7 +68,7 @@ def test_the_lake_holds_what_a_dictionary_would(template, script):
         assert errors(catalog) == []
 
 
-@QUICK
+@FEW
 @given(
     sets=st.lists(st.sets(st.integers(0, SOURCES - 1), min_size=1, max_size=5), min_size=1, max_size=5),
     order=st.randoms(use_true_random=False),

@@ -2,6 +2,7 @@
 
 import hpgeom
 import numpy as np
+from helpers.profiles import examples
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
@@ -62,7 +63,7 @@ def test_separation_is_a_metric(ra1, dec1, ra2, dec2, ra3, dec3):
     assert abs(2 * np.sin(np.radians(direct / 7200)) - length) < 2e-15
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(100))
 @given(RA, DEC, RADIUS, st.integers(1, 16), st.integers(0, 2**32 - 1))
 @example(0.0, 0.0, 179.9 * 3600, 8, 1)  # hpgeom's query_circle alone loses a base pixel here
 @example(0.0, 90.0, 0.0, 8, 1)
@@ -80,7 +81,7 @@ def test_a_cone_never_misses_a_point(ra, dec, radius, most, seed):
     assert held.any(axis=1).all()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(50))
 @given(st.data(), RA, DEC, RADIUS, st.booleans(), st.booleans())
 def test_match_is_brute_force(data, ra, dec, radius, own, strict):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
@@ -124,7 +125,6 @@ def test_proper_motion_goes_and_comes_back(ra, dec, pm_ra, pm_dec, years):
     assert separation_arcsec(ra, dec, *back) <= moved * turn + ROUNDING_ARCSEC
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.floats(40000, 65000), min_size=2, max_size=20, unique=True),
     RA,
@@ -143,7 +143,6 @@ def test_barycentric_time_is_bounded_and_keeps_order(mjd, ra, dec, scale, frame)
     assert np.all(np.diff(bmjd) > 0)
 
 
-@settings(deadline=None)
 @given(st.floats(40000, 65000), RA, DEC, st.sampled_from(["geocentre", "heliocentre"]))
 def test_barycentric_time_round_trips(tdb, ra, dec, frame):
     # The Earth's time is the fixed point of t -> bmjd - (light travel at t), which closes in by v/c = 1e-4.

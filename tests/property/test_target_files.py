@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from astropy.coordinates import FK4, FK5, SkyCoord
 from astropy.table import Table
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lake.errors import ConfigurationError
-from tasks.samples.files import TargetFile, read_targets
+from tasks.samples.files import read_targets
+from tasks.samples.target_file import TargetFile
 
 POSITIONS = st.lists(
     st.tuples(
@@ -25,7 +26,6 @@ POSITIONS = st.lists(
     min_size=1,
     max_size=20,
 )
-QUICK = settings(max_examples=25, deadline=None)
 # Names may hold anything but what ends a line or begins a comment.
 NAMES = st.text(st.characters(categories=("L", "N", "P", "S"), exclude_characters="#"), min_size=1, max_size=8)
 
@@ -50,7 +50,6 @@ def sky_of(positions: list[tuple[float, float]]) -> SkyCoord:
     return SkyCoord(ra, dec, unit="deg")
 
 
-@QUICK
 @given(positions=POSITIONS)
 @pytest.mark.parametrize(
     ("name", "format"),
@@ -64,7 +63,6 @@ def test_degrees_come_back(name: str, format: str, positions: list[tuple[float, 
     np.testing.assert_array_equal(read.targets["dec"].to_numpy(), dec)
 
 
-@QUICK
 @given(positions=POSITIONS, separator=st.sampled_from([":", " ", "fromunit"]))
 def test_sexagesimal_comes_back(positions: list[tuple[float, float]], separator: str) -> None:
     sky = sky_of(positions)
@@ -73,7 +71,6 @@ def test_sexagesimal_comes_back(positions: list[tuple[float, float]], separator:
     check(write_and_read(table, "t.csv", format="ascii.csv"), sky)
 
 
-@QUICK
 @given(
     positions=POSITIONS,
     frame=st.sampled_from(["icrs", "fk5", "galactic"]),
@@ -84,7 +81,6 @@ def test_skycoord_comes_back(positions: list[tuple[float, float]], frame: str, s
     check(write_and_read(Table({"coord": sky.transform_to(frame)}), f"t.{suffix}"), sky)
 
 
-@QUICK
 @given(
     cells=st.lists(
         st.tuples(
@@ -128,7 +124,6 @@ UNITS = (
 )
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     positions=POSITIONS,
     names=st.sampled_from(SPELLINGS),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from lake.model.schema import TABLES
+from lake.model.declared import all_tables, declarations
 from tasks.sources.registry import REGISTRY
 
 ROOT = Path(__file__).parents[2]
@@ -18,8 +20,8 @@ MODULES = sorted(
 )
 LONGEST = 450
 SOURCES, SURVEYS = "tasks/sources/", ("tasks/sources/rxte/", "tasks/sources/virac/")
-# Of an archive that is not called as its folder is.
-FOLDERS = {"lightkurve": "tess_kepler"}
+# Both have the same events of the same telescope.
+SAME_EVENTS = {"icecube": ("tasks/sources/heasarc.py",)}
 TOO_LONG = {"lake/model/schema.py"}  # a table of columns
 
 
@@ -73,26 +75,159 @@ def test_only_flows_and_events_import_prefect() -> None:
     assert {name for name in users if not name.startswith(("flows/", "deployments/"))} == {"tasks/events.py"}
 
 
-def test_no_code_outside_its_module_names_an_archive() -> None:
-    """A new archive is one module and one line in the registry; so is its stand-in in the sandbox."""
-    texts = {
-        name_of(path): {
-            node.value
-            for node in ast.walk(ast.parse(path.read_text()))
-            if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        }
-        for path in MODULES
+# What a new source touches, beside its tests: its module or folder, the registry and the declarations, its stand-in and
+# the list of stand-ins.
+STAND_INS = "deployments/sandbox/"
+OF_SOURCES = (SOURCES, STAND_INS)
+# A survey is pulled by a flow of its own, which is a form, and a command; it may have pages of its own.
+FORMS = {
+    **dict.fromkeys((f"tasks/analysis/hst_{name}.py" for name in ("charts", "pages", "tables")), {"hst_timetag"}),
+    "flows/cli.py": {"rxte", "virac"},
+    "flows/living.py": {"rxte", "virac"},
+    "flows/rxte.py": {"rxte", "pca_a", "heasarc"},
+    "flows/virac.py": {"virac"},
+    "deployments/deployed.py": {"rxte", "virac"},
+    "tasks/doctor.py": {"rxte"},  # which alone needs other software
+}
+# Target lists that people have: the names that catalogues give their columns; and the demo's three questions.
+ABOUT_DATA = {"tasks/samples/habits.py", "deployments/demo.py"}
+# Shorter names, such as band G, are also words of other things.
+SHORTEST = 3
+# Names of other libraries.
+NOT_OURS = {"binary_join_element_wise"}
+
+
+def source_names() -> set[str]:
+    """Names of archives, surveys, services, endpoints and bands, in small letters."""
+    found = {endpoint for archive in REGISTRY.values() for endpoint in archive.extra_endpoints}
+    found |= {archive.service for archive in REGISTRY.values() if archive.service}
+    for declared in declarations():
+        found |= {declared.archive, *declared.former_names, *declared.bands}
+    return {name.lower() for name in found if len(name) >= SHORTEST}
+
+
+def words_of(text: str) -> Iterator[tuple[int, str]]:
+    """Line and text of each name and string of a module; docstrings are prose."""
+    tree = ast.parse(text)
+    prose = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
     }
-    for archive in REGISTRY.values():
-        naming = {name for name, constants in texts.items() if archive.name in constants}
-        module = archive.service or archive.name
-        stand_in = {f"deployments/sandbox/{module}.py", "deployments/sandbox/server.py"}
-        folder = f"tasks/sources/{FOLDERS.get(module, module)}"
-        others = {name for name in naming - stand_in if name != f"{folder}.py" and not name.startswith(f"{folder}/")}
-        assert not others, archive.name
+    for node in ast.walk(tree):
+        words: list[str | None] = []
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+            words = [node.value]
+        elif isinstance(node, ast.Name):
+            words = [node.id]
+        elif isinstance(node, ast.Attribute):
+            words = [node.attr]
+        elif isinstance(node, ast.arg | ast.keyword):
+            words = [node.arg]
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            words = [node.name]
+        elif isinstance(node, ast.alias):
+            words = [node.name, node.asname]
+        elif isinstance(node, ast.ImportFrom):
+            words = [node.module]
+        for word in words:
+            if word is not None and word not in NOT_OURS:
+                yield getattr(node, "lineno", 0), word
 
 
-@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def named_sources(text: str, names: set[str]) -> list[tuple[int, str]]:
+    """Lines of a module that name a source, and which: as a word of its own or as a part of a name."""
+    listed = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
+    pattern = re.compile(rf"(?<![a-z0-9])({listed})(?![a-z0-9])")
+    return [(line, name) for line, word in words_of(text) for name in pattern.findall(word.lower())]
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if not name_of(path).startswith(OF_SOURCES)], ids=name_of)
+def test_no_code_outside_its_folder_names_a_source(path: Path) -> None:
+    """The core, the engine, services, flows and deployments know sources through the registry alone."""
+    if name_of(path) in ABOUT_DATA:
+        return
+    allowed = FORMS.get(name_of(path), set())
+    assert not [found for found in named_sources(path.read_text(), source_names()) if found[1] not in allowed]
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_no_other_source_names_an_archive(name: str) -> None:
+    """A new archive is its module or folder, its line in the registry, its stand-in and that one's line in a list."""
+    module = REGISTRY[name].service or name
+    own = (f"tasks/sources/{module}.py", f"tasks/sources/{module}/", f"deployments/sandbox/{module}.py")
+    shared = {"deployments/sandbox/server.py", "tasks/sources/registry.py", *SAME_EVENTS.get(name, ())}
+    naming = {
+        name_of(path)
+        for path in MODULES
+        if name_of(path).startswith(OF_SOURCES)
+        and any(word == name for _, word in words_of(path.read_text()))
+        and not name_of(path).startswith(own)
+    }
+    assert naming <= shared
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "MINE = 'ztf'",
+        "def pull_gaia(): ...",
+        "QUERY = 'SELECT archive = $$wise$$ FROM lightcurves'",
+        "from tasks.sources import hcv",
+        "hint('such as HEASARC')",
+        "BANDS = ('PS1_g',)",
+        "run(icecube=True)",
+        "settings.endpoints['gaia_datalink']",
+    ],
+)
+def test_a_planted_name_is_found(planted: str) -> None:
+    assert named_sources(planted, source_names())
+
+
+def test_words_that_are_no_sources_are_not_found() -> None:
+    assert not named_sources('"""Of Gaia."""\nlikewise = otherwise = "a bandwidth"', source_names())
+
+
+def private_names(tree: ast.Module) -> set[str]:
+    """Names with an underscore that a module defines: functions, classes, constants, attributes of its objects."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            found.add(node.attr)
+    return {name for name in found if is_private(name)}
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def is_of_self(node: ast.Attribute) -> bool:
+    """Whether it is an attribute of the module's own object, which may have it from its parent."""
+    return isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+
+
+def test_no_module_uses_what_another_keeps_to_itself() -> None:
+    """A name that begins with an underscore belongs to the module that defines it; other libraries have theirs."""
+    trees = {name_of(path): ast.parse(path.read_text()) for path in MODULES if not name_of(path).startswith(STAND_INS)}
+    own = {name: private_names(tree) for name, tree in trees.items()}
+    ours = set().union(*own.values())
+    wrong = []
+    for name, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                wrong += [f"{name}:{node.lineno}: {one.name}" for one in node.names if is_private(one.name)]
+            elif isinstance(node, ast.Attribute) and node.attr in ours - own[name] and not is_of_self(node):
+                wrong.append(f"{name}:{node.lineno}: {node.attr}")
+    assert not wrong
+
+
+@pytest.mark.parametrize("table", all_tables().values(), ids=all_tables())
 def test_every_table_and_column_is_described(table: object) -> None:
     assert table.row
     for column in table.columns:

@@ -15,14 +15,17 @@ import pyarrow.compute as pc
 
 from lake.commit.sound import rejected_remark, without_sources
 from lake.errors import ArchiveError
-from lake.science.motion import places_at
+from lake.model.declared import FornaxRows, Views
+from lake.science.motion import positions_at
 from lake.science.photometry import AB_ZERO_POINT_JY
 from lake.science.sky import apply_proper_motion, hpx29, ranks, separation_arcsec
 from lake.settings import Settings
-from tasks.services.tap import Service, Session
+from tasks.services.http import Session
+from tasks.services.tap import Service
 from tasks.services.values import measured, places_of, whole_rows
 from tasks.sources.base import Archive, Band, FetchResult, Granule
 from tasks.sources.gaia import epochs as gaia_epochs
+from tasks.sources.gaia.layouts import EMPTY
 
 NAME = "gaia"
 RELEASE = "DR3"
@@ -94,26 +97,26 @@ def fetch(granule: Granule, settings: Settings) -> FetchResult:
     epochs, missing, broken = _epochs(ids, settings, granule.parameters["data_structure"])
     remarks += filter(None, [gaia_epochs.out_of_time(epochs), gaia_epochs.out_of_band(epochs)])
     if missing:
-        told = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
-        remarks.append(f"DataLink has no epoch photometry of {len(missing)} sources that should have it: {told}")
+        some = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        remarks.append(f"DataLink has no epoch photometry of {len(missing)} sources that should have it: {some}")
     made = {"sources": _sources(sources), "matches": _matches(pairs)}
-    lost = frozenset[int]()
+    without_answer = frozenset[int]()
     if broken:
         remarks.append(str(rejected_remark(broken)))
         of = set(made["matches"]["target_id"].to_pylist())
         made = without_sources(made, broken)
-        lost = frozenset(of - set(made["matches"]["target_id"].to_pylist()))
+        without_answer = frozenset(of - set(made["matches"]["target_id"].to_pylist()))
     return FetchResult(
         **made,
         lightcurves=gaia_epochs.lightcurves(epochs, made["sources"]),
         endpoint=endpoint,
         remark="; ".join(remarks) or None,
-        unanswered=lost,
+        unanswered=without_answer,
     )
 
 
 def positions(targets: pa.Table, radius_arcsec: float) -> pa.Table:
-    """Return the table to upload: where Gaia would have each target, and how far around it to look.
+    """Make the table to upload: the position of each target at Gaia's epoch, and the radius to search.
 
     A target whose own proper motion is known is moved to Gaia's epoch. For one whose epoch alone is known, any
     source may be the one that could have been there then, so that the reach grows with the years between.
@@ -133,13 +136,13 @@ def positions(targets: pa.Table, radius_arcsec: float) -> pa.Table:
 
 
 def adql(upload: pa.Table) -> str:
-    """Return the query for an uploaded table; it looks at proper motions only if there is a need to."""
+    """Write the query for an uploaded table; it uses proper motions only where needed."""
     moving = _MOVING if pc.max(upload["years"]).as_py() else ""
     return _ADQL.format(table=TABLE, moving=moving).strip()
 
 
 def pair(targets: pa.Table, found: pa.Table, radius_arcsec: float) -> pa.Table:
-    """Return the pairs of a TAP answer that are within the radius at the target's epoch, nearest first.
+    """Select the pairs of a TAP answer that are within the radius at the target's epoch, nearest first.
 
     Returns
     -------
@@ -165,7 +168,7 @@ def pair(targets: pa.Table, found: pa.Table, radius_arcsec: float) -> pa.Table:
 
 def _at_gaia_epoch(targets: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return positions, whether the target's own motion took them to Gaia's epoch, and years from its own."""
-    ra, dec, moves = places_at(targets, EPOCH_YR)
+    ra, dec, moves = positions_at(targets, EPOCH_YR)
     return ra, dec, moves, np.nan_to_num(np.abs(EPOCH_YR - _floats(targets, "ref_epoch")))
 
 
@@ -203,8 +206,8 @@ def _matches(pairs: pa.Table) -> pa.Table:
 
 
 def _epochs(ids: np.ndarray, settings: Settings, structure: str) -> tuple[pa.Table, list[int], dict[str, str]]:
-    """Return the epoch photometry of some sources, the sources that DataLink has none of, and why others are broken."""
-    parts = [gaia_epochs.EMPTY]
+    """Fetch the epoch photometry of some sources; return also the sources without any, and why others are broken."""
+    parts = [EMPTY]
     wanted = [int(source) for source in np.sort(ids)]
     missing: list[int] = []
     broken: dict[int, str] = {}
@@ -282,8 +285,21 @@ def _band(band: str, description: str, wavelength_nm: float) -> Band:
     )
 
 
+# The Fornax collector's Gaia fluxes are half a day too late, and of Vega magnitudes taken for AB ones, with
+# 10**(-48.6/2.5) erg s-1 cm-2 Hz-1 instead of 3631 Jy. It looks at one flag only, rejected_by_photometry, the lowest
+# bit of quality, and has no row without a magnitude.
+_VEGA_AS_AB = "pow(10, 0.4 * bands.ab_minus_mag) * 3630.7805477 / 3631"
+_AS_PUBLISHED = FornaxRows(
+    rows=f"(SELECT * FROM target_lightcurves WHERE archive = '{NAME}')",
+    time="rows.mjd + 0.5",
+    flux=f"rows.flux::DOUBLE * {_VEGA_AS_AB}",
+    err=f"rows.flux_err::DOUBLE * {_VEGA_AS_AB}",
+    where="rows.flux > 0 AND rows.quality & 1 = 0",
+)
+
 ARCHIVE = Archive(
     name=NAME,
+    views=Views(as_published=(_AS_PUBLISHED,)),
     title="Gaia DR3 epoch photometry",
     release=RELEASE,
     endpoint="https://gea.esac.esa.int/tap-server/tap",

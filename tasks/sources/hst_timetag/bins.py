@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.sources.hst_timetag.events import Array, EventTable
+from tasks.sources.hst_timetag.options import STEP_S
 
-STEP_S = 2.0
 # Edges are sums of steps in floating point.
 _TOLERANCE = 1e-9
 

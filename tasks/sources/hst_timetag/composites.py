@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lake.errors import GranuleRejected
-from tasks.sources.hst_timetag.events import EventTable, open_events
-from tasks.sources.hst_timetag.extract import Curve, Prepared, Selection, Sensitivity, extract
-from tasks.sources.hst_timetag.reference import sensitivities
-from tasks.sources.hst_timetag.stis import preparation
+from tasks.sources.hst_timetag.events import EventTable
+from tasks.sources.hst_timetag.exposure import Exposure
+from tasks.sources.hst_timetag.extract import Curve, Selection, extract
 
 # Angstrom, both ends excluded: events beyond do not count when the common range is looked for.
 _HARD_LIMITS = {("COS", "FUV"): (912.0, 1800.0)}
@@ -64,37 +61,13 @@ class Group:
             f"{self.instrument}-{self.detector}_{self.target}_{self.grating}_{self.cenwave}_{self.aperture}"
         ).lower()
 
-    @property
-    def band(self) -> str:
-        """Return its band, such as ``cos_fuv_g140l``."""
-        return "_".join(part.lower().replace("-", "") for part in (self.instrument, self.detector, self.grating))
-
-
-@dataclass(frozen=True)
-class Opened:
-    """An exposure whose files are open.
-
-    Parameters
-    ----------
-    tables
-        Its segments.
-    sensitivities
-        By name of segment or stripe.
-    prepared
-        Gives STIS events their wavelengths, weights and flags; None: they have them.
-    """
-
-    tables: Sequence[EventTable]
-    sensitivities: Mapping[str, Sensitivity] = field(default_factory=dict)
-    prepared: Prepared | None = None
-
 
 @dataclass(frozen=True)
 class Member:
     """An exposure of a composite, and how to open its files."""
 
     exposure_id: str
-    open: Callable[[], AbstractContextManager[Opened]]
+    open: Callable[[], AbstractContextManager[Exposure]]
 
 
 @dataclass(frozen=True)
@@ -103,72 +76,21 @@ class Composite:
 
     Parameters
     ----------
-    table
-        One row a bin, as of `bin_rows`.
+    first
+        What the header of the first exposure says, without its events.
+    curves
+        Rootname and light curve of each exposure that has bins, in order of time.
     members
         One row an exposure, in order of time: columns of `MEMBERS`. `dataset` is NULL and `reason` says why for those
-        that have no bins in the table. `has_empty_bin`: a bin that was observed has no event.
+        that have no light curve. `has_empty_bin`: a bin that was observed has no event.
     wavelengths
         Common limits, Angstrom; None for images.
     """
 
-    table: pa.Table
+    first: EventTable
+    curves: tuple[tuple[str, Curve], ...]
     members: pa.Table
     wavelengths: tuple[float, float] | None
-
-
-@contextmanager
-def open_exposure(
-    paths: Sequence[Path],
-    exposure_id: str | None = None,
-    x1d: Path | None = None,
-    environment: Mapping[str, str] = os.environ,
-) -> Iterator[Opened]:
-    """Open the files of an exposure, and read its reference files.
-
-    Parameters
-    ----------
-    paths
-        Event files: those of both segments of COS FUV, or one.
-    exposure_id
-        Which exposure of files that hold several; None: all that they hold.
-    x1d
-        Extracted spectrum, by which the events of a STIS `tag` file get their wavelengths.
-
-    Raises
-    ------
-    GranuleRejected
-        If a file cannot be read, or none has the exposure.
-    """
-    with ExitStack() as stack:
-        tables = [table for path in paths for table in stack.enter_context(open_events(path))]
-        if exposure_id is not None:
-            tables = [table for table in tables if table.exposure_id == exposure_id]
-        if not tables:
-            raise GranuleRejected(f"{', '.join(path.name for path in paths)}: no exposure {exposure_id}")
-        known: dict[str, Sensitivity] = {}
-        for table in tables:
-            known |= sensitivities(table, environment)
-        prepared: Prepared | None = None
-        if tables[0].kind == "stis_tag":
-            prepared, _ = preparation(tables[0], x1d, environment)
-        yield Opened(tables, known, prepared)
-
-
-def bin_rows(curve: Curve, exposure_id: str, product: str = "exposure", dataset: int = 1) -> pa.Table:
-    """Return the bins of a light curve with product, dataset, exposure_id and bin_s beside them."""
-    number = curve.table.num_rows
-    table = curve.table
-    front = {
-        "product": pa.repeat(product, number),
-        "dataset": pa.repeat(pa.scalar(dataset, pa.int32()), number),
-        "exposure_id": pa.repeat(exposure_id, number),
-        "times_s": table["times_s"],
-        "mjd": table["mjd"],
-        "bin_s": pa.repeat(curve.bins.step_s, number),
-    }
-    rest = [name for name in table.column_names if name not in front]
-    return pa.table({**front, **{name: table[name] for name in rest}})
 
 
 def has_empty_bin(curve: Curve) -> bool:
@@ -176,7 +98,7 @@ def has_empty_bin(curve: Curve) -> bool:
     return bool(pc.any(pc.equal(curve.table["gross"], 0.0)).as_py())
 
 
-def wavelength_range(opened: Opened) -> tuple[float, float] | None:
+def wavelength_range(opened: Exposure) -> tuple[float, float] | None:
     """Return the shortest and the longest wavelength of the good events of an exposure, of all its segments.
 
     Events of images have wavelength 0. None if there is no good event.
@@ -232,7 +154,8 @@ def composite(members: Sequence[Member], selection: Selection = PUBLISHED) -> Co
         reasons = ", ".join(f"{one.member.exposure_id}: {one.reason}" for one in looked)
         raise GranuleRejected(f"no exposure of the composite can be used ({reasons})")
     common = _common(used)
-    parts: list[pa.Table] = []
+    first: EventTable | None = None
+    curves: list[tuple[str, Curve]] = []
     rows: list[dict[str, object]] = []
     for one in looked:
         row = _member_row(one)
@@ -241,6 +164,7 @@ def composite(members: Sequence[Member], selection: Selection = PUBLISHED) -> Co
                 with one.member.open() as opened:
                     chosen = replace(selection, wavelengths=common)
                     curve = extract(opened.tables, chosen, opened.sensitivities, opened.prepared)
+                    header = opened.first.without_events
             except GranuleRejected as error:
                 row["reason"] = str(error)
             else:
@@ -250,15 +174,16 @@ def composite(members: Sequence[Member], selection: Selection = PUBLISHED) -> Co
                     "flux_calibrated": curve.is_flux_calibrated,
                 }
                 if curve.bins.number:
-                    row["dataset"] = len(parts) + 1
-                    parts.append(bin_rows(curve, one.member.exposure_id, "composite", len(parts) + 1))
+                    first = first or header
+                    curves.append((one.member.exposure_id, curve))
+                    row["dataset"] = len(curves)
                 else:
                     row["reason"] = NO_BINS
         rows.append(row)
-    if not parts:
+    if first is None:
         reasons = ", ".join(f"{row['exposure_id']}: {row['reason']}" for row in rows)
         raise GranuleRejected(f"no exposure of the composite can be used ({reasons})")
-    return Composite(pa.concat_tables(parts), pa.Table.from_pylist(rows, MEMBERS), common)
+    return Composite(first, tuple(curves), pa.Table.from_pylist(rows, MEMBERS), common)
 
 
 def _look(member: Member) -> _Looked:

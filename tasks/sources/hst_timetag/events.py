@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -182,6 +182,11 @@ class EventTable:
     events: Rows = field(repr=False)
 
     @property
+    def without_events(self) -> EventTable:
+        """Return what its header says, which stays when the file is closed."""
+        return replace(self, events=Rows.none())
+
+    @property
     def is_image(self) -> bool:
         """Say whether it is an image, whose events have no wavelength."""
         return self.obstype == "IMAGING"
@@ -233,6 +238,18 @@ class Rows:
             column.name.upper(): (column.name, column.bscale, column.bzero) for column in hdu.columns.columns
         }
         self._raw = np.asarray(hdu.data)
+
+    @classmethod
+    def none(cls) -> Rows:
+        """Return no rows."""
+        made = cls.__new__(cls)
+        made._scales, made._raw = {}, np.empty(0)
+        return made
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Return the names of its columns."""
+        return frozenset(self._scales)
 
     def values(self, name: str, rows: slice, dtype: type = np.float32) -> Array:
         """Return some rows of a column."""

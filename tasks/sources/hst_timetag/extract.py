@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from lake.errors import GranuleRejected
-from tasks.sources.hst_timetag.bins import STEP_S, Bins, bins, exposure_fraction, good_intervals, inside
+from tasks.sources.hst_timetag.bins import Bins, bins, exposure_fraction, good_intervals, inside
 from tasks.sources.hst_timetag.events import Array, Box, Boxes, EventTable, Photons
+from tasks.sources.hst_timetag.options import STEP_S
 
 SECONDS_PER_DAY = 86_400.0
 

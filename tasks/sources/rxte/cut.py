@@ -1,6 +1,6 @@
-"""What a light curve of the PCA is to be of, where the standard products' bands will not do: channels, PCUs, layers.
+"""Which channels, PCUs and layers make a light curve of the PCA, where the standard products' bands do not serve.
 
-Sources: B.4 and B.5 of the facts on RXTE (HEASARC's recipes for pcaprepobsid, maketime and pcaextlc2).
+Sources: HEASARC's recipes for pcaprepobsid, maketime and pcaextlc2 (https://heasarc.gsfc.nasa.gov/docs/xte/).
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import Any, Literal
 from lake.commit.ledger import canonical
 from lake.errors import ConfigurationError
 from tasks.sources.base import Band, Origin
+from tasks.sources.rxte import energies
 from tasks.sources.rxte import mission as rxte
 
 # The cookbook's: the Earth's limb well below, the source near the axis, and at least one detector on. The notebook that
-# left out NUM_PCU_ON and the test for NULL took bins in which nothing was on: facts B.5, B.6.
+# left out NUM_PCU_ON and the test for NULL took bins in which nothing was on.
 GTI = "(ELV > 4) && (OFFSET < 0.1) && (NUM_PCU_ON > 0) && (NUM_PCU_ON < 6) && !ISNULL(ELV)"
 
-# Standard 2 has a spectrum each 16 s: facts B.5.
+# Standard 2 has a spectrum each 16 s.
 STD2_BIN_S = 16.0
 PCUS, LAYERS = (0, 1, 2, 3, 4), (1, 2, 3)
 
@@ -37,7 +38,7 @@ Method = Literal["heasoft", "standard2"]
 
 @dataclass(frozen=True)
 class ChannelCut:
-    """Which of the PCA's counts make a light curve, and by what.
+    """The PCA's counts that make a light curve, and how they are extracted.
 
     Parameters
     ----------
@@ -78,13 +79,13 @@ class ChannelCut:
         for name in ("emin_kev", "emax_kev", "bin_s"):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, float(value))
-        channels, energies = (self.chmin, self.chmax), (self.emin_kev, self.emax_kev)
-        if sorted(sum(end is None for end in pair) for pair in (channels, energies)) != [0, 2]:
+        channels, kev = (self.chmin, self.chmax), (self.emin_kev, self.emax_kev)
+        if sorted(sum(end is None for end in pair) for pair in (channels, kev)) != [0, 2]:
             raise ConfigurationError(
                 "a re-extraction takes chmin and chmax, or emin_kev and emax_kev", hint="such as chmin=5, chmax=10"
             )
-        low, high = energies if None in channels else channels
-        top = math.inf if None in channels else rxte.ABSOLUTE_CHANNELS - 1
+        low, high = kev if None in channels else channels
+        top = math.inf if None in channels else energies.ABSOLUTE_CHANNELS - 1
         if low is None or high is None or not 0 <= low <= high <= top or math.isinf(high):
             raise ConfigurationError(f"no channels lie from {low} to {high}", hint="absolute channels are 0 to 255")
         for name, all_ in (("pcus", PCUS), ("layers", LAYERS)):
@@ -101,11 +102,11 @@ class ChannelCut:
         """Return the name of its band in the lake."""
         if self.chmin is not None:
             return f"pca_ch{self.chmin}_{self.chmax}"
-        return f"pca_{_told(self.emin_kev)}_{_told(self.emax_kev)}kev"
+        return f"pca_{_as_text(self.emin_kev)}_{_as_text(self.emax_kev)}kev"
 
     @property
     def kind(self) -> str:
-        """Return n for a net rate and s for one with the background in it, as for standard products."""
+        """Return n for a net rate and s for one with background, as for standard products."""
         return "n" if self.method == "heasoft" else "s"
 
     @property
@@ -115,7 +116,7 @@ class ChannelCut:
 
     @property
     def nominal_kev(self) -> tuple[float, float] | None:
-        """Return the energies that were asked for, keV; None if channels were."""
+        """Return the requested energies, keV; None if channels were requested."""
         return None if self.emin_kev is None or self.emax_kev is None else (self.emin_kev, self.emax_kev)
 
     def channels(self, epoch: int) -> tuple[int, int]:
@@ -131,12 +132,12 @@ class ChannelCut:
         return channel_range(self.emin_kev or 0.0, self.emax_kev or 0.0, epoch, self.detector(epoch))
 
     def detector(self, epoch: int) -> str | None:
-        """Return whose energies count, as table channels names it; None: those of all PCUs."""
+        """Return the detector whose energies count, as in table channels; None: all PCUs."""
         return "PCU0" if epoch == 5 and self.pcus == (0,) else None
 
     @property
     def origin(self) -> Origin:
-        """Return archive and release that its rows are of: each cut is a release of its own."""
+        """Return the archive and release of its rows: each cut is a release of its own."""
         usual = (self.pcus, self.layers, self.bin_s, self.gti) == (PCUS, LAYERS, STD2_BIN_S, GTI)
         digest = hashlib.blake2b(canonical(self.as_parameters()).encode(), digest_size=3).hexdigest()
         release = f"{self.method}_{self.band.removeprefix('pca_')}{'' if usual else f'_{digest}'}"
@@ -152,12 +153,12 @@ class ChannelCut:
         )
 
     def as_parameters(self) -> dict[str, Any]:
-        """Return it as parameters of a granule: what is not said is left out."""
+        """Return it as parameters of a granule, without those that are not set."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def _told(energy: float | None) -> str:
-    """Return an energy as short text, and another text for each other energy."""
+def _as_text(energy: float | None) -> str:
+    """Format an energy as short text, different for each energy."""
     return repr(energy).removesuffix(".0")
 
 
@@ -183,8 +184,8 @@ def channel_range(emin_kev: float, emax_kev: float, epoch: int, detector: str | 
     ValueError
         If there is no such epoch or detector, or the energies lie beyond the channels.
     """
-    table = rxte.channels()
-    name = detector or (rxte.ALL_PCUS if epoch < 5 else "PCU1-4")
+    table = energies.channels()
+    name = detector or (energies.ALL_PCUS if epoch < 5 else "PCU1-4")
     rows = [row for row in table.to_pylist() if row["epoch"] == epoch and row["detector"] == name]
     if not rows:
         raise ValueError(f"there is no gain epoch {epoch} with detector {name}")

@@ -1,8 +1,7 @@
-"""RXTE's observations of targets, found in HEASARC's table xtemaster: over TAP, or in a copy of its rows.
+"""Find RXTE's observations of targets in HEASARC's table xtemaster: over TAP, or in a copy of its rows.
 
-Targets are uploaded and joined within the service; which observation is within the radius of which target is then
-decided here, by the angle on the sphere. Rows of proposals that were accepted but never observed are kept apart.
-Sources: B.1 and B.2 of the facts on RXTE; real rows of xtemaster.
+The service joins the uploaded targets with its table; the angle on the sphere, computed here, then decides which
+observation is within the radius of which target. Rows of proposals that were never observed are unusable.
 """
 
 from __future__ import annotations
@@ -27,16 +26,14 @@ from tasks.services.values import integers, places
 from tasks.sources import heasarc
 from tasks.sources.rxte import mission as rxte
 from tasks.sources.rxte.mission import Observation, archive_paths, parse_obsid
-
-# Facts B.1; PCA's collimator is a degree wide at half maximum, so what is farther off is another source's.
-RADIUS_DEG = 0.1
+from tasks.sources.rxte.options import RADIUS_DEG
 
 TABLE = "xtemaster"
 
-# The service is asked for a little more than the radius: it rounds in its own way, and the angle here decides.
+# The service searches a little more than the radius, since it rounds in its own way; the angle here decides.
 _PAD_DEG = 1e-4
 
-# Larger batches are asked as jobs, which services give more time.
+# Larger batches run as jobs, for which services allow more time.
 _SYNC_TARGETS = 1000
 
 _COLUMNS = {
@@ -72,7 +69,7 @@ _FOUND = pa.schema(
 
 @dataclass(frozen=True)
 class Found:
-    """What xtemaster has near some targets.
+    """Rows of xtemaster near some targets.
 
     Parameters
     ----------
@@ -80,27 +77,27 @@ class Found:
         A row per target and observation, each once, by target and time: target_id, obsid, target_name, cycle, prnb,
         mjd_start (MJD, UTC), exposure_s (NULL for slews and scans), ra and dec (ICRS degrees), separation_arcsec,
         is_slew, is_scan, path (below the archive's root).
-    apart
-        Rows of which nothing can be pulled, by target: target_id, the columns of xtemaster, separation_arcsec and
-        reason.
+    unusable
+        Rows without an observation that can be pulled, by target: target_id, the columns of xtemaster,
+        separation_arcsec and reason.
     """
 
     observations: pa.Table
-    apart: pa.Table
+    unusable: pa.Table
 
     def without_slews(self) -> Found:
-        """Return it less the slews to and from targets."""
-        return Found(self.observations.filter(pc.invert(self.observations["is_slew"])), self.apart)
+        """Return it without the slews to and from targets."""
+        return Found(self.observations.filter(pc.invert(self.observations["is_slew"])), self.unusable)
 
     def limited(self, limit: int | None) -> Found:
-        """Return it with the first observations of each target alone; None: all."""
+        """Return it with only the first observations of each target; None: all."""
         if limit is None:
             return self
         number = ranks(self.observations["target_id"].to_numpy())
-        return Found(self.observations.filter(pa.array(number <= limit)), self.apart)
+        return Found(self.observations.filter(pa.array(number <= limit)), self.unusable)
 
     def each(self) -> list[Observation]:
-        """Return every observation once, in the order of time, whatever targets it is near."""
+        """Return each observation once, in order of time."""
         once: dict[str, Observation] = {}
         for row in self.observations.sort_by([("mjd_start", "ascending"), ("obsid", "ascending")]).to_pylist():
             facts = {name: row[name] for name in Observation.__dataclass_fields__}
@@ -108,7 +105,7 @@ class Found:
         return list(once.values())
 
     def matches(self) -> pa.Table:
-        """Return it as rows of table matches, less archive, release and granule: an observation is a source."""
+        """Return rows of table matches, without archive, release and granule: an observation is a source."""
         found = self.observations
         order = [(name, "ascending") for name in ("target_id", "separation_arcsec", "mjd_start", "obsid")]
         found = found.sort_by(order)
@@ -131,18 +128,18 @@ def find(targets: pa.Table, settings: Settings, *, radius_deg: float = RADIUS_DE
     targets
         Columns target_id, ra and dec, ICRS degrees.
     settings
-        Of LIGHTLAKE_ENDPOINTS__HEASARC, if it is not to be the public service, and how long to wait for it.
+        LIGHTLAKE_ENDPOINTS__HEASARC, if it is not the public service, and time-outs.
     radius_deg
         Largest angle between target and observation, degrees.
 
     Raises
     ------
     ArchiveError
-        If the service does not answer, or not as it should.
+        If the service does not answer, or answers wrongly.
     TruncatedAnswer
         If the answer was cut short: ask for fewer targets.
     ConfigurationError
-        If the radius makes no sense.
+        If the radius is out of range.
     """
     check_radius(radius_deg)
     endpoint = settings.endpoints.get(heasarc.SERVICE, heasarc.ENDPOINT)
@@ -155,7 +152,7 @@ def find(targets: pa.Table, settings: Settings, *, radius_deg: float = RADIUS_DE
 
 
 def check_radius(radius_deg: float) -> None:
-    """Refuse a radius that makes no sense."""
+    """Raise a ConfigurationError if a radius is out of range."""
     if not 0 < radius_deg <= 5:
         raise ConfigurationError(f"radius_deg cannot be {radius_deg:g}", hint="0 to 5 degrees; default: 0.1")
 
@@ -176,7 +173,7 @@ def read_csv(path: str | UPath) -> pa.Table:
     Raises
     ------
     GranuleRejected
-        If a column that is needed is not there, or holds something else.
+        If a required column is missing, or has another type.
     """
     try:
         with UPath(path).open("rb") as file:
@@ -203,11 +200,11 @@ def select(targets: pa.Table, rows: pa.Table, *, radius_deg: float = RADIUS_DEG)
     Raises
     ------
     GranuleRejected
-        If a column that is needed is not there.
+        If a required column is missing.
     """
     check_radius(radius_deg)
     rows = _typed(rows)
-    # The join has a row for each target that it is near; a copy of the table may repeat itself.
+    # The join has a row for each nearby target; a copy of the table may have repeated rows.
     rows = rows.group_by(rows.column_names, use_threads=False).aggregate([])
     t, e, separation = match(_floats(targets, "ra"), _floats(targets, "dec"), *places(rows), radius_deg * 3600)
     reasons = [_reason(row) for row in rows.select(["obsid", "time", "exposure"]).to_pylist()]
@@ -219,9 +216,9 @@ def select(targets: pa.Table, rows: pa.Table, *, radius_deg: float = RADIUS_DEG)
     pairs = rows.take(pa.array(e)).add_column(0, "target_id", pa.array(ids, pa.int64()))
     pairs = pairs.append_column("separation_arcsec", pa.array(separation, pa.float64()))
     order = [("target_id", "ascending"), ("time", "ascending"), ("obsid", "ascending")]
-    apart = pairs.append_column("reason", pa.array([reasons[row] for row in e], pa.string()))
-    apart = apart.filter(pa.array(~usable[e])).sort_by(order)
-    return Found(_observations(pairs.filter(pa.array(usable[e])).sort_by(order)), apart)
+    unusable = pairs.append_column("reason", pa.array([reasons[row] for row in e], pa.string()))
+    unusable = unusable.filter(pa.array(~usable[e])).sort_by(order)
+    return Found(_observations(pairs.filter(pa.array(usable[e])).sort_by(order)), unusable)
 
 
 def _observations(pairs: pa.Table) -> pa.Table:
@@ -248,24 +245,24 @@ def _observations(pairs: pa.Table) -> pa.Table:
 
 
 def _reason(row: dict[str, Any]) -> str | None:
-    """Return why nothing can be pulled of a row of xtemaster; None if it is an observation."""
+    """Return why a row of xtemaster is unusable; None if it is an observation."""
     if row["obsid"] is None or row["time"] is None:
         return "accepted, not observed"
     if not rxte.GAIN_EPOCHS[0][1] <= row["time"] <= rxte.END_MJD:
         return "not at a time of the mission"
     if not re.fullmatch(r"[0-9]{5}(-[0-9]{2}){3}[0-9A-Z]?", row["obsid"]):
         return "not an ObsID"
-    # Pieces named by a letter have no exposure there: facts B.2.
+    # Parts of an observation that end in a letter have no exposure there.
     if not row["exposure"] and not row["obsid"][-1].isalpha():
         return "no exposure"
     return None
 
 
 def _typed(rows: pa.Table) -> pa.Table:
-    """Return the columns that are used, in their types; an empty text is NULL, and so is an optional column."""
-    lacking = [name for name in _REQUIRED if name not in rows.column_names]
-    if lacking:
-        raise GranuleRejected(f"rows of {TABLE} lack {', '.join(lacking)}")
+    """Return the required columns in their types; empty text, and a missing optional column, become NULL."""
+    absent = [name for name in _REQUIRED if name not in rows.column_names]
+    if absent:
+        raise GranuleRejected(f"rows of {TABLE} lack {', '.join(absent)}")
     try:
         columns = {
             name: _as(_trimmed(rows[name]), kind) if name in rows.column_names else pa.nulls(rows.num_rows, kind)
@@ -273,7 +270,7 @@ def _typed(rows: pa.Table) -> pa.Table:
         }
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise GranuleRejected(f"rows of {TABLE}: {error}") from error
-    # As a number it has lost its zeros.
+    # As a number it lost its leading zeros.
     columns["prnb"] = pc.utf8_lpad(columns["prnb"], 5, "0")
     return pa.table(columns)
 

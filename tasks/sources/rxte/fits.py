@@ -1,7 +1,7 @@
-"""Light curves and other tables of RXTE in FITS, read robustly: by column names, whole, and with nothing made up.
+"""Read light curves and other tables of RXTE in FITS: by column names, complete, and without invented values.
 
 Whatever a file lacks is missing, never 0; whatever it contradicts itself in is a GranuleRejected that says what.
-Source: B.3 of the facts on RXTE.
+Source: HEASARC's RXTE guest observer facility (https://heasarc.gsfc.nasa.gov/docs/xte/).
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ import numpy as np
 from lake.errors import GranuleRejected
 from lake.science.times import DAY_S, met_to_mjd
 from tasks.services.fits import BLOCK, Data, Floats, Header, Table, naming, read_tables, unpacked
+from tasks.sources.rxte import energies
 from tasks.sources.rxte import mission as rxte
 from tasks.sources.rxte.cut import ChannelCut
 from tasks.sources.rxte.mission import Product
 
-# How files spell the unit of a rate: facts B.3, and the real files.
+# How files spell the unit of a rate, as real files have it.
 _RATE_UNITS = {"count/s", "counts/s", "ct/s", "cts/s", "count s-1", "counts s-1", "count s**-1", "count.s**-1"}
 _COUNT_UNITS = {"count", "counts", "ct", "cts"}
 
 
 class Clock(NamedTuple):
-    """What a header says of times, MJDREF in days and in two; what of it is assumed, and remarks on that."""
+    """The clock in a header, MJDREF in two parts, days; what of it is assumed, and remarks on that."""
 
     mjdref: tuple[float, float]
     timezero_s: float
@@ -91,19 +92,19 @@ class LightCurve:
     remarks: tuple[str, ...] = ()
 
     def energies(self, epoch: int) -> dict[str, Any]:
-        """Return its energy range: as it is asked for, and as the channels have it in a gain epoch, keV.
+        """Return its energy range, keV: as requested, and that of the channels in a gain epoch.
 
         Of a cut the channels are those that were counted; where nobody says them, those that were asked for.
         """
         nominal, channels = self.product.nominal_kev, self.channels
-        told: dict[str, Any] = {} if nominal is None else {"nominal_kev": list(nominal)}
+        found: dict[str, Any] = {} if nominal is None else {"nominal_kev": list(nominal)}
         if channels is None and isinstance(self.product, ChannelCut):
             channels = self.product.channels(epoch)
         if self.product.instrument == "pca" and channels:
             detector = "PCU0" if epoch == 5 and self.pcus == (0,) else None
-            low, high = rxte.energy_range(*channels, epoch, detector)
-            told |= {"channels": list(channels), "emin_kev": low, "emax_kev": high}
-        return told
+            low, high = energies.energy_range(*channels, epoch, detector)
+            found |= {"channels": list(channels), "emin_kev": low, "emax_kev": high}
+        return found
 
 
 def read_light_curve(data: Data, product: Product | ChannelCut, name: str = "") -> LightCurve:
@@ -130,7 +131,7 @@ def read_light_curve(data: Data, product: Product | ChannelCut, name: str = "") 
 
 
 def clock(header: Header, bin_s: float) -> Clock:
-    """Return what a header says of times, `bin_s` if not of a bin's length; GranuleRejected if not RXTE's, in TT."""
+    """Read the clock in a header, with `bin_s` if it has no bin length; GranuleRejected if it is not RXTE's, in TT."""
     for keyword, wanted in (("TELESCOP", "XTE"), ("TIMESYS", "TT")):
         if header.text(keyword) != wanted:
             raise GranuleRejected(f"{keyword} is {header.text(keyword) or 'absent'}, not {wanted}")
@@ -144,7 +145,7 @@ def clock(header: Header, bin_s: float) -> Clock:
     mjdref = (ref // 1, ref % 1)
     if "MJDREF" not in header.values:
         mjdref = (float(header.values["MJDREFI"]), float(header.values.get("MJDREFF") or 0))
-    # TIMEZERO is 0 where there is none; without TIMEPIXR, TIME is the start of the bin for XTE: facts B.3.
+    # TIMEZERO is 0 where there is none; without TIMEPIXR, TIME is the start of the bin for XTE.
     pixr, length, other = map(header.number, ("TIMEPIXR", "TIMEDEL", "DELTAT"))
     length = other if length is None else length
     absent = {"TIMEPIXR": 0.0} if pixr is None else {}
@@ -191,11 +192,13 @@ def _light_curve(body: bytes, product: Product | ChannelCut) -> LightCurve:
         ends = [edge if end is None else end for end, edge in zip(ends, edges, strict=True)]
     notes = "\n".join(header.notes)
     cuts = [re.search(rf"CH{end} for filtering was +(\d+)", notes) for end in ("MIN", "MAX")]
-    low, high = (min(int(cut[1]), rxte.ABSOLUTE_CHANNELS - 1) if cut else None for cut in cuts)
+    low, high = (min(int(cut[1]), energies.ABSOLUTE_CHANNELS - 1) if cut else None for cut in cuts)
     rows = " ".join(str(value) for key, value in header.values.items() if key.startswith("ROWID"))
     scaled = re.search(r"Expression: RATE \* ([\d.eE+-]+)", notes)
-    told = [] if dated.all() else [f"{(~dated).sum()} bins without TIME left out"]
-    told += [f"{name} is none of the mission" for name, is_odd in zip(("TSTART", "TSTOP"), odd, strict=True) if is_odd]
+    remarks = [] if dated.all() else [f"{(~dated).sum()} bins without TIME left out"]
+    remarks += [
+        f"{name} is none of the mission" for name, is_odd in zip(("TSTART", "TSTOP"), odd, strict=True) if is_odd
+    ]
     return LightCurve(
         product,
         seconds,
@@ -225,12 +228,12 @@ def _light_curve(body: bytes, product: Product | ChannelCut) -> LightCurve:
             "assumed": times.assumed,
             "rate_factor": float(scaled[1]) if scaled else None,
         },
-        (*times.remarks, *told),
+        (*times.remarks, *remarks),
     )
 
 
 def pointing(header: Header) -> tuple[float | None, float | None]:
-    """Return where the telescope pointed, degrees; None, None if the header does not say."""
+    """Return the telescope's pointing, degrees; None, None if the header has none."""
     for suffix in ("_PNT", "", "_OBJ"):
         ra, dec = header.number(f"RA{suffix}"), header.number(f"DEC{suffix}")
         if ra is not None and dec is not None and 0 <= ra <= 360 and -90 <= dec <= 90:

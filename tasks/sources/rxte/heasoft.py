@@ -2,7 +2,7 @@
 
 HEASoft is optional, and no Python package. Its tools keep what they were last asked in parameter files, which two of
 them at a time spoil, and they fail with exit status 0: so each observation has a folder of its own for everything, and
-the tools are believed only as far as their files go. Sources: B.5 of the facts on RXTE; pcaprepobsid, pcaextlc2,
+the tools are believed only as far as their files go. Sources: HEASARC's recipes; pcaprepobsid, pcaextlc2,
 xtefilt, maketime.f and their parameter files, as HEASoft 6.20 has them; HEASARC's page on scripting HEASoft.
 """
 
@@ -38,14 +38,14 @@ HINT = (
     "standard products, and method standard2, do without"
 )
 
-# Of an observation's folder: pcaprepobsid wants the index, all five housekeeping files and Standard 2; and facts B.5.
+# Of an observation's folder: pcaprepobsid wants the index, all five housekeeping files and Standard 2.
 _NEEDED = ("FMI*", "hexte", "pca", *(f"pca/FH5{letter}_*" for letter in "abcde"), "pca/FS4a_*")
 
-# Relative to the folder in which the tools run. They have to be short: saextrct's COLUMNS overflows (facts B.5), and
+# Relative to the folder in which the tools run. They have to be short: saextrct's COLUMNS overflows, and
 # other tools take names of some 100 characters.
 _OBSERVATION, _PREPARED, _GTI, _LIGHT_CURVE = "obs", "out", "good.gti", "pca.lc"
 
-# Written last, and only if all went well; appid.lis, which the facts name, is written first.
+# Written last, and only if all went well; appid.lis is written first.
 _DONE = "pcaprepobsid_done.txt"
 
 # What tools say that failed, whatever their exit status; maketime leaves a GTI without intervals then.
@@ -84,7 +84,7 @@ class Tools:
 
 @dataclass(frozen=True)
 class Extracted:
-    """What HEASoft made of an observation.
+    """A light curve that HEASoft made of an observation.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ class Extracted:
     versions: Mapping[str, str]
 
     def details(self) -> dict[str, Any]:
-        """Return what is to be kept of how it was made."""
+        """Return the details of its making, for the lake."""
         return {
             "method": "heasoft",
             "rate": "of the average PCU",
@@ -263,7 +263,7 @@ def _listed(some: tuple[int, ...], all_: tuple[int, ...]) -> str:
 
 
 def _prepared(run: _Run) -> str:
-    """Return the name of the filter file, once all is there that pcaprepobsid is to make."""
+    """Return the name of the filter file, after a check that pcaprepobsid has made all files."""
     if not (run.folder / _PREPARED / _DONE).exists():
         raise run.failure("pcaprepobsid", f"left no {_DONE}")
     run.output("pcaprepobsid", f"{_PREPARED}/appid.lis")
@@ -302,7 +302,7 @@ class _Run:
         }
 
     def __call__(self, tool: str, **parameters: str) -> None:
-        """Run a tool; raise as extract does if it says, in any way, that it failed."""
+        """Run a tool; raise as extract does if it reports a failure in any way."""
         arguments = [f"{name}={value}" for name, value in parameters.items()]
         self.commands.append(shlex.join([tool, *arguments]))
         with self.log.open("ab") as file:
@@ -310,15 +310,15 @@ class _Run:
             file.flush()
             begin = file.tell()
             status = self._wait(tool, arguments, file)
-        told = self.log.read_bytes()[begin:].decode(errors="replace")
-        if _UNUSABLE.search(told):
-            raise ConfigurationError(f"{tool} does not work: {_last(told)}; log: {self.log}", hint=HINT)
+        output = self.log.read_bytes()[begin:].decode(errors="replace")
+        if _UNUSABLE.search(output):
+            raise ConfigurationError(f"{tool} does not work: {_last(output)}; log: {self.log}", hint=HINT)
         if -status in _FROM_OUTSIDE:
             raise self._passing(tool, f"was killed by {signal.Signals(-status).name}")
         if status < 0:
-            raise self.failure(tool, f"crashed: {signal.strsignal(-status) or -status}", told)
-        if status or _FAILED.search(told):
-            raise self.failure(tool, f"failed with exit status {status}", told)
+            raise self.failure(tool, f"crashed: {signal.strsignal(-status) or -status}", output)
+        if status or _FAILED.search(output):
+            raise self.failure(tool, f"failed with exit status {status}", output)
 
     def _wait(self, tool: str, arguments: list[str], file: io.BufferedWriter) -> int:
         path = self.tools.paths[tool]
@@ -348,7 +348,7 @@ class _Run:
             process.wait()
 
     def output(self, tool: str, name: str) -> Path:
-        """Return a file that a tool is to have made; GranuleRejected if it is not there or empty."""
+        """Return a file that a tool should have made; GranuleRejected if it is missing or empty."""
         path = self.folder / name
         if not path.is_file():
             raise self.failure(tool, f"left no {name}")
@@ -356,13 +356,13 @@ class _Run:
             raise self.failure(tool, f"left {name} empty")
         return path
 
-    def failure(self, tool: str, what: str, told: str | None = None) -> GranuleRejected:
-        """Return the error that tells what a tool did, its last word, and where the others are."""
-        told = self.log.read_text(errors="replace") if told is None else told
-        return GranuleRejected(f"{tool} {what}: {_last(told)}; log: {self.log}")
+    def failure(self, tool: str, what: str, output: str | None = None) -> GranuleRejected:
+        """Make the error of a tool: what happened, its last line of output, and the log."""
+        output = self.log.read_text(errors="replace") if output is None else output
+        return GranuleRejected(f"{tool} {what}: {_last(output)}; log: {self.log}")
 
     def keep_logs(self) -> None:
-        """Add to the log what pcaprepobsid's own tools said: it only names the files, which are soon gone."""
+        """Add the output of pcaprepobsid's own tools to the log: it only names their files, which are soon removed."""
         with self.log.open("ab") as file:
             for path in sorted((self.folder / _PREPARED).glob("*.log")):
                 file.write(f"# {path.name}\n".encode() + path.read_bytes())
@@ -373,9 +373,9 @@ class _Run:
         )
 
 
-def _last(told: str) -> str:
-    """Return the last line that says something, of those that speak of an error if there are any."""
-    lines = [line.strip() for line in told.splitlines() if line.strip(" -=#\t") and not line.startswith("$ ")]
+def _last(output: str) -> str:
+    """Return the last line that is not empty, of those about errors if there are any."""
+    lines = [line.strip() for line in output.splitlines() if line.strip(" -=#\t") and not line.startswith("$ ")]
     errors = [line for line in lines if _FAILED.search(line) or _UNUSABLE.search(line)]
     causes = [line for line in errors if "with status" not in line]
     return (causes or errors or lines or ["it said nothing"])[-1]
@@ -389,7 +389,7 @@ def _has_intervals(path: Path, run: _Run) -> bool:
 
 
 def _net(body: bytes, run: _Run) -> tuple[bytes, int]:
-    """Return a light curve that says of itself that it is net, and the number of its bins.
+    """Mark a light curve as net in its header, and return it with the number of its bins.
 
     pcaextlc2 subtracts the background and sets BACKAPP, but leaves saextrct's HDUCLAS2, TOTAL, as it was.
     """

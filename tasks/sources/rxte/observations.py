@@ -1,7 +1,7 @@
-"""RXTE's observations as granules: their files read, staged many at a time, and committed.
+"""RXTE's observations as granules: read their files, stage many at a time, and commit them.
 
-An observation is done when its rows are in the lake, and at no other time. What is far away is read by several threads;
-what is here, by one, since reading is what takes the time.
+An observation is done when its rows are in the lake. A remote mirror is read by several threads; a local one by one
+thread, since reading takes most of the time.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,20 +21,21 @@ from typing import Any
 import pyarrow as pa
 from upath import UPath
 
-from lake.commit.commit import Receipt, commit_together
-from lake.commit.ledger import Attempt, canonical
+from lake.commit.commit import commit_together
+from lake.commit.ledger import Attempt, Select, canonical
 from lake.commit.staging import Manifest, lost, stage_together
 from lake.errors import ArchiveError, ConfigurationError, GranuleRejected
 from lake.query import Lake
 from lake.settings import load_settings
 from lake.store.memory import peak_rss_mb
 from lake.store.storage import is_local, path_of
-from tasks.pull import lake_at
-from tasks.pull.runners import current_log
 from tasks.register import register_archive
 from tasks.services.request_counters import count_requests, summarise
-from tasks.sources.base import GIVE_UP_AFTER, Band, Origin
+from tasks.sources.base import Band, Origin
 from tasks.sources.granule_status import GranuleStatus, granule_status
+from tasks.sources.observed import granule_id
+from tasks.sources.protocol import Receipts
+from tasks.sources.rxte import energies
 from tasks.sources.rxte import heasoft as rxte_heasoft
 from tasks.sources.rxte import mission as rxte
 from tasks.sources.rxte import standard2 as rxte_standard2
@@ -43,35 +44,36 @@ from tasks.sources.rxte.files import CONNECTIONS, Mirror
 from tasks.sources.rxte.fits import read_light_curve
 from tasks.sources.rxte.mission import PRODUCTS, Observation, gain_epoch, product_of, utc_to_tt
 from tasks.sources.rxte.products import Reading, completed, distinct, read_observation, tables_of
+from tasks.worker import current_log, lake_at
 
 # Of column left_out of table sources.
 NO_GOOD_TIME, NO_STANDARD_2 = "no_good_time", "no_standard2_data"
 
-# Observations of a task, which one transaction commits: some seconds of work, where files are near.
+# Observations of a task, which one transaction commits: some seconds of work with a local mirror.
 TOGETHER = {"products": 250, "standard2": 50, "heasoft": 4}
 
-# Of the time that a task may take, how much HEASoft's tools have: what hangs costs its own observation alone.
+# HEASoft's tools have this part of a task's time, so that a hanging tool costs only its own observation.
 _OF_TASK = 0.9
 
-# One file that nobody thought of must not take the others of its batch with it.
+# Errors of one file, which must not affect the others of its batch.
 _OF_ONE = (GranuleRejected, ArchiveError, OSError, ArithmeticError, LookupError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What is taken of each observation.
+    """Which light curves to extract from each observation.
 
     Parameters
     ----------
     bands
-        Standard products, by their names in the lake; none: all that there are.
+        Standard products, by their names in the lake; none: all.
     cut
         Channels to be extracted anew, instead of standard products.
 
     Raises
     ------
     ConfigurationError
-        If there is no such band.
+        If a band is unknown.
     """
 
     bands: tuple[str, ...] = ()
@@ -85,7 +87,7 @@ class Extraction:
 
     @property
     def origin(self) -> Origin:
-        """Return archive and release that its rows are of."""
+        """Return the archive and release of its rows."""
         return rxte.ORIGIN if self.cut is None else self.cut.origin
 
     @property
@@ -95,7 +97,7 @@ class Extraction:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Return what makes it another question."""
+        """Return the parameters that identify it."""
         return {"bands": list(self.bands)} if self.cut is None else self.cut.as_parameters()
 
     def granule(self, obsid: str) -> str:
@@ -104,21 +106,21 @@ class Extraction:
 
 
 def extraction_of(method: str, bands: Sequence[str] | None = None, **cut: Any) -> Extraction:
-    """Return what is to be taken of each observation, once it is sure that it can be.
+    """Make an extraction, after checking that it is possible.
 
     Parameters
     ----------
     method
         products, heasoft or standard2.
     bands
-        Of the standard products; none: all.
+        Standard products; none: all.
     cut
-        Parameters of ChannelCut; None stands for the default.
+        Parameters of ChannelCut; None means the default.
 
     Raises
     ------
     ConfigurationError
-        If it makes no sense, or HEASoft is needed and is not installed.
+        If parameters contradict each other, or HEASoft is required and not installed.
     """
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in cut.items() if value is not None
@@ -139,14 +141,8 @@ def extraction_of(method: str, bands: Sequence[str] | None = None, **cut: Any) -
     return Extraction(cut=ChannelCut("standard2", **given))
 
 
-def granule_id(origin: Origin, parameters: Mapping[str, Any], *inputs: str) -> str:
-    """Return the id of a granule: the same for the same release, parameters and inputs."""
-    key = "\n".join((origin.release, canonical(parameters), *inputs))
-    return f"{origin.name}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
-
-
-def register(lake: Lake, extraction: Extraction) -> Origin:
-    """Let the lake know where the rows are from, what their bands are, and which energies channels have."""
+def register(lake: Lake, extraction: Extraction) -> bool:
+    """Describe the archive, its bands and the energies of channels to the lake; say whether it shows this release."""
     origin = extraction.origin
     if extraction.cut is not None:
         # Each cut brings a band; those of others stay.
@@ -154,15 +150,14 @@ def register(lake: Lake, extraction: Extraction) -> Origin:
         mine = {band.band for band in origin.bands}
         others = tuple(Band(**row) for row in known.to_pylist() if row["band"] not in mine)
         origin = replace(origin, bands=(*others, *origin.bands))
-    register_archive(lake, origin, channels=rxte.channels())
-    return origin
+    return register_archive(lake, origin, channels=energies.channels())
 
 
 def with_requested_bands(lake: Lake, extraction: Extraction) -> Extraction:
-    """Return it with all bands of standard products that were ever asked for.
+    """Return it with all bands of standard products that any run asked for.
 
-    The products of an observation are committed as one: with fewer bands than before, the others would be taken out
-    of the lake, while the ledger goes on to call them done.
+    The products of an observation are committed as one: with fewer bands than before, the other bands would be
+    deleted, while the ledger would still call them done.
     """
     if extraction.cut is not None:
         return extraction
@@ -177,12 +172,12 @@ def with_requested_bands(lake: Lake, extraction: Extraction) -> Extraction:
 
 
 def waiting(
-    lake: Lake, observations: Sequence[Observation], extraction: Extraction, *, retry_failed: bool = False
+    lake: Lake, observations: Sequence[Observation], extraction: Extraction, *, select: Select = "pending"
 ) -> GranuleStatus[Observation]:
     """Return which observations are to be extracted: see tasks.sources.granule_status."""
     origin = extraction.origin
     pieces = {extraction.granule(observation.obsid): observation for observation in observations}
-    return granule_status(lake, origin.name, [origin.release], pieces, retry_failed=retry_failed)
+    return granule_status(lake, origin.name, [origin.release], pieces, select=select)
 
 
 @dataclass(frozen=True)
@@ -194,9 +189,9 @@ class Part:
     url
         Of the lake.
     folder
-        Where parts are staged, each in a folder of its own.
+        Parent of the staging folders of all parts.
     observations, extraction
-        What is taken of which.
+        Which observations, and what to extract from them.
     """
 
     url: str
@@ -208,18 +203,28 @@ class Part:
     def each(
         cls, url: str, folder: UPath, observations: Sequence[Observation], extraction: Extraction
     ) -> Iterator[Part]:
-        """Yield the parts that carry observations."""
+        """Yield observations as parts."""
         size = extraction.together
         for first in range(0, len(observations), size):
             yield cls(url, str(folder), tuple(observations[first : first + size]), extraction)
 
     @property
     def obsids(self) -> list[str]:
-        """Return their names."""
+        """Return the ObsIDs."""
         return [observation.obsid for observation in self.observations]
 
+    @property
+    def title(self) -> str:
+        """Return its observations in a few words."""
+        return summarise(self.obsids)
+
+    @property
+    def size(self) -> int:
+        """Return how many observations it has."""
+        return len(self.observations)
+
     def staged(self, granules: Sequence[tuple[Attempt, Mapping[str, pa.Table]]], name: str = "") -> Staged:
-        """Stage what came of them, with their names."""
+        """Stage their attempts and tables; return them with the ObsIDs."""
         key = "\n".join(attempt.granule for attempt, _ in granules)
         folder = path_of(self.folder) / f"{name}{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
         return self.obsids, stage_together(folder, granules, self.extraction.origin.band_units)
@@ -229,16 +234,16 @@ Staged = tuple[list[str], Manifest]
 
 
 def fetch(part: Part, last_try: bool) -> Staged:
-    """Read observations and stage them, or the news that they cannot be had.
+    """Read observations and stage them, as failed or rejected if they cannot be read.
 
-    What may pass was asked for again by then, file by file: another try of the whole would do the same.
+    Passing errors have been retried by then, file by file, so the batch as a whole is not retried for them.
 
     Raises
     ------
     ArchiveError
-        If the archive's place is not there at all.
+        If nothing is at the archive's address.
     ConfigurationError
-        If HEASoft is needed and is not installed.
+        If HEASoft is required and not installed.
     """
     extraction, log, lake, settings = part.extraction, current_log(), lake_at(part.url), load_settings()
     tools = rxte_heasoft.find_tools() if extraction.cut and extraction.cut.method == "heasoft" else None
@@ -263,8 +268,8 @@ def fetch(part: Part, last_try: bool) -> Staged:
             except _OF_ONE as error:
                 return replace(lost(attempt, error), seconds=done.seconds, **done.facts()), {}
         status = "done" if reading.tables["lightcurves"].num_rows else "empty"
-        told = replace(attempt, status=status, reason=reading.remark, seconds=done.seconds, **done.facts())
-        return told, reading.tables
+        attempt = replace(attempt, status=status, reason=reading.remark, seconds=done.seconds, **done.facts())
+        return attempt, reading.tables
 
     places = _places(lake, extraction.origin, part.observations)
     with Mirror(settings) as mirror:
@@ -278,51 +283,31 @@ def fetch(part: Part, last_try: bool) -> Staged:
     return obsids, manifest.with_details(peak_rss_mb=peak_rss_mb())
 
 
-class Observations:
-    """The work of a pull: parts are staged elsewhere, and committed by the run."""
+def mark_failed(part: Part, error: BaseException) -> Staged:
+    """Stage observations as failed."""
+    origin, parameters = part.extraction.origin, canonical(part.extraction.parameters)
+    attempts = [
+        Attempt(
+            origin.name,
+            origin.release,
+            part.extraction.granule(obsid),
+            status="failed",
+            started_at=datetime.now(UTC),
+            parameters=parameters,
+        )
+        for obsid in part.obsids
+    ]
+    return part.staged([(lost(attempt, error), {}) for attempt in attempts], "lost-")
 
-    source, give_up_after = rxte.NAME, GIVE_UP_AFTER
 
-    def __init__(self, endpoint: str) -> None:
-        self.endpoint = endpoint
-
-    @property
-    def fetch(self) -> Callable[[Part, bool], Staged]:
-        """Return what stages them."""
-        return fetch
-
-    def name(self, part: Part) -> str:
-        """Return its observations in a few words."""
-        return summarise(part.obsids)
-
-    def count(self, part: Part) -> int:
-        """Return how many there are."""
-        return len(part.observations)
-
-    def mark_failed(self, part: Part, error: BaseException) -> Staged:
-        """Stage the news that they are lost."""
-        origin, parameters = part.extraction.origin, canonical(part.extraction.parameters)
-        attempts = [
-            Attempt(
-                origin.name,
-                origin.release,
-                part.extraction.granule(obsid),
-                status="failed",
-                started_at=datetime.now(UTC),
-                parameters=parameters,
-            )
-            for obsid in part.obsids
-        ]
-        return part.staged([(lost(attempt, error), {}) for attempt in attempts], "lost-")
-
-    def commit(self, url: str, fetched: Staged) -> list[tuple[str | None, Receipt]]:
-        """Commit what is staged, and return each ObsID with what came of it."""
-        obsids, manifest = fetched
-        return list(zip(obsids, commit_together(lake_at(url).catalog, manifest), strict=True))
+def commit(url: str, fetched: Staged) -> Receipts:
+    """Commit what is staged; return the receipt of each ObsID."""
+    obsids, manifest = fetched
+    return list(zip(obsids, commit_together(lake_at(url).catalog, manifest), strict=True))
 
 
 def _places(lake: Lake, origin: Origin, observations: Sequence[Observation]) -> dict[str, dict[str, Any]]:
-    """Return where the lake has observations already: a commit looks for the rows to be replaced near there alone."""
+    """Return the positions of observations in the lake: a commit searches for the rows to replace only near these."""
     rows = lake.sql(
         "SELECT source_id, ra, dec FROM sources WHERE archive = $archive AND release = $release "
         "AND source_id IN (SELECT unnest($obsids))",
@@ -355,7 +340,7 @@ def _read(
     if folder is None:
         raise _absent(mirror, observation)
     if observation.mjd_start is None:
-        raise GranuleRejected(f"nobody says when {observation.obsid} began, and so in which gain epoch")
+        raise GranuleRejected(f"the start of {observation.obsid} is unknown, and so is its gain epoch")
     try:
         epoch = int(gain_epoch(utc_to_tt([observation.mjd_start]))[0])
     except ValueError as error:

@@ -34,19 +34,19 @@ NO_PRODUCTS = "no_standard_products"
 
 @dataclass(frozen=True)
 class Reading:
-    """What an observation gives to the lake: tables by name, and what the ledger should say of it."""
+    """An observation's tables by name, and its remarks for the ledger."""
 
     tables: dict[str, pa.Table]
     remark: str | None = None
 
     def sound(self) -> Reading:
-        """Return it with sound values, and remarks on what was not."""
+        """Return it with sound values, and remarks on the others."""
         tables, remarks = sound(self.tables)
         return Reading(tables, "; ".join(filter(None, [self.remark, *remarks])) or None)
 
 
 def barytime_difference(curve: LightCurve, ra: float | None = None, dec: float | None = None) -> Floats | None:
-    """Return bmjd_tdb less the file's BARYTIME, seconds, bin by bin; None if the file has no BARYTIME.
+    """Subtract the file's BARYTIME from bmjd_tdb, seconds, bin by bin; None if the file has no BARYTIME.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def barytime_difference(curve: LightCurve, ra: float | None = None, dec: float |
 
 
 def read_observation(files: Mapping[str, Data], observation: Observation, granule: str) -> Reading:
-    """Make tables of the lake out of the products of one observation.
+    """Convert the products of one observation to tables of the lake.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def tables_of(
     more: Mapping[str, Any],
     nothing: str,
 ) -> Reading:
-    """Make tables of the lake out of the light curves of one observation.
+    """Convert the light curves of one observation to tables of the lake.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def completed(readings: Sequence[Tables]) -> list[Tables]:
 
 
 def _choose(files: Mapping[str, Data], observation: Observation) -> tuple[dict[str, str], list[str]]:
-    """Return the file of each band, and the files that are none."""
+    """Return the file of each band, and the files that belong to none."""
     chosen: dict[str, str] = {}
     left_alone = []
     for name in sorted(files):
@@ -206,7 +206,7 @@ def _position(curves: list[LightCurve], observation: Observation) -> tuple[float
 
 
 def _epochs(curves: list[LightCurve], observation: Observation) -> list[int]:
-    """Return the gain epochs of an observation, in order: one, unless it spans an edge; none if nobody dates it."""
+    """Return the gain epochs of an observation, in order: one, unless it spans an edge; none without a time."""
     times = np.concatenate([[], *(curve.mjd for curve in curves)])
     if not times.size and observation.mjd_start is not None:
         times = rxte.utc_to_tt([observation.mjd_start])
@@ -219,7 +219,7 @@ def _epochs(curves: list[LightCurve], observation: Observation) -> list[int]:
 def _rows(
     curves: list[LightCurve], observation: Observation, keys: Mapping[str, str], pixel: int, spans_edge: bool
 ) -> pa.Table:
-    """Return the rows of table lightcurves, sorted as it is, less bmjd_tdb."""
+    """Make the rows of table lightcurves, sorted as it is, except bmjd_tdb."""
     lengths = [len(curve.mjd) for curve in curves]
     n = sum(lengths)
 
@@ -272,7 +272,7 @@ def _exposure(
     epochs: list[int],
     more: Mapping[str, Any],
 ) -> pa.Table:
-    """Return the row of table exposures."""
+    """Make the row of table exposures."""
     starts = [curve.mjd_start for curve in curves if curve.mjd_start is not None]
     stops = [curve.mjd_stop for curve in curves if curve.mjd_stop is not None]
     if not starts and observation.mjd_start is not None:
@@ -324,19 +324,19 @@ def _exposure(
 
 
 def _remark(curves: list[LightCurve], nothing: str) -> str | None:
-    """Return what the ledger should say, in one line."""
+    """Join the remarks for the ledger in one line."""
     if not curves:
         return nothing.replace("_", " ")
-    told: dict[str, list[str]] = {}
+    bands_by_remark: dict[str, list[str]] = {}
     for curve in curves:
         for remark in curve.remarks:
-            told.setdefault(remark, []).append(curve.product.band)
-    parts = [f"{remark} ({', '.join(bands)})" for remark, bands in told.items()]
+            bands_by_remark.setdefault(remark, []).append(curve.product.band)
+    parts = [f"{remark} ({', '.join(bands)})" for remark, bands in bands_by_remark.items()]
     return "; ".join(parts) or None
 
 
 def distinct(curve: LightCurve, name: str) -> LightCurve:
-    """Return a light curve in order of time, each bin once.
+    """Sort a light curve by time, each bin once.
 
     Raises
     ------

@@ -1,196 +1,206 @@
-"""Pull RXTE's observations of targets: find them in xtemaster, have them staged and committed, then match them."""
+"""RXTE as a source of the engine: observations of targets, found in xtemaster, staged and committed, then matched."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-from lake.commit.ledger import canonical, pending, write_plan
-from lake.errors import ArchiveError, ConfigurationError, GranuleRejected
-from lake.names import check_sample
-from lake.store.storage import remove_folder
-from tasks.pull.driver import Driver, Run
-from tasks.pull.limits import connection_slots, exclusive_pull, of_archive
-from tasks.pull.report import SurveyReport
-from tasks.services.download import patiently
+from lake.commit.ledger import canonical, pending
+from lake.errors import ArchiveError, GranuleRejected
+from lake.model.declared import Declaration
+from lake.query import Lake
+from lake.settings import Settings
 from tasks.services.request_counters import count_requests
-from tasks.sources.base import Origin
+from tasks.services.retry import with_retries
+from tasks.sources.base import Limits, Origin
+from tasks.sources.granule_status import last_status
 from tasks.sources.heasarc import SERVICE
+from tasks.sources.observed import target_of
+from tasks.sources.protocol import Context, Receipts, Request, Stage
+from tasks.sources.rxte import cut as rxte_cut
 from tasks.sources.rxte import observations as rxte_pull
 from tasks.sources.rxte import targets as rxte_targets
 from tasks.sources.rxte.files import Mirror
-from tasks.sources.rxte.find import RADIUS_DEG, Found, check_radius, find, read_csv, select
-from tasks.sources.rxte.mission import NAME
-from tasks.sources.rxte.observations import Extraction, Observations, Part, extraction_of
+from tasks.sources.rxte.find import Found, find, read_csv, select
+from tasks.sources.rxte.mission import NAME, ORIGIN
+from tasks.sources.rxte.observations import Extraction, Part
+from tasks.sources.rxte.options import RxteOptions
 
-# Targets that xtemaster is asked for at once.
+# xtemaster is asked for so many targets at once.
 TARGETS = 2_000
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a run asks of RXTE.
+class Rxte:
+    """RXTE's observations, with the options of a request.
 
     Parameters
     ----------
     extraction
-        What is taken of each observation.
-    target, sample
-        One target, by name or place; or those of a sample. None: all that have no answer yet.
-    radius_deg
-        Observations within this of a target, degrees.
-    limit
-        At most so many of each target; None: all.
-    slews
-        Slews, too.
-    xtemaster
-        A CSV file of its rows; None: HEASARC is asked.
-    again
-        Targets that were answered before, too.
-    retry_failed
-        Exactly observations that were rejected or failed before.
-
-    Raises
-    ------
-    ConfigurationError
-        If it makes no sense.
+        What is taken of each observation, with the bands that the lake has of them already.
+    endpoint
+        Address of the mirror.
+    is_far
+        The mirror is not a folder here: reading it takes connection slots.
     """
 
-    extraction: Extraction
-    target: str | None = None
-    sample: str | None = None
-    radius_deg: float = RADIUS_DEG
-    limit: int | None = None
-    slews: bool = False
-    xtemaster: str | None = None
-    again: bool = False
-    retry_failed: bool = False
+    options: RxteOptions = field(default_factory=RxteOptions)
+    extraction: Extraction = field(default_factory=Extraction)
+    endpoint: str = ORIGIN.endpoint
+    is_far: bool = False
 
-    def __post_init__(self) -> None:
-        check_radius(self.radius_deg)
-        if self.limit is not None and self.limit < 1:
-            raise ConfigurationError(f"limit cannot be {self.limit}", hint="1 or more; default: all observations")
+    name, what = NAME, "observations"
+
+    @property
+    def declarations(self) -> Sequence[Declaration]:
+        """Return what it brings: the bands of chosen channels follow from the choice, so only the lake has them."""
+        return [ORIGIN.declaration, Declaration(archive=rxte_cut.NAME)]
+
+    @property
+    def origin(self) -> Origin:
+        """Return whether the rows are of standard products or of chosen channels."""
+        return self.extraction.origin
+
+    @property
+    def limits(self) -> Limits:
+        """Return its limits; a mirror in a folder has no service."""
+        return Limits(service=SERVICE if self.is_far else None, granules=self.extraction.together)
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Return what makes it another question, of a target."""
-        more = {"radius_deg": self.radius_deg, "slews": self.slews, "limit": self.limit}
-        return {**self.extraction.parameters, **more}
+        """Return the parameters that coverage has of a target."""
+        return {**self.extraction.parameters, **self.options.question}
 
+    def prepared(self, lake: Lake, request: Request, settings: Settings) -> Rxte:
+        """Return it with the options of a request.
 
-def asked_of(**given: Any) -> Asked:
-    """Return what parameters of the command and of the flow ask for: those of Asked, and of `extraction_of`."""
-    mine = {field.name for field in fields(Asked)}
-    extraction = extraction_of(**{name: value for name, value in given.items() if name not in mine})
-    return Asked(extraction, **{name: value for name, value in given.items() if name in mine})
+        Raises
+        ------
+        ArchiveError
+            If nothing is at the archive's address.
+        """
+        options: RxteOptions = request.options
+        with Mirror(settings) as mirror:
+            extraction = rxte_pull.with_requested_bands(lake, options.extraction)
+            return Rxte(options, extraction, mirror.url, not mirror.is_local)
 
+    def register(self, lake: Lake) -> bool:
+        """Bring the lake's description of it up to date; say whether the lake shows this release."""
+        return rxte_pull.register(lake, self.extraction)
 
-def pull(run: Run, asked: Asked) -> tuple[Origin, SurveyReport]:
-    """Bring every RXTE observation of targets into the lake, each a granule of its own; then their matches.
-
-    Raises
-    ------
-    ArchiveError
-        If the archive's place is not there at all.
-    LightlakeError
-        If another run has the turn, or the places at HEASARC, for too long.
-    """
-    lake, log, settings = run.lake, run.log, run.settings
-    started = time.monotonic()
-    check_sample(lake, asked.sample)
-    with Mirror(settings) as mirror:
-        far, work = not mirror.is_local, Observations(mirror.url)
-    with exclusive_pull(lake, of_archive(NAME), run.name, log, run.check):
-        extraction = rxte_pull.with_requested_bands(lake, asked.extraction)
-        asked = replace(asked, extraction=extraction)
-        origin = run.here(rxte_pull.register, lake, extraction)
-        driver = Driver(run, work, SurveyReport(NAME, "observations", 0))
+    def plan(self, run: Context, request: Request) -> Iterator[Stage]:
+        """Yield, for one chunk of targets after the other, their observations; then what the targets match."""
+        lake, extraction = run.lake, self.extraction
         folder = lake.storage.staging / run.id / NAME
         seen, planned, unanswered = set[str](), list[str](), 0
-        at_heasarc = connection_slots(
-            settings, SERVICE, min(settings.workers, settings.archive_concurrency), log, run.check
+        names_skipped = self.options.target is None and request.select == "pending"
+        if names_skipped and (skipped := self._rejected(lake)):
+            # Targets whose observations were rejected are skipped, and their observations with them.
+            yield Stage(counts={"rejected_before": skipped})
+        for targets in self._targets(run, request):
+            asked_at = datetime.now(UTC)
+            with count_requests("xtemaster", run.log) as asking:
+                try:
+                    if unanswered >= self.limits.give_up_after:
+                        raise ArchiveError(
+                            f"not asked: {self.limits.give_up_after} questions before had no answer",
+                            archive=NAME,
+                            endpoint=SERVICE,
+                            hint="see why, and pull again",
+                        )
+                    found, endpoint = self._found(run, targets)
+                    unanswered = 0
+                except (ArchiveError, GranuleRejected) as error:
+                    unanswered += 1
+                    run.log.error("xtemaster could not be asked: %s", error)
+                    yield self._failed(run, targets, error)
+                    continue
+            observations = [one for one in found.each() if one.obsid not in seen]
+            seen.update(one.obsid for one in observations)
+            now = rxte_pull.waiting(lake, observations, extraction, select=request.select)
+            run.log.info(
+                "%d observations of %d targets, %d to do", len(observations), targets.num_rows, len(now.waiting)
+            )
+            planned += [extraction.granule(one.obsid) for one in observations]
+            skipped = 0 if names_skipped else now.skipped
+
+            answer = (targets, found, extraction, self.parameters, asked_at, endpoint, asking.facts())
+            yield Stage(
+                Part.each(run.url, folder, now.waiting, extraction),
+                len(now.waiting),
+                {"known": len(observations), "done_before": now.done, "rejected_before": skipped},
+                tuple(planned),
+                partial(_answer, run.url, *answer),
+            )
+
+    def _failed(self, run: Context, targets: pa.Table, error: BaseException) -> Stage:
+        """Return the stage that marks targets as failed which could not be looked up."""
+
+        def give_up() -> Receipts:
+            receipt = rxte_targets.give_up(run.url, targets, self.extraction, self.parameters, error)
+            return [(f"{targets.num_rows} targets", receipt)]
+
+        return Stage(finish=give_up)
+
+    def _rejected(self, lake: Lake) -> int:
+        """Count the observations in the ledger that were rejected with these parameters."""
+        origin, parameters = self.origin, canonical(self.extraction.parameters)
+        status = last_status(lake, origin.name, [origin.release], parameters=parameters)
+        return list(status.values()).count("rejected")
+
+    def _targets(self, run: Context, request: Request) -> Iterator[pa.Table]:
+        """Yield the targets to look up: the one that is named, or all without an answer."""
+        if self.options.target is not None:
+            yield run.here(target_of, run.lake, self.options.target, NAME)
+            return
+        yield from pending(
+            run.lake.catalog,
+            self.origin.name,
+            self.origin.release,
+            canonical(self.parameters),
+            request.samples,
+            # An observation that was rejected may be near any target.
+            select="pending" if request.select == "pending" else "all",
+            batch_size=TARGETS,
         )
-        with at_heasarc if far else nullcontext(settings.workers) as width:
-            for targets in _targets(run, asked, origin):
-                asked_at = datetime.now(UTC)
-                with count_requests("xtemaster", log) as asking:
-                    try:
-                        if unanswered >= work.give_up_after:
-                            raise ArchiveError(
-                                f"not asked: {work.give_up_after} questions before had no answer",
-                                archive=NAME,
-                                endpoint=SERVICE,
-                                hint="see why, and pull again",
-                            )
-                        found, endpoint = _found(run, targets, asked, has_place=far)
-                        unanswered = 0
-                    except (ArchiveError, GranuleRejected) as error:
-                        unanswered += 1
-                        log.error("xtemaster could not be asked: %s", error)
-                        receipt = run.here(rxte_targets.give_up, run.url, targets, extraction, asked.parameters, error)
-                        driver.report = driver.report.plus(1, [(f"{targets.num_rows} targets", receipt)])
-                        continue
-                observations = [one for one in found.each() if one.obsid not in seen]
-                seen.update(one.obsid for one in observations)
-                now = rxte_pull.waiting(lake, observations, extraction, retry_failed=asked.retry_failed)
-                rejected = 0 if asked.retry_failed else now.rejected
-                driver.report = replace(
-                    driver.report,
-                    found=driver.report.found + len(observations),
-                    done_before=driver.report.done_before + now.done,
-                    rejected_before=driver.report.rejected_before + rejected,
-                )
-                log.info(
-                    "%d observations of %d targets, %d to do", len(observations), targets.num_rows, len(now.waiting)
-                )
-                planned += [extraction.granule(one.obsid) for one in observations]
-                write_plan(lake.storage, origin.name, planned)
-                run.here(run.watch.begin, NAME, len(now.waiting), "observations")
-                driver.work_off(Part.each(run.url, folder, now.waiting, extraction), width)
-                run.here(
-                    rxte_targets.answer,
-                    run.url,
-                    targets,
-                    found,
-                    extraction,
-                    asked.parameters,
-                    asked_at,
-                    endpoint,
-                    asking.facts(),
-                )
-        remove_folder(folder)
-    return origin, replace(driver.report, seconds=time.monotonic() - started)
+
+    def _found(self, run: Context, targets: pa.Table) -> tuple[Found, str]:
+        """Return what xtemaster has near targets, and the address that answered."""
+        options, settings = self.options, run.settings
+        if options.xtemaster is not None:
+            found, endpoint = (
+                select(targets, read_csv(options.xtemaster), radius_deg=options.radius_deg),
+                options.xtemaster,
+            )
+        else:
+            endpoint = settings.endpoints.get(SERVICE, "xtemaster at HEASARC")
+            with run.slots(SERVICE, settings.archive_concurrency):
+                found = with_retries(lambda: find(targets, settings, radius_deg=options.radius_deg), settings)
+        return (found if options.slews else found.without_slews()).limited(options.limit), endpoint
+
+    @property
+    def fetch(self) -> Callable[[Part, bool], rxte_pull.Staged]:
+        """Return the function that stages a part."""
+        return rxte_pull.fetch
+
+    def mark_failed(self, batch: Part, error: BaseException) -> rxte_pull.Staged:
+        """Stage observations as failed."""
+        return rxte_pull.mark_failed(batch, error)
+
+    def commit(self, url: str, fetched: rxte_pull.Staged) -> Receipts:
+        """Commit what is staged."""
+        return rxte_pull.commit(url, fetched)
 
 
-def _targets(run: Run, asked: Asked, origin: Origin) -> Iterator[pa.Table]:
-    """Yield the targets to be asked for: the one that is named, or all that have no answer yet."""
-    if asked.target is not None:
-        yield run.here(rxte_targets.target_of, run.lake, asked.target)
-        return
-    yield from pending(
-        run.lake.catalog,
-        origin.name,
-        origin.release,
-        canonical(asked.parameters),
-        None if asked.sample is None else [asked.sample],
-        timedelta(0) if asked.again or asked.retry_failed else None,
-        batch_size=TARGETS,
-    )
+SOURCE = Rxte()
 
 
-def _found(run: Run, targets: pa.Table, asked: Asked, *, has_place: bool) -> tuple[Found, str]:
-    """Return what xtemaster has near targets, and who said so."""
-    settings, radius_deg = run.settings, asked.radius_deg
-    if asked.xtemaster is not None:
-        found, endpoint = select(targets, read_csv(asked.xtemaster), radius_deg=radius_deg), asked.xtemaster
-    else:
-        endpoint = settings.endpoints.get(SERVICE, "xtemaster at HEASARC")
-        with nullcontext() if has_place else connection_slots(settings, SERVICE, 1, run.log, run.check):
-            found = patiently(lambda: find(targets, settings, radius_deg=radius_deg), settings)
-    return (found if asked.slews else found.without_slews()).limited(asked.limit), endpoint
+def _answer(*answer: Any) -> Receipts:
+    """Commit what targets match; the report counts their observations alone."""
+    rxte_targets.answer(*answer)
+    return []

@@ -1,10 +1,10 @@
-"""Light curves from the PCA's Standard-2 files alone, for where HEASoft is absent: a fallback that says what it is.
+"""Make light curves from the PCA's Standard-2 files alone, where HEASoft is absent: a fallback, marked as such.
 
 The rate is counts per second per PCU that is on. The background is in it, and it is not corrected for dead time: it
 does not compare with a standard product. A Standard-2 file has, each 16 s, a spectrum of 129 channels for each half
-(L, R) of each anode layer of each PCU; they are not taken apart in time, so that a sample counts whole or not at all.
+(L, R) of each anode layer of each PCU; they are not split in time, so that a sample counts whole or not at all.
 
-Sources: B.3 to B.5 of the facts on RXTE; HEASARC's ABC of XTE on Standard 2 (samples of a bright source may last 2 s,
+Sources: HEASARC's ABC of XTE on Standard 2 (samples of a bright source may last 2 s,
 keyword DELTAT) and on filter files.
 """
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from lake.errors import ConfigurationError, GranuleRejected
 from lake.science.times import DAY_S, met_to_mjd
 from tasks.services.fits import Data, Floats, Header, Table, naming, read_tables, unpacked
+from tasks.sources.rxte import energies
 from tasks.sources.rxte import mission as rxte
 from tasks.sources.rxte.cut import GTI, PCUS, STD2_BIN_S, ChannelCut
 from tasks.sources.rxte.fits import Clock, LightCurve, clock, pointing
@@ -29,13 +30,13 @@ from tasks.sources.rxte.fits import Clock, LightCurve, clock, pointing
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
-# Not those that pcaprepobsid makes of it, whose names go on with _dt or _bkg: facts B.2, B.5.
+# Not those that pcaprepobsid makes of it, whose names go on with _dt or _bkg.
 _NAME = re.compile(r"FS4a_[0-9a-f]+-[0-9a-f]+(?:\.gz)?")
 _SPECTRUM = re.compile(r"X[123][LR]SPECPCU([0-4])")
 
 # Clocks of two files may differ by their corrections, some ms: starts this near are of one sample.
 _SAME_S = 0.1
-# A filter file has a row each 16 s (facts B.5); what is further from a row than this is not known.
+# A filter file has a row each 16 s; what is further from a row than this is not known.
 _REACH_S = 1.5 * 16.0
 
 
@@ -74,7 +75,7 @@ class _File:
 
 @dataclass(frozen=True)
 class _Filter:
-    """What a filter file says: times of its rows, s since MJDREF; where the good time is; PCUs' states, by number."""
+    """A filter file: times of its rows, s since MJDREF; which are good time; PCUs' states, by number."""
 
     clock: Clock
     at: Floats
@@ -94,7 +95,7 @@ def is_standard2(file_name: str) -> bool:
 
 
 def light_curve(std2: Mapping[str, Data], cut: ChannelCut, epoch: int, filter_file: Data | None = None) -> LightCurve:
-    """Return the rate of a cut of the PCA's channels, per PCU that is on, background included, dead time and all.
+    """Compute the rate in a cut of channels, per PCU that is on, with background, without dead-time correction.
 
     Channels are whole Standard-2 channels: a cut that ends within one has all of it, and a remark. A PCU is on in a
     sample if all rows of the filter file about the sample say so; without a filter file, if it has any counts. A bin
@@ -141,7 +142,7 @@ def light_curve(std2: Mapping[str, Data], cut: ChannelCut, epoch: int, filter_fi
         asked = cut.channels(epoch)
     except ValueError as error:
         raise GranuleRejected(str(error)) from error
-    lowest, highest = rxte.std2_channel(asked).tolist()
+    lowest, highest = energies.std2_channel(asked).tolist()
     part = slice(lowest, highest + 1)
 
     names = sorted(std2)
@@ -165,7 +166,7 @@ def light_curve(std2: Mapping[str, Data], cut: ChannelCut, epoch: int, filter_fi
         remarks.append(f"channels {asked} lie within whole Standard-2 channels, {counted} are counted")
 
     sample_s = first.clock.bin_s
-    used, told = _used(samples, sample_s, cut, rows, first.clock)
+    used, more_remarks = _used(samples, sample_s, cut, rows, first.clock)
     binned = _binned(samples, used, sample_s, cut.bin_s)
     mjd = met_to_mjd(binned["seconds"] + cut.bin_s / 2, *first.clock.mjdref)
     epochs = np.unique(rxte.gain_epoch(met_to_mjd(samples.start, *first.clock.mjdref))).tolist()
@@ -214,14 +215,14 @@ def light_curve(std2: Mapping[str, Data], cut: ChannelCut, epoch: int, filter_fi
             "sample_s": sample_s,
             "assumed": sorted({name for one in files for name in one.clock.assumed}),
         },
-        remarks=(*remarks, *told),
+        remarks=(*remarks, *more_remarks),
     )
 
 
 def _absolute(part: slice) -> tuple[int, int]:
     """Return the first and last absolute channel of Standard-2 channels."""
     inside = np.flatnonzero(
-        np.isin(rxte.std2_channel(np.arange(rxte.ABSOLUTE_CHANNELS)), np.arange(rxte.STD2_CHANNELS)[part])
+        np.isin(energies.std2_channel(np.arange(energies.ABSOLUTE_CHANNELS)), np.arange(energies.STD2_CHANNELS)[part])
     )
     return int(inside[0]), int(inside[-1])
 
@@ -243,8 +244,8 @@ def _read(name: str, data: Data, cut: ChannelCut, part: slice, blind: Sequence[i
             raise GranuleRejected(f"it lacks {', '.join(absent)}, which the cut takes")
         spectra = [one for one in table.widths if (found := _SPECTRUM.fullmatch(one)) and int(found[1]) in cut.pcus]
         for one in spectra:
-            if table.widths[one] != rxte.STD2_CHANNELS:
-                raise GranuleRejected(f"{one} has {table.widths[one]} channels, not {rxte.STD2_CHANNELS}")
+            if table.widths[one] != energies.STD2_CHANNELS:
+                raise GranuleRejected(f"{one} has {table.widths[one]} channels, not {energies.STD2_CHANNELS}")
         if table.widths.get("TIME") != 1:
             raise GranuleRejected("its column TIME is no number")
         start = table.column("TIME") + (times.timezero_s - times.timepixr * times.bin_s)
@@ -261,14 +262,14 @@ def _read(name: str, data: Data, cut: ChannelCut, part: slice, blind: Sequence[i
 
 
 def _dated(seconds: Floats, times: Clock) -> Bools:
-    """Say which times are: a few that cannot be are none; if none can be, it is the clock that is wrong."""
+    """Say which times are possible; if none is, the clock is wrong, and all times that are there stay."""
     known = np.isfinite(seconds)
     possible = known & rxte.is_of_mission(met_to_mjd(np.where(known, seconds, np.nan), *times.mjdref))
     return possible if possible.any() else known
 
 
 def _counts(table: Table, name: str, part: slice) -> tuple[Floats, int]:
-    """Return a spectrum's counts, NaN where one can be none, and how many are so; GranuleRejected if none can be."""
+    """Return a spectrum's counts, NaN for impossible ones, and how many these are; GranuleRejected if all are."""
     values = table.column(name, part)
     if (odd := (values < 0) | np.isinf(values)).all() and odd.any():
         raise GranuleRejected(f"{name} has {values[odd][0]:g} counts")
@@ -276,7 +277,7 @@ def _counts(table: Table, name: str, part: slice) -> tuple[Floats, int]:
 
 
 def _joined(files: Sequence[_File], names: Sequence[str]) -> tuple[_Samples, int]:
-    """Return the samples of all files in order, each once, and how many of them overlap others but for a part."""
+    """Merge the samples of all files in order, each once, and count those that partly overlap others."""
     ref, sample_s = files[0].clock.mjdref, files[0].clock.bin_s
     every = _Samples(
         np.concatenate([one.samples.start + _apart_s(one.clock.mjdref, ref) for one in files]),
@@ -298,8 +299,8 @@ def _joined(files: Sequence[_File], names: Sequence[str]) -> tuple[_Samples, int
         elif starts[at] - starts[last] > _SAME_S:
             overlapping += 1
         elif not np.array_equal(every.counts[at], every.counts[last], equal_nan=True):
-            told = f"the sample at {starts[at]:.3f} s comes twice, and differs"
-            raise GranuleRejected(f"{names[whose[at]]}: {told} (the other is of {names[whose[last]]})")
+            message = f"the sample at {starts[at]:.3f} s comes twice, and differs"
+            raise GranuleRejected(f"{names[whose[at]]}: {message} (the other is of {names[whose[last]]})")
     return every[kept], overlapping
 
 
@@ -308,7 +309,7 @@ def _apart_s(mjdref: tuple[float, float], other: tuple[float, float]) -> float:
 
 
 def _read_filter(data: Data) -> _Filter:
-    """Read a filter file: where the default good time is, and which PCUs are on."""
+    """Read a filter file: the default good time, and which PCUs are on."""
     with naming("filter file" if isinstance(data, bytes) else data.name):
         wanted = {"TIME", "ELV", "OFFSET", "NUM_PCU_ON"}
         tables = list(read_tables(unpacked(data)))
@@ -357,12 +358,12 @@ def _used(
                 on[:, place], off[:, place] = (throughout(rows.states[pcu] == state) for state in (1, 0))
     turned = ~(on | off).all(axis=1)
     # Of a PCU that is off, neither counts nor their absence matter.
-    lost = (on & np.isnan(samples.counts)).any(axis=1)
+    uncounted = (on & np.isnan(samples.counts)).any(axis=1)
     reasons = {
         "lie outside the good times": outside,
         "have a PCU turned on or off, or of unknown state": turned,
         "have no chosen PCU on": ~on.any(axis=1),
-        "lack counts": lost,
+        "lack counts": uncounted,
     }
     bad, remarks = np.zeros(len(on), np.bool_), []
     for words, which in reasons.items():
@@ -377,7 +378,7 @@ def _used(
 
 
 def _binned(samples: _Samples, used: Bools, sample_s: float, bin_s: float) -> dict[str, Floats]:
-    """Return starts of bins, s, and their rate, error, counts and fracexp, NaN where there is no rate."""
+    """Bin samples: return starts of bins, s, and their rate, error, counts and fracexp, NaN where there is no rate."""
     per_bin = round(bin_s / sample_s)
     if not per_bin or abs(per_bin * sample_s - bin_s) > 1e-6 * sample_s:
         raise GranuleRejected(f"bins of {bin_s:g} s are no whole number of samples of {sample_s:g} s")

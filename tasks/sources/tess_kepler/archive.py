@@ -3,7 +3,7 @@
 A target whose name is a number of TIC, KIC or EPIC, such as "TIC 25155310", has the light curves of that number,
 wherever they are; any other target those of every source within the radius. One search serves a whole batch. Of what
 is found one file a sector, quarter or campaign is taken: see mast_choice. Files come from the cache as far as it has
-them, so that a target that is asked again costs a search and the files that are new.
+them, so that a target that is pulled again costs a search and the files that are new.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from lake.errors import ArchiveError, GranuleRejected, TruncatedAnswer
 from lake.model.schema import TABLES
-from lake.science.motion import places_at
+from lake.science.motion import positions_at
 from lake.science.sky import match, separation_arcsec
 from lake.settings import Settings
-from tasks.services.download import patiently
+from tasks.services.retry import with_retries
 from tasks.sources.base import Archive, FetchResult, Granule
 from tasks.sources.hats import sources_and_matches
 from tasks.sources.tess_kepler import mast_mirror
@@ -32,10 +32,11 @@ from tasks.sources.tess_kepler.mast_files import Files, Found
 from tasks.sources.tess_kepler.mast_fits import read_product, remark_of, tables_of
 from tasks.sources.tess_kepler.mast_products import BANDS, Product
 from tasks.sources.tess_kepler.mast_search import search
+from tasks.sources.tess_kepler.views import VIEWS
 
 Floats = NDArray[np.float64]
 
-NAME = "lightkurve"
+NAME = "tess_kepler"
 RELEASE = "MAST"
 
 # Positions of TIC, KIC and EPIC are of this epoch: Stassun et al. 2019, AJ 158, 138; Brown et al. 2011, AJ 142, 112.
@@ -44,7 +45,7 @@ EPOCH_YR = 2000.0
 # Files of a granule together, 30 sectors of SPOC: a cadence takes 100 bytes there and becomes two rows of 150 each,
 # which are held twice while they are staged. A target with more than that is pulled by itself.
 MOST_BYTES = 60_000_000
-# Of a file whose size is not told: a SPOC light curve of a sector.
+# Of a file whose size is not known: a SPOC light curve of a sector.
 _USUAL_BYTES = 2_000_000
 
 _NAMED = re.compile(r"(TIC|KIC|EPIC)[ _-]*(\d{1,16})", re.IGNORECASE)
@@ -81,10 +82,10 @@ def fetch(granule: Granule, settings: Settings) -> FetchResult:
     if url.startswith(("http://", "https://")):
 
         def ask() -> tuple[list[Found], list[str]]:
-            told: list[str] = []
-            return search(url, settings, numbers, places, radius, NAME, parameters["authors"], told), told
+            remarks: list[str] = []
+            return search(url, settings, numbers, places, radius, NAME, parameters["authors"], remarks), remarks
 
-        found, odd = patiently(ask, settings)
+        found, odd = with_retries(ask, settings)
     else:
         found = mast_mirror.find(url, settings, numbers, places, radius, NAME)
     rows = rows_of(found, ids, ra, dec, radius)
@@ -96,22 +97,22 @@ def fetch(granule: Granule, settings: Settings) -> FetchResult:
     )
     size = sum(file.size or _USUAL_BYTES for file in chosen)
     if size > MOST_BYTES and granule.targets.num_rows > 1:
-        told = f"{len(chosen)} files of {size / 1e6:.0f} MB, more than a granule holds"
-        raise TruncatedAnswer(told, archive=NAME, endpoint=url)
+        message = f"{len(chosen)} files of {size / 1e6:.0f} MB, more than a granule holds"
+        raise TruncatedAnswer(message, archive=NAME, endpoint=url)
     with Files(url, settings, NAME) as files:
         made = harvest(granule, rows, _read(files, chosen), url)
     return replace(made, remark="; ".join(filter(None, [*odd, made.remark])) or None)
 
 
 def named_ids(targets: pa.Table) -> list[Source | None]:
-    """Return the catalogue and number that a target's name says, such as KIC 8462852; None where it says none."""
-    told = [_NAMED.fullmatch((name or "").strip()) for name in targets["name"].to_pylist()]
-    return [None if one is None else (one[1].upper(), int(one[2])) for one in told]
+    """Return the catalogue and number in a target's name, such as KIC 8462852; None where it has none."""
+    numbered = [_NAMED.fullmatch((name or "").strip()) for name in targets["name"].to_pylist()]
+    return [None if one is None else (one[1].upper(), int(one[2])) for one in numbered]
 
 
 def places_of(targets: pa.Table) -> tuple[Floats, Floats]:
     """Return where targets were at the epoch of TIC, KIC and EPIC, as far as their proper motion is known."""
-    ra, dec, _ = places_at(targets, EPOCH_YR)
+    ra, dec, _ = positions_at(targets, EPOCH_YR)
     return ra, dec
 
 
@@ -149,7 +150,7 @@ def harvest(
     products: Iterable[tuple[str, Product | GranuleRejected]],
     url: str,
 ) -> FetchResult:
-    """Return light curves as tables of the lake.
+    """Convert light curves to tables of the lake.
 
     Parameters
     ----------
@@ -159,7 +160,7 @@ def harvest(
         Files, by name, as they are read, all of a source together. What was rejected goes into the remark.
     """
     tables: dict[str, list[pa.Table]] = {name: [] for name in ("sources", "lightcurves", "exposures")}
-    told: list[Product] = []
+    slim: list[Product] = []
     rejected: list[str] = []
     sources: list[Source] = []
     for source, group in groupby(
@@ -168,9 +169,9 @@ def harvest(
         light = list(group)
         for name, table in tables_of(light, granule.archive, granule.release).items():
             tables[name].append(table)
-        told += [_slim(product) for product in light]
+        slim += [_slim(product) for product in light]
         sources.append(source)
-    remarks = [remark_of(told)]
+    remarks = [remark_of(slim)]
     if rejected:
         remarks.append(f"files rejected: {len(rejected)} ({'; '.join(rejected)})")
     remark = "; ".join(filter(None, remarks)) or None
@@ -204,19 +205,19 @@ def _check(parameters: Mapping[str, Any], url: str) -> None:
 
 
 def _read(files: Files, chosen: Sequence[Found]) -> Iterator[tuple[str, Product | GranuleRejected]]:
-    """Yield files as they are read, by name, or why they were rejected."""
+    """Read files in order; yield each, or why it was rejected, with its name."""
     for file, path in files.fetch(chosen):
         try:
             yield file.name, read_product(path, file.name)
         except GranuleRejected as error:
             yield file.name, error
         except OSError as error:
-            told = f"{file.name} cannot be read: {error}"
-            raise ArchiveError(told, archive=NAME, endpoint=str(path), transient=True) from error
+            message = f"{file.name} cannot be read: {error}"
+            raise ArchiveError(message, archive=NAME, endpoint=str(path), transient=True) from error
 
 
 def _whole(products: Iterable[tuple[str, Product | GranuleRejected]], rejected: list[str]) -> Iterator[Product]:
-    """Yield what was not rejected, and note what was."""
+    """Yield the files that were not rejected, and note the others."""
     seen: dict[str, str] = {}
     for name, product in products:
         if isinstance(product, GranuleRejected):
@@ -228,7 +229,7 @@ def _whole(products: Iterable[tuple[str, Product | GranuleRejected]], rejected: 
 
 
 def _slim(product: Product) -> Product:
-    """Return a light curve without its values: what remarks are made of."""
+    """Return a light curve without its values, for remarks only."""
     nothing = np.empty(0)
     return replace(
         product,
@@ -258,6 +259,8 @@ def _matched(targets: pa.Table, sources: pa.Table, rows: Sequence[set[int]]) -> 
 
 ARCHIVE = Archive(
     name=NAME,
+    views=VIEWS,
+    former_names={"lightkurve": {"lightcurves": {"cadence_s": "exposure_s", "exposure_s": "NULL::FLOAT"}}},
     title="TESS, Kepler and K2 light curves",
     release=RELEASE,
     endpoint="https://mast.stsci.edu",

@@ -21,18 +21,16 @@ import re
 import threading
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Self
-
-from pyarrow import fs
+from typing import Self
 
 from lake.errors import ArchiveError
 from lake.settings import Settings
-from tasks.services.download import Answer, patiently
-from tasks.services.parquet import Store, open_store
 from tasks.services.request_counters import Threads
+from tasks.services.retry import Answer, with_retries
+from tasks.services.store import Entry, Store, open_store
 from tasks.sources.tess_kepler import mast_products as facts
 from tasks.sources.tess_kepler.mast_products import Named, Pipeline, named
 
@@ -51,7 +49,7 @@ MOST = 2000
 
 @dataclass(frozen=True)
 class Tree:
-    """Where a pipeline's files are.
+    """The folders of a pipeline's files.
 
     Parameters
     ----------
@@ -108,53 +106,6 @@ TREES = {
 }
 
 
-class Entry(NamedTuple):
-    """A file that was listed: its path below the root, bytes, and time of change in ns."""
-
-    path: str
-    size: int
-    mtime: int
-
-    @property
-    def name(self) -> str:
-        """Return the file's name."""
-        return self.path.rsplit("/", 1)[-1]
-
-
-@dataclass(frozen=True)
-class Listing(Store):
-    """A folder of files whose sizes are known, and whose beginnings can be read."""
-
-    def entries(self, folder: str) -> tuple[list[Entry], list[str]]:
-        """Return the files and the folders in a folder; none if it is not there."""
-        files, folders = [], []
-        for info in sorted(self._information(folder), key=lambda info: str(info.path)):
-            path = info.path[len(self.root) + 1 :]
-            if info.type == fs.FileType.File:
-                files.append(Entry(path, info.size, info.mtime_ns or 0))
-            elif info.type == fs.FileType.Directory:
-                folders.append(path)
-        return files, folders
-
-    def is_there(self) -> bool:
-        """Say whether there is a folder at all."""
-
-        def ask() -> bool:
-            with self._asking(""):
-                return bool(self.filesystem.get_file_info(self.root).type == fs.FileType.Directory)
-
-        return self.in_time(ask)
-
-    def beginning(self, path: str, size: int) -> bytes:
-        """Return the first bytes of a file."""
-
-        def ask() -> bytes:
-            with self._asking(path), self.filesystem.open_input_file(f"{self.root}/{path}") as stream:
-                return bytes(stream.read(size))
-
-        return self.in_time(ask, path)
-
-
 @dataclass(frozen=True)
 class Bucket:
     """A folder or s3:// prefix with files of light curves.
@@ -162,7 +113,7 @@ class Bucket:
     It may be the root of stpubdata or of a copy, hold such a root, begin anywhere below it, or be any tree of files.
     """
 
-    store: Listing
+    store: Store
     settings: Settings
     _known: dict[str, tuple[str, list[str]] | None] = field(default_factory=dict, repr=False)
     _index: list[dict[str, Entry]] = field(default_factory=list, repr=False)
@@ -171,10 +122,8 @@ class Bucket:
     @classmethod
     def at(cls, url: str, settings: Settings, archive: str) -> Self:
         """Open a folder or s3:// prefix; ArchiveError if there is none."""
-        opened = open_store(url, archive, settings)
-        store = Listing(**{one.name: getattr(opened, one.name) for one in fields(opened)})
-        bucket = cls(store, settings)
-        if not bucket.tried(store.is_there):
+        bucket = cls(open_store(url, archive, settings), settings)
+        if not bucket.tried(bucket.store.exists):
             hint = f"check {setting(url, settings, archive)}"
             raise ArchiveError("there is no such folder", archive=archive, endpoint=url, hint=hint)
         return bucket
@@ -182,20 +131,20 @@ class Bucket:
     @property
     def is_local(self) -> bool:
         """Say whether it is on a disk of this machine."""
-        return isinstance(self.store.filesystem, fs.LocalFileSystem)
+        return self.store.is_local
 
     def tried(self, ask: Callable[[], Answer]) -> Answer:
-        """Ask, and ask again if that may help."""
-        return patiently(ask, self.settings)
+        """Send a request, and retry it if that may help."""
+        return with_retries(ask, self.settings)
 
     def path(self, below: str) -> Path:
-        """Return where a file of a local folder is."""
-        return Path(self.store.root) / below
+        """Return the path of a file in a local folder."""
+        return self.store.path(below)
 
     def tree(self, pipeline: Pipeline) -> tuple[str, list[str]] | None:
         """Return where a pipeline's tree begins, and the names of the folders there; None if there is none.
 
-        That is asked for once.
+        It is listed once.
         """
         with self._lock:
             if pipeline.name not in self._known:
@@ -213,7 +162,7 @@ class Bucket:
                 yield base, fitting
 
     def _bases(self, base: str) -> list[str]:
-        """Return where the base of a tree may be: what the address has of its path is not below it."""
+        """Return where the base of a tree may be: the address may already contain a part of its path."""
         parts, here = base.split("/"), self.store.root.split("/")
         cut = [parts[n:] for n in range(len(parts), 0, -1) if here[-n:] == parts[:n]]
         return ["/".join(rest) for rest in (*cut, parts, [ROOT, *parts])]
@@ -226,7 +175,7 @@ class Bucket:
         return [f"{found[0]}/{place}".lstrip("/") for one in places for place in one]
 
     def locate(self, what: Named, name: str) -> Entry | None:
-        """Return a file of that name: where the layout has it, or else anywhere; None if it is not there."""
+        """Find a file by its name: where the layout has it, or else anywhere; None if it is not there."""
         folders = self.folders(what.pipeline, [what.target], what.sequence)
         listed = {entry.name: entry for files, _ in self.each(folders) for entry in files}
         found = listed.get(name) or listed.get(f"{name}.gz")
@@ -238,7 +187,7 @@ class Bucket:
         return found
 
     def each(self, folders: Collection[str]) -> Generator[tuple[list[Entry], list[str]], None, None]:
-        """Yield the files and folders in some folders, several asked for at a time."""
+        """List some folders, several at a time; yield the files and folders in each."""
         if len(folders) < 2 or self.is_local:
             yield from map(self._listed, folders)
             return
@@ -246,7 +195,7 @@ class Bucket:
             yield from pool.map(self._listed, folders)
 
     def walk(self, skip: Collection[str] = ()) -> list[Entry]:
-        """Return all files with names that MAST gives, sorted by path.
+        """List all files that are named as MAST names them, sorted by path.
 
         Parameters
         ----------
@@ -263,7 +212,7 @@ class Bucket:
         while following:
             folders = [path for path in following if path not in skip and self._is_new(path, seen)]
             following = []
-            # Closed, so that listings that nobody waits for are not asked for.
+            # Closed, so that listings that are no longer needed are not requested.
             with closing(self.each(folders)) as listings:
                 for files, below in listings:
                     entries += [entry for entry in files if named(entry.name)]
@@ -286,7 +235,7 @@ class Bucket:
         )
 
     def _is_new(self, path: str, seen: set[str]) -> bool:
-        """Say whether a folder was not yet looked into: links on a disk may lead in circles."""
+        """Say whether a folder was not listed yet: links on a disk may lead in circles."""
         real = os.path.realpath(self.path(path)) if self.is_local else path
         is_new = real not in seen
         seen.add(real)

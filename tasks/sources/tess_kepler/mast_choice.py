@@ -1,4 +1,4 @@
-"""Which of the light curves that there are of a target go into the lake: one a sector, quarter or campaign."""
+"""Choose the light curves of a target for the lake: one for each sector, quarter or campaign."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def source_of(named: Named) -> Source:
 def choose(
     files: Iterable[Found], authors: Sequence[str], *, kepler_cadence: str = "long", tess_cadence_s: int = 120
 ) -> list[Found]:
-    """Return one file for each target and sector, quarter or campaign, so that no band has a time twice.
+    """Choose one file for each target and sector, quarter or campaign, so that no band has a time twice.
 
     The first author of the list who has a file decides, whatever its cadence in TESS's case; of one author's files in
     two cadences the wanted one is taken if it is there; of versions the one whose name comes last.

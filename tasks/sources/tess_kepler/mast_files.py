@@ -1,6 +1,6 @@
 """Files of light curves of TESS, Kepler and K2: from MAST, a bucket or a folder, and kept in the cache.
 
-A file is in the cache once it came whole, with its checksum beside it. What broke off is continued by the next to come.
+A file is in the cache once it came whole, with its checksum beside it. The next process resumes what broke off.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from lake.errors import ArchiveError, GranuleRejected
 from lake.redact import redacted
 from lake.settings import Settings
 from lake.store.storage import checksum
-from tasks.services.download import discard, patiently, replace_by, resume
+from tasks.services.download import discard, replace_by, resume
 from tasks.services.fits import hdus, naming, unpacked
 from tasks.services.http import Client, failing
 from tasks.services.request_counters import Threads
+from tasks.services.retry import with_retries
 from tasks.sources.tess_kepler.mast_bucket import MIRROR, Bucket, setting
 from tasks.sources.tess_kepler.mast_products import Named
 
@@ -42,19 +43,19 @@ logger = logging.getLogger(__name__)
 SERVICE = "mast"
 ENDPOINT = "https://mast.stsci.edu"
 
-# Files that one process gets at the same time.
+# Files that one process fetches at the same time.
 CONNECTIONS = 4
 
-# Locks are few, and not one a file: two files that share one wait for each other, and no more.
+# Few locks instead of one a file: two files that share a lock only wait for each other.
 _LOCKS = 4096
 
-# Who waits for a lock looks up that often, s, whether the file is still wanted.
+# How often a process that waits for a lock checks whether the file is still wanted, s.
 _LOOK_UP_S = 0.5
 
 
 @dataclass(frozen=True)
 class Found:
-    """A file of light curves that is known of, before it is read.
+    """A file of light curves that a search has found.
 
     Parameters
     ----------
@@ -84,7 +85,7 @@ class Found:
 
 
 class Files:
-    """Where files are got from, as a context manager.
+    """A source of files, as a context manager.
 
     Parameters
     ----------
@@ -127,17 +128,17 @@ class Files:
         self.close()
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close all connections."""
         if self._client is not None:
             self._client.close()
 
     def fetch(self, files: Sequence[Found]) -> Iterator[tuple[Found, Path]]:
-        """Yield files and where they are on this machine, in the order given; some are got ahead, in parallel.
+        """Yield files and their paths on this machine, in the order given; some are fetched ahead, in parallel.
 
         Raises
         ------
         ArchiveError
-            If one cannot be got, is nowhere, or cannot be written to the cache. What was got before stays there.
+            If one cannot be fetched, is nowhere, or cannot be written to the cache. Files fetched before stay there.
         """
         stop = threading.Event()
         rest = iter(files)
@@ -199,7 +200,7 @@ class Files:
         part.write_bytes(body)
 
     def _cached(self, found: Found, final: Path, get: Callable[[Path], None], stop: threading.Event) -> Path:
-        """Return the cached file, getting it if it is not there, damaged, or another by now."""
+        """Return the cached file; fetch it if it is not there, damaged, or has changed at the archive."""
         part = final.with_name(f"{final.name}.part")
 
         def ask() -> None:
@@ -215,12 +216,12 @@ class Files:
         final.parent.mkdir(parents=True, exist_ok=True)
         with self._locked(found, final, stop):
             if not self._is_kept(final, found, tell=True):
-                patiently(ask, self.settings, stop.wait)
+                with_retries(ask, self.settings, stop.wait)
                 _keep(part, final, found)
         return final
 
     def _place(self, found: Found, url: str) -> Path:
-        """Return where a file from some address is kept: words of a server cannot lead out of the cache."""
+        """Return the path of a file in the cache; names from a server cannot lead out of the cache."""
         parts = [part for part in found.uri.removeprefix("mast:").split("/") if part]
         if not parts or any(part in (".", "..") or re.search(r"[\\\0]", part) for part in parts):
             raise self._failed(found, f"{found.uri!r} is no name of a file")
@@ -246,7 +247,7 @@ class Files:
             lock.release()
 
     def _is_kept(self, final: Path, found: Found, *, tell: bool = False) -> bool:
-        """Say whether a file is in the cache, as it came, and is that of which the search speaks."""
+        """Say whether the cache has an undamaged copy of a file, with the size that the search states."""
         try:
             known = json.loads(_note_of(final).read_text())
             size, said = known["size"], known["said"]
@@ -262,10 +263,10 @@ class Files:
         return not (is_damaged or is_other)
 
     def _is_not(self, found: Found, part: Path) -> str | None:
-        """Return what is wrong with what came; None if nothing is.
+        """Return what is wrong with a downloaded file; None if nothing is.
 
-        What has the size that the search says is passed on, be it broken: the archive has it so. Sizes of searches are
-        not reliable (astroquery 0.4.11, mast/observations.py), so another is right if it is a whole FITS file.
+        A file of the size that the search states is accepted, even if broken: the archive has it so. Sizes of searches
+        are not reliable (astroquery 0.4.11, mast/observations.py), so a whole FITS file of another size is right, too.
         """
         size = part.stat().st_size
         if size == found.size:
@@ -285,7 +286,7 @@ def _is_web(url: str) -> bool:
 
 
 def _folder_name(url: str) -> str:
-    """Return a folder for an address: what has the same name elsewhere is another file."""
+    """Return a folder for an address: a file of the same name elsewhere is another file."""
     service = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     place = f"{url} {service}" if url.startswith("s3://") else url
     return (
@@ -298,7 +299,7 @@ def _note_of(final: Path) -> Path:
 
 
 def _keep(part: Path, final: Path, found: Found) -> None:
-    """Put a whole file into its place, after its checksum: what has another is not taken for it."""
+    """Write the checksum of a whole file, then move it to its place in the cache."""
     with part.open("rb") as file:
         os.fsync(file.fileno())
     what = {"size": part.stat().st_size, "said": found.size, "blake2b": checksum(part)}
@@ -308,7 +309,7 @@ def _keep(part: Path, final: Path, found: Found) -> None:
 
 
 def _broken(path: Path, name: str) -> str | None:
-    """Return why a file is no whole FITS file with something in it; None if it is."""
+    """Return why a file is not a complete FITS file with data; None if it is."""
     try:
         with naming(name):
             body = unpacked(path)

@@ -89,7 +89,7 @@ def read_product(data: bytes | Path | UPath, name: str) -> Product:
 
 
 def tables_of(products: Sequence[Product], archive: str, release: str) -> dict[str, pa.Table]:
-    """Make tables of the lake, less the granule, out of light curves.
+    """Convert light curves to tables of the lake, except the granule.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def tables_of(products: Sequence[Product], archive: str, release: str) -> dict[s
     Returns
     -------
     dict
-        Tables sources, lightcurves and exposures. Column exposure_s of light curves is the length of a cadence.
+        Tables sources, lightcurves and exposures.
     """
     keys = {"archive": archive, "release": release}
     latest = sorted(products, key=lambda product: product.mjd_start or 0.0)
@@ -131,19 +131,19 @@ def tables_of(products: Sequence[Product], archive: str, release: str) -> dict[s
 
 
 def remark_of(products: Sequence[Product]) -> str | None:
-    """Return what the ledger should say of light curves, in one line; None if there is nothing."""
-    told: dict[str, list[str]] = {}
+    """Summarise the remarks on light curves in one line for the ledger; None without any."""
+    ids_by_remark: dict[str, list[str]] = {}
     for product in products:
         for remark in product.remarks:
-            told.setdefault(remark, []).append(product.exposure_id)
+            ids_by_remark.setdefault(remark, []).append(product.exposure_id)
     undated = sum(product.undated for product in products)
     whose = named(product.exposure_id for product in products if product.undated)
-    parts = [f"{remark} ({', '.join(ids)})" for remark, ids in told.items()]
+    parts = [f"{remark} ({', '.join(ids)})" for remark, ids in ids_by_remark.items()]
     return "; ".join([f"{undated} cadences without TIME left out{whose}", *parts] if undated else parts) or None
 
 
 def _pipeline(parts: list[Hdu]) -> Pipeline:
-    """Return who made a file: the rules of lightkurve's detect_filetype, without its guesses from names."""
+    """Identify the pipeline of a file, by the rules of lightkurve's detect_filetype, without its guesses from names."""
     primary = parts[0].header
     tables = [hdu.header for hdu in parts if hdu.header.text("XTENSION") == "BINTABLE"]
     telescop = primary.text("TELESCOP") or (tables[0].text("TELESCOP") if tables else "")
@@ -194,15 +194,15 @@ def _table(parts: list[Hdu], pipeline: Pipeline) -> Table:
 
 
 def _product(parts: list[Hdu], pipeline: Pipeline, name: str) -> Product:
-    """Return the light curve of a file."""
+    """Read the light curve of a file."""
     table = _table(parts, pipeline)
     header, primary, mission = table.header, parts[0].header, pipeline.mission
     target, sequence = (_whole(primary, header, key) for key in (mission.id_keyword, mission.sequence.upper()))
-    if (told := facts.named(name)) is not None:
-        sequence = told.sequence if sequence is None else sequence
+    if (of_name := facts.named(name)) is not None:
+        sequence = of_name.sequence if sequence is None else sequence
         # Campaigns in two parts have three digits in names: only a sector is the same in both.
-        same = (told.pipeline, told.target, told.sequence) == (pipeline, target, sequence)
-        if not (same if mission is facts.TESS else (told.pipeline, told.target) == (pipeline, target)):
+        same = (of_name.pipeline, of_name.target, of_name.sequence) == (pipeline, target, sequence)
+        if not (same if mission is facts.TESS else (of_name.pipeline, of_name.target) == (pipeline, target)):
             raise GranuleRejected(
                 f"it is of {mission.catalogue} {target}, {mission.sequence} {sequence}, {pipeline.name}"
             )
@@ -293,7 +293,7 @@ def _is_good(quality: Floats, pipeline: Pipeline) -> NDArray[np.bool_]:
 
 
 def _check_clock(table: Table, primary: Header, pipeline: Pipeline) -> list[str]:
-    """Return what had to be assumed of times; GranuleRejected if they are not the mission's, TDB at the barycentre."""
+    """Check that times are the mission's, TDB at the barycentre, or raise GranuleRejected; return what was assumed."""
     header, mission, assumed = table.header, pipeline.mission, []
     for keyword, wanted in (("TIMEREF", "SOLARSYSTEM"), ("TIMESYS", "TDB"), ("TIMEUNIT", "D")):
         text = header.text(keyword) or primary.text(keyword)
@@ -329,7 +329,7 @@ def _check_unit(table: Table, flux: Flux) -> None:
 
 
 def _flags(values: Floats) -> Floats:
-    """Return whole numbers, NaN for what is none."""
+    """Convert values to whole numbers, NaN for others."""
     return np.where(np.abs(values) < 2**53, values, np.nan)
 
 
@@ -351,7 +351,7 @@ def _whole(first: Header, second: Header, keyword: str) -> int | None:
 
 
 def _said(primary: Header, header: Header, keyword: str) -> Any:
-    """Return a keyword of the table, or else of the file; None if it says nothing, or no number."""
+    """Return a keyword of the table, or else of the file; None if it is missing or no number."""
     value = header.values.get(keyword)
     value = primary.values.get(keyword) if value is None else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -369,13 +369,13 @@ def _aperture(parts: list[Hdu]) -> dict[str, Any] | None:
 
 
 def _rows(product: Product, flux: Flux, keys: Mapping[str, str], pixel: int) -> pa.Table:
-    """Return the rows of table lightcurves of one band."""
+    """Make the rows of table lightcurves of one band."""
     n, curve = len(product.time), product.curves[flux.band]
     detected = ~np.isnan(curve.flux)
     numbers = {
         "flux": curve.flux,
         "flux_err": curve.error,
-        "exposure_s": np.full(n, np.nan if product.cadence_s is None else product.cadence_s),
+        "cadence_s": np.full(n, np.nan if product.cadence_s is None else product.cadence_s),
         "background": product.background,
         "x": product.x,
         "y": product.y,
@@ -403,7 +403,7 @@ def _same(value: str, n: int) -> pa.Array:
 
 
 def _exposures(products: Sequence[Product], keys: Mapping[str, str]) -> pa.Table:
-    """Return table exposures: a row per file, without band, as both kinds of flux are of it."""
+    """Make table exposures: a row per file, without band, since both kinds of flux belong to it."""
     texts = {
         **{name: [value] * len(products) for name, value in keys.items()},
         "exposure_id": [product.exposure_id for product in products],

@@ -1,4 +1,4 @@
-"""Light curves of TESS, Kepler and K2 in a folder or below an s3:// prefix: which files there are of some targets.
+"""Light curves of TESS, Kepler and K2 in a folder or below an s3:// prefix: find the files of some targets.
 
 In the layout of MAST's bucket stpubdata only the folders of targets are looked into. What lies otherwise is found by
 files' names, and by the positions in their primary headers.
@@ -19,8 +19,9 @@ from lake.science.sky import match
 from lake.settings import Settings
 from tasks.services.fits import hdus, naming
 from tasks.services.request_counters import Threads
+from tasks.services.store import Entry, Store
 from tasks.sources.tess_kepler import mast_products as facts
-from tasks.sources.tess_kepler.mast_bucket import CONNECTIONS, Bucket, Entry, Listing
+from tasks.sources.tess_kepler.mast_bucket import CONNECTIONS, Bucket
 from tasks.sources.tess_kepler.mast_files import SERVICE, Found
 from tasks.sources.tess_kepler.mast_products import PIPELINES, Named, named
 
@@ -44,7 +45,7 @@ def find(
     radius_arcsec: float,
     archive: str = SERVICE,
 ) -> list[Found]:
-    """Return the files of some targets.
+    """Find the files of some targets.
 
     Parameters
     ----------
@@ -100,7 +101,7 @@ def find(
 
 
 def nominal_cadence_s(what: Named, name: str) -> float | None:
-    """Return the cadence that a file's name stands for, s, as MAST's searches have it.
+    """Return the nominal cadence of a file, s, by its name, as MAST's searches have it.
 
     Full frame images were taken every 1800 s to sector 26, every 600 s to sector 55, and every 200 s from then on
     (TESS mission page at MAST).
@@ -130,7 +131,7 @@ def _by_id(bucket: Bucket, wanted: Mapping[str, Collection[int]]) -> Iterator[En
 
 
 def _positions(bucket: Bucket, entries: Sequence[Entry]) -> dict[str, Position | None]:
-    """Return the positions in files, by path."""
+    """Read the positions in files, by path."""
 
     def position(entry: Entry) -> Position | None:
         return bucket.tried(partial(_position, bucket.store, *entry))
@@ -142,7 +143,7 @@ def _positions(bucket: Bucket, entries: Sequence[Entry]) -> dict[str, Position |
 def _near(
     positions: Mapping[str, Position | None], places: tuple[Floats, Floats], radius_arcsec: float
 ) -> Iterator[Named]:
-    """Yield what is near some places: a source of which any file is."""
+    """Yield the sources near some positions: those of which any file is near."""
     paths = [path for path, position in positions.items() if position is not None]
     at = np.array([positions[path] for path in paths], np.float64).reshape(-1, 2)
     _, rows, _ = match(*places, at[:, 0], at[:, 1], radius_arcsec)
@@ -151,10 +152,10 @@ def _near(
             yield what
 
 
-# The size and the time of change are there to tell versions apart.
+# The size and the time of change distinguish versions.
 @lru_cache(maxsize=_REMEMBERED)
-def _position(store: Listing, path: str, size: int, mtime: int) -> Position | None:
-    """Return RA_OBJ and DEC_OBJ of a file's primary header, ICRS degrees; None if it does not say."""
+def _position(store: Store, path: str, size: int, mtime: int) -> Position | None:
+    """Read RA_OBJ and DEC_OBJ of a file's primary header, ICRS degrees; None if it has none."""
     for length in (_HEAD, _HEAD * _MORE):
         try:
             with naming(path):

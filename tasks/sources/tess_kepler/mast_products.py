@@ -1,4 +1,4 @@
-"""Light curves of TESS, Kepler and K2 at MAST: who makes them, how files are called and laid out, and their bands.
+"""Light curves of TESS, Kepler and K2 at MAST: their pipelines, names and layout of files, and bands.
 
 Sources:
 
@@ -43,7 +43,7 @@ FFI_CADENCE_S = 150.0
 
 @dataclass(frozen=True)
 class Mission:
-    """A mission: what its headers call things, and when it observed.
+    """A mission: its names in headers, and when it observed.
 
     Parameters
     ----------
@@ -212,7 +212,7 @@ _NAMES = (
 
 @dataclass(frozen=True)
 class Named:
-    """What a file's name says: who made it, of which target, in which sector or campaign if it says so."""
+    """A parsed file name: pipeline, target, and sector or campaign if it has one."""
 
     pipeline: Pipeline
     target: int
@@ -220,7 +220,7 @@ class Named:
 
 
 def named(name: str) -> Named | None:
-    """Return what a file's name, with or without folders and .gz, says of it; None if it is called otherwise."""
+    """Parse a file's name, with or without folders and .gz; None if it is named otherwise."""
     last = name.rsplit("/", 1)[-1].removesuffix(".gz")
     for pipeline, pattern in _NAMES:
         if found := re.fullmatch(pattern, last):
@@ -233,7 +233,7 @@ def named(name: str) -> Named | None:
 def exposure_id(
     pipeline: Pipeline, sequence: int, target: int, cadence_s: float | None, first_day: float | None
 ) -> str:
-    """Return the id of what one target gave in one sector, quarter or campaign, at one cadence, by one pipeline.
+    """Return the id of a target's light curve in one sector, quarter or campaign, at one cadence, by one pipeline.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """Search MAST for light curves of TESS, Kepler and K2: a few requests for a whole batch of targets.
 
 Places are asked for the targets of MAST that are there, these and those known by number for their observations, and
-the observations for their files. The protocol is the portal's as astroquery.mast 0.4.11 speaks it; its own client asks
-again without a pause while a search runs, counts no rows, and keeps addresses in classes that threads share.
+the observations for their files. The protocol is the portal's as astroquery.mast 0.4.11 speaks it; its own client polls
+without a pause while a search runs, counts no rows, and keeps addresses in classes that threads share.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lake.errors import ArchiveError, TruncatedAnswer
 from lake.science.sky import match
 from lake.settings import Settings
 from tasks.services.bounds import parsed_json
-from tasks.services.tap import Session
+from tasks.services.http import Session
 from tasks.sources.tess_kepler.mast_choice import AUTHORS, Source, source_of
 from tasks.sources.tess_kepler.mast_files import Found
 from tasks.sources.tess_kepler.mast_products import named
@@ -75,9 +75,9 @@ def search(
     radius_arcsec: float,
     archive: str,
     authors: Sequence[str] = tuple(AUTHORS),
-    told: list[str] | None = None,
+    remarks: list[str] | None = None,
 ) -> list[Found]:
-    """Return all files of light curves that MAST has of some targets.
+    """Search all files of light curves of some targets at MAST.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def search(
         Name for messages and hints.
     authors
         Keys of AUTHORS.
-    told
+    remarks
         Takes remarks on rows that lack what a row must have; they take no other with them.
 
     Raises
@@ -104,11 +104,11 @@ def search(
     ArchiveError
         If the service does not answer, or not as it should; with the time to wait, if it says one.
     """
-    told = [] if told is None else told
+    remarks = [] if remarks is None else remarks
     with Session(archive, url.rstrip("/") + SERVICE, settings.timeout_s, settings.task_timeout_s) as session:
         sources = {(catalogue, number) for catalogue, numbers in ids.items() for number in numbers}
         if len(places[0]):
-            sources |= _at(session, places, radius_arcsec, authors, told)
+            sources |= _at(session, places, radius_arcsec, authors, remarks)
         if not sources:
             return []
         filters = [
@@ -118,19 +118,19 @@ def search(
         ]
         observations = rows_of(session, "Mast.Caom.Filtered", {"columns": "*", "filters": filters})
         observations = _having(
-            observations, lambda row: _value(row, "obsid", session), "observations without an id", told
+            observations, lambda row: _value(row, "obsid", session), "observations without an id", remarks
         )
         obsids = list(dict.fromkeys(str(row["obsid"]) for row in observations))
         files: Rows = []
         for start in range(0, len(obsids), _OBSERVATIONS):
             asked = ",".join(obsids[start : start + _OBSERVATIONS])
             files += rows_of(session, "Mast.Caom.Products", {"obsid": asked})
-        found = _found(observations, files, authors, session, told)
+        found = _found(observations, files, authors, session, remarks)
     return [file for file in found if source_of(file.named) in sources]
 
 
 def rows_of(session: Session, service: str, params: Mapping[str, Any], data: Mapping[str, Any] | None = None) -> Rows:
-    """Return all rows of the answer to a request of the portal, however many pages it has.
+    """Fetch all rows of the answer to a request of the portal, however many pages it has.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def rows_of(session: Session, service: str, params: Mapping[str, Any], data: Map
     Raises
     ------
     TruncatedAnswer
-        If less rows came than there are, the next page is the one before, or there is no end to them.
+        If fewer rows came than there are, the next page is the one before, or there is no end to them.
     ArchiveError
         If the service says that it failed, the search does not end, or the answer is not the portal's.
     """
@@ -184,17 +184,17 @@ def rows_of(session: Session, service: str, params: Mapping[str, Any], data: Map
 
 
 def _complete(session: Session, request: Mapping[str, Any], service: str) -> Row:
-    """Return the answer to a request, once the search has ended."""
+    """Send a request until the search has ended, and return the answer."""
     pause = _FIRST_POLL_S
     while True:
         answer = _parsed(session.post(session.url, data={"request": json.dumps(request)}).content, session)
-        status, told = answer.get("status"), " ".join(str(answer.get("msg") or "").split())
+        status, message = answer.get("status"), " ".join(str(answer.get("msg") or "").split())
         if status == "COMPLETE":
-            if re.search(r"truncat|exceed|too many", told, re.IGNORECASE):
-                raise TruncatedAnswer(f"{service}: {told[:200]}", archive=session.archive, endpoint=session.url)
+            if re.search(r"truncat|exceed|too many", message, re.IGNORECASE):
+                raise TruncatedAnswer(f"{service}: {message[:200]}", archive=session.archive, endpoint=session.url)
             return answer
         if status != "EXECUTING":
-            raise _failed(f"{service}: status {status}: {told[:200] or 'it does not say why'}", session)
+            raise _failed(f"{service}: status {status}: {message[:200] or 'it does not say why'}", session)
         if time.monotonic() + pause > session.deadline:
             raise _failed(f"{service}: still {status} after {session.deadline_s:g} s, given up", session)
         time.sleep(pause)
@@ -205,8 +205,8 @@ def _parsed(body: bytes, session: Session) -> Row:
     try:
         answer = parsed_json(body, session.budget())
     except ValueError as error:
-        told = " ".join(re.sub(r"<[^>]*>", " ", body[:20_000].decode(errors="replace")).split())[:200]
-        raise _failed(f"the answer is no JSON, or part of one: {told}", session) from error
+        excerpt = " ".join(re.sub(r"<[^>]*>", " ", body[:20_000].decode(errors="replace")).split())[:200]
+        raise _failed(f"the answer is no JSON, or part of one: {excerpt}", session) from error
     if not isinstance(answer, dict):
         raise _failed("the answer is not the portal's", session)
     return answer
@@ -225,9 +225,9 @@ def _page(answer: Row, session: Session, service: str) -> tuple[Rows, int | None
 
 
 def _at(
-    session: Session, places: tuple[Floats, Floats], radius_arcsec: float, authors: Sequence[str], told: list[str]
+    session: Session, places: tuple[Floats, Floats], radius_arcsec: float, authors: Sequence[str], remarks: list[str]
 ) -> set[Source]:
-    """Return what was observed at places. The service gives whatever MAST has there, of all missions."""
+    """Return the sources observed at some positions. The service returns the observations of all missions."""
     ra, dec = np.mod(places[0], 360.0), places[1]
     upload = {
         "fields": [{"name": name, "type": "float"} for name in ("ra", "dec")],
@@ -242,14 +242,14 @@ def _at(
         and str(row.get("obs_collection")).upper() in (*_MISSIONS, "HLSP")
         and (row.get("provenance_name") is None or str(row["provenance_name"]).lower() in wanted)
     ]
-    rows = _having(rows, lambda row: _place(row, session), "observations without a place", told)
+    rows = _having(rows, lambda row: _place(row, session), "observations without a place", remarks)
     there = np.array([_place(row, session) for row in rows], np.float64).reshape(-1, 2)
     _, near, _ = match(ra, dec, there[:, 0], there[:, 1], reach)
     return {source for place in np.unique(near).tolist() for source in _sources(rows[place])}
 
 
 def _sources(row: Row) -> list[Source]:
-    """Return what an observation's target could be: HLSPs call it by its number alone."""
+    """Return the sources that an observation's target could be: HLSPs name it by its number alone."""
     called = re.fullmatch(r"(tic|tess|kic|kplr|epic|ktwo)?[ _-]*(\d{1,16})", str(row.get("target_name")), re.IGNORECASE)
     if called is None:
         return []
@@ -265,7 +265,7 @@ def _spelled(sources: Iterable[Source]) -> list[str]:
 
 
 def _found(
-    observations: Rows, files: Rows, authors: Sequence[str], session: Session, log_receipt: list[str]
+    observations: Rows, files: Rows, authors: Sequence[str], session: Session, remarks: list[str]
 ) -> list[Found]:
     """Return the light curves among the files of observations, each with its observation's position, if it has one."""
     taken = {AUTHORS[author].name for author in authors}
@@ -273,21 +273,21 @@ def _found(
     by_obsid = {str(row["obsid"]): row for row in observations}
     by_name = {row.get("obs_id"): row for row in observations}
     by_source = {source: row for row in observations for source in _sources(row)}
-    placed = _having(observations, lambda row: _place(row, session), "observations without a place", log_receipt)
+    placed = _having(observations, lambda row: _place(row, session), "observations without a place", remarks)
     place_of = {str(row["obsid"]): _place(row, session) for row in placed}
-    found, lost = [], list[Row]()
+    found, unaddressed = [], list[Row]()
     for row in files:
         name = str(row.get("productFilename") or "")
-        told = named(name)
-        if told is None or told.pipeline.name not in taken:
+        what = named(name)
+        if what is None or what.pipeline.name not in taken:
             continue
         parents = (by_obsid.get(str(row.get(key))) for key in ("parent_obsid", "obsID"))
-        of_name = by_name.get(row.get("obs_id")), by_source.get(source_of(told))
+        of_name = by_name.get(row.get("obs_id")), by_source.get(source_of(what))
         observation = next(filter(None, (*parents, *of_name)), None)
         if observation is None:
             raise _failed(f"Mast.Caom.Products: it answered with {name}, unasked", session)
         if row.get("dataURI") is None:
-            lost.append(row)
+            unaddressed.append(row)
             continue
         ra, dec = place_of.get(str(observation["obsid"]), (None, None))
         uri, size, cadence_s = row["dataURI"], row.get("size"), observation.get("t_exptime")
@@ -295,21 +295,21 @@ def _found(
             Found(
                 uri=str(uri),
                 name=name,
-                named=told,
+                named=what,
                 ra=ra,
                 dec=dec,
                 cadence_s=float(cadence_s) if isinstance(cadence_s, int | float) else None,
                 size=size if isinstance(size, int) and size > 0 else None,
             )
         )
-    if lost and not found:
-        _value(lost[0], "dataURI", session)
-    log_receipt += [f"files without an address, left out: {len(lost)}"] if lost else []
+    if unaddressed and not found:
+        _value(unaddressed[0], "dataURI", session)
+    remarks += [f"files without an address, left out: {len(unaddressed)}"] if unaddressed else []
     return found
 
 
-def _having(rows: Rows, look: Callable[[Row], Any], what: str, told: list[str]) -> Rows:
-    """Return the rows of which a look finds something, and tell of the others; its error if none is left."""
+def _having(rows: Rows, look: Callable[[Row], Any], what: str, remarks: list[str]) -> Rows:
+    """Keep the rows for which `look` succeeds, and remark on the others; raise its error if none is left."""
     kept, errors = Rows(), list[ArchiveError]()
     for row in rows:
         try:
@@ -320,7 +320,7 @@ def _having(rows: Rows, look: Callable[[Row], Any], what: str, told: list[str]) 
             kept.append(row)
     if errors and not kept:
         raise errors[0]
-    told += [f"{what}: {len(errors)}"] if errors else []
+    remarks += [f"{what}: {len(errors)}"] if errors else []
     return kept
 
 

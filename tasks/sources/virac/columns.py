@@ -1,4 +1,4 @@
-"""Columns of VIRAC as numbers: what no measurement has, types of objects, and answers of ESO's TAP service."""
+"""Convert columns of VIRAC to numbers: impossible values, types of objects, and answers of ESO's TAP service."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ ODD_VALUES = "values that no measurement has (sentinels, negative errors, infini
 
 
 def without_odd(given: NDArray[Any], low: float, high: float) -> tuple[NDArray[Any], int]:
-    """Return values with NaN for those out of a range and for infinities, and how many these are."""
+    """Replace infinities and values out of a range by NaN, and count them."""
     odd = (given < low) | (given > high) | np.isinf(given)
     n = int(np.count_nonzero(odd))
     return np.where(odd, np.nan, given) if n else given, n
 
 
 def objtype_bits(given: NDArray[Any]) -> tuple[Ints, NDArray[np.bool_]]:
-    """Return objtype in its bits of column quality, 0 where it is no type, and where it is one.
+    """Pack objtype into its bits of column quality, 0 where it is no type; return also where it is one.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def objtype_bits(given: NDArray[Any]) -> tuple[Ints, NDArray[np.bool_]]:
 
 
 def quality(found: pa.Table) -> tuple[pa.Array, Flags, int]:
-    """Return flag words, NULL where a flag is or is odd; whether the flags speak for a row; how many are odd."""
+    """Return flag words, NULL where a flag is NULL or odd; whether the flags pass a row; how many are odd."""
     flags = {name: cast(found, name, pa.int64()).combine_chunks() for name in ("ambiguous_match", "phot_flag")}
     known = np.logical_and.reduce([flag.is_valid().to_numpy(zero_copy_only=False) for flag in flags.values()])
     ambiguous, flagged = (np.asarray(flag.fill_null(1).to_numpy() != 0, bool) for flag in flags.values())
@@ -59,19 +59,19 @@ def quality(found: pa.Table) -> tuple[pa.Array, Flags, int]:
 
 
 def bands(found: pa.Table) -> NDArray[np.int8]:
-    """Return the band of each row by its place in BANDS; -1 for what is none."""
+    """Return the index in BANDS of each row's band; -1 for unknown ones."""
     names = pc.utf8_trim_whitespace(found["filter"].cast(pa.string()))
     places = pc.fill_null(pc.index_in(names, value_set=pa.array(BANDS)), -1)
     return np.asarray(places.to_numpy()).astype(np.int8)
 
 
 def is_known(found: pa.Table, name: str) -> Flags:
-    """Say which rows have something in a column."""
+    """Say which rows have a value in a column."""
     return np.asarray(found[name].is_valid().to_numpy(), bool)
 
 
 def places(found: pa.Table) -> tuple[Floats, Floats]:
-    """Return where sources are, ICRS degrees, NaN where that is no place on the sky."""
+    """Return the positions of sources, ICRS degrees, NaN where they are not on the sky."""
     return values.places(pa.table({"ra": found["ra"], "dec": found["de"]}))
 
 
@@ -98,12 +98,12 @@ def ints(table: pa.Table, name: str, of: str) -> Ints:
 
 
 def floats(table: pa.Table, name: str) -> Floats:
-    """Return a column as float64, NaN where nothing is known."""
+    """Convert a column to float64, NaN where nothing is known."""
     return np.asarray(cast(table, name, pa.float64()).to_numpy(), np.float64)
 
 
 def cast(table: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray:
-    """Return a column in another type; GranuleRejected if it does not fit."""
+    """Convert a column to another type; GranuleRejected if it does not fit."""
     try:
         return table[name].cast(kind)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:

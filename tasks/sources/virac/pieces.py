@@ -1,8 +1,7 @@
-"""Tiles of VIRAC, and ranges of its public release, as granules: found, claimed, extracted and committed one at a time.
+"""Tiles of VIRAC, and ranges of its public release, as granules: find, claim, extract and commit them one at a time.
 
-A tile is done when its rows are in the lake, and at no other time: what was extracted but not committed by a process
-that died is committed by the next one that takes the tile. Several processes may work on one folder: each claims its
-tiles.
+A tile is done when its rows are in the lake. If a process dies between extraction and commit, the next process that
+takes the tile commits it. Several processes may work on one folder: each claims its tiles.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from upath import UPath
 
 from lake.commit.commit import Receipt, commit
-from lake.commit.ledger import Attempt, canonical
+from lake.commit.ledger import Attempt, Select, canonical
 from lake.commit.staging import Manifest, lost, stage
 from lake.errors import ArchiveError, ConfigurationError, GranuleRejected, StagingLost
 from lake.query import Lake
@@ -28,8 +27,6 @@ from lake.settings import load_settings
 from lake.store.memory import peak_rss_mb
 from lake.store.storage import is_local, path_of, remove_folder
 from lake.store.walk import files_below, shown
-from tasks.pull import is_passing
-from tasks.pull.runners import OutOfTime, untimed
 from tasks.services.bounds import in_time, on_disk
 from tasks.services.http import failing
 from tasks.services.request_counters import Log, count_requests, summarise
@@ -37,10 +34,10 @@ from tasks.sources.base import Origin
 from tasks.sources.granule_status import GranuleStatus, last_status
 from tasks.sources.granule_status import granule_status as status_of
 from tasks.sources.virac import tap as virac_tap
+from tasks.sources.virac.options import PATTERN
 from tasks.sources.virac.tile import open_tile, tile_of
 from tasks.sources.virac.tiles import NAME, ORIGIN, RELEASE, Extraction, Selection
-
-PATTERN = "n*_*.hdf5"
+from tasks.worker import OutOfTime, is_passing, untimed
 
 
 @dataclass(frozen=True)
@@ -52,9 +49,9 @@ class TileFile:
     url
         Path or s3:// address.
     name
-        Path below the folder that was searched, as text: tiles of the same name in two folders are two.
+        Path below the searched folder: tiles of the same name in two folders differ.
     bytes, version
-        Size, and ETag or time of change: a file that has changed is another granule.
+        Size, and ETag or modification time: a changed file is another granule.
     """
 
     url: str
@@ -64,12 +61,12 @@ class TileFile:
 
     @property
     def origin(self) -> Origin:
-        """Return what it is a part of."""
+        """Return the release that it is part of."""
         return ORIGIN
 
     @property
     def checksum(self) -> str:
-        """Return what tells this content of the file from another."""
+        """Return a mark of the file's content."""
         return f"{self.bytes}-{self.version}"
 
     def granule(self, cut: Selection) -> str:
@@ -78,7 +75,7 @@ class TileFile:
         return f"{NAME}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
 
     def stage(self, attempt: Attempt, cut: Selection, folder: UPath) -> Manifest:
-        """Stage what is in it.
+        """Stage its content.
 
         Raises
         ------
@@ -108,14 +105,14 @@ class PublicRange:
     low: int
     high: int
 
-    # What a range of some pixels may take, for the size of a task.
+    # A typical size of a range, for the size of a task.
     bytes = 200_000_000
     origin = virac_tap.ORIGIN
     checksum = None
 
     @property
     def name(self) -> str:
-        """Return its ends."""
+        """Return both ends as text."""
         return f"sourceid {self.low} to {self.high}"
 
     @property
@@ -128,14 +125,14 @@ class PublicRange:
         return virac_tap.granule_id(self.low, self.high, cut)
 
     def stage(self, attempt: Attempt, cut: Selection, folder: UPath) -> Manifest:
-        """Stage what the service has of it.
+        """Fetch it from the service and stage it.
 
         Raises
         ------
         ArchiveError
-            If the service does not give it.
+            If the service does not return it.
         GranuleRejected
-            If what it gives contradicts itself.
+            If the answer contradicts itself.
         """
         return virac_tap.stage_range(self.low, self.high, attempt.granule, attempt, folder, load_settings(), cut)
 
@@ -145,19 +142,19 @@ Piece = TileFile | PublicRange
 
 @dataclass(frozen=True)
 class Pieces:
-    """What there is to be extracted, and of which folders and files it is not known, with why."""
+    """Tiles or ranges to extract, and folders and files that could not be read, with the reason."""
 
     found: list[TileFile] | list[PublicRange]
     unreadable: tuple[str, ...] = ()
 
 
 def check_place(where: str) -> None:
-    """See that there is such a folder, before anything is begun; whether it has tiles is seen later.
+    """Check that a folder of tiles exists, before any work.
 
     Raises
     ------
     ConfigurationError
-        If there is none.
+        If it does not.
     """
     if where.partition(":")[0] == "eso" or not is_local(root := path_of(where)) or root.is_dir():
         return
@@ -165,12 +162,12 @@ def check_place(where: str) -> None:
 
 
 def parse_shard(shard: str) -> tuple[int, int]:
-    """Return number and count of a shard, such as 0/96.
+    """Read number and count of a shard, such as 0/96.
 
     Raises
     ------
     ConfigurationError
-        If it is none.
+        If it is not valid.
     """
     parts = re.fullmatch(r"(\d+)/(\d+)", shard)
     if parts is None:
@@ -182,20 +179,20 @@ def parse_shard(shard: str) -> tuple[int, int]:
 
 
 def find_pieces(where: str, pattern: str = PATTERN) -> Pieces:
-    """Return what there is to be extracted.
+    """Find the tiles of a folder, or the ranges of the public release.
 
     Parameters
     ----------
     where
         Folder of tiles, or s3://BUCKET/PREFIX; or eso: and names of tiles, such as eso:n1024_9000000,n512_2652179, for
-        what the public release has in those.
+        their part of the public release.
     pattern
         Names of the tiles' files.
 
     Raises
     ------
     ConfigurationError
-        If there is nothing, or nothing that can be read.
+        If nothing is found, or nothing can be read.
     """
     public, _, names = where.partition(":")
     if public != "eso":
@@ -208,12 +205,12 @@ def find_pieces(where: str, pattern: str = PATTERN) -> Pieces:
 
 
 def find_tiles(folder: str, pattern: str = PATTERN) -> Pieces:
-    """Return the files of a folder, and those below, whose names fit a pattern, sorted; links are followed.
+    """Return the files in and below a folder whose names fit a pattern, sorted; follow links.
 
     Raises
     ------
     ConfigurationError
-        If there is no such folder, or nothing in it fits.
+        If the folder does not exist, or nothing in it fits.
     """
     root, troubles = path_of(folder), list[OSError]()
     check_place(folder)
@@ -240,36 +237,36 @@ def find_tiles(folder: str, pattern: str = PATTERN) -> Pieces:
 
 
 def granule_status(
-    lake: Lake, tiles: Sequence[Piece], cut: Selection, *, retry_failed: bool = False
+    lake: Lake, tiles: Sequence[Piece], cut: Selection, *, select: Select = "pending"
 ) -> GranuleStatus[Piece]:
-    """Return how things stand with some tiles: see tasks.sources.granule_status."""
+    """Return which tiles are to be extracted: see tasks.sources.granule_status."""
     releases = {tile.origin.release for tile in tiles}
-    return status_of(lake, NAME, releases, {tile.granule(cut): tile for tile in tiles}, retry_failed=retry_failed)
+    return status_of(lake, NAME, releases, {tile.granule(cut): tile for tile in tiles}, select=select)
 
 
 def extract(
     lake: Lake, tile: Piece, cut: Selection, *, again: bool = False, last_try: bool = True, log: Log | None = None
 ) -> Receipt | None:
-    """Bring a tile into the lake, or the news that it cannot be.
+    """Extract and commit a tile, or commit it as failed or rejected.
 
     Parameters
     ----------
     again
-        Do it even though it was rejected before.
+        Extract it even if it was rejected before.
     last_try
-        What may pass is noted as a failure.
+        Commit passing errors as failed, too.
     log
-        Is told of what is tried again, and why.
+        Gets a line on each retry, with the reason.
 
     Returns
     -------
     Receipt or None
-        What came of it; None if another process has the tile, or has just finished it.
+        Of the commit; None if another process has the tile, or has just finished it.
 
     Raises
     ------
     ArchiveError, OSError
-        If it failed in a way that may pass, and this is not the last try.
+        If the error may pass, and this is not the last try.
     OutOfTime
         If it takes longer than a task may.
     """
@@ -284,19 +281,19 @@ def extract(
             with untimed():
                 return commit(lake.catalog, manifest)
         except StagingLost:
-            remove_folder(folder)  # else the next try would trust the manifest again
+            remove_folder(folder)  # otherwise the next try would trust the manifest again
             raise
 
 
 def mark_failed(
     lake: Lake, tiles: Sequence[Piece], cut: Selection, error: BaseException, *, again: bool = False
 ) -> list[tuple[str | None, Receipt]]:
-    """Note tiles as failed that were lost with their worker, unless they are done all the same, or staged.
+    """Commit tiles as failed whose worker was lost, unless they are done or staged.
 
     Parameters
     ----------
     again
-        Even those that were rejected before: they were asked for.
+        Also tiles that were rejected before.
     """
     settled = ("done", "empty") if again else ("done", "empty", "rejected")
     receipts: list[tuple[str | None, Receipt]] = []
@@ -325,14 +322,14 @@ def _stage(tile: Piece, granule: str, cut: Selection, folder: UPath, log: Log | 
         except (GranuleRejected, ArchiveError, OSError) as error:
             remove_folder(folder)
             if not last_try and is_passing(error):
-                raise  # of which a note is kept for the next try
+                raise  # the counter of requests is kept for the next try
             staged = stage(folder, lost(attempt, error), {})
     return staged.with_details(seconds=done.seconds, peak_rss_mb=peak_rss_mb(), **done.facts())
 
 
 @contextmanager
 def _local(tile: TileFile) -> Iterator[Path]:
-    """Give the tile as a file on this machine: HDF5 reads in many small pieces."""
+    """Yield the tile as a local file: HDF5 reads in many small pieces."""
     path = path_of(tile.url)
     if is_local(path):
         yield Path(path)

@@ -1,8 +1,8 @@
-"""VIRAC2, the public release, out of ESO's TAP service: the same light curves as the tiles', by ranges of sourceid.
+"""VIRAC2, the public release, from ESO's TAP service: the same light curves as the tiles', by ranges of sourceid.
 
 A sourceid begins with the pixel that its source is in, so a tile is some ranges of them, and a range is a granule.
-The list of sources says how many rows each has: light curves are asked for a million rows at a time, and staged as
-they come. An answer that the service cut short is asked for again in halves, down to a single source.
+The list of sources says how many rows each has: light curves are requested a million rows at a time, and staged as
+they come. A request whose answer is cut short is repeated in halves, down to a single source.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _pixels(tile: int | tuple[int, int]) -> list[int]:
 
 
 def halves(low: int, high: int) -> list[tuple[int, int]]:
-    """Return two ranges that are one together.
+    """Split a range into two.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def halves(low: int, high: int) -> list[tuple[int, int]]:
 
 
 def granule_id(low: int, high: int, cut: Selection) -> str:
-    """Return the id of the granule that a range is: the same for the same range and cut."""
+    """Return the granule id of a range: the same for the same range and cut."""
     key = "\n".join((NAME, RELEASE, canonical({**cut.as_parameters(), "low": low, "high": high})))
     return f"{NAME}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
 
@@ -155,7 +155,7 @@ def granule_id(low: int, high: int, cut: Selection) -> str:
 def harvest_range(
     low: int, high: int, settings: Settings, cut: Selection, granule: str | None = None
 ) -> dict[str, pa.Table]:
-    """Get all of a range at once: for one that is small.
+    """Fetch a small range at once.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def harvest_range(
 def stage_range(
     low: int, high: int, granule: str, attempt: Attempt, folder: UPath, settings: Settings, cut: Selection
 ) -> Manifest:
-    """Get a range and stage it, a million rows at a time.
+    """Fetch a range and stage it, a million rows at a time.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ def stage_range(
 
 
 class Range:
-    """What a range gives to the lake; the list of sources is asked for at once, light curves as they are taken.
+    """The rows of a range. The list of sources is fetched at once, light curves as they are iterated.
 
     Parameters and errors are those of harvest_range.
     """
@@ -227,7 +227,7 @@ class Range:
         found = self._list(low, high)
         self._left_out: Counter[str] = Counter()
         self._odd_values = 0
-        self._told: list[str] = []
+        self._remarks: list[str] = []
         found = self._without(found, "sources without a place", ~np.isnan(columns.places(found)[0]))
         self._found = found.take(pc.sort_indices(found["sourceid"]))
         self._number = columns.ints(self._found, "sourceid", SOURCES)
@@ -250,16 +250,16 @@ class Range:
 
     @property
     def remark(self) -> str | None:
-        """Return what the ledger should say of a sound range."""
+        """Return the remark on a sound range, for the ledger."""
         n = int((~self.kept).sum())
-        told = [f"{n} of {len(self)} sources left out: no more than {self.cut.min_ks} Ks detections"] if n else []
-        told += [f"{what}, left out: {count}" for what, count in self._left_out.items()] + self._told
+        remarks = [f"{n} of {len(self)} sources left out: no more than {self.cut.min_ks} Ks detections"] if n else []
+        remarks += [f"{what}, left out: {count}" for what, count in self._left_out.items()] + self._remarks
         if self._odd_values:
-            told.append(f"{columns.ODD_VALUES}: {self._odd_values}")
-        return "; ".join(told) or None
+            remarks.append(f"{columns.ODD_VALUES}: {self._odd_values}")
+        return "; ".join(remarks) or None
 
     def _without(self, found: pa.Table, what: str, kept: Flags) -> pa.Table:
-        """Return the rows of an answer that have what a row must have; GranuleRejected if none has."""
+        """Return the rows of an answer that have all required values; GranuleRejected if none has."""
         if kept.all():
             return found
         if not kept.any():
@@ -277,7 +277,7 @@ class Range:
         return pa.concat_tables([self._list(*half) for half in halves(low, high)])
 
     def _count(self, *names: str) -> Ints:
-        """Return the first of some counts that is there; 0 without any."""
+        """Return the first of some counts that is not NULL; 0 without any."""
         counts = pc.coalesce(*(columns.cast(self._found, name, pa.int64()) for name in names), pa.scalar(0, pa.int64()))
         return np.asarray(counts.to_numpy())
 
@@ -286,7 +286,7 @@ class Range:
         return {"sources": self._sources(np.zeros(len(self), bool))}
 
     def afterwards(self) -> dict[str, pa.Table]:
-        """Return what is known once the light curves have been taken: exposures, statistics, and what was missing."""
+        """Return exposures and statistics, once the light curves have been iterated, and check what was missing."""
         later = {"exposures": self._exposures_table()} if self._exposures else {}
         if self._statistics:
             later["statistics"] = pa.concat_tables(self._statistics)
@@ -314,7 +314,7 @@ class Range:
                 "left_out": left_out.cast(pa.string()),
             }
         )
-        tables, self._told = sound({"sources": table})
+        tables, self._remarks = sound({"sources": table})
         return tables["sources"]
 
     def _exposures_table(self) -> pa.Table:
@@ -369,7 +369,7 @@ class Range:
             yield made
 
     def _rows(self, start: int, stop: int, found: pa.Table) -> pa.Table:
-        """Return an answer on the sources from start to stop as rows of the lake, sorted."""
+        """Convert an answer on the sources from start to stop to rows of the lake, sorted."""
         if not found.num_rows:
             return TABLES["lightcurves"].empty()
         found = self._without(found, f"rows of {LIGHTCURVES} without a sourceid", columns.is_known(found, "sourceid"))

@@ -1,4 +1,4 @@
-"""A VIRAC tile, ts_tables/n{nside}_{pixel}.hdf5: read whole arrays at a time, and trusted only where it agrees.
+"""Read a VIRAC tile, ts_tables/n{nside}_{pixel}.hdf5, whole arrays at a time, and check that its parts agree.
 
 catIndex has a row for each pawprint catalogue (an image of one detector), sourceList one for each source, and
 timeSeries ragged arrays, one element for each source. A detection names its pawprint by catindexid, which need not be
@@ -86,7 +86,7 @@ class Pawprints:
         return len(self.band)
 
     def places(self, catindexid: NDArray[Any]) -> Ints:
-        """Return the place of each catindexid.
+        """Return the index of each catindexid.
 
         Raises
         ------
@@ -131,13 +131,13 @@ class Tile:
 
     @contextmanager
     def _reading(self, where: str) -> Iterator[None]:
-        """Make errors of HDF5 what they are: a tile that is damaged, or a disk that fails."""
+        """Raise errors of HDF5 as what they are: a damaged tile, or a failing disk."""
         try:
             yield
         except OSError as error:
             raise _rejected(error, self._path) from error
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            raise GranuleRejected(f"{where} cannot be read: {_told(error)}") from error
+            raise GranuleRejected(f"{where} cannot be read: {_first_line(error)}") from error
 
     def _has(self, group: str, name: str) -> bool:
         with self._reading(group):
@@ -145,7 +145,7 @@ class Tile:
             return isinstance(found, h5py.Group) and name in found
 
     def _found(self, path: str, links: int = _LINKS) -> h5py.HLObject | None:
-        """Return what has a path in the file; no link is followed out of it, and none without end."""
+        """Return the object at a path in the file, without following links out of it or in circles."""
         here: h5py.HLObject = self._file["/"]
         for part in filter(None, path.split("/")):
             link = here.get(part, getlink=True) if isinstance(here, h5py.Group) else None
@@ -306,15 +306,17 @@ def open_tile(path: Path) -> Iterator[Tile]:
 
 
 def _rejected(error: OSError, path: Path) -> Exception:
-    """Return what an error of HDF5 is: a damaged file, or a disk that fails."""
+    """Convert an error of HDF5: a damaged file is rejected, a failing disk stays an OSError."""
     if error.errno is not None or _DISK.search(str(error)) or not path.is_file():
         return error
-    return GranuleRejected("the file is empty" if not path.stat().st_size else f"it cannot be read: {_told(error)}")
+    return GranuleRejected(
+        "the file is empty" if not path.stat().st_size else f"it cannot be read: {_first_line(error)}"
+    )
 
 
 def _rejection(where: str) -> Failed:
     return lambda message, **_: GranuleRejected(f"{where}: {message}")
 
 
-def _told(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

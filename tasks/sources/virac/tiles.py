@@ -1,4 +1,4 @@
-"""VIRAC: light curves of VVV and VVVX stars (ZYJHKs, VISTA), out of tiles of HDF5.
+"""VIRAC: light curves of VVV and VVVX stars (ZYJHKs, VISTA), from HDF5 tiles.
 
 A tile is a granule. Of each source that has enough detections in Ks, every detection and every covered pawprint without
 one becomes a row; of each other source, the entry in table sources says why there is none. A tile is read some million
@@ -27,6 +27,7 @@ from tasks.sources.base import Band, Origin
 from tasks.sources.statistics import statistics_of_sorted
 from tasks.sources.virac.columns import AMBIGUOUS, ODD_VALUES, objtype_bits, without_odd
 from tasks.sources.virac.tile import BANDS, Columns, Tile
+from tasks.sources.virac.views import VIEWS
 
 Ints = NDArray[np.int64]
 
@@ -61,7 +62,7 @@ _FLOATS = ("chi", "x", "y", "sky", "cnf_ctr", "diff_fit_ap", "ext")
 
 @dataclass(frozen=True)
 class Selection:
-    """What of a tile is wanted.
+    """The bands and sources to take of a tile.
 
     Parameters
     ----------
@@ -87,7 +88,7 @@ class Selection:
 
 
 class Extraction:
-    """What a tile gives to the lake.
+    """The rows of a tile.
 
     Parameters
     ----------
@@ -109,7 +110,7 @@ class Extraction:
         self.detections = self.non_detections = self.expected_detections = self.expected_covered = 0
         self.odd_values = 0
         self._statistics: list[pa.Table] = []
-        self._told: list[str] = []
+        self._remarks: list[str] = []
         self._hpx29 = hpx29(tile.sources["ra"], tile.sources["dec"])
         self._lengths, self._ks = self._count()
         self.kept = self._ks > cut.min_ks
@@ -129,17 +130,19 @@ class Extraction:
 
     @property
     def remark(self) -> str | None:
-        """Return what the ledger should say of a sound tile, as far as it has been read."""
+        """Return the remark on a sound tile for the ledger, as far as it has been read."""
         n = int((~self.kept).sum())
-        told = [f"{n} of {len(self.kept)} sources left out: no more than {self.cut.min_ks} Ks detections"] if n else []
-        told += self._told
+        remarks = (
+            [f"{n} of {len(self.kept)} sources left out: no more than {self.cut.min_ks} Ks detections"] if n else []
+        )
+        remarks += self._remarks
         if self.odd_values:
-            told.append(f"{ODD_VALUES}: {self.odd_values}")
-        return "; ".join(told) or None
+            remarks.append(f"{ODD_VALUES}: {self.odd_values}")
+        return "; ".join(remarks) or None
 
     def tables(self) -> dict[str, pa.Table]:
-        """Return the sources and the exposures."""
-        tables, self._told = sound({"sources": self._sources(), "exposures": self._exposures()})
+        """Return the tables of sources and exposures."""
+        tables, self._remarks = sound({"sources": self._sources(), "exposures": self._exposures()})
         return tables
 
     def statistics(self) -> dict[str, pa.Table]:
@@ -189,8 +192,12 @@ class Extraction:
         paws = self.tile.pawprints
         n = len(paws)
         exptime = paws.columns.get("exptime")
-        told = {name: paws.columns[name].tolist() for name in ("filename", "tile", "tileloc") if name in paws.columns}
-        details = [json.dumps(dict(zip(told, row, strict=True))) for row in zip(*told.values(), strict=True)]
+        details_of = {
+            name: paws.columns[name].tolist() for name in ("filename", "tile", "tileloc") if name in paws.columns
+        }
+        details = [
+            json.dumps(dict(zip(details_of, row, strict=True))) for row in zip(*details_of.values(), strict=True)
+        ]
         columns = {
             name: pa.array(paws.columns[theirs].astype(np.float32), from_pandas=True)
             for name, theirs in (("seeing_arcsec", "seeing"), ("sky_level", "skylevel"), ("ellipticity", "ellipticity"))
@@ -313,7 +320,7 @@ class Extraction:
             **table,
         }
         if "exptime" in paws.columns:
-            exptime = possible(paws.columns["exptime"], "exposure_s").astype(np.float32)  # told with the exposures
+            exptime = possible(paws.columns["exptime"], "exposure_s").astype(np.float32)  # counted with the exposures
             columns["exposure_s"] = pa.array(exptime[paw], from_pandas=True)
         made = pa.table(columns)
         if set(self.cut.bands) < set(BANDS):
@@ -325,10 +332,10 @@ class Extraction:
         names, n_paws = self.tile.sources["sourceid"], len(self.tile.pawprints)
         detection, covered = cells["catindexid"], cells["catindexidcovered"]
         if not seen[detection].all():
-            lost = detection[~seen[detection]][0]
+            uncovered = detection[~seen[detection]][0]
             raise GranuleRejected(
-                f"source {names[sources[lost // n_paws]]} has a detection in a pawprint that does not cover it: "
-                f"catindexid {self.tile.pawprints.columns['catindexid'][lost % n_paws]}"
+                f"source {names[sources[uncovered // n_paws]]} has a detection in a pawprint that does not cover it: "
+                f"catindexid {self.tile.pawprints.columns['catindexid'][uncovered % n_paws]}"
             )
         for name, array, distinct in (("catindexidcovered", covered, len(rows)), ("catindexid", detection, None)):
             if distinct is None:
@@ -348,13 +355,13 @@ class Extraction:
             raise GranuleRejected(f"catIndex/mjdobs: {error}") from error
 
     def _sound(self, values: NDArray[Any], low: float, high: float) -> NDArray[Any]:
-        """Return values with NaN for those that no measurement has, such as 99.99 for a magnitude; they are counted."""
+        """Replace impossible values, such as a magnitude of 99.99, by NaN, and count them."""
         values, n = without_odd(values, low, high)
         self.odd_values += n
         return values
 
     def _measurements(self, n: int, at: NDArray[np.int32], band: NDArray[np.int8], arrays: Columns) -> dict[str, Any]:
-        """Return the columns that detections have, which are NULL elsewhere; and measured, where there is a flux."""
+        """Return the columns of detections, NULL elsewhere; and where there is a flux."""
         mag = self._sound(arrays["hfad_mag"], *_MAGNITUDES).astype(np.float64)
         mag_err = self._sound(arrays["hfad_emag"], 0.0, np.inf).astype(np.float64)
         flux = vega_flux(mag, band[at])
@@ -382,7 +389,7 @@ class Extraction:
 
 
 def vega_flux(mag: NDArray[np.float64], band: NDArray[np.int8]) -> NDArray[np.float64]:
-    """Return the flux, mJy, of Vega magnitudes in bands that are given by their index in BANDS."""
+    """Convert Vega magnitudes to flux, mJy, in bands given by their index in BANDS."""
     return np.asarray(_ZERO_POINTS_MJY[band] * np.exp(mag * (-0.4 * np.log(10))))
 
 
@@ -395,7 +402,7 @@ def _flat(arrays: Sequence[NDArray[Any]] | NDArray[np.object_]) -> NDArray[Any]:
 
 
 def constant(value: str, n: int) -> pa.Array:
-    """Return a text n times, as a dictionary."""
+    """Repeat a text n times, as a dictionary."""
     return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int8)), pa.array([value]))
 
 
@@ -411,6 +418,7 @@ def _band(name: str) -> Band:
 
 ORIGIN = Origin(
     name=NAME,
+    views=VIEWS,
     title="VIRAC time series of VVV and VVVX",
     release=RELEASE,
     endpoint="https://archive.eso.org/tap_cat",

@@ -7,15 +7,14 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
-from benchmarks.growth import PUBLISHED, Load, Place, Sample, errors, fit, hours, markdown, memory_gb, places, touched
+from benchmarks.growth import PUBLISHED, Load, Sample, Site, errors, fit, hours, markdown, memory_gb, sites, touched
 from benchmarks.orchestration import Work, batched
-from benchmarks.served import BUCKET, bucket
-from benchmarks.served import places as positions
+from benchmarks.served import BUCKET, bucket, positions
 from deployments.sandbox.server import Sandbox
 from tasks.sources.rxte.observations import TOGETHER
 from tasks.sources.virac.source import BATCH_TILES
 
-PLACE = Place("here", cores=2, services=4, buckets=8, latency_s=0.1, mb_per_s=10.0, granule_s=1.0)
+SITE = Site("here", cores=2, services=4, buckets=8, latency_s=0.1, mb_per_s=10.0, granule_s=1.0)
 
 
 def sample(n: int, partitions: int = 0, **costs: float) -> Sample:
@@ -55,16 +54,16 @@ def test_partitions_saturate() -> None:
 
 def test_hours_are_of_whatever_is_longer_and_of_the_commits() -> None:
     nothing = Load(cpu_s=0, requests=0, mb=0, service_s=0, commit_s=0, granules=0, in_bucket=False)
-    assert hours(nothing, PLACE) == 0
+    assert hours(nothing, SITE) == 0
     computing = Load(cpu_s=7_200, requests=10, mb=1, service_s=0, commit_s=1_800, granules=1_800, in_bucket=False)
-    assert hours(computing, PLACE) == pytest.approx(1 + 1)
+    assert hours(computing, SITE) == pytest.approx(1 + 1)
     waiting = Load(cpu_s=1, requests=72_000, mb=36_000, service_s=3_600, commit_s=0, granules=0, in_bucket=False)
-    assert hours(waiting, PLACE) == pytest.approx((2 + 1 + 1) / 4)
-    assert hours(Load(**{**vars(waiting), "in_bucket": True}), PLACE) == pytest.approx((2 + 1 + 1) / 8)
+    assert hours(waiting, SITE) == pytest.approx((2 + 1 + 1) / 4)
+    assert hours(Load(**{**vars(waiting), "in_bucket": True}), SITE) == pytest.approx((2 + 1 + 1) / 8)
 
 
 def test_more_jobs_do_not_make_a_service_faster() -> None:
-    machine, cluster, _ = places(16)
+    machine, cluster, _ = sites(16)
     load = Load(cpu_s=1, requests=0, mb=0, service_s=3_600, commit_s=0, granules=0, in_bucket=False)
     assert hours(load, cluster) == hours(load, machine)
 
@@ -76,7 +75,7 @@ def test_memory_is_that_of_an_idle_process_and_of_each_fetch() -> None:
 
 def test_the_table_has_a_row_an_archive() -> None:
     load = Load(cpu_s=7_200, requests=1_234, mb=5_600, service_s=0, commit_s=0, granules=0, in_bucket=False)
-    told = markdown({"gaia": load}, {"gaia": (0.9, 0.4)}, [PLACE], "gaia 10, 20")
+    told = markdown({"gaia": load}, {"gaia": (0.9, 0.4)}, [SITE], "gaia 10, 20")
     assert "Measured at n = gaia 10, 20" in told
     assert told.splitlines()[-1] == "| gaia | 1,234 | 5.6 | 1.0 | 0.9 | 0.4 |"
     assert all(one.source for one in PUBLISHED.values())

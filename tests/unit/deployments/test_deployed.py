@@ -17,6 +17,8 @@ from prefect import Flow
 from prefect.flows import load_flow_from_entrypoint
 from prefect.server.schemas.schedules import CronSchedule
 from prefect.utilities.callables import parameter_schema
+from prefect.utilities.importtools import import_object
+from prefect.utilities.templating import apply_values
 
 import flows
 from deployments import schedules
@@ -134,7 +136,9 @@ def test_prefect_yaml_is_in_step() -> None:
     """If not, run: lightlake deployments --to deployments/prefect.yaml."""
     there = (ROOT / "deployments/prefect.yaml").read_text()
     assert there == as_yaml()
-    told = {one["flow_name"]: one for one in yaml.safe_load(there)["deployments"]}
+    written = yaml.safe_load(there)
+    outputs = {options["id"]: import_object(name)() for step in written["build"] for name, options in step.items()}
+    told = {one["flow_name"]: apply_values(one, outputs) for one in written["deployments"]}
     for one in deployed():
         mine, served = told[one.flow.name], one.as_runner()
         assert (mine["name"], mine["entrypoint"], mine["version"], mine["tags"]) == (

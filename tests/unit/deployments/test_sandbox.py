@@ -1,5 +1,6 @@
 import io
 import logging
+import math
 import threading
 import time
 import zipfile
@@ -47,35 +48,14 @@ def events(release: Path, season: str) -> np.ndarray:
 # --- the IceCube release ---
 
 
-@pytest.mark.parametrize("kind", ["events", "uptime"])
-def test_lines_are_laid_out_as_in_the_real_release(release: Path, data_dir: Path, kind: str) -> None:
-    real = (data_dir / "icecube" / kind / "IC40_exp.csv").read_text().splitlines(keepends=True)
-    for season in icecube.SEASONS:
-        made = member(release, f"{kind}/{season.name}_exp.csv").splitlines(keepends=True)
-        assert made[0] == real[0]
-        for line in (*made[1:], *real[1:]):
-            assert line == LAYOUT[kind] % tuple(map(float, line.split()))
-
-
-def test_distributions_follow_the_real_file(release: Path, data_dir: Path) -> None:
-    real = np.loadtxt(data_dir / "icecube" / "events" / "IC40_exp.csv")
-    made = np.concatenate([events(release, season.name) for season in icecube.SEASONS])
-    for low, high in ((-90, -30), (-30, -10), (-5, 10), (10, 40), (40, 90)):
-        a, b = (rows[(rows[:, 4] >= low) & (rows[:, 4] < high)] for rows in (real, made))
-        assert len(b) / len(made) == pytest.approx(len(a) / len(real), abs=0.015)
-        for column in (1, 2):
-            quantiles = [0.05, 0.25, 0.5, 0.75, 0.95]
-            np.testing.assert_allclose(
-                np.quantile(b[:, column], quantiles), np.quantile(a[:, column], quantiles), atol=0.12
-            )
-
-
-def test_local_coordinates_of_the_real_events_are_reproduced(data_dir: Path) -> None:
-    real = np.loadtxt(data_dir / "icecube" / "events" / "IC40_exp.csv")
-    azimuth, zenith = icecube._local(real[:, 0], real[:, 3], real[:, 4])
-    turn = ((azimuth - real[:, 5] + 180) % 360 - 180) * np.cos(np.radians(real[:, 4]))
-    assert np.abs(zenith - real[:, 6]).max() < 0.02
-    assert np.quantile(np.abs(turn), 0.99) < 0.02
+def test_lines_are_laid_out_as_in_the_real_release(release: Path, data_dir: Path) -> None:
+    for kind in ["events", "uptime"]:
+        real = (data_dir / "icecube" / kind / "IC40_exp.csv").read_text().splitlines(keepends=True)
+        for season in icecube.SEASONS:
+            made = member(release, f"{kind}/{season.name}_exp.csv").splitlines(keepends=True)
+            assert made[0] == real[0]
+            for line in (*made[1:], *real[1:]):
+                assert line == LAYOUT[kind] % tuple(map(float, line.split()))
 
 
 def test_members_counts_and_ranges(release: Path) -> None:
@@ -133,23 +113,6 @@ def test_one_event_of_2015_is_there_twice(release: Path) -> None:
         assert len(lines) - len(set(lines)) == (season.name == "IC86_V")
 
 
-def test_targets_get_energetic_events_that_contain_them(release: Path) -> None:
-    made = np.concatenate([events(release, season.name) for season in icecube.SEASONS])
-    for ra, dec in (TXS, NGC1068):
-        cos_sep = np.sin(np.radians(made[:, 4])) * np.sin(np.radians(dec)) + np.cos(np.radians(made[:, 4])) * np.cos(
-            np.radians(dec)
-        ) * np.cos(np.radians(made[:, 3] - ra))
-        inside = np.degrees(np.arccos(np.clip(cos_sep, -1, 1))) < made[:, 2]
-        strong = inside & (made[:, 1] > 4.0) & (made[:, 2] <= 0.6)
-        assert strong.sum() >= icecube.EVENTS_PER_TARGET
-
-
-def test_too_many_targets_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="raise scale"):
-        icecube.write_release(tmp_path / "x.zip", scale=0.001, targets=[TXS] * 500)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_same_seed_same_bytes(tmp_path: Path) -> None:
     def make(name: str, **options: int) -> bytes:
         return icecube.write_release(tmp_path / name, scale=0.005, targets=[TXS], **options).read_bytes()
@@ -166,12 +129,6 @@ def test_folder_holds_what_the_zip_holds(tmp_path: Path) -> None:
         for name in archive.namelist():
             assert (tmp_path / name).read_bytes() == archive.read(name)
     assert (folder / "events").is_dir()
-
-
-def test_fixed_width_agrees_with_printf() -> None:
-    values = np.array([0, 1, -1, 9, -9, 999, -999, 1000, -1000, 89999, -89999, 359999, 5456237911273])
-    lines = icecube._fixed_width([values, -values], [(17, 3), (17, 2)]).decode().splitlines()
-    assert lines == [f"{v / 1000:17.3f}{0 - v / 100:17.2f}" for v in values.tolist()]
 
 
 # --- the server ---
@@ -221,23 +178,20 @@ def test_get_and_head(served: tuple[Sandbox, str, bytes]) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("asked", "part"),
-    [
+def test_range(served: tuple[Sandbox, str, bytes]) -> None:
+    for asked, part in [
         ("bytes=0-9", slice(0, 10)),
         ("bytes=100-", slice(100, None)),
         ("bytes=-7", slice(-7, None)),
         ("bytes=300000-999999", slice(300_000, None)),
-    ],
-)
-def test_range(served: tuple[Sandbox, str, bytes], asked: str, part: slice) -> None:
-    _, url, content = served
-    got = httpx.get(url, headers={"Range": asked})
-    first, stop, _ = part.indices(len(content))
-    assert got.status_code == 206
-    assert got.content == content[part]
-    assert got.headers["Content-Range"] == f"bytes {first}-{stop - 1}/{len(content)}"
-    assert got.headers["Content-Length"] == str(stop - first)
+    ]:
+        _, url, content = served
+        got = httpx.get(url, headers={"Range": asked})
+        first, stop, _ = part.indices(len(content))
+        assert got.status_code == 206
+        assert got.content == content[part]
+        assert got.headers["Content-Range"] == f"bytes {first}-{stop - 1}/{len(content)}"
+        assert got.headers["Content-Length"] == str(stop - first)
 
 
 def test_ranges_that_cannot_be_had(served: tuple[Sandbox, str, bytes]) -> None:
@@ -251,21 +205,21 @@ def test_ranges_that_cannot_be_had(served: tuple[Sandbox, str, bytes]) -> None:
     assert httpx.get(url, headers={"Range": "lines=1-2"}).status_code == 200
 
 
-@pytest.mark.parametrize("kind", ["reset", "truncate"])
-def test_fault_breaks_off_the_body(served: tuple[Sandbox, str, bytes], kind: str) -> None:
-    box, url, content = served
-    box.fault("/data.bin", kind)
-    got = b""
-    with httpx.Client() as client:
-        with pytest.raises(CLIENT_ERRORS[kind]), client.stream("GET", url) as answer:  # noqa: PT012
-            assert answer.headers["Content-Length"] == str(len(content))
-            for chunk in answer.iter_bytes():
-                got += chunk
-        assert content.startswith(got)
-        assert len(got) < len(content)
-        if kind == "truncate":
-            assert len(got) == len(content) // 2
-        assert client.get(url).content == content
+def test_fault_breaks_off_the_body(served: tuple[Sandbox, str, bytes]) -> None:
+    for kind in ["reset", "truncate"]:
+        box, url, content = served
+        box.fault("/data.bin", kind)
+        got = b""
+        with httpx.Client() as client:
+            with pytest.raises(CLIENT_ERRORS[kind]), client.stream("GET", url) as answer:  # noqa: PT012
+                assert answer.headers["Content-Length"] == str(len(content))
+                for chunk in answer.iter_bytes():
+                    got += chunk
+            assert content.startswith(got)
+            assert len(got) < len(content)
+            if kind == "truncate":
+                assert len(got) == len(content) // 2
+            assert client.get(url).content == content
 
 
 def test_fault_short_is_consistent_with_itself(served: tuple[Sandbox, str, bytes]) -> None:
@@ -287,25 +241,27 @@ def test_fault_garbage(served: tuple[Sandbox, str, bytes]) -> None:
     assert "maintenance" in got.text
 
 
-@pytest.mark.parametrize("status", [404, 429, 503])
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_fault_status(served: tuple[Sandbox, str, bytes], status: int, method: str) -> None:
-    box, url, _ = served
-    box.fault("/data.bin", f"status:{status}")
-    got = httpx.request(method, url)
-    assert got.status_code == status
-    assert got.headers.get("Retry-After") == ("1" if status == 429 else None)
-    assert httpx.request(method, url).status_code == 200
-    assert [seen.status for seen in box.requests] == [status, 200]
+def test_fault_status(served: tuple[Sandbox, str, bytes]) -> None:
+    for method in ["GET", "HEAD"]:
+        for status in [404, 429, 503]:
+            box, url, _ = served
+            box.fault("/data.bin", f"status:{status}")
+            got = httpx.request(method, url)
+            assert got.status_code == status
+            assert got.headers.get("Retry-After") == ("1" if status == 429 else None)
+            assert httpx.request(method, url).status_code == 200
+            assert [seen.status for seen in box.requests[-2:]] == [status, 200]
 
 
-def test_fault_slow(served: tuple[Sandbox, str, bytes]) -> None:
+def test_fault_slow(served: tuple[Sandbox, str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     box, url, content = served
-    box.drip = (100_000, 0.05)
+    box.drip = (100_000, 0.01)
     box.fault("/data.bin", "slow")
-    started = time.monotonic()
+    pauses: list[float | None] = []
+    wait = box.closing.wait
+    monkeypatch.setattr(box.closing, "wait", lambda pause: pauses.append(pause) or wait(pause))
     assert httpx.get(url).content == content
-    assert time.monotonic() - started > 0.15
+    assert pauses == [0.01] * math.ceil(len(content) / 100_000)
 
 
 def test_fault_hang(served: tuple[Sandbox, str, bytes]) -> None:
@@ -348,11 +304,10 @@ def test_close_frees_clients_at_once(served: tuple[Sandbox, str, bytes], kind: s
         time.sleep(0.01)
     with httpx.Client() as idle:
         idle.get(url)
-        started = time.monotonic()
         box.close()
         box.close()
-        client.join(5)
-    assert time.monotonic() - started < 3
+        client.join(25)  # less than the pauses of "slow", and than the client's patience
+    assert not client.is_alive()
     assert len(errors) == 1
     with pytest.raises(httpx.ConnectError):
         httpx.get(url)

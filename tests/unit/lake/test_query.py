@@ -22,12 +22,16 @@ from lake.upkeep.progress import progress
 HOSTILE = ("[red]o'\"<b>\n\x1b[2J'; DROP TABLE labels --", "%_\\?$name \u202e")
 
 
+def _fill(catalog):
+    """Twenty targets, the last without a source."""
+    register(catalog, range(20))
+    committed(catalog, {**dict.fromkeys(range(19), 1), 4: 2}, "g0", targets=range(20))
+
+
 @pytest.fixture
-def held(lake):
-    """A lake of twenty targets, the last without a source."""
-    register(lake.catalog, range(20))
-    committed(lake.catalog, {**dict.fromkeys(range(19), 1), 4: 2}, "g0", targets=range(20))
-    return lake
+def held(prepared, request):
+    prepared(_fill)
+    return request.getfixturevalue("lake")
 
 
 def test_by_name_id_and_place_it_is_the_same(held):

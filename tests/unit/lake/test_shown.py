@@ -25,8 +25,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lake.cli import main
-from lake.output import _drawn, say, show
-from lake.store.trouble import NoRoom
+from lake.output import _table_text, say, show
+from lake.store.failures import DiskFull
+from lake.text import counted
 from tasks.analysis.pages import write_chart_page
 
 NAMES = [
@@ -64,8 +65,8 @@ def test_a_table_has_the_names_as_text(capsys: pytest.CaptureFixture[str]) -> No
 
 @given(st.lists(st.text(max_size=20), max_size=4), st.text(max_size=8))
 def test_any_value_can_be_drawn(values: list[str], name: str) -> None:
-    drawn = _drawn(pa.table({name: pa.array(values, pa.string()), "n": list(range(len(values)))}))
-    assert drawn.endswith(f"{len(values)} rows")
+    drawn = _table_text(pa.table({name: pa.array(values, pa.string()), "n": list(range(len(values)))}))
+    assert drawn.endswith(counted(len(values), "row"))
     assert "\x1b" not in drawn
 
 
@@ -99,7 +100,7 @@ def test_a_file_that_the_user_names_is_written_whole_or_not_at_all(what: str, tm
             path.chmod(0o640)
             link.symlink_to(path)
         there = sorted(tmp_path.iterdir())
-        with no_file_grows(400), pytest.raises(NoRoom) as error:
+        with no_file_grows(400), pytest.raises(DiskFull) as error:
             write(link if old else path)
         assert str(tmp_path) in error.value.message
         assert sorted(tmp_path.iterdir()) == there
@@ -111,7 +112,7 @@ def test_a_file_that_the_user_names_is_written_whole_or_not_at_all(what: str, tm
 
 
 def test_devices_and_pipes_are_written_straight_and_new_files_follow_the_umask(tmp_path: Path) -> None:
-    with pytest.raises(NoRoom):
+    with pytest.raises(DiskFull):
         show(LONG, "csv", Path("/dev/full"))
     assert stat.S_ISCHR(Path("/dev/full").stat().st_mode)
     reading, writing = os.pipe()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from helpers.granules import attempt, committed, content, count, errors, expected, register, tables
+from helpers.profiles import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -92,7 +93,7 @@ def test_all_of_them_lost_is_a_commit_of_the_ledger_alone(known):
     assert count(known, "sources") == 0
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(3), suppress_health_check=list(HealthCheck))
 @given(st.lists(st.dictionaries(st.integers(0, 3), st.integers(1, 3), max_size=3), min_size=1, max_size=3))
 def test_together_is_as_one_by_one(tmp_path_factory, rounds):
     from lake.settings import load_settings

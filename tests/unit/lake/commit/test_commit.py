@@ -14,11 +14,14 @@ from lake.errors import GranuleRejected, StagingLost
 from lake.upkeep.maintenance import verify
 
 
-@pytest.fixture
-def lake_of_ten(catalog):
+def _fill(catalog):
     register(catalog, range(30))
     committed(catalog, range(10), "g0")
-    return catalog
+
+
+@pytest.fixture
+def lake_of_ten(prepared):
+    return prepared(_fill)
 
 
 def _query(catalog, sql, *values):
@@ -242,6 +245,22 @@ def test_a_rejected_granule_leaves_nothing(catalog):
     with pytest.raises(GranuleRejected, match=r"lightcurves.mjd is below 33282 in 18 of 18 rows, such as 1.0"):
         stage(catalog.storage.staging / "bad", attempt(), made)
     assert not (catalog.storage.staging / "bad").exists()
+
+
+def test_what_was_rejected_now_is_noted_beside_the_answer_of_before(lake_of_ten):
+    """The earlier rows stay; the target counts as rejected, and so it is not asked at each run."""
+    more = {"targets": range(12), "status": "rejected", "attempt_status": "rejected"}
+    committed(lake_of_ten, [], "g1", **more)
+    assert content(lake_of_ten) == expected(dict.fromkeys(range(10), 1))
+    assert count(lake_of_ten, "matches") == 10
+    rows = _query(lake_of_ten, "SELECT status, granule, n_sources, count(*) FROM coverage GROUP BY ALL ORDER BY ALL")
+    assert rows == [("rejected", "g1", 0, 2), ("rejected", "g1", 1, 10)]
+    assert errors(lake_of_ten) == []
+    # A failure says nothing of the answers; a sound answer takes the place of all.
+    committed(lake_of_ten, [], "g2", targets=range(10), status="failed", attempt_status="failed")
+    committed(lake_of_ten, range(10), "g3")
+    assert count(lake_of_ten, "coverage WHERE status = 'found'") == 10
+    assert errors(lake_of_ten) == []
 
 
 def test_new_targets_of_a_sample_are_a_note_not_an_error(lake_of_ten):

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from helpers.granules import ARCHIVE, ASKED, PARAMETERS, RELEASE, attempt, committed, register, target_ids
 
-from lake.commit.ledger import Attempt, canonical, count_pending, dated_ahead, numbers, pending, waiting
+from lake.commit.ledger import Attempt, canonical, count_pending, count_rejected, dated_ahead, numbers, pending, waiting
 
 
 def _asked_for(catalog, *more, batch_size=100, **options):
@@ -26,6 +26,26 @@ def test_what_was_answered_is_not_asked_again_what_failed_is(catalog):
     committed(catalog, range(4), "g0", targets=range(6))
     committed(catalog, [], "g1", targets=range(6, 8), status="failed", attempt_status="failed")
     assert _ids(_asked_for(catalog)) == set(target_ids(range(6, 12)))
+
+
+def test_what_was_rejected_is_left_alone_until_it_is_asked_for(catalog):
+    register(catalog, range(8))
+    committed(catalog, range(4), "g0")
+    committed(catalog, [], "g1", targets=range(4, 6), status="failed", attempt_status="failed")
+    committed(catalog, [], "g2", targets=range(6, 7), status="rejected", attempt_status="rejected")
+    failed, rejected, new = ({*target_ids(one)} for one in (range(4, 6), range(6, 7), range(7, 8)))
+    assert _ids(_asked_for(catalog)) == failed | new
+    assert _ids(_asked_for(catalog, select="failed")) == failed | rejected
+    assert _ids(_asked_for(catalog, select="all")) == {*target_ids(range(8))}
+    assert waiting(catalog.cursor(), ARCHIVE, RELEASE, PARAMETERS, select="all").rejected == 1
+    # It is due like any other answer: with other parameters, another release, and when it is too old.
+    for more in ((canonical({"radius_arcsec": 2.0}),), ()):
+        options = {} if more else {"max_age": timedelta(days=1)}
+        assert rejected <= _ids(_asked_for(catalog, *more, **options))
+    assert _asked_for(catalog, canonical({"radius_arcsec": 2.0}), select="failed") == []
+    cursor = catalog.cursor()
+    assert count_rejected(cursor, ARCHIVE, RELEASE, PARAMETERS) == 1
+    assert count_rejected(cursor, ARCHIVE, RELEASE, PARAMETERS, ["nobody"]) == 0
 
 
 def test_other_parameters_releases_and_old_answers_are_asked_anew(catalog):

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lake.commit.sound import rejected_remark, sound, without_broken
@@ -220,7 +220,6 @@ NUMBERS = (
 ODD = st.floats(allow_nan=True, allow_infinity=True)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.fixed_dictionaries({name: st.none() | ODD for name in NUMBERS}))
 def test_whatever_the_numbers_neighbours_are_untouched(odd: dict[str, float | None]) -> None:
     odd |= {axis: PLACES["b"][n] for n, axis in enumerate(("ra", "dec")) if odd[axis] is not None}

@@ -29,6 +29,7 @@ from lake.commit.targets import add_targets
 from lake.errors import ConfigurationError
 from lake.model.schema import TABLES
 from lake.query import Lake
+from lake.store.catalog import Catalog
 from lake.upkeep.compaction import compact
 
 HOSTILE = "[red]o'\"<b>\n\x1b[2J'; DROP TABLE labels --"
@@ -39,15 +40,19 @@ def _named(numbers: list[int], names: list[str], **more: object) -> pa.Table:
     return pa.table({"ra": ra, "dec": dec, "name": names, **more})
 
 
-@pytest.fixture
-def held(lake: Lake) -> Lake:
+def _fill(catalog: Catalog) -> None:
     """Ten targets, of which two have no source; 3 to 6 are in a second sample, two of them with another label."""
-    register(lake.catalog, range(10))
+    register(catalog, range(10))
     again = _named([3, 4, 5, 6], ["A3", "A4", "A5", HOSTILE], label=["AGN", "AGN", "QSO", "QSO"])
-    add_targets(lake.catalog, again, "second")
-    committed(lake.catalog, range(8), "g0", targets=range(10))
-    committed(lake.catalog, {}, "g1", targets=range(10), archive="wise")
-    return lake
+    add_targets(catalog, again, "second")
+    committed(catalog, range(8), "g0", targets=range(10))
+    committed(catalog, {}, "g1", targets=range(10), archive="wise")
+
+
+@pytest.fixture
+def held(prepared: Callable[..., Catalog], request: pytest.FixtureRequest) -> Lake:
+    prepared(_fill)
+    return request.getfixturevalue("lake")
 
 
 def _rows(lake: Lake) -> dict[str, list[object]]:

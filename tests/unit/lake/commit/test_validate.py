@@ -58,7 +58,7 @@ def _broken(name, column, value):
         ("matches", "target_id", 5, "matches.target_id is not among the granule's coverage"),
         ("matches", "separation_arcsec", -1.0, "matches.separation_arcsec is below 0"),
         ("matches", "rank", 0, "matches.rank is below 1"),
-        ("coverage", "status", "maybe", "coverage.status is none of found, empty, failed"),
+        ("coverage", "status", "maybe", "coverage.status is none of found, empty, rejected, failed"),
         ("coverage", "parameters", None, "coverage.parameters is NULL"),
         ("statistics", "band", "r", "statistics has 1 keys more than once"),
         ("statistics", "n", 0, "statistics.n is below 1"),

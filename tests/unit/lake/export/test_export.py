@@ -45,5 +45,5 @@ def test_the_form_of_the_fornax_collector(held):
 
 
 def test_another_form_is_refused(held):
-    with pytest.raises(ConfigurationError, match="cannot give a table as 'polars'"):
+    with pytest.raises(ConfigurationError, match="'polars'"):
         convert(held.sql("FROM bands"), "polars")

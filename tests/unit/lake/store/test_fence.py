@@ -19,11 +19,14 @@ def _number(catalog):
         return fence.newest(cursor, catalog.location)
 
 
-@pytest.fixture
-def held(catalog):
+def _fill(catalog):
     register(catalog, range(10))
     committed(catalog, range(6), "g0")
-    return catalog
+
+
+@pytest.fixture
+def held(prepared):
+    return prepared(_fill)
 
 
 @pytest.fixture

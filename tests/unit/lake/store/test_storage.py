@@ -137,7 +137,7 @@ def test_dictionaries_hold_what_a_row_group_has(tmp_path):
     assert compacted.to_pylist() == names[:ROW_GROUP_ROWS]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(
     st.lists(st.lists(st.one_of(st.none(), st.integers(0, 6)), max_size=8), min_size=1, max_size=4),
     st.integers(0, 5),

@@ -95,7 +95,7 @@ def test_settings_that_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith("LIGHTLAKE_"):
             monkeypatch.delenv(name)
-    assert settings() == [Check("settings", "ok", "none is set: the defaults")]
+    assert one(settings()).status == "ok"
     monkeypatch.setenv("LIGHTLAKE_URL", "lake")
     monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__ZTF", "/data/ztf")
     monkeypatch.setenv("LIGHTLAKE_TEST_DATA", "/data")
@@ -118,7 +118,7 @@ def test_a_misspelt_setting_is_named_with_the_right_one(
 ) -> None:
     monkeypatch.setenv(name, "1")
     check = one(settings())
-    assert (check.status, check.found) == (status, f"{name} is no setting, and does nothing")
+    assert (check.status, check.found.split()[0]) == (status, name)
     assert meant in str(check.hint).replace(",", "").split() or meant in str(check.hint)
 
 
@@ -126,10 +126,10 @@ def test_a_file_of_settings_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     file = tmp_path / ".env"
     file.write_text("LIGHTLAKE_RETRYS=3\n")
     monkeypatch.setitem(Settings.model_config, "env_file", str(file))
-    assert one(settings()).found == "LIGHTLAKE_RETRYS is no setting, and does nothing"
+    assert "LIGHTLAKE_RETRYS" in one(settings()).found
     file.write_bytes(b"LIGHTLAKE_URL=\xff\xfe\n")
     check = one(guarded("settings", settings, OSError, ValueError))
-    assert (check.status, "this check broke off: UnicodeDecodeError" in check.found) == ("fail", True)
+    assert (check.status, "UnicodeDecodeError" in check.found) == ("fail", True)
 
 
 def test_all_wrong_values_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +164,7 @@ def test_a_check_that_breaks_says_so_by_name() -> None:
 
     check = one(guarded("disk", breaks, OSError))
     assert (check.name, check.status) == ("disk", "fail")
-    assert check.found == "this check broke off: OSError: [Errno 5] the disk is gone"
+    assert "OSError: [Errno 5] the disk is gone" in check.found
     with pytest.raises(OSError, match="gone"):
         guarded("disk", breaks, ValueError)
 

@@ -61,7 +61,7 @@ def test_no_lake_is_no_failure_and_none_is_made(tmp_path: Path) -> None:
     check = catalogue(storage, settings, 1.0)[0]
     assert (check.status, check.hint) == ("warn", f"make one with: lightlake init {tmp_path / 'lake'}")
     (check,) = storage_rights(storage, {}, 1.0)
-    assert (check.status, check.found.endswith(f"it will be made in {tmp_path}")) == ("ok", True)
+    assert (check.status, check.found.endswith(f" in {tmp_path}")) == ("ok", True)
     assert not (tmp_path / "lake").exists()
     assert list(tmp_path.iterdir()) == []
 
@@ -72,7 +72,7 @@ def test_no_lake_is_no_failure_and_none_is_made(tmp_path: Path) -> None:
 def test_a_lake_of_another_version(catalog: Catalog, settings: Settings, schema_version: int, hint: str) -> None:
     cursor = catalog.cursor()
     cursor.execute("DELETE FROM schema_version")
-    cursor.execute("INSERT INTO schema_version VALUES (?, 'lightlake', now(), 'x')", [schema_version])
+    cursor.execute("INSERT INTO schema_version VALUES (?, 'lightlake', now(), 'x', NULL)", [schema_version])
     check = looked_at(catalog, settings)
     assert (check.status, f"has schema version {schema_version}" in check.found) == ("fail", True)
     assert hint in str(check.hint)

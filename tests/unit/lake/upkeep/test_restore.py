@@ -26,11 +26,14 @@ from lake.upkeep.maintenance import verify
 from lake.upkeep.restore import restore, summary
 
 
-@pytest.fixture
-def kept(catalog):
+def _fill(catalog):
     register(catalog, range(12))
     committed(catalog, range(6), "g0", exposures={"e1": 58000.0})
-    return catalog
+
+
+@pytest.fixture
+def kept(prepared):
+    return prepared(_fill)
 
 
 def _files(catalog):
@@ -176,7 +179,16 @@ def test_restore_of_an_older_backup_takes_out_what_compaction_has_removed_since(
     assert content(kept) == expected({**dict.fromkeys(range(9), 1), 0: 2})
 
 
-@pytest.mark.parametrize("table", ["sources", "lightcurves", "statistics", "matches", "coverage", "targets", "ledger"])
+@pytest.mark.parametrize(
+    "table",
+    [
+        *("lightcurves", "targets"),
+        *(
+            pytest.param(one, marks=pytest.mark.crash)
+            for one in ("sources", "statistics", "matches", "coverage", "ledger")
+        ),
+    ],
+)
 def test_restore_after_the_files_of_a_table_are_gone(kept, table, on_disk):
     committed(kept, [6, 7, 8], "g1")
     compact(kept)

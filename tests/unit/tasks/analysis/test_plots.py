@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import tasks.analysis.plots
@@ -64,7 +64,6 @@ def test_series_are_called_by_band_and_unit(tmp_path: Path) -> None:
     assert [point["series"] for point in drawn(table, tmp_path)[1]] == ["mJy, mJy", ", relative", "None, "]
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 600), min_size=1, max_size=12))
 def test_short_light_curves_stay_whole_beside_long_ones(counts: list[int]) -> None:
     series = pa.array(np.repeat([str(i) for i in range(len(counts))], counts))

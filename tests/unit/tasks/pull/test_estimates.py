@@ -16,8 +16,8 @@ from lake.errors import ConfigurationError
 from lake.query import Lake
 from lake.settings import Settings
 from lake.store.catalog import Catalog
+from tasks.archives.estimates import count_ahead, plan, plans
 from tasks.pull import commit_batch, count_to_ask, fetch_batch, lake_at, mark_batch_failed, plan_batches
-from tasks.pull.estimates import count_ahead, plan, plans
 from tasks.pull.report import PullReport
 from tasks.sources.base import Archive
 from tasks.sources.registry import REGISTRY
@@ -65,7 +65,7 @@ def test_a_plan_says_why_and_what_it_takes(
     # A sample, other parameters, all again, and answers that are too old.
     assert plan(lake, madeup, DEPTH, ["second"]).waiting == Waiting(3, 0, 0)
     assert plan(lake, madeup, {"depth": 2}).waiting == Waiting(13, 0, 0)
-    assert plan(lake, madeup, DEPTH, again=True).waiting == Waiting(3, answered, failed)
+    assert plan(lake, madeup, DEPTH, select="all").waiting == Waiting(3, answered, failed)
     live = replace(madeup, cadence="live", max_age_days=1e-9)
     assert plan(lake, live, DEPTH).waiting == Waiting(3, answered, failed)
 

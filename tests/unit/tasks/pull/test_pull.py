@@ -152,7 +152,7 @@ def test_only_what_has_no_answer_is_planned(catalog: Catalog, lake: Lake, madeup
     assert count_to_ask(lake, madeup, DEPTH, ["nobody"]) == 0
     assert count_to_ask(lake, madeup, {"depth": 2}, None) == 14
     assert count_to_ask(lake, madeup.at_release("DR2"), DEPTH, None) == 14
-    assert count_to_ask(lake, madeup, DEPTH, None, again=True) == 14
+    assert count_to_ask(lake, madeup, DEPTH, None, select="all") == 14
 
 
 def test_answers_of_live_archives_age(catalog: Catalog, lake: Lake, madeup: Archive, tmp_path: Path) -> None:
@@ -326,15 +326,15 @@ def test_the_next_try_fetches_only_what_is_not_staged(
     assert {manifest.attempt.status for manifest in manifests} <= {"done", "empty"}
 
 
-def test_what_an_archive_says_is_unanswered_is_failed(
+def test_what_an_archive_says_is_unanswered_is_rejected(
     catalog: Catalog, lake: Lake, madeup: Archive, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     batch = only_batch(catalog, lake, tmp_path)
     first = next(read_granules(batch)).targets["target_id"][0].as_py()
     answering(monkeypatch, lambda granule, settings: replace(_nothing(), unanswered=frozenset({first})))
     commit_batch(lake.settings.url, fetch_batch(batch))
-    failed = lake.sql("SELECT target_id FROM coverage WHERE status = 'failed'")
-    assert failed["target_id"].to_pylist() == [first]
+    rejected = lake.sql("SELECT target_id FROM coverage WHERE status = 'rejected'")
+    assert rejected["target_id"].to_pylist() == [first]
 
 
 def test_staging_that_was_cut_off_is_done_again(catalog: Catalog, lake: Lake, madeup: Archive, tmp_path: Path) -> None:
@@ -374,16 +374,19 @@ def test_losses_are_staged_with_their_reason(
     assert ledger[batch.granules[2]]["reason"].startswith("lightcurves.mjd is not 33282 to 88069 in ")
     assert "Traceback" in ledger[batch.granules[0]]["error"]
     assert ledger[batch.granules[3]]["status"] in ("done", "empty")
-    assert lake.sql("SELECT count(*) AS n FROM coverage WHERE status = 'failed'").to_pylist() == [{"n": 6}]
-    assert count_to_ask(lake, madeup, DEPTH, None) == 6
+    statuses = "SELECT status, count(*) AS n FROM coverage WHERE n_sources = 0 GROUP BY ALL ORDER BY ALL"
+    counts = {row["status"]: row["n"] for row in lake.sql(statuses).to_pylist()}
+    assert (counts["failed"], counts["rejected"]) == (4, 2)
+    assert count_to_ask(lake, madeup, DEPTH, None) == 4
+    assert count_to_ask(lake, madeup, {"depth": 2}, None) == batch.n_targets
     assert whole(catalog)
-    # Mended, the archive is asked for these alone, and then nothing is missing.
+    # Mended, the archive is asked for these alone, if the run retries what failed, and then nothing is missing.
     monkeypatch.setitem(REGISTRY, "madeup", madeup)
-    for rest in planned(lake, madeup, tmp_path / "again"):
+    for rest in planned(lake, madeup, tmp_path / "again", select="failed"):
         assert rest.n_targets == 6
         commit_batch(lake.settings.url, fetch_batch(rest))
-    assert lake.sql("SELECT count(*) AS n FROM coverage WHERE status = 'failed'").to_pylist() == [{"n": 0}]
-    assert count_to_ask(lake, madeup, DEPTH, None) == 0
+    assert lake.sql("FROM coverage WHERE status IN ('failed', 'rejected')").num_rows == 0
+    assert count_to_ask(lake, madeup, DEPTH, None) == count_to_ask(lake, madeup, DEPTH, None, select="failed") == 0
     assert whole(catalog)
 
 
@@ -440,7 +443,7 @@ def test_a_source_that_breaks_a_rule_takes_no_neighbour_with_it(
     commit_batch(str(lake.storage.root), fetch_batch(only_batch(catalog, lake, tmp_path, n=4)))
     covered = lake.sql("SELECT name, status FROM coverage JOIN targets USING (target_id)").to_pylist()
     status = {row["name"]: row["status"] for row in covered}
-    assert status == {"T000": "empty", "T001": "failed", "T002": "found", "T003": "found"}
+    assert status == {"T000": "empty", "T001": "rejected", "T002": "found", "T003": "found"}
     told = [row["reason"] for row in lake.sql("SELECT reason FROM ledger WHERE reason IS NOT NULL").to_pylist()]
     assert [reason.startswith("sources rejected: 1 (s-T001): ") for reason in told] == [True]
     assert whole(catalog)
@@ -481,7 +484,7 @@ def test_what_is_lost_covers_every_target(catalog: Catalog, lake: Lake, madeup: 
 def test_a_loss_does_not_take_back_an_answer(catalog: Catalog, lake: Lake, madeup: Archive, tmp_path: Path) -> None:
     batch = only_batch(catalog, lake, tmp_path)
     commit_batch(lake.settings.url, fetch_batch(batch))
-    (again,) = planned(lake, madeup, tmp_path / "again", again=True)
+    (again,) = planned(lake, madeup, tmp_path / "again", select="all")
     commit_batch(lake.settings.url, mark_batch_failed(again, refusal()))
     assert lake.sql("FROM coverage WHERE status = 'failed'").num_rows == 0
     assert lake.sql("FROM lightcurves").num_rows == 18

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from lake.settings import load_settings
-from tasks.pull.runners import LocalRunner, OutOfTime, in_time
-from tasks.pull.work import is_passing
+from tasks.pull.runners import LocalRunner
+from tasks.worker import OutOfTime, in_time, is_passing
 
 
 def test_what_reads_does_not_take_the_end_of_its_time_for_an_error_of_its_own() -> None:

@@ -31,7 +31,7 @@ RIGHT: dict[str, list[dict[str, Any]]] = {
 }
 REFUSED = {"gemini_nameonly.csv": "Name, B, L", "char1ra.vot": "ra, dec", "bigint.vot": r"\bid\b"}
 REMARKS = {
-    "epoch_unit_d.ecsv": "no epoch, and will be looked for where the list has them; when were they there? --epoch",
+    "epoch_unit_d.ecsv": "no epoch for 1 target with proper motion (pmra, pmdec)",
     "pm999.csv": "pmra",
     "z_J.csv": "redshift",
     "ztffloat.parquet": "objid",
@@ -130,7 +130,7 @@ def test_epoch_is_of_rows_that_have_none(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("ra,dec,pmra,pmdec,ref_epoch\n1,2,3,4,\n5,6,7,8,2000\n9,10,,,\n")
     read = read_targets(tmp_path / "t.csv")
     assert read.targets["ref_epoch"].to_pylist() == [None, 2000.0, None]
-    assert ["1 targets have proper motion (pmra, pmdec)" in one and "--epoch" in one for one in read.remarks] == [True]
+    assert ["1 target with proper motion (pmra, pmdec)" in one and "--epoch" in one for one in read.remarks] == [True]
     asked = read_targets(tmp_path / "t.csv", epoch=2016.0)
     assert (asked.targets["ref_epoch"].to_pylist(), asked.remarks) == ([2016.0, 2000.0, 2016.0], ())
     assert {one.epoch for one in asked.taken if one.quantity == "ra"} == {"ref_epoch, or 2016"}

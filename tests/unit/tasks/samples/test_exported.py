@@ -196,9 +196,9 @@ def test_targets_that_would_be_one_are_told(lake: Lake, tmp_path: Path) -> None:
     near = pa.table({"ra": [10.0, 10.0, 20.0], "dec": [0.0, 0.5 / 3600, 0.0], "name": ["A", "B", "C"]})
     add_targets(lake.catalog, near, "near", radius_arcsec=0.1)
     (note,) = export_targets(lake, tmp_path / "near.csv").notes
-    assert note.startswith("2 targets within 1 arcsec of another one")
+    assert note.startswith("2 targets within 1 arcsec of another")
     assert add_targets(lake.catalog, read_targets(tmp_path / "near.csv").targets, "again", radius_arcsec=0.1).new == 0
     add_targets(lake.catalog, near.slice(2), "own", radius_arcsec=0)
     assert export_targets(lake, tmp_path / "own.csv", sample="own").notes == ()
     (note,) = export_targets(lake, tmp_path / "all.csv").notes
-    assert note.startswith("1 target at the place of another one")
+    assert note.startswith("1 target at the position of another")

@@ -20,7 +20,8 @@ from astropy.table import MaskedColumn, Table
 from astropy.time import Time
 
 from lake.errors import ConfigurationError
-from tasks.samples.files import TARGETS, TargetFile, read_targets
+from tasks.samples.files import read_targets
+from tasks.samples.target_file import TARGETS, TargetFile
 
 CRAB = (83.63308, 22.0145)
 
@@ -148,7 +149,7 @@ def test_quotes_that_do_not_close_cost_one_row(tmp_path: Path) -> None:
     assert bad(read) == [
         (2, "its quotes do not match; a row is one line"),
         (4, "its quotes do not match; a row is one line"),
-        (5, "it goes on with a quoted cell of a line above; a row is one line"),
+        (5, "it continues a quoted cell of a line above; a row is one line"),
     ]
 
 

@@ -9,7 +9,8 @@ from astropy.coordinates import SkyCoord
 from astropy.table import MaskedColumn, Table
 
 from lake.errors import ConfigurationError
-from tasks.samples.files import TargetFile, read_targets
+from tasks.samples.files import read_targets
+from tasks.samples.target_file import TargetFile
 
 RULE = "-" * 80
 DESCRIBED = f"""Title: A study

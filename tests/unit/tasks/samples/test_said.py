@@ -14,7 +14,8 @@ from astropy.io import fits
 from astropy.table import Table
 
 from lake.errors import ConfigurationError
-from tasks.samples.files import TargetFile, read_targets
+from tasks.samples.files import read_targets
+from tasks.samples.target_file import TargetFile
 
 # 3C 273 in B1950, and where it is.
 OLD, NEW = (186.638333, 2.328611), {"ra": 187.2777, "dec": 2.0523}

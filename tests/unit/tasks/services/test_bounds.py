@@ -12,7 +12,7 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import chain, count, repeat
 from pathlib import Path
 from typing import Any
@@ -29,17 +29,16 @@ from lake.errors import ArchiveError, ConfigurationError, GranuleRejected, Light
 from lake.settings import Settings, load_settings
 from lake.settings import settings as settings_of_process
 from tasks.doctor import Endpoint, look
-from tasks.samples.sheets import read_sheets
+from tasks.samples import tables as target_tables
 from tasks.services.bounds import Budget, gunzipped, in_memory, in_time, open_zip, parsed_json, parsed_votable
 from tasks.services.download import download
 from tasks.services.fits import read_tables, unpacked
-from tasks.services.http import Client, failing
-from tasks.services.parquet import open_store
-from tasks.services.tap import Service, Session, to_votable
+from tasks.services.http import Session, failing
+from tasks.services.store import open_store
+from tasks.services.tap import Service, to_votable
 from tasks.sources import icecube
 from tasks.sources.gaia import epochs as gaia_epochs
-from tasks.sources.hcv import parse as parse_hcv
-from tasks.sources.rxte.files import DiskStore, WebStore
+from tasks.sources.hcv.pages import parse as parse_hcv
 
 MB = 1_000_000
 ZEROS = gzip.compress(bytes(4 * MB))
@@ -116,8 +115,8 @@ def post(server: Server, settings: Settings, folder: Path) -> object:
 
 
 def listing(server: Server, settings: Settings, folder: Path) -> object:
-    with Client(settings.timeout_s) as client:
-        return WebStore(server.url, settings, client).files("stdprod")
+    with closing(open_store(server.url, "someone", settings, web_connections=1)) as store:
+        return store.files("stdprod")
 
 
 def to_cache(server: Server, settings: Settings, folder: Path) -> object:
@@ -279,12 +278,11 @@ def test_files_are_unpacked_no_further_than_they_may(small: Settings, tmp_path: 
         with pytest.raises(GranuleRejected, match="LIGHTLAKE_MAX_ANSWER_MB=1"):
             unpacked(data)
     with pytest.raises(ConfigurationError, match=r"a\.csv\.gz: .* LIGHTLAKE_MAX_ANSWER_MB=1"):
-        read_sheets(tmp_path / "a.csv.gz")
+        target_tables.read_tables(tmp_path / "a.csv.gz")
     (tmp_path / "large").write_bytes(bytes(2 * MB))
-    for read in (DiskStore(tmp_path, small).read, open_store(str(tmp_path), "someone", small).read):
-        with pytest.raises(ArchiveError, match="LIGHTLAKE_MAX_ANSWER_MB=1") as caught:
-            read("large")
-        assert caught.value.endpoint == str(tmp_path / "large")
+    with pytest.raises(ArchiveError, match="LIGHTLAKE_MAX_ANSWER_MB=1") as caught:
+        open_store(str(tmp_path), "someone", small).read("large")
+    assert caught.value.endpoint == str(tmp_path / "large")
 
 
 TABLE = "<VOTABLE version='1.3'><RESOURCE><TABLE {table}>{fields}<DATA>{data}</DATA></TABLE></RESOURCE></VOTABLE>"
@@ -364,7 +362,7 @@ def test_a_drip_from_s3_is_left_when_the_time_is_over(
     server.pieces, server.pause = DRIPS["the body"], 0.05
     left: list[threading.Thread] = []
     monkeypatch.setattr("tasks.services.bounds.leave_behind", left.append)
-    store = open_store("s3://bucket/there", "someone", small, tries=1)
+    store = open_store("s3://bucket/there", "someone", small)
     with pytest.raises(ArchiveError, match=r"still not through after 0\.2 s \(LIGHTLAKE_TASK_TIMEOUT_S\)") as caught:
         store.files()
     assert caught.value.transient
@@ -376,9 +374,9 @@ LEAVING = """
 import sys
 from lake.errors import LightlakeError
 from lake.settings import load_settings
-from tasks.services.parquet import open_store
+from tasks.services.store import open_store
 try:
-    open_store("s3://bucket/there", "someone", load_settings(), tries=1).files()
+    open_store("s3://bucket/there", "someone", load_settings()).files()
 except LightlakeError as error:
     sys.stdout.write(str(error))
 """

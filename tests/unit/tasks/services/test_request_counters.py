@@ -19,10 +19,11 @@ from lake.query import Lake
 from lake.settings import Settings, load_settings
 from lake.store.catalog import Catalog
 from tasks.pull import Batch, commit_batch, fetch_batch, lake_at, mark_batch_failed, plan_batches
-from tasks.services.download import download, patiently
-from tasks.services.parquet import open_store
+from tasks.services.download import download
+from tasks.services.http import Session
 from tasks.services.request_counters import Threads, count_requests, facts, request_sent, summarise, tried_again
-from tasks.services.tap import Session
+from tasks.services.retry import with_retries
+from tasks.services.store import open_store
 from tasks.sources.base import FetchResult, Granule
 from tasks.sources.registry import REGISTRY
 
@@ -70,7 +71,7 @@ def test_requests_over_http_are_counted_with_what_is_tried_again(
     ):
         sandbox.fault(URL_PATH, "status:503", times=2)
         url = sandbox.endpoints["icecube"]
-        patiently(lambda: download(url, "icecube", settings, check=lambda path: None), patient(settings))
+        with_retries(lambda: download(url, "icecube", settings, check=lambda path: None), patient(settings))
         assert facts() == {"retries": 2, "requests": 3} == {"retries": 2, "requests": len(sandbox.requests)}
         with Session("tap", url, 5, 5) as session:
             session.get(url)
@@ -90,7 +91,7 @@ def test_what_arrow_asks_of_s3_is_not_known(tmp_path: Path, monkeypatch: pytest.
     with count_requests("far") as far:
         request_sent()
         with pytest.raises(ArchiveError):
-            open_store("s3://bucket/catalogue", "ztf", load_settings(timeout_s=1.0), tries=1).read("x")
+            open_store("s3://bucket/catalogue", "ztf", load_settings(timeout_s=1.0)).read("x")
         request_sent()
     assert far.requests is None
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -24,11 +24,12 @@ from lake.errors import ArchiveError
 from lake.model.schema import TABLES
 from lake.science.sky import hpx29
 from lake.settings import load_settings
-from tasks.services import parquet
-from tasks.services.parquet import Store, open_store
-from tasks.sources import hats
-from tasks.sources.base import Archive
-from tasks.sources.hats import Near, Scan, read_catalogue, scan
+from tasks.services import hats, parquet
+from tasks.services import store as stores
+from tasks.services.hats import Catalogue, Near, Scan, read_catalogue, scan
+from tasks.services.store import Store, open_store
+from tasks.sources.base import Archive, Granule
+from tasks.sources.hats import plan
 
 
 def targets_at(ra: Any, dec: Any) -> pa.Table:
@@ -108,6 +109,10 @@ def by_hand(ra1: Any, dec1: Any, ra2: Any, dec2: Any, arcsec: float) -> set[tupl
 
 def store_at(folder: Path) -> Store:
     return open_store(str(folder), "someone", load_settings(timeout_s=10.0))
+
+
+def plan_of(archive: Archive, catalogue: Callable[[], Catalogue], targets: pa.Table, parameters: Any) -> list[Granule]:
+    return plan(archive, targets, load_settings(), parameters, catalogue=lambda archive, settings: catalogue())
 
 
 # --- layout ---
@@ -279,7 +284,7 @@ def test_a_target_is_in_one_granule_and_a_partition_in_as_few_as_can_be(tmp_path
     write_hats(tmp_path, pa.table({"ra": ra, "dec": dec}), orders=(2, 2))
     catalogue = read_catalogue(store_at(tmp_path))
     targets = targets_at(ra, dec)
-    granules = hats.plan(archive_of(200), lambda: catalogue, targets, {"radius_arcsec": 1.0})
+    granules = plan_of(archive_of(200), lambda: catalogue, targets, {"radius_arcsec": 1.0})
     assert pa.concat_tables([granule.targets for granule in granules]).equals(targets)
     assert all(granule.parameters == {"radius_arcsec": 1.0} for granule in granules)
     held = [set(np.searchsorted(catalogue.first, granule.targets["hpx29"].to_numpy(), "right")) for granule in granules]
@@ -288,12 +293,12 @@ def test_a_target_is_in_one_granule_and_a_partition_in_as_few_as_can_be(tmp_path
     for partition in set().union(*held):
         n = int(np.sum(np.searchsorted(catalogue.first, targets["hpx29"].to_numpy(), "right") == partition))
         assert sum(partition in one for one in held) == max(1, -(-n // 200)), "cut only if it has too many targets"
-    assert hats.plan(archive_of(200), lambda: catalogue, targets.slice(0, 0), {}) == []
+    assert plan_of(archive_of(200), lambda: catalogue, targets.slice(0, 0), {}) == []
 
 
 def test_a_plan_without_a_list_of_partitions_leaves_the_error_to_the_fetch(tmp_path: Path) -> None:
     targets = targets_at(np.arange(0, 50, 5.0), np.zeros(10))
-    granules = hats.plan(archive_of(4), lambda: read_catalogue(store_at(tmp_path / "none")), targets, {})
+    granules = plan_of(archive_of(4), lambda: read_catalogue(store_at(tmp_path / "none")), targets, {})
     assert [granule.targets.num_rows for granule in granules] == [4, 4, 2]
 
 
@@ -305,7 +310,7 @@ def test_a_plan_without_a_list_of_partitions_leaves_no_target_out(transient: boo
         raise ArchiveError("no", archive="someone", endpoint="there", transient=transient)
 
     targets = targets_at(np.arange(0, 50, 5.0), np.zeros(10))
-    granules = hats.plan(archive_of(4), unwilling, targets, {"radius_arcsec": 2.0})
+    granules = plan_of(archive_of(4), unwilling, targets, {"radius_arcsec": 2.0})
     assert pa.concat_tables([granule.targets for granule in granules]).equals(targets)
     assert all(granule.parameters == {"radius_arcsec": 2.0} for granule in granules)
 
@@ -322,7 +327,7 @@ def test_what_is_remembered_of_s3_is_of_one_environment(monkeypatch: pytest.Monk
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(hats, "_KNOWN", {})
-    parquet._s3.cache_clear()
+    stores._s3.cache_clear()
     read: list[Store] = []
 
     def reading(store: Store) -> hats.Catalogue:
@@ -348,9 +353,9 @@ def test_what_is_remembered_of_s3_is_of_one_environment(monkeypatch: pytest.Monk
         assert seen() is known[-1]
     assert len(read) == len({id(catalogue) for catalogue in known}) == len(changes)
     assert len({id(store.filesystem) for store in read}) == len(changes)
-    assert parquet._s3.cache_info().currsize == len(changes)
+    assert stores._s3.cache_info().currsize == len(changes)
     assert "hush-hush" not in repr(read)
-    parquet._s3.cache_clear()
+    stores._s3.cache_clear()
 
 
 # --- when something is wrong ---

@@ -32,9 +32,11 @@ from lake.science.times import to_bmjd_tdb
 from lake.settings import Settings, load_settings
 from tasks.pull import complete, fetch_granule
 from tasks.register import register_archive
-from tasks.sources import hcv
 from tasks.sources.base import FetchResult, Granule
-from tasks.sources.hcv import ARCHIVE, flag_word, found, harvest, parse
+from tasks.sources.hcv import archive as hcv
+from tasks.sources.hcv import pages
+from tasks.sources.hcv.archive import ARCHIVE, flag_word, found, harvest
+from tasks.sources.hcv.pages import parse
 
 SEED = 11
 PLACES = [
@@ -447,7 +449,7 @@ def test_requests_are_few_and_as_documented(box: Sandbox, reached: Settings) -> 
 def test_pages_are_read_to_the_end(box: Sandbox, reached: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     targets = targets_at(PLACES)
     whole = hcv.fetch(granule(targets), reached)
-    monkeypatch.setattr(hcv, "PAGE_ROWS", 7)
+    monkeypatch.setattr(pages, "PAGE_ROWS", 7)
     paged = hcv.fetch(granule(targets), reached)
     assert sorted(map(str, rows_of(paged))) == sorted(map(str, rows_of(whole)))
     assert paged.remark is None
@@ -455,12 +457,12 @@ def test_pages_are_read_to_the_end(box: Sandbox, reached: Settings, monkeypatch:
 
 def test_pages_without_an_end_are_truncation(box: Sandbox, reached: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     targets = targets_at(PLACES[:3])
-    monkeypatch.setattr(hcv, "PAGE_ROWS", 1)
+    monkeypatch.setattr(pages, "PAGE_ROWS", 1)
     box.services["hcv"].one_page = True
     with pytest.raises(TruncatedAnswer, match="page 2 is page 1 again"):
         hcv.fetch(granule(targets), reached)
     box.services["hcv"].one_page = False
-    monkeypatch.setattr(hcv, "MOST_PAGES", 3)
+    monkeypatch.setattr(pages, "MOST_PAGES", 3)
     with pytest.raises(TruncatedAnswer, match="no end after 3 rows"):
         hcv.fetch(granule(targets), reached)
 

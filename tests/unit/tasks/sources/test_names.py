@@ -18,7 +18,7 @@ from lake.errors import ConfigurationError
 from lake.settings import load_settings
 from tasks.sources import heasarc, icecube
 from tasks.sources.base import wrong_name
-from tasks.sources.registry import REGISTRY
+from tasks.sources.registry import REGISTRY, check_parameters, expand, find, known
 
 # Words that have been a type's value in some reader of Hive folders, or may become one.
 WORDS = ("nan", "true", "false", "today", "now", "none", "nil", "ninf", "t", "e1", "jan", "default", "utc", "x" * 48)
@@ -37,7 +37,7 @@ def read_back(root: Path, name: str) -> list[tuple[object, str]]:
 
 @given(name=st.one_of(st.from_regex(r"[a-z][a-z0-9_]{0,47}", fullmatch=True), st.sampled_from((*WORDS, *REGISTRY))))
 @example("e1")
-@hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_names_that_are_taken_come_back_from_plain_folders(tmp_path: Path, name: str) -> None:
     if wrong_name(name) is None:
         root = tmp_path / os.urandom(8).hex()
@@ -77,3 +77,20 @@ def test_names_are_refused_where_they_are_configured(name: str) -> None:
         heasarc.configured(load_settings(tables={"mine": {"name": name}}))
     with pytest.raises(ConfigurationError, match="cannot be an archive's name"):
         replace(icecube.ARCHIVE, name=name)
+
+
+def test_a_former_name_of_an_archive_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find("lightkurve") is REGISTRY["tess_kepler"]
+    assert expand(["lightkurve", "tess_kepler"]) == ["tess_kepler"]
+    asked = {"lightkurve": {"tess_cadence_s": 20}}
+    assert check_parameters(asked, ["tess_kepler"]) == {"tess_kepler": {"tess_cadence_s": 20}}
+    monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__LIGHTKURVE", "/data/mast")
+    assert REGISTRY["tess_kepler"].endpoint_url(load_settings()) == "/data/mast"
+    monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__TESS_KEPLER", "/data/newer")
+    assert REGISTRY["tess_kepler"].endpoint_url(load_settings()) == "/data/newer"
+
+
+def test_no_added_table_has_the_former_name_of_an_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTLAKE_TABLES__LIGHTKURVE", '{"radius_arcsec": 60, "error_column": null}')
+    with pytest.raises(ConfigurationError, match="LIGHTLAKE_TABLES__LIGHTKURVE"):
+        known()

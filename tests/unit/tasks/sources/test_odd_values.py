@@ -25,10 +25,12 @@ from tasks.pull import complete, made_sound
 from tasks.services.bounds import in_memory
 from tasks.services.fits import Header
 from tasks.services.http import failing
-from tasks.sources import hcv, heasarc, icecube, panstarrs, wise, ztf
+from tasks.sources import heasarc, icecube, panstarrs, wise, ztf
 from tasks.sources.base import FetchResult, Granule
 from tasks.sources.gaia import archive as gaia
 from tasks.sources.gaia import epochs as gaia_epochs
+from tasks.sources.gaia.layouts import EMPTY
+from tasks.sources.hcv import archive as hcv
 from tasks.sources.heasarc import FERMIGTRIG, SAXGRBMGRB
 from tasks.sources.registry import REGISTRY
 from tasks.sources.rxte.fits import clock
@@ -118,7 +120,7 @@ def of_gaia_with(found: pa.Table, monkeypatch: pytest.MonkeyPatch, broken: dict[
             "mag": [18.0] * n,
             "quality": [0] * n,
         }
-        return gaia_epochs.EMPTY.schema.empty_table() if not n else pa.table(light), broken or {}
+        return EMPTY.schema.empty_table() if not n else pa.table(light), broken or {}
 
     monkeypatch.setattr(gaia.Service, "query", lambda *_, **__: found)
     monkeypatch.setattr(gaia, "_datalink", datalink)
@@ -212,7 +214,7 @@ def test_transits_before_the_launch_and_in_no_band_are_left_out() -> None:
 def test_one_infinite_error_is_null_and_told(cases_dir: Path) -> None:
     path = cases_dir / "archives" / "ktwo211495446-c05_llc.errinf.fits"
     product = read_product(path, path.name)
-    before = tables_of([product], "lightkurve", "2026")
+    before = tables_of([product], "tess_kepler", "2026")
     made, remarks = sound(before)
     (told,) = remarks
     assert told.startswith("infinite values of lightcurves.")
@@ -449,7 +451,7 @@ def of_mast() -> FetchResult:
         "SAP_FLUX": ("E", "e-/s", np.array(VALUES, np.float32)),
     }
     product = read_product(mast.product("spoc", n=n, columns=columns, RA_OBJ=RA, DEC_OBJ=DEC), "made.fits")
-    tables = tables_of([replace(product, is_good=np.ones(n, bool))], "lightkurve", REGISTRY["lightkurve"].release)
+    tables = tables_of([replace(product, is_good=np.ones(n, bool))], "tess_kepler", REGISTRY["tess_kepler"].release)
     return FetchResult(tables["sources"], matched(tables["sources"]), tables["lightcurves"], tables["exposures"])
 
 
@@ -544,7 +546,7 @@ MAKERS = {
     "wise": of_wise,
     "panstarrs": of_panstarrs,
     "gaia": of_gaia,
-    "lightkurve": of_mast,
+    "tess_kepler": of_mast,
     "saxgrbmgrb": of_heasarc,
 }
 
@@ -578,5 +580,5 @@ def test_good_and_detected_are_the_same_everywhere(name: str) -> None:
         if row["flux"] is not None and row["flux"] < 0:
             assert row["good"]
         assert row["flux_err"] is None or row["flux_err"] >= 0
-    if name in ("wise", "panstarrs", "gaia", "lightkurve"):
+    if name in ("wise", "panstarrs", "gaia", "tess_kepler"):
         assert any(row["flux"] is not None and row["flux"] < 0 for row in rows)

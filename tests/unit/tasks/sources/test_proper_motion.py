@@ -28,11 +28,12 @@ from lake.science.motion import julian_year
 from lake.science.sky import apply_proper_motion, hpx29, separation_arcsec
 from lake.settings import Settings, load_settings
 from lake.store.catalog import Catalog
+from tasks.archives.estimates import plan
 from tasks.pull import commit_batch, count_to_ask, fetch_batch, lake_at, plan_batches
-from tasks.pull.estimates import plan
 from tasks.samples.files import read_targets
-from tasks.sources import hcv, panstarrs
+from tasks.sources import panstarrs
 from tasks.sources.base import FetchResult, Granule
+from tasks.sources.hcv import archive as hcv
 from tasks.sources.registry import REGISTRY, find
 
 BARNARD = {"pm_ra": -801.551, "pm_dec": 10362.394, "ref_epoch": 2016.0}

@@ -101,7 +101,7 @@ measurements = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(st.lists(measurements, max_size=60))
 def test_in_bulk_as_by_sql_and_by_hand(rows):
     made = table(rows)

@@ -21,7 +21,8 @@ from lake.model.schema import TABLES
 from lake.science.times import to_bmjd_tdb
 from lake.settings import load_settings
 from tasks.pull import complete
-from tasks.sources import hats, ztf
+from tasks.services import hats
+from tasks.sources import ztf
 from tasks.sources.base import FetchResult, Granule
 
 

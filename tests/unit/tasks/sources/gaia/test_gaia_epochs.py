@@ -21,7 +21,8 @@ from lake.science.sky import hpx29
 from tasks.services.bounds import in_memory
 from tasks.services.http import failing
 from tasks.sources.gaia import epochs as gaia_epochs
-from tasks.sources.gaia.epochs import EMPTY, ZERO_POINTS, lightcurves, read, transits
+from tasks.sources.gaia.epochs import ZERO_POINTS, lightcurves, read
+from tasks.sources.gaia.layouts import EMPTY, transits
 
 BUDGET = in_memory(failing("gaia", "here", ""))
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from astropy.io import fits
 from helpers.hst import corrtag_of, cos_file, stis_file
@@ -17,17 +19,24 @@ from lake.errors import GranuleRejected
 from tasks.sources.hst_timetag.composites import (
     NO_BINS,
     NO_VALID_EVENTS,
+    Composite,
     Group,
     Member,
-    Opened,
     composite,
-    open_exposure,
     wavelength_range,
 )
 from tasks.sources.hst_timetag.events import open_events
+from tasks.sources.hst_timetag.exposure import Exposure, open_exposure
 from tasks.sources.hst_timetag.extract import AIRGLOW, Selection, extract
+from tasks.sources.hst_timetag.products import bin_rows
+from tasks.sources.hst_timetag.tables import band_of
 
 Made = Callable[..., Member]
+
+
+def rows_of(result: Composite) -> pa.Table:
+    """All bins of a composite."""
+    return bin_rows(result.curves, "composite")
 
 
 @pytest.fixture
@@ -55,7 +64,7 @@ def test_exposures_are_cut_to_common_wavelengths_in_order_of_time(made: Made) ->
     assert result.members["exposure_id"].to_pylist() == ["early", "late"]
     assert result.members["dataset"].to_pylist() == [1, 2]
     assert result.members["wavelength_min"].to_pylist() == [1250, 1320]
-    rows = result.table.to_pylist()
+    rows = rows_of(result).to_pylist()
     assert [row["dataset"] for row in rows] == [1] * 5 + [2] * 5
     assert {(row["product"], row["exposure_id"], row["bin_s"]) for row in rows} == {
         ("composite", "early", 2.0),
@@ -71,8 +80,8 @@ def test_an_exposure_with_an_empty_bin_is_kept_and_marked(made: Made) -> None:
     eclipsed = made("eclipsed", start_mjd=2.0, wavelengths=[1300, 1400, 1500], times=[0, 0, 0, 10, 10, 10])
     result = composite([full, eclipsed])
     assert result.members["has_empty_bin"].to_pylist() == [False, True]
-    assert result.table["dataset"].to_pylist() == [1] * 5 + [2] * 5
-    assert result.table["gross"].to_pylist()[5:] == [1, 0, 0, 0, 0]
+    assert rows_of(result)["dataset"].to_pylist() == [1] * 5 + [2] * 5
+    assert rows_of(result)["gross"].to_pylist()[5:] == [1, 0, 0, 0, 0]
 
 
 def test_a_gap_is_no_empty_bin(made: Made) -> None:
@@ -80,7 +89,7 @@ def test_a_gap_is_no_empty_bin(made: Made) -> None:
     gap = made("gap", wavelengths=[1300, 1400, 1500], times=times, good_times=[(0, 4), (8, 10)])
     result = composite([gap])
     assert result.members["has_empty_bin"].to_pylist() == [False]
-    assert result.table["gross"].to_pylist() == [1, 1, None, None, 1]
+    assert rows_of(result)["gross"].to_pylist() == [1, 1, None, None, 1]
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -91,30 +100,30 @@ def test_an_exposure_without_a_good_event_is_left_out_wherever_it_stands(place: 
     members = {row["exposure_id"]: row for row in result.members.to_pylist()}
     assert (members["bad"]["reason"], members["bad"]["dataset"]) == (NO_VALID_EVENTS, None)
     assert (members["good"]["reason"], members["good"]["dataset"]) == (None, 1)
-    assert set(result.table["exposure_id"].to_pylist()) == {"good"}
+    assert set(rows_of(result)["exposure_id"].to_pylist()) == {"good"}
 
 
 def test_an_exposure_of_less_than_a_bin_is_left_out(made: Made) -> None:
     result = composite([made("short", times=[0.0, 1.0]), made("long")])
     assert {row["exposure_id"]: row["reason"] for row in result.members.to_pylist()} == {"short": NO_BINS, "long": None}
-    assert set(result.table["dataset"].to_pylist()) == {1}
+    assert set(rows_of(result)["dataset"].to_pylist()) == {1}
 
 
 def test_nothing_usable_is_a_reason(made: Made, tmp_path: Path) -> None:
-    (tmp_path / "cut.fits").write_bytes(b"SIMPLE")
-    cut = Member("cut", lambda: open_exposure([tmp_path / "cut.fits"]))
+    (tmp_path / "cut_tag.fits").write_bytes(b"SIMPLE")
+    cut = Member("cut", lambda: open_exposure([tmp_path / "cut_tag.fits"], "cut"))
     with pytest.raises(GranuleRejected, match=NO_VALID_EVENTS) as raised:
         composite([made("bad", flags=512), cut])
-    assert "cut.fits" in str(raised.value)
+    assert "cut_tag.fits" in str(raised.value)
     with pytest.raises(GranuleRejected, match=NO_BINS):
         composite([made("short", times=[0.0, 1.0])])
 
 
 def test_one_broken_file_does_not_stop_the_others(made: Made, tmp_path: Path) -> None:
-    (tmp_path / "cut.fits").write_bytes(b"SIMPLE")
-    result = composite([Member("cut", lambda: open_exposure([tmp_path / "cut.fits"])), made("good")])
+    (tmp_path / "cut_tag.fits").write_bytes(b"SIMPLE")
+    result = composite([Member("cut", lambda: open_exposure([tmp_path / "cut_tag.fits"], "cut")), made("good")])
     assert result.members["exposure_id"].to_pylist() == ["good", "cut"]
-    assert "cut.fits" in result.members["reason"].to_pylist()[1]
+    assert "cut_tag.fits" in result.members["reason"].to_pylist()[1]
 
 
 def test_wavelengths_without_anything_in_common_are_a_reason(made: Made) -> None:
@@ -127,7 +136,7 @@ def test_images_have_a_composite(made: Made) -> None:
     image = {"obstype": "IMAGING", "segment": "N/A", "x": 500.0, "y": 100.0, "wavelengths": 0.0}
     result = composite([made("one", **image, start_mjd=1.0), made("two", **image, start_mjd=2.0)])
     assert result.wavelengths is None
-    assert result.table["gross"].to_pylist() == [2.0] * 10
+    assert rows_of(result)["gross"].to_pylist() == [2.0] * 10
     assert result.members["wavelength_min"].to_pylist() == [None, None]
 
 
@@ -144,14 +153,18 @@ def test_both_segments_are_pooled(tmp_path: Path) -> None:
         # Events of B are flagged 4, which only the header of A names.
         for letter, wavelengths, flag, serious in (("a", (1400, 1700), 0, 4), ("b", (1000, 1200), 16, 8))
     ]
-    with open_exposure(paths) as opened:
+    with open_exposure(paths, "both") as opened:
         assert wavelength_range(opened) == (1000, 1700)
 
 
 def test_flags_are_those_of_all_segments_and_hard_limits_hold(made: Made, tmp_path: Path) -> None:
-    a = cos_file(tmp_path / "l_a.fits", times=[0, 1, 2], wavelengths=[911, 950, 1801], segment="FUVA", serious=4)
-    b = cos_file(tmp_path / "l_b.fits", times=[0, 1], wavelengths=[930, 940], segment="FUVB", flags=4, serious=8)
-    with open_exposure([a, b]) as opened:
+    a = cos_file(
+        tmp_path / "l_corrtag_a.fits", times=[0, 1, 2], wavelengths=[911, 950, 1801], segment="FUVA", serious=4
+    )
+    b = cos_file(
+        tmp_path / "l_corrtag_b.fits", times=[0, 1], wavelengths=[930, 940], segment="FUVB", flags=4, serious=8
+    )
+    with open_exposure([a, b], "l") as opened:
         assert wavelength_range(opened) == (950, 950)
 
 
@@ -161,7 +174,7 @@ def test_files_are_open_one_at_a_time(made: Made) -> None:
 
     def watched(member: Member) -> Member:
         @contextmanager
-        def opened() -> Iterator[Opened]:
+        def opened() -> Iterator[Exposure]:
             nonlocal most
             with member.open() as found:
                 now.append(member.exposure_id)
@@ -182,7 +195,7 @@ def test_a_spectrum_is_no_need_of_stis(tmp_path: Path) -> None:
     member = Member("of9b05vdq", lambda: open_exposure([path], "of9b05vdq", environment={}))
     result = composite([member])
     assert result.wavelengths is None
-    assert result.table["gross"].to_pylist() == [4, 4, 4]
+    assert rows_of(result)["gross"].to_pylist() == [4, 4, 4]
     with pytest.raises(GranuleRejected, match="of9b05vxq"), open_exposure([path], "of9b05vxq", environment={}):
         pass
 
@@ -192,15 +205,14 @@ def test_a_composite_of_one_is_its_exposure_over_its_own_wavelengths(made: Made)
     result = composite([member], Selection(step_s=1.0))
     with member.open() as opened:
         alone = extract(opened.tables, Selection(wavelengths=(1300, 1500), step_s=1.0))
-    assert result.table.select(alone.table.column_names).equals(alone.table)
+    assert rows_of(result).select(alone.table.column_names).equals(alone.table)
 
 
 def test_names_of_groups(tmp_path: Path) -> None:
     with open_events(stis_file(tmp_path / "of9b05010_tag.fits", {"OF9B05VDQ": [0.0, 4.0]})) as (table,):
         group = Group.of(table, "V* AE Aqr")
     assert group.source_id == "stis-fuv-mama_v* ae aqr_e140m_1425_0.2x0.2"
-    assert group.band == "stis_fuvmama_e140m"
-    assert Group("COS", "NUV", "X", "MIRRORA", 0, "PSA").band == "cos_nuv_mirrora"
+    assert band_of(group.instrument, group.detector, group.grating) == "stis_fuvmama_e140m"
 
 
 def test_real_exposures_have_the_events_within_their_common_wavelengths(data_dir: Path, tmp_path: Path) -> None:
@@ -216,8 +228,7 @@ def test_real_exposures_have_the_events_within_their_common_wavelengths(data_dir
     assert result.wavelengths is not None
     low, high = result.wavelengths
     assert (low, high) == pytest.approx((1027.02, 1799.93), abs=0.01)
-    gross = np.array(result.table["gross"].to_pylist())
-    for dataset, name in enumerate(names, 1):
+    for name, curve in result.curves:
         with fits.open(paths[name]) as hdus:
             events, header = hdus["EVENTS"].data, hdus["EVENTS"].header
             wavelength = events["WAVELENGTH"]
@@ -225,4 +236,4 @@ def test_real_exposures_have_the_events_within_their_common_wavelengths(data_dir
             good &= (wavelength > low) & (wavelength < high) & (events["TIME"] < 2.0 * 558)
             for first, last in AIRGLOW:
                 good &= (wavelength < first) | (wavelength > last)
-            assert gross[np.array(result.table["dataset"]) == dataset].sum() == good.sum()
+            assert pc.sum(curve.table["gross"]).as_py() == good.sum()

@@ -11,21 +11,19 @@ import pytest
 from astropy.time import Time
 
 from tasks.sources.rxte import mission as rxte
+from tasks.sources.rxte.energies import channels, energy_range, std2_channel
 from tasks.sources.rxte.mission import (
     ORIGIN,
     PRODUCTS,
     Observation,
     ao_number,
     archive_paths,
-    channels,
-    energy_range,
     gain_epoch,
     parse_obsid,
     product_of,
-    std2_channel,
 )
 
-# Facts B.4: the archive's own words for the edges.
+# The archive's own words for the edges.
 EDGES = {2: "1996-03-21T18:33", 3: "1996-04-15T23:05", 4: "1999-03-22T17:37", 5: "2000-05-13T00:00"}
 
 

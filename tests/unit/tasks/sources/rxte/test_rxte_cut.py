@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from lake.errors import ConfigurationError
-from tasks.sources.rxte import mission as rxte
+from tasks.sources.rxte import energies
 from tasks.sources.rxte.cut import GTI, NAME, ChannelCut, channel_range
 
-# Facts B.4: what channels 5 to 10 are of, keV, by gain epoch (in the fifth, of PCU1-4).
+# What channels 5 to 10 are of, keV, by gain epoch (in the fifth, of PCU1-4).
 PUBLISHED = {1: (1.51, 3.04), 2: (1.61, 3.44), 3: (1.94, 4.05), 4: (2.13, 4.63), 5: (2.06, 4.49)}
 DETECTORS = [*((epoch, None) for epoch in PUBLISHED), (5, "PCU0")]
 
@@ -22,7 +22,7 @@ def cut(**more: Any) -> ChannelCut:
 
 @pytest.mark.parametrize("epoch", PUBLISHED)
 def test_channels_5_to_10_have_the_published_energies(epoch: int) -> None:
-    assert rxte.energy_range(5, 10, epoch) == PUBLISHED[epoch]
+    assert energies.energy_range(5, 10, epoch) == PUBLISHED[epoch]
     assert channel_range(*PUBLISHED[epoch], epoch) == (5, 10)
     by_energy = cut(chmin=None, chmax=None, emin_kev=PUBLISHED[epoch][0], emax_kev=PUBLISHED[epoch][1])
     assert by_energy.channels(epoch) == cut().channels(epoch) == (5, 10)
@@ -31,19 +31,19 @@ def test_channels_5_to_10_have_the_published_energies(epoch: int) -> None:
 @pytest.mark.parametrize(("epoch", "detector"), DETECTORS)
 def test_energies_and_back_give_whole_standard_2_channels(epoch: int, detector: str | None) -> None:
     for first, last in ((0, 255), (0, 4), (5, 5), (5, 10), (53, 54), (54, 55), (100, 137), (136, 249), (250, 255)):
-        low, high = rxte.energy_range(first, last, epoch, detector)
+        low, high = energies.energy_range(first, last, epoch, detector)
         back = channel_range(low or 0.0, high, epoch, detector)
-        assert rxte.std2_channel(back).tolist() == rxte.std2_channel([first, last]).tolist()
-        assert rxte.energy_range(*back, epoch, detector) == (low, high)
+        assert energies.std2_channel(back).tolist() == energies.std2_channel([first, last]).tolist()
+        assert energies.energy_range(*back, epoch, detector) == (low, high)
 
 
 @pytest.mark.parametrize(("epoch", "detector"), DETECTORS)
 def test_any_energies_are_met_within_a_standard_2_channel(epoch: int, detector: str | None) -> None:
-    top = rxte.energy_range(0, 255, epoch, detector)[1]
+    top = energies.energy_range(0, 255, epoch, detector)[1]
     for low, high in combinations((0.5, 2.0, 2.01, 4.0, 9.0, 9.1, 20.0, 40.0, 0.9 * top), 2):
         first, last = channel_range(low, high, epoch, detector)
         for asked, channel, end in ((low, first, 0), (high, last, 1)):
-            below, above = rxte.energy_range(channel, channel, epoch, detector)
+            below, above = energies.energy_range(channel, channel, epoch, detector)
             assert abs((below or 0.0, above)[end] - asked) <= above - (below or 0.0)
 
 

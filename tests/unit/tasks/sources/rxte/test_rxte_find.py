@@ -107,8 +107,8 @@ def test_slews_and_scans_are_flagged_and_slews_can_be_left_out(reached: Settings
 
 
 def test_what_was_not_observed_is_kept_apart_with_its_reason(reached: Settings) -> None:
-    apart = find(TARGETS.slice(0, 1), reached).apart
-    assert list(zip(apart["obsid"].to_pylist(), apart["reason"].to_pylist(), strict=True)) == [
+    unusable = find(TARGETS.slice(0, 1), reached).unusable
+    assert list(zip(unusable["obsid"].to_pylist(), unusable["reason"].to_pylist(), strict=True)) == [
         ("90001-02-01-00", "no exposure"),
         ("90001-02", "not an ObsID"),
         (None, "accepted, not observed"),
@@ -161,7 +161,7 @@ def test_rows_that_contradict_each_other_are_kept_apart() -> None:
     pair = [row("90001-01-01-00", *ETA_CAR), row("90001-01-01-00", *ETA_CAR, exposure=5.0)]
     found = select(TARGETS.slice(0, 1), pa.Table.from_pylist([*pair, row("90001-01-02-00", *ETA_CAR)]))
     assert found.observations["obsid"].to_pylist() == ["90001-01-02-00"]
-    assert found.apart["reason"].to_pylist() == ["several rows, and they differ"] * 2
+    assert found.unusable["reason"].to_pylist() == ["several rows, and they differ"] * 2
     same = pa.Table.from_pylist([row("90001-01-01-00", *ETA_CAR)] * 2)
     assert select(TARGETS.slice(0, 1), same).observations.num_rows == 1
     with pytest.raises(GranuleRejected, match="lack obsid"):
@@ -183,14 +183,14 @@ def test_one_odd_row_takes_no_other_with_it(odd: dict[str, float], kept: int, re
     rows = [{**row("90001-01-01-00", *ETA_CAR), **odd}, row("90001-01-02-00", *ETA_CAR)]
     found = select(TARGETS.slice(0, 1), pa.Table.from_pylist(rows))
     assert found.observations.num_rows == kept
-    assert found.apart["reason"].to_pylist() == ([reason] if reason else [])
+    assert found.unusable["reason"].to_pylist() == ([reason] if reason else [])
     assert np.isfinite(found.observations["exposure_s"].to_numpy()[-1])
 
 
 @pytest.mark.parametrize(("name", "n"), [("xtemaster_eta_car_60rows.csv", 59), ("xtemaster_eta_car_5.csv", 18)])
 def test_real_rows_of_eta_carinae_give_the_right_paths(data_dir: Path, name: str, n: int) -> None:
     found = select(targets_at(ETA_CAR), read_csv(data_dir / "heasarc" / name))
-    assert (found.observations.num_rows, found.apart.num_rows) == (n, 0)
+    assert (found.observations.num_rows, found.unusable.num_rows) == (n, 0)
     for one in found.observations.to_pylist():
         ao = {"1": "1", "93": "12", "94": "13", "96": "15"}[one["prnb"][: 1 if one["prnb"][0] == "1" else 2]]
         assert one["path"] == f"xte/data/archive/AO{ao}/P{one['prnb']}/{one['obsid']}/"

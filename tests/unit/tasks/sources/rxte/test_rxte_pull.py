@@ -30,8 +30,8 @@ from lake.settings import load_settings
 from lake.store.catalog import Catalog
 from lake.upkeep.maintenance import verify
 from tasks.pull import lake_at
+from tasks.sources.rxte import energies
 from tasks.sources.rxte import heasoft as rxte_heasoft
-from tasks.sources.rxte import mission as rxte
 from tasks.sources.rxte import observations as rxte_pull
 from tasks.sources.rxte import targets as rxte_targets
 from tasks.sources.rxte.files import Mirror
@@ -116,7 +116,7 @@ def test_every_observation_ends_in_the_ledger_by_what_it_is(lake: Lake, made: tu
     coverage = {row["target_id"]: row for row in lake.sql("FROM coverage").to_pylist()}
     broken_of = Counter(row["target_name"] for row in known.values() if row["broken"])
     for target in lake.sql("FROM targets").to_pylist():
-        assert coverage[target["target_id"]]["status"] == ("failed" if broken_of[target["name"]] else "found")
+        assert coverage[target["target_id"]]["status"] == ("rejected" if broken_of[target["name"]] else "found")
     per_target = lake.sql("SELECT target_id, count(*) AS n FROM matches GROUP BY ALL").to_pylist()
     assert {one["target_id"]: one["n"] for one in per_target} == {
         target: row["n_sources"] for target, row in coverage.items()
@@ -170,11 +170,11 @@ def test_channels_are_a_table_of_the_lake(lake: Lake) -> None:
     rows = lake.sql(
         "SELECT emin_kev, emax_kev FROM channels WHERE epoch = 3 AND channel BETWEEN 5 AND 10 ORDER BY channel"
     )
-    # Facts B.4: channels 5 to 10 are 1.94 to 4.05 keV in epoch 3.
+    # Channels 5 to 10 are 1.94 to 4.05 keV in epoch 3.
     assert (rows["emin_kev"][0].as_py(), rows["emax_kev"][-1].as_py()) == (1.94, 4.05)
-    assert lake.sql("SELECT count(*) AS n FROM channels")["n"][0].as_py() == rxte.channels().num_rows
+    assert lake.sql("SELECT count(*) AS n FROM channels")["n"][0].as_py() == energies.channels().num_rows
     rxte_pull.register(lake, ALL)
-    assert lake.sql("SELECT count(*) AS n FROM channels")["n"][0].as_py() == rxte.channels().num_rows
+    assert lake.sql("SELECT count(*) AS n FROM channels")["n"][0].as_py() == energies.channels().num_rows
     assert [finding.message for finding in verify(lake.catalog) if finding.check == "checksums"] == []
 
 
@@ -190,7 +190,7 @@ def test_what_failed_is_tried_again_and_what_was_rejected_when_asked(
     assert len(waiting(lake, some, ALL).waiting) == 6
     receipts = dict(extract_all(url(lake), some, ALL))
     bad = [obsid for obsid, receipt in receipts.items() if receipt.status == "rejected"]
-    assert {one.obsid for one in waiting(lake, some, ALL, retry_failed=True).waiting} == set(bad)
+    assert {one.obsid for one in waiting(lake, some, ALL, select="failed").waiting} == set(bad)
 
     # Nothing at all is at the address: that is no absence of products.
     (tmp_path / "empty" / "AO1").mkdir(parents=True)
@@ -233,7 +233,7 @@ def test_chosen_channels_lie_beside_the_standard_products(lake: Lake, made: tupl
     shown = lake.sql("SELECT DISTINCT release, band, epoch, emin_kev, emax_kev FROM rxte WHERE band LIKE 'pca_ch%'")
     for row in shown.to_pylist():
         assert row["release"] == "standard2_ch5_10"
-        assert (row["emin_kev"], row["emax_kev"]) == rxte.energy_range(5, 10, row["epoch"])
+        assert (row["emin_kev"], row["emax_kev"]) == energies.energy_range(5, 10, row["epoch"])
     bands = lake.sql("SELECT band FROM bands WHERE archive = 'rxte_pca' ORDER BY band")["band"].to_pylist()
     assert bands == ["pca_2_9kev", "pca_ch5_10"]
     details = lake.sql(
@@ -415,7 +415,7 @@ def test_bands_asked_for_later_do_not_take_others_out(lake: Lake, made: tuple[Pa
     before = lake.sql("FROM lightcurves ORDER BY ALL")
     again = rxte_pull.with_requested_bands(lake, Extraction(("pca_a",)))
     assert again == ALL
-    done = [one for one in some if one not in waiting(lake, some, again, retry_failed=True).waiting]
+    done = [one for one in some if one not in waiting(lake, some, again, select="failed").waiting]
     assert waiting(lake, done, again).waiting == []
     assert lake.sql("FROM lightcurves ORDER BY ALL").equals(before)
     cut = extraction_of("standard2", chmin=5, chmax=10)

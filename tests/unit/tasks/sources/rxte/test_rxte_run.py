@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -21,14 +22,16 @@ from lake.settings import load_settings
 from lake.store.catalog import Catalog
 from lake.upkeep.maintenance import verify
 from tasks.progress import Bars
-from tasks.pull import lake_at
 from tasks.pull.driver import Run
 from tasks.pull.limits import connection_slots, exclusive_pull
-from tasks.pull.report import SurveyReport
-from tasks.pull.runners import LocalRunner, OutOfTime, logger
+from tasks.pull.report import PullReport
+from tasks.pull.run import pull
+from tasks.pull.runners import LocalRunner
+from tasks.sources.protocol import Request
 from tasks.sources.rxte import observations as rxte_pull
 from tasks.sources.rxte import source as rxte_run
-from tasks.sources.rxte.source import asked_of, pull
+from tasks.sources.rxte.options import RxteOptions
+from tasks.worker import OutOfTime, lake_at, logger
 
 
 class Counted(LocalRunner):
@@ -78,14 +81,16 @@ def lake(catalog: Catalog, mirror: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.fixture
-def pulled(lake: Lake, mirror: Path) -> Callable[..., SurveyReport]:
+def pulled(lake: Lake, mirror: Path) -> Callable[..., PullReport]:
     """Pull from the mirror, and return the report."""
 
-    def pulled(runner: LocalRunner | None = None, **more: Any) -> SurveyReport:
+    def pulled(runner: LocalRunner | None = None, **more: Any) -> PullReport:
         given = {"xtemaster": str(mirror / "xtemaster.csv"), "slews": True, "method": "products", **more}
         with Bars() as bars, runner or Counted() as runner:
             run = Run(lake, runner, logger, "here", "a test", bars)
-            _, report = run.alone(lambda: pull(run, asked_of(**given)))
+            options = RxteOptions.of(**given)
+            request = Request("rxte", options, options.sample, options.select)
+            _, report = run.alone(lambda: pull(run, rxte_run.SOURCE, request))
         return report
 
     return pulled
@@ -104,20 +109,20 @@ def ended(lake: Lake) -> set[tuple[str, int]]:
 @pytest.mark.parametrize(
     "error", [BrokenProcessPool("killed"), TimeoutError("too long"), StagingLost("a file is gone")], ids=repr
 )
-def test_what_a_worker_lost_is_done_again(lake: Lake, pulled: Callable[..., SurveyReport], error: Exception) -> None:
+def test_what_a_worker_lost_is_done_again(lake: Lake, pulled: Callable[..., PullReport], error: Exception) -> None:
     runner = Counted(error, error)
     report = pulled(runner)
-    assert (report.found, report.done, report.lost) == (24, 24, False)
+    assert (report.known, report.done, report.lost) == (24, 24, False)
     assert runner.n == 5 + 2, "five parts, two of them twice"
     assert {count for _, count in ended(lake)} == {1}
     assert lake.sql("SELECT DISTINCT status FROM coverage WHERE n_sources > 0")["status"].to_pylist() == ["found"]
     assert not list((lake.storage.staging / "here").glob("rxte/*"))
     assert errors(lake) == []
     again = pulled(retry_failed=True)
-    assert (again.found, again.done_before, again.done) == (24, 24, 0)
+    assert (again.known, again.done_before, again.done) == (24, 24, 0)
 
 
-def test_no_end_of_lost_workers_is_a_loss(lake: Lake, pulled: Callable[..., SurveyReport]) -> None:
+def test_no_end_of_lost_workers_is_a_loss(lake: Lake, pulled: Callable[..., PullReport]) -> None:
     error = BrokenProcessPool("killed")
     runner = Counted(*[error] * 100)
     report = pulled(runner)
@@ -130,7 +135,7 @@ def test_no_end_of_lost_workers_is_a_loss(lake: Lake, pulled: Callable[..., Surv
 
 
 def test_the_time_of_a_task_is_not_that_of_one_file(
-    lake: Lake, pulled: Callable[..., SurveyReport], monkeypatch: pytest.MonkeyPatch
+    lake: Lake, pulled: Callable[..., PullReport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, late = rxte_pull.read_observation, [OutOfTime("longer than LIGHTLAKE_TASK_TIMEOUT_S")]
 
@@ -146,7 +151,7 @@ def test_the_time_of_a_task_is_not_that_of_one_file(
 
 
 def test_files_are_asked_for_again_and_their_batch_is_not(
-    lake: Lake, pulled: Callable[..., SurveyReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lake: Lake, pulled: Callable[..., PullReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
@@ -168,7 +173,7 @@ def test_files_are_asked_for_again_and_their_batch_is_not(
 
 
 def test_a_row_of_losses_ends_the_asking(
-    lake: Lake, pulled: Callable[..., SurveyReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lake: Lake, pulled: Callable[..., PullReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "empty" / "AO1").mkdir(parents=True)
     monkeypatch.setitem(rxte_pull.TOGETHER, "products", 1)
@@ -193,8 +198,33 @@ def test_a_row_of_losses_ends_the_asking(
     assert errors(lake) == []
 
 
+def test_what_was_rejected_is_left_alone_until_it_is_asked_for(
+    lake: Lake, pulled: Callable[..., PullReport], mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(mirror / "mirror", tmp_path / "mirror")
+    monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__RXTE", str(tmp_path / "mirror"))
+    broken = next(path for path in sorted((tmp_path / "mirror").rglob("*_n2a.lc*")))
+    content = broken.read_bytes()
+    broken.write_bytes(b"no FITS")
+    first = pulled()
+    assert (first.done, first.rejected, first.failed, first.lost) == (23, 1, 0, True)
+    statuses = "SELECT status, count(*) AS n FROM coverage WHERE n_sources > 0 GROUP BY ALL"
+    counts = {row["status"]: row["n"] for row in lake.sql(statuses).to_pylist()}
+    assert counts["rejected"] == 1
+    broken.write_bytes(content)
+    # Its target is not looked up again; the report counts the observation all the same.
+    again = pulled()
+    assert (again.known, again.asked, again.rejected_before, again.lost) == (0, 0, 1, False)
+    assert "1 observations were rejected before: --retry-failed" in again.message
+    mended = pulled(retry_failed=True)
+    assert (mended.known, mended.asked, mended.done, mended.lost) == (24, 1, 1, False)
+    assert lake.sql(statuses)["status"].to_pylist() == ["found"]
+    assert pulled().rejected_before == 0
+    assert errors(lake) == []
+
+
 def test_turns_and_places(
-    lake: Lake, pulled: Callable[..., SurveyReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lake: Lake, pulled: Callable[..., PullReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (
         exclusive_pull(lake, "pull-rxte", "another run", logger),
@@ -204,18 +234,18 @@ def test_turns_and_places(
     settings = load_settings()
     with connection_slots(settings, "heasarc", settings.archive_concurrency, logger):
         assert pulled().done == 24, "a folder has no places"
-        with pytest.raises(LightlakeError, match="place at heasarc"):
+        with pytest.raises(LightlakeError, match="slot at heasarc"):
             pulled(xtemaster=None, again=True)
         with Sandbox.start(tmp_path / "box", archives=()) as box:
             monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__RXTE", box.url("/here"))
-            with pytest.raises(LightlakeError, match="place at heasarc"):
-                pulled(again=True)
+            with pytest.raises(LightlakeError, match="slot at heasarc"):
+                pulled(method="standard2", chmin=5, chmax=10)
 
 
 def test_what_makes_no_sense_is_refused() -> None:
     for wrong in ({"radius_deg": 0}, {"radius_deg": 6.0}, {"limit": 0}, {"chmin": 5}):
         with pytest.raises(ConfigurationError):
-            asked_of(method="products", **wrong)
-    cut = asked_of(method="standard2", chmin=5, chmax=10, pcus=[2], radius_deg=1.0)
+            RxteOptions.of(method="products", **wrong)
+    cut = RxteOptions.of(method="standard2", chmin=5, chmax=10, pcus=[2], radius_deg=1.0)
     assert cut.parameters == {**cut.extraction.parameters, "radius_deg": 1.0, "slews": False, "limit": None}
     assert cut.extraction.together == 50

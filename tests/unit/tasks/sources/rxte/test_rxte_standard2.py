@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from astropy.io import fits
 from astropy.time import Time
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.sandbox import rxte as sandbox
@@ -30,7 +30,6 @@ ZERO = 3.37843167
 NAME = "FS4a_b532b80-b532c80"
 CPIX = "0~4,5:53,(54~135;2),(136~237;3),(238~249;4),250~255"
 ALL = ChannelCut("standard2", 0, 255)
-QUICK = settings(max_examples=20, deadline=None)
 SOME = st.sets(st.integers(0, 4), min_size=1)
 
 
@@ -270,7 +269,6 @@ def test_all_channels_are_all_counts() -> None:
         assert (curve.pcus, curve.ontime_s, set(curve.fracexp)) == ((0, 2, 3), 128, {1})
 
 
-@QUICK
 @given(first=st.integers(0, 128), last=st.integers(0, 128), split=st.integers(0, 127))
 def test_channels_add_up(first: int, last: int, split: int) -> None:
     ranges = packing(CPIX)
@@ -286,7 +284,6 @@ def test_channels_add_up(first: int, last: int, split: int) -> None:
         np.testing.assert_array_equal(counts(first, split) + counts(split + 1, last), whole)
 
 
-@QUICK
 @given(chmin=st.integers(0, 255), chmax=st.integers(0, 255))
 def test_a_cut_within_a_packed_channel_has_all_of_it_and_says_so(chmin: int, chmax: int) -> None:
     chmin, chmax = sorted((chmin, chmax))
@@ -303,7 +300,6 @@ def test_a_cut_within_a_packed_channel_has_all_of_it_and_says_so(chmin: int, chm
     )
 
 
-@QUICK
 @given(pcus=SOME, layers=st.sets(st.integers(1, 3), min_size=1), filtered=st.booleans())
 def test_pcus_and_layers_add_up(pcus: set[int], layers: set[int], filtered: bool) -> None:
     good = FILTERED if filtered else None

@@ -545,9 +545,7 @@ WORDS = st.one_of(
 
 
 @given(script=st.lists(WORDS, max_size=6), retries=st.integers(0, 2), changes=st.integers(0, 6))
-@hypothesis_settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_sequence_of_interruptions_gives_the_same_bytes(
     origin: Origin, tmp_path_factory: pytest.TempPathFactory, script: list[str], retries: int, changes: int
 ) -> None:

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from deployments.sandbox.server import Sandbox
 from lake.errors import ArchiveError
 from lake.settings import Settings
+from tasks.services.store import Store
 from tasks.sources.tess_kepler import mast_bucket, mast_mirror
-from tasks.sources.tess_kepler.mast_bucket import Bucket, Listing
+from tasks.sources.tess_kepler.mast_bucket import Bucket
 from tasks.sources.tess_kepler.mast_files import Files, Found
 from tasks.sources.tess_kepler.mast_mirror import find, nominal_cadence_s
 from tasks.sources.tess_kepler.mast_products import named
@@ -157,8 +158,8 @@ def test_only_the_folders_of_targets_are_looked_into(
     mirror: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    entries = Listing.entries
-    monkeypatch.setattr(Listing, "entries", lambda self, folder: asked.append(folder) or entries(self, folder))
+    entries = Store.entries
+    monkeypatch.setattr(Store, "entries", lambda self, folder: asked.append(folder) or entries(self, folder))
     assert len(find(str(mirror), settings, {"KIC": [11442793], "TIC": [25155310]}, NOWHERE, 1.0)) == 5
     assert sorted(set(asked)) == sorted(asked)
     inside = [folder for folder in asked if folder.startswith(("tess/public/tid/", "kepler/public/lightcurves/"))]
@@ -224,8 +225,8 @@ def test_headers_are_read_once_until_a_file_changes(
     flat: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    beginning = Listing.beginning
-    monkeypatch.setattr(Listing, "beginning", lambda self, path, size: read.append(path) or beginning(self, path, size))
+    beginning = Store.beginning
+    monkeypatch.setattr(Store, "beginning", lambda self, path, size: read.append(path) or beginning(self, path, size))
     target = flat / list(HOME)[1]
     at = places(target)
     assert len(find(str(flat), settings, {}, at, 1.0)) == 3
@@ -376,7 +377,7 @@ FILE = st.tuples(st.sampled_from(KINDS), st.integers(1, 999_999_999), st.integer
 
 
 @given(there=st.lists(FILE, min_size=1, max_size=8, unique=True), data=st.data())
-@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_lies_in_the_layout_is_found_and_nothing_else(
     settings: Settings, tmp_path_factory: pytest.TempPathFactory, there: list[tuple[str, int, int]], data: st.DataObject
 ) -> None:

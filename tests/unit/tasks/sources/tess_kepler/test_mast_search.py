@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments.sandbox import lightkurve as stand_in
-from deployments.sandbox.lightkurve import INVOKE, Service, star
+from deployments.sandbox import tess_kepler as stand_in
 from deployments.sandbox.server import Request, Response, Sandbox
+from deployments.sandbox.tess_kepler import INVOKE, Service, star
 from lake.errors import ArchiveError, TruncatedAnswer
 from lake.settings import Settings, load_settings
-from tasks.services.tap import Session
+from tasks.services.http import Session
 from tasks.sources.tess_kepler import mast_search
 from tasks.sources.tess_kepler.mast_choice import source_of
 from tasks.sources.tess_kepler.mast_files import Found
@@ -28,8 +28,8 @@ ROWS = [{"obsid": str(n), "s_ra": float(n), "s_dec": 1.0, "s_region": "CIRCLE"} 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     root = tmp_path_factory.mktemp("mast_search")
-    with Sandbox.start(root, archives=["lightkurve"], seed=5, scale=0.02) as box:
-        service: Service = box.services["lightkurve"]
+    with Sandbox.start(root, archives=["tess_kepler"], seed=5, scale=0.02) as box:
+        service: Service = box.services["tess_kepler"]
         for kind, target, sequence, place in (
             ("spoc", 1001, 1, HERE),
             ("spoc_fast", 1001, 1, HERE),
@@ -50,7 +50,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 @pytest.fixture
 def box(served: Sandbox) -> Iterator[Sandbox]:
     yield served
-    service = served.services["lightkurve"]
+    service = served.services["tess_kepler"]
     service.page_rows, service.executing, service.lost_rows, service.message = stand_in.MOST_ROWS, 0, 0, None
     service.asked.clear()
     served._faults.clear()
@@ -63,11 +63,11 @@ def reached(box: Sandbox, tmp_path: Path) -> Settings:
 
 def by_place(box: Sandbox, settings: Settings, *places: tuple[float, float], radius: float = 1.0) -> list[Found]:
     at = np.array(places, float).reshape(-1, 2)
-    return search(box.url(), settings, {}, (at[:, 0], at[:, 1]), radius, "lightkurve")
+    return search(box.url(), settings, {}, (at[:, 0], at[:, 1]), radius, "tess_kepler")
 
 
 def by_id(box: Sandbox, settings: Settings, **ids: list[int]) -> list[Found]:
-    return search(box.url(), settings, ids, (np.empty(0), np.empty(0)), 1.0, "lightkurve")
+    return search(box.url(), settings, ids, (np.empty(0), np.empty(0)), 1.0, "tess_kepler")
 
 
 def names(found: list[Found]) -> set[str]:
@@ -112,9 +112,9 @@ def test_one_search_a_batch(box: Sandbox, reached: Settings) -> None:
     places = [(HERE[0] + n, HERE[1]) for n in range(40)]
     at = np.array(places)
     search(
-        box.url(), reached, {"TIC": list(range(1000, 1040)), "EPIC": [1001]}, (at[:, 0], at[:, 1]), 1.0, "lightkurve"
+        box.url(), reached, {"TIC": list(range(1000, 1040)), "EPIC": [1001]}, (at[:, 0], at[:, 1]), 1.0, "tess_kepler"
     )
-    service = box.services["lightkurve"]
+    service = box.services["tess_kepler"]
     assert [name for name, _ in service.asked] == ["Mast.Caom.Crossmatch", "Mast.Caom.Filtered", "Mast.Caom.Products"]
     filters = {one["paramName"]: one["values"] for one in service.asked[1][1]["filters"]}
     assert {"1001", "1039", "ktwo000001001"} <= set(filters["target_name"])
@@ -126,9 +126,9 @@ def test_one_search_a_batch(box: Sandbox, reached: Settings) -> None:
 
 def test_only_authors_that_are_wanted(box: Sandbox, reached: Settings) -> None:
     at = (np.array([HERE[0]]), np.array([HERE[1]]))
-    found = search(box.url(), reached, {}, at, 1.0, "lightkurve", ["QLP"])
+    found = search(box.url(), reached, {}, at, 1.0, "tess_kepler", ["QLP"])
     assert {file.named.pipeline.name for file in found} == {"qlp"}
-    assert search(box.url(), reached, {"TIC": [1002]}, (np.empty(0), np.empty(0)), 1.0, "lightkurve", ["QLP"]) == []
+    assert search(box.url(), reached, {"TIC": [1002]}, (np.empty(0), np.empty(0)), 1.0, "tess_kepler", ["QLP"]) == []
 
 
 def test_long_lists_of_observations_are_asked_in_parts(
@@ -136,9 +136,9 @@ def test_long_lists_of_observations_are_asked_in_parts(
 ) -> None:
     whole = by_id(box, reached, TIC=[1001], EPIC=[1001])
     monkeypatch.setattr(mast_search, "_OBSERVATIONS", 2)
-    box.services["lightkurve"].asked.clear()
+    box.services["tess_kepler"].asked.clear()
     assert names(by_id(box, reached, TIC=[1001], EPIC=[1001])) == names(whole)
-    assert [name for name, _ in box.services["lightkurve"].asked].count("Mast.Caom.Products") == 4
+    assert [name for name, _ in box.services["tess_kepler"].asked].count("Mast.Caom.Products") == 4
 
 
 def test_pages_are_read_to_the_end_and_searches_waited_for(
@@ -147,11 +147,11 @@ def test_pages_are_read_to_the_end_and_searches_waited_for(
     whole = by_place(box, reached, HERE)
     monkeypatch.setattr(mast_search, "PAGE_ROWS", 3)
     monkeypatch.setattr(mast_search, "_FIRST_POLL_S", 0.001)
-    box.services["lightkurve"].executing = 2
-    box.services["lightkurve"].asked.clear()
+    box.services["tess_kepler"].executing = 2
+    box.services["tess_kepler"].asked.clear()
     before = len(box.requests)
     assert by_place(box, reached, HERE) == whole
-    pages = len(box.services["lightkurve"].asked)
+    pages = len(box.services["tess_kepler"].asked)
     assert pages == 2 + 2 + 4, "five observations and an image; those of the numbers; ten files"
     assert len(box.requests) - before == 3 * pages, "each page was under way twice"
 
@@ -177,18 +177,18 @@ def test_faults_pass_and_are_told(box: Sandbox, reached: Settings, kind: str) ->
         by_place(box, impatient, HERE)
     assert caught.value.transient
     assert caught.value.retry_after_s == (1.0 if kind == "status:429" else None)
-    assert (caught.value.archive, caught.value.endpoint) == ("lightkurve", box.url(INVOKE))
+    assert (caught.value.archive, caught.value.endpoint) == ("tess_kepler", box.url(INVOKE))
 
 
 def test_a_refusal_is_final(box: Sandbox, reached: Settings) -> None:
     box.fault(INVOKE, "status:404")
-    with pytest.raises(ArchiveError, match=r"HTTP 404.*LIGHTLAKE_ENDPOINTS__LIGHTKURVE") as caught:
+    with pytest.raises(ArchiveError, match=r"HTTP 404.*LIGHTLAKE_ENDPOINTS__TESS_KEPLER") as caught:
         by_id(box, reached, TIC=[1001])
     assert not caught.value.transient
 
 
 def test_the_services_own_words(box: Sandbox, reached: Settings) -> None:
-    service = box.services["lightkurve"]
+    service = box.services["tess_kepler"]
     service.message = ("ERROR", "Error running query: the database is away")
     with pytest.raises(ArchiveError, match=r"Mast.Caom.Filtered: status ERROR: .*the database is away") as caught:
         by_id(box, reached, TIC=[1001])
@@ -203,14 +203,14 @@ def test_the_services_own_words(box: Sandbox, reached: Settings) -> None:
 
 def test_a_search_that_does_not_end(box: Sandbox, reached: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mast_search, "_FIRST_POLL_S", 0.01)
-    box.services["lightkurve"].executing = 10**6
+    box.services["tess_kepler"].executing = 10**6
     with pytest.raises(ArchiveError, match=r"still (EXECUTING|not through) after 0\.2 s") as caught:
         by_id(box, reached.model_copy(update={"task_timeout_s": 0.2}), TIC=[1001])
     assert caught.value.transient
 
 
 def test_rows_that_did_not_come(box: Sandbox, reached: Settings) -> None:
-    box.services["lightkurve"].lost_rows = 1
+    box.services["tess_kepler"].lost_rows = 1
     with pytest.raises(TruncatedAnswer, match=r"Mast.Caom.Filtered: 4 of 5 rows came"):
         by_id(box, reached, TIC=[1001])
 
@@ -226,7 +226,7 @@ def answered(tmp_path: Path, answer: Any, monkeypatch: pytest.MonkeyPatch, page_
 
     with Sandbox() as box:
         box.mount(INVOKE, handle)
-        with Session("lightkurve", box.url(INVOKE), 5.0, 10.0) as session:
+        with Session("tess_kepler", box.url(INVOKE), 5.0, 10.0) as session:
             return rows_of(session, "Mast.Caom.Filtered", {})
 
 
@@ -272,12 +272,12 @@ def test_what_is_no_answer_may_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         answered(tmp_path, answer, monkeypatch)
     assert caught.value.transient
     assert not isinstance(caught.value, TruncatedAnswer)
-    assert "LIGHTLAKE_ENDPOINTS__LIGHTKURVE" in str(caught.value)
+    assert "LIGHTLAKE_ENDPOINTS__TESS_KEPLER" in str(caught.value)
 
 
 def changed(box: Sandbox, monkeypatch: pytest.MonkeyPatch, service_name: str, **change: Any) -> None:
     """Let a service's rows have other values; None leaves them out."""
-    service: Service = box.services["lightkurve"]
+    service: Service = box.services["tess_kepler"]
     rows_as_they_are = service._rows
 
     def rows(name: str, params: dict[str, Any], data: Any) -> list[dict[str, Any]]:
@@ -329,7 +329,7 @@ def test_one_odd_row_takes_no_other_with_it(
 ) -> None:
     whole = by_id(box, reached, TIC=[1001])
     assert len(whole) > 1
-    rows_as_they_are = box.services["lightkurve"]._rows
+    rows_as_they_are = box.services["tess_kepler"]._rows
 
     def rows(name: str, params: dict[str, Any], data: Any) -> list[dict[str, Any]]:
         rows = rows_as_they_are(name, params, data)
@@ -339,10 +339,10 @@ def test_one_odd_row_takes_no_other_with_it(
         odd = is_light.index(True) if any(is_light) else None
         return [row | change if n == odd else row for n, row in enumerate(rows)] if name == service else rows
 
-    monkeypatch.setattr(box.services["lightkurve"], "_rows", rows)
+    monkeypatch.setattr(box.services["tess_kepler"], "_rows", rows)
     said: list[str] = []
     places = (np.array([HERE[0]]), np.array([HERE[1]]))
-    found = search(box.endpoints["lightkurve"], reached, {"TIC": [1001]}, places, 5.0, "lightkurve", told=said)
+    found = search(box.endpoints["tess_kepler"], reached, {"TIC": [1001]}, places, 5.0, "tess_kepler", remarks=said)
     assert len({file.name for file in whole} - {file.name for file in found}) <= lost
     assert told in said
 

@@ -314,7 +314,7 @@ def test_cuts_that_make_no_sense():
 # --- parts
 
 
-@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     read=st.integers(1, 600),
     made=st.integers(1, 600),

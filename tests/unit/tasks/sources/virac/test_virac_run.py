@@ -7,6 +7,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,20 @@ from lake.query import Lake
 from lake.settings import Settings
 from lake.store.catalog import Catalog
 from lake.upkeep.maintenance import verify
-from tasks.pull import lake_at
 from tasks.pull.driver import Run
-from tasks.pull.report import SurveyReport
-from tasks.pull.runners import LocalRunner, OutOfTime, logger, untimed
+from tasks.pull.report import PullReport
+from tasks.pull.run import pull
+from tasks.pull.runners import LocalRunner
+from tasks.sources.protocol import Request
 from tasks.sources.virac import pieces as virac_pull
 from tasks.sources.virac import source as virac_run
+from tasks.sources.virac.options import ViracOptions
 from tasks.sources.virac.pieces import TileFile
-from tasks.sources.virac.source import Asked, pull
+from tasks.worker import OutOfTime, lake_at, logger, untimed
 
 SMALL = {"n_sources": 8, "n_pawprints": 60, "epochs": (25, 50)}
 
-Pulled = Callable[..., SurveyReport]
+Pulled = Callable[..., PullReport]
 
 
 class Watch:
@@ -56,12 +59,14 @@ def pulled(catalog: Catalog, settings: Settings, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv("LIGHTLAKE_CATALOG", settings.catalog)
     lake = lake_at(settings.url)
 
-    def run(where: object, retry_failed: bool = False, **more: Any) -> SurveyReport:
+    def run(where: object, retry_failed: bool = False, **more: Any) -> PullReport:
         changed = {"retries": 2, "retry_delay_s": 0.01, "workers": 2, "runner": "threads", **more}
         chosen, watch = settings.model_copy(update=changed), Watch()
         with LocalRunner(chosen, chosen.workers) as runner:
             this = Run(lake, runner, logger, "a-run", "the test", watch, chosen)
-            origin, report = this.alone(lambda: pull(this, Asked(str(where), retry_failed=retry_failed)))
+            options = ViracOptions.of(tiles=str(where), retry_failed=retry_failed)
+            request = Request("virac", options, select=options.select)
+            origin, report = this.alone(lambda: pull(this, virac_run.SOURCE, request))
         assert origin.name == "virac"
         assert watch.done == watch.total, "the bar gets to its end"
         return report
@@ -104,7 +109,7 @@ def test_every_tile_once_and_what_is_broken_is_not_tried_again(lake: Lake, tmp_p
     kinds = sandbox_virac.write_tiles(tmp_path / "tiles", 20, seed=3, broken=0.5, **SMALL)
     bad = sum(map(bool, kinds.values()))
     report = pulled(tmp_path / "tiles", runner="processes")
-    assert (report.found, report.done, report.rejected, report.failed) == (20, 20 - bad, bad, 0)
+    assert (report.known, report.done, report.rejected, report.failed) == (20, 20 - bad, bad, 0)
     assert (report.retries, report.requests, report.elsewhere) == (0, 0, 0)
     assert report.lost
     assert {name: status for name, (status, _) in ledger(lake).items()} == {
@@ -190,8 +195,7 @@ def test_after_many_lost_batches_the_rest_is_not_tried(
     lake: Lake, tmp_path: Path, pulled: Pulled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = sorted(sandbox_virac.write_tiles(tmp_path / "tiles", 12, seed=3, **SMALL))
-    monkeypatch.setattr(virac_run, "BATCH_TILES", 1)
-    monkeypatch.setattr(virac_run._Tiles, "give_up_after", 3)
+    monkeypatch.setattr(virac_run, "LIMITS", replace(virac_run.LIMITS, granules=1, give_up_after=3))
     taken = failing(monkeypatch, {name: [OSError(errno.EIO, "dead disk")] * 9 for name in names})
     report = pulled(tmp_path / "tiles", retries=0)
     assert report.failed == 12
@@ -209,12 +213,12 @@ def test_eso_is_asked_again_and_by_so_many_at_a_time(
     with Sandbox() as box:
         service = eso.serve(box, [tile])
         monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__VIRAC", box.endpoints["virac"])
-        with filelock.FileLock(folder / "eso-0.lock"), pytest.raises(LightlakeError, match="place at eso"):
+        with filelock.FileLock(folder / "eso-0.lock"), pytest.raises(LightlakeError, match="slot at eso"):
             pulled("eso:n512_2500000", archive_concurrency=1, turn_timeout_s=0.1)
         assert not service.queries
         box.fault(service.path, "status:503")
         report = pulled("eso:n512_2500000")
-    assert (report.done, report.failed, report.retries) == (report.found, 0, 1)
+    assert (report.done, report.failed, report.retries) == (report.known, 0, 1)
     assert (report.requests or 0) > 2
     sandbox_virac.write_tiles(tmp_path / "tiles", 1, seed=5, **SMALL)
     with filelock.FileLock(folder / "eso-0.lock"):
@@ -236,7 +240,7 @@ def test_the_command_needs_no_prefect(
     assert codes == [0, 1]
     first, second = [line for line in capsys.readouterr().out.splitlines() if line.startswith("virac: ")]
     assert first.startswith("virac: 2 tiles done")
-    assert second.startswith("virac: 1 tiles REJECTED and 0 FAILED: n1024_1.hdf5: ")
+    assert second.startswith("virac: 1 of 1 tiles REJECTED in 1 of 1 granules: n1024_1.hdf5: ")
     for wrong, what in (("--shard=2/2", "no shard 2/2"), ("--runner=dask", "needs Prefect")):
         with pytest.raises(SystemExit) as ended:
             main([*command, wrong])

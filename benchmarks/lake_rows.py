@@ -1,0 +1,225 @@
+"""The lake that `benchmarks.lake` asks: rows of a ZTF-like archive, committed granule by granule as a pull does."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sqlite3
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# Only shared imports are here: the process of one side must not pay for another's libraries.
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+SEED = 20_260_101
+SOURCES = 100  # of a granule
+BANDS = ("ztf_g", "ztf_r")
+EPOCHS = 50  # of a source in a band
+ROWS = SOURCES * len(BANDS) * EPOCHS
+ARCHIVE = "ztf"
+RELEASE = "dr24"
+
+
+def sky(granules: int) -> dict[str, NDArray[Any]]:
+    """Return granules * SOURCES targets over ZTF's sky, sorted so that neighbours are together.
+
+    Every fiftieth has a companion at 5 arcsec, so that some cones hold two.
+    """
+    import numpy as np
+
+    from lake.science.sky import hpx29
+
+    rng = np.random.default_rng(SEED)
+    n = granules * SOURCES
+    pairs = n // 50
+    ra = rng.uniform(0, 360, n)
+    dec = np.degrees(np.arcsin(rng.uniform(np.sin(np.radians(-30)), 1, n)))
+    ra[-pairs:] = ra[:pairs]
+    dec[-pairs:] = np.where(dec[:pairs] > 0, dec[:pairs] - 5 / 3600, dec[:pairs] + 5 / 3600)
+    order = np.argsort(hpx29(ra, dec))
+    return {"ra": ra[order], "dec": dec[order]}
+
+
+def granule(index: int, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> dict[str, pa.Table]:
+    """Generate the tables of granule `index`, at the positions of its targets."""
+    import numpy as np
+    import pyarrow as pa
+
+    from lake.science.sky import hpx29, separation_arcsec
+    from tasks.sources.statistics import statistics
+
+    rng = np.random.default_rng([SEED, index])
+    name = granule_id(index)
+    src_ra, src_dec = ra + rng.normal(0, 2e-5, SOURCES), dec + rng.normal(0, 2e-5, SOURCES)
+    pixel = hpx29(src_ra, src_dec)
+    ids = source_ids(index, ra, dec)
+    n = SOURCES * len(BANDS) * EPOCHS
+    source = np.repeat(np.arange(SOURCES), len(BANDS) * EPOCHS)
+    band = np.tile(np.repeat(np.arange(len(BANDS)), EPOCHS), SOURCES)
+    mjd = np.sort(rng.uniform(58_200, 60_900, (SOURCES * len(BANDS), EPOCHS))).ravel()
+    mag = (rng.uniform(15, 20.5, SOURCES)[source] + 0.4 * band + rng.normal(0, 0.1, n)).astype(np.float32)
+    mag_err = (0.01 + 0.1 * 10 ** (0.3 * (mag - 20))).astype(np.float32)
+    flux = 3.631e6 * 10 ** (-0.4 * mag.astype(np.float64))
+    quality = np.where(rng.random(n) < 0.05, 32_768, 0)
+    same = {
+        "archive": pa.repeat(ARCHIVE, SOURCES),
+        "release": pa.repeat(RELEASE, SOURCES),
+        "granule": pa.repeat(name, SOURCES),
+        "source_id": ids,
+        "hpx29": pixel,
+    }
+    curves = pa.table(
+        {
+            "archive": pa.repeat(ARCHIVE, n),
+            "release": pa.repeat(RELEASE, n),
+            "granule": pa.repeat(name, n),
+            "source_id": ids.take(source),
+            "hpx29": pixel[source],
+            "band": pa.array(BANDS).take(band),
+            "mjd": mjd,
+            "bmjd_tdb": mjd + 0.0057 * np.cos(mjd / 58.1),
+            "flux": flux,
+            "flux_err": flux * mag_err / 1.0857,
+            "unit": pa.repeat("mJy", n),
+            "mag": mag,
+            "mag_err": mag_err,
+            "detected": np.ones(n, bool),
+            "good": quality == 0,
+            "quality": quality,
+        }
+    )
+    target_id = hpx29(ra, dec)
+    return {
+        "sources": pa.table({**same, "ra": src_ra % 360, "dec": src_dec}),
+        "matches": pa.table(
+            {
+                **same,
+                "target_id": target_id,
+                "separation_arcsec": separation_arcsec(ra, dec, src_ra, src_dec),
+                "rank": np.ones(SOURCES, np.int32),
+            }
+        ),
+        "lightcurves": curves,
+        "statistics": statistics(curves),
+        "coverage": pa.table(
+            {
+                **{key: same[key] for key in ("archive", "release", "granule")},
+                "target_id": target_id,
+                "status": pa.repeat("found", SOURCES),
+                "n_sources": np.ones(SOURCES, np.int64),
+                "n_rows": np.full(SOURCES, len(BANDS) * EPOCHS),
+                "parameters": pa.repeat('{"radius_arcsec":1.0}', SOURCES),
+                "asked_at": pa.repeat(pa.scalar(0, pa.timestamp("us", tz="UTC")), SOURCES),
+            }
+        ),
+    }
+
+
+def source_ids(index: int, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> pa.Array:
+    """Return ids like ZTF's, which begin with the number of the source's field, 7 degrees wide.
+
+    So a file's minimum and maximum also prune a query by id, as for the archive's own files.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    field = 200 + ((dec + 90) // 7).astype(int) * 50 + (ra * np.cos(np.radians(dec)) // 7).astype(int)
+    return pa.array([f"{f}1{index:06d}{i:05d}" for i, f in enumerate(field)])
+
+
+def granule_id(index: int) -> str:
+    return hashlib.blake2b(f"{ARCHIVE} {RELEASE} {index}".encode(), digest_size=16).hexdigest()
+
+
+def register(url: str, granules: int) -> None:
+    import pyarrow as pa
+
+    from lake.commit.targets import add_targets
+    from lake.settings import Settings
+    from lake.store.catalog import Catalog
+    from lake.store.storage import Storage
+
+    catalog = Catalog(Storage.from_url(url), Settings())
+    catalog.create()
+    names = [target_name(row) for row in range(granules * SOURCES)]
+    add_targets(catalog, pa.table({**sky(granules), "name": names}), "benchmark", radius_arcsec=1.0)
+
+
+def target_name(row: int) -> str:
+    return f"Target {row:07d}"
+
+
+def stage_some(url: str, granules: int, first: int, step: int) -> list[float]:
+    """Stage every `step`-th granule; return the seconds of each, without its generation."""
+    from datetime import UTC, datetime
+
+    from lake.commit.ledger import Attempt
+    from lake.commit.staging import stage
+    from lake.store.storage import Storage
+
+    storage = Storage.from_url(url)
+    positions = sky(granules)
+    seconds = []
+    for index in range(first, granules, step):
+        here = slice(index * SOURCES, (index + 1) * SOURCES)
+        tables = granule(index, positions["ra"][here], positions["dec"][here])
+        attempt = Attempt(ARCHIVE, RELEASE, granule_id(index), "done", datetime.now(UTC), n_targets=SOURCES)
+        started = time.perf_counter()
+        stage(storage.staging / granule_id(index), attempt, tables, dict.fromkeys(BANDS, "mJy"))
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def commit_all(url: str, granules: int) -> list[float]:
+    """Commit the staged granules in the order of the sky, in one process; return the seconds of each."""
+    from lake.commit.commit import commit
+    from lake.commit.staging import Manifest
+    from lake.settings import Settings
+    from lake.store.catalog import Catalog
+    from lake.store.storage import Storage
+
+    storage = Storage.from_url(url)
+    catalog = Catalog(storage, Settings())
+    seconds = []
+    for index in range(granules):
+        manifest = Manifest.read(storage.staging / granule_id(index))
+        assert manifest is not None
+        started = time.perf_counter()
+        receipt = commit(catalog, manifest)
+        seconds.append(time.perf_counter() - started)
+        assert receipt.n_rows == ROWS
+    return seconds
+
+
+def run_compact(url: str) -> dict[str, int]:
+    from lake.settings import Settings
+    from lake.store.catalog import Catalog
+    from lake.store.storage import Storage
+    from lake.upkeep.compaction import compact
+
+    done = compact(Catalog(Storage.from_url(url), Settings()))
+    return {"before": done.files_before, "after": done.files_after, "bytes": done.bytes_after}
+
+
+def run_verify(url: str, quick: bool) -> list[str]:
+    from lake.settings import Settings
+    from lake.store.catalog import Catalog
+    from lake.store.storage import Storage
+    from lake.upkeep.maintenance import verify
+
+    findings = verify(Catalog(Storage.from_url(url), Settings()), quick=quick)
+    return [f"{finding.check}: {finding.message}" for finding in findings if finding.is_error]
+
+
+def copy_as_written(url: str, to: str) -> None:
+    """Copy an idle lake: its catalogue, and links to its files, which compaction removes but never changes."""
+    shutil.copytree(Path(url) / "data", Path(to) / "data", copy_function=os.link)
+    (Path(to) / "staging").mkdir()
+    shutil.copy(Path(url) / "lake.json", to)
+    with sqlite3.connect(Path(url) / "catalog.sqlite") as one, sqlite3.connect(Path(to) / "catalog.sqlite") as two:
+        one.backup(two)

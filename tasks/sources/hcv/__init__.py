@@ -1,0 +1,1 @@
+"""The Hubble Catalog of Variables."""

@@ -1,0 +1,75 @@
+"""An exposure's rows of the lake: units, times, gaps, names, and the tables' own schemas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.hst import cos_file
+
+from lake.errors import GranuleRejected
+from lake.model.schema import TABLES as LAKE
+from tasks.sources.hst_timetag.events import open_events
+from tasks.sources.hst_timetag.extract import Selection, extract
+from tasks.sources.hst_timetag.products import Made, tables_of
+from tasks.sources.hst_timetag.tables import BANDS, TABLES
+
+OF_SOURCE = {table.name: table for table in TABLES}
+
+
+def made(path: Path, product: str = "exposure", times: int = 1) -> Made:
+    with open_events(path) as tables:
+        curve = extract(tables, Selection(wavelengths=(-1e9, 1e9)))
+        return Made("l1", product, tables[0], "V* SOME", [(f"l{number}", curve) for number in range(times)])
+
+
+def test_every_table_fits_its_schema_and_the_bins_are_what_was_extracted(tmp_path: Path) -> None:
+    times = np.arange(0, 12.01, 0.5)
+    path = cos_file(tmp_path / "l1_corrtag_a.fits", times=times, good_times=[(0, 4), (7, 12)], segment="FUVA")
+    tables = tables_of(made(path), "hst_timetag-1")
+    for name, table in tables.items():
+        (LAKE | OF_SOURCE)[name].cast(table)
+    light = tables["lightcurves"].to_pylist()
+    # 2 s bins; the third is in a gap, half of the fourth is.
+    assert [row["exposure_s"] for row in light] == [2, 2, 1, 2, 2]
+    assert [row["good"] for row in light] == [True, True, False, True, True]
+    assert [row["flux"] for row in light] == pytest.approx([2.0] * 5)
+    assert [row["flux_err"] for row in light] == pytest.approx([1, 1, np.sqrt(2), 1, 1])
+    assert {row["unit"] for row in light} == {"count.s**-1"}
+    assert light[0]["mjd"] == pytest.approx(57934.2 + 1 / 86_400, abs=1e-9)
+    assert {row["band"] for row in light} <= {band.band for band in BANDS}
+    bins = tables["hst_bins"].to_pylist()
+    assert [row["gross"] for row in bins] == [4, 4, None, 2, 4, 4]
+    facts = tables["hst_exposures"].to_pylist()[0]
+    assert (facts["instrument"], facts["grating"], facts["cenwave"], facts["fp_pos"]) == ("COS", "G140L", 1105, 3)
+    assert (facts["y_min_a"], facts["y_max_a"], facts["bins"], facts["members"]) == (490, 510, 6, 1)
+    assert not facts["has_empty_bin"]
+    assert not facts["flux_calibrated"]
+    assert facts["y_min_b"] is None
+    assert tables["hst_statistics"].to_pylist()[0]["total"] == 16
+
+
+def test_a_composite_numbers_its_exposures_and_has_no_light_curve_twice(tmp_path: Path) -> None:
+    path = cos_file(tmp_path / "l1_corrtag.fits", times=np.arange(0, 8.01, 0.5))
+    tables = tables_of(made(path, "composite", times=3), "hst_timetag-1")
+    assert set(tables) == {"hst_bins", "hst_exposures", "hst_statistics", "sources"}
+    (source,) = tables["sources"].to_pylist()
+    assert (source["left_out"], source["ra"]) == ("composite", tables["sources"]["ra"][0].as_py())
+    assert [row["dataset"] for row in tables["hst_bins"].to_pylist()] == [1] * 4 + [2] * 4 + [3] * 4
+    facts = tables["hst_exposures"].to_pylist()[0]
+    assert (facts["members"], facts["exposure_s"]) == (3, 24.0)
+    assert facts["fp_pos"] is None
+
+
+def test_an_exposure_without_a_position_is_rejected(tmp_path: Path) -> None:
+    path = cos_file(tmp_path / "l1_corrtag.fits", times=[0.0, 4.0], primary={"RA_TARG": ""})
+    with pytest.raises(GranuleRejected, match="RA_TARG"):
+        tables_of(made(path), "hst_timetag-1")
+
+
+def test_a_bin_of_no_counts_is_marked(tmp_path: Path) -> None:
+    path = cos_file(tmp_path / "l1_corrtag.fits", times=[0.0, 1.0, 9.0])
+    tables = tables_of(made(path), "hst_timetag-1")
+    assert tables["hst_exposures"].to_pylist()[0]["has_empty_bin"]
+    assert [row["detected"] for row in tables["lightcurves"].to_pylist()] == [True] * 4
