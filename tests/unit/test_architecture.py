@@ -81,12 +81,14 @@ STAND_INS = "deployments/sandbox/"
 OF_SOURCES = (SOURCES, STAND_INS)
 # A survey is pulled by a flow of its own, which is a form, and a command; it may have pages of its own.
 FORMS = {
-    **dict.fromkeys((f"tasks/analysis/hst_{name}.py" for name in ("charts", "pages", "tables")), {"hst_timetag"}),
     "flows/cli.py": {"rxte", "virac"},
     "flows/living.py": {"rxte", "virac"},
     "flows/rxte.py": {"rxte", "pca_a", "heasarc"},
     "flows/virac.py": {"virac"},
     "deployments/deployed.py": {"rxte", "virac"},
+    "tasks/analysis/hst_charts.py": {"hst_timetag"},
+    "tasks/analysis/hst_pages.py": {"hst_timetag"},
+    "tasks/analysis/hst_tables.py": {"hst_timetag"},
     "tasks/doctor.py": {"rxte"},  # which alone needs other software
 }
 # Target lists that people have: the names that catalogues give their columns; and the demo's three questions.
