@@ -122,7 +122,15 @@ def dashboard(bins: pa.Table) -> Any:
     panels = []
     for place, (name, title, unit) in enumerate(PANELS):
         last = place == len(PANELS) - 1
-        axis = alt.Axis(format=".12~g", labels=last, ticks=last, title="MJD (UTC)" if last else None, labelFlush=False)
+        axis = alt.Axis(
+            format=".12~g",
+            tickCount=8,
+            labelOverlap=True,
+            labels=last,
+            ticks=last,
+            title="MJD (UTC)" if last else None,
+            labelFlush=False,
+        )
         x = alt.X("mjd:Q", scale=alt.Scale(zero=False, nice=False, padding=8), axis=axis)
         if not frame[name].notna().any():
             panels.append(_nothing(frame, title, x))
@@ -182,7 +190,9 @@ def periodogram_png(bins: pa.Table, found: Mapping[str, Band], title: str) -> by
         alt.Chart(frame.loc[frame["net"].notna(), ["mjd", "net", "exposure", "dataset"]])
         .mark_point(filled=True, size=_size(frame), opacity=0.9)
         .encode(
-            x=alt.X("mjd:Q", title="MJD (UTC)", scale=alt.Scale(zero=False), axis=alt.Axis(format=".12~g")),
+            x=alt.X(
+                "mjd:Q", title="MJD (UTC)", scale=alt.Scale(zero=False), axis=alt.Axis(format=".12~g", tickCount=8)
+            ),
             y=alt.Y("net:Q", title=["Net", "(counts / s)"], scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)),
             color=_colour(frame),
         )
