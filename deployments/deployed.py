@@ -16,6 +16,7 @@ from prefect.types.entrypoint import EntrypointType
 
 from deployments import schedules
 from deployments.kept_deployment import KeptDeployment
+from flows.hst import pull_hst
 from flows.maintenance import maintain, verify
 from flows.pull import pull_archive
 from flows.refresh import refresh
@@ -26,6 +27,7 @@ from lake.settings import load_settings
 from tasks.events import LAKE, SAMPLE, TARGETS_ADDED
 from tasks.pull.limits import of_archive
 from tasks.pull.refresh import TURN as REFRESH
+from tasks.sources.hst_timetag.tables import NAME as HST
 from tasks.sources.registry import find, known
 from tasks.sources.rxte.mission import NAME as RXTE
 
@@ -152,6 +154,9 @@ def deployed(lake: str | None = None) -> list[Deployed]:
         ),
         Deployed(extract_virac, ("surveys",), given),
         Deployed(pull_rxte, ("surveys",), given, pull_lock=lambda parameters: of_archive(RXTE)),
+        Deployed(
+            pull_hst, ("surveys",), given, schedules.new_exposures(), pull_lock=lambda parameters: of_archive(HST)
+        ),
         Deployed(maintain, ("upkeep",), given, schedules.maintenance()),
         Deployed(verify, ("upkeep",), given, schedules.verification()),
     ]

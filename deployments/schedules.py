@@ -11,6 +11,7 @@ from tasks.sources.base import Archive
 MAINTENANCE = "30 1 * * *"
 VERIFY = "30 2 * * 0"
 REFRESH = "30 3 * * *"
+NEW_EXPOSURES = "30 6 * * *"
 
 # Hour of the first pull, and minutes between pulls.
 _FIRST_HOUR, _MINUTES_APART = 4, 5
@@ -35,6 +36,11 @@ def refreshing(*, follow: bool) -> tuple[Schedule, ...]:
         Pull new releases, too.
     """
     return (Cron(REFRESH, timezone="UTC", slug="nightly", parameters={"back_off": True, "newest": follow}),)
+
+
+def new_exposures() -> tuple[Schedule, ...]:
+    """Return the schedule for exposures that became public, of a survey that is asked for them by itself."""
+    return (Cron(NEW_EXPOSURES, timezone="UTC", slug="nightly", parameters={"new": True}),)
 
 
 def pulls(archives: Iterable[Archive]) -> tuple[Schedule, ...]:

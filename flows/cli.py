@@ -1,4 +1,4 @@
-"""Commands that run flows: pull, refresh, virac, rxte."""
+"""Commands that run flows: pull, refresh, virac, rxte, hst."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from lake.errors import ConfigurationError
 from lake.output import Output, say, show
 from lake.settings import load_settings
 from tasks.options import spread
+from tasks.sources.hst_timetag.options import HstOptions
 from tasks.sources.protocol import Request
 from tasks.sources.rxte.options import RxteOptions
 from tasks.sources.virac.options import ViracOptions
@@ -37,6 +38,7 @@ pull = App(name="pull")
 refresh = App(name="refresh")
 virac = App(name="virac")
 rxte = App(name="rxte")
+hst = App(name="hst")
 
 
 @pull.default
@@ -157,21 +159,41 @@ def run_rxte(
     *, lake: LakeURL = None, options: RxteOptions, runner: TaskRunner = None, prefect: ByPrefect = None
 ) -> int:
     """Bring RXTE's observations of targets into the lake; exit with 1 if one cannot be."""
-    from lake.query import Lake
-    from tasks.sources.observed import place_of
     from tasks.sources.rxte.files import Mirror
 
     url = existing(lake, options.sample)
     if not by_prefect(prefect, runner):
         return _pull_here(url, Request("rxte", options, options.sample, options.select), runner)
     Mirror(load_settings()).close()
-    if options.target is not None and place_of(options.target) is None:
-        with Lake(url) as opened:
-            opened.target_id(options.target)  # a wrong name is better reported before Prefect starts
+    _check_target(url, options.target)
     check_prefect()
     from flows.rxte import pull_rxte
 
     return _tell(lambda: pull_rxte(lake=url, runner=runner, **dict(options), return_state=True))
+
+
+@hst.default
+@spread(HstOptions, command=True, positional=["target"])
+def run_hst(*, lake: LakeURL = None, options: HstOptions, runner: TaskRunner = None, prefect: ByPrefect = None) -> int:
+    """Bring HST's COS and STIS exposures of targets into the lake; exit with 1 if one cannot be."""
+    url = existing(lake, options.sample)
+    if not by_prefect(prefect, runner):
+        return _pull_here(url, Request("hst_timetag", options, options.sample, options.select), runner)
+    _check_target(url, options.target)
+    check_prefect()
+    from flows.hst import pull_hst
+
+    return _tell(lambda: pull_hst(lake=url, runner=runner, **dict(options), return_state=True))
+
+
+def _check_target(url: str, target: str | None) -> None:
+    """See that the lake has a target of that name: that is better reported before Prefect starts."""
+    from lake.query import Lake
+    from tasks.sources.observed import place_of
+
+    if target is not None and place_of(target) is None:
+        with Lake(url) as opened:
+            opened.target_id(target)
 
 
 def existing(url: str | None, sample: str | None = None) -> str:

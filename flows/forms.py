@@ -49,9 +49,7 @@ class PullOptions(Options):
         FormField(
             "The archive to ask",
             choices=archives,
-            command=Parameter(
-                help="As `lightlake archives` names it; or a service, such as heasarc, for all its archives."
-            ),
+            command=Parameter(help="As `lightlake archives` names it; or a service, for all its archives."),
         ),
     ]
     sample: Sample = None
@@ -90,14 +88,16 @@ class RefreshOptions(Options):
     parameters: Annotated[
         dict[str, dict[str, Any]] | None,
         BeforeValidator(from_json),
-        FormField('By archive, other than the defaults, as JSON, such as {"gaia": {"radius_arcsec": 2}}', is_json=True),
+        FormField(
+            'By archive, other than the defaults, as JSON, such as {"ARCHIVE": {"radius_arcsec": 2}}', is_json=True
+        ),
     ] = None
     again: Again = False
     back_off: BackOff = False
     newest: Annotated[
         bool,
         FormField(
-            "Then pull the newest release, too, where releases lie side by side, as of ZTF and unWISE: all targets are "
+            "Then pull the newest release, too, where releases lie side by side: all targets are "
             "asked again, and it takes over when it has them all",
             command=Switch,
         ),

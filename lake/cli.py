@@ -229,7 +229,8 @@ def attach(*, lake: LakeURL = None, write: Annotated[bool, Parameter(negative=()
     write
         Attach it for writing, which bypasses the lake's lock and its commit rule. For experts.
     """
-    from lake.query import ATTACHED_FOR_WRITING, Lake
+    from lake.query import Lake
+    from lake.store.attaching import ATTACHED_FOR_WRITING
 
     with Lake(lake, writable=write) as opened:
         say(opened.attach_snippet(write=write))

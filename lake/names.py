@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lake.errors import ConfigurationError
 from lake.model.declared import current_name, declarations
@@ -114,6 +114,30 @@ def target_named(name: str, ask: Callable[[str, list[str]], pa.Table]) -> int:
         f"no target is named {name!r}",
         hint=f"did you mean {near}?" if near else "see them with: lightlake sql 'FROM targets'",
     )
+
+
+def target_id_of(target: Any, radius_arcsec: float, ask: Callable[[str, list[Any]], pa.Table]) -> int:
+    """Find the id of a target given by name, id or SkyCoord.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none.
+    """
+    if isinstance(target, str):
+        return target_named(target, ask)
+    if hasattr(target, "icrs"):
+        ra, dec = float(target.icrs.ra.deg), float(target.icrs.dec.deg)
+        rows = ask("SELECT target_id FROM targets_in_cone(?, ?, ?) LIMIT 1", [ra, dec, radius_arcsec])
+        if rows.num_rows:
+            return int(rows["target_id"][0].as_py())
+        raise ConfigurationError(
+            f"no target within {radius_arcsec:g} arcsec of {ra:.6f} {dec:+.6f}",
+            hint="use cone(), or a larger radius_arcsec",
+        )
+    if ask("SELECT 1 FROM targets WHERE target_id = ?", [int(target)]).num_rows:
+        return int(target)
+    raise ConfigurationError(f"no target has the id {target}", hint="see them with: lightlake sql 'FROM targets'")
 
 
 def check_archive(lake: Lake, archive: str | None) -> None:

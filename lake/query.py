@@ -17,24 +17,19 @@ import pyarrow.compute as pc
 
 from lake.errors import ConfigurationError, ReadOnly
 from lake.export.forms import Form, convert
-from lake.names import check_archive, check_band, check_sample, current_archive, target_named
+from lake.names import check_archive, check_band, check_sample, current_archive, target_id_of
 from lake.science.sky import cone_ranges
 from lake.settings import Settings, load_settings
+from lake.store.attaching import attach_snippet
 from lake.store.catalog import Catalog
 from lake.store.confined import Guard, time_limit
-from lake.store.connection import CONSISTENT_SCANS, rollback
+from lake.store.connection import rollback
 from lake.store.failures import READING_ONLY, query_failure
 from lake.store.lock import until_back
-from lake.store.s3 import s3_secret
 from lake.store.storage import Storage
 
 # For more sources than this a join is as fast as a list, which only serves to skip files.
 _LONGEST_LIST = 2000
-
-ATTACHED_FOR_WRITING = (
-    "Warning: writes of this client bypass the lake's lock and its commit rule; stop all pulls and make a backup "
-    "before, and run lightlake verify afterwards"
-)
 
 # A query is repeated for so long if its connection to the catalogue is lost.
 _AWAY_FOR_S = 10.0
@@ -72,6 +67,13 @@ class Lake:
         If there is no lake, or it cannot be read.
     ReadOnly
         If `writable`, and this user has no permission to write the lake.
+
+    Examples
+    --------
+    >>> import lake
+    >>> with lake.open("my-lake") as opened:
+    ...     opened.sql("SELECT count(*) AS n FROM targets")["n"].to_pylist()
+    [2]
     """
 
     def __init__(
@@ -125,6 +127,12 @@ class Lake:
             If the SQL is wrong, or not allowed in a confined lake.
         ReadOnly
             If it would write.
+
+        Examples
+        --------
+        >>> with lake.open("my-lake") as opened:
+        ...     opened.sql("SELECT name FROM targets WHERE dec < ?", [-29.95], form="pandas")["name"].tolist()
+        ['A']
         """
         if self.catalog.read_only and (found := _WRITING.search(query)):
             what = found[0].strip('; "(')
@@ -203,6 +211,12 @@ class Lake:
         ------
         ConfigurationError
             If the lake has no such sample.
+
+        Examples
+        --------
+        >>> with lake.open("my-lake") as opened:
+        ...     opened.targets("quasars")["labels"].to_pylist()
+        [['QSO'], ['QSO']]
         """
         found = self.sql(
             """
@@ -226,6 +240,12 @@ class Lake:
         ------
         ConfigurationError
             If there is no such archive or sample.
+
+        Examples
+        --------
+        >>> with lake.open("my-lake") as opened:
+        ...     opened.coverage("ztf")["status"].to_pylist()
+        ['found', 'found']
         """
         found = self.sql(
             """
@@ -284,6 +304,13 @@ class Lake:
         ------
         ConfigurationError
             If there is no such target, archive or band.
+
+        Examples
+        --------
+        >>> with lake.open("my-lake") as opened:
+        ...     curve = opened.light_curve("A", band="g", form="astropy")
+        >>> len(curve), str(curve["mjd"].unit), str(curve["unit"][0])
+        (3, 'd', 'mJy')
         """
         with self.snapshot() as cursor:
             known = isinstance(target, int)
@@ -329,6 +356,12 @@ class Lake:
         ------
         ConfigurationError
             If there is no such archive or band.
+
+        Examples
+        --------
+        >>> with lake.open("my-lake") as opened:
+        ...     opened.cone(10.0, -30.0, radius_arcsec=5, band="g", good=True)["source_id"].to_pylist()
+        ['s0', 's0']
         """
         # One SELECT for each range: DuckLake skips files for a BETWEEN, not for several joined by OR.
         parts = " UNION ALL ".join(
@@ -393,27 +426,18 @@ class Lake:
         ------
         ConfigurationError
             If there is none; the message suggests similar names.
+
+        Examples
+        --------
+        >>> with lake.open("my-lake") as opened:
+        ...     opened.target_id("A") == opened.targets()["target_id"][0].as_py()
+        True
         """
         with self.snapshot() as cursor:
             return self._target_id(target, radius_arcsec, cursor)
 
     def _target_id(self, target: Any, radius_arcsec: float, cursor: duckdb.DuckDBPyConnection) -> int:
-        if isinstance(target, str):
-            return target_named(target, partial(self.run, within=cursor))
-        if hasattr(target, "icrs"):
-            ra, dec = float(target.icrs.ra.deg), float(target.icrs.dec.deg)
-            rows = self.run(
-                "SELECT target_id FROM targets_in_cone(?, ?, ?) LIMIT 1", [ra, dec, radius_arcsec], within=cursor
-            )
-            if rows.num_rows:
-                return int(rows["target_id"][0].as_py())
-            raise ConfigurationError(
-                f"no target within {radius_arcsec:g} arcsec of {ra:.6f} {dec:+.6f}",
-                hint="use cone(), or a larger radius_arcsec",
-            )
-        if self.run("SELECT 1 FROM targets WHERE target_id = ?", [int(target)], within=cursor).num_rows:
-            return int(target)
-        raise ConfigurationError(f"no target has the id {target}", hint="see them with: lightlake sql 'FROM targets'")
+        return target_id_of(target, radius_arcsec, partial(self.run, within=cursor))
 
     def attach_snippet(self, *, write: bool = False) -> str:
         """Return the SQL that attaches this lake in a stock DuckDB client.
@@ -423,15 +447,4 @@ class Lake:
         write
             Attach it for writing, which bypasses the lake's lock and its commit rule.
         """
-        extensions = ["ducklake", "sqlite" if self.catalog.location.kind == "sqlite" else "postgres"]
-        if not self.storage.is_local:
-            extensions.append("httpfs")
-        lines = [f"INSTALL {name}; LOAD {name};" for name in extensions]
-        if not self.storage.is_local:
-            lines.append(s3_secret(self.storage).replace("OR REPLACE ", "") + ";")
-        if self.catalog.location.kind == "sqlite":
-            lines.append(f"{CONSISTENT_SCANS};")
-        if write:
-            lines.insert(0, f"-- {ATTACHED_FOR_WRITING}")
-        attach = self.catalog.location.attach_statement(self.storage, read_only=not write)
-        return "\n".join([*lines, f"{attach};", "USE lake;"])
+        return attach_snippet(self.catalog.location, self.storage, write=write)

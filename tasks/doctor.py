@@ -61,9 +61,10 @@ def endpoints(settings: Settings) -> list[Endpoint]:
     """Return the endpoints of all archives and surveys, public or configured, each once."""
     found: dict[str, Endpoint] = {}
     for origin in origins():
-        name, url = origin.name, settings.endpoints.get(origin.name, origin.public_url)
+        name = origin.service or origin.name
+        url = settings.endpoints.get(name, origin.public_url)
         if isinstance(origin, Archive):
-            name, url = origin.service or name, origin.endpoint_url(settings)
+            url = origin.endpoint_url(settings)
         is_public = not {name, *origin.former_names} & set(settings.endpoints)
         found.setdefault(name, Endpoint(name, url, origin.probe, is_public))
         for other, public in origin.extra_endpoints.items():

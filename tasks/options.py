@@ -184,7 +184,7 @@ def _parameters(model: type[Options], command: bool, positional: Sequence[str]) 
             more = [shown.command] if isinstance(shown.command, cyclopts.Parameter) else []
             meaning = "" if shown.empty is None else f"; default: {shown.empty}"
             kept = str | None if shown.is_json else field.annotation
-            hint = Annotated[kept, cyclopts.Parameter(help=f"{shown.description}{meaning}."), *more]
+            hint = Annotated[kept, cyclopts.Parameter(help=f"{shown.description}{meaning}.", negative=()), *more]
             kind = kind if name in positional else Parameter.KEYWORD_ONLY
         default = Parameter.empty if field.is_required() else field.default
         made.append(Parameter(name, kind, default=default, annotation=hint))

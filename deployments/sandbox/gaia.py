@@ -205,7 +205,7 @@ class DataLink:
         box.mount(path, self._handle)
 
     def close(self) -> None:
-        """Do nothing: there is nothing to let go of."""
+        """Do nothing: there is nothing to close."""
 
     def _handle(self, request: Request) -> Response:
         params, _ = request.form()
@@ -312,7 +312,7 @@ def _with_units(units: dict[str, str], **columns: Any) -> pa.Table:
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Hash by the finalizer of SplitMix64, so that any source's numbers can be had without those before."""
+    """Hash by the finalizer of SplitMix64, so that any source's numbers are available without those before."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

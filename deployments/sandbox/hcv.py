@@ -114,7 +114,7 @@ class Service:
         box.mount(path, self._handle)
 
     def close(self) -> None:
-        """Do nothing: there is nothing to let go of."""
+        """Do nothing: there is nothing to close."""
 
     def summary(self, place: int) -> list[Row]:
         """Rows of table hcvsummary for a source, by its place: one a filter."""
@@ -173,8 +173,8 @@ class Service:
         shown = [[row[one] for one in columns] for row in rows[(page - 1) * size : page * size]]
         if kind == "csv":
             return Response(_csv(columns, shown), 200, "text/csv")
-        told = {"info": [{"name": one, "type": _TYPES[one]} for one in columns], "data": shown}
-        return Response(json.dumps(told).encode(), 200, "application/json")
+        answer = {"info": [{"name": one, "type": _TYPES[one]} for one in columns], "data": shown}
+        return Response(json.dumps(answer).encode(), 200, "application/json")
 
     def _rows(self, table: str, params: dict[str, str]) -> list[Row]:
         """Rows of a table that fulfil the conditions, in the order of MatchID."""
@@ -217,7 +217,7 @@ def positions(targets: Targets, *, seed: int, n_field: int) -> tuple[NDArray[np.
     field = key[len(near) :]
     sky = 360 * uniform(field, 1), np.degrees(np.arcsin(2 * uniform(field, 2) - 1))
     ra, dec = (np.concatenate(parts) for parts in zip(at, sky, strict=True))
-    # The last digits keep the numbers apart.
+    # The last digits make the numbers distinct.
     ids = (1000 * uniform(key, 3)).astype(np.int64) * 1_000_000 + np.arange(len(key)) + 1
     order = np.argsort(ids)
     return ids[order], ra[order], dec[order]
@@ -236,8 +236,8 @@ def light_curves(match_id: int, seed: int) -> list[Row]:
         error = np.round(0.01 + 0.15 * uniform(key, 2) ** 2, 4)
         mag = 20 + 6 * uniform(one, 20 + number)[0] + 0.3 * np.sin(mjd / 50) + error * normal(key, 3)
         corrected = mag + 0.01 * normal(key, 5)
-        lost, wrong = uniform(key, 7) < 0.02, uniform(key, 8) < 0.02
-        lost[0] = False
+        missing, wrong = uniform(key, 7) < 0.02, uniform(key, 8) < 0.02
+        missing[0] = False
         camera, short = name.lower().split("_")
         rows += [
             {
@@ -245,8 +245,8 @@ def light_curves(match_id: int, seed: int) -> list[Row]:
                 "Filter": name,
                 "MJD": float(mjd[i]),
                 "ImageName": f"hst_{10_000 + match_id % 5_000}_{i:02d}_{camera}_{short}",
-                "Mag": None if lost[i] else round(float(mag[i]), 4),
-                "CorrMag": None if lost[i] else float(corrected[i]),
+                "Mag": None if missing[i] else round(float(mag[i]), 4),
+                "CorrMag": None if missing[i] else float(corrected[i]),
                 "MagErr": None if wrong[i] else float(error[i]),
                 "CI": 0.8 + 0.5 * float(uniform(key, 9)[i]),
                 "D": 15 * float(uniform(key, 10)[i]),

@@ -102,9 +102,9 @@ def saxgrbmgrb(targets: Targets, *, seed: int, scale: float) -> pa.Table:
     radius = 10 ** rng.uniform(-0.5, 1.3, n)
     ra, dec = _sky(rng, n)
     at = _near(rng, hits, ra, dec, radius)
-    lost = rng.random(n) < 0.2
-    lost[at] = False
-    lost[np.setdiff1d(np.arange(n), at)[:1]] = True
+    unplaced = rng.random(n) < 0.2
+    unplaced[at] = False
+    unplaced[np.setdiff1d(np.arange(n), at)[:1]] = True
     fluence = 10 ** rng.normal(-5.8, 0.7, n)
     milli = np.sort(rng.choice((52_400 - 50_266) * 1000, n, replace=False)) + 50_266_000
     days = np.datetime_as_string((milli // 1000 - 40_587).astype("datetime64[D]"))
@@ -117,10 +117,10 @@ def saxgrbmgrb(targets: Targets, *, seed: int, scale: float) -> pa.Table:
         names.append(f"{date}{letter}{seen[date] - 26 if seen[date] > 26 else ''}")
     return _table(
         name=names,
-        ra=pa.array(ra, mask=lost),
-        dec=pa.array(dec, mask=lost),
+        ra=pa.array(ra, mask=unplaced),
+        dec=pa.array(dec, mask=unplaced),
         time=milli / 1000,
-        error_radius=pa.array(radius, mask=lost),
+        error_radius=pa.array(radius, mask=unplaced),
         fluence=pa.array(fluence, mask=rng.random(n) < 0.3),
     )
 

@@ -137,12 +137,12 @@ def product(
 def _columns(kind: str, rng: np.random.Generator, n: int, first: float, cadence_s: float, zero: int) -> Columns:
     """Columns of a table, in order; some cadences have no time and no flux, some a flag, some a time and no flux."""
     time = first + np.arange(n) * cadence_s / _DAY_S
-    lost = rng.random(n) < 0.05
-    time[lost] = np.nan
-    lost |= rng.random(n) < 0.05
+    missing = rng.random(n) < 0.05
+    time[missing] = np.nan
+    missing |= rng.random(n) < 0.05
     level = 10 ** rng.uniform(2, 5)
-    flux = np.where(lost, np.nan, rng.normal(level, level**0.5, n)).astype(np.float32)
-    error = np.where(lost, np.nan, level**0.5).astype(np.float32)
+    flux = np.where(missing, np.nan, rng.normal(level, level**0.5, n)).astype(np.float32)
+    error = np.where(missing, np.nan, level**0.5).astype(np.float32)
     quality = np.where(rng.random(n) < 0.1, 1 << rng.integers(0, 15, n), 0).astype(np.int32)
     quality[np.isnan(time)] |= 16384 if kind == "spoc" else 65536
     numbers = np.arange(70000, 70000 + n, dtype=np.int32)

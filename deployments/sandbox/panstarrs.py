@@ -249,7 +249,7 @@ class _Objects:
         flux = self._true_flux(of, band)
         error = _noise(flux) * (0.8 + 0.4 * uniform(key, 5))
         change = 1 + 0.2 * uniform(self.key[of], 22) * np.sin(2 * np.pi * (time / 300 + uniform(self.key[of], 23)))
-        psf, lost = flux * change + error * normal(key, 6), uniform(key, 8) < 0.02
+        psf, missing = flux * change + error * normal(key, 6), uniform(key, 8) < 0.02
         poor = uniform(key, 9) < 0.03
         aperture = psf * 1.01 + 1.2 * error * normal(key, 10)
         values: dict[str, Any] = {
@@ -270,14 +270,14 @@ class _Objects:
             "zp": 24.5 + 0.05 * normal(night, 2),
             "expTime": np.array([43.0, 40.0, 45.0, 30.0, 30.0])[band],
             "airMass": 1 + 0.6 * uniform(night, 4),
-            "psfFlux": np.where(lost, MISSING, psf),
-            "psfFluxErr": np.where(lost, MISSING, error),
+            "psfFlux": np.where(missing, MISSING, psf),
+            "psfFluxErr": np.where(missing, MISSING, error),
             "psfMajorFWHM": 1.1 + 0.8 * uniform(night, 5),
             "psfMinorFWHM": 1.0 + 0.7 * uniform(night, 5),
             "psfQf": np.where(poor, 0.7, 0.999),
             "psfQfPerfect": np.where(poor, 0.95 * uniform(key, 14), 0.9995 - 0.003 * uniform(key, 14)),
-            "apFlux": np.where(lost & (number % 2 == 0), MISSING, aperture),
-            "apFluxErr": np.where(lost & (number % 2 == 0), MISSING, 1.2 * error),
+            "apFlux": np.where(missing & (number % 2 == 0), MISSING, aperture),
+            "apFluxErr": np.where(missing & (number % 2 == 0), MISSING, 1.2 * error),
             "sky": 1 + uniform(night, 6),
             "infoFlag": np.where(poor, 102_760_581, 102_760_517),
             "infoFlag2": np.full(len(of), 128),

@@ -164,7 +164,7 @@ class ArchiveService(TapService):
         return Response(_listing(path, request.path), 200, "text/html;charset=ISO-8859-1")
 
     def _datalink(self, request: Request) -> Response:
-        """Folders of some rows, as the real service gives them: doubled slashes, the same ones more than once."""
+        """Folders of some rows, as the real service returns them: doubled slashes, the same ones more than once."""
         rows: list[tuple[str | None, ...]] = []
         for one in {k.upper(): v for k, v in parse_qs(request.query).items()}.get("ID", []):
             if folder := self._folders.get(one.rpartition("?")[2]):
@@ -207,7 +207,7 @@ def _listing(folder: Path, url_path: str) -> bytes:
 def _observations(
     rng: np.random.Generator, n: int, targets: Targets, pieces: float, bins: tuple[int, int]
 ) -> tuple[list[Row], list[Array]]:
-    """Draw what is observed and when; and left edges of the bins of each (s since MJDREF, as in TIME)."""
+    """Draw observations and their times; and left edges of the bins of each (s since MJDREF, as in TIME)."""
     n_pieces = min(round(pieces * n), n - 2 * len(targets) + 2)
     mains = n - n_pieces
     of = np.where(np.arange(mains) < mains // 2, 0, 1 + np.arange(mains) % max(len(targets) - 1, 1)) % len(targets)

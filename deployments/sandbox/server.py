@@ -24,11 +24,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 logger = logging.getLogger(__name__)
 
-ARCHIVES = ("icecube", "gaia", "heasarc", "ztf", "wise", "panstarrs", "hcv", "tess_kepler")
-"""Archives with a stand-in: each is a module here, whose function ``mount`` returns the endpoint."""
-
-SURVEYS = ("hst",)
-"""Surveys with a stand-in of the same kind, which starts only if it is asked for."""
+ARCHIVES = ("icecube", "gaia", "heasarc", "ztf", "wise", "panstarrs", "hcv", "hst", "tess_kepler")
+"""Archives and services with a stand-in: each is a module here, whose function ``mount`` returns the endpoint."""
 
 _BODY_FAULTS = {"reset", "truncate", "short", "garbage", "slow"}
 _MAINTENANCE = b"""<!DOCTYPE html><html><head><title>Scheduled maintenance</title></head>
@@ -45,7 +42,7 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class Request:
-    """A request as a mounted handler gets it; `path` is decoded and without the query."""
+    """A request as a mounted handler receives it; `path` is decoded and without the query."""
 
     method: str
     path: str
@@ -75,7 +72,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """What a mounted handler answers. A `Path` is served with validators and byte ranges."""
+    """The answer of a mounted handler. A `Path` is served with validators and byte ranges."""
 
     body: bytes | Path = b""
     status: int = 200
@@ -134,13 +131,12 @@ class Sandbox:
         root
             Folder of the generated data. The same arguments find it again.
         archives, seed, scale
-            Names out of `ARCHIVES` and `SURVEYS`, seed of everything random, size relative to the real archives.
+            Names out of `ARCHIVES`, seed of everything random, size relative to the real archives.
         targets
             Positions (right ascension, declination, deg) at which every archive should have something.
         """
-        if unknown := set(archives) - {*ARCHIVES, *SURVEYS}:
-            there = ", ".join((*ARCHIVES, *SURVEYS))
-            raise ValueError(f"no stand-in for {', '.join(sorted(unknown))}; there are {there}")
+        if unknown := set(archives) - set(ARCHIVES):
+            raise ValueError(f"no stand-in for {', '.join(sorted(unknown))}; there are {', '.join(ARCHIVES)}")
         with ExitStack() as undo:
             box = cls()
             undo.enter_context(box)  # closes it if making the data fails

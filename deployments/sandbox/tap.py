@@ -1,6 +1,6 @@
 """A small TAP 1.1 service over DuckDB: sync, async, inline uploads, the ADQL that a cross-match by position needs.
 
-Distances are great circles. What goes wrong at the archives can be had on demand: see `TapService`.
+Distances are great circles. Failures of archives are available on demand: see `TapService`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ CREATE MACRO in_cone(ra1, dec1, ra2, dec2, radius) AS
 
 
 class TapError(Exception):
-    """What the service refuses, in words for the client."""
+    """A refusal, in words for the client."""
 
 
 @dataclass
@@ -136,7 +136,7 @@ class TapService:
             self._faults += [kind] * times
 
     def close(self) -> None:
-        """Interrupt what runs, and let go of the tables."""
+        """Interrupt running queries, and close the tables."""
         for job in list(self.jobs.values()):
             self._end(job, "ABORTED")
         for thread in self._threads:
@@ -402,7 +402,7 @@ def _unit(column: pa.Field) -> str:
 
 
 def _translate(params: Mapping[str, str]) -> str:
-    """Turn the ADQL that was asked into SQL of DuckDB."""
+    """Convert ADQL to SQL of DuckDB."""
     if "votable" not in params.get("RESPONSEFORMAT", params.get("FORMAT", "votable")).lower():
         raise TapError("the only RESPONSEFORMAT is votable")
     sql = params.get("QUERY", "").strip().rstrip(";")

@@ -155,7 +155,7 @@ class Service:
         box.mount(COLUMNS_CONFIG, self._columns)
 
     def close(self) -> None:
-        """Do nothing: there is nothing to let go of."""
+        """Do nothing: there is nothing to close."""
 
     def add(self, star: Star) -> None:
         """Have one more file; one of the same dataURI is replaced."""

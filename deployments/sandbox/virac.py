@@ -388,7 +388,7 @@ def _break(path: Path, kind: str) -> None:
 
 
 def _change(file: h5py.File, kind: str, ids: Array) -> None:
-    """Change what a tile says, at the source with the most detections, which no cut leaves out."""
+    """Change a value of a tile, at the source with the most detections, which no cut leaves out."""
     catalogue, sources, series = file["catIndex"], file["sourceList"], file["timeSeries"]
     row = max(range(len(ids)), key=lambda n: len(ids[n]))
     last, covered = ids[row][-1], series["catindexidcovered"][row]

@@ -140,6 +140,9 @@ class Origin:
         frozen: asked once, ever; live: again after max_age_days.
     probe
         Path below the endpoint that answers at once if the service works; None: unknown.
+    service
+        Name of its service, if that is another: its endpoint is LIGHTLAKE_ENDPOINTS__<SERVICE>. Several archives at one
+        address share it, and in commands it means all of them.
     extra_endpoints
         Other addresses in use, by the names of their settings.
     views, tables, former_names
@@ -160,6 +163,7 @@ class Origin:
     bibcode: str | None = None
     notes: str | None = None
     probe: str | None = None
+    service: str | None = None
     extra_endpoints: Mapping[str, str] = field(default_factory=dict)
     views: Views = field(default_factory=Views)
     tables: tuple[Table, ...] = ()
@@ -235,9 +239,6 @@ class Archive(Origin):
 
     Parameters
     ----------
-    service
-        Name that several archives at one address share: in commands it means all of them, and their endpoint is
-        LIGHTLAKE_ENDPOINTS__<SERVICE>.
     batch_size
         Targets in a granule.
     parameters
@@ -255,7 +256,6 @@ class Archive(Origin):
     fetch: Fetch
     plan: Plan | None = None
     max_age_days: float | None = None
-    service: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     span: Span | None = None
     give_up_after: int = GIVE_UP_AFTER

@@ -19,7 +19,3 @@ def declarations() -> list[Declaration]:
 
     archives = [archive.declaration for archive in known().values()]
     return archives + [one for survey in SURVEYS.values() for one in survey.declarations]
-
-
-# Installed metadata may still call the entry point by this name.
-bands_by_archive = declarations

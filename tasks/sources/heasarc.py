@@ -308,7 +308,7 @@ _MARKS = FornaxRows(
 # The collaboration's own release has the same events: once is enough.
 _ONCE = """(rows.archive <> 'icecubepsc' OR NOT EXISTS (
     SELECT 1 FROM coverage
-    WHERE coverage.archive = 'icecube' AND coverage.target_id = rows.target_id AND coverage.status <> 'failed'
+    WHERE coverage.archive = 'icecube' AND coverage.target_id = rows.target_id AND coverage.status IN ('found', 'empty')
 ))"""
 _VIEWS = {
     "fermigtrig": Views(as_published=(_MARKS,)),

@@ -54,7 +54,7 @@ def test_a_lake_of_an_older_version_is_migrated_whatever_stops_it(made, version)
     root = made[version]()
     before = {}
     for folder in (root / "data" / "main").iterdir():
-        if folder.name not in BOOKKEEPING:
+        if folder.name not in BOOKKEEPING and any(folder.rglob("*.parquet")):
             there = duckdb.sql(f"FROM '{folder}/**/*.parquet' LIMIT 0").columns
             columns = ", ".join(name for name in TABLES[folder.name].names if name in there)
             before[folder.name] = columns, _plain(root, folder.name, columns)

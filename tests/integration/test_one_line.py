@@ -94,7 +94,7 @@ def test_what_a_flow_needs_is_missed_before_prefect_starts(
         (["rxte", "400 20"], "'400 20' is no position"),
         (["virac", "no/folder"], "there is no folder .*no/folder"),
         (["virac", ".", "--min-ks", "-1"], "min_ks cannot be -1"),
-        (["virac", ".", "--bands", "Q"], "no band 'Q'"),
+        (["virac", ".", "--bands", "Q"], 'Invalid value "Q" for --bands'),
         (["virac", ".", "--shard", "3/3"], "no shard 3/3"),
         (["virac", ".", "--shard", "x"], "'x' is no shard"),
     ):

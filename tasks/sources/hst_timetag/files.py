@@ -19,8 +19,7 @@ from tasks.services.http import Client, failing
 from tasks.services.store import Store, open_store
 from tasks.sources.hst_timetag.exposure import EVENT_SUFFIXES, split_name
 from tasks.sources.hst_timetag.find import url_of
-from tasks.sources.hst_timetag.missions import SERVICE
-from tasks.sources.hst_timetag.tables import NAME
+from tasks.sources.hst_timetag.tables import NAME, SERVICE
 
 CONNECTIONS = 4
 
@@ -141,7 +140,7 @@ class Files:
             self._store = open_store(url, NAME, settings)
         root = settings.cache_dir.expanduser() / NAME
         if url is not None:  # files of the same name elsewhere are others
-            root /= hashlib.blake2b(redacted(url).encode(), digest_size=6).hexdigest()
+            root /= _short_hash(redacted(url))
         self._cache = FileCache(root, NAME, settings)
 
     def __enter__(self) -> Self:
@@ -197,14 +196,16 @@ class Files:
                 raise self._store.trouble(file.location, "the file is gone")
             return path
         check = partial(_wrong_size, size=file.size)
+        # A file that was calibrated anew may be as long as before.
+        kept = f"{_short_hash(file.version)}/{file.location}"
         if self._store is not None:
             failed = partial(self._store.trouble, file.location)
-            return self._cache.get(file.location, file.size or None, partial(self._copy, file), failed, check)
+            return self._cache.get(kept, file.size or None, partial(self._copy, file), failed, check)
         assert self._client is not None  # noqa: S101 - MAST is asked where there is no store
         url = url_of(file.location, self.settings)
         failed_web = failing(NAME, url, f"check LIGHTLAKE_ENDPOINTS__{SERVICE.upper()}")
         return self._cache.get(
-            file.location,
+            kept,
             file.size or None,
             lambda part: resume(self._client, url, part, failed_web, self.settings),  # type: ignore[arg-type]
             failed_web,
@@ -217,6 +218,10 @@ class Files:
         if body is None:
             raise store.trouble(file.location, "the file is gone")
         part.write_bytes(body)
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
 def _wrong_size(path: Path, size: int) -> str | None:

@@ -22,11 +22,11 @@ from lake.settings import Settings
 from lake.text import one_line
 from tasks.services.bounds import Budget, parsed_json
 from tasks.services.http import Reply, Session, failing
+from tasks.sources.hst_timetag.tables import ENDPOINT, NAME, SERVICE
 
 Row = dict[str, Any]
 
-NAME, SERVICE, MISSION = "hst_timetag", "hst", "hst"
-ENDPOINT = "https://mast.stsci.edu"
+MISSION = "hst"
 
 # Rows that are asked for at a time, some 600 bytes each, and the most of all pages, which are in memory together.
 PAGE_ROWS = 5_000

@@ -19,8 +19,9 @@ from lake.errors import ArchiveError
 from lake.settings import Settings
 from tasks.services.tap import Service
 from tasks.sources.hst_timetag.find import CALIBRATION
+from tasks.sources.hst_timetag.tables import SIMBAD as SERVICE
+from tasks.sources.hst_timetag.tables import SIMBAD_ENDPOINT as ENDPOINT
 
-SERVICE, ENDPOINT = "simbad", "https://simbad.cds.unistra.fr/simbad/sim-tap"
 # Names of one request. SIMBAD asks for no more than six requests a second, and takes 200,000 names in one.
 NAMES = 1_000
 # A name is of one object, seldom of more.

@@ -25,12 +25,10 @@ from tasks.sources.hst_timetag.exposures_status import held, status_of
 from tasks.sources.hst_timetag.files import Files, Piece, pieces_of
 from tasks.sources.hst_timetag.matches import Listed, near_targets
 from tasks.sources.hst_timetag.options import HstOptions
-from tasks.sources.hst_timetag.tables import NAME, ORIGIN
+from tasks.sources.hst_timetag.tables import NAME, ORIGIN, SERVICE, SIMBAD
 from tasks.sources.hst_timetag.work import Batch, Job, Staged, batches
 from tasks.sources.observed import Question, target_of
 from tasks.sources.protocol import Context, Receipts, Request, Stage
-
-SERVICE = "hst"
 
 # MAST is asked for so many targets at a time, one request each.
 TARGETS = 100
@@ -228,7 +226,7 @@ class Hst:
         unnamed = groups.unnamed(run.lake)
         if unnamed.num_rows:
             try:
-                with run.slots(names.SERVICE):
+                with run.slots(SIMBAD):
                     aliases = run.lake.sql("SELECT name FROM aliases")
                     rows = with_retries(lambda: names.resolve(unnamed, aliases, run.settings), run.settings)
             except (ArchiveError, GranuleRejected) as error:

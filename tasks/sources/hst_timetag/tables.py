@@ -9,7 +9,8 @@ from lake.model.schema import TABLES as TABLES_OF_LAKE
 from lake.model.table import Column, Table
 from tasks.sources.base import Band, Origin
 
-NAME = "hst_timetag"
+NAME, SERVICE, ENDPOINT = "hst_timetag", "hst", "https://mast.stsci.edu"
+SIMBAD, SIMBAD_ENDPOINT = "simbad", "https://simbad.cds.unistra.fr/simbad/sim-tap"
 EXPOSURE, COMPOSITE = PRODUCTS = ("exposure", "composite")
 UNIT = "count.s**-1"
 FLUX_UNIT = "erg.s**-1.cm**-2.Angstrom**-1"
@@ -303,7 +304,9 @@ ORIGIN = Origin(
     name=NAME,
     title="HST COS and STIS photons (TIME-TAG mode), binned",
     release="MAST",
-    endpoint="https://mast.stsci.edu",
+    endpoint=ENDPOINT,
+    service=SERVICE,
+    extra_endpoints={SIMBAD: SIMBAD_ENDPOINT},
     time_scale="UTC",
     time_frame="topocentre",
     bands=BANDS,

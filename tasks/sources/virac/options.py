@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from tasks.sources.virac.tiles import Selection
 
 PATTERN = "n*_*.hdf5"
+
+# A source is kept if it has more Ks detections than this.
 MIN_KS = 20
 
 
@@ -37,7 +39,6 @@ class ViracOptions(Options):
     retry_failed: Annotated[bool, FormField("Exactly the tiles that failed or were rejected before")] = False
     shard: Annotated[
         str | None,
-        Field(pattern=r"^\d+/\d+$"),
         FormField(
             "One of several jobs, such as 0/96. Without it jobs share the tiles, too: each takes what no other has",
             empty="all tiles",

@@ -26,6 +26,7 @@ from tasks.services.values import possible
 from tasks.sources.base import Band, Origin
 from tasks.sources.statistics import statistics_of_sorted
 from tasks.sources.virac.columns import AMBIGUOUS, ODD_VALUES, objtype_bits, without_odd
+from tasks.sources.virac.options import MIN_KS
 from tasks.sources.virac.tile import BANDS, Columns, Tile
 from tasks.sources.virac.views import VIEWS
 
@@ -45,8 +46,7 @@ _WAVELENGTH_NM = {"Z": 876.2, "Y": 1018.4, "J": 1246.4, "H": 1631.0, "Ks": 2133.
 # has P(> x) = exp(-x / 2) there, and 5 sigma is P = 5.733e-7.
 AST_RES_CHISQ_MAX = 28.74
 
-# A source is kept if it has more Ks detections than this.
-MIN_KS = 20
+# Of a source with MIN_KS detections in Ks, or fewer.
 LEFT_OUT = "ks_detections_le_min"
 
 # Rows that are read at once, and made into Arrow tables at once; and cells of the table of sources and pawprints that

@@ -32,6 +32,8 @@ def test_every_archive_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
     assert there["wise"].url.startswith("s3://nasa-irsa-wise/unwise/neo")
     assert {one.name for one in there.values() if one.url.startswith("http") and one.probe is None} == {
         "gaia_datalink",
+        "hst",
+        "simbad",
         "tess_kepler",
         "rxte",
     }

@@ -23,6 +23,7 @@ from lake.settings import Settings, load_settings
 from tasks.sources import heasarc
 from tasks.sources.base import Archive, FetchResult, Granule
 from tasks.sources.heasarc import FERMIGTRIG, ICECUBEPSC, SAXGRBMGRB, archive, harvest
+from tasks.sources.hst_timetag import tables as hst_timetag
 from tasks.sources.registry import SURVEYS, expand, find, known
 from tasks.sources.rxte import cut as rxte_cut
 from tasks.sources.rxte import mission as rxte
@@ -186,7 +187,7 @@ def test_a_name_that_is_taken(monkeypatch: pytest.MonkeyPatch, name: str) -> Non
     monkeypatch.setenv("LIGHTLAKE_TABLES", '{"a": {"name": "c"}, "b": {"name": "c"}}')
     with pytest.raises(ConfigurationError, match=r"LIGHTLAKE_TABLES__C: .*of that name already"):
         known()
-    assert {one.ORIGIN.name for one in (rxte, virac, virac_tap)} | {rxte_cut.NAME} == set(SURVEYS)
+    assert {one.ORIGIN.name for one in (hst_timetag, rxte, virac, virac_tap)} | {rxte_cut.NAME} == set(SURVEYS)
 
 
 def test_a_service_stands_for_all_its_archives() -> None:

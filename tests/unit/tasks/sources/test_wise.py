@@ -109,8 +109,11 @@ def test_real_detections_make_one_source(untimely: pa.Table, tmp_path: Path, par
         assert abs(row["bmjd_tdb"] - row["mjd"]) * 86400 < 510 + 70
     first = min(near, key=lambda row: (row["MJDMEAN"], row["band"]))
     assert harvest.sources["source_id"].to_pylist() == [first["unwise_detid"]]
-    (match,) = harvest.matches.to_pylist()
+    (match,), (source,) = harvest.matches.to_pylist(), harvest.sources.to_pylist()
     assert (match["rank"], match["separation_arcsec"] < 1.0) == (1, True)
+    # Of the mean position, and not of the detection that is nearest.
+    mean = separation_arcsec(ra, dec, source["ra"], source["dec"])
+    assert match["separation_arcsec"] == pytest.approx(float(mean), abs=1e-4)
 
 
 def test_all_real_objects_are_told_apart(untimely: pa.Table, tmp_path: Path) -> None:

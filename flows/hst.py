@@ -1,0 +1,37 @@
+"""Bring HST's photons into the lake, as a flow."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+
+from flows.forms import LakeField, RunnerField
+from flows.pull import pulled_alone
+from lake.redact import safe_line
+from lake.settings import load_settings
+from tasks.options import spread
+from tasks.pull.report import PullReport
+from tasks.sources.hst_timetag.options import HstOptions
+from tasks.sources.protocol import Request
+
+
+def run_name() -> str:
+    """Return the name of a run, for the UI."""
+    given = flow_run.parameters
+    of = next((str(given[name]) for name in ("target", "sample", "hst_name", "files") if given.get(name)), None)
+    what = "what is new" if given.get("new") else of or "all targets"
+    return safe_line(f"hst {what}{' (failed ones)' if given.get('retry_failed') else ''}")
+
+
+@flow(name="hst", flow_run_name=run_name, validate_parameters=True)
+@spread(HstOptions, positional=["target", "sample"])
+def pull_hst(*, lake: LakeField = None, options: HstOptions, runner: RunnerField = None) -> State[PullReport]:
+    """Bring every COS and STIS exposure of targets into the lake, each a granule of its own, and composites of them.
+
+    The run ends Failed if an exposure was rejected or failed; its message says which and why. All others are in the
+    lake. A run that was killed has lost only the exposures in hand, and the next goes on. While another run does the
+    same for the same lake, this one waits.
+    """
+    request = Request("hst_timetag", options, options.sample, options.select)
+    return pulled_alone(request, lake, load_settings(runner=runner))
