@@ -39,6 +39,8 @@ refresh = App(name="refresh")
 virac = App(name="virac")
 rxte = App(name="rxte")
 hst = App(name="hst")
+hst.command("flows.hst_cli:pages", name="pages")
+hst.command("flows.hst_cli:reset", name="reset")
 
 
 @pull.default

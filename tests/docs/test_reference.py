@@ -11,7 +11,8 @@ import pytest
 from cyclopts import App, CycloptsError
 
 from lake.cli import app
-from lake.model.views import VIEWS
+from lake.model.declared import declarations
+from lake.model.views import view_statements
 from lake.settings import Settings
 from tasks.sources.registry import REGISTRY
 
@@ -20,6 +21,7 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "depl
 TEXT = "\n".join(page.read_text() for page in PAGES)
 # Settings of the tests, and one of HEASARC's tables and endpoints each as an example.
 OTHERS = re.compile(r"LIGHTLAKE_(?:TEST_\w+|TABLES__\w+|ENDPOINTS__\w+)")
+STATEMENTS = view_statements(declarations())
 VIEW = re.compile(r"CREATE OR REPLACE (?:VIEW|MACRO) (\w+)")
 
 
@@ -43,7 +45,7 @@ def settings() -> list[str]:
 
 
 def views() -> list[str]:
-    return [match[1] for statement in VIEWS for match in VIEW.finditer(statement)]
+    return [match[1] for statement in STATEMENTS for match in VIEW.finditer(statement)]
 
 
 def examples() -> list[tuple[str, str]]:
@@ -81,7 +83,7 @@ def test_every_documented_setting_exists() -> None:
 
 def test_every_view_and_macro_is_documented() -> None:
     page = (ROOT / "docs" / "queries.md").read_text()
-    assert len(views()) == len(VIEWS)
+    assert len(views()) == len(STATEMENTS)
     assert undocumented(views(), page) == []
 
 

@@ -17,6 +17,7 @@ from lake.model.declared import table_named
 from lake.model.schema import TABLES
 from lake.science.sky import hpx29
 from lake.science.times import to_bmjd_tdb
+from tasks.sources.hst_timetag.composites import has_empty_bin
 from tasks.sources.hst_timetag.events import Array, EventTable
 from tasks.sources.hst_timetag.exposure import Exposure
 from tasks.sources.hst_timetag.extract import SECONDS_PER_DAY, Curve
@@ -228,7 +229,7 @@ def _facts(made: Made, rows: pa.Table) -> dict[str, Any]:
     """Return the row of table hst_exposures."""
     first, curves = made.first, [curve for _, curve in made.exposures]
     limits, is_composite = curves[0].limits, made.product == COMPOSITE
-    gross, fraction = rows["gross"], _values(rows, "exposure_fraction")
+    fraction = _values(rows, "exposure_fraction")
     edges = {name.lower() or "a": edge for name, edge in limits.rows.items()}
     return {
         "product": made.product,
@@ -259,7 +260,7 @@ def _facts(made: Made, rows: pa.Table) -> dict[str, Any]:
         "serious_dq": first.serious_dq,
         "flux_calibrated": all(curve.is_flux_calibrated for curve in curves),
         "has_background": all(curve.has_background for curve in curves),
-        "has_empty_bin": bool(np.any(gross.to_numpy(zero_copy_only=False) == 0)),
+        "has_empty_bin": any(has_empty_bin(curve) for curve in curves),
         "reference_files": None if is_composite else json.dumps(dict(first.reference_files)),
         "files": None if is_composite else json.dumps(made.files),
         "parameters": canonical(made.parameters),

@@ -52,7 +52,7 @@ def exposure(name: str = "ldfd01vnq", **more: Any) -> dict[str, Any]:
         "y_max_a": 511.5,
         "y_min_b": None,
         "y_max_b": None,
-        "files": json.dumps({f"{name}_corrtag_a.fits": 2880}),
+        "files": json.dumps({f"{name}_corrtag_a.fits": {"bytes": 1}}),
         "ra": 310.0,
         "dec": None,
         **more,
