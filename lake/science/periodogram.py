@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+# Measurements that are years apart have hundreds of millions of frequencies, which need more memory than there is.
+MOST_FREQUENCIES = 200_000
+
 
 @dataclass(frozen=True)
 class Peak:
@@ -89,7 +92,8 @@ def highest_peak(times: Array, values: Array, shortest: float, longest: float, *
     shortest, longest
         Periods, in the unit of times.
     per_peak
-        Points of the grid for each width of a peak, 1 / (span of the times).
+        Points of the grid for each width of a peak, 1 / (span of the times). If these are more than MOST_FREQUENCIES,
+        the grid is coarser, and this fine only around its highest point: a peak elsewhere may be higher still.
 
     Returns
     -------
@@ -113,8 +117,18 @@ def highest_peak(times: Array, values: Array, shortest: float, longest: float, *
     model = LombScargle(times - times[0], values, normalization="standard")
     low, high = 1.0 / min(longest, span), 1.0 / shortest
     number = max(int(np.ceil((high - low) * span * per_peak)), 1) + 1
-    frequencies = np.linspace(low, high, number)
-    powers = model.power(frequencies, method="fast" if number > 1 else "slow", assume_regular_frequency=True)
+    frequencies, powers = _on_grid(model, low, high, min(number, MOST_FREQUENCIES))
+    if number > MOST_FREQUENCIES:
+        middle, step = float(frequencies[np.argmax(powers)]), (high - low) / (MOST_FREQUENCIES - 1)
+        first, last = max(low, middle - step), min(high, middle + step)
+        fine = int(np.ceil((last - first) * span * per_peak)) + 1
+        frequencies, powers = _on_grid(model, first, last, min(fine, MOST_FREQUENCIES))
     best = int(np.argmax(powers))
     probability = float(model.false_alarm_probability(powers[best], maximum_frequency=high, method="baluev"))
     return Peak(1.0 / float(frequencies[best]), float(min(powers[best], 1.0)), min(max(probability, 0.0), 1.0))
+
+
+def _on_grid(model: Any, low: float, high: float, number: int) -> tuple[Array, Array]:
+    frequencies = np.linspace(low, high, number)
+    powers = model.power(frequencies, method="fast" if number > 1 else "slow", assume_regular_frequency=True)
+    return frequencies, powers

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from astropy.timeseries import LombScargle
@@ -49,6 +51,22 @@ def test_a_sine_in_noise_is_found_in_its_band_alone() -> None:
     assert found["short"].highest > 0.3
     assert found["short"].periods_s[found["short"].significant] == pytest.approx([61.7], abs=0.5)
     assert is_periodic(found)
+
+
+def test_exposures_decades_apart_are_searched_in_bounded_memory() -> None:
+    # With five points a peak, these would be half a thousand million frequencies.
+    random = np.random.default_rng(7)
+    times = np.concatenate([start + np.arange(0, 1200, 2.0) for start in (0.0, 2.1e8, 4.7e8)])
+    counts = random.poisson(200 * (1 + 0.5 * np.sin(2 * np.pi * times / 61.7))).astype(float)
+    tracemalloc.start()
+    peak = highest_peak(times, counts, 5.0, 600.0)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak is not None
+    assert peak.period == pytest.approx(61.7, rel=0.02)
+    assert peak.power > 0.5
+    assert peak.false_alarm_probability < 1e-20
+    assert peak_bytes < 500e6
 
 
 def test_noise_is_not_periodic() -> None:
