@@ -152,10 +152,10 @@ def test_runs_killed_at_random_lose_nothing(catalog: Catalog, rows: Rows, tmp_pa
         granules = {Job(one.rootname, (one,)).granule(options.extraction): one for one in files.pieces()}
     # STIS files are named by their association.
     rootnames = {path.name[:9]: name for name, found in paths.items() for path in found if not name.startswith("l")}
-    entries = rows("SELECT granule, status, reason FROM ledger WHERE granule IN (SELECT unnest(?))", list(granules))
+    ended = rows("SELECT granule, status, reason FROM ledger WHERE granule IN (SELECT unnest(?))", list(granules))
     of_each = {rootnames.get(one.rootname, one.rootname): granule for granule, one in granules.items()}
-    assert len(entries) == len({row["granule"] for row in entries}) == EXPOSURES, "each exposure has one entry"
-    ledger = {row["granule"]: row for row in entries}
+    assert len(ended) == len({row["granule"] for row in ended}) == EXPOSURES, "each exposure has one entry"
+    ledger = {row["granule"]: row for row in ended}
     for name, granule in of_each.items():
         status, reason = ledger[granule]["status"], ledger[granule]["reason"]
         assert (status, reason) == (("rejected", reasons[name]) if name in bad else ("done", None)), name
