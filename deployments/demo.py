@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from deployments.sandbox.server import ARCHIVES, Sandbox
-from flows.cli import by_prefect, check_prefect, quiet, run_hst
+from flows.cli import by_prefect, check_prefect, quiet
 from lake.commit.targets import add_targets
 from lake.output import say, show
 from lake.query import Lake
@@ -16,10 +16,13 @@ from lake.settings import load_settings
 from lake.store.catalog import Catalog
 from lake.store.storage import Storage
 from lake.upkeep.maintenance import status
+from tasks.pull.report import PullReport
 from tasks.samples.files import read_targets
 from tasks.sources.registry import REGISTRY, find
 
 SAMPLE = "demo"
+# So many of the targets were observed by HST, by turns with COS's FUV and NUV, and with STIS.
+OBSERVED = 4
 SEED = 20210126
 # A tenth of IceCube's events, generated in a second or two.
 SCALE = 0.1
@@ -83,6 +86,15 @@ QUESTIONS = (
         FROM cone(77.3582, 5.6931, 1800) ORDER BY mjd LIMIT 8
         """,
     ),
+    (
+        "How much do HST's light curves vary? (Poisson factor 1: no more than photons alone)",
+        """
+        SELECT canonical_name, instrument, detector, grating, members AS exposures, round(exposure_s) AS exposure_s,
+            total AS counts, round(poisson_factor, 2) AS poisson_factor
+        FROM hst_exposures JOIN hst_statistics USING (archive, release, source_id, product)
+        WHERE product = 'composite' ORDER BY poisson_factor DESC
+        """,
+    ),
 )
 
 
@@ -96,6 +108,9 @@ def run(folder: Path) -> int:
     ) as sandbox:
         for name, endpoint in sandbox.endpoints.items():
             os.environ[f"LIGHTLAKE_ENDPOINTS__{name.upper()}"] = endpoint
+        mast = sandbox.services["hst"]
+        for name in list(mast.datasets)[OBSERVED : len(TARGETS)]:
+            mast.remove(name)
         settings = load_settings(url=url)
         catalog = Catalog(Storage.from_url(url), settings)
         catalog.create()
@@ -106,8 +121,7 @@ def run(folder: Path) -> int:
         say(f"archives: {len(REGISTRY)}, simulated on this machine")
         say(f"lake:     {url}, {added.new} new targets of {added.rows}")
         failed = _refresh(url, sorted(REGISTRY))
-        # Photons of HST, put into light curves.
-        failed |= bool(run_hst(lake=url, sample=SAMPLE))
+        failed |= _bring_photons(url)
     with Lake(url) as lake:
         say("\nCoverage")
         show(status(lake.catalog.cursor()), "table")
@@ -124,6 +138,18 @@ def run(folder: Path) -> int:
     say(f"  lightlake attach --lake {url}      # the lake in your own DuckDB")
     say("  lightlake init my-lake && lightlake targets add my-targets.csv --sample mine --lake my-lake")
     return 1 if failed else 0
+
+
+def _bring_photons(url: str) -> bool:
+    """Bring HST's photons into the lake, in this process; return whether anything failed."""
+    from flows.local import pull
+    from tasks.sources.hst_timetag.options import HstOptions
+    from tasks.sources.protocol import Request
+
+    options = HstOptions(sample=SAMPLE)
+    outcome = pull(url, Request("hst_timetag", options, options.sample, options.select))
+    say(outcome.message if isinstance(outcome, PullReport) else str(outcome))
+    return not isinstance(outcome, PullReport) or outcome.lost
 
 
 def write_page(lake: Lake, path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Charts of light curves of photons: composites, their periods, and what a survey has of what."""
+"""Charts of light curves of photons: composites, their periods, and how many a survey has of each kind."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def themed(chart: Any) -> Any:
 
 
 def drawable(bins: pa.Table) -> tuple[pd.DataFrame, int]:
-    """Return the bins that a chart shows, in order of time, and how many there are for each that is shown."""
+    """Return the bins that a chart shows, in order of time, and the step: 3 if it shows every third."""
     bins = bins.sort_by([("mjd", "ascending")])
     every = -(-bins.num_rows // MOST_POINTS)
     if every > 1:
@@ -122,7 +122,15 @@ def dashboard(bins: pa.Table) -> Any:
     panels = []
     for place, (name, title, unit) in enumerate(PANELS):
         last = place == len(PANELS) - 1
-        axis = alt.Axis(format=".12~g", labels=last, ticks=last, title="MJD (UTC)" if last else None, labelFlush=False)
+        axis = alt.Axis(
+            format=".12~g",
+            tickCount=8,
+            labelOverlap=True,
+            labels=last,
+            ticks=last,
+            title="MJD (UTC)" if last else None,
+            labelFlush=False,
+        )
         x = alt.X("mjd:Q", scale=alt.Scale(zero=False, nice=False, padding=8), axis=axis)
         if not frame[name].notna().any():
             panels.append(_nothing(frame, title, x))
@@ -136,10 +144,10 @@ def dashboard(bins: pa.Table) -> Any:
                 y=alt.Y(
                     f"{name}:Q",
                     title=[title, f"({unit})"],
-                    scale=alt.Scale(zero=False, padding=6),
+                    scale=alt.Scale(zero=False),
                     axis=alt.Axis(tickCount=5, minExtent=58, format=_format(name)),
                 ),
-                color=_colour(frame, legend if place == 0 else None),
+                color=_colour(frame, legend),
                 opacity=alt.condition(chosen, alt.value(0.9), alt.value(0.06)),
                 tooltip=[
                     alt.Tooltip("exposure:N", title="dataset"),
@@ -166,9 +174,10 @@ def _nothing(frame: pd.DataFrame, title: str, x: Any) -> Any:
 
 
 def periods(bins: pa.Table) -> dict[str, Band]:
-    """Return the periodogram of a composite in each band, of the bins that have a net rate."""
+    """Return the periodogram of a composite in each band, of the bins that were observed in full."""
+    bins = bins.filter(pc.field("exposure_fraction") >= 1)
     known = bins.filter(pc.is_finite(pc.fill_null(bins["net"].cast(pa.float64()), float("nan")))).sort_by("mjd")
-    return bands(known["net"].to_numpy(), known["mjd"].to_numpy())
+    return bands(known["net"].to_numpy(), known["mjd"].to_numpy(), with_peaks=False)
 
 
 def periodogram_png(bins: pa.Table, found: Mapping[str, Band], title: str) -> bytes:
@@ -181,7 +190,9 @@ def periodogram_png(bins: pa.Table, found: Mapping[str, Band], title: str) -> by
         alt.Chart(frame.loc[frame["net"].notna(), ["mjd", "net", "exposure", "dataset"]])
         .mark_point(filled=True, size=_size(frame), opacity=0.9)
         .encode(
-            x=alt.X("mjd:Q", title="MJD (UTC)", scale=alt.Scale(zero=False), axis=alt.Axis(format=".12~g")),
+            x=alt.X(
+                "mjd:Q", title="MJD (UTC)", scale=alt.Scale(zero=False), axis=alt.Axis(format=".12~g", tickCount=8)
+            ),
             y=alt.Y("net:Q", title=["Net", "(counts / s)"], scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)),
             color=_colour(frame),
         )
@@ -221,7 +232,7 @@ def _lines_legend(name: str) -> Any:
 
 
 def _highest_of_each(periods_s: Any, powers: Any) -> Any:
-    """Return which periods are drawn: all, or of each few the one with the highest power, so that peaks stay."""
+    """Return the indices of the periods to draw: all, or the highest of each few, so that no peak is lost."""
     number = len(periods_s)
     if number <= _MOST_PERIODS:
         return np.arange(number)

@@ -59,7 +59,8 @@ table { border-collapse: collapse; width: 100%; font-size: 12.5px; }
 thead th { padding: 8px 6px 14px; vertical-align: top; }
 th, td { padding: 6px; text-align: left; vertical-align: middle; border-bottom: 1px solid var(--line); }
 th { position: sticky; top: 0; background: #fff; z-index: 1; line-height: 1.25; box-shadow: inset 0 -1px var(--line); }
-th button { all: unset; cursor: pointer; font-weight: 600; position: relative; }
+th button { all: unset; cursor: pointer; font-weight: 600; position: relative; display: inline-block;
+  max-width: 7em; }
 th button:hover { text-decoration: underline; }
 th button:focus-visible { outline: 2px solid var(--blue); }
 th[aria-sort] button { color: var(--blue); }
@@ -67,7 +68,8 @@ th[aria-sort] button::after { position: absolute; top: 100%; left: 0; font-size:
 th.number[aria-sort] button::after { left: auto; right: 0; }
 th[aria-sort=ascending] button::after { content: "\\25b2"; }
 th[aria-sort=descending] button::after { content: "\\25bc"; }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.number { white-space: nowrap; }
 .name { font-weight: 600; min-width: 90px; max-width: 200px; overflow-wrap: anywhere; }
 td.plot { width: 400px; min-width: 240px; padding: 8px 8px 6px; }
 td.plot img { display: block; width: 100%; max-width: 400px; height: auto; min-height: 24px; }
@@ -84,18 +86,18 @@ for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   for (const head of table.tHead.rows[0].cells) {
     head.querySelector("button")?.addEventListener("click", () => {
-      const up = head.getAttribute("aria-sort") !== (head.dataset.first === "down" ? "descending" : "ascending")
-        ? head.dataset.first !== "down" : head.dataset.first === "down";
+      const [first, second] = head.dataset.first === "down" ? ["descending", "ascending"] : ["ascending", "descending"];
+      const direction = head.getAttribute("aria-sort") === first ? second : first;
       const isNumber = head.classList.contains("number");
       const value = row => row.cells[head.cellIndex].dataset.v;
       const rows = [...body.rows].sort((one, other) => {
         const a = value(one), b = value(other);
         if (a === "" || b === "") return (a === "") - (b === "");
         const order = isNumber ? a - b : a.localeCompare(b, "en", {numeric: true});
-        return up ? order : -order;
+        return direction === "ascending" ? order : -order;
       });
       for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
-      head.setAttribute("aria-sort", up ? "ascending" : "descending");
+      head.setAttribute("aria-sort", direction);
       body.append(...rows);
     });
   }
@@ -149,7 +151,7 @@ class Markup:
 
 @dataclass
 class Page:
-    """A page under way: what it holds, from top to bottom."""
+    """A page that is being written, from top to bottom."""
 
     title: str
     body: list[str] = field(default_factory=list)
@@ -165,7 +167,7 @@ class Page:
         self.body.append(markup.html)
 
     def facts(self, facts: Mapping[str, Any]) -> None:
-        """Add some facts: what they are, and their values."""
+        """Add a row of facts, by name."""
         cells = "".join(
             f"<div><b>{escaped(shown(value))}</b><span>{escaped(name)}</span></div>" for name, value in facts.items()
         )
@@ -274,7 +276,7 @@ class Column:
 
 
 def shown(value: Any, form: str | None = None) -> str:
-    """Return a value as it is shown; what is not known is a dash."""
+    """Return a value as text; an unknown one is a dash."""
     if value is None:
         return "–"
     if form is not None:

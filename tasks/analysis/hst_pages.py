@@ -1,13 +1,13 @@
-"""Pages of light curves of photons: dashboards, periodograms, tables that sort, and what a survey has of what.
+"""Pages of light curves of photons: dashboards, periodograms, tables that sort, and charts of the survey.
 
-All is in one folder, with relative links, and needs no network.
+One folder has them all. Links are relative, and no page needs a network.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tasks.analysis import hst_charts as charts
 from tasks.analysis.hst_html import PAGES, Markup, Page, link, thumbnail, write_library
 from tasks.analysis.hst_tables import Drawn, class_of, element, write_periodograms, write_tables
 from tasks.sources.hst_timetag.hlsp import composite_file_name
-from tasks.sources.hst_timetag.variability import Band, is_periodic
+from tasks.sources.hst_timetag.variability import BANDS, Band, is_periodic
 
 Row = Mapping[str, Any]
 
@@ -62,9 +62,10 @@ def write_pages(
     bins: Callable[[str], pa.Table],
     *,
     threshold: float = THRESHOLD,
+    unchanged: Collection[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Pages:
-    """Write all pages; what is there of them is overwritten.
+    """Write all pages. Those that exist are overwritten.
 
     Parameters
     ----------
@@ -73,11 +74,13 @@ def write_pages(
     statistics
         Rows of table hst_statistics; those of composites are used.
     exposures
-        Rows of table hst_exposures.
+        Rows of table hst_exposures, of exposures and of composites.
     bins
         Returns a composite's rows of table hst_bins, by its source_id. One composite is in memory at a time.
     threshold
         Light curves from this Poisson factor on are interesting.
+    unchanged
+        Composites, by source_id, whose pictures and dashboards are kept if they exist. Their bins are not read.
     progress
         Called after each composite: how many are done, of how many.
 
@@ -87,13 +90,14 @@ def write_pages(
         What was written.
     """
     write_library(folder)
-    known = {str(row["exposure_id"]): row for row in exposures.to_pylist()}
+    known = {str(row["source_id"]): row for row in exposures.to_pylist()}
+    single = [row for row in known.values() if row["product"] == "exposure"]
     rows = sorted(
         (row for row in statistics.to_pylist() if row["product"] == "composite"), key=lambda row: str(row["source_id"])
     )
     composites = []
     for done, row in enumerate(rows, 1):
-        if (found := _composite(folder, row, bins(str(row["source_id"])), known)) is not None:
+        if (found := _composite(folder, row, bins, known, unchanged)) is not None:
             composites.append(found)
         if progress is not None:
             progress(done, len(rows))
@@ -101,13 +105,13 @@ def write_pages(
     write_periodograms(folder, composites)
     _exposure_times(folder, composites)
     _configurations(folder, composites)
-    _optical_elements(folder, list(known.values()))
-    start = _start(folder, composites, len(known), threshold)
+    _optical_elements(folder, single)
+    start = _start(folder, composites, len(single), threshold)
     return Pages(start, len(composites), len(rows) - len(composites))
 
 
 def from_table(bins: pa.Table) -> Callable[[str], pa.Table]:
-    """Return what picks a composite's rows from a table that has those of all."""
+    """Return a function that takes a composite's rows out of a table of all bins."""
 
     def picked(source_id: str) -> pa.Table:
         return bins.filter((pc.field("source_id") == source_id) & (pc.field("product") == "composite"))
@@ -115,41 +119,63 @@ def from_table(bins: pa.Table) -> Callable[[str], pa.Table]:
     return picked
 
 
-def _composite(folder: Path, row: Row, bins: pa.Table, known: Mapping[str, Row]) -> Drawn | None:
-    """Write figure, dashboard and periodogram of a composite; None if it has no bins."""
-    if not bins.num_rows:
+def _composite(
+    folder: Path, row: Row, bins: Callable[[str], pa.Table], known: Mapping[str, Row], unchanged: Collection[str]
+) -> Drawn | None:
+    """Write figure, dashboard and periodogram of a composite, unless it has them; None if it has no bins."""
+    source_id = str(row["source_id"])
+    first = known.get(source_id)
+    if first is not None and source_id in unchanged:
+        kept = _described(row, first, first["exposure_s"], {})
+        if all(path.exists() for path in _files(folder, kept.name)):
+            return kept
+    rows = bins(source_id)
+    if not rows.num_rows:
         return None
-    first = known.get(str(bins["exposure_id"][0].as_py()), {})
+    if first is None:
+        first = known.get(str(rows["exposure_id"][0].as_py()), {})
+    found = charts.periods(rows)
+    drawn = _described(row, first, float(pc.sum(rows["bin_s"]).as_py()), found)
+    figure, periodogram, _ = _files(folder, drawn.name)
+    _write(figure, charts.figure_png(rows))
+    _write(periodogram, charts.periodogram_png(rows, found, one_line(drawn.title)))
+    _dashboard(folder, drawn, rows)
+    return drawn
+
+
+def _files(folder: Path, name: str) -> tuple[Path, Path, Path]:
+    """Return the files of a composite: figure, periodogram, dashboard."""
+    return (
+        folder / "composite" / f"{name}.png",
+        folder / "periodograms" / f"{name}_periodogram.png",
+        folder / "composite" / f"{name}.html",
+    )
+
+
+def _described(row: Row, first: Row, exposure_s: float, found: Mapping[str, Band]) -> Drawn:
+    """Return the values of a composite in tables: of its statistics, and where they have no periods, of those found."""
     instrument, detector, grating, aperture = (
         str(first.get(name) or "") for name in ("instrument", "detector", "grating", "aperture")
     )
     target = str(first.get("canonical_name") or first.get("target_name") or row["source_id"])
     cenwave = int(first.get("cenwave") or 0)
     file = composite_file_name(instrument, detector, target, grating, cenwave, aperture)
-    name = file.removesuffix(".fits")
     values = {
         "target": target,
         "instrument": instrument,
         "grating": grating,
         "cenwave": cenwave or None,
         "aperture": aperture,
-        "exptime": float(pc.sum(bins["bin_s"]).as_py()),
+        "exptime": exposure_s,
         "total": row["total"],
         "file": file,
         **{key: _finite(row.get(key)) for key in ("mean", "poisson_factor", "pearson_r", "pearson_p")},
     }
-    found = charts.periods(bins)
-    values |= {f"{key}_{band}": value for band, one in found.items() for key, value in _highest(one).items()}
-    # The statistics say whether it is periodic; by the same rule if they do not.
+    for band in BANDS:
+        highest = _highest(found[band]) if band in found else {}
+        values |= {f"{key}_{band}": row.get(f"{key}_{band}", highest.get(key)) for key in ("period_s", "power")}
     periodic = is_periodic(found) if row.get("periodogram") is None else bool(row["periodogram"])
-    composite = Drawn(name, detector, values, periodic)
-    _write(folder / "composite" / f"{name}.png", charts.figure_png(bins))
-    _write(
-        folder / "periodograms" / f"{name}_periodogram.png",
-        charts.periodogram_png(bins, found, one_line(composite.title)),
-    )
-    _dashboard(folder, composite, bins)
-    return composite
+    return Drawn(file.removesuffix(".fits"), detector, values, periodic)
 
 
 def _dashboard(folder: Path, composite: Drawn, bins: pa.Table) -> None:

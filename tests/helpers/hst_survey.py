@@ -35,21 +35,15 @@ class Survey:
     ) -> str:
         """Add a composite with its exposures; return its id."""
         instrument, detector, grating, cenwave, aperture = configuration
+        about = {
+            "target_name": target.upper(),
+            "canonical_name": target,
+            **dict(zip(("instrument", "detector", "grating", "cenwave", "aperture"), configuration, strict=True)),
+        }
         source_id = Group(instrument, detector, target, grating, cenwave, aperture).source_id
         for dataset in range(1, exposures + 1):
             exposure_id = f"l{len(self.exposures):07d}q"
-            self.exposures.append(
-                {
-                    "exposure_id": exposure_id,
-                    "target_name": target.upper(),
-                    "canonical_name": target,
-                    "instrument": instrument,
-                    "detector": detector,
-                    "grating": grating,
-                    "cenwave": cenwave,
-                    "aperture": aperture,
-                }
-            )
+            self.exposures.append({"source_id": exposure_id, "product": "exposure", "exposure_s": 2.0 * bins, **about})
             times = 2.0 * np.arange(bins)
             wave = np.zeros(bins) if period_s is None else np.sin(2 * np.pi * times / period_s)
             rate = None if net is None else net * (1 + wave)
@@ -74,10 +68,13 @@ class Survey:
                         "times_s": times,
                         "mjd": 57_000.0 + dataset + times / 86_400,
                         "bin_s": [2.0] * bins,
+                        "exposure_fraction": [1.0] * bins,
                         **arrays,
                     }
                 )
             )
+        exposure_s = 2.0 * bins * exposures
+        self.exposures.append({"source_id": source_id, "product": "composite", "exposure_s": exposure_s, **about})
         numbers = dict.fromkeys(("mean", "pearson_r", "pearson_p"), 0.25)
         self.statistics.append(
             {

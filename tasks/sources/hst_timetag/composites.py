@@ -121,7 +121,7 @@ def wavelength_range(opened: Exposure) -> tuple[float, float] | None:
 
 @dataclass(frozen=True)
 class _Looked:
-    """What the first look at a member found."""
+    """Result of the first pass over a member."""
 
     member: Member
     mjd_start: float | None = None
@@ -133,8 +133,8 @@ class _Looked:
 def composite(members: Sequence[Member], selection: Selection = PUBLISHED) -> Composite:
     """Extract the exposures of a group again, over the wavelengths that all of them have.
 
-    Files are open one exposure at a time. Exposures are numbered from 1 in order of time. An exposure that cannot be
-    used is left out with a reason.
+    The files of one exposure are open at a time. Exposures are numbered from 1 in order of time. One that cannot be
+    used is left out, with a reason.
 
     Parameters
     ----------

@@ -101,7 +101,7 @@ class Photons:
         return len(self.time)
 
     def take(self, rows: Array) -> Photons:
-        """Return some of them, by their places."""
+        """Return the events at some indices."""
         return Photons(*(getattr(self, one.name)[rows] for one in fields(self)))
 
 
@@ -193,7 +193,7 @@ class EventTable:
 
     @cached_property
     def time_range(self) -> Times:
-        """Look at the times of all events, once."""
+        """Return the range and order of all times, which are read once."""
         first, last, before, is_sorted = np.inf, -np.inf, -np.inf, True
         for times in self.times():
             # A time that is no number is in no order.
@@ -228,9 +228,9 @@ class EventTable:
 
 
 class Rows:
-    """The rows of a table extension, of which parts are read as numbers.
+    """Columns of a table extension, which are read in parts.
 
-    astropy takes a millisecond to make a table of some rows; an exposure has a hundred such parts.
+    A slice of astropy's own table takes a millisecond to make, and an exposure has a hundred of them.
     """
 
     def __init__(self, hdu: Any) -> None:

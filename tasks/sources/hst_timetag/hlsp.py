@@ -58,11 +58,11 @@ class Product:
     bins
         Its rows of table hst_bins.
     exposures
-        Rows of table hst_exposures of what it is made of: one exposure, or the members of a composite.
+        Rows of table hst_exposures: of the exposure, or of the composite or its members.
     target
         Canonical name of its target; None: the name in the first exposure.
     wavelengths
-        Common limits of a composite, Angstrom.
+        Common limits of a composite, Angstrom; None: those of its row.
     keywords
         Further keywords of the primary header. Names of more than 8 characters are written by the HIERARCH convention.
     """
@@ -90,8 +90,8 @@ def composite_file_name(
 ) -> str:
     """Return the name of the file of a composite.
 
-    Underscores part the fields, so there are none within a field. A field in which more had to be changed than capital
-    letters, blanks and SIMBAD's stars and brackets has a hash at its end, which tells it from others.
+    Underscores separate the fields, so a field has none. Capital letters become small; blanks and SIMBAD's stars and
+    brackets become hyphens. A field with other unsafe characters gets a hash at its end, so that names stay unique.
 
     Examples
     --------
@@ -129,7 +129,7 @@ def write_exposure(folder: Path, product: Product, *, overwrite: bool = False) -
     }
     about = {
         "FILETYPE": ("LIGHTCURVE", "kind of product"),
-        "ROOTNAME": (exposure.get("exposure_id"), "exposure"),
+        "ROOTNAME": (exposure["source_id"], "exposure"),
         "ASN_ID": (exposure.get("association"), "association"),
         "TARGNAME": (exposure.get("target_name"), "name of the target in the proposal"),
         **_configuration(product.exposures),
@@ -138,7 +138,7 @@ def write_exposure(folder: Path, product: Product, *, overwrite: bool = False) -
         "CAL_VER": (exposure.get("calibration_version"), "version of the calibration pipeline"),
         **_place(exposure),
     }
-    path = folder / exposure_file_name(str(exposure["exposure_id"]))
+    path = folder / exposure_file_name(str(exposure["source_id"]))
     return _write(path, product, about, limits, overwrite)
 
 
@@ -169,7 +169,7 @@ def write_composite(folder: Path, product: Product, *, overwrite: bool = False) 
         str(first[name] or "") for name in ("instrument", "detector", "grating", "aperture")
     )
     path = folder / composite_file_name(instrument, detector, target, grating, first["cenwave"] or 0, aperture)
-    limits = {**_wavelengths(product.wavelengths or (None, None)), **_members(product.bins)}
+    limits = {**_wavelengths(product.wavelengths or _own_limits(first)), **_members(product.bins)}
     return _write(path, product, about, limits, overwrite)
 
 
@@ -218,6 +218,13 @@ def _members(bins: pa.Table) -> dict[str, Any]:
     return {**named, **empty}
 
 
+def _own_limits(row: Row) -> tuple[float | None, float | None]:
+    """Return the limits of a composite's row; an exposure's are not those of the composite."""
+    if row.get("product") != "composite":
+        return None, None
+    return row.get("wavelength_min"), row.get("wavelength_max")
+
+
 def _wavelengths(limits: tuple[float | None, float | None]) -> dict[str, Any]:
     low, high = limits
     return {"WMIN": (low, "[Angstrom] shortest wavelength"), "WMAX": (high, "[Angstrom] longest wavelength")}
@@ -247,7 +254,7 @@ def _configuration(exposures: Sequence[Row]) -> dict[str, Any]:
 
 
 def _one_or_multi(keyword: str, comment: str, values: Iterable[Any]) -> dict[str, Any]:
-    """Return a keyword; where exposures differ it is MULTI, and numbered keywords have the values."""
+    """Return a keyword. Where exposures differ, it is MULTI, and numbered keywords have the values."""
     different = list(dict.fromkeys(value for value in values if value is not None))
     if len(different) < 2:
         return {keyword: (different[0] if different else None, comment)}
@@ -302,7 +309,7 @@ def _versions() -> dict[str, Any]:
 
 
 def _set(header: Any, keywords: Mapping[str, tuple[Any, str]]) -> None:
-    """Set keywords; what is not known has no value, and names of more than 8 characters are HIERARCH cards."""
+    """Set keywords. Unknown ones have no value; names of more than 8 characters become HIERARCH cards."""
     for name, (given, comment) in keywords.items():
         key = re.sub(r"[^A-Z0-9_-]", "_", name.upper())
         value = given

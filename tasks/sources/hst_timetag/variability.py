@@ -102,7 +102,7 @@ def statistics(counts: Array, mjd: Array) -> dict[str, Any]:
     }
 
 
-def bands(net: Array, mjd: Array) -> dict[str, Band]:
+def bands(net: Array, mjd: Array, *, with_peaks: bool = True) -> dict[str, Band]:
     """Return the significant periods of a light curve in each band.
 
     Parameters
@@ -111,13 +111,16 @@ def bands(net: Array, mjd: Array) -> dict[str, Band]:
         Counts per second of each bin, finite; shape (n,).
     mjd
         Of each bin, days.
+    with_peaks
+        Look for the highest peak, too.
     """
     seconds = (mjd - mjd[0]) * SECONDS_PER_DAY if len(mjd) else mjd
     found = {}
     for name, (shortest, longest) in BANDS.items():
         periods = np.linspace(shortest, longest, min(len(net), MOST_PERIODS))
         powers = power(seconds, net, periods)
-        found[name] = Band(periods, powers, _significant(powers), highest_peak(seconds, net, shortest, longest))
+        peak = highest_peak(seconds, net, shortest, longest) if with_peaks else None
+        found[name] = Band(periods, powers, _significant(powers), peak)
     return found
 
 

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from helpers.hst_survey import HOSTILE, Survey
 
@@ -149,7 +150,7 @@ def test_what_is_not_known_is_no_number(written: Path) -> None:
 
 def test_nothing_makes_pages_that_say_so(tmp_path: Path) -> None:
     empty = pa.table({"source_id": pa.array([], pa.string()), "product": pa.array([], pa.string())})
-    done = write_pages(tmp_path, empty, pa.table({"exposure_id": pa.array([], pa.string())}), lambda name: empty)
+    done = write_pages(tmp_path, empty, empty, lambda name: empty)
     assert done.composites == 0
     for name in PAGES:
         if name != "index.html":
@@ -255,3 +256,45 @@ def test_bars_of_elements_are_of_exposures_by_instrument(written: Path) -> None:
         ("COS", "G140L"): 3,
         ("COS", "G230L"): 2,
     }
+
+
+def test_a_composite_without_a_row_of_its_own_is_known_by_its_exposures(tmp_path: Path) -> None:
+    survey = Survey()
+    survey.add("V* AE Aqr", exposures=1, bins=8)
+    statistics, exposures, bins = survey.tables()
+    single = exposures.filter(pc.equal(exposures["product"], "exposure"))
+    write_pages(tmp_path, statistics, single, from_table(bins))
+    (path,) = (tmp_path / "composite").glob("*.html")
+    assert path.name == "hlsp_hstlc_hst_cos-fuv_v-ae-aqr_g140l_1105_psa_v1_sci.html"
+    assert "V* AE Aqr · COS/FUV G140L/1105 PSA" in Parsed(path).text
+
+
+def test_pages_of_unchanged_composites_are_kept_without_their_bins(tmp_path: Path) -> None:
+    survey = Survey()
+    names = [survey.add(target, exposures=1, bins=8, factor=2.0) for target in ("A", "B")]
+    statistics, exposures, bins = survey.tables()
+    asked: list[str] = []
+
+    def watched(source_id: str) -> pa.Table:
+        asked.append(source_id)
+        return from_table(bins)(source_id)
+
+    write_pages(tmp_path, statistics, exposures, watched)
+    first = (tmp_path / "interesting_hstlc.html").read_text()
+    asked.clear()
+    done = write_pages(tmp_path, statistics, exposures, watched, unchanged=names[:1])
+    assert (asked, done.composites) == (names[1:], 2)
+    assert (tmp_path / "interesting_hstlc.html").read_text() == first
+    next((tmp_path / "composite").glob("*_a_*.png")).unlink()
+    asked.clear()
+    write_pages(tmp_path, statistics, exposures, watched, unchanged=names)
+    assert asked == names[:1]
+
+
+def test_tables_list_the_periods_of_the_statistics(tmp_path: Path) -> None:
+    survey = Survey()
+    survey.add("A", exposures=1, bins=8, periodogram=True)
+    survey.statistics[0] |= {"period_s_short": 33.25, "power_short": 0.5}
+    pages(survey, tmp_path)
+    cells = Parsed(tmp_path / "periodogram_subset.html").rows[1]
+    assert cells[5:] == ["33.25", "0.5", "", "", "", ""]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
-from helpers.hst import cos_file, stis_file
+from astropy.io import fits
+from helpers.hst import corrtag_of, cos_file, stis_file
 
 from lake.errors import GranuleRejected
 from tasks.sources.hst_timetag.composites import (
@@ -24,7 +27,7 @@ from tasks.sources.hst_timetag.composites import (
 )
 from tasks.sources.hst_timetag.events import open_events
 from tasks.sources.hst_timetag.exposure import Exposure, open_exposure
-from tasks.sources.hst_timetag.extract import Selection, extract
+from tasks.sources.hst_timetag.extract import AIRGLOW, Selection, extract
 from tasks.sources.hst_timetag.products import bin_rows
 from tasks.sources.hst_timetag.tables import band_of
 
@@ -210,3 +213,27 @@ def test_names_of_groups(tmp_path: Path) -> None:
         group = Group.of(table, "V* AE Aqr")
     assert group.source_id == "stis-fuv-mama_v* ae aqr_e140m_1425_0.2x0.2"
     assert band_of(group.instrument, group.detector, group.grating) == "stis_fuvmama_e140m"
+
+
+def test_real_exposures_have_the_events_within_their_common_wavelengths(data_dir: Path, tmp_path: Path) -> None:
+    names, folder = ("ldfd01vnq", "ldfd01vpq"), data_dir / "hst_cos_stis"
+    paths = {
+        name: corrtag_of(
+            folder / f"{name}_rawtag_a.fits.gz", folder / f"{name}_x1d.fits.gz", tmp_path / f"{name}_corrtag_a.fits"
+        )
+        for name in names
+    }
+    result = composite([Member(name, partial(open_exposure, [paths[name]], name)) for name in reversed(names)])
+    assert result.members["exposure_id"].to_pylist() == list(names)
+    assert result.wavelengths is not None
+    low, high = result.wavelengths
+    assert (low, high) == pytest.approx((1027.02, 1799.93), abs=0.01)
+    for name, curve in result.curves:
+        with fits.open(paths[name]) as hdus:
+            events, header = hdus["EVENTS"].data, hdus["EVENTS"].header
+            wavelength = events["WAVELENGTH"]
+            good = (events["DQ"] == 0) & (np.abs(events["YCORR"] - header["SP_LOC_A"]) < header["SP_HGT_A"] / 2)
+            good &= (wavelength > low) & (wavelength < high) & (events["TIME"] < 2.0 * 558)
+            for first, last in AIRGLOW:
+                good &= (wavelength < first) | (wavelength > last)
+            assert pc.sum(curve.table["gross"]).as_py() == good.sum()

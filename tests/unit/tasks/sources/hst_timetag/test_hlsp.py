@@ -30,7 +30,8 @@ HOSTILE = "../../<b>Zoë</b>\n'; DROP_TABLE \x1b[2J" + 300 * "x"
 
 def exposure(name: str = "ldfd01vnq", **more: Any) -> dict[str, Any]:
     return {
-        "exposure_id": name,
+        "source_id": name,
+        "product": "exposure",
         "association": "ldfd01010",
         "target_name": "SOME-STAR",
         "canonical_name": "V* AE Aqr",
@@ -166,6 +167,15 @@ def test_a_composite_has_its_name_keywords_and_exposures(tmp_path: Path) -> None
     assert curve.data["dataset"].tolist() == [1] * 4 + [2] * 4
     assert [curve.header[name] for name in ("ROOT0001", "ROOT0002")] == list(names)
     assert [curve.header[name] for name in ("EMPT0001", "EMPT0002")] == [True, False]
+
+
+def test_a_row_of_a_composite_has_its_limits(tmp_path: Path) -> None:
+    row = exposure("cos-fuv_x", product="composite", wavelength_min=1150.5, files=None)
+    header = checked(write_composite(tmp_path, Product(bins(), [row])))[1].header
+    assert (header["WMIN"], header["WMAX"]) == (1150.5, 1800)
+    # An exposure has limits of its own, which are not common ones.
+    header = checked(write_composite(tmp_path, Product(bins(), [exposure()]), overwrite=True))[1].header
+    assert not isinstance(header["WMIN"], float)
 
 
 def test_mixed_filters_are_multi_with_numbered_values(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
+from astropy.timeseries import LombScargle
 from scipy.signal import lombscargle
 
 from lake.science.periodogram import highest_peak, power
@@ -21,6 +24,21 @@ def test_the_power_is_that_of_the_published_formula() -> None:
     assert power(times, values, periods) == pytest.approx(published, abs=1e-6)
 
 
+def test_the_power_is_finite_where_all_times_have_the_same_phase() -> None:
+    times, values = np.arange(0, 20, 2.0), np.array([1.0, 2.0] * 5)
+    assert power(times, values, np.array([2.0, 4.0])) == pytest.approx([0, 1], abs=1e-9)
+
+
+@pytest.mark.parametrize("n", [2, 5, 3000])
+def test_the_power_is_that_of_astropy(n: int) -> None:
+    random = np.random.default_rng(n)
+    times = np.concatenate([np.arange(n) * 2.0, 5400.3 + np.arange(n) * 2.0])
+    values, periods = random.poisson(30, 2 * n).astype(float), np.linspace(5, 600, 300)
+    model = LombScargle(times, values, fit_mean=False, center_data=True, normalization="standard")
+    expected = model.power(1 / periods, method="slow", assume_regular_frequency=False)
+    assert power(times, values, periods) == pytest.approx(expected, abs=1e-10)
+
+
 def test_a_sine_in_noise_is_found_in_its_band_alone() -> None:
     random = np.random.default_rng(4)
     times = np.arange(0, 3000, 2.0)
@@ -33,6 +51,22 @@ def test_a_sine_in_noise_is_found_in_its_band_alone() -> None:
     assert found["short"].highest > 0.3
     assert found["short"].periods_s[found["short"].significant] == pytest.approx([61.7], abs=0.5)
     assert is_periodic(found)
+
+
+def test_exposures_decades_apart_are_searched_in_bounded_memory() -> None:
+    # With five points a peak, these would be half a thousand million frequencies.
+    random = np.random.default_rng(7)
+    times = np.concatenate([start + np.arange(0, 1200, 2.0) for start in (0.0, 2.1e8, 4.7e8)])
+    counts = random.poisson(200 * (1 + 0.5 * np.sin(2 * np.pi * times / 61.7))).astype(float)
+    tracemalloc.start()
+    peak = highest_peak(times, counts, 5.0, 600.0)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak is not None
+    assert peak.period == pytest.approx(61.7, rel=0.02)
+    assert peak.power > 0.5
+    assert peak.false_alarm_probability < 1e-20
+    assert peak_bytes < 500e6
 
 
 def test_noise_is_not_periodic() -> None:
