@@ -90,6 +90,25 @@ def test_tables_have_the_published_columns(written: Path) -> None:
     assert "hlsp_hstlc_hst_cos-nuv_lb-227_g230l_2950_psa_v1_sci.fits" in page.text
 
 
+def test_names_are_never_taken_apart(tmp_path: Path) -> None:
+    survey = Survey()
+    survey.add("A_B", factor=2.0, exposures=1, bins=8, configuration=("COS", "NUV", "G230L", 2950, "P_S_A"))
+    pages(survey, tmp_path)
+    cells = Parsed(tmp_path / "interesting_hstlc.html").rows[1]
+    assert (cells[0], cells[2:6]) == ("A_B", ["COS/NUV", "G230L", "2950", "P_S_A"])
+
+
+def test_panels_are_labelled_with_what_they_show() -> None:
+    survey = Survey()
+    survey.add("A", exposures=1, bins=8)
+    spec = charts.dashboard(survey.tables()[2]).to_dict()
+    titles = [panel["encoding"]["y"] for panel in spec["vconcat"][:4]]
+    axes = {one["field"]: " ".join(np.atleast_1d(one["title"])) for one in titles}
+    assert "flux" in axes["flux"].lower()
+    assert "erg" in axes["flux"]
+    assert "net" in axes["net"].lower()
+
+
 @pytest.mark.parametrize("threshold", [0.5, 10.0])
 def test_the_threshold_is_a_parameter(threshold: float, tmp_path: Path) -> None:
     survey = Survey()

@@ -216,6 +216,11 @@ def test_hostile_names_stay_in_the_folder_and_in_the_header(tmp_path: Path) -> N
     assert checked(composite)[0].header["TARGNAME"].startswith("../../<b>Zo\\xeb</b> '; DROP_TABLE \\x1b[2Jxxx")
 
 
+def test_the_folder_decides_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "filesystem" / "my_filesystem"
+    assert write_exposure(folder, Product(bins(), [exposure()])) == folder / "ldfd01vnq_curve.fits"
+
+
 def test_different_names_have_different_files() -> None:
     names = ["A B", "A/B", "A_B", "A;B", "", "***", "é", "è"]
     files = {composite_file_name("COS", "FUV", name, "G140L", 1105, "PSA") for name in names}

@@ -62,6 +62,13 @@ def test_a_composite_numbers_its_exposures_and_has_no_light_curve_twice(tmp_path
     assert facts["fp_pos"] is None
 
 
+def test_rows_of_all_stripes_are_kept(tmp_path: Path) -> None:
+    boxes = {name: ((place, 20), (100, 10), (900, 10)) for name, place in (("A", 300), ("B", 500), ("C", 700))}
+    path = cos_file(tmp_path / "l1_corrtag.fits", times=[0.0, 4.0], boxes=boxes)
+    facts = tables_of(made(path), "hst_timetag-1")["hst_exposures"].to_pylist()[0]
+    assert [(facts[f"y_min_{name}"], facts[f"y_max_{name}"]) for name in "abc"] == [(290, 310), (490, 510), (690, 710)]
+
+
 def test_an_exposure_without_a_position_is_rejected(tmp_path: Path) -> None:
     path = cos_file(tmp_path / "l1_corrtag.fits", times=[0.0, 4.0], primary={"RA_TARG": ""})
     with pytest.raises(GranuleRejected, match="RA_TARG"):

@@ -21,7 +21,9 @@ HEADER = {"FLUXTAB": "lref$x_phot.fits", "TDSTAB": "lref$x_tds.fits"}
 
 def references(folder: Path, *, rows: int = 1, segment: str = "FUVA", header_time: bool = True) -> dict[str, str]:
     """Write a sensitivity of 2e12 at 1200 to 4e12 at 1600 Angstrom, which declines by 10 and 20 percent a year."""
-    keys = {"SEGMENT": [segment] * rows, "OPT_ELEM": ["G140L"] * rows, "APERTURE": ["PSA"] * rows}
+    segments = segment.split() * rows
+    rows = len(segments)
+    keys = {"SEGMENT": segments, "OPT_ELEM": ["G140L"] * rows, "APERTURE": ["PSA"] * rows}
     phot = table_hdu(
         {**keys, "CENWAVE": [1105] * rows, "WAVELENGTH": [[1200, 1600]] * rows, "SENSITIVITY": [[2e12, 4e12]] * rows}
     )
@@ -110,6 +112,37 @@ def test_stripes_of_nuv_have_rows_of_their_own(tmp_path: Path) -> None:
         assert list(known) == ["B"]
         # A flux of some stripes would be none of the spectrum.
         assert not extract(tables, Selection(), known).is_flux_calibrated
+
+
+def test_a_flux_of_nuv_is_of_all_its_stripes(tmp_path: Path) -> None:
+    environment = references(tmp_path, segment="NUVA NUVB NUVC")
+    boxes = {name: ((place, 20), (100, 20), (900, 20)) for name, place in (("A", 300), ("B", 500), ("C", 700))}
+    path = cos_file(tmp_path / "l1_corrtag.fits", times=[0, 4], boxes=boxes, primary=HEADER)
+    with open_events(path) as tables:
+        known = sensitivities(tables[0], environment)
+        assert list(known) == ["A", "B", "C"]
+        result = extract(tables, Selection(), known)
+    assert result.is_flux_calibrated
+    assert result.table["flux"].null_count == 0
+
+
+def test_source_and_background_have_one_response(tmp_path: Path) -> None:
+    environment = references(tmp_path)
+    # The background is redder than the source, where the response is higher.
+    path = cos_file(
+        tmp_path / "l1_corrtag_a.fits",
+        times=[0, 0, 1, 1, 1, 1, 2],
+        x=[0, 9, 0, 9, 5, 5, 5],
+        y=[500, 500, 500, 500, 100, 900, 100],
+        wavelengths=[1400] * 4 + [1600] * 3,
+        segment="FUVA",
+        start_mjd=57000.0 + 365.25,
+        boxes={"A": ((500, 20), (100, 20), (900, 20))},
+        primary=HEADER,
+    )
+    with open_events(path) as tables:
+        row = extract(tables, Selection(), sensitivities(tables[0], environment)).table.to_pylist()[0]
+    assert row["flux"] == pytest.approx((4 / 0.86 - 0.5 * 2 / 0.84) / (2.0 * 3e12 * 10), rel=1e-6)
 
 
 def test_a_stis_tag_file_has_its_times_and_its_exposures_names(tmp_path: Path) -> None:
