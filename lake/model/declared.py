@@ -80,6 +80,8 @@ class Declaration:
         Its name.
     bands
         Names of its bands.
+    command
+        Command that asks it for targets; None: lightlake pull and its name.
     views
         What it adds to the views.
     tables
@@ -91,6 +93,7 @@ class Declaration:
 
     archive: str
     bands: tuple[str, ...] = ()
+    command: str | None = None
     views: Views = field(default_factory=Views)
     tables: tuple[Table, ...] = ()
     former_names: Mapping[str, Values] = field(default_factory=dict)

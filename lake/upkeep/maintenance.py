@@ -15,7 +15,7 @@ from lake.commit.intents import Intent, intents
 from lake.commit.ledger import AHEAD, dated_ahead
 from lake.commit.quarantine import as_text, held
 from lake.errors import ConfigurationError, ReadOnly
-from lake.model.declared import all_tables, source_tables
+from lake.model.declared import all_tables, declarations, source_tables
 from lake.model.table import Table, quoted
 from lake.store.catalog import Catalog
 from lake.store.storage import Storage, changed_at, checksum, is_local, parquet_rows
@@ -370,6 +370,11 @@ def _check_unique(cursor: duckdb.DuckDBPyConnection, table: Table) -> Iterator[F
 
 def _check_coverage(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
     """Find targets that an archive was asked for with their sample, but that have no answer."""
+    known = {one.archive: one.command for one in declarations()}
+
+    def command_of(archive: str) -> str:
+        return known.get(archive) or f"lightlake pull {archive}"
+
     rows = cursor.execute(
         """
         WITH asked AS (
@@ -391,7 +396,7 @@ def _check_coverage(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         {"now": datetime.now(UTC) + AHEAD},
     ).fetchall()
     for sample, archive, release, unanswered, waiting in rows:
-        hint = f"run: lightlake pull {archive} --sample {sample}"
+        hint = f"run: {command_of(archive)} --sample {sample}"
         if unanswered:
             yield Finding(
                 "error", "coverage", f"{archive} {release}: {unanswered} targets of {sample} have no answer", hint
@@ -403,7 +408,7 @@ def _check_coverage(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         "GROUP BY ALL ORDER BY ALL"
     ).fetchall()
     for archive, release, state, count in missing:
-        hint = f"run: lightlake pull {archive}{' --retry-failed' if state == 'rejected' else ''}"
+        hint = f"run: {command_of(archive)}{' --retry-failed' if state == 'rejected' else ''}"
         yield Finding("note", "coverage", f"{archive} {release}: {count} targets {state}", hint)
     for table in ("coverage", "ledger", "labels", "targets"):
         for who, (count, latest) in dated_ahead(cursor, table).items():

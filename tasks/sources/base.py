@@ -145,7 +145,7 @@ class Origin:
         address share it, and in commands it means all of them.
     extra_endpoints
         Other addresses in use, by the names of their settings.
-    views, tables, former_names
+    command, views, tables, former_names
         What it brings into a lake: see `Declaration`.
     """
 
@@ -165,6 +165,7 @@ class Origin:
     probe: str | None = None
     service: str | None = None
     extra_endpoints: Mapping[str, str] = field(default_factory=dict)
+    command: str | None = None
     views: Views = field(default_factory=Views)
     tables: tuple[Table, ...] = ()
     former_names: Mapping[str, Values] = field(default_factory=dict)
@@ -175,6 +176,7 @@ class Origin:
         return Declaration(
             archive=self.name,
             bands=tuple(band.band for band in self.bands),
+            command=self.command,
             views=self.views,
             tables=self.tables,
             former_names=self.former_names,

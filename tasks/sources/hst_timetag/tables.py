@@ -302,6 +302,7 @@ CREATE OR REPLACE MACRO hst_above(threshold) AS TABLE
 
 ORIGIN = Origin(
     name=NAME,
+    command="lightlake hst",
     title="HST COS and STIS photons (TIME-TAG mode), binned",
     release="MAST",
     endpoint=ENDPOINT,

@@ -38,7 +38,7 @@ from tasks.worker import current_log, lake_at
 BATCH_BYTES, BATCH_GRANULES = 1 << 30, 16
 
 # Errors of one file, which must not affect the others of its batch.
-_OF_ONE = (GranuleRejected, ArchiveError, OSError, ArithmeticError, LookupError, TypeError, ValueError)
+_OF_ONE = (GranuleRejected, ArchiveError, MemoryError, OSError, ArithmeticError, LookupError, TypeError, ValueError)
 
 Tables = dict[str, pa.Table]
 

@@ -146,6 +146,7 @@ class ChannelCut:
         return replace(
             rxte.ORIGIN,
             name=NAME,
+            command="lightlake rxte",
             title="RXTE: PCA light curves in chosen channels",
             release=release,
             bands=(Band(self.band, f"{what}; {kind}", rxte.UNIT),),

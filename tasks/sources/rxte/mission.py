@@ -279,6 +279,7 @@ def _band(product: Product) -> Band:
 
 ORIGIN = Origin(
     name=NAME,
+    command="lightlake rxte",
     views=VIEWS,
     tables=(CHANNELS,),
     title="RXTE standard products: PCA and HEXTE light curves",

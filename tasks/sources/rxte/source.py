@@ -59,7 +59,7 @@ class Rxte:
     @property
     def declarations(self) -> Sequence[Declaration]:
         """Return what it brings: the bands of chosen channels follow from the choice, so only the lake has them."""
-        return [ORIGIN.declaration, Declaration(archive=rxte_cut.NAME)]
+        return [ORIGIN.declaration, Declaration(archive=rxte_cut.NAME, command="lightlake rxte")]
 
     @property
     def origin(self) -> Origin:

@@ -53,8 +53,8 @@ def test_a_sine_in_noise_is_found_in_its_band_alone() -> None:
     assert is_periodic(found)
 
 
-def test_exposures_decades_apart_are_searched_in_bounded_memory() -> None:
-    # With five points a peak, these would be half a thousand million frequencies.
+def test_exposures_decades_apart_have_no_peak_rather_than_a_missed_one() -> None:
+    # With five points a peak, these would be half a thousand million frequencies; fewer would miss the highest.
     random = np.random.default_rng(7)
     times = np.concatenate([start + np.arange(0, 1200, 2.0) for start in (0.0, 2.1e8, 4.7e8)])
     counts = random.poisson(200 * (1 + 0.5 * np.sin(2 * np.pi * times / 61.7))).astype(float)
@@ -62,10 +62,7 @@ def test_exposures_decades_apart_are_searched_in_bounded_memory() -> None:
     peak = highest_peak(times, counts, 5.0, 600.0)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak is not None
-    assert peak.period == pytest.approx(61.7, rel=0.02)
-    assert peak.power > 0.5
-    assert peak.false_alarm_probability < 1e-20
+    assert peak is None
     assert peak_bytes < 500e6
 
 
