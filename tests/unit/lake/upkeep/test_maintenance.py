@@ -412,3 +412,12 @@ def test_a_table_or_column_that_somebody_dropped_is_named(catalog, settings):
     catalog.close()
     with pytest.raises(CatalogError, match="schema_version is missing"):
         Lake(settings.url, settings)
+
+
+@pytest.mark.parametrize(("archive", "command"), [("gaia", "lightlake pull gaia"), ("rxte", "lightlake rxte")])
+def test_hints_name_the_command_that_asks_again(catalog: Catalog, archive: str, command: str) -> None:
+    register(catalog, range(3))
+    committed(catalog, [], "g1", archive=archive, targets=[0], status="rejected", attempt_status="rejected")
+    hints = {one.hint for one in verify(catalog) if f"{archive} " in one.message}
+    assert hints
+    assert all(hint.startswith(f"run: {command} --") for hint in hints)
