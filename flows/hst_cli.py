@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from lake.cli import LakeURL
 from lake.output import say
+from lake.text import counted
 
 
 def pages(
@@ -48,7 +49,7 @@ def pages(
         )
     if sys.stderr.isatty():
         sys.stderr.write("\n")
-    say(f"{done.composites} composites shown from {done.start} on")
+    say(f"{counted(done.composites, 'composite')}: open {done.start}")
     return 0
 
 

@@ -46,7 +46,7 @@ def rows(lake: Lake, view: str, band: str) -> list[tuple[float, float | None, fl
 def test_triggers_have_no_flux_but_as_published(held: Lake) -> None:
     assert rows(held, "fornax", "FERMIGTRIG") == [(57818.586891, None, None)]
     assert rows(held, "fornax", "SAXGRBMGRB") == [(50335.861597, pytest.approx(2e-6, rel=1e-6), None)]
-    # D13; the times are those that the collector's notebook shows.
+    # The times are those that the collector's notebook shows.
     assert rows(held, "fornax_as_published", "FERMIGTRIG") == [(57818.586891, 0.1, 0.1)]
     assert rows(held, "fornax_as_published", "SAXGRBMGRB") == [(50335.861597, 0.1, 0.1)]
 

@@ -141,7 +141,7 @@ def test_real_sources_of_the_catalogue(data_dir: Path) -> None:
     }
     wanted = sorted((distance, number) for number, distance in distances.items() if distance <= 60)
     assert len(wanted) >= 4
-    assert wanted[0][1] != listed[0]["MatchID"], "the first is not the nearest: D6"
+    assert wanted[0][1] != listed[0]["MatchID"], "the first is not the nearest"
     assert matches["source_id"].to_pylist() == [number for _, number in wanted]
     np.testing.assert_allclose(matches["separation_arcsec"], [distance for distance, _ in wanted], atol=1e-6)
     assert matches["rank"].to_pylist() == list(range(1, len(wanted) + 1))
@@ -182,7 +182,7 @@ def test_a_real_light_curve() -> None:
 
 
 def test_magnitude_24_is_not_a_tenth_of_a_millijansky() -> None:
-    """D5: the collector has 0.119 mJy."""
+    """The collector has 0.119 mJy."""
     main, aperture = rows_of(made([source()], [point(mag=25.0)]))
     assert main["flux"] == pytest.approx(9.12e-4, rel=1e-3)
     assert main["flux_err"] == pytest.approx(9.12e-4 * 0.1 / 1.0857, rel=1e-3)
@@ -386,7 +386,7 @@ def test_a_fetch_equals_the_truth(box: Sandbox, reached: Settings) -> None:
     place = {str(number): at for at, number in enumerate(box.services["hcv"].ids.tolist())}
     nearest = {target: name for target, name, _, rank in got if rank == 1}
     first = {target: min((place[name], name) for other, name, *_ in got if other == target)[1] for target in nearest}
-    assert nearest != first, "nearest first is not as they come: D6"
+    assert nearest != first, "nearest first is not as they come"
     for row in rows_of(result, "sources"):
         at = place[row["source_id"]]
         assert (row["ra"], row["dec"]) == (box.services["hcv"].ra[at], box.services["hcv"].dec[at])

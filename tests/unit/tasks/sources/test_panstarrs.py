@@ -123,7 +123,7 @@ def test_real_objects_and_their_detections(data_dir: Path, tmp_path: Path) -> No
 
 
 def test_times_are_tai(tmp_path: Path) -> None:
-    """Defect D8: obsTime is TAI, 34 s ahead of UTC in 2010."""
+    """The column obsTime is TAI, 34 s ahead of UTC in 2010."""
     harvest = fetched(
         catalogues(tmp_path, objects(1, 10.0, 5.0), detections(1, 10.0, 5.0, obsTime=[55500.0])), targets_at(10.0, 5.0)
     )
@@ -154,7 +154,7 @@ def test_all_objects_in_the_radius_are_ranked_with_detections_or_without(tmp_pat
 
 
 def test_sentinels_are_null(tmp_path: Path) -> None:
-    """Defect D9: -999 Jy, and 999000 mJy from it, are not measurements."""
+    """Values such as -999 Jy, and 999000 mJy from it, are not measurements."""
     rows = detections(
         [1] * 5,
         10.0,

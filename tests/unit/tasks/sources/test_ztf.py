@@ -152,7 +152,7 @@ def test_a_bulk_file_of_dr5(data_dir: Path, tmp_path: Path) -> None:
 
 
 def test_every_object_at_a_target_is_kept_and_ranked(tmp_path: Path) -> None:
-    """A star has several objectids, in one filter, too (defect D10): none is dropped."""
+    """A star has several objectids, in one filter, too: none is dropped."""
     rows = objects([10.0, 10.0 + 0.5 / 3600, 10.0, 10.0], np.array([0.0, 0, 0.7, 1.2]) / 3600, [1, 1, 2, 3])
     targets = targets_at([10.0, 200.0], [0.0, 10.0])
     harvest = fetched(collection(tmp_path, rows), targets)

@@ -194,10 +194,10 @@ def test_light_curves_are_right_and_whole(bulk: Table) -> None:
     made = lightcurves(rows, sources_of(rows)).to_pandas()
     timed = rows.filter(pc.is_valid(rows["time"])).to_pandas()
     assert len(made) == len(timed)
-    assert np.allclose(made.mjd - timed.time, 55197.0, rtol=0, atol=1e-9)  # D1: not 55197.5
+    assert np.allclose(made.mjd - timed.time, 55197.0, rtol=0, atol=1e-9)  # not 55197.5
     first = made.iloc[0]
     assert first.bmjd_tdb == pytest.approx(Time(first.mjd, format="mjd", scale="tcb").tdb.mjd, abs=1e-9)
-    # D2: as if they were AB, the collector's fluxes come out too high by a factor 1.110 in G, 1.014 in BP, 1.388 in RP.
+    # As if they were AB, the collector's fluxes come out too high by a factor 1.110 in G, 1.014 in BP, 1.388 in RP.
     for band, factor in (("G", 1.110), ("BP", 1.014), ("RP", 1.388)):
         rows_of = made[(made.band == band) & made.mag.notna()]
         assert np.allclose(rows_of.flux * factor, 3631e3 * 10 ** (-0.4 * rows_of.mag), rtol=6e-4)

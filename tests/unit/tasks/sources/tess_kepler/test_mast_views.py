@@ -210,7 +210,7 @@ def test_as_published_is_what_the_collector_makes_of_lightkurve(held: Lake, data
 
 
 def test_as_published_is_six_years_late_but_for_tess(held: Lake) -> None:
-    """D3: the first cadences are of 2018-07-25, 2009-06-20 and 2015-04-27."""
+    """The first cadences are of 2018-07-25, 2009-06-20 and 2015-04-27."""
     bands = ("TESS", "Kepler", "K2")
     first, first_published = (
         {band: one(held, f"SELECT min(time) FROM {view} WHERE band = ?", band)[0] for band in bands}
