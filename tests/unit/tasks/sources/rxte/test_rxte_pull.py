@@ -30,13 +30,14 @@ from lake.settings import load_settings
 from lake.store.catalog import Catalog
 from lake.upkeep.maintenance import verify
 from tasks.pull import lake_at
+from tasks.sources.observed import target_of
 from tasks.sources.rxte import energies
 from tasks.sources.rxte import heasoft as rxte_heasoft
 from tasks.sources.rxte import observations as rxte_pull
 from tasks.sources.rxte import targets as rxte_targets
 from tasks.sources.rxte.files import Mirror
 from tasks.sources.rxte.find import read_csv, select
-from tasks.sources.rxte.mission import Observation
+from tasks.sources.rxte.mission import NAME, Observation
 from tasks.sources.rxte.observations import Extraction, extraction_of, waiting
 from tasks.sources.rxte.products import NO_PRODUCTS
 
@@ -445,7 +446,7 @@ def test_a_target_without_observations_has_coverage_and_an_observation_near_two_
     folder, _ = made
     ra, dec = ETA_CAR
     beside, nowhere = (
-        rxte_targets.target_of(lake, f"{ra:.4f} {place:.4f}")["target_id"][0].as_py() for place in (dec + 0.01, 80.0)
+        target_of(lake, f"{ra:.4f} {place:.4f}", NAME)["target_id"][0].as_py() for place in (dec + 0.01, 80.0)
     )
     found = found_in(folder, lake)
     extract_all(url(lake), found.each(), ALL)
@@ -499,13 +500,13 @@ def test_cuts_of_the_same_band_are_one_after_the_other(lake: Lake, made: tuple[P
 
 
 def test_a_target_by_name_or_place(lake: Lake) -> None:
-    assert rxte_targets.target_of(lake, "eta_car")["name"].to_pylist() == ["ETA_CAR"]
+    assert target_of(lake, "eta_car", NAME)["name"].to_pylist() == ["ETA_CAR"]
     n = lake.sql("SELECT count(*) AS n FROM targets")["n"][0].as_py()
-    assert rxte_targets.target_of(lake, "161.265 -59.6845")["name"].to_pylist() == ["ETA_CAR"]
-    new = rxte_targets.target_of(lake, " 12.5, +3.25 ")
+    assert target_of(lake, "161.265 -59.6845", NAME)["name"].to_pylist() == ["ETA_CAR"]
+    new = target_of(lake, " 12.5, +3.25 ", NAME)
     assert (new["ra"][0].as_py(), new["dec"][0].as_py()) == (12.5, 3.25)
     assert lake.sql("SELECT count(*) AS n FROM targets")["n"][0].as_py() == n + 1
     with pytest.raises(ConfigurationError, match="no target is named"):
-        rxte_targets.target_of(lake, "nobody")
+        target_of(lake, "nobody", NAME)
     with pytest.raises(ConfigurationError):
-        rxte_targets.target_of(lake, "1.2.3 4")
+        target_of(lake, "1.2.3 4", NAME)

@@ -139,8 +139,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _body(self, asked: Asked, word: str, content: bytes) -> None:
         if word == "chunked":
             content = b"%x\r\n%s\r\n0\r\n\r\n" % (len(content), content)
+        asked.sent += len(content)  # before the client has it, and the test looks
         self.wfile.write(content)
-        asked.sent += len(content)
         if word == "hang":
             self.server.over.wait(60)
         if word in ("reset", "cut", "hang", "endless"):
