@@ -107,7 +107,7 @@ def test_it_serves_what_is_due_and_what_events_ask_for(
 
     try:
         with get_client(sync_client=True) as client:
-            until(lambda: "serving 6 deployments" in log.read_text())
+            until(lambda: f"serving {len(deployed())} deployments" in log.read_text())
             there = {one.full_name: client.read_deployment_by_name(one.full_name) for one in deployed()}
             assert all(one.parameters == {"lake": root} and not one.paused for one in there.values())
             assert all(one.version == version("lightlake") and NAME in one.tags for one in there.values())
@@ -135,7 +135,9 @@ def test_it_serves_what_is_due_and_what_events_ask_for(
         if child.poll() is None:
             child.kill()
             child.wait()
-    assert log.read_text().rstrip().endswith("ended; schedules of 5 deployments are paused until it serves again")
+    # One was paused by hand.
+    ended = f"ended; schedules of {len(deployed()) - 1} deployments are paused until it serves again"
+    assert log.read_text().rstrip().endswith(ended)
     assert "maintenance/lightlake: next " in log.read_text()
     for run in pulled:
         assert run.deployment_id == there["pull/lightlake"].id

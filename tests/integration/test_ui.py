@@ -18,6 +18,7 @@ from helpers.processes import child_environment, until
 from helpers.servers import PrefectServer
 from prefect.utilities.callables import parameter_schema
 
+from deployments.deployed import deployed
 from flows.pull import pull_archive
 from lake.store.catalog import Catalog
 from tasks.sources.registry import REGISTRY
@@ -42,7 +43,10 @@ def serving(root: str, environment: dict[str, str], folder: Path) -> Iterator[No
             env=child_environment(**environment, PREFECT_RUNNER_POLL_FREQUENCY="1"),
         )
     try:
-        until(lambda: "serving 6 deployments" in log.read_text() or child.poll() is not None, log.read_text)
+        until(
+            lambda: f"serving {len(deployed())} deployments" in log.read_text() or child.poll() is not None,
+            log.read_text,
+        )
         assert child.poll() is None, log.read_text()[-3000:]
         yield
         child.send_signal(signal.SIGTERM)
