@@ -60,7 +60,7 @@ class Views:
         Condition on rows, for view fornax.
     as_published
         Rows of view fornax_as_published: where the collector's numbers differ from the lake's good ones. None: they
-        do not; empty: the collector's cannot be had.
+        do not; empty: the collector's are not available.
     """
 
     statements: tuple[str, ...] = ()

@@ -64,7 +64,7 @@ def until_back(work: Callable[[], T], longest_s: float, between: Callable[[], ob
 
 @contextmanager
 def file_lock(path: Path, timeout_s: float, *, remove: bool = False) -> Iterator[bool]:
-    """Hold a lock on a file; yields whether it was to be had in time.
+    """Hold a lock on a file; yield whether it was free in time.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def advisory_lock(
     timeout_s: float,
     trouble: Callable[[duckdb.Error], Exception],
 ) -> Iterator[bool]:
-    """Hold an advisory lock of PostgreSQL; yields whether it was to be had in time.
+    """Hold an advisory lock of PostgreSQL; yield whether it was free in time.
 
     Parameters
     ----------

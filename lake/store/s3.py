@@ -122,7 +122,7 @@ def access(options: Mapping[str, Any]) -> Access:
     Raises
     ------
     ConfigurationError
-        If an option is misspelt, contradicts another or cannot be had, or there is no such profile.
+        If an option is misspelt, contradicts another or is not supported, or there is no such profile.
     """
     _check_names(options, (*_ACCESS, *_TUNING), "")
     _check_kinds(options, "")

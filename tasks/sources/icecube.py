@@ -85,7 +85,7 @@ def fetch(granule: Granule, settings: Settings) -> FetchResult:
     Raises
     ------
     ArchiveError
-        If the release cannot be had, is damaged, or lacks a season that was asked for.
+        If the release is not available, is damaged, or lacks a season that was asked for.
     """
     endpoint = ARCHIVE.endpoint_url(settings)
     events = _events(endpoint, tuple(granule.parameters["seasons"]), settings)

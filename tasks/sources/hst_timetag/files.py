@@ -185,7 +185,7 @@ class Files:
         Raises
         ------
         ArchiveError
-            If one cannot be had.
+            If one cannot be fetched.
         """
         return [self._fetched(file) for file in piece.files]
 

@@ -377,7 +377,7 @@ def _member(row: Row, name: str, *, is_alone: bool) -> Row:
 
 
 def _file(row: Row, suffix: str, left_out: Counter[str]) -> Row | None:
-    """Return a row of `FILES`; None for a product that is not to be had, or whose name is no file's of HST."""
+    """Return a row of `FILES`; None for a product that is not public, or whose name is no file's of HST."""
     name, dataset, uri = (str(row.get(key) or "") for key in ("filename", "dataset", "uri"))
     match = _FILE.fullmatch(name)
     if match is None or not dataset or not uri.endswith(name):
