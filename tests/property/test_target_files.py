@@ -28,6 +28,8 @@ POSITIONS = st.lists(
 )
 # Names may hold anything but what ends a line or begins a comment.
 NAMES = st.text(st.characters(categories=("L", "N", "P", "S"), exclude_characters="#"), min_size=1, max_size=8)
+# What papers, spreadsheets and programs write where there is no value: a name like this is no name.
+NO_VALUE = {"nan", "null", "none", "n/a", "na", "-", "--", "---", "–", "—", "−", "...", "…", "~", "<na>", "\\n"}
 
 
 def write_and_read(table: Table, name: str, **kwargs: object) -> TargetFile:
@@ -84,7 +86,7 @@ def test_skycoord_comes_back(positions: list[tuple[float, float]], frame: str, s
 @given(
     cells=st.lists(
         st.tuples(
-            NAMES,
+            st.one_of(NAMES, st.sampled_from(["NA", "None", "--"])),
             st.one_of(st.floats(-10.0, 370.0).map(repr), st.sampled_from(["", "n/a", "12:61:00", "nan"]), NAMES),
             st.one_of(st.floats(-95.0, 95.0).map(repr), st.sampled_from(["", "-00:30:00"])),
         ),
@@ -100,7 +102,8 @@ def test_no_row_is_lost(cells: list[tuple[str, str, str]]) -> None:
         read = read_targets(file)
     good = read.targets["row_in_catalogue"].to_pylist()
     assert sorted([*good, *(bad.line - 1 for bad in read.bad_rows)]) == list(range(1, len(cells) + 1))
-    assert read.targets["name"].to_pylist() == [cells[row - 1][0] for row in good]
+    names = [cells[row - 1][0] for row in good]
+    assert read.targets["name"].to_pylist() == [None if name.lower() in NO_VALUE else name for name in names]
     assert u.allclose(read.targets["dec"].to_numpy().clip(-90.0, 90.0), read.targets["dec"].to_numpy())
 
 
