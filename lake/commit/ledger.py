@@ -50,6 +50,7 @@ class Attempt:
     n_unanswered: int = 0  # not a column: coverage says which
     retries: int = 0
     requests: int | None = None
+    run_id: str | None = None
 
     def __post_init__(self) -> None:
         """Remove secrets from errors and addresses; make names of files text."""

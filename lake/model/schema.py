@@ -12,7 +12,7 @@ from typing import Any
 
 from lake.model.table import Column, Table
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 
 
 def _required(name: str, type: str, description: str, **more: Any) -> Column:
@@ -82,6 +82,26 @@ TABLES: dict[str, Table] = {
             ),
             key=("target_id", "sample", "label", "catalogue", "row_in_catalogue", "name"),
             sort=("target_id",),
+        ),
+        Table(
+            "aliases",
+            "a name that was looked up, or that goes with one",
+            (
+                _required("name", "VARCHAR", "The name as it was asked for, or as the service has it", ucd="meta.id;src"),
+                _required("canonical_name", "VARCHAR", "Main identifier of the object", ucd="meta.id;meta.main"),
+                Column("service", "VARCHAR", "Service that was asked; NULL if none was", ucd="meta.ref"),
+                _required("method", "VARCHAR", "How the canonical name was found", ucd="meta.code"),
+                _required("asked_at", "TIMESTAMPTZ", "When", ucd="time.processing"),
+                Column("target_id", "BIGINT", "Target of the lake that it is, by its id in table targets", ucd="meta.id"),
+                Column("ra", "DOUBLE", "Right ascension, ICRS", unit="deg", ucd="pos.eq.ra", low=0, high=360),
+                Column("dec", "DOUBLE", "Declination, ICRS", unit="deg", ucd="pos.eq.dec", low=-90, high=90),
+                _PM_RA,
+                _PM_DEC,
+                _REF_EPOCH,
+                Column("redshift", "DOUBLE", "Redshift", ucd="src.redshift"),
+                Column("object_type", "VARCHAR", "Type of the object, in the service's words", ucd="src.class"),
+            ),
+            key=("name",),
         ),
         Table(
             "sources",
@@ -263,6 +283,7 @@ TABLES: dict[str, Table] = {
                     "may pass", ucd="meta.number", low=0),
                 Column("requests", "INTEGER", "HTTP requests that were sent for it; NULL where Arrow reads S3, which "
                     "does not say", ucd="meta.number", low=0),
+                Column("run_id", "VARCHAR", "Run that made it, see table runs; NULL before schema version 9", ucd="meta.id"),
             ),
             key=("granule", "attempt"),
             sort=("started_at",),

@@ -53,6 +53,7 @@ MIGRATIONS: dict[int, Sequence[str]] = {
     6: add_statements(TABLES["ledger"], "n_found", "retries", "requests"),
     7: [*add_statements(TABLES["labels"], "added_at", "name"), *add_statements(TABLES["schema_version"], "lake_id")],
     8: [*add_statements(TABLES["lightcurves"], "cadence_s"), *add_statements(TABLES["schema_version"], "declared")],
+    9: add_statements(TABLES["ledger"], "run_id"),  # and tables: every migration creates missing ones
 }
 
 
@@ -120,11 +121,11 @@ def has_declared(cursor: duckdb.DuckDBPyConnection) -> bool:
 
 
 def _missing(cursor: duckdb.DuckDBPyConnection) -> Iterator[str]:
-    """Yield the SQL that creates missing tables of sources, and missing columns of them."""
+    """Yield the SQL that creates missing tables, and missing columns of tables that are or were declared by sources."""
     query = "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"
     held = set(cursor.execute(query).fetchall())
     names = {table for table, _ in held}
-    for table in declared_tables().values():
+    for table in all_tables().values():
         if table.name not in names:
             yield from create_statements(table)
         else:

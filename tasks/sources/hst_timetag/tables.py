@@ -259,18 +259,6 @@ TABLES = (
         partition="archive",
         sort=("source_id", "time_s"),
     ),
-    Table(
-        "aliases",
-        "a name that proposers gave a target of HST",
-        (
-            _required("name", "VARCHAR", "TARGNAME", ucd="meta.id;src"),
-            _required("canonical_name", "VARCHAR", "Main identifier of the object", ucd="meta.id;meta.main"),
-            Column("service", "VARCHAR", "Service that was asked; NULL if none was", ucd="meta.ref"),
-            _required("method", "VARCHAR", "How the canonical name was found", ucd="meta.code"),
-            _required("asked_at", "TIMESTAMPTZ", "When", ucd="time.processing"),
-        ),
-        key=("name",),
-    ),
 )
 
 _SAME = """
