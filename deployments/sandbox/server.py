@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 ARCHIVES = ("icecube", "gaia", "heasarc", "ztf", "wise", "panstarrs", "hcv", "hst", "tess_kepler")
 """Archives and services with a stand-in: each is a module here, whose function ``mount`` returns the endpoint."""
 
-_BODY_FAULTS = {"reset", "truncate", "short", "garbage", "slow"}
+_BODY_FAULTS = {"reset", "truncate", "short", "garbage", "slow", "endless"}
 _MAINTENANCE = b"""<!DOCTYPE html><html><head><title>Scheduled maintenance</title></head>
 <body><h1>We will be back soon</h1><p>The archive is down for maintenance.</p></body></html>\n"""
 
@@ -180,7 +180,8 @@ class Sandbox:
 
         Kinds: 'hang' (no answer until either side closes), 'reset' (RST in mid-body), 'truncate' (half the
         body, Content-Length says all), 'short' (half, and Content-Length agrees), 'garbage' (a maintenance
-        page), 'slow' (see `drip`), 'status:<code>'. HEAD meets 'hang' and 'status' only.
+        page), 'slow' (see `drip`), 'endless' (blanks until either side closes), 'status:<code>'. HEAD meets
+        'hang' and 'status' only.
         """
         if kind not in _BODY_FAULTS and not re.fullmatch(r"hang|status:[2-5]\d\d", kind):
             raise ValueError(f"unknown fault {kind!r}")
@@ -291,11 +292,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.box.requests.append(Seen(self.command, self.path, status))
         self.send_response(status)
         if status not in {204, 304}:
-            headers |= {"Content-Type": response.content_type, "Content-Length": str(count)}
+            headers["Content-Type"] = response.content_type
+            headers |= {"Connection": "close"} if kind == "endless" else {"Content-Length": str(count)}
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "HEAD" or status in {204, 304}:
+            return
+        if kind == "endless":
+            self.close_connection = True
+            while not self.server.box.closing.is_set():
+                self.wfile.write(b" " * 65536)
             return
         if kind in {"reset", "truncate"}:
             self.close_connection, count = True, count // 2

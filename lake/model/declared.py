@@ -100,9 +100,15 @@ class Declaration:
 
 
 def declarations() -> list[Declaration]:
-    """Load what the installed sources declare, in the order of their names."""
+    """Return what the installed sources declare, in the order of their names."""
+    return list(_declared())
+
+
+@cache
+def _declared() -> tuple[Declaration, ...]:
+    """Load the declarations, once: finding the entry points reads a file of every installed package."""
     found = [one for point in entry_points(group="lightlake.archives") for one in point.load()()]
-    return sorted(found, key=lambda one: one.archive)
+    return tuple(sorted(found, key=lambda one: one.archive))
 
 
 @cache

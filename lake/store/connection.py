@@ -26,10 +26,12 @@ CONSISTENT_SCANS = "SET GLOBAL sqlite_disable_multithreaded_scans = true"
 
 
 # Nothing is downloaded, and nothing unsigned is loaded. The latter is DuckDB's default, and stated here on purpose.
+# The name of a missing table is an error, even where a Python variable is called so.
 CONFIG: dict[str, bool] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
     "allow_unsigned_extensions": False,
+    "python_enable_replacements": False,
 }
 
 

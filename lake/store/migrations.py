@@ -59,14 +59,19 @@ MIGRATIONS: dict[int, Sequence[str]] = {
 
 def schema_version(cursor: duckdb.DuckDBPyConnection) -> tuple[int | None, str | None]:
     """Return the schema's version (None without tables, 0 if creating them was cut short), and the lake's id."""
-    found = cursor.execute(
-        "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'schema_version'"
-    ).fetchall()
-    if not found[0][0]:
+    query = "SELECT * FROM lake.main.schema_version ORDER BY version DESC, applied_at DESC LIMIT 1"
+    try:  # listing all tables and views would take longer than all else of opening a lake
+        newest = cursor.execute(query).to_arrow_table().to_pylist()
+    except duckdb.CatalogException:
+        if _has_table(cursor, "schema_version"):
+            raise
         return None, None
-    query = "SELECT * FROM schema_version ORDER BY version DESC, applied_at DESC LIMIT 1"
-    newest = cursor.execute(query).to_arrow_table().to_pylist()
     return (int(newest[0]["version"]), newest[0].get("lake_id")) if newest else (0, None)
+
+
+def _has_table(cursor: duckdb.DuckDBPyConnection, name: str) -> bool:
+    query = "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = ?"
+    return bool(cursor.execute(query, [name]).fetchall()[0][0])
 
 
 def make_tables(cursor: duckdb.DuckDBPyConnection, found: int | None) -> None:

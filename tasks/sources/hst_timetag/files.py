@@ -226,7 +226,7 @@ def _short_hash(text: str) -> str:
 
 def _wrong_size(path: Path, size: int) -> str | None:
     found = path.stat().st_size
-    return f"{found} of {size} bytes came" if size and found != size else None
+    return f"what came is not the file: {found} of {size} bytes" if size and found != size else None
 
 
 def located(piece: Piece) -> dict[str, dict[str, Any]]:

@@ -241,6 +241,20 @@ def test_fault_garbage(served: tuple[Sandbox, str, bytes]) -> None:
     assert "maintenance" in got.text
 
 
+def test_fault_endless(served: tuple[Sandbox, str, bytes]) -> None:
+    box, url, content = served
+    box.fault("/data.bin", "endless")
+    with httpx.Client() as client:
+        with client.stream("GET", url) as answer:
+            assert "Content-Length" not in answer.headers
+            got = 0
+            for chunk in answer.iter_bytes():
+                got += len(chunk)
+                if got > 1_000_000:
+                    break
+        assert client.get(url).content == content
+
+
 def test_fault_status(served: tuple[Sandbox, str, bytes]) -> None:
     for method in ["GET", "HEAD"]:
         for status in [404, 429, 503]:

@@ -139,46 +139,6 @@ def test_a_job_that_never_ends_is_given_up_and_deleted(tap: TapService) -> None:
     assert not tap.jobs
 
 
-@pytest.mark.parametrize(
-    ("kind", "told"),
-    [
-        ("garbage", "no VOTable, or part of one: We will be back soon The archive is down for maintenance."),
-        ("short", "no VOTable, or part of one"),
-        ("truncate", "the connection failed"),
-        ("reset", "the connection failed"),
-        ("status:500", "HTTP 500"),
-        ("status:503", "HTTP 503 Service Unavailable: status:503"),
-        ("status:429", "HTTP 429 Too Many Requests"),
-    ],
-)
-@pytest.mark.parametrize("where", ["/tap/sync", "/tap/async"])
-def test_what_can_pass_is_transient(service: Service, box: Sandbox, kind: str, told: str, where: str) -> None:
-    if where == "/tap/async" and kind in ("garbage", "short"):
-        kind, told = "garbage", "it made no job of the query"
-    box.fault(where, kind, times=2)
-    error = refused(service, told, asynchronous=where == "/tap/async")
-    assert error.transient
-    assert error.retry_after_s == (1.0 if kind == "status:429" else None)
-
-
-def test_a_server_that_hangs_is_left(box: Sandbox, tap: TapService) -> None:
-    box.fault("/tap", "hang")
-    assert refused(Service("stars", tap.url, 0.3, 20), "no answer for 0.3 s").transient
-
-
-def test_a_slow_drip_is_no_answer_either(box: Sandbox, tap: TapService) -> None:
-    box.fault("/tap", "slow")
-    box.drip = (16, 0.05)
-    error = refused(Service("stars", tap.url, 5, 0.5), r"through after 0\.5 s .*: \d{2,3} bytes came")
-    assert error.transient
-
-
-def test_a_page_that_is_not_there_is_final(box: Sandbox) -> None:
-    error = refused(Service("stars", box.url("/nothing"), 5, 20), "HTTP 404")
-    assert not error.transient
-    assert "LIGHTLAKE_ENDPOINTS__STARS" in str(error)
-
-
 def test_nobody_listens() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -478,32 +478,6 @@ def test_sources_without_a_light_curve_stay(box: Sandbox, reached: Settings) -> 
     assert result.remark == f"sources without a light curve: 1 ({gone})"
 
 
-FAULTS = {
-    "status:429": "HTTP 429",
-    "status:503": "HTTP 503",
-    "garbage": "no JSON.*Scheduled maintenance",
-    "short": "no JSON, or part of one",
-    "truncate": "connection failed",
-    "reset": "connection failed",
-    "hang": "no answer for 0.5 s",
-}
-
-
-@pytest.mark.parametrize("table", ["hcvsummary.json", "hcv.json"])
-@pytest.mark.parametrize("kind", FAULTS)
-def test_faults_pass_and_are_told(box: Sandbox, reached: Settings, kind: str, table: str) -> None:
-    targets = targets_at(PLACES[:4])
-    impatient = reached.model_copy(update={"timeout_s": 0.5})
-    box.fault(f"/api/v0.1/hsc/v3/{table}", kind, 1)
-    with pytest.raises(ArchiveError, match=FAULTS[kind]) as caught:
-        hcv.fetch(granule(targets), impatient)
-    assert caught.value.transient
-    assert caught.value.retry_after_s == (1.0 if kind == "status:429" else None)
-    assert caught.value.archive == "hcv"
-    assert caught.value.endpoint == box.url(f"/api/v0.1/hsc/v3/{table}")
-    assert hcv.fetch(granule(targets), reached).remark is None
-
-
 def test_what_is_refused_is_final_and_stops_the_batch(box: Sandbox, reached: Settings) -> None:
     targets = targets_at([(1.0 + n, 5.0) for n in range(50)])
     before = len(box.requests)

@@ -213,15 +213,6 @@ def test_many_sources_are_asked_in_chunks(box: Sandbox, reached: Settings, monke
     assert len(asked) == -(-lit // 2)
 
 
-@pytest.mark.parametrize("kind", ["garbage", "short", "truncate", "status:503", "reset"])
-def test_datalink_that_fails_fails_the_granule_for_now(box: Sandbox, reached: Settings, kind: str) -> None:
-    box.fault("/gaia/data", kind)
-    with pytest.raises(ArchiveError) as caught:
-        gaia.fetch(granule(targets_at(*zip(*PLACES, strict=True))), reached)
-    assert caught.value.transient
-    assert caught.value.endpoint == box.endpoints["gaia_datalink"]
-
-
 def test_a_list_of_sources_that_is_cut_is_not_taken(box: Sandbox, reached: Settings) -> None:
     service = box.services["gaia"]
     service.hard_limit = 5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -380,64 +380,6 @@ def test_products_that_are_not_to_be_had(reached: Settings, service: Service) ->
 
 
 # --- answers that are no good ---
-
-FAULTS = {
-    "status:429": "HTTP 429",
-    "status:500": "HTTP 500",
-    "status:503": "HTTP 503",
-    "garbage": "no JSON.*Scheduled maintenance",
-    "short": "no JSON, or part of one",
-    "truncate": "connection failed",
-    "reset": "connection failed",
-    "hang": "no answer for 0.5 s",
-}
-CALLS: dict[str, Callable[[Settings], object]] = {
-    f"{API}/search": lambda settings: named(["SANDBOX-FLARE"], settings),
-    f"{API}/post_list_products": lambda settings: products(
-        pa.Table.from_pylist([{"exposure_id": SPECIAL["flare"].name}], EXPOSURES), settings
-    ),
-    COLUMNS: lambda settings: named(["SANDBOX-FLARE"], settings),
-}
-
-
-@pytest.mark.parametrize("path", CALLS)
-@pytest.mark.parametrize("kind", FAULTS)
-def test_faults_pass_and_are_told(box: Sandbox, reached: Settings, kind: str, path: str) -> None:
-    box.fault(path, kind)
-    with pytest.raises(ArchiveError, match=FAULTS[kind]) as caught:
-        CALLS[path](reached.model_copy(update={"timeout_s": 0.5}))
-    assert caught.value.transient
-    assert caught.value.retry_after_s == (1.0 if kind == "status:429" else None)
-    assert (caught.value.archive, caught.value.endpoint) == ("hst_timetag", box.endpoints["hst"])
-    CALLS[path](reached)
-
-
-def test_a_drip_has_an_end(box: Sandbox, reached: Settings) -> None:
-    box.fault(f"{API}/search", "slow", times=2)
-    box.drip = (10, 0.05)
-    with pytest.raises(ArchiveError, match=r"not through after 0\.4 s") as caught:
-        named(["SANDBOX-FLARE"], reached.model_copy(update={"task_timeout_s": 0.4}))
-    assert caught.value.transient
-
-
-def test_an_answer_that_is_too_large_is_not_read(reached: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LIGHTLAKE_MAX_ANSWER_MB", "0.002")
-    from lake.settings import settings
-
-    settings.cache_clear()
-    try:
-        with pytest.raises(ArchiveError, match="LIGHTLAKE_MAX_ANSWER_MB") as caught:
-            since(LONG_AGO, reached)
-        assert not caught.value.transient
-    finally:
-        settings.cache_clear()
-
-
-def test_refusals_are_final_and_name_the_setting(box: Sandbox, reached: Settings) -> None:
-    box.fault(f"{API}/search", "status:404")
-    with pytest.raises(ArchiveError, match=r"HTTP 404.*LIGHTLAKE_ENDPOINTS__HST\b") as caught:
-        named(["SANDBOX-FLARE"], reached)
-    assert not caught.value.transient
 
 
 def test_a_column_that_the_service_has_no_more(reached: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

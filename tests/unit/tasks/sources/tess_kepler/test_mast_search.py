@@ -158,34 +158,6 @@ def test_pages_are_read_to_the_end_and_searches_waited_for(
 
 # --- answers that are no good ---
 
-FAULTS = {
-    "status:429": "HTTP 429",
-    "status:503": "HTTP 503",
-    "garbage": "no JSON.*Scheduled maintenance",
-    "short": "no JSON, or part of one",
-    "truncate": "connection failed",
-    "reset": "connection failed",
-    "hang": "no answer for 0.5 s",
-}
-
-
-@pytest.mark.parametrize("kind", FAULTS)
-def test_faults_pass_and_are_told(box: Sandbox, reached: Settings, kind: str) -> None:
-    impatient = reached.model_copy(update={"timeout_s": 0.5})
-    box.fault(INVOKE, kind)
-    with pytest.raises(ArchiveError, match=FAULTS[kind]) as caught:
-        by_place(box, impatient, HERE)
-    assert caught.value.transient
-    assert caught.value.retry_after_s == (1.0 if kind == "status:429" else None)
-    assert (caught.value.archive, caught.value.endpoint) == ("tess_kepler", box.url(INVOKE))
-
-
-def test_a_refusal_is_final(box: Sandbox, reached: Settings) -> None:
-    box.fault(INVOKE, "status:404")
-    with pytest.raises(ArchiveError, match=r"HTTP 404.*LIGHTLAKE_ENDPOINTS__TESS_KEPLER") as caught:
-        by_id(box, reached, TIC=[1001])
-    assert not caught.value.transient
-
 
 def test_the_services_own_words(box: Sandbox, reached: Settings) -> None:
     service = box.services["tess_kepler"]
