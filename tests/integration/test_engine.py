@@ -196,6 +196,29 @@ def test_an_archive_that_stays_away_is_not_asked_for_ever(
     assert (backed_off.asked, backed_off.backed_off) == (0, 24)
 
 
+def test_granules_that_stay_away_take_no_other_of_their_batch_with_them(
+    catalog: Catalog, rows: Rows, madeup: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIGHTLAKE_RETRIES", "1")
+    asked: Counter[int] = Counter()
+
+    def fetch(granule: Granule, settings: Settings) -> FetchResult:
+        (number,) = numbers_of(granule)
+        asked[number] += 1
+        if number in (1, 2):
+            raise refusal(f"no answer for {number}")
+        return harvest(granule)
+
+    madeup(fetch=fetch, batch_size=1)
+    register(catalog, range(4))  # a granule each, and one batch
+    report = pull("madeup")
+    assert (report.asked, report.failed, report.granules_failed) == (4, 2, 2)
+    assert asked == {0: 1, 1: 2, 2: 2, 3: 1}, "only what failed is asked again"
+    lost = rows("SELECT reason, retries FROM ledger WHERE status = 'failed' ORDER BY reason")
+    assert [row["retries"] for row in lost] == [1, 1]
+    assert [f"no answer for {n}" in row["reason"] for n, row in enumerate(lost, 1)] == [True, True], "each its own"
+
+
 @pytest.mark.parametrize(("patient", "times"), [(False, 3), (True, 1)])
 def test_retries_are_in_one_place(
     catalog: Catalog, madeup: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch, patient: bool, times: int
