@@ -18,6 +18,7 @@ from lake.errors import ConfigurationError, ReadOnly
 from lake.model.declared import all_tables, declarations, source_tables
 from lake.model.table import Table, quoted
 from lake.store.catalog import Catalog
+from lake.store.connection import rollback
 from lake.store.storage import Storage, changed_at, checksum, is_local, parquet_rows
 
 _GIVE_UP = "restore it from a backup of the files; or move it away, and give up its rows with: lightlake restore now"
@@ -133,8 +134,11 @@ def _twice(catalog: Catalog, *, quick: bool) -> list[Finding]:
 
 def _verify(catalog: Catalog, *, quick: bool) -> list[Finding]:
     cursor = catalog.cursor()
+    findings: list[Finding] = []
     try:
-        findings: list[Finding] = list(_check_schema(cursor))
+        # All checks see one state of the lake, and DuckLake reads its catalogue once instead of for each query.
+        cursor.execute("BEGIN")
+        findings += _check_schema(cursor)
         if findings:
             return findings  # all other checks need them
         for table in all_tables().values():
@@ -151,6 +155,7 @@ def _verify(catalog: Catalog, *, quick: bool) -> list[Finding]:
     except duckdb.Error as error:
         return [*findings, Finding("error", "files", f"cannot be read: {error}", _GIVE_UP)]
     finally:
+        rollback(cursor)
         cursor.close()
 
 
