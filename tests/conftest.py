@@ -123,7 +123,7 @@ def cases_dir() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("LIGHTLAKE_") and not name.startswith("LIGHTLAKE_TEST_"):
             monkeypatch.delenv(name)

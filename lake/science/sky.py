@@ -12,7 +12,6 @@ from itertools import chain
 import hpgeom
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial import cKDTree
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -153,6 +152,8 @@ class SkyIndex:
     def __init__(self, ra: ArrayLike, dec: ArrayLike) -> None:
         self._ra, self._dec = (np.atleast_1d(a) for a in _positions(ra, dec))
         self._rows = np.flatnonzero(~(np.isnan(self._ra) | np.isnan(self._dec)))
+        from scipy.spatial import cKDTree  # a third of what `import lake` would take
+
         self._tree = cKDTree(unit_vectors(self._ra[self._rows], self._dec[self._rows]))
 
     def within(

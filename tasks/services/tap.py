@@ -15,25 +15,22 @@ import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.parsers.expat import ExpatError
 from xml.sax.saxutils import escape
 
 import numpy as np
 import pyarrow as pa
 import requests
-from astropy.io.votable.exceptions import VOTableSpecError
-from astropy.units import UnitsWarning
-from pyvo.dal import AsyncTAPJob, DALServiceError, TAPResults, TAPService
-from pyvo.dal.exceptions import DALAccessError, DALFormatError, DALQueryError
 
 from lake.errors import ArchiveError, TruncatedAnswer
 from tasks.services.bounds import Budget, parsed_votable
 from tasks.services.http import Session, excerpt
 from tasks.services.votables import Clipped
 
-# Archives spell units as they like; the columns that are used here have theirs by documentation.
-warnings.filterwarnings("ignore", category=UnitsWarning, module="astropy.units")
+# Every command loads this module, and few query a service: pyvo and astropy take longer than all else.
+if TYPE_CHECKING:
+    from pyvo.dal import AsyncTAPJob, TAPResults
 
 _FIRST_POLL_S, _LONGEST_POLL_S = 0.2, 10.0
 _DONE, _LOST, _ACTIVE = "COMPLETED", ("ERROR", "ABORTED"), ("QUEUED", "EXECUTING", "RUN")
@@ -99,6 +96,9 @@ class Service:
             service reports under HTTP 200, jobs that end in ERROR, are ABORTED or do not end. Final: what the
             service refuses (other 4xx), such as a query that it cannot parse.
         """
+        from pyvo.dal import TAPService
+        from pyvo.dal.exceptions import DALAccessError
+
         tables = {name: io.BytesIO(to_votable(table)) for name, table in (uploads or {}).items()}
         with Session(self.archive, self.url, self.timeout_s, self.deadline_s) as session:
             service = TAPService(self.url.rstrip("/"), session=_Requests(session))
@@ -118,6 +118,8 @@ class Service:
 
     def _run_job(self, job: AsyncTAPJob, session: Session) -> bytes:
         """Run a job to its end and return its result; the job is deleted whatever happens."""
+        from pyvo.dal import DALServiceError
+
         deadline = session.deadline
         # Polling and deleting the job may take a little longer than the job.
         session.deadline += self.timeout_s
@@ -143,6 +145,12 @@ class Service:
                 _remove(job)
 
     def _parse(self, body: bytes, budget: Budget) -> TAPResults:
+        from astropy.units import UnitsWarning
+        from pyvo.dal import TAPResults
+        from pyvo.dal.exceptions import DALFormatError, DALQueryError
+
+        # Archives spell units as they like; the columns that are used here have theirs by documentation.
+        warnings.filterwarnings("ignore", category=UnitsWarning, module="astropy.units")
         try:
             return TAPResults(parsed_votable(body, budget), url=self.url)
         except DALQueryError as error:
@@ -150,7 +158,7 @@ class Service:
             raise self._failed(f"the service says: {message}", transient=not _at_fault(message)) from error
         except Clipped as error:
             raise self._failed(f"of the answer, {error}", transient=False) from error
-        except (DALFormatError, ExpatError, VOTableSpecError, ValueError, IndexError, zlib.error) as error:
+        except (DALFormatError, ExpatError, ValueError, IndexError, zlib.error) as error:
             raise self._failed(f"the answer is no VOTable, or part of one: {excerpt(body) or error}") from error
 
     def _failed(self, message: str, *, transient: bool = True) -> ArchiveError:

@@ -14,10 +14,9 @@ import zipfile
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -32,6 +31,9 @@ from tasks.services.download import download
 from tasks.services.http import failing
 from tasks.services.values import dated
 from tasks.sources.base import Archive, Band, FetchResult, Granule
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NAME = "icecube"
 RELEASE = "20210126"
@@ -215,6 +217,8 @@ def read_events(files: dict[str, tuple[IO[bytes] | None, IO[bytes] | None]], end
     ArchiveError
         If a season's events are missing, or a file is not in the release's form.
     """
+    import pandas as pd
+
     frames, exposures = [], []
     for season, (events, uptime) in files.items():
         if events is None:
@@ -257,6 +261,8 @@ def _exposure(season: str, times: NDArray[np.float64], uptime: IO[bytes] | None,
     same = {"exposure_id": season, "band": BAND}
     if uptime is None:
         return {**same, **_ends(times, times), "details": "{}"}
+    import pandas as pd
+
     runs = _read_columns(uptime, f"uptime/{season}_exp.csv", ("MJD_start[days]", "MJD_stop[days]"), endpoint)
     runs["MJD_start[days]"] = pd.to_numeric(runs["MJD_start[days]"], errors="coerce")
     start, stop = runs.to_numpy(float).T
@@ -279,6 +285,8 @@ def _read_columns(file: IO[bytes], name: str, columns: tuple[str, ...], endpoint
 
     The first column comes as text, the others as float64, NaN for what is no number.
     """
+    import pandas as pd
+
     header = file.readline().decode(errors="replace")
     if header.lstrip("#").split() != list(columns):
         raise ArchiveError(

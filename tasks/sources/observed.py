@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from astropy.coordinates import SkyCoord
 from upath import UPath
 
 from lake.commit.commit import Receipt, commit
@@ -51,6 +50,8 @@ def target_of(lake: Lake, target: str, sample: str) -> pa.Table:
         wanted = lake.target_id(target)
     else:
         ra, dec = place
+        from astropy.coordinates import SkyCoord
+
         add_targets(lake.catalog, pa.table({"ra": [ra], "dec": [dec], "name": [target.strip()]}), sample)
         wanted = lake.target_id(SkyCoord(ra, dec, unit="deg"))
     row: pa.Table = lake.sql("SELECT * FROM targets WHERE target_id = ?", [wanted])

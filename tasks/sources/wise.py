@@ -17,9 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
 
 from lake.model.declared import FornaxRows, Views
 from lake.science.motion import Paths, Span, julian_year
@@ -176,6 +173,10 @@ def harvest(
 
 def groups(ra: Floats, dec: Floats) -> Ints:
     """Group detections: those connected by steps of at most LINK_ARCSEC are one group."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import cKDTree
+
     steps = cKDTree(unit_vectors(ra, dec)).query_pairs(chord(LINK_ARCSEC), output_type="ndarray")
     graph = coo_array((np.ones(len(steps), np.int8), (steps[:, 0], steps[:, 1])), shape=(len(ra), len(ra)))
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)

@@ -6,14 +6,12 @@ import io
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.parsers.expat import ExpatError
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from astropy.io.votable.exceptions import VOTableSpecError
-from astropy.table import Table
 from numpy.typing import NDArray
 
 from lake.commit.sound import named
@@ -31,6 +29,9 @@ from tasks.sources.gaia.layouts import (
     source_in,
     transits,
 )
+
+if TYPE_CHECKING:
+    from astropy.table import Table
 
 
 class ZeroPoints(NamedTuple):
@@ -87,7 +88,7 @@ def read(body: bytes, ids: Sequence[int], budget: Budget, broken: dict[int, str]
     for name, content in _members(body, budget):
         try:
             votable = parsed_votable(content, budget)
-        except (ExpatError, VOTableSpecError, ValueError, IndexError, zlib.error) as error:
+        except (ExpatError, ValueError, IndexError, zlib.error) as error:
             if not _noted(f"{name} is no VOTable, or part of one: {error}", source_in(name), ids, broken):
                 raise ValueError(f"{name} is no VOTable, or part of one: {error}") from error
             continue

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from astropy.table import Table
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from astropy.table import Table
 
 # numpy has no types for it.
 _masked_all: Any = np.ma.masked_all

@@ -11,8 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from astropy.coordinates import SkyCoord
-from astropy.units import arcsec
 from astroquery.exceptions import InvalidQueryError
 from astroquery.mast.missions import MastMissionsClass
 from astroquery.mast.services import ServiceAPI
@@ -131,6 +129,9 @@ class Missions:
         ArchiveError
             If the service does not answer, or not as it should.
         """
+        from astropy.coordinates import SkyCoord
+        from astropy.units import arcsec
+
         cone = {} if place is None else {"coordinates": SkyCoord(*place, unit="deg"), "radius": radius_arcsec * arcsec}
         rows: dict[str, Row] = {}
         while True:

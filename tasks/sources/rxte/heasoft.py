@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
 
 from lake.errors import ArchiveError, ConfigurationError, GranuleRejected, LightlakeError
 from tasks.sources.rxte import mission as rxte
@@ -405,6 +404,8 @@ def _net(body: bytes, run: _Run) -> tuple[bytes, int]:
 
 def _tables(body: bytes, tool: str, run: _Run) -> list[tuple[set[str], Any, tuple[int, int]]]:
     """Return names of columns, table, and where its header is, of each table of a file."""
+    from astropy.io import fits
+
     try:
         with fits.open(io.BytesIO(body)) as opened:
             found = [hdu for hdu in opened if isinstance(hdu, fits.BinTableHDU) and hdu.data is not None]

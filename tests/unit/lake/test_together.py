@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from helpers.granules import attempt, committed, content, count, errors, expected, register, tables
 from helpers.profiles import examples
@@ -11,6 +13,9 @@ from hypothesis import strategies as st
 from lake.commit.commit import commit_together
 from lake.commit.staging import Manifest, lost, stage, stage_together
 from lake.errors import GranuleRejected
+from lake.settings import load_settings
+from lake.store.catalog import Catalog
+from lake.store.storage import Storage
 
 
 def pairs(versions, *, again=0):
@@ -95,16 +100,12 @@ def test_all_of_them_lost_is_a_commit_of_the_ledger_alone(known):
 
 @settings(max_examples=examples(3), suppress_health_check=list(HealthCheck))
 @given(st.lists(st.dictionaries(st.integers(0, 3), st.integers(1, 3), max_size=3), min_size=1, max_size=3))
-def test_together_is_as_one_by_one(tmp_path_factory, rounds):
-    from lake.settings import load_settings
-    from lake.store.catalog import Catalog
-    from lake.store.storage import Storage
-
+def test_together_is_as_one_by_one(template, tmp_path_factory, rounds):
     made = []
     for way in ("one", "all"):
         url = str(tmp_path_factory.mktemp(way) / "lake")
+        shutil.copytree(template, url)
         catalog = Catalog(Storage.from_url(url), load_settings(url=url))
-        catalog.create()
         for again, versions in enumerate(rounds):
             by_granule = {n: {10 * n: version} for n, version in versions.items()}
             if way == "one":
