@@ -2,7 +2,10 @@
 
 Each is planted in a copy of the tree. The files of tests that mirror the module run first; a fault that these do not see
 is tried with the whole suite, if asked for by --whole. A fault is caught by the first test that fails. What else pytest
-is to get comes after `--`, such as `-- -m "not server"` for what .ci/run has besides.
+is to get comes after `--`, such as `-- -m "not server"` for what .ci/run has besides. Numbers begin at 0:
+
+    python tests/mutations.py 19                            # one fault
+    python tests/mutations.py 19 -- -k future               # and of its tests only these
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ FAULTS = (
     ("lake/commit/ledger.py", "AND status <> 'failed' AND asked_at BETWEEN", "AND asked_at BETWEEN", "what failed is not asked again", "unit/lake/commit/test_ledger.py"),
     ("lake/commit/ledger.py", "1 << (least(times, 30) - 1)", "1 << (least(times, 30))", "back-off twice as long", "unit/lake/commit/test_ledger.py"),
     ("lake/commit/ledger.py", "now + min(max_age, AHEAD)", "now + max_age", "answers of the future", "unit/lake/commit/test_ledger.py"),
-    ("lake/commit/commit.py", "status <> 'failed' \"", "status = 'failed' \"", "a loss takes an answer back", "unit/lake/commit/test_commit.py unit/tasks/pull"),
+    ("lake/commit/commit.py", "status IN ('failed', 'rejected')) AS staged", "status IN ('rejected')) AS staged", "a loss takes an answer back", "unit/lake/commit/test_commit.py unit/tasks/pull"),
     ("lake/commit/commit.py", "gone = pc.invert(pc.is_in(asked,", "gone = (pc.is_in(asked,", "targets that are there are removed", "unit/lake/commit"),
     ("lake/commit/validate.py", "if column.required and values.null_count:", "if False:", "NULL in columns that are required", "unit/lake/commit/test_validate.py"),
     ("lake/commit/sound.py", "if wrong.size > 1 and not (", "if wrong.size > 1 and (", "times from another zero", "unit/lake/commit/test_sound.py"),
@@ -73,7 +76,8 @@ def judged(number: int, tree: Path, more: list[str], *, whole: bool) -> str:
         return f"NOT FOUND ({text.count(old)} times): {old!r}"
     path.write_text(text.replace(old, new))
     try:
-        rounds = [[f"tests/{one}" for one in tests.split()], *([[]] if whole else [])]
+        # One after the other: pytest would begin with the files of most tests, wherever they are.
+        rounds = [*([f"tests/{one}"] for one in tests.split()), *([[]] if whole else [])]
         for paths in rounds:
             done = subprocess.run(
                 [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *more, *paths],

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from helpers.processes import Run, lightlake
 
 from deployments.demo import OBSERVED, QUESTIONS, TARGETS
 from tasks.sources.registry import REGISTRY
+
+pytestmark = pytest.mark.long
 
 
 def test_the_demo_fills_a_lake_and_the_second_run_has_nothing_to_do(tmp_path: Path, run: Run) -> None:

@@ -83,7 +83,7 @@ def test_answers_and_failures_of_the_future_are_due(catalog):
     committed(catalog, range(2), "g0")
     committed(catalog, [], "g1", targets=range(2, 4), status="failed", attempt_status="failed")
     found, failed = set(target_ids(range(2))), set(target_ids(range(2, 4)))
-    for days, old, rests in ((400, True, False), (0, False, True), (-8, True, False)):
+    for days, old, rests in ((400, True, False), (1 / 24, True, False), (0, False, True), (-8, True, False)):
         at = datetime.now(UTC) + timedelta(days=days)
         catalog.cursor().execute("UPDATE coverage SET asked_at = ?", [at])
         week = _ids(_asked_for(catalog, max_age=timedelta(days=7), back_off=True))

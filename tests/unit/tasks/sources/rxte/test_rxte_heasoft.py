@@ -207,7 +207,10 @@ def test_the_stand_in_refuses_long_names(setup: Setup, mirror: list[Any]) -> Non
         heasoft._pcaextlc2({"src_infile": f"@{long}/a.lis"})
 
 
-@pytest.mark.parametrize(("epoch", "low", "high"), [(1, 7, 25), (3, 5, 18), (5, 5, 16)])
+@pytest.mark.parametrize(
+    ("epoch", "low", "high"),
+    [pytest.param(1, 7, 25, marks=pytest.mark.long), (3, 5, 18), pytest.param(5, 5, 16, marks=pytest.mark.long)],
+)
 def test_channels_follow_the_epoch_for_energies(
     setup: Setup, mirror: list[Any], epoch: int, low: int, high: int
 ) -> None:

@@ -107,7 +107,13 @@ def ended(lake: Lake) -> set[tuple[str, int]]:
 
 
 @pytest.mark.parametrize(
-    "error", [BrokenProcessPool("killed"), TimeoutError("too long"), StagingLost("a file is gone")], ids=repr
+    "error",
+    [
+        BrokenProcessPool("killed"),
+        pytest.param(TimeoutError("too long"), marks=pytest.mark.long),
+        pytest.param(StagingLost("a file is gone"), marks=pytest.mark.long),
+    ],
+    ids=repr,
 )
 def test_what_a_worker_lost_is_done_again(lake: Lake, pulled: Callable[..., PullReport], error: Exception) -> None:
     runner = Counted(error, error)
@@ -172,6 +178,7 @@ def test_files_are_asked_for_again_and_their_batch_is_not(
     assert retries == [{"retries": 1, "requests": 2}]
 
 
+@pytest.mark.long
 def test_a_row_of_losses_ends_the_asking(
     lake: Lake, pulled: Callable[..., PullReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
