@@ -1,6 +1,7 @@
 """Handles read; writers refuse before they do anything where they may not write; files follow umask and group."""
 
 import os
+import resource  # noqa: F401  # as the last lines of imports
 import shutil
 import stat
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+import scipy.spatial  # noqa: F401
 from helpers.granules import committed, content, count, errors, register
 
 import lake.upkeep.maintenance

@@ -11,6 +11,7 @@ from lake.errors import CatalogError, Interrupted
 from lake.store import fence
 from lake.store.backup import copy_database
 from lake.store.catalog import Catalog
+from lake.store.pruning import METADATA
 from lake.store.storage import Storage, publish
 
 
@@ -47,6 +48,17 @@ def test_numbers_follow_each_other_and_the_clock(held):
     with held.lock(reading=True) as none:
         assert none == 0
     assert _number(held) == second
+
+
+def test_numbers_grow_where_the_clock_was_set_back(held):
+    ahead = "UPDATE lightlake_fence SET number = number + 86400000 RETURNING number"
+    with closing(held.cursor()) as cursor:
+        (found,) = cursor.execute(f"FROM sqlite_query('{METADATA}', ?)", [ahead]).fetchall()
+    with held.lock() as first:
+        pass
+    with held.lock() as second:
+        pass
+    assert found[0] < first < second
 
 
 def test_a_number_is_newer_than_all_before_where_an_older_catalogue_was_brought_back(held, tmp_path, on_disk):
