@@ -49,7 +49,7 @@ FAULTS = (
     ("lake/commit/validate.py", "if column.required and values.null_count:", "if False:", "NULL in columns that are required", "unit/lake/commit/test_validate.py"),
     ("lake/commit/sound.py", "if wrong.size > 1 and not (", "if wrong.size > 1 and (", "times from another zero", "unit/lake/commit/test_sound.py"),
     ("lake/commit/quarantine.py", "if day < oldest]", "if day <= oldest]", "the quarantine a day too short", "unit/lake/commit unit/lake/upkeep"),
-    ("lake/store/migrations.py", "range(found + 1, SCHEMA", "range(found + 2, SCHEMA", "a migration is left out", "unit/lake/store/test_catalog.py unit/lake/upkeep/test_restore.py"),
+    ("lake/store/migrations.py", "(*_missing(cursor), *_comments(cursor),", "(*_comments(cursor),", "new tables and columns of sources stay missing", "unit/lake/model/test_declared.py unit/lake/store/test_catalog.py"),
     ("lake/model/views.py", "(ra0, dec0, ra, dec) <= radius_arcsec", "(ra0, dec0, ra, dec) < radius_arcsec / 2", "cones half as wide", "unit/lake/model unit/lake/test_query.py"),
     ("tasks/services/download.py", "if known and at >= known[\"size\"]:", "if known and at > known[\"size\"]:", "a file that is whole is continued", "unit/tasks/services/test_download.py unit/tasks/sources/tess_kepler"),
     ("tasks/services/download.py", "if not error.transient or tries == settings.retries:", "if tries == settings.retries:", "what cannot pass is tried again", "unit/tasks/services/test_download.py unit/tasks/sources/tess_kepler"),

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 import pytest
 from helpers.granules import attempt, committed, content, count, errors, expected, register, staged, tables, target_ids
 
+from lake.commit import transaction
 from lake.commit.commit import commit
 from lake.commit.staging import Manifest, stage
 from lake.errors import GranuleRejected, StagingLost
@@ -403,3 +404,21 @@ def test_whole_tables_may_have_dictionaries_too(lake_of_ten):
     commit(lake_of_ten, stage(lake_of_ten.storage.staging / "g1", attempt("g1"), made, {"g": "mJy", "r": "mJy"}))
     assert content(lake_of_ten) == expected(dict.fromkeys(range(14), 1))
     assert errors(lake_of_ten) == []
+
+
+def test_a_commit_that_fails_leaves_no_file_in_the_tree(catalog, monkeypatch):
+    register(catalog, range(6))
+    committed(catalog, range(3), "g0")
+    before = {path.name for path in (catalog.storage.data / "main").rglob("*.parquet")}
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transaction, "record_files", full)
+        with pytest.raises(OSError, match="No space left"):
+            committed(catalog, range(3, 6), "g1")
+    assert {path.name for path in (catalog.storage.data / "main").rglob("*.parquet")} == before
+    committed(catalog, range(3, 6), "g1")
+    assert content(catalog) == expected(dict.fromkeys(range(6), 1))
+    assert errors(catalog) == []
