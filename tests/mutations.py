@@ -35,7 +35,7 @@ FAULTS = (
     ("lake/science/sky.py", "np.searchsorted(keys, keys) + 1)", "np.searchsorted(keys, keys))", "ranks from 0", "unit/lake/science/test_sky.py"),
     ("lake/science/sky.py", "a * years) / 1000", "a * years) / 999", "proper motion by a thousandth", "unit/lake/science/test_sky.py"),
     ("lake/science/motion.py", "JULIAN_YEAR_D)", "365.0)", "years of 365 days", "unit/lake/science/test_motion.py unit/tasks/sources/test_proper_motion.py"),
-    ("lake/commit/transaction.py", "recover(catalog, number)\n", "pass\n", "what a crash left is not undone", "unit/lake/commit unit/lake/store integration/test_kill.py"),
+    ("lake/commit/transaction.py", "recover(catalog, number)\n", "pass\n", "what a crash left is not undone", "unit/lake/store/test_fence.py unit/lake/commit integration/test_kill.py"),
     ("lake/commit/transaction.py", "if not self._landed():", "if False:", "an answer lost at the COMMIT is success", "unit/lake/commit/test_commit.py"),
     ("lake/commit/transaction.py", "remove(self.storage.data / \"main\" / name)", "pass", "files of a commit undone stay", "unit/lake/commit/test_commit.py unit/lake/upkeep"),
     ("lake/commit/transaction.py", "!= number", "== number", "who was overtaken", "unit/lake/store/test_fence.py unit/lake/commit"),

@@ -155,6 +155,17 @@ def test_a_file_that_an_intent_names_is_not_unknown(held, on_disk):
         assert unknown_files(held, number, named=True) == [file]
 
 
+def test_the_next_commit_undoes_what_a_crash_left(held, on_disk):
+    file = held.storage.table_folder("lightcurves", ARCHIVE) / "stray.parquet"
+    file.write_bytes(b"x")
+    intent = Intent(held.storage.staging / PUBLISHING / "i.json", _number(held), [held.storage.relative(file)])
+    intent.write()
+    committed(held, [6], "g1")
+    assert not file.exists()
+    assert not intent.path.exists()
+    assert content(held) == expected(dict.fromkeys(range(7), 1))
+
+
 def test_what_ducklake_deleted_comes_back_if_the_catalogue_knows_it(held, on_disk):
     """As a process leaves it that is killed after DuckLake took a COMMIT whose answer was lost for a failure."""
     live = sorted(held.storage.table_files("lightcurves"))[0]
