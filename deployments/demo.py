@@ -154,10 +154,11 @@ def _bring_photons(url: str) -> bool:
 
 def write_page(lake: Lake, path: Path) -> Path:
     """Write the page with the light curves of all targets."""
-    from tasks.analysis.plots import light_curve_page
+    from tasks.analysis.figures.gallery import figures
+    from tasks.analysis.figures.page import write_page as write
+    from tasks.analysis.figures.points import Look
 
-    rows = lake.sql("FROM target_lightcurves ORDER BY name, band, mjd")
-    return light_curve_page(rows, "Light curves of the demo's targets", path)
+    return write(figures(lake, Look()), "Light curves of the demo's targets", path)
 
 
 def _write_targets(path: Path) -> Path:

@@ -82,7 +82,7 @@ def names_of(lake: Lake, archive: str, release: str, losses: Sequence[Loss]) -> 
 
 def publish_light_curves(lake: Lake, origin: Origin, granule: str) -> None:
     """Publish a picture of a granule's new light curves, if there are any."""
-    from tasks.analysis.plots import light_curve_png, longest_light_curves
+    from tasks.analysis.figures.pictures import light_curve_png, longest_light_curves
 
     rows = longest_light_curves(lake, origin.name, origin.release, granule)
     if not rows.num_rows:
@@ -95,7 +95,7 @@ def publish_light_curves(lake: Lake, origin: Origin, granule: str) -> None:
 
 def answers_picture(answers: Sequence[tuple[str, str, int]]) -> str:
     """Return a picture, in Markdown, of the number of targets by archive and answer."""
-    from tasks.analysis.plots import answers_png
+    from tasks.analysis.figures.pictures import answers_png
 
     return _picture("Targets by archive and answer", answers_png(answers))
 

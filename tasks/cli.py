@@ -1,19 +1,17 @@
-"""Commands for archives, targets and plots."""
+"""Commands for archives and targets."""
 
 from __future__ import annotations
 
 import csv
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import pyarrow.compute as pc
 from cyclopts import App, Parameter
 
 from lake.cli import LakeURL
 from lake.errors import ArchiveError, ConfigurationError
-from lake.names import check_archive, check_band, check_not_blank, current_archive
+from lake.names import check_not_blank
 from lake.output import Output, say, show
 from lake.redact import redacted
 from lake.settings import Settings, load_settings
@@ -317,75 +315,4 @@ def export_list(
     say(one_line(f"{file}: {counted(done.targets, 'target')} in {counted(done.rows, 'row')}"))
     for note in done.notes:
         say(one_line(f"note: {note}"))
-    return 0
-
-
-def plot(
-    target: str,
-    *,
-    to: Path,
-    lake: LakeURL = None,
-    archive: str | None = None,
-    band: Annotated[list[str] | None, Parameter(negative=())] = None,
-    normalised: Annotated[bool, Parameter(negative=())] = False,
-    period: float | None = None,
-    epoch: float | None = None,
-) -> int:
-    """Draw the good measurements of a target on an HTML page with zoom; it needs no network.
-
-    Parameters
-    ----------
-    target
-        Its name.
-    to
-        File to write.
-    archive
-        Only this archive.
-    band
-        Only this band; may be given several times.
-    normalised
-        Draw fluxes divided by their median, as in view normalised.
-    period
-        Fold times at the barycentre by this many days.
-    epoch
-        MJD (TDB, barycentre) of phase 0; default: the first measurement.
-    """
-    from lake.query import Lake
-    from tasks.analysis.plots import MOST_POINTS, Fold, light_curve_page
-
-    if period is not None and not 0 < period < math.inf:
-        raise ConfigurationError(f"--period cannot be {period:g}", hint="give days, more than 0")
-    if epoch is not None and period is None:
-        raise ConfigurationError("--epoch is of a period", hint="add: --period DAYS")
-    with Lake(lake) as opened:
-        archive = current_archive(opened, archive)
-        rows = opened.sql(
-            f"""
-            SELECT name, archive, band, mjd, bmjd_tdb, flux, unit, detected, good, separation_arcsec
-            FROM {"normalised" if normalised else "target_lightcurves"}
-            WHERE target_id = $target AND ($archive IS NULL OR archive = $archive)
-                AND ($bands IS NULL OR list_contains($bands, band)) AND good AND detected AND flux > 0
-            ORDER BY archive, band, mjd
-            """,
-            {"target": opened.target_id(target), "archive": archive, "bands": band},
-        )
-        for one in set(band or ()) - set(rows["band"].to_pylist()):
-            check_band(opened, one, archive)
-        if not rows.num_rows:
-            check_archive(opened, archive)
-    if not rows.num_rows:
-        raise ConfigurationError(
-            f"the lake has no good, positive fluxes of {target} of that kind",
-            hint="see what it has with: lightlake sql 'SELECT name, archive, band, count(*) FROM target_lightcurves "
-            "GROUP BY ALL'",
-        )
-    fold = None
-    if period is not None:
-        first = pc.min(rows["bmjd_tdb"]).as_py()
-        if first is None:
-            raise ConfigurationError(f"no time of {target} is known at the barycentre", hint="leave out --period")
-        fold = Fold(period, first if epoch is None else epoch)
-    light_curve_page(rows, f"{target}{', over its median' if normalised else ''}", to, fold=fold)
-    thinned = f", {MOST_POINTS} of them at most are drawn" if rows.num_rows > MOST_POINTS else ""
-    say(one_line(f"{to}: {rows.num_rows} measurements of {target}{thinned}"))
     return 0

@@ -12,8 +12,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.analysis.plots import MOST_POINTS, chart_png
+from tasks.analysis.figures.pictures import chart_png
 from tasks.sources.hst_timetag.variability import Band, bands
+
+# Points in one page: beyond this a browser becomes slow and the page large.
+MOST_POINTS = 20_000
 
 # Okabe and Ito's colours, which the colour-blind tell apart; the datasets of a composite have them in turn.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

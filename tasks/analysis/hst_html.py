@@ -132,7 +132,7 @@ _PAGE = """\
 <style>{style}</style>
 </head>
 <body>
-<header><nav>{links}</nav></header>
+{header}
 <main>
 <h1>{title}</h1>
 {body}
@@ -154,6 +154,7 @@ class Page:
     """A page that is being written, from top to bottom."""
 
     title: str
+    links: Mapping[str, str] = field(default_factory=lambda: PAGES)
     body: list[str] = field(default_factory=list)
     specs: list[str] = field(default_factory=list)
     has_table: bool = False
@@ -215,13 +216,13 @@ class Page:
         )
         links = "".join(
             f'<a href="{up}{page}"{" aria-current=page" if page == name else ""}>{escaped(label)}</a>'
-            for page, label in PAGES.items()
+            for page, label in self.links.items()
         )
         text = _PAGE.format(
             policy=policy,
             title=escaped(self.title),
             style=_STYLE,
-            links=links,
+            header=f"<header><nav>{links}</nav></header>" if links else "",
             body="\n".join(self.body),
             scripts=scripts,
         )

@@ -226,7 +226,7 @@ def test_a_plot_that_cannot_be_made_does_not_fail_the_pull(
     def broken(rows: Any) -> bytes:
         raise ValueError("no such font")
 
-    monkeypatch.setattr("tasks.analysis.plots.light_curve_png", broken)
+    monkeypatch.setattr("tasks.analysis.figures.pictures.light_curve_png", broken)
     madeup()
     register(catalog, range(3))
     state = pull("madeup")

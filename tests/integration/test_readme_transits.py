@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import gzip
 import io
 import json
 import re
@@ -112,10 +114,16 @@ def drawn(example: Example) -> Callable[[str], np.ndarray]:
 
     def drawn(page: str) -> np.ndarray:
         text = (example.folder / page).read_text()
-        start = '<script type="application/json" id="spec">'
-        spec, _ = json.JSONDecoder().raw_decode(text, text.index(start) + len(start))
+        packed = re.search(r'id="figure-0">([^<]*)<', text)
+        assert packed
+        spec = json.loads(gzip.decompress(base64.b64decode(packed[1])))
+        spec["vconcat"] = spec["vconcat"][:1]  # without the zoom
         svg = vl_convert.vegalite_to_svg(spec)
-        places = re.findall(r'aria-roledescription="point"[^>]* transform="translate\(([-\d.]+),([-\d.]+)\)"', svg)
+        places = re.findall(
+            r'aria-label="[^"]*band[^"]*"[^>]*aria-roledescription="point"[^>]*'
+            r' transform="translate\(([-\d.]+),([-\d.]+)\)"',
+            svg,
+        )
         return np.array(places, float)
 
     return drawn
@@ -153,10 +161,10 @@ def test_plot_says_what_is_wrong(example: Example, capsys: Any) -> None:
     url, page = str(example.folder / "transits"), str(example.folder / "none.html")
     for arguments, message in (
         (["WASP-12"], "did you mean WASP-126"),
-        (["WASP-126", "--band", "G"], "no good, positive fluxes of WASP-126"),
-        (["WASP-126", "--period", "0"], "--period cannot be 0"),
-        (["WASP-126", "--period", "nan"], "--period cannot be nan"),
-        (["WASP-126", "--epoch", "58327"], "add: --period"),
+        (["WASP-126", "--band", "G"], "no measurements of WASP-126"),
+        (["WASP-126", "--period", "0"], "--fold cannot be 0"),
+        (["WASP-126", "--period", "nan"], "--fold cannot be nan"),
+        (["WASP-126", "--epoch", "58327"], "add: --fold"),
     ):
         with pytest.raises(SystemExit) as ended:
             main(["plot", *arguments, "--to", page, "--lake", url])

@@ -18,7 +18,7 @@ from lake.commit.commit import Receipt, commit
 from lake.errors import ConfigurationError
 from lake.query import Lake
 from lake.store.catalog import Catalog
-from tasks.analysis.plots import longest_light_curves
+from tasks.analysis.figures.pictures import longest_light_curves
 from tasks.pull.report import MOST_LOSSES, PullReport, log_receipt
 from tasks.sources.registry import REGISTRY
 

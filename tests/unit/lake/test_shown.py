@@ -15,9 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import altair as alt
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -28,7 +26,7 @@ from lake.cli import main
 from lake.output import _table_text, say, show
 from lake.store.failures import DiskFull
 from lake.text import counted
-from tasks.analysis.pages import write_chart_page
+from tasks.analysis.figures.page import Packed, write_page
 
 NAMES = [
     "[red]M 87[/red]",
@@ -83,10 +81,10 @@ def no_file_grows(limit: int) -> Iterator[None]:
 
 
 LONG = pa.table({"n": pa.array(np.random.default_rng(1).random(1000))})
-CHART = alt.Chart(pd.DataFrame({"x": [1]})).mark_point().encode(x="x")
+FIGURE = Packed("M 87", "", (), painted=False, content="")
 WRITERS: dict[str, Callable[[Path], object]] = {
     **{output: partial(show, LONG, output) for output in ("csv", "json", "table", "parquet")},
-    "plot": partial(write_chart_page, CHART, "M 87"),
+    "plot": partial(write_page, [FIGURE], "M 87"),
 }
 
 

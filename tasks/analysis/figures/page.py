@@ -1,0 +1,225 @@
+"""One HTML page with figures, a search among them if there are many, and nothing that it would have to load.
+
+Names and values are escaped text, or data that no browser runs. A policy in the page lets the browser run only the two
+scripts that it names by their hash, and reach nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lake.output import whole_file
+from lake.text import one_line
+from tasks.analysis.figures.light_curve import WIDTH
+from tasks.analysis.pages import json_in_page, script_hash, vega_library
+
+# More marks than this are painted, not made elements of the page.
+_MOST_ELEMENTS = 4_000
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1f2933; --grey: #52606d; --line: #d9dee4; --paper: #fff; --link: #005a8f; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6eaee; --grey: #a5b0bb; --line: #3a4450; --paper: #14181d; --link: #7cc0ee; }
+  #figure svg, #figure canvas { filter: invert(0.92) hue-rotate(180deg); }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 16px clamp(10px, 3vw, 32px) 40px; max-width: 1500px; background: var(--paper);
+  color: var(--ink); font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Helvetica, Arial, "DejaVu Sans", sans-serif; }
+h1 { font-size: 22px; line-height: 1.25; margin: 6px 0 2px; overflow-wrap: anywhere; }
+h2 { font-size: 17px; margin: 14px 0 0; overflow-wrap: anywhere; }
+p { margin: 0 0 8px; color: var(--grey); overflow-wrap: anywhere; }
+form { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; margin: 10px 0; }
+input, button { font: inherit; color: inherit; background: var(--paper); border: 1px solid var(--line);
+  border-radius: 6px; padding: 5px 10px; }
+input { flex: 1 1 220px; max-width: 420px; }
+input:focus-visible, button:focus-visible { outline: 2px solid var(--link); outline-offset: 1px; }
+figure { margin: 12px 0; min-width: 0; }
+#figure { width: 100%; overflow-x: auto; }
+figcaption { color: var(--grey); font-size: 13px; max-width: 110ch; overflow-wrap: anywhere; }
+figcaption p { margin: 0 0 3px; }
+#figure.vega-embed details { position: absolute; right: 0; }
+#figure { position: relative; }
+@media print {
+  form, .help, details { display: none !important; }
+  body { max-width: none; padding: 0; }
+  #figure svg, #figure canvas { filter: none; max-width: 100%; height: auto !important; }
+}
+"""
+
+# The figures are drawn as wide as the window is. Vega's interpreter (`ast`) needs no eval, which the policy forbids.
+# Its menu keeps only the export: the view of the source is a page of unescaped JSON, and the editor is on the web.
+_START = """
+  const place = document.getElementById("figure");
+  const about = JSON.parse(document.getElementById("about").textContent);
+  const search = document.getElementById("search");
+  const said = document.getElementById("said");
+  let shown = 0, width = 0, drawing = Promise.resolve();
+
+  async function unpacked(number) {
+    const packed = atob(document.getElementById("figure-" + number).textContent);
+    const bytes = Uint8Array.from(packed, one => one.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+  }
+  function fit(part, own, to) {
+    if (!part || typeof part !== "object") return;
+    for (const [key, value] of Object.entries(part)) {
+      if (key === "width" && value === own) part[key] = to;
+      else if (key !== "datasets") fit(value, own, to);
+    }
+  }
+  async function draw() {
+    const one = about.figures[shown];
+    document.getElementById("name").textContent = one.title;
+    document.getElementById("position").textContent = one.subtitle;
+    document.getElementById("caption").replaceChildren(...one.caption.map(text => {
+      const line = document.createElement("p");
+      line.textContent = text;
+      return line;
+    }));
+    const spec = await unpacked(shown);
+    width = place.clientWidth;
+    const inner = Math.max(220, width - 75);
+    fit(spec, about.width, inner);
+    spec.config.legend.columns = Math.max(1, Math.floor(inner / 150));
+    await vegaEmbed(place, spec, {mode: "vega-lite", ast: true, renderer: one.painted ? "canvas" : "svg",
+      actions: {export: true, source: false, compiled: false, editor: false}});
+  }
+  function again() {
+    drawing = drawing.then(draw).catch(error => {
+      place.textContent = "Javascript Error: " + error.message;
+      console.error(error);
+    });
+  }
+  function show(number) {
+    shown = (number + about.figures.length) % about.figures.length;
+    if (search) search.value = about.figures[shown].title;
+    said.textContent = about.figures.length > 1 ? `${shown + 1} of ${about.figures.length}` : "";
+    again();
+  }
+  if (search) {
+    const names = about.figures.map(one => one.title.toLowerCase());
+    const find = () => {
+      const text = search.value.trim().toLowerCase();
+      const exact = names.indexOf(text);
+      const found = exact >= 0 ? exact : names.findIndex(name => text && name.includes(text));
+      if (found >= 0) show(found); else said.textContent = "no such target";
+    };
+    search.addEventListener("change", find);
+    search.addEventListener("focus", () => search.select());
+    document.getElementById("choice").addEventListener("submit", event => { event.preventDefault(); find(); });
+    document.getElementById("before").addEventListener("click", () => show(shown - 1));
+    document.getElementById("after").addEventListener("click", () => show(shown + 1));
+  }
+  let waiting;
+  addEventListener("resize", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => { if (place.clientWidth !== width) again(); }, 150);
+  });
+  if (about.figures.length) show(0); else said.textContent = "no light curves";
+"""
+
+_SEARCH = """<form id="choice" role="search"><label for="search">Target</label>
+<input id="search" type="search" list="targets" autocomplete="off"><datalist id="targets">{options}</datalist>
+<button type="button" id="before" aria-label="previous target">&larr;</button>
+<button type="button" id="after" aria-label="next target">&rarr;</button></form>
+"""
+
+_PAGE = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+<script>{library}</script>
+</head>
+<body>
+<main>
+<h1>{title}</h1>
+{search}<p id="said" aria-live="polite"></p>
+<h2 id="name"{hidden}></h2>
+<p id="position"></p>
+<figure><div id="figure" role="img" aria-labelledby="name" aria-describedby="caption"></div>
+<figcaption id="caption"></figcaption></figure>
+<p class="help">Drag to move along the axis of time, turn the wheel with Shift to zoom, click twice to go back.</p>
+</main>
+<script type="application/json" id="about">{about}</script>
+{figures}
+<script>{start}</script>
+</body>
+</html>
+"""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A figure as a page carries it: words, and its specification compressed."""
+
+    title: str
+    subtitle: str
+    caption: tuple[str, ...]
+    painted: bool
+    content: str
+
+    @classmethod
+    def of(cls, figure: Mapping[str, Any]) -> Packed:
+        """Pack a figure that `light_curve` drew."""
+        spec = dict(figure)
+        title = spec.pop("title", {})
+        caption = tuple(one_line(text) for text in spec.pop("usermeta", {}).get("caption", ()))
+        marks = sum(len(rows) for rows in spec.get("datasets", {}).values())
+        text = json.dumps(spec, separators=(",", ":"))
+        packed = base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()
+        subtitle = " ".join(title.get("subtitle", ()))
+        return cls(one_line(title.get("text", "")), one_line(subtitle), caption, marks > _MOST_ELEMENTS, packed)
+
+
+def write_page(figures: Iterable[Packed], title: str, path: Path) -> Path:
+    """Write a page with figures that needs no network and no other file; the title is plain text."""
+    made = list(figures)
+    about = {
+        "width": WIDTH,
+        "figures": [
+            {"title": one.title, "subtitle": one.subtitle, "caption": one.caption, "painted": one.painted}
+            for one in made
+        ],
+    }
+    library = vega_library()
+    policy = "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src {script_hash(library)} {script_hash(_START)}",
+            "style-src 'unsafe-inline'",  # Vega sets its own
+            "img-src data: blob:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+    options = "".join(f'<option value="{html.escape(one.title)}"></option>' for one in made)
+    text = _PAGE.format(
+        policy=policy,
+        title=html.escape(one_line(title)),
+        style=_STYLE,
+        library=library,
+        search=_SEARCH.format(options=options) if len(made) > 1 else "",
+        hidden=" hidden" if len(made) == 1 and made[0].title == one_line(title) else "",
+        about=json_in_page(json.dumps(about)),
+        figures="\n".join(
+            f'<script type="application/gzip" id="figure-{number}">{one.content}</script>'
+            for number, one in enumerate(made)
+        ),
+        start=_START,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as file:
+        file.write(text.encode())
+    return path
