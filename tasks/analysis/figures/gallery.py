@@ -204,7 +204,7 @@ def _write_index(folder: Path, targets: list[dict[str, Any]], files: Mapping[int
         Column("dec", "Dec (deg)", "+.5f"),
         Column("redshift", "Redshift", ".4f"),
         Column("scatter", "Scatter (%)", ".1f"),
-        Column("measurements", "Measurements", ",d"),
+        Column("measurements", "Points", ",d"),
         Column("archives", "Archives", "d"),
         Column("sketch", "Light curve", kind="plot", is_sortable=False),
     ]

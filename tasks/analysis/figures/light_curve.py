@@ -269,10 +269,14 @@ def _marks(chart: Any, name: str, rows: pd.DataFrame, look: Look, legend: Mappin
     y, colour = _y(name, look, drawn), legend["color"]
     points = chart.transform_filter("datum.kind === 'point' || datum.kind === 'bad'")
     bars = points.transform_filter(f"datum.err > 0{' && datum.err < datum.y' if look.scale == 'log' else ''}")
-    layers = [
-        bars.transform_calculate(low="datum.y - datum.err", high="datum.y + datum.err")
-        .mark_rule(opacity=0.45, clip=True)
-        .encode(x=x, y=alt.Y("low:Q", title=_title(name, look)), y2="high:Q", color=colour),
+    layers = []
+    if (drawn.err > 0).any():
+        layers.append(
+            bars.transform_calculate(low="datum.y - datum.err", high="datum.y + datum.err")
+            .mark_rule(opacity=0.45, clip=True)
+            .encode(x=x, y=alt.Y("low:Q", title=_title(name, look)), y2="high:Q", color=colour)
+        )
+    layers.append(
         points.mark_point(filled=True, size=34 if len(drawn) <= _FEW_POINTS else 14, opacity=0.9, clip=True).encode(
             x=x,
             y=y,
@@ -285,8 +289,8 @@ def _marks(chart: Any, name: str, rows: pd.DataFrame, look: Look, legend: Mappin
                 alt.Tooltip("y:Q", title=_title(name, look), format=".5g"),
                 alt.Tooltip("err:Q", title="error", format=".2g"),
             ],
-        ),
-    ]
+        )
+    )
     if (rows.kind == "limit").any():
         limits = chart.transform_filter("datum.kind === 'limit'")
         angle = 180 if look.axis != "magnitude" else 0
