@@ -82,7 +82,7 @@ QUESTIONS = (
         "What was measured within half a degree of TXS 0506+056? (all sources, also those of other targets)",
         """
         SELECT archive, band, source_id, round(separation_arcsec) AS separation_arcsec, round(mjd, 4) AS mjd,
-            round(bmjd_tdb, 4) AS bmjd_tdb, round(flux, 1) AS flux, unit
+            round(bmjd_tdb, 4) AS bmjd_tdb, round(flux, 5) AS flux, unit
         FROM cone(77.3582, 5.6931, 1800) ORDER BY mjd LIMIT 8
         """,
     ),

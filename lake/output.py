@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import stat
 import sys
 import uuid
@@ -20,7 +21,7 @@ from lake.errors import ConfigurationError
 from lake.store.access import may
 from lake.store.failures import disk_full
 from lake.store.storage import PARTIAL, flush, remove
-from lake.text import counted, visible
+from lake.text import visible
 
 Output = Literal["table", "csv", "json", "parquet"]
 
@@ -119,7 +120,9 @@ def _text(table: pa.Table, output: Output) -> str:
         sink = pa.BufferOutputStream()
         pyarrow.csv.write_csv(_flat(table), sink)
         return bytes(sink.getvalue().to_pybytes()).decode().rstrip("\n")
-    return _table_text(table)
+    from lake.terminal import table_text
+
+    return table_text(table, shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
 
 
 def _json(value: Any, indent: int | None = None) -> str:
@@ -170,31 +173,4 @@ def _cell_of_csv(value: Any) -> str:
 def _as_json(value: Any) -> Any:
     if isinstance(value, Decimal):  # DuckDB's sum() of integers is one
         return float(value) if value.as_tuple().exponent else int(value)
-    return str(value)
-
-
-def _table_text(table: pa.Table, longest: int = 1000) -> str:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    drawn = Table()
-    for field in table.schema:
-        number = pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
-        drawn.add_column(Text(visible(field.name)), justify="right" if number else "left", overflow="fold")
-    for row in table.slice(0, longest).to_pylist():
-        # Text, not str, in which rich would look for its markup, such as [red].
-        drawn.add_row(*(Text(visible(_cell(value))) for value in row.values()))
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    with console.capture() as capture:
-        console.print(drawn)
-    rows = counted(table.num_rows, "row") + (f", the first {longest} shown" if table.num_rows > longest else "")
-    return capture.get() + rows
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.10g}"
     return str(value)

@@ -23,8 +23,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lake.cli import main
-from lake.output import _table_text, say, show
+from lake.output import say, show
 from lake.store.failures import DiskFull
+from lake.terminal import table_text
 from lake.text import counted
 from tasks.analysis.figures.page import Packed, write_page
 
@@ -63,7 +64,7 @@ def test_a_table_has_the_names_as_text(capsys: pytest.CaptureFixture[str]) -> No
 
 @given(st.lists(st.text(max_size=20), max_size=4), st.text(max_size=8))
 def test_any_value_can_be_drawn(values: list[str], name: str) -> None:
-    drawn = _table_text(pa.table({name: pa.array(values, pa.string()), "n": list(range(len(values)))}))
+    drawn = table_text(pa.table({name: pa.array(values, pa.string()), "n": list(range(len(values)))}))
     assert drawn.endswith(counted(len(values), "row"))
     assert "\x1b" not in drawn
 
