@@ -159,6 +159,8 @@ def _values(rows: pa.Table, name: str) -> Array:
 def _position(first: EventTable) -> tuple[float, float]:
     if first.ra is None or first.dec is None:
         raise GranuleRejected(f"{first.path.name} does not say where HST pointed: RA_TARG and DEC_TARG")
+    if not (0 <= first.ra <= 360 and -90 <= first.dec <= 90):
+        raise GranuleRejected(f"{first.path.name}: RA_TARG {first.ra:g} and DEC_TARG {first.dec:g} are no position")
     return first.ra, first.dec
 
 

@@ -18,7 +18,7 @@ from lake.commit.commit import commit_together
 from lake.commit.ledger import Attempt, canonical
 from lake.commit.sound import sound
 from lake.commit.staging import Manifest, lost, stage_together
-from lake.errors import ArchiveError, GranuleRejected
+from lake.errors import ArchiveError, GranuleRejected, SchemaError
 from lake.query import Lake
 from lake.settings import Settings, load_settings
 from lake.store.memory import peak_rss_mb
@@ -38,7 +38,17 @@ from tasks.worker import current_log, lake_at
 BATCH_BYTES, BATCH_GRANULES = 1 << 30, 16
 
 # Errors of one file, which must not affect the others of its batch.
-_OF_ONE = (GranuleRejected, ArchiveError, MemoryError, OSError, ArithmeticError, LookupError, TypeError, ValueError)
+_OF_ONE = (
+    GranuleRejected,
+    ArchiveError,
+    SchemaError,
+    MemoryError,
+    OSError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
 
 Tables = dict[str, pa.Table]
 
