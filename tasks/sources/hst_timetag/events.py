@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from lake.errors import GranuleRejected
 from lake.text import one_line
+from tasks.sources.hst_timetag.find import CALIBRATION
 from tasks.sources.hst_timetag.headers import first_of, lower, merged, number, pairs, text, upper, whole
 
 Kind = Literal["cos_corrtag", "stis_tag", "stis_corrtag"]
@@ -37,9 +38,6 @@ CHUNK = 1 << 15
 # Bits of COS's DQ that screening by time and pulse height sets: calcos leaves such events out of images and spectra
 # whatever SDQFLAGS says (calcos, timetag.py: burst 64, pulse height out of bounds 512, bad time 2048).
 COS_SCREENED = 64 | 512 | 2048
-
-# Names that are no objects: what the Lightcurve Legacy of COS and STIS (HST 13902) leaves out.
-CALIBRATION = ("DARK", "BIAS", "DEUTERIUM", "WAVE", "ANY", "NONE")
 
 # MJD of HST's launch, and the last one that the lake has.
 FIRST_MJD, LAST_MJD = 48_005.0, 88_069.0

@@ -20,7 +20,6 @@ import pyarrow as pa
 from lake.errors import ConfigurationError
 from lake.science.motion import Paths, Span, julian_year
 from lake.settings import Settings
-from tasks.sources.hst_timetag.events import CALIBRATION
 from tasks.sources.hst_timetag.options import RADIUS_ARCSEC
 
 Row = dict[str, Any]
@@ -32,6 +31,8 @@ _PAD_ARCSEC = 0.01
 
 SPAN = Span(1997.1, None, "STIS was installed in February 1997, COS in May 2009")
 
+# Names that are no objects: what the Lightcurve Legacy of COS and STIS (HST 13902) leaves out.
+CALIBRATION = ("DARK", "BIAS", "DEUTERIUM", "WAVE", "ANY", "NONE")
 SUFFIXES = ("CORRTAG", "CORRTAG_A", "CORRTAG_B", "TAG", "X1D")
 
 _CRITERIA = {
