@@ -172,6 +172,19 @@ def test_a_known_source_comes_back_by_sql(catalog: Catalog, rows: Rows, mast: Se
     assert rows("SELECT cenwave, grating FROM hst_interesting") == [{"cenwave": 1291, "grating": "G130M"}]
 
 
+def test_targets_that_mast_cannot_be_asked_for_count_as_such(
+    targets: Catalog, rows: Rows, box: Sandbox, mast: Service
+) -> None:
+    box.fault("/search", "status:503", times=9)
+    report = pulled(targets, target="fuv")
+    assert (report.failed, report.known) == (1, 0)
+    assert "1 of 1 targets FAILED" in report.message
+    assert "0 of 0 exposures are in the lake" in report.message
+    assert rows("SELECT name, status FROM coverage JOIN targets USING (target_id)") == [
+        {"name": "fuv", "status": "failed"}
+    ]
+
+
 def test_what_was_calibrated_anew_is_extracted_again_and_its_composite_rebuilt(
     catalog: Catalog, rows: Rows, mast: Service
 ) -> None:

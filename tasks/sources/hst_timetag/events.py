@@ -19,7 +19,18 @@ from numpy.typing import NDArray
 from lake.errors import GranuleRejected
 from lake.text import one_line
 from tasks.sources.hst_timetag.find import CALIBRATION
-from tasks.sources.hst_timetag.headers import first_of, lower, merged, number, pairs, text, upper, whole
+from tasks.sources.hst_timetag.headers import (
+    UNREADABLE,
+    check_whole,
+    first_of,
+    lower,
+    merged,
+    number,
+    pairs,
+    text,
+    upper,
+    whole,
+)
 
 Kind = Literal["cos_corrtag", "stis_tag", "stis_corrtag"]
 Array = NDArray[Any]
@@ -287,12 +298,13 @@ def open_events(path: Path) -> Iterator[list[EventTable]]:
     with ExitStack() as stack:
         try:
             opened = stack.enter_context(path.open("rb"))
-            # A file that was cut off is a warning to astropy, and its last events would be made up.
+            # Filters of warnings are those of all threads, so that what astropy only warns of is looked at here.
             with warnings.catch_warnings():
-                warnings.simplefilter("error", AstropyUserWarning)
+                warnings.simplefilter("ignore", AstropyUserWarning)
                 hdus = stack.enter_context(fits.open(opened, memmap=True, lazy_load_hdus=False))
-                tables = _tables(path, hdus)
-        except (OSError, KeyError, ValueError, TypeError, AstropyUserWarning) as error:
+            check_whole(path, hdus)
+            tables = _tables(path, hdus)
+        except (*UNREADABLE, AstropyUserWarning) as error:
             raise GranuleRejected(f"{path.name} cannot be read as an event file: {one_line(str(error))}") from error
         yield tables
 

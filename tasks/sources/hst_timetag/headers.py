@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +12,39 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-_INT32 = 1 << 31
+# Errors of files that are none, or are damaged.
+UNREADABLE = (OSError, EOFError, zlib.error, LookupError, ValueError, TypeError)
+
+_INT32, _CHUNK = 1 << 31, 1 << 20
+
+
+def check_whole(path: Path, hdus: Any) -> None:
+    """See that a FITS file has all of its last extension, and nothing after it.
+
+    A file that was cut off is a warning to astropy: its last events would be made up, or its good times missing. Packed
+    files are read to their end, where their checksum is.
+
+    Raises
+    ------
+    OSError, EOFError, zlib.error
+        If it is not whole.
+    """
+    last = hdus[-1].fileinfo()
+    end, size, rest = last["datLoc"] + last["datSpan"], 0, b""
+    packed = path.name.lower().endswith(".gz")
+    with gzip.open(path) if packed else path.open("rb") as file:
+        if not packed:
+            size = path.stat().st_size
+            file.seek(end)
+            rest = file.read(_CHUNK)
+        else:
+            while chunk := file.read(_CHUNK):
+                rest += chunk[max(end - size, 0) :][: _CHUNK - len(rest)]
+                size += len(chunk)
+    if size < end:
+        raise OSError(f"it is cut off: {size} of {end} bytes")
+    if rest.strip(b"\0 "):
+        raise OSError(f"it is cut off, or damaged: {size - end} bytes after its last extension are none")
 
 
 def first_of(header: Any, primary: Any, *names: str) -> Any:

@@ -195,7 +195,7 @@ class Hst:
                 except (ArchiveError, GranuleRejected) as error:
                     unanswered += 1
                     run.log.error("MAST could not be asked: %s", error)
-                    yield Stage(finish=partial(_give_up, run.lake, question, error))
+                    yield Stage(finish=partial(_give_up, run.lake, question, error), what="targets")
                     continue
             finish = partial(_answer, run.lake, question, listed, options, asking.facts())
             yield self._stage(run, request, planned, listed.pieces, finish)

@@ -13,7 +13,7 @@ from lake.errors import GranuleRejected
 from lake.text import one_line
 from tasks.sources.hst_timetag.events import Array, EventTable, Photons
 from tasks.sources.hst_timetag.extract import Prepared
-from tasks.sources.hst_timetag.headers import text
+from tasks.sources.hst_timetag.headers import UNREADABLE, text
 from tasks.sources.hst_timetag.reference import STIS_FINE_PIXELS, stis_bad_pixels, stis_flat
 
 
@@ -56,7 +56,7 @@ def orders(table: EventTable, x1d: Path | None) -> list[Order]:
         return [Order(np.full(STIS_FINE_PIXELS // 2, float(table.cenwave)))]
     try:
         found = _orders(table, x1d)
-    except (OSError, KeyError, IndexError, ValueError, TypeError) as error:
+    except (*UNREADABLE, Warning) as error:
         raise GranuleRejected(f"{x1d.name} cannot be read as an extracted spectrum: {one_line(str(error))}") from error
     if not any(np.isfinite(order.wavelength).any() for order in found):
         raise GranuleRejected(f"{x1d.name} has no wavelengths")

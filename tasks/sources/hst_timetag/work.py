@@ -27,6 +27,7 @@ from tasks.services.request_counters import count_requests, summarise
 from tasks.sources.hst_timetag.composites import Group, Member, composite
 from tasks.sources.hst_timetag.exposure import Exposure, open_exposure, open_exposures
 from tasks.sources.hst_timetag.files import Files, Piece, located
+from tasks.sources.hst_timetag.headers import UNREADABLE
 from tasks.sources.hst_timetag.options import HstOptions
 from tasks.sources.hst_timetag.products import Made, event_parts, joined_tables, tables_of
 from tasks.sources.hst_timetag.tables import COMPOSITE, EXPOSURE, ORIGIN
@@ -38,17 +39,7 @@ from tasks.worker import current_log, lake_at
 BATCH_BYTES, BATCH_GRANULES = 1 << 30, 16
 
 # Errors of one file, which must not affect the others of its batch.
-_OF_ONE = (
-    GranuleRejected,
-    ArchiveError,
-    SchemaError,
-    MemoryError,
-    OSError,
-    ArithmeticError,
-    LookupError,
-    TypeError,
-    ValueError,
-)
+_OF_ONE = (GranuleRejected, ArchiveError, SchemaError, MemoryError, ArithmeticError, Warning, *UNREADABLE)
 
 Tables = dict[str, pa.Table]
 

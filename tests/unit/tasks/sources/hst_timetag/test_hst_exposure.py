@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +137,28 @@ def test_a_spectrum_that_cannot_be_read_is_named(content: bytes | None, tmp_path
         x1d.write_bytes(content)
     with open_exposures([path, x1d]) as (exposure,), pytest.raises(GranuleRejected, match="o1_x1d"):
         exposure.curve(Selection())
+
+
+def test_files_that_were_cut_off_or_damaged_are_rejected_in_any_thread(tmp_path: Path) -> None:
+    whole = cos_file(tmp_path / "l1_corrtag.fits", times=np.arange(0, 600, 0.01)).read_bytes()
+    packed = gzip.compress(whole)
+    # In the middle of the events, of the header of the good times, and of these.
+    headers = whole.index(b"GTI     ")
+    broken = {f"l{end}_corrtag.fits": whole[:end] for end in (len(whole) // 2, headers, len(whole) - 100)}
+    middle = len(packed) // 2
+    broken["lcut_corrtag.fits.gz"] = packed[:-20]
+    broken["lflip_corrtag.fits.gz"] = packed[:middle] + bytes([packed[middle] ^ 255]) + packed[middle + 1 :]
+    for name, content in broken.items():
+        (tmp_path / name).write_bytes(content)
+        # As another thread may leave it.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with pytest.raises(GranuleRejected, match=name), open_exposures([tmp_path / name]):
+                pass
+    for name, content in (("l2_corrtag.fits.gz", packed), ("l3_corrtag.fits", whole + b"\0" * 2880)):
+        (tmp_path / name).write_bytes(content)
+        with open_exposures([tmp_path / name]) as (exposure,):
+            assert exposure.curve(Selection()).bins.number == 299
 
 
 @pytest.mark.parametrize("name", ["DARK", "ANY", "wave"])
