@@ -88,8 +88,8 @@ def publish_light_curves(lake: Lake, origin: Origin, granule: str) -> None:
     if not rows.num_rows:
         return
     caption = f"The light curves with most measurements that granule {code(granule)} brought."
-    picture = _picture(f"Light curves of {origin.name}", light_curve_png(rows))
-    lines = [f"# What came from {origin.name} {text(origin.release)}", "", picture, "", caption, "", credits_of(origin)]
+    shown = picture(f"Light curves of {origin.name}", light_curve_png(rows))
+    lines = [f"# What came from {origin.name} {text(origin.release)}", "", shown, "", caption, "", credits_of(origin)]
     create_markdown_artifact("\n".join(lines), key=key_of("plot", origin.name))
 
 
@@ -97,7 +97,7 @@ def answers_picture(answers: Sequence[tuple[str, str, int]]) -> str:
     """Return a picture, in Markdown, of the number of targets by archive and answer."""
     from tasks.analysis.figures.pictures import answers_png
 
-    return _picture("Targets by archive and answer", answers_png(answers))
+    return picture("Targets by archive and answer", answers_png(answers))
 
 
 def credits_of(origin: Origin) -> str:
@@ -107,6 +107,7 @@ def credits_of(origin: Origin) -> str:
     return f"{title}. Terms of use: {origin.licence.rstrip('.')}. To be acknowledged{paper}: {origin.acknowledgement}"
 
 
-def _picture(title: str, png: bytes) -> str:
+def picture(title: str, png: bytes) -> str:
+    """Return a picture in Markdown."""
     # Prefect's UI shows a picture only if the text itself contains it.
     return f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})"

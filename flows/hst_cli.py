@@ -27,26 +27,14 @@ def pages(
         Poisson factor from which on a light curve is interesting; default: 1.2.
     """
     from lake.query import Lake
-    from tasks.analysis.hst_pages import THRESHOLD, write_pages
-    from tasks.sources.hst_timetag.hlsp_export import bins_of
+    from tasks.analysis.hst_pages import THRESHOLD, write_pages_of
 
     def tell(done: int, total: int) -> None:
         if sys.stderr.isatty():
             sys.stderr.write(f"\r{done} of {total} composites ")
 
     with Lake(lake) as opened:
-        statistics = opened.sql("SELECT * FROM hst_statistics")
-        exposures = opened.sql(
-            "SELECT *, source_id AS exposure_id FROM hst_exposures WHERE product = 'exposure' ORDER BY source_id"
-        )
-        done = write_pages(
-            to,
-            statistics,
-            exposures,
-            lambda source: bins_of(opened, source),
-            threshold=THRESHOLD if threshold is None else threshold,
-            progress=tell,
-        )
+        done = write_pages_of(opened, to, threshold=THRESHOLD if threshold is None else threshold, progress=tell)
     if sys.stderr.isatty():
         sys.stderr.write("\n")
     say(f"{counted(done.composites, 'composite')}: open {done.start}")

@@ -27,6 +27,8 @@ MANIFEST = "manifest.json"
 
 Tables = Mapping[str, pa.Table]
 Units = Mapping[str, str | None]
+# Tables too large for memory, by name: what makes their parts, by granule.
+LargeTables = Mapping[str, Mapping[str, Callable[[], Iterable[pa.Table]]]]
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,10 @@ def stage(
 
 
 def stage_together(
-    folder: UPath, granules: Sequence[tuple[Attempt, Tables]], band_units: Units | None = None
+    folder: UPath,
+    granules: Sequence[tuple[Attempt, Tables]],
+    band_units: Units | None = None,
+    large: LargeTables | None = None,
 ) -> Manifest:
     """Stage many small granules of one archive and release in one set of files, which one transaction commits.
 
@@ -143,6 +148,9 @@ def stage_together(
         same source.
     band_units
         As in `stage`.
+    large
+        Further tables of granules, which are made, validated and written part by part, in the table's sort order. They
+        have no key.
     """
     archive, release = granules[0][0].archive, granules[0][0].release
     whole = list(granules)
@@ -154,8 +162,47 @@ def stage_together(
         whole = [_alone(attempt, tables, band_units) for attempt, tables in granules]
         every = _joined([tables for _, tables in whole])
         validate(archive, release, every, band_units)
-    rows = [{name: table.num_rows for name, table in tables.items()} for _, tables in whole]
-    return _finish(folder, tuple(attempt for attempt, _ in whole), every, [], rows)
+    rows = [Counter({name: table.num_rows for name, table in tables.items()}) for _, tables in whole]
+    files = []
+    try:
+        for name, parts in (large or {}).items():
+            files += _stage(folder, name, _parts(name, parts, whole, rows))
+    except _PartRejected as error:
+        rest = [(lost(one, error.why), {}) if one.granule == error.granule else (one, made) for one, made in whole]
+        return stage_together(folder, rest, band_units, large)
+    return _finish(folder, tuple(attempt for attempt, _ in whole), every, files, rows)
+
+
+class _PartRejected(Exception):
+    """A part of a granule's large table breaks a rule of the lake."""
+
+    def __init__(self, granule: str, why: GranuleRejected) -> None:
+        super().__init__(granule)
+        self.granule, self.why = granule, why
+
+
+def _parts(
+    name: str,
+    made: Mapping[str, Callable[[], Iterable[pa.Table]]],
+    granules: Sequence[tuple[Attempt, Tables]],
+    rows: Sequence[Counter[str]],
+) -> Iterator[pa.Table]:
+    """Yield the parts of a large table, granule by granule in order of their sources; count them in rows."""
+    having = [
+        (min(tables["sources"]["source_id"].to_pylist()), place)
+        for place, (attempt, tables) in enumerate(granules)
+        if attempt.granule in made and "sources" in tables and tables["sources"].num_rows
+    ]
+    for _, place in sorted(having):
+        attempt, tables = granules[place]
+        try:
+            for part in made[attempt.granule]():
+                for cast in cast_tables({name: part}).values():
+                    validate_rows(attempt.archive, attempt.release, name, cast, tables["sources"])
+                    rows[place][name] += cast.num_rows
+                    yield cast
+        except GranuleRejected as error:
+            raise _PartRejected(attempt.granule, error) from error
 
 
 def _alone(attempt: Attempt, tables: Tables, band_units: Units | None) -> tuple[Attempt, Tables]:

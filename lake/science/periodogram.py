@@ -30,9 +30,14 @@ class Peak:
     false_alarm_probability: float
 
 
-# Points of a grid that is uniform in frequency. Measurements that are years apart would need a billion for periods of
-# seconds, and a coarser grid would miss peaks.
-MOST_FREQUENCIES = 1_000_000
+# More points of a grid that is uniform in frequency than this are searched group by group of the measurements; and so
+# many products of points and groups are computed at most, which takes some seconds. Measurements that are years apart
+# would need a billion points for periods of seconds, and a coarser grid would miss peaks.
+DIRECT_FREQUENCIES, MOST_WORK = 200_000, 100_000_000
+# Of the search: points of a block, of a width of a group's own peaks, and candidates that are looked at exactly.
+_ROOT, _OVERSAMPLED, _CANDIDATES = 128, 16, 8
+# Values of groups that are in memory at a time, 16 bytes each.
+_MOST_VALUES = 4_000_000
 
 
 def power(times: Array, values: Array, periods: Array) -> Array:
@@ -100,7 +105,7 @@ def highest_peak(times: Array, values: Array, shortest: float, longest: float, *
     -------
     Peak or None
         None if there are fewer than four measurements, if all values are the same, if the times span less than the
-        shortest period, or so much that the grid would have more than `MOST_FREQUENCIES`.
+        shortest period, or so much and in so many groups that it would be more than `MOST_WORK`.
 
     Examples
     --------
@@ -118,10 +123,54 @@ def highest_peak(times: Array, values: Array, shortest: float, longest: float, *
     model = LombScargle(times - times[0], values, normalization="standard")
     low, high = 1.0 / min(longest, span), 1.0 / shortest
     number = max(int(np.ceil((high - low) * span * per_peak)), 1) + 1
-    if number > MOST_FREQUENCIES:
-        return None
-    frequencies = np.linspace(low, high, number)
-    powers = model.power(frequencies, method="fast" if number > 1 else "slow", assume_regular_frequency=True)
+    frequencies: Array
+    if number > DIRECT_FREQUENCIES:
+        frequencies = _candidates(times, values, low, (high - low) / (number - 1), number)
+        if not len(frequencies):
+            return None
+        powers = model.power(frequencies, method="slow", assume_regular_frequency=False)
+    else:
+        frequencies = np.linspace(low, high, number)
+        powers = model.power(frequencies, method="fast" if number > 1 else "slow", assume_regular_frequency=True)
     best = int(np.argmax(powers))
     probability = float(model.false_alarm_probability(powers[best], maximum_frequency=high, method="baluev"))
     return Peak(1.0 / float(frequencies[best]), float(min(powers[best], 1.0)), min(max(probability, 0.0), 1.0))
+
+
+def _candidates(times: Array, values: Array, low: float, step: float, number: int) -> Array:
+    """Return the frequencies of a grid with the highest power of Schuster's; none if that is too much work.
+
+    The transform of measurements that are close together is smooth in frequency. So it is computed at few points, and
+    between these it is interpolated, to 0.5 %. The transforms of all groups are added with their phases, in blocks.
+    """
+    order = np.argsort(times)
+    seconds, centred = times[order] - times[order[0]], (values - values.mean())[order]
+    parts = np.split(np.arange(len(seconds)), np.flatnonzero(np.diff(seconds) > seconds[-1] / 1000) + 1)
+    width, size = step * number, _ROOT**2
+    points = [int(np.ceil(width * _OVERSAMPLED * max(np.ptp(seconds[rows]), 1.0 / width))) + 2 for rows in parts]
+    if number * len(parts) > MOST_WORK or sum(points) > _MOST_VALUES:
+        return np.zeros(0)
+    groups = []
+    for rows, n in zip(parts, points, strict=True):
+        middle = (seconds[rows[0]] + seconds[rows[-1]]) / 2
+        at = low + np.arange(n) * (width / (n - 2))
+        chunk = max(1, 250_000 // len(rows))
+        values_at = [
+            np.exp(-2j * np.pi * np.outer(at[first : first + chunk], seconds[rows] - middle)) @ centred[rows]
+            for first in range(0, n, chunk)
+        ]
+        turns = middle * step * np.arange(_ROOT)
+        phases = np.outer(np.exp(-2j * np.pi * _ROOT * turns), np.exp(-2j * np.pi * turns)).ravel()
+        groups.append((middle, at, np.concatenate(values_at), phases))
+    best_at, best = np.zeros(0), np.zeros(0)
+    for first in range(0, number, size):
+        block = low + step * np.arange(first, min(first + size, number))
+        total = np.zeros(len(block), complex)
+        for middle, at, smooth, phases in groups:
+            total += np.interp(block, at, smooth) * (phases[: len(block)] * np.exp(-2j * np.pi * middle * block[0]))
+        powers = total.real**2 + total.imag**2
+        highest = np.argsort(powers)[-_CANDIDATES:]
+        best_at, best = np.append(best_at, block[highest]), np.append(best, powers[highest])
+        kept = np.argsort(best)[-_CANDIDATES:]
+        best_at, best = best_at[kept], best[kept]
+    return best_at

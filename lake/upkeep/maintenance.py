@@ -375,7 +375,7 @@ def _check_unique(cursor: duckdb.DuckDBPyConnection, table: Table) -> Iterator[F
 
 def _check_coverage(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
     """Find targets that an archive was asked for with their sample, but that have no answer."""
-    known = {one.archive: one.command for one in declarations()}
+    known = {one.archive: one.command for one in declarations() if one.command}
 
     def command_of(archive: str) -> str:
         return known.get(archive) or f"lightlake pull {archive}"
@@ -402,7 +402,12 @@ def _check_coverage(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
     ).fetchall()
     for sample, archive, release, unanswered, waiting in rows:
         hint = f"run: {command_of(archive)} --sample {sample}"
-        if unanswered:
+        if unanswered and archive in known:
+            # A survey with a command of its own may have been asked for single targets.
+            yield Finding(
+                "note", "coverage", f"{archive} {release}: {unanswered} targets of {sample} were not asked for", hint
+            )
+        elif unanswered:
             yield Finding(
                 "error", "coverage", f"{archive} {release}: {unanswered} targets of {sample} have no answer", hint
             )

@@ -5,7 +5,9 @@ One folder has them all. Links are relative, and no page needs a network.
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,14 +18,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lake.output import whole_file
+from lake.query import Lake
 from lake.text import one_line
 from tasks.analysis import hst_charts as charts
 from tasks.analysis.hst_html import PAGES, Markup, Page, link, thumbnail, write_library
 from tasks.analysis.hst_tables import Drawn, class_of, element, write_periodograms, write_tables
 from tasks.sources.hst_timetag.hlsp import composite_file_name
+from tasks.sources.hst_timetag.hlsp_export import bins_of
 from tasks.sources.hst_timetag.variability import BANDS, Band, is_periodic
 
 Row = Mapping[str, Any]
+
+# The list of composites with pages here, and the names that they may have: see composite_file_name.
+WRITTEN = "composites.json"
+_NAME = re.compile(r"hlsp_hstlc_hst_[a-z0-9_.+-]+_v1_sci")
 
 # A light curve is interesting from this Poisson factor on.
 THRESHOLD = 1.2
@@ -65,7 +73,7 @@ def write_pages(
     unchanged: Collection[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Pages:
-    """Write all pages. Those that exist are overwritten.
+    """Write all pages. Those that exist are overwritten; those of composites that are no more are removed.
 
     Parameters
     ----------
@@ -101,6 +109,7 @@ def write_pages(
             composites.append(found)
         if progress is not None:
             progress(done, len(rows))
+    _forget_vanished(folder, composites)
     write_tables(folder, composites, threshold)
     write_periodograms(folder, composites)
     _exposure_times(folder, composites)
@@ -108,6 +117,19 @@ def write_pages(
     _optical_elements(folder, single)
     start = _start(folder, composites, len(single), threshold)
     return Pages(start, len(composites), len(rows) - len(composites))
+
+
+def write_pages_of(
+    lake: Lake, folder: Path, *, threshold: float = THRESHOLD, progress: Callable[[int, int], None] | None = None
+) -> Pages:
+    """Write the pages of all composites of a lake: see `write_pages`."""
+    statistics = lake.sql("SELECT * FROM hst_statistics")
+    exposures = lake.sql(
+        "SELECT *, source_id AS exposure_id FROM hst_exposures WHERE product = 'exposure' ORDER BY source_id"
+    )
+    return write_pages(
+        folder, statistics, exposures, lambda source: bins_of(lake, source), threshold=threshold, progress=progress
+    )
 
 
 def from_table(bins: pa.Table) -> Callable[[str], pa.Table]:
@@ -150,6 +172,24 @@ def _files(folder: Path, name: str) -> tuple[Path, Path, Path]:
         folder / "periodograms" / f"{name}_periodogram.png",
         folder / "composite" / f"{name}.html",
     )
+
+
+def _forget_vanished(folder: Path, composites: Sequence[Drawn]) -> None:
+    """Remove the files of composites that an earlier run wrote and this one did not; remember those of this one."""
+    listed = folder / WRITTEN
+    try:
+        before = json.loads(listed.read_text())
+    except (OSError, ValueError):
+        before = []
+    names = sorted({one.name for one in composites})
+    # The list may be anybody's: only files with names as they are given here, where they belong.
+    vanished = {str(name) for name in before if isinstance(name, str)} if isinstance(before, list) else set()
+    for name in sorted(vanished - set(names)):
+        if _NAME.fullmatch(name):
+            for path in _files(folder, name):
+                path.unlink(missing_ok=True)
+    with whole_file(listed) as file:
+        file.write(json.dumps(names, indent=0).encode())
 
 
 def _described(row: Row, first: Row, exposure_s: float, found: Mapping[str, Band]) -> Drawn:

@@ -16,6 +16,8 @@ from tasks.sources.protocol import Receipts
 # A report names at most so many losses; the ledger has all.
 MOST_LOSSES = 20
 
+_SHARED = ("asked", "failed", "rejected", "known", "done_before", "rejected_before", "elsewhere")
+
 # A message has at most so many reasons in full; the ledger has all.
 REASONS_TOLD = 5
 
@@ -35,6 +37,25 @@ class Loss:
 def is_lost(receipt: Receipt) -> bool:
     """Say whether a granule was rejected or failed."""
     return receipt.status in ("rejected", "failed")
+
+
+@dataclass(frozen=True)
+class Share:
+    """Numbers of a report that are of one kind, such as composites among exposures: see `PullReport`."""
+
+    what: str
+    asked: int
+    failed: int
+    rejected: int
+    known: int
+    done_before: int
+    rejected_before: int
+    elsewhere: int
+
+    @property
+    def done(self) -> int:
+        """Return how many have a sound answer from this run."""
+        return self.asked - self.failed - self.rejected
 
 
 @dataclass(frozen=True)
@@ -63,6 +84,8 @@ class PullReport:
         Folders and files that could not be read, and why.
     granules_partly
         Granules with targets whose answer was rejected, beside others.
+    others
+        What of the numbers is of another kind than `what`.
     """
 
     archive: str
@@ -99,6 +122,18 @@ class PullReport:
     shown: bool = True
     backed_off: int = 0
     ahead: int = 0
+    others: tuple[Share, ...] = ()
+
+    def with_share(self, what: str, before: PullReport) -> PullReport:
+        """Note that all that was counted since an earlier report is of another kind."""
+        numbers = {name: getattr(self, name) - getattr(before, name) for name in _SHARED}
+        return replace(self, others=(*self.others, Share(what, **numbers)))
+
+    @property
+    def shares(self) -> list[Share]:
+        """Return the numbers of each kind, its own first."""
+        own = {name: getattr(self, name) - sum(getattr(one, name) for one in self.others) for name in _SHARED}
+        return [Share(self.what, **own), *self.others]
 
     def counting(self, counts: Mapping[str, Any]) -> PullReport:
         """Add numbers to fields of the report, and append tuples."""
@@ -181,24 +216,35 @@ class PullReport:
         parts = []
         if self.unreadable:
             parts.append(f"{len(self.unreadable)} NOT READ: {_few(self.unreadable)}")
-        counts = {"FAILED": self.failed, "REJECTED": self.rejected}
-        if missing := [f"{n} of {self.asked} {self.what} {status}" for status, n in counts.items() if n]:
+        missing = [
+            f"{n} of {one.asked} {one.what} {name.upper()}"
+            for name in ("failed", "rejected")
+            for one in self.shares
+            if (n := getattr(one, name))
+        ]
+        if missing:
             lost, reasons = f"{self.granules_lost} of {self.granules} granules", _few(self.reasons)
             parts.append(f"{' and '.join(missing)} in {lost}: {reasons}")
         if self._by_target and self.asked:
             parts.append(f"{self.done} of {self.asked} targets answered, {self.rows} rows")
         elif self.done:
-            parts.append(f"{self.done} {self.what} done, {self.sources} sources, {self.rows} rows")
+            done = " and ".join(f"{one.done} {one.what}" for one in self.shares if one.done)
+            parts.append(f"{done} done, {self.sources} sources, {self.rows} rows")
         if self.elsewhere:
-            parts.append(f"{self.elsewhere} {self.what} were taken by other processes")
+            parts.append(f"{self._each('elsewhere')} were taken by other processes")
         if not parts:
             parts.append(f"nothing to do{self._why_nothing}")
         if not self._by_target:
-            parts.append(f"{self.done_before + self.done} of {self.known} {self.what} are in the lake")
+            here = [
+                f"{one.done_before + one.done} of {one.known} {one.what}"
+                for one in self.shares
+                if one.known or one.what == self.what
+            ]
+            parts.append(f"{' and '.join(here)} are in the lake")
         if self.backed_off:
             parts.append(f"{self.backed_off} {self.what} that failed recently were skipped for now")
         if self.rejected_before:
-            parts.append(f"{self.rejected_before} {self.what} were rejected before: --retry-failed tries them again")
+            parts.append(f"{self._each('rejected_before')} were rejected before: --retry-failed tries them again")
         if self.ahead:
             parts.append(
                 f"{self.ahead} answers were dated in the future, and counted as too old: compare the clocks of the "
@@ -209,6 +255,10 @@ class PullReport:
         if self.newer:
             parts.append(f"There is a newer release: lightlake pull {self.archive} --release {self.newer[-1]}")
         return f"{self.archive}: {'. '.join(parts)}"
+
+    def _each(self, name: str) -> str:
+        """Return a number of each kind, without zeros."""
+        return " and ".join(f"{n} {one.what}" for one in self.shares if (n := getattr(one, name)))
 
     @property
     def _why_nothing(self) -> str:

@@ -105,16 +105,18 @@ def pull(run: Run, source: Source, request: Request, share: int = 1) -> tuple[Or
         run.here(source.register, lake)
         driver = Driver(run, source, PullReport(source.name, source.origin.release, source.what, request.select))
         for stage in source.plan(run, request):
-            driver.report = driver.report.counting(stage.counts)
+            before, driver.report = driver.report, driver.report.counting(stage.counts)
             if stage.granules:
                 write_plan(lake.storage, source.origin.name, stage.granules)
             if stage.total:
-                run.here(run.watch.begin, source.name, stage.total, source.what)
+                run.here(run.watch.begin, source.name, stage.total, stage.what or source.what)
                 service = source.limits.service
                 with nullcontext(run.settings.workers) if service is None else run.slots(service, share) as width:
                     driver.work_off(iter(stage.batches), width)
             if stage.finish is not None:
                 driver.settle(run.here(stage.finish))
+            if stage.what is not None:
+                driver.report = driver.report.with_share(stage.what, before)
         remove_folder(lake.storage.staging / run.id / source.name)
         shown = run.here(source.register, lake)
     return source.origin, replace(driver.report, seconds=time.monotonic() - started, shown=shown)

@@ -98,6 +98,8 @@ class Stage:
         Ids of everything that the run has planned so far, finished granules among them, for those who watch it.
     finish
         Commits what follows from the batches when they are done, and returns the receipts to be reported.
+    what
+        What the batches have, if it is something else than the source's own word says.
     """
 
     batches: Iterable[Any] = ()
@@ -105,6 +107,7 @@ class Stage:
     counts: Mapping[str, Any] = field(default_factory=dict)
     granules: Sequence[str] = ()
     finish: Callable[[], Receipts] | None = None
+    what: str | None = None
 
 
 class Context(Protocol):

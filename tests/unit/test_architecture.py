@@ -78,6 +78,7 @@ OF_SOURCES = (SOURCES, STAND_INS)
 FORMS = {
     "flows/cli.py": {"hst", "hst_timetag", "rxte", "virac"},
     "flows/hst.py": {"hst", "hst_timetag"},
+    "flows/hst_artifacts.py": {"hst_timetag"},
     "flows/hst_cli.py": {"hst_timetag"},
     "flows/living.py": {"hst", "rxte", "virac"},
     "flows/rxte.py": {"rxte", "pca_a", "heasarc"},

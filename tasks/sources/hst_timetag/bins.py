@@ -7,8 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lake.errors import GranuleRejected
 from tasks.sources.hst_timetag.events import Array, EventTable
 from tasks.sources.hst_timetag.options import STEP_S
+
+# A light curve has so many bins at most: 8 minutes in bins of 0.1 ms. Those of an exposure take 0.1 kB each.
+MOST_BINS = 5_000_000
 
 # Edges are sums of steps in floating point.
 _TOLERANCE = 1e-9
@@ -58,6 +62,11 @@ def bins(tables: Sequence[EventTable], step_s: float = STEP_S) -> Bins:
         Segments of one exposure, each with one event at least.
     step_s
         Length of a bin, seconds.
+
+    Raises
+    ------
+    GranuleRejected
+        If there would be more than `MOST_BINS`.
     """
     times = [table.time_range for table in tables]
     ends = [
@@ -65,7 +74,12 @@ def bins(tables: Sequence[EventTable], step_s: float = STEP_S) -> Bins:
         for table in tables
     ]
     start, end = max(one.first for one in times), min(max(one.last for one in times), max(ends))
-    return Bins(start, step_s, max(int(np.floor((end - start) / step_s + _TOLERANCE)), 0))
+    number = (end - start) / step_s + _TOLERANCE
+    if number > MOST_BINS:
+        raise GranuleRejected(
+            f"{end - start:g} s have more than {MOST_BINS:,} bins of {step_s:g} s: bins must be longer"
+        )
+    return Bins(start, step_s, max(int(np.floor(number)), 0))
 
 
 def good_intervals(table: EventTable, sun_below_deg: float | None = None) -> Array | None:

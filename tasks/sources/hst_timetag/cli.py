@@ -34,7 +34,7 @@ def hlsp(
     where
         Only light curves for which this SQL is true, on the columns of table hst_exposures: "grating = 'G140L'".
     again
-        Write files anew that are there already.
+        Write all files anew that are there already; else those whose light curve was extracted again since.
     """
     from lake.query import Lake
     from tasks.sources.hst_timetag.hlsp_export import export_hlsp

@@ -18,6 +18,19 @@ from numpy.typing import NDArray
 
 from lake.errors import GranuleRejected
 from lake.text import one_line
+from tasks.sources.hst_timetag.find import CALIBRATION
+from tasks.sources.hst_timetag.headers import (
+    UNREADABLE,
+    check_whole,
+    first_of,
+    lower,
+    merged,
+    number,
+    pairs,
+    text,
+    upper,
+    whole,
+)
 
 Kind = Literal["cos_corrtag", "stis_tag", "stis_corrtag"]
 Array = NDArray[Any]
@@ -36,6 +49,9 @@ CHUNK = 1 << 15
 # Bits of COS's DQ that screening by time and pulse height sets: calcos leaves such events out of images and spectra
 # whatever SDQFLAGS says (calcos, timetag.py: burst 64, pulse height out of bounds 512, bad time 2048).
 COS_SCREENED = 64 | 512 | 2048
+
+# MJD of HST's launch, and the last one that the lake has.
+FIRST_MJD, LAST_MJD = 48_005.0, 88_069.0
 
 # Primary keywords with a reference file each.
 _REFERENCES = ("FLUXTAB", "TDSTAB", "PHOTTAB", "BPIXTAB", "PFLTFILE", "LFLTFILE")
@@ -139,7 +155,8 @@ class EventTable:
     expstart_mjd
         MJD (UTC) of time 0.
     good_times
-        START and STOP of GTI, seconds since EXPSTART, shape (n, 2); None if the file has none.
+        START and STOP of GTI, seconds since EXPSTART, shape (n, 2), in order and without overlaps; None if the file
+        has no such table.
     sun
         TIME and SUN_ALT of COS's TIMELINE (seconds, degrees), shape (n, 2); None if the file has none.
     boxes
@@ -196,8 +213,13 @@ class EventTable:
         """Return the range and order of all times, which are read once."""
         first, last, before, is_sorted = np.inf, -np.inf, -np.inf, True
         for times in self.times():
-            # A time that is no number is in no order.
-            if is_sorted and times[0] >= before and np.all(times[1:] >= times[:-1]):
+            # A time that is no number is in no order, nor is an infinite one.
+            if (
+                is_sorted
+                and np.isfinite(times[[0, -1]]).all()
+                and times[0] >= before
+                and np.all(times[1:] >= times[:-1])
+            ):
                 first, last = min(first, times[0]), max(last, times[-1])
             else:
                 is_sorted = False
@@ -276,12 +298,13 @@ def open_events(path: Path) -> Iterator[list[EventTable]]:
     with ExitStack() as stack:
         try:
             opened = stack.enter_context(path.open("rb"))
-            # A file that was cut off is a warning to astropy, and its last events would be made up.
+            # Filters of warnings are those of all threads, so that what astropy only warns of is looked at here.
             with warnings.catch_warnings():
-                warnings.simplefilter("error", AstropyUserWarning)
+                warnings.simplefilter("ignore", AstropyUserWarning)
                 hdus = stack.enter_context(fits.open(opened, memmap=True, lazy_load_hdus=False))
-                tables = _tables(path, hdus)
-        except (OSError, KeyError, ValueError, TypeError, AstropyUserWarning) as error:
+            check_whole(path, hdus)
+            tables = _tables(path, hdus)
+        except (*UNREADABLE, AstropyUserWarning) as error:
             raise GranuleRejected(f"{path.name} cannot be read as an event file: {one_line(str(error))}") from error
         yield tables
 
@@ -292,11 +315,11 @@ def _tables(path: Path, hdus: Any) -> list[EventTable]:
     if not numbers:
         raise GranuleRejected(f"{path.name} has no EVENTS extension")
     found = []
-    for place, number in enumerate(numbers):
+    for place, here in enumerate(numbers):
         # The extensions after its EVENTS, up to the next one, belong to an exposure.
         last = numbers[place + 1] if place + 1 < len(numbers) else len(hdus)
-        beside = {hdu.name: hdu for hdu in hdus[number + 1 : last]}
-        found.append(_table(path, primary, hdus[number], beside))
+        beside = {hdu.name: hdu for hdu in hdus[here + 1 : last]}
+        found.append(_table(path, primary, hdus[here], beside))
     return found
 
 
@@ -308,42 +331,45 @@ def _table(path: Path, primary: Any, events: Any, beside: Mapping[str, Any]) -> 
         raise GranuleRejected(
             f"{path.name} is no corrtag or tag file: its events have the columns {', '.join(sorted(columns))}"
         )
-    rootname = _text(header, "EXPNAME") or _text(header, "ROOTNAME") or _text(primary, "ROOTNAME")
+    rootname = text(header, "EXPNAME") or text(header, "ROOTNAME") or text(primary, "ROOTNAME")
     if rootname is None:
         rootname = path.name.split("_")[0]
-    obstype = (_text(primary, "OBSTYPE") or "").upper()
-    exptype = (_text(primary, "EXPTYPE") or _text(header, "EXPTYPE") or "EXTERNAL/SCI").upper()
-    proposal = primary.get("PROPOSID")
+    obstype = (text(primary, "OBSTYPE") or "").upper()
+    exptype = (text(primary, "EXPTYPE") or text(header, "EXPTYPE") or "EXTERNAL/SCI").upper()
+    good, target = pairs(beside.get("GTI"), "START", "STOP"), (text(primary, "TARGNAME") or "").upper()
+    expstart_mjd = float(first_of(header, primary, "EXPSTART", "TEXPSTRT"))
+    if not FIRST_MJD <= expstart_mjd <= LAST_MJD:
+        raise ValueError(f"EXPSTART is {expstart_mjd:g}, which is no day of HST's")
     return EventTable(
         path=path,
         kind=kind,
         exposure_id=rootname.lower(),
-        association=_lower(_text(primary, "ASN_ID")),
-        instrument=(_text(primary, "INSTRUME") or ("COS" if kind.startswith("cos") else "STIS")).upper(),
-        detector=(_text(primary, "DETECTOR") or "").upper(),
-        segment=_upper(_text(primary, "SEGMENT")),
-        grating=(_text(primary, "OPT_ELEM") or "").upper(),
+        association=lower(text(primary, "ASN_ID")),
+        instrument=(text(primary, "INSTRUME") or ("COS" if kind.startswith("cos") else "STIS")).upper(),
+        detector=(text(primary, "DETECTOR") or "").upper(),
+        segment=upper(text(primary, "SEGMENT")),
+        grating=(text(primary, "OPT_ELEM") or "").upper(),
         # An image has no central wavelength.
-        cenwave=0 if obstype == "IMAGING" else int(primary.get("CENWAVE") or 0),
-        aperture=(_text(primary, "APERTURE") or _text(primary, "PROPAPER") or "").upper(),
-        fp_pos=int(primary.get("FPPOS") or 0),
+        cenwave=0 if obstype == "IMAGING" else whole(primary, "CENWAVE") or 0,
+        aperture=(text(primary, "APERTURE") or text(primary, "PROPAPER") or "").upper(),
+        fp_pos=whole(primary, "FPPOS") or 0,
         obstype=obstype,
-        target_name=(_text(primary, "TARGNAME") or "").upper(),
+        target_name=target,
         is_moving=bool(primary.get("MTFLAG") in (True, "T", "t", "1")),
-        is_science=exptype == "EXTERNAL/SCI",
-        ra=_number(primary.get("RA_TARG")),
-        dec=_number(primary.get("DEC_TARG")),
-        proposal=None if proposal in (None, "") else int(proposal),
-        calibration_version=_text(primary, "CAL_VER"),
-        expstart_mjd=float(_first(header, primary, "EXPSTART", "TEXPSTRT")),
-        exposure_s=float(_first(header, primary, "EXPTIME", "TEXPTIME")),
-        expflag=_text(header, "EXPFLAG") or _text(primary, "EXPFLAG") or "",
-        serious_dq=int(header.get("SDQFLAGS") or 0) | (COS_SCREENED if kind == "cos_corrtag" else 0),
-        sporder=header.get("SPORDER"),
+        is_science=exptype == "EXTERNAL/SCI" and target not in CALIBRATION,
+        ra=number(primary.get("RA_TARG")),
+        dec=number(primary.get("DEC_TARG")),
+        proposal=whole(primary, "PROPOSID"),
+        calibration_version=text(primary, "CAL_VER"),
+        expstart_mjd=expstart_mjd,
+        exposure_s=float(first_of(header, primary, "EXPTIME", "TEXPTIME")),
+        expflag=text(header, "EXPFLAG") or text(primary, "EXPFLAG") or "",
+        serious_dq=(whole(header, "SDQFLAGS") or 0) | (COS_SCREENED if kind == "cos_corrtag" else 0),
+        sporder=whole(header, "SPORDER"),
         boxes=_boxes(header) if kind == "cos_corrtag" else (),
-        good_times=_pairs(beside.get("GTI"), "START", "STOP"),
-        sun=_pairs(beside.get("TIMELINE"), "TIME", "SUN_ALT"),
-        reference_files={name: value for name in _REFERENCES if (value := _text(primary, name)) not in (None, "N/A")},
+        good_times=None if good is None else merged(good),
+        sun=pairs(beside.get("TIMELINE"), "TIME", "SUN_ALT"),
+        reference_files={name: value for name in _REFERENCES if (value := text(primary, name)) not in (None, "N/A")},
         rows=int(header["NAXIS2"]),
         events=Rows(events),
     )
@@ -354,7 +380,7 @@ def _boxes(header: Any) -> tuple[Boxes, ...]:
     found = []
     for name in "ABC":
         values = [
-            (_number(header.get(f"{place}_{name}")), header.get(f"{height}_{name}"))
+            (number(header.get(f"{place}_{name}")), header.get(f"{height}_{name}"))
             for place, height in (("SP_LOC", "SP_HGT"), ("B_BKG1", "B_HGT1"), ("B_BKG2", "B_HGT2"))
         ]
         boxes = [
@@ -365,40 +391,3 @@ def _boxes(header: Any) -> tuple[Boxes, ...]:
         if len(boxes) == 3:
             found.append(Boxes(name, boxes[0], (boxes[1], boxes[2])))
     return tuple(found)
-
-
-def _pairs(hdu: Any, first: str, second: str) -> Array | None:
-    if hdu is None or hdu.data is None or {first, second} - {name.upper() for name in hdu.columns.names}:
-        return None
-    return np.column_stack([np.asarray(hdu.data[name]).astype(np.float64) for name in (first, second)])
-
-
-def _first(header: Any, primary: Any, *names: str) -> Any:
-    """Return the first keyword that is there: a STIS `tag` file has some in its primary header, by other names."""
-    for name in names:
-        for where in (header, primary):
-            if where.get(name) not in (None, ""):
-                return where[name]
-    raise KeyError(f"no keyword {' or '.join(names)}")
-
-
-def _text(header: Any, name: str) -> str | None:
-    """Return a keyword without the blanks that pad it; None if it is blank or not there."""
-    value = header.get(name)
-    return str(value).strip() or None if value is not None else None
-
-
-def _lower(text: str | None) -> str | None:
-    return None if text is None or text.upper() == "NONE" else text.lower()
-
-
-def _upper(text: str | None) -> str | None:
-    return None if text is None or text.upper() == "N/A" else text.upper()
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if np.isfinite(number) else None

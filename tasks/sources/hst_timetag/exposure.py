@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from lake.errors import GranuleRejected
+from tasks.sources.hst_timetag.bins import exposure_fraction
 from tasks.sources.hst_timetag.events import EventTable, open_events
 from tasks.sources.hst_timetag.extract import Curve, Prepared, Selection, Sensitivity, extract
 from tasks.sources.hst_timetag.quality import reasons
@@ -23,6 +24,9 @@ _NAME = re.compile(
 )
 EVENT_SUFFIXES = ("corrtag_a", "corrtag_b", "corrtag", "tag")
 SUFFIXES = (*EVENT_SUFFIXES, "x1d")
+
+# Segments of an exposure begin within a second.
+_TOGETHER_DAYS = 1 / 86_400
 
 
 def split_name(name: str) -> tuple[str, str] | None:
@@ -104,6 +108,8 @@ class Exposure:
         curve = extract(self.tables, selection, self.sensitivities, self.prepared)
         if not curve.bins.number:
             raise GranuleRejected(f"Short Exposure: its events span less than a bin of {selection.step_s:g} s")
+        if not exposure_fraction(curve.bins, self.first.good_times).any():
+            raise GranuleRejected("Short Exposure: GTI has no good time while there are events")
         return curve
 
 
@@ -131,9 +137,24 @@ def open_exposures(files: Sequence[Path], environment: Mapping[str, str] = os.en
         tables = [table for path in events for table in stack.enter_context(open_events(path))]
         if len(events) > 1:  # segments of one exposure, whatever each says of its name
             same = tuple(replace(table, exposure_id=tables[0].exposure_id) for table in tables)
+            _check_together(tables)
             yield [Exposure(same, environment=environment)]
         else:
             yield [Exposure((table,), by_suffix.get("x1d"), environment) for table in tables]
+
+
+def _check_together(tables: Sequence[EventTable]) -> None:
+    """See that tables are the segments of one exposure."""
+    first, names = tables[0], " and ".join(table.path.name for table in tables)
+    segments = [table.segment for table in tables if table.segment is not None]
+    if len(set(segments)) < len(segments):
+        raise GranuleRejected(f"{names} are of the same segment, {first.segment}")
+    for table in tables[1:]:
+        if abs(table.expstart_mjd - first.expstart_mjd) > _TOGETHER_DAYS:
+            raise GranuleRejected(f"{names} began at different times: MJD {first.expstart_mjd}, {table.expstart_mjd}")
+        for name in ("instrument", "detector", "target_name", "grating", "cenwave", "aperture"):
+            if getattr(table, name) != getattr(first, name):
+                raise GranuleRejected(f"{names} differ: {name} is {getattr(first, name)}, {getattr(table, name)}")
 
 
 @contextmanager

@@ -228,6 +228,8 @@ def _usable(
         photons = prepared(table, photons.take(np.flatnonzero(usable)))
         # The flags of a tag file come with its references.
         usable = (photons.quality & table.serious_dq) == 0
+    # What has no weight cannot be counted.
+    usable &= (photons.weight >= 0) & (photons.weight < np.inf)
     low, high = limits.wavelengths
     wavelength, x = photons.wavelength, photons.x
     usable &= (wavelength > low) & (wavelength < high) & (x >= limits.columns[0]) & (x < limits.columns[1])

@@ -41,7 +41,8 @@ def unnamed(lake: Lake) -> pa.Table:
     """Return the names of targets without a canonical name, with whether they move."""
     rows: pa.Table = lake.sql(
         "SELECT target_name, bool_or(is_moving) AS is_moving FROM hst_exposures "
-        "WHERE product = 'exposure' AND target_name NOT IN (SELECT name FROM aliases) GROUP BY ALL ORDER BY ALL"
+        "WHERE product = 'exposure' AND target_name <> '' AND target_name NOT IN (SELECT name FROM aliases) "
+        "GROUP BY ALL ORDER BY ALL"
     )
     return rows
 
@@ -84,11 +85,14 @@ def settle(lake: Lake) -> None:
 
 
 def jobs(lake: Lake, parameters: Mapping[str, Any]) -> list[Job]:
-    """Return the composites of all groups with an exposure that was extracted with some parameters."""
+    """Return the composites of all groups with an exposure that was extracted with some parameters.
+
+    Exposures of targets without a name may be of different ones.
+    """
     rows = lake.sql(
         f"""
         SELECT {_GROUP}, list(source_id ORDER BY source_id) AS members, list(files ORDER BY source_id) AS files
-        FROM hst_exposures WHERE product = 'exposure'
+        FROM hst_exposures WHERE product = 'exposure' AND canonical_name <> ''
         GROUP BY {_GROUP} HAVING bool_or(parameters = ?) ORDER BY {_GROUP}
         """,
         [canonical(parameters)],

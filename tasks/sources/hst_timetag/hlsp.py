@@ -63,6 +63,8 @@ class Product:
         Canonical name of its target; None: the name in the first exposure.
     wavelengths
         Common limits of a composite, Angstrom; None: those of its row.
+    granule
+        Granule of the light curve in the lake, which keyword GRANULE names; None: no keyword.
     keywords
         Further keywords of the primary header. Names of more than 8 characters are written by the HIERARCH convention.
     """
@@ -71,6 +73,7 @@ class Product:
     exposures: Sequence[Row]
     target: str | None = None
     wavelengths: tuple[float, float] | None = None
+    granule: str | None = None
     keywords: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -173,6 +176,17 @@ def write_composite(folder: Path, product: Product, *, overwrite: bool = False) 
     return _write(path, product, about, limits, overwrite)
 
 
+def granule_of(path: Path) -> str | None:
+    """Return the granule that a file was made of; None if it does not say, or cannot be read."""
+    from astropy.io import fits
+
+    try:
+        granule = fits.getheader(path, 0).get("GRANULE")
+    except (OSError, ValueError, KeyError):
+        return None
+    return None if granule is None else str(granule)
+
+
 def _write(path: Path, product: Product, about: Mapping[str, Any], limits: Mapping[str, Any], overwrite: bool) -> Path:
     from astropy.io import fits
 
@@ -185,6 +199,8 @@ def _write(path: Path, product: Product, about: Mapping[str, Any], limits: Mappi
     step = {"STEPSIZE": (steps[0] if len(steps) == 1 else None, "[s] length of a bin")}
     _set(primary.header, {"EXTNAME": ("PRIMARY", ""), **about, **times, **step, **_sources(product.exposures)})
     _set(primary.header, _versions())
+    if product.granule is not None:
+        _set(primary.header, {"GRANULE": (product.granule, "granule in the lake")})
     _set(primary.header, {name: (value, "") for name, value in product.keywords.items()})
     _set(table.header, {**times, **step, **limits})
     path.parent.mkdir(parents=True, exist_ok=True)

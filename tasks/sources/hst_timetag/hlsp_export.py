@@ -15,6 +15,7 @@ from tasks.sources.hst_timetag.hlsp import (
     Product,
     composite_file_name,
     exposure_file_name,
+    granule_of,
     write_composite,
     write_exposure,
 )
@@ -42,6 +43,8 @@ def export_hlsp(
 ) -> Written:
     """Write exposures as ROOTNAME_curve.fits, and composites under their names as products.
 
+    Files that are there are written anew if the lake has extracted their light curves again since.
+
     Parameters
     ----------
     to
@@ -51,7 +54,7 @@ def export_hlsp(
     where
         Only rows of table hst_exposures for which this SQL is true.
     again
-        Write files anew that are there already.
+        Write all files anew, also those of others.
     progress
         Called after each file.
 
@@ -65,7 +68,8 @@ def export_hlsp(
         raise ConfigurationError("the lake has no such light curve of HST", hint="pull some: lightlake hst --help")
     done = Written()
     for row in rows:
-        if (to / _name(row)).exists() and not again:
+        path = to / _name(row)
+        if path.exists() and not again and granule_of(path) in (None, row["granule"]):
             done = Written(done.files, done.kept + 1)
         else:
             _write(lake, to, row)
@@ -103,11 +107,11 @@ def _name(row: Mapping[str, Any]) -> str:
 def _write(lake: Lake, to: Path, row: Mapping[str, Any]) -> None:
     bins = bins_of(lake, row["source_id"])
     if row["product"] != COMPOSITE:
-        write_exposure(to, Product(bins, [row]), overwrite=True)
+        write_exposure(to, Product(bins, [row], granule=row["granule"]), overwrite=True)
         return
     members = list(dict.fromkeys(bins["exposure_id"].to_pylist()))
     known = {one["source_id"]: one for one in _rows(lake, "source_id IN (SELECT unnest($ids))", {"ids": members})}
     limits = (row["wavelength_min"], row["wavelength_max"])
     exposures = [known[name] for name in members if name in known] or [dict(row)]
-    product = Product(bins, exposures, row["canonical_name"], None if None in limits else limits)
+    product = Product(bins, exposures, row["canonical_name"], None if None in limits else limits, row["granule"])
     write_composite(to, product, overwrite=True)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lake.commit.ledger import canonical
 from lake.query import Lake
 from lake.science.motion import Paths, julian_year
 from tasks.sources.granule_status import last_status
@@ -84,6 +85,27 @@ def near_targets(lake: Lake, granules: Collection[str], radius_arcsec: float) ->
     chosen = pc.unique(_matched(targets, mine, radius_arcsec)["target_id"])
     targets = targets.filter(pc.is_in(targets["target_id"], value_set=chosen))
     return targets, _matched(targets, every, radius_arcsec) if targets.num_rows else PAIRS.empty_table()
+
+
+def is_known(lake: Lake, parameters: Mapping[str, Any], targets: pa.Table, pairs: pa.Table) -> bool:
+    """Say whether the lake has exactly these matches of targets, as the answer to the same question."""
+    ids = targets["target_id"].to_pylist()
+    answered = lake.sql(
+        "SELECT DISTINCT target_id FROM coverage WHERE archive = $archive AND status = 'found' "
+        "AND parameters = $parameters AND target_id IN (SELECT unnest($ids))",
+        {"archive": NAME, "parameters": canonical(parameters), "ids": ids},
+    )
+    known = lake.sql(
+        "SELECT target_id, source_id, separation_arcsec FROM matches "
+        "WHERE archive = $archive AND target_id IN (SELECT unnest($ids))",
+        {"archive": NAME, "ids": ids},
+    )
+    return set(answered["target_id"].to_pylist()) == set(ids) and _rounded(known) == _rounded(pairs)
+
+
+def _rounded(pairs: pa.Table) -> set[tuple[int, str, float]]:
+    columns = (pairs[name].to_pylist() for name in PAIRS.names)
+    return {(target, source, round(separation, 6)) for target, source, separation in zip(*columns, strict=True)}
 
 
 def _matched(targets: pa.Table, exposures: pa.Table, radius_arcsec: float) -> pa.Table:

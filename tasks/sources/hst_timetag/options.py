@@ -27,7 +27,9 @@ class HstOptions(Options):
         FormField("A target of the lake by name, or a new one as 'RA DEC', ICRS degrees", empty="all targets"),
     ] = None
     sample: Annotated[str | None, FormField("Only targets of this sample", empty="all targets")] = None
-    new: Annotated[bool, FormField("Instead of targets: all exposures that became public since the last look")] = False
+    new: Annotated[
+        bool, FormField("Instead of targets: all exposures that became public since the last look, at first in 30 days")
+    ] = False
     hst_name: Annotated[
         str | None,
         FormField(
@@ -41,7 +43,7 @@ class HstOptions(Options):
     radius_arcsec: Annotated[float, Field(gt=0, le=3600), FormField("Exposures within this of a target, arcsec")] = (
         RADIUS_ARCSEC
     )
-    step_s: Annotated[float, Field(gt=0), FormField("Length of a bin, seconds")] = STEP_S
+    step_s: Annotated[float, Field(gt=0, allow_inf_nan=False), FormField("Length of a bin, seconds")] = STEP_S
     wavelength_min: Annotated[
         float | None, Field(ge=0), FormField("Shortest wavelength, Angstrom", empty="the detector's")
     ] = None

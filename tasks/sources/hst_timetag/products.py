@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lake.commit.ledger import canonical
+from lake.commit.sound import sound
 from lake.commit.staging import joined
 from lake.errors import GranuleRejected
 from lake.model.declared import table_named
@@ -26,8 +28,8 @@ from tasks.sources.hst_timetag.tables import COMPOSITE, ORIGIN, UNIT, band_of
 from tasks.sources.hst_timetag.variability import BANDS, bands, is_periodic, statistics
 from tasks.sources.statistics import statistics_of_sorted
 
-# Events of a part of table events.
-EVENTS = 1 << 20
+# Events of a segment in a part of table events.
+EVENTS = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -118,37 +120,62 @@ def joined_tables(parts: Sequence[Mapping[str, pa.Table]]) -> dict[str, pa.Table
     return {name: joined([tables[name] for tables in parts if name in tables]) for name in names}
 
 
-def events_of(exposure: Exposure, tables: Mapping[str, pa.Table]) -> pa.Table:
-    """Return all events of an exposure as rows of table events.
+def event_parts(exposure: Exposure, sources: pa.Table) -> Iterator[pa.Table]:
+    """Yield all events of an exposure as rows of table events, in order of time, `EVENTS` of a segment at a time.
 
     Parameters
     ----------
-    tables
-        Of the exposure, as of `tables_of`.
+    sources
+        Rows of table sources, with the exposure's among them.
     """
     names = ("archive", "release", "source_id", "hpx29", "granule")
-    keys = tables["sources"].select(names).to_pylist()[0]
-    parts = [_with(part, keys) for part in _events(exposure)]
-    return joined([table_named("events").cast(part) for part in parts])
+    (keys,) = sources.filter(pc.equal(sources["source_id"], exposure.exposure_id)).select(names).to_pylist()
+    for part in _in_time_order([_events(exposure, table) for table in exposure.tables]):
+        cleaned, _ = sound({"events": _with(part, {**keys, "exposure_id": exposure.exposure_id})})
+        yield table_named("events").cast(cleaned["events"])
 
 
-def _events(exposure: Exposure) -> Iterator[pa.Table]:
-    for table in exposure.tables:
-        has_pha, first = "PHA" in table.events.names, 0
-        for chunk in table.chunks(EVENTS):
-            photons = chunk if exposure.prepared is None else exposure.prepared(table, chunk)
-            n = len(photons)
-            pha = table.events.values("PHA", slice(first, first + n), np.int32) if has_pha else None
-            first += n
-            part = pa.table(
-                {
-                    "time_s": photons.time.astype(np.float64),
-                    **{name: getattr(photons, name).astype(np.float32) for name in ("x", "y", "wavelength", "weight")},
-                    "dq": photons.quality.astype(np.int32),
-                    "pha": pa.nulls(n, pa.int32()) if pha is None else pa.array(pha),
-                }
-            )
-            yield _with(part, {"exposure_id": exposure.exposure_id, "segment": table.segment or table.detector})
+def _in_time_order(segments: Sequence[Iterator[pa.Table]]) -> Iterator[pa.Table]:
+    """Merge parts of several segments, each in order of time."""
+    going, held = dict(enumerate(segments)), dict[int, pa.Table]()
+    while going or held:
+        for number in list(going):
+            if number not in held:
+                part = next(going[number], None)
+                if part is None:
+                    del going[number]
+                else:
+                    held[number] = part
+        # Until then no segment has a further event.
+        until = min((held[number]["time_s"][-1].as_py() for number in going), default=np.inf)
+        parts = []
+        for number, part in list(held.items()):
+            n = int(np.searchsorted(_values(part, "time_s"), until, side="right"))
+            parts.append(part.slice(0, n))
+            held[number] = part.slice(n)
+            if n == part.num_rows:
+                del held[number]
+        merged = joined(parts) if parts else None
+        if merged is not None and merged.num_rows:
+            yield merged.sort_by("time_s") if len(segments) > 1 else merged
+
+
+def _events(exposure: Exposure, table: EventTable) -> Iterator[pa.Table]:
+    has_pha, first = "PHA" in table.events.names, 0
+    for chunk in table.chunks(EVENTS):
+        photons = chunk if exposure.prepared is None else exposure.prepared(table, chunk)
+        n = len(photons)
+        pha = table.events.values("PHA", slice(first, first + n), np.int32) if has_pha else None
+        first += n
+        part = pa.table(
+            {
+                "time_s": photons.time.astype(np.float64),
+                **{name: getattr(photons, name).astype(np.float32) for name in ("x", "y", "wavelength", "weight")},
+                "dq": photons.quality.astype(np.int32),
+                "pha": pa.nulls(n, pa.int32()) if pha is None else pa.array(pha),
+            }
+        )
+        yield _with(part, {"segment": table.segment or table.detector})
 
 
 def _values(rows: pa.Table, name: str) -> Array:
@@ -159,6 +186,8 @@ def _values(rows: pa.Table, name: str) -> Array:
 def _position(first: EventTable) -> tuple[float, float]:
     if first.ra is None or first.dec is None:
         raise GranuleRejected(f"{first.path.name} does not say where HST pointed: RA_TARG and DEC_TARG")
+    if not (0 <= first.ra <= 360 and -90 <= first.dec <= 90):
+        raise GranuleRejected(f"{first.path.name}: RA_TARG {first.ra:g} and DEC_TARG {first.dec:g} are no position")
     return first.ra, first.dec
 
 

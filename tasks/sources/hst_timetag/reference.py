@@ -21,6 +21,9 @@ from tasks.sources.hst_timetag.extract import Sensitivity
 # SLOPE of a TDSTAB is in percent a year: calcos, cosutil.py, getTDSFactor.
 DAYS_PER_YEAR, PERCENT = 365.25, 100.0
 
+# FPOFFSET of a table is FP-POS less this.
+_CENTRAL_FP_POS = 3
+
 # Pixels of STIS's MAMA detectors: as they are read out, and the halves of them in which events are recorded.
 STIS_PIXELS, STIS_FINE_PIXELS = 1024, 2048
 
@@ -52,8 +55,10 @@ def sensitivities(table: EventTable, environment: Mapping[str, str] = os.environ
         # FUV's tables name segments, NUV's stripes.
         segment = (table.segment or f"FUV{boxes.name}") if table.detector == "FUV" else f"NUV{boxes.name}"
         keys = {"SEGMENT": segment, "OPT_ELEM": table.grating, "APERTURE": table.aperture}
-        response, _ = _row(flux_file, {**keys, "CENWAVE": table.cenwave})
-        decline, header = _row(decline_file, keys)
+        # Later tables have rows for each setting: calcos 3.6, extract.py, doFluxCorr.
+        cenwave, offset = {"CENWAVE": table.cenwave}, {"FPOFFSET": table.fp_pos - _CENTRAL_FP_POS}
+        response, _ = _row(flux_file, {**keys, **cenwave}, offset)
+        decline, header = _row(decline_file, keys, cenwave)
         if response is None or decline is None:
             continue
         found[boxes.name] = Sensitivity(
@@ -93,14 +98,18 @@ def _decline(row: Any, header: Any, expstart_mjd: float) -> _Interpolated:
     return _Interpolated(wavelengths, (expstart_mjd - reference) * slope / (DAYS_PER_YEAR * PERCENT) + intercept)
 
 
-def _row(path: Path, keys: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Return the row of a reference table that fits, and the table's header; None if there is no such row."""
+def _row(path: Path, keys: Mapping[str, Any], where_there: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return the row of a reference table that fits, and the table's header; None if there is no such row.
+
+    Columns of `where_there` are not in every table.
+    """
     from astropy.io import fits
 
     with fits.open(path, memmap=False) as hdus:
         data, header = hdus[1].data, hdus[1].header
         fits_all = np.ones(len(data), bool)
-        for name, value in keys.items():
+        columns = {name.upper() for name in data.columns.names}
+        for name, value in {**keys, **{name: one for name, one in where_there.items() if name in columns}}.items():
             column = data[name]
             fits_all &= np.char.strip(column) == value if isinstance(value, str) else column == value
         rows = np.flatnonzero(fits_all)

@@ -23,7 +23,7 @@ from tasks.sources.base import Limits, Origin
 from tasks.sources.hst_timetag import find, groups, looks, names, work
 from tasks.sources.hst_timetag.exposures_status import held, status_of
 from tasks.sources.hst_timetag.files import Files, Piece, pieces_of
-from tasks.sources.hst_timetag.matches import Listed, near_targets
+from tasks.sources.hst_timetag.matches import Listed, is_known, near_targets
 from tasks.sources.hst_timetag.options import HstOptions
 from tasks.sources.hst_timetag.tables import NAME, ORIGIN, SERVICE, SIMBAD
 from tasks.sources.hst_timetag.work import Batch, Job, Staged, batches
@@ -116,10 +116,11 @@ class Hst:
         planned: list[str],
         jobs: dict[str, Job],
         finish: Callable[[], Receipts] | None = None,
+        what: str | None = None,
     ) -> Stage:
         jobs = {granule: job for granule, job in jobs.items() if granule not in planned}
         now = status_of(run.lake, jobs, request.select)
-        run.log.info("%d exposures or composites, %d to do", len(jobs), len(now.waiting))
+        run.log.info("%d %s, %d to do", len(jobs), what or self.what, len(now.waiting))
         planned += jobs
         return Stage(
             batches(run.url, run.lake.storage.staging / run.id / NAME, now.waiting, self.options),
@@ -127,6 +128,7 @@ class Hst:
             {"known": len(jobs), "done_before": now.done, "rejected_before": now.skipped},
             tuple(planned),
             finish,
+            what,
         )
 
     def _of_folder(self, run: Context, request: Request, planned: list[str]) -> Stage:
@@ -143,7 +145,7 @@ class Hst:
         """Match exposures that were not looked for by target with the lake's targets."""
         granules = [Job(one.rootname, (one,)).granule(self.options.extraction) for one in pieces]
         targets, pairs = near_targets(lake, granules, self.options.radius_arcsec)
-        if targets.num_rows:
+        if targets.num_rows and not is_known(lake, self.options.question, targets, pairs):
             question = Question(ORIGIN, self.options.question, targets, datetime.now(UTC), self.endpoint)
             observed.answer(lake, question, pairs, lambda source: source)
         return []
@@ -193,7 +195,7 @@ class Hst:
                 except (ArchiveError, GranuleRejected) as error:
                     unanswered += 1
                     run.log.error("MAST could not be asked: %s", error)
-                    yield Stage(finish=partial(_give_up, run.lake, question, error))
+                    yield Stage(finish=partial(_give_up, run.lake, question, error), what="targets")
                     continue
             finish = partial(_answer, run.lake, question, listed, options, asking.facts())
             yield self._stage(run, request, planned, listed.pieces, finish)
@@ -244,7 +246,7 @@ class Hst:
     def _composites(self, run: Context, request: Request, planned: list[str]) -> Stage:
         parameters = self.options.extraction
         jobs = {job.granule(parameters): job for job in groups.jobs(run.lake, parameters)}
-        return self._of_jobs(run, request, planned, jobs)
+        return self._of_jobs(run, request, planned, jobs, what="composites")
 
     @property
     def fetch(self) -> Callable[[Batch, bool], Staged]:

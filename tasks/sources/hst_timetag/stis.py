@@ -9,8 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from lake.errors import GranuleRejected
+from lake.text import one_line
 from tasks.sources.hst_timetag.events import Array, EventTable, Photons
 from tasks.sources.hst_timetag.extract import Prepared
+from tasks.sources.hst_timetag.headers import UNREADABLE, text
 from tasks.sources.hst_timetag.reference import STIS_FINE_PIXELS, stis_bad_pixels, stis_flat
 
 
@@ -41,22 +44,46 @@ def orders(table: EventTable, x1d: Path | None) -> list[Order]:
     ----------
     x1d
         The extracted spectrum of the exposure.
-    """
-    from astropy.io import fits
 
+    Raises
+    ------
+    GranuleRejected
+        If that cannot be read, or has no wavelengths.
+    """
     if table.is_image:
         return []
     if x1d is None:
         return [Order(np.full(STIS_FINE_PIXELS // 2, float(table.cenwave)))]
+    try:
+        found = _orders(table, x1d)
+    except (*UNREADABLE, Warning) as error:
+        raise GranuleRejected(f"{x1d.name} cannot be read as an extracted spectrum: {one_line(str(error))}") from error
+    if not any(np.isfinite(order.wavelength).any() for order in found):
+        raise GranuleRejected(f"{x1d.name} has no wavelengths")
+    return found
+
+
+def _orders(table: EventTable, x1d: Path) -> list[Order]:
+    from astropy.io import fits
+
     with fits.open(x1d, memmap=False) as hdus:
-        header, rows = hdus[1].header, hdus[1].data
-        shift = float(header.get("SHIFTA2") or 0.0)
+        # A file of several exposures has a table of each.
+        mine = [hdu for hdu in hdus[1:] if (text(hdu.header, "EXPNAME") or "").lower() == table.exposure_id]
+        hdu = mine[0] if mine else hdus[1]
+        shift, rows = float(hdu.header.get("SHIFTA2") or 0.0), hdu.data
         if not table.grating.startswith("E"):
-            return [Order(np.asarray(rows["WAVELENGTH"][0], float))]
+            return [Order(_wavelengths(rows["WAVELENGTH"][0]))]
         return [
-            Order(np.asarray(row["WAVELENGTH"], float), float(row["A2CENTER"]) + shift, float(row["EXTRSIZE"]))
+            Order(_wavelengths(row["WAVELENGTH"]), float(row["A2CENTER"]) + shift, float(row["EXTRSIZE"]))
             for row in rows
         ]
+
+
+def _wavelengths(values: Array) -> Array:
+    found = np.asarray(values, float)
+    if found.shape != (STIS_FINE_PIXELS // 2,):
+        raise ValueError(f"{found.size} wavelengths, not {STIS_FINE_PIXELS // 2}")
+    return found
 
 
 def preparation(

@@ -80,7 +80,7 @@ _PERIODS = tuple(
         Column(
             f"peak_period_s_{band}",
             "DOUBLE",
-            f"Period of the highest peak from {range_}, on a grid uniform in frequency; NULL of exposures years apart",
+            f"Period of the highest peak from {range_}, on a grid uniform in frequency; NULL of many far apart",
             unit="s",
             ucd="time.period",
         ),

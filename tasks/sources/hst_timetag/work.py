@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from lake.commit.commit import commit_together
 from lake.commit.ledger import Attempt, canonical
 from lake.commit.sound import sound
 from lake.commit.staging import Manifest, lost, stage_together
-from lake.errors import ArchiveError, GranuleRejected
+from lake.errors import ArchiveError, GranuleRejected, SchemaError
 from lake.query import Lake
 from lake.settings import Settings, load_settings
 from lake.store.memory import peak_rss_mb
@@ -27,8 +27,9 @@ from tasks.services.request_counters import count_requests, summarise
 from tasks.sources.hst_timetag.composites import Group, Member, composite
 from tasks.sources.hst_timetag.exposure import Exposure, open_exposure, open_exposures
 from tasks.sources.hst_timetag.files import Files, Piece, located
+from tasks.sources.hst_timetag.headers import UNREADABLE
 from tasks.sources.hst_timetag.options import HstOptions
-from tasks.sources.hst_timetag.products import Made, events_of, joined_tables, tables_of
+from tasks.sources.hst_timetag.products import Made, event_parts, joined_tables, tables_of
 from tasks.sources.hst_timetag.tables import COMPOSITE, EXPOSURE, ORIGIN
 from tasks.sources.observed import granule_id
 from tasks.sources.protocol import Receipts
@@ -38,7 +39,7 @@ from tasks.worker import current_log, lake_at
 BATCH_BYTES, BATCH_GRANULES = 1 << 30, 16
 
 # Errors of one file, which must not affect the others of its batch.
-_OF_ONE = (GranuleRejected, ArchiveError, MemoryError, OSError, ArithmeticError, LookupError, TypeError, ValueError)
+_OF_ONE = (GranuleRejected, ArchiveError, SchemaError, MemoryError, ArithmeticError, Warning, *UNREADABLE)
 
 Tables = dict[str, pa.Table]
 
@@ -112,11 +113,18 @@ class Batch:
             ORIGIN.name, ORIGIN.release, job.granule(parameters), "done", now, parameters=canonical(parameters)
         )
 
-    def staged(self, granules: Sequence[tuple[Attempt, Mapping[str, pa.Table]]], name: str = "") -> Staged:
-        """Stage attempts and tables; return them with the granules' names."""
+    def staged(
+        self,
+        granules: Sequence[tuple[Attempt, Mapping[str, pa.Table]]],
+        name: str = "",
+        events: Mapping[str, Callable[[], Iterator[pa.Table]]] | None = None,
+    ) -> Staged:
+        """Stage attempts and tables, and events by granule; return them with the granules' names."""
         key = "\n".join(attempt.granule for attempt, _ in granules)
         folder = path_of(self.folder) / f"{name}{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
-        return [job.name for job in self.jobs], stage_together(folder, granules, ORIGIN.band_units)
+        return [job.name for job in self.jobs], stage_together(
+            folder, granules, ORIGIN.band_units, {"events": events or {}}
+        )
 
 
 Staged = tuple[list[str], Manifest]
@@ -157,6 +165,7 @@ def fetch(batch: Batch, last_try: bool) -> Staged:
     Passing errors have been retried by then, file by file, so the batch as a whole is not retried for them.
     """
     log, done, staged = current_log(), list[tuple[Attempt, Tables]](), set[str]()
+    events: dict[str, Callable[[], Iterator[pa.Table]]] = {}
     names = known_names(lake_at(batch.url))
     with ExitStack() as stack:
         places = _Places(load_settings(), stack)
@@ -167,11 +176,14 @@ def fetch(batch: Batch, last_try: bool) -> Staged:
                     attempt = replace(attempt, endpoint=places.of(job.pieces[0].folder).endpoint)
                     tables, remarks = _extracted(places, job, batch.options, attempt.granule, names)
                     _check_new(tables, staged)
+                    if batch.options.keep_events and job.group is None and tables:
+                        paths = places.fetch(job.pieces[0])
+                        events[attempt.granule] = partial(_event_parts, paths, tables["sources"])
                     attempt = replace(attempt, status="done" if tables else "empty", reason="; ".join(remarks) or None)
                 except _OF_ONE as error:
                     attempt, tables = lost(attempt, error), {}
             done.append((replace(attempt, seconds=counted.seconds, **counted.facts()), tables))
-    staged_names, manifest = batch.staged(done)
+    staged_names, manifest = batch.staged(done, events=events)
     return staged_names, manifest.with_details(peak_rss_mb=peak_rss_mb())
 
 
@@ -240,10 +252,16 @@ def _exposure(exposure: Exposure, piece: Piece, options: HstOptions, granule: st
     curves = [(exposure.exposure_id, exposure.curve(options.selection))]
     name = names.get(exposure.first.target_name, exposure.first.target_name)
     made = Made(exposure.exposure_id, EXPOSURE, exposure.first, name, curves, located(piece), options.extraction)
-    tables = tables_of(made, granule)
-    if options.keep_events:
-        tables["events"] = events_of(exposure, tables)
-    return tables
+    return tables_of(made, granule)
+
+
+def _event_parts(paths: list[Path], sources: pa.Table) -> Iterator[pa.Table]:
+    """Read the events of exposures again, which are too many to be kept until all else is staged."""
+    wanted = set(sources["source_id"].to_pylist())
+    with open_exposures(paths) as exposures:
+        for exposure in sorted(exposures, key=lambda one: one.exposure_id):
+            if exposure.exposure_id in wanted:
+                yield from event_parts(exposure, sources)
 
 
 def mark_failed(batch: Batch, error: BaseException) -> Staged:

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.granules import ARCHIVE, RELEASE, attempt, count, errors, register, tables
 
-from lake.commit.commit import Receipt, commit
+from lake.commit.commit import Receipt, commit, commit_together
 from lake.commit.sound import without_sources
 from lake.commit.staging import stage, stage_together
 from lake.errors import GranuleRejected
@@ -100,6 +100,25 @@ def test_granules_that_are_staged_together_keep_their_rows(flashes: Lake) -> Non
     commit(flashes.catalog, stage_together(flashes.storage.staging / "all", granules))
     assert _held(flashes) == {"s0": [0.0], "s1": [1.0]}
     assert flashes.sql("FROM other_names").to_pylist() == [{"name": "a", "meaning": "b"}]
+    assert errors(flashes.catalog) == []
+
+
+def test_a_large_table_is_staged_in_parts_and_a_bad_part_rejects_its_granule_alone(flashes: Lake) -> None:
+    whole = {name: _with_flashes({n: [1.0, 2.0, 3.0]}, name) for n, name in enumerate(("g0", "g1", "g2"))}
+    flashes_of = whole["g1"]["flashes"]
+    bad = flashes_of.set_column(flashes_of.column_names.index("energy"), "energy", pa.array([1.0, 2.0, -3.0]))
+    large = {name: made.pop("flashes") for name, made in whole.items()} | {"g1": bad}
+    made = {name: (lambda table=table: iter([table.slice(0, 2), table.slice(2)])) for name, table in large.items()}
+    manifest = stage_together(
+        flashes.storage.staging / "all",
+        [(attempt(name), tables) for name, tables in whole.items()],
+        large={"flashes": made},
+    )
+    assert [one.status for one in manifest.attempts] == ["done", "rejected", "done"]
+    assert "flashes.energy is below 0" in str(manifest.attempts[1].reason)
+    assert {file.table: file.rows for file in manifest.files}["flashes"] == 6
+    commit_together(flashes.catalog, manifest)
+    assert _held(flashes) == {"s0": [1.0, 2.0, 3.0], "s2": [1.0, 2.0, 3.0]}
     assert errors(flashes.catalog) == []
 
 

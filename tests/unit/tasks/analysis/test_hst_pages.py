@@ -17,7 +17,7 @@ from helpers.hst_survey import HOSTILE, Survey
 
 import tasks.analysis.hst_charts as charts
 from tasks.analysis.hst_html import PAGES
-from tasks.analysis.hst_pages import Pages, from_table, write_pages
+from tasks.analysis.hst_pages import WRITTEN, Pages, from_table, write_pages
 from tasks.sources.hst_timetag.variability import Band
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -317,3 +317,23 @@ def test_tables_list_the_periods_of_the_statistics(tmp_path: Path) -> None:
     pages(survey, tmp_path)
     cells = Parsed(tmp_path / "periodogram_subset.html").rows[1]
     assert cells[5:] == ["33.25", "0.5", "", "", "", ""]
+
+
+def test_pages_of_a_composite_that_is_no_more_go_and_nothing_else_does(tmp_path: Path) -> None:
+    folder, kept = tmp_path / "pages", tmp_path / "kept.png"
+    both, one = Survey(), Survey()
+    for survey, targets in ((both, ("stays", "goes")), (one, ("stays",))):
+        for target in targets:
+            survey.add(target, bins=8, exposures=1)
+    pages(both, folder)
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    gone = {name for name in files if "_goes_" in name}
+    assert len(gone) == 3
+    kept.write_bytes(b"mine")
+    (folder / "composite" / "mine_goes_.png").write_bytes(b"mine")
+    names = [*json.loads((folder / WRITTEN).read_text()), "../../kept", "mine_goes_", 3]
+    (folder / WRITTEN).write_text(json.dumps(names))
+    pages(one, folder)
+    left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert left == files - gone | {"composite/mine_goes_.png"}
+    assert kept.read_bytes() == b"mine"

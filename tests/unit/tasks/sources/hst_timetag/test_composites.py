@@ -76,8 +76,8 @@ def test_exposures_are_cut_to_common_wavelengths_in_order_of_time(made: Made) ->
 
 
 def test_an_exposure_with_an_empty_bin_is_kept_and_marked(made: Made) -> None:
-    full = made("full", start_mjd=1.0, wavelengths=[1300, 1400, 1400, 1500], times=np.repeat(np.arange(0, 10.1), 4))
-    eclipsed = made("eclipsed", start_mjd=2.0, wavelengths=[1300, 1400, 1500], times=[0, 0, 0, 10, 10, 10])
+    full = made("full", start_mjd=57931.0, wavelengths=[1300, 1400, 1400, 1500], times=np.repeat(np.arange(0, 10.1), 4))
+    eclipsed = made("eclipsed", start_mjd=57932.0, wavelengths=[1300, 1400, 1500], times=[0, 0, 0, 10, 10, 10])
     result = composite([full, eclipsed])
     assert result.members["has_empty_bin"].to_pylist() == [False, True]
     assert rows_of(result)["dataset"].to_pylist() == [1] * 5 + [2] * 5
@@ -94,8 +94,8 @@ def test_a_gap_is_no_empty_bin(made: Made) -> None:
 
 @pytest.mark.parametrize("place", [0, 1])
 def test_an_exposure_without_a_good_event_is_left_out_wherever_it_stands(place: int, made: Made) -> None:
-    bad = made("bad", flags=8, serious=8, start_mjd=1.0 + 10 * place)
-    good = made("good", start_mjd=5.0)
+    bad = made("bad", flags=8, serious=8, start_mjd=57931.0 + 10 * place)
+    good = made("good", start_mjd=57935.0)
     result = composite([bad, good])
     members = {row["exposure_id"]: row for row in result.members.to_pylist()}
     assert (members["bad"]["reason"], members["bad"]["dataset"]) == (NO_VALID_EVENTS, None)
@@ -134,7 +134,7 @@ def test_wavelengths_without_anything_in_common_are_a_reason(made: Made) -> None
 
 def test_images_have_a_composite(made: Made) -> None:
     image = {"obstype": "IMAGING", "segment": "N/A", "x": 500.0, "y": 100.0, "wavelengths": 0.0}
-    result = composite([made("one", **image, start_mjd=1.0), made("two", **image, start_mjd=2.0)])
+    result = composite([made("one", **image, start_mjd=57931.0), made("two", **image, start_mjd=57932.0)])
     assert result.wavelengths is None
     assert rows_of(result)["gross"].to_pylist() == [2.0] * 10
     assert result.members["wavelength_min"].to_pylist() == [None, None]
@@ -184,7 +184,7 @@ def test_files_are_open_one_at_a_time(made: Made) -> None:
 
         return Member(member.exposure_id, opened)
 
-    result = composite([watched(made(f"e{n}", start_mjd=float(n))) for n in range(5)])
+    result = composite([watched(made(f"e{n}", start_mjd=57930.0 + n)) for n in range(5)])
     assert most == 1
     assert result.members["dataset"].to_pylist() == [1, 2, 3, 4, 5]
 

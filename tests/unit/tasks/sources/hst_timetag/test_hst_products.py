@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from helpers.hst import cos_file
 
 from lake.errors import GranuleRejected
 from lake.model.schema import TABLES as LAKE
+from tasks.sources.hst_timetag import products
 from tasks.sources.hst_timetag.events import open_events
+from tasks.sources.hst_timetag.exposure import open_exposures
 from tasks.sources.hst_timetag.extract import Selection, extract
 from tasks.sources.hst_timetag.products import Made, tables_of
 from tasks.sources.hst_timetag.tables import BANDS, TABLES
@@ -80,3 +84,25 @@ def test_a_bin_of_no_counts_is_marked(tmp_path: Path) -> None:
     tables = tables_of(made(path), "hst_timetag-1")
     assert tables["hst_exposures"].to_pylist()[0]["has_empty_bin"]
     assert [row["detected"] for row in tables["lightcurves"].to_pylist()] == [True] * 4
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_events_of_both_segments_come_in_order_of_time_and_in_parts(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "EVENTS", size)
+    times = {"a": np.arange(0, 12.01, 0.5), "b": np.repeat([3.0, 3.25, 11.0], 9)}
+    files = [
+        cos_file(tmp_path / f"l1_corrtag_{name}.fits", times=each, segment=f"FUV{name.upper()}", good_times=[(0, 12)])
+        for name, each in times.items()
+    ]
+    with open_exposures(files) as (exposure,):
+        sources = tables_of(Made("l1", "exposure", exposure.first, "x", [("l1", exposure.curve(Selection()))]), "g")
+        parts = list(products.event_parts(exposure, sources["sources"]))
+    assert max(part.num_rows for part in parts) <= 2 * size
+    every = pa.concat_tables([OF_SOURCE["events"].cast(part) for part in parts])
+    assert every["time_s"].to_pylist() == sorted([*times["a"], *times["b"]])
+    for name, each in times.items():
+        mine = every.filter(pc.equal(every["segment"].cast(pa.string()), f"FUV{name.upper()}"))
+        assert mine["time_s"].to_pylist() == each.tolist()
+        assert set(mine["pha"].to_pylist()) == {10}

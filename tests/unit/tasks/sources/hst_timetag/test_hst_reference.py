@@ -103,6 +103,25 @@ def test_two_rows_that_fit_are_an_error(tmp_path: Path) -> None:
         sensitivities(table, environment)
 
 
+def test_rows_of_each_setting_are_told_apart(tmp_path: Path) -> None:
+    keys = {"SEGMENT": ["FUVA"] * 2, "OPT_ELEM": ["G140L"] * 2, "APERTURE": ["PSA"] * 2, "CENWAVE": [1105, 1105]}
+    ends = [[1000, 2000]] * 2
+    phot = table_hdu({**keys, "FPOFFSET": [0, 1], "WAVELENGTH": ends, "SENSITIVITY": [[1e12, 1e12], [2e12, 2e12]]})
+    values = {"NWL": [2] * 2, "NT": [1] * 2, "WAVELENGTH": ends, "TIME": [[55000.0, 0.0]] * 2}
+    values |= {"SLOPE": [[0.0] * 4] * 2, "INTERCEPT": [[1.0] * 4, [0.5] * 4], "REF_TIME": [55000.0] * 2}
+    tds = table_hdu({**keys, "CENWAVE": [1280, 1105], **values})
+    for name, hdu in (("x_phot", phot), ("x_tds", tds)):
+        fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(tmp_path / f"{name}.fits")
+    for fp_pos, response in ((3, 1e12), (4, 2e12)):
+        path = cos_file(
+            tmp_path / f"l{fp_pos}_corrtag_a.fits", times=[0, 4], segment="FUVA", primary={**HEADER, "FPPOS": fp_pos}
+        )
+        with open_events(path) as (table,):
+            found = sensitivities(table, {"lref": str(tmp_path)})["A"]
+        assert found.response(np.array([1400.0])) == pytest.approx([response])
+        assert found.decline(np.array([1400.0])) == pytest.approx([0.5])
+
+
 def test_stripes_of_nuv_have_rows_of_their_own(tmp_path: Path) -> None:
     environment = references(tmp_path, segment="NUVB")
     boxes = {name: ((place, 20), (100, 20), (900, 20)) for name, place in (("A", 300), ("B", 500), ("C", 700))}

@@ -9,6 +9,7 @@ import pytest
 from astropy.timeseries import LombScargle
 from scipy.signal import lombscargle
 
+from lake.science import periodogram
 from lake.science.periodogram import highest_peak, power
 from tasks.sources.hst_timetag.variability import BANDS, bands, is_periodic, statistics
 
@@ -64,6 +65,40 @@ def test_exposures_decades_apart_have_no_peak_rather_than_a_missed_one() -> None
     tracemalloc.stop()
     assert peak is None
     assert peak_bytes < 500e6
+
+
+def apart(days: float, period_s: float, *, exposures: int = 3, seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Times and counts of exposures of 20 minutes that are days apart, of a source with a period."""
+    random = np.random.default_rng(seed)
+    starts = np.cumsum(random.uniform(0.9, 1.1, exposures)) * days * DAY
+    times = np.concatenate([start + np.arange(0, 1200, 2.0) for start in starts])
+    return times, random.poisson(50 * (1 + 0.4 * np.sin(2 * np.pi * times / period_s))).astype(float)
+
+
+@pytest.mark.parametrize("period_s", [7.3, 48.0, 377.0])
+def test_a_large_grid_is_searched_in_blocks_with_the_same_result(
+    period_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times, counts = apart(0.7, period_s)
+    whole = highest_peak(times, counts, 5.0, 600.0)
+    monkeypatch.setattr(periodogram, "DIRECT_FREQUENCIES", 100)
+    searched = highest_peak(times, counts, 5.0, 600.0)
+    assert whole is not None
+    assert searched is not None
+    assert searched.period == pytest.approx(whole.period, rel=1e-9)
+    assert searched.power == pytest.approx(whole.power, rel=1e-3)
+    assert searched.period == pytest.approx(period_s, rel=1e-3)
+
+
+def test_exposures_months_apart_have_a_peak() -> None:
+    # More than a million frequencies.
+    times, counts = apart(20.0, 48.0)
+    peak = highest_peak(times, counts, 5.0, 600.0)
+    assert peak is not None
+    # Exposures so far apart leave aliases, within what a single exposure resolves.
+    assert peak.period == pytest.approx(48.0, abs=0.5)
+    assert peak.power > 0.5
+    assert peak.false_alarm_probability < 1e-6
 
 
 def test_noise_is_not_periodic() -> None:
