@@ -1,13 +1,14 @@
-"""The commands doctor, demo, serve, deployments and notify."""
+"""The commands doctor, demo, sandbox, serve, deployments and notify."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from pathlib import Path
+from typing import Annotated
 
 import pyarrow as pa
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from flows.cli import existing
 from lake.cli import LakeURL
@@ -17,6 +18,7 @@ from lake.settings import load_settings
 
 doctor = App(name="doctor")
 demo = App(name="demo")
+sandbox = App(name="sandbox")
 serve = App(name="serve")
 deployments = App(name="deployments")
 notify = App(name="notify")
@@ -72,6 +74,36 @@ def run_demo(folder: Path = Path("lightlake-demo")) -> int:
         raise ConfigurationError(f"{folder} is no folder", hint="give a new or existing folder")
     folder.mkdir(parents=True, exist_ok=True)
     return run(folder.absolute())
+
+
+@sandbox.default
+def run_sandbox(
+    folder: Path = Path("lightlake-sandbox"),
+    *,
+    archive: Annotated[list[str] | None, Parameter(negative=())] = None,
+    env: Path | None = None,
+    scale: float = 0.1,
+) -> int:
+    """Serve simulated archives on this machine until Ctrl-C or SIGTERM, and print the settings that lead to them.
+
+    They answer as the archives do, with generated data; each has something at the positions of the demo's targets.
+
+    Parameters
+    ----------
+    folder
+        Folder of the generated data; another start finds it again.
+    archive
+        Only this archive or service; may be given several times.
+    env
+        Write the settings to this file, which a lake's commands read if it is called .env and lies in their folder.
+    scale
+        Size relative to the real archives.
+    """
+    from deployments.demo import serve_archives
+
+    if not 0 < scale <= 1:
+        raise ConfigurationError(f"--scale cannot be {scale:g}", hint="give a number above 0, and at most 1")
+    return serve_archives(folder.absolute(), archive, env, scale)
 
 
 @serve.default

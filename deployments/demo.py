@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from threading import Event
 
 from deployments.sandbox.server import ARCHIVES, Sandbox
 from flows.cli import by_prefect, check_prefect, quiet
 from lake.commit.targets import add_targets
-from lake.output import say, show
+from lake.errors import ConfigurationError
+from lake.output import say, show, whole_file
 from lake.query import Lake
 from lake.settings import load_settings
 from lake.store.catalog import Catalog
 from lake.store.storage import Storage
+from lake.text import counted
 from lake.upkeep.maintenance import status
 from tasks.pull.report import PullReport
 from tasks.samples.files import read_targets
@@ -138,6 +144,31 @@ def run(folder: Path) -> int:
     say(f"  lightlake attach --lake {url}      # the lake in your own DuckDB")
     say("  lightlake init my-lake && lightlake targets add my-targets.csv --sample mine --lake my-lake")
     return 1 if failed else 0
+
+
+def serve_archives(folder: Path, archives: Sequence[str] | None, env: Path | None, scale: float) -> int:
+    """Serve the demo's archives until SIGINT or SIGTERM; print or write the settings that lead to them."""
+    ended = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    if unknown := set(archives or ()) - set(ARCHIVES):
+        raise ConfigurationError(
+            f"there is no simulated {', '.join(sorted(unknown))}", hint=f"there are: {', '.join(ARCHIVES)}"
+        )
+    say("generating data ..." if not folder.exists() else "reading data ...")
+    positions = [(ra, dec) for _, ra, dec, _ in TARGETS]
+    with Sandbox.start(folder, archives=archives or ARCHIVES, seed=SEED, scale=scale, targets=positions) as sandbox:
+        lines = [f"LIGHTLAKE_ENDPOINTS__{name.upper()}={url}" for name, url in sorted(sandbox.endpoints.items())]
+        if env is not None:
+            with whole_file(env) as file:
+                file.write("".join(f"{line}\n" for line in lines).encode())
+            say(f"{env}: {counted(len(lines), 'setting')}")
+        else:
+            say("\n".join(f"export {line}" for line in lines))
+        say("serving until Ctrl-C")
+        sys.stdout.flush()
+        ended.wait()
+    return 0
 
 
 def _bring_photons(url: str) -> bool:
