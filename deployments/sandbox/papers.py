@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deployments.sandbox.server import Response
 
@@ -58,7 +58,7 @@ def mount(sandbox: Sandbox, papers: Papers, *, quasars: int = 2_000, seed: int =
     """Serve them all, and enter them in the sandbox's endpoints and services; SIMBAD's papers if it is mounted."""
     from deployments.sandbox import alerce, ned, simbad_papers, skyserver, vizier
 
-    mounted = {
+    mounted: dict[str, Any] = {
         "ned": ned.Ned(sandbox, papers),
         "vizier": vizier.Vizier(sandbox, {}),
         "sdss": skyserver.SkyServer(sandbox, quasars, seed=seed),

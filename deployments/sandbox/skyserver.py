@@ -23,10 +23,10 @@ SELECT ((266 + i * 13000 // n)::UBIGINT << 50) + ((i % 1000 + 1)::UBIGINT << 38)
         + (26::UBIGINT << 10) AS specObjID,
     CASE WHEN i % 20 = 7 THEN 'GALAXY' ELSE 'QSO' END AS class,
     CASE WHEN i % 20 = 13 THEN 4 ELSE 0 END AS zWarning,
-    110.0 + 150.0 * (hash(i, seed, 1) / 18446744073709551616.0) AS ra,
-    degrees(asin(-0.05 + 0.95 * (hash(i, seed, 2) / 18446744073709551616.0))) AS "dec",
-    round(0.05 + 4.9 * pow(hash(i, seed, 3) / 18446744073709551616.0, 2), 6) AS z
-FROM (SELECT unnest(range(n)) AS i, n, seed FROM (SELECT ?::BIGINT AS n, ?::BIGINT AS seed))
+    110.0 + 150.0 * (hash(key + 1) / 18446744073709551616.0) AS ra,
+    degrees(asin(-0.05 + 0.95 * (hash(key + 2) / 18446744073709551616.0))) AS "dec",
+    round(0.05 + 4.9 * pow(hash(key + 3) / 18446744073709551616.0, 2), 6) AS z
+FROM (SELECT unnest(range(n)) AS i, n, 8 * i + 16777216 * seed AS key FROM (SELECT ?::BIGINT AS n, ?::BIGINT AS seed))
 """
 
 
