@@ -270,19 +270,26 @@ def _identify(targets: pa.Table, known: pa.Table, radius_arcsec: float) -> tuple
 
 
 def _recognise(cursor: Any, one: TargetList, ids: np.ndarray, is_new: np.ndarray) -> None:
-    """Recognise rows that the sample already has from this catalogue, so that a list added twice counts once."""
-    if "row_in_catalogue" not in one.targets.column_names:
-        return
+    """Recognise rows that the sample already has from this catalogue, so that a list added twice counts once.
+
+    A row is known by its number, or by its name where the catalogue has no numbers that stay.
+    """
     had = cursor.execute(
-        "SELECT catalogue, row_in_catalogue, min(target_id) AS target_id, any_value(ra) AS ra, any_value(dec) AS dec "
-        "FROM labels JOIN targets USING (target_id) WHERE sample = ? AND row_in_catalogue IS NOT NULL "
+        "SELECT catalogue, row_in_catalogue, labels.name, min(target_id) AS target_id, any_value(ra) AS ra, "
+        "any_value(dec) AS dec FROM labels JOIN targets USING (target_id) WHERE sample = ? "
         "GROUP BY ALL HAVING count(DISTINCT target_id) = 1",
         [one.sample],
     ).to_arrow_table()
-    known = {(row["catalogue"], row["row_in_catalogue"]): row for row in had.to_pylist()}
-    rows = zip(*(one.column(name) for name in ("catalogue", "row_in_catalogue", "ra", "dec")), strict=True)
-    for i, (catalogue, number, ra, dec) in enumerate(rows):
-        row = known.get((catalogue or one.catalogue, number))
+
+    def key(catalogue: str | None, number: int | None, name: str | None) -> tuple[str | None, int | str | None]:
+        return catalogue, number if one.has_stable_rows and number is not None else name
+
+    known = {key(row["catalogue"], row["row_in_catalogue"], row["name"]): row for row in had.to_pylist()}
+    columns = ("catalogue", "row_in_catalogue", "name_in_catalogue", "name", "ra", "dec")
+    rows = zip(*(one.column(name) for name in columns), strict=True)
+    for i, (catalogue, number, in_catalogue, name, ra, dec) in enumerate(rows):
+        sought = key(catalogue or one.catalogue, number, in_catalogue or name)
+        row = known.get(sought) if sought[1] is not None else None
         if row is not None and (row["ra"], row["dec"]) == (ra, dec):
             ids[i], is_new[i] = row["target_id"], False
 

@@ -155,6 +155,24 @@ def test_a_sample_added_twice_changes_nothing(reached, catalog):
     assert errors(catalog) == []
 
 
+def test_with_a_radius_of_zero_rows_are_known_again_by_number_or_name(reached, services, catalog):
+    oids = list(services.alerce.objects)[:3]
+
+    def all_of_them() -> list[Collected]:
+        got = [one(name, reached) for name in ("yang18", "ruan16", "green22")]
+        return [*got, one("ztf_names", reached, oids=oids), one("sdss", reached, num=5, seed=2)]
+
+    first = add_collected(catalog, all_of_them(), match_radius_arcsec=0.0)
+    assert [added.new for added in first] == [20, 3, 16, 3, 5]
+    services.ned.papers[real.RUAN].append(Published("first by right ascension", 0.1, 0.1))
+    try:
+        again = add_collected(catalog, all_of_them(), match_radius_arcsec=0.0)
+    finally:
+        services.ned.papers[real.RUAN].pop()
+    assert [(added.new, added.labels) for added in again] == [(0, 0), (1, 1), (0, 0), (0, 0), (0, 0)]
+    assert errors(catalog) == []
+
+
 def test_what_ned_lists_meanwhile_moves_rows_and_no_labels(reached, services, catalog):
     add_collected(catalog, [one("ruan16", reached)])
     services.ned.papers[real.RUAN].append(Published("first by right ascension", 0.1, 0.1))
