@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from upath import UPath
 
-from lake.commit.transaction import Change, write
+from lake.commit.aliases import fresh_rows, replace_rows
+from lake.commit.transaction import Change, stage_rows, write
 from lake.errors import ConfigurationError
 from lake.model.schema import TABLES
 from lake.names import check_not_blank
 from lake.science.sky import HPX_PIXELS, SkyIndex, chord, hpx29, separation_arcsec, unit_vectors
 from lake.store.catalog import Catalog
-from lake.store.storage import Storage, remove_folder, write_parquet
+from lake.store.storage import remove_folder
 
 # Two positions closer than this are one target, unless the user says otherwise. Archives are matched within 1 arcsec by
 # default, so they could not separate closer targets.
@@ -62,6 +61,7 @@ def add_targets(
     catalogue: str | None = None,
     bibcode: str | None = None,
     radius_arcsec: float = MATCH_RADIUS_ARCSEC,
+    aliases: pa.Table | None = None,
 ) -> Added:
     """Register a list of targets under a sample, all or nothing.
 
@@ -81,6 +81,9 @@ def add_targets(
     radius_arcsec
         A row this close to a known target, or to an earlier row, is the same target. With 0 each row is a separate
         target, even at the same position, except rows that the sample already has from this catalogue.
+    aliases
+        What services said of the names in the list: rows of table aliases, each with the `row` of `targets`, from 0,
+        that it is about.
 
     Raises
     ------
@@ -111,8 +114,11 @@ def add_targets(
                 f"SELECT DISTINCT * FROM offered WHERE NOT EXISTS (FROM labels WHERE {same})"
             ).to_arrow_table()
             cursor.unregister("offered")
-            if moves := stage_rows(catalog.storage, folder, {"targets": pa.table(fresh), "labels": labels}):
-                change.bring_in(moves)
+            tables = {"targets": pa.table(fresh), "labels": labels}
+            if aliases is not None:
+                tables["aliases"] = fresh_rows(cursor, _of_targets(aliases, ids))
+            if moves := stage_rows(catalog.storage, folder, tables):
+                change.bring_in(moves, lambda: replace_rows(cursor, tables["aliases"]) if "aliases" in moves else ())
         return known, ids, is_new, labels.num_rows
 
     try:
@@ -123,17 +129,11 @@ def add_targets(
     return Added(targets.num_rows, int(is_new.sum()), int(met.sum()), n_labels)
 
 
-def stage_rows(storage: Storage, folder: UPath, tables: Mapping[str, pa.Table]) -> dict[str, tuple[UPath, UPath]]:
-    """Stage rows of targets and labels; return the staged and the final path of each table with rows."""
-    moves = {}
-    for name, rows in tables.items():
-        if rows.num_rows:
-            file = f"{folder.name}-{uuid.uuid4().hex[:8]}.parquet"
-            staged = folder / file / f"{name}.parquet"
-            spec = TABLES[name]
-            write_parquet(spec.cast(rows).sort_by([(key, "ascending") for key in spec.sort]), staged)
-            moves[name] = (staged, storage.table_folder(name) / file)
-    return moves
+def _of_targets(aliases: pa.Table, ids: np.ndarray) -> pa.Table:
+    of = pa.array(ids[aliases["row"].to_numpy()])
+    return aliases.drop_columns(["row"]).set_column(
+        aliases.column_names.index("target_id"), TABLES["aliases"].arrow.field("target_id"), of
+    )
 
 
 def _identify(targets: pa.Table, known: pa.Table, radius_arcsec: float) -> tuple[np.ndarray, np.ndarray]:
