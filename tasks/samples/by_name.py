@@ -23,7 +23,7 @@ from lake.query import Lake
 from lake.science.motion import J2000
 from lake.science.sky import SkyIndex, apply_proper_motion
 from lake.settings import Settings
-from tasks.samples.cells import is_missing, to_names
+from tasks.samples.cells import MISSING, is_missing, to_names
 from tasks.samples.column_names import NAMES
 from tasks.samples.columns import find_name, named
 from tasks.samples.files import read_targets
@@ -136,7 +136,8 @@ def read_names(
             if len(numbered) > 1 and numbered[0][1].strip().strip("'\"").lower() in NAMES:
                 numbered = numbered[1:]
             texts = [line.strip() for _, line in numbered]
-            names = [match[2].strip() if (match := _QUOTED.fullmatch(text)) else text for text in texts]
+            cells = [match[2].strip() if (match := _QUOTED.fullmatch(text)) else text for text in texts]
+            names = [None if cell.lower() in MISSING else cell for cell in cells]
             return NameList(names, [n for n, _ in numbered], texts, rows=range(1, len(names) + 1))
     if alone:
         return None

@@ -354,7 +354,7 @@ def position_in(name: str) -> Resolved | None:
     Examples
     --------
     >>> found = position_in("SDSS J015957.64+003310.4")
-    >>> round(found.ra, 5), round(found.dec, 5), found.rough_arcsec
+    >>> round(found.ra, 5), round(found.dec, 5), round(found.rough_arcsec, 2)
     (29.99017, 0.55289, 0.15)
     >>> print(position_in("PKS B1510-089"), position_in("3C 273"))
     None None

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from lake.errors import ArchiveError, TruncatedAnswer
 from lake.settings import Settings
+from lake.text import counted
 from tasks.services.tap import Service
 
 SIMBAD, SIMBAD_ENDPOINT = "simbad", "https://simbad.cds.unistra.fr/simbad/sim-tap"
@@ -78,9 +79,9 @@ def objects_of(names: Sequence[str], settings: Settings) -> pa.Table:
     upload = pa.table({"user_specified_id": pa.array(names, pa.string()), "object_number_id": numbers})
     answer = service.query(_OBJECTS, {"script_infos": upload}, maxrec=_ROWS_PER_NAME * (len(names) + 1))
     # Of a name that it does not know there is a row, too.
-    answer = _checked(answer, {"object_number_id": pa.int64(), **_COLUMNS}, service, f"of the {len(names)} names")
+    answer = _checked(answer, {"object_number_id": pa.int64(), **_COLUMNS}, service, f"of the {counted(len(names), 'name')}")
     if set(answer["object_number_id"].to_pylist()) != set(numbers.to_pylist()):
-        raise _wrong(service, f"of the {len(names)} names")
+        raise _wrong(service, f"of the {counted(len(names), 'name')}")
     found = answer.rename_columns(OBJECTS.names).filter(pc.is_valid(answer["main_id"]))
     return found.sort_by([("number", "ascending"), ("oid", "ascending")])
 
@@ -125,10 +126,10 @@ def names_of(oids: Sequence[int], settings: Settings) -> dict[int, list[str]]:
                 raise
             waiting += [asked[: len(asked) // 2], asked[len(asked) // 2 :]]
             continue
-        answer = _checked(answer, {"oidref": pa.int64(), "id": pa.string()}, service, f"of the {len(asked)} objects")
+        answer = _checked(answer, {"oidref": pa.int64(), "id": pa.string()}, service, f"of the {counted(len(asked), 'object')}")
         for oid, name in zip(answer["oidref"].to_pylist(), answer["id"].to_pylist(), strict=True):
             if oid not in found:
-                raise _wrong(service, f"of the {len(asked)} objects")
+                raise _wrong(service, f"of the {counted(len(asked), 'object')}")
             if name and name.strip():
                 found[oid].append(" ".join(name.split()))
     # The order of rows is not promised.
