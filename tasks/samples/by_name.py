@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lake.commit.aliases import METHODS
 from lake.commit.targets import MATCH_RADIUS_ARCSEC
 from lake.errors import ConfigurationError
 from lake.model.schema import TABLES
@@ -23,17 +25,20 @@ from lake.query import Lake
 from lake.science.motion import J2000
 from lake.science.sky import SkyIndex, apply_proper_motion
 from lake.settings import Settings
+from lake.text import counted
 from tasks.samples.cells import MISSING, is_missing, to_names
 from tasks.samples.column_names import NAMES
 from tasks.samples.columns import find_name, named
 from tasks.samples.files import read_targets
 from tasks.samples.motion import redshifts
-from tasks.samples.names import Resolved, resolve
+from tasks.samples.names import Resolved, refusal, resolve
 from tasks.samples.table import InputTable
 from tasks.samples.tables import FORMATS, read_lines, read_tables
 from tasks.samples.target_file import TARGETS, BadRow, NoPositions, Taken, TargetFile, list_bad_rows
 
 _NUMERIC = re.compile(r"[-+]?\d[\d.:]*")
+# Ids that a reason names.
+_SHOWN = 5
 _QUOTED = re.compile(r"(['\"])(.*)\1")
 
 _ROW = pa.schema([*TABLES["aliases"].arrow, ("row", pa.int64())])
@@ -237,18 +242,21 @@ class Names:
         ArchiveError
             If a service does not answer, after retries.
         """
-        given = [name or "" for name in listed.names]
-        answers = resolve(given, self.settings, self.lake, again=self.again)
-        good = [row for row, name in enumerate(given) if name in answers.found]
-        found = [answers.found[given[row]] for row in good]
+        given = [(name or "").strip() for name in listed.names]
+        own, clashes = self._own(given)
+        asked = [name for name in given if name not in own and name not in clashes]
+        answers = resolve(asked, self.settings, self.lake, again=self.again)
+        objects, reasons = {**answers.found, **own}, {**answers.unknown, **clashes}
+        good = [row for row, name in enumerate(given) if name in objects]
+        found = [objects[given[row]] for row in good]
         bad = [
-            BadRow(listed.lines[row], answers.unknown[name], listed.texts[row])
+            BadRow(listed.lines[row], reasons[name], listed.texts[row])
             for row, name in enumerate(given)
-            if name not in answers.found
+            if name not in objects
         ]
         targets = pa.table(
             {
-                "name": pa.array([given[row].strip() for row in good], pa.string()),
+                "name": pa.array([given[row] for row in good], pa.string()),
                 **{
                     name: pa.array([getattr(one, name) for one in found], pa.float64())
                     for name in ("ra", "dec", "pm_ra", "pm_dec", "ref_epoch")
@@ -261,15 +269,44 @@ class Names:
             },
             schema=TARGETS,
         )
-        rows = [alias | {"target_id": None, "row": number} for number, one in enumerate(found) for alias in one.rows()]
+        rows = [
+            alias | {"target_id": None, "row": number}
+            for number, one in enumerate(found)
+            if one.method in METHODS
+            for alias in one.rows()
+        ]
+        remarks = [f"{counted(len(own), 'name')} of targets in the lake"] if own else []
         return TargetFile(
             self._snapped(targets),
             tuple(sorted((*listed.bad_rows, *bad), key=lambda row: row.line)),
-            (*listed.remarks, *answers.remarks),
+            (*listed.remarks, *remarks, *answers.remarks),
             listed.taken,
             listed.unused,
             pa.Table.from_pylist(rows, _ROW),
         )
+
+    def _own(self, names: Iterable[str]) -> tuple[dict[str, Resolved], dict[str, str]]:
+        """Return the targets that lists of the lake call so, and names of several of them with the reason."""
+        if self.lake is None or self.again or not self.radius_arcsec:
+            return {}, {}
+        # As the lake holds names: what is no text is none of them.
+        wanted = pa.table({"name": pa.array({name for name in names if refusal(name) is None}, pa.string())})
+        rows = self.lake.run(
+            "SELECT own.name, list(target_id ORDER BY target_id) AS ids, any_value(ra) AS ra, any_value(dec) AS dec "
+            "FROM (SELECT target_id, name FROM targets UNION SELECT target_id, name FROM labels) AS own "
+            "SEMI JOIN wanted USING (name) JOIN targets USING (target_id) GROUP BY ALL",
+            None,
+            wanted=wanted,
+        ).to_pylist()
+        found, clashes = dict[str, Resolved](), dict[str, str]()
+        none = dict.fromkeys(("service", "pm_ra", "pm_dec", "ref_epoch", "redshift", "object_type"))
+        for row in rows:
+            name, ids, place = row["name"], row["ids"], {"ra": row["ra"], "dec": row["dec"]}
+            if len(ids) > 1:
+                clashes[name] = f"a name of {len(ids)} targets of this lake: {', '.join(map(str, ids[:_SHOWN]))}"
+            else:
+                found[name] = Resolved(name, name, method="target", asked_at=datetime.now(UTC), **place, **none)
+        return found, clashes
 
     def _snapped(self, targets: pa.Table) -> pa.Table:
         """Move objects onto the targets of the lake that they are, compared at the epoch of these."""

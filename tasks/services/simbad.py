@@ -79,9 +79,10 @@ def objects_of(names: Sequence[str], settings: Settings) -> pa.Table:
     upload = pa.table({"user_specified_id": pa.array(names, pa.string()), "object_number_id": numbers})
     answer = service.query(_OBJECTS, {"script_infos": upload}, maxrec=_ROWS_PER_NAME * (len(names) + 1))
     # Of a name that it does not know there is a row, too.
-    answer = _checked(answer, {"object_number_id": pa.int64(), **_COLUMNS}, service, f"of the {counted(len(names), 'name')}")
+    what = counted(len(names), "name")
+    answer = _checked(answer, {"object_number_id": pa.int64(), **_COLUMNS}, service, what)
     if set(answer["object_number_id"].to_pylist()) != set(numbers.to_pylist()):
-        raise _wrong(service, f"of the {counted(len(names), 'name')}")
+        raise _wrong(service, what)
     found = answer.rename_columns(OBJECTS.names).filter(pc.is_valid(answer["main_id"]))
     return found.sort_by([("number", "ascending"), ("oid", "ascending")])
 
@@ -126,10 +127,11 @@ def names_of(oids: Sequence[int], settings: Settings) -> dict[int, list[str]]:
                 raise
             waiting += [asked[: len(asked) // 2], asked[len(asked) // 2 :]]
             continue
-        answer = _checked(answer, {"oidref": pa.int64(), "id": pa.string()}, service, f"of the {counted(len(asked), 'object')}")
+        what = counted(len(asked), "object")
+        answer = _checked(answer, {"oidref": pa.int64(), "id": pa.string()}, service, what)
         for oid, name in zip(answer["oidref"].to_pylist(), answer["id"].to_pylist(), strict=True):
             if oid not in found:
-                raise _wrong(service, f"of the {counted(len(asked), 'object')}")
+                raise _wrong(service, what)
             if name and name.strip():
                 found[oid].append(" ".join(name.split()))
     # The order of rows is not promised.
@@ -150,5 +152,5 @@ def _checked(answer: pa.Table, columns: Mapping[str, pa.DataType], service: Serv
 
 
 def _wrong(service: Service, asked: str) -> ArchiveError:
-    message = f"the answer is not {asked} that were asked for"
+    message = f"the answer is not of the {asked} that were asked for"
     return ArchiveError(message, archive=SIMBAD, endpoint=service.url, transient=True)

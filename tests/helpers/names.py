@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from deployments.sandbox import sesame, simbad
-from deployments.sandbox.server import Sandbox
-from deployments.sandbox.sesame import Sesame
-from deployments.sandbox.simbad import NameService
 from lake.settings import Settings, load_settings
-from tasks.samples import names as resolver
+
+if TYPE_CHECKING:
+    from deployments.sandbox.server import Sandbox
+    from deployments.sandbox.sesame import Sesame
+    from deployments.sandbox.simbad import NameService
 
 
 @dataclass
@@ -44,6 +45,10 @@ class Services:
 @pytest.fixture
 def services(monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
     """SIMBAD and Sesame, which are found by the environment, too."""
+    from deployments.sandbox import sesame, simbad
+    from deployments.sandbox.server import Sandbox
+    from tasks.samples import names as resolver
+
     monkeypatch.setattr(resolver, "PAUSE_S", 0.0)
     with Sandbox() as box:
         made = Services(box, simbad.mount(box), sesame.serve(box))

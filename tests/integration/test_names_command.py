@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.names import Services, services  # noqa: F401
+from helpers.names import Services
 from helpers.processes import Run
 
 from deployments.sandbox import sesame, simbad
-from deployments.sandbox.sesame import PATH
 from deployments.sandbox.server import Sandbox
+from deployments.sandbox.sesame import PATH
 from deployments.sandbox.simbad import TAP_PATH
 from lake import open as open_lake
 from lake.errors import ConfigurationError
@@ -41,7 +41,7 @@ def everything() -> list[list[dict[str, Any]]]:
     return [rows(f"FROM {name} ORDER BY ALL") for name in ("targets", "labels", "aliases")]
 
 
-def test_a_list_of_names(run: Run, here: Path, services: Services) -> None:  # noqa: F811
+def test_a_list_of_names(run: Run, here: Path, services: Services) -> None:
     Path("names.txt").write_text(LIST)
     done = run("targets", "add", "names.txt", "--sample", "s")
     assert (done.code, done.err) == (0, "")
@@ -76,7 +76,7 @@ def test_a_list_of_names(run: Run, here: Path, services: Services) -> None:  # n
     assert checked.code == 0, checked.out
 
 
-def test_names_as_arguments(run: Run, here: Path, services: Services) -> None:  # noqa: F811
+def test_names_as_arguments(run: Run, here: Path, services: Services) -> None:
     done = run("targets", "add", "3C 273", "Mrk 421", "--sample", "s")
     assert (done.code, done.out.splitlines()[-1]) == (0, "2 names: 2 new targets, 0 known, 2 new labels")
     assert rows("SELECT DISTINCT catalogue, row_in_catalogue FROM labels") == [
@@ -89,7 +89,7 @@ def test_names_as_arguments(run: Run, here: Path, services: Services) -> None:  
     assert (refused.code, "does not exist" in refused.err) == (2, True)
 
 
-def test_unknown_names_are_bad_rows(run: Run, here: Path, services: Services) -> None:  # noqa: F811
+def test_unknown_names_are_bad_rows(run: Run, here: Path, services: Services) -> None:
     Path("names.txt").write_text("3C 273\nno such thing\n\nNGC 3642\nK Tau\n")
     before = everything()
     done = run("targets", "add", "names.txt", "--sample", "s")
@@ -111,11 +111,7 @@ def test_unknown_names_are_bad_rows(run: Run, here: Path, services: Services) ->
     ("path", "kind"), [(TAP_PATH, "status:503"), (TAP_PATH, "reset"), (PATH, "garbage"), (PATH, "truncate")]
 )
 def test_a_service_that_dies_in_the_middle_adds_nothing(
-    run: Run,
-    here: Path,
-    services: Services,
-    path: str,
-    kind: str,  # noqa: F811
+    run: Run, here: Path, services: Services, path: str, kind: str
 ) -> None:
     Path("names.txt").write_text(LIST)
     assert run("targets", "add", "Mrk 421", "--sample", "s").code == 0
@@ -131,7 +127,7 @@ def test_a_service_that_dies_in_the_middle_adds_nothing(
     assert not Path("names.txt.bad.csv").exists()
 
 
-def test_names_are_looked_up_again_on_request(run: Run, here: Path, services: Services) -> None:  # noqa: F811
+def test_names_are_looked_up_again_on_request(run: Run, here: Path, services: Services) -> None:
     services.sesame.objects["N"]["sn 2030x"] = "%J 10.12345 +20.12345 = 00:40:29 +20:07:24\n%I.0 SN 2030X"
     assert run("targets", "add", "SN 2030x", "--sample", "s").code == 0
     services.sesame.objects["N"]["sn 2030x"] = "%J 10.12400 +20.12345 = 00:40:29 +20:07:24\n%I.0 SN 2030X"
@@ -145,7 +141,7 @@ def test_names_are_looked_up_again_on_request(run: Run, here: Path, services: Se
 # --- pulls of one target ---
 
 
-def test_a_survey_takes_a_name(here: Path, services: Services) -> None:  # noqa: F811
+def test_a_survey_takes_a_name(here: Path, services: Services) -> None:
     with Lake(here, load_settings(), writable=True) as lake:
         check_target(lake, "Eta Car")
         assert lake.sql("FROM targets").num_rows == 0
@@ -159,7 +155,7 @@ def test_a_survey_takes_a_name(here: Path, services: Services) -> None:  # noqa:
         assert lake.sql("FROM targets").num_rows == 1
 
 
-def test_a_survey_refuses_a_name_that_nobody_knows(here: Path, services: Services) -> None:  # noqa: F811
+def test_a_survey_refuses_a_name_that_nobody_knows(here: Path, services: Services) -> None:
     with Lake(here, load_settings(), writable=True) as lake:
         target_of(lake, "3C 273", "survey")
         before = lake.sql("FROM targets")

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy.table import Table
-from helpers.names import Services, services  # noqa: F401
+from helpers.names import Services
 
 from lake.commit.targets import add_targets
 from lake.errors import ConfigurationError
@@ -95,7 +95,7 @@ def test_broken_rows_are_bad_once(tmp_path: Path) -> None:
     assert [row.line for row in found.bad_rows] == [3, 4]
 
 
-def test_what_is_no_list_of_names(tmp_path: Path, services: Services) -> None:  # noqa: F811
+def test_what_is_no_list_of_names(tmp_path: Path, services: Services) -> None:
     names = Names(services.settings(tmp_path))
     for text, pattern in (
         ("a,b\n1,2\n3,4\n", "no columns that are known to hold positions"),
@@ -115,7 +115,7 @@ def test_what_is_no_list_of_names(tmp_path: Path, services: Services) -> None:  
     assert services.box.requests == []
 
 
-def test_positions_are_read_and_not_asked_for(tmp_path: Path, services: Services) -> None:  # noqa: F811
+def test_positions_are_read_and_not_asked_for(tmp_path: Path, services: Services) -> None:
     path = tmp_path / "t.csv"
     path.write_text("name,ra,dec\n3C 273,10,20\n")
     found = read_list(path, Names(services.settings(tmp_path)))
@@ -138,11 +138,11 @@ def test_files_and_names_among_arguments(tmp_path: Path, monkeypatch: pytest.Mon
             file_of(wrong)
 
 
-def located(services: Services, lake: Lake, *names: str, radius: float = 1.0) -> TargetFile:  # noqa: F811
+def located(services: Services, lake: Lake, *names: str, radius: float = 1.0) -> TargetFile:
     return Names(services.settings(Path(str(lake.storage.root))), lake, False, radius).located(names_given(names))
 
 
-def test_targets_have_what_simbad_says(services: Services, lake: Lake) -> None:  # noqa: F811
+def test_targets_have_what_simbad_says(services: Services, lake: Lake) -> None:
     found = located(services, lake, "GJ 699", "3C 273", "nobody")
     star, quasar = found.targets.to_pylist()
     assert (star["name"], star["pm_ra"], star["pm_dec"], star["ref_epoch"]) == ("GJ 699", -801.551, 10362.394, 2000.0)
@@ -158,7 +158,7 @@ def test_targets_have_what_simbad_says(services: Services, lake: Lake) -> None: 
     assert (of["HIP 87937"], of["GJ 699"], of["PG 1226+023"]) == (0, 0, 1)
 
 
-def test_a_star_lies_where_it_was_when_an_archive_observed(services: Services, lake: Lake) -> None:  # noqa: F811
+def test_a_star_lies_where_it_was_when_an_archive_observed(services: Services, lake: Lake) -> None:
     found = located(services, lake, "GJ 699")
     add_targets(lake.catalog, found.targets, "s", aliases=found.aliases)
     (star,) = lake.sql("SELECT ra, dec, pm_ra, pm_dec, ref_epoch FROM targets").to_pylist()
@@ -167,7 +167,7 @@ def test_a_star_lies_where_it_was_when_an_archive_observed(services: Services, l
     assert separation_arcsec(star["ra"], star["dec"], *BARNARD_2016) > 160.0
 
 
-def test_an_object_is_the_target_that_a_list_has_at_another_epoch(services: Services, lake: Lake) -> None:  # noqa: F811
+def test_an_object_is_the_target_that_a_list_has_at_another_epoch(services: Services, lake: Lake) -> None:
     of_gaia = pa.table(
         {
             "name": ["Gaia DR3 4472832130942575872"],
@@ -188,3 +188,29 @@ def test_an_object_is_the_target_that_a_list_has_at_another_epoch(services: Serv
     apart = located(services, lake, "GJ 699", radius=0.0)
     assert apart.targets["ref_epoch"].to_pylist() == [2000.0]
     assert add_targets(lake.catalog, apart.targets, "t", radius_arcsec=0.0).new == 1
+
+
+def test_a_name_that_a_list_gave_is_that_target(services: Services, lake: Lake) -> None:
+    add_targets(
+        lake.catalog, pa.table({"name": ["3C 273", "TWIN", "TWIN"], "ra": [10.0, 20.0, 30.0], "dec": [5.0] * 3}), "s"
+    )
+    one, twins = (
+        lake.target_id("3C 273"),
+        [
+            lake.target_id(name)
+            for name in lake.sql("SELECT target_id FROM targets WHERE name = 'TWIN' ORDER BY 1")["target_id"]
+            .cast("string")
+            .to_pylist()
+        ],
+    )
+    found = located(services, lake, "3C 273", "TWIN", "Mrk 421")
+    assert [row.line for row in found.bad_rows] == [2]
+    assert all(str(twin) in found.bad_rows[0].reason for twin in twins)
+    added = add_targets(lake.catalog, found.targets, "t", aliases=found.aliases)
+    assert (added.new, added.known) == (1, 1)
+    assert lake.target_id("3C 273") == one
+    assert not [query for query in services.simbad.queries if "3C 273" in query]
+    assert "PG 1226+023" not in lake.sql("FROM aliases")["name"].to_pylist()
+    # On request it is looked up; then the name is of two targets, because the list has it elsewhere.
+    again = Names(services.settings(Path(str(lake.storage.root))), lake, True).located(names_given(["3C 273"]))
+    assert again.targets["ra"].to_pylist() == [187.27791594049]

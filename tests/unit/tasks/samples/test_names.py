@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import doctest
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from helpers.names import Services, services  # noqa: F401
+from helpers.names import Services
 
 from deployments.sandbox.sesame import PATH
 from deployments.sandbox.simbad import TAP_PATH
 from lake.commit.aliases import keep_aliases
 from lake.errors import ArchiveError
 from lake.query import Lake
-from tasks.samples import by_name, names
+from tasks.samples import names
 from tasks.samples.by_name import Names, names_given
 from tasks.samples.names import Answers, plain, position_in, refusal, resolve
 
 
-def ask(services: Services, tmp_path: Path, *given: str, **more: object) -> Answers:  # noqa: F811
+def ask(services: Services, tmp_path: Path, *given: str, **more: object) -> Answers:
     return resolve(given, services.settings(tmp_path, retries=0), **more)  # type: ignore[arg-type]
 
 
@@ -29,14 +28,7 @@ def keep(lake: Lake, *given: str, settings: object) -> None:
     keep_aliases(lake.catalog, found.aliases.drop_columns(["row"]))
 
 
-@pytest.mark.parametrize("module", [names, by_name])
-def test_examples_in_the_text(module: object) -> None:
-    done = doctest.testmod(module)  # type: ignore[arg-type]
-    assert done.failed == 0
-    assert done.attempted > 0
-
-
-def test_simbad_then_sesame_then_the_name_itself(services: Services, tmp_path: Path) -> None:  # noqa: F811
+def test_simbad_then_sesame_then_the_name_itself(services: Services, tmp_path: Path) -> None:
     said = ask(
         services, tmp_path, "3C 273", "Eta Carinae", "NGC 6079", "SDSS J015957.64+003310.4", "nobody", "pg1226+023"
     )
@@ -63,7 +55,7 @@ def test_simbad_then_sesame_then_the_name_itself(services: Services, tmp_path: P
     assert services.sesame.asked == ["Eta Carinae", "NGC 6079", "SDSS J015957.64+003310.4", "nobody"]
 
 
-def test_case_is_sent_as_it_is(services: Services, tmp_path: Path, lake: Lake) -> None:  # noqa: F811
+def test_case_is_sent_as_it_is(services: Services, tmp_path: Path, lake: Lake) -> None:
     settings = services.settings(tmp_path)
     keep(lake, "k Tau", settings=settings)
     said = resolve(["k Tau", "K Tau"], settings, lake)
@@ -74,7 +66,7 @@ def test_case_is_sent_as_it_is(services: Services, tmp_path: Path, lake: Lake) -
     assert said.kept == 1
 
 
-def test_coarse_positions_are_refused_or_told(services: Services, tmp_path: Path) -> None:  # noqa: F811
+def test_coarse_positions_are_refused_or_told(services: Services, tmp_path: Path) -> None:
     said = ask(
         services, tmp_path, "NGC 3642", "three digits", "NAME Coarse", "SDSS J112218.01+590427.2", "PSO J112218+590427"
     )
@@ -89,11 +81,11 @@ def test_coarse_positions_are_refused_or_told(services: Services, tmp_path: Path
     assert any("NAME Coarse" in line and "12 arcsec" in line for line in told)
 
 
-def test_an_object_without_a_position_is_unknown(services: Services, tmp_path: Path) -> None:  # noqa: F811
+def test_an_object_without_a_position_is_unknown(services: Services, tmp_path: Path) -> None:
     assert list(ask(services, tmp_path, "NAME Nowhere").unknown) == ["NAME Nowhere"]
 
 
-def test_a_name_of_several_objects(services: Services, tmp_path: Path, lake: Lake) -> None:  # noqa: F811
+def test_a_name_of_several_objects(services: Services, tmp_path: Path, lake: Lake) -> None:
     services.sesame.several.add("twins")
     assert "several objects" in ask(services, tmp_path, "twins").unknown["twins"]
     settings = services.settings(tmp_path)
@@ -105,7 +97,7 @@ def test_a_name_of_several_objects(services: Services, tmp_path: Path, lake: Lak
         assert part in said.unknown["TWIN"]
 
 
-def test_kept_answers_need_no_service(services: Services, tmp_path: Path, lake: Lake) -> None:  # noqa: F811
+def test_kept_answers_need_no_service(services: Services, tmp_path: Path, lake: Lake) -> None:
     settings = services.settings(tmp_path, retries=0)
     given = ["3C 273", "Eta Carinae", "NGC 6079", "SDSS J015957.64+003310.4"]
     before = resolve(given, settings)
@@ -124,18 +116,14 @@ def test_kept_answers_need_no_service(services: Services, tmp_path: Path, lake: 
         resolve(["3C 273"], settings, lake, again=True)
 
 
-def test_unknown_names_are_asked_for_again(services: Services, tmp_path: Path, lake: Lake) -> None:  # noqa: F811
+def test_unknown_names_are_asked_for_again(services: Services, tmp_path: Path, lake: Lake) -> None:
     settings = services.settings(tmp_path)
     assert list(resolve(["new nova"], settings, lake).unknown) == ["new nova"]
     services.sesame.objects["N"]["new nova"] = "%J 10.12345 +20.12345 = 00:40:29 +20:07:24\n%I.0 NEW NOVA"
     assert resolve(["new nova"], settings, lake).found["new nova"].canonical_name == "NEW NOVA"
 
 
-def test_many_names_are_asked_for_in_parts(
-    services: Services,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
-) -> None:
+def test_many_names_are_asked_for_in_parts(services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(names, "NAMES", 2)
     monkeypatch.setattr(names, "OBJECTS", 1)
     said = ask(services, tmp_path, "3C 273", "Mrk 421", "GJ 699", "HD 26912", "NGC 6833")
@@ -145,7 +133,7 @@ def test_many_names_are_asked_for_in_parts(
 
 
 @pytest.mark.parametrize("path", [TAP_PATH, PATH])
-def test_what_passes_is_tried_again(services: Services, tmp_path: Path, path: str) -> None:  # noqa: F811
+def test_what_passes_is_tried_again(services: Services, tmp_path: Path, path: str) -> None:
     services.box.fault(path, "status:503")
     services.box.fault(path, "garbage")
     said = resolve(["3C 273", "NGC 6079"], services.settings(tmp_path, retries=3))
@@ -155,13 +143,13 @@ def test_what_passes_is_tried_again(services: Services, tmp_path: Path, path: st
         resolve(["3C 273", "NGC 6079"], services.settings(tmp_path, retries=2))
 
 
-def test_requests_to_sesame_keep_a_distance(services: Services, tmp_path: Path) -> None:  # noqa: F811
+def test_requests_to_sesame_keep_a_distance(services: Services, tmp_path: Path) -> None:
     waits: list[float] = []
     resolve(["a", "b", "c"], services.settings(tmp_path), sleep=waits.append)
     assert len(waits) == 2
 
 
-def test_names_that_cannot_be_asked_for(services: Services, tmp_path: Path) -> None:  # noqa: F811
+def test_names_that_cannot_be_asked_for(services: Services, tmp_path: Path) -> None:
     odd = ["", "  ", "M\x1b[2J 87", "a\nb", "x" * 201, "a\ud800b", "a\ufffeb", "a\u202eb"]
     assert set(ask(services, tmp_path, *odd).unknown) == set(odd)
     assert services.box.requests == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from deployments.sandbox.server import Request, Response, Sandbox
 from deployments.sandbox.sesame import PATH, Sesame
 from lake.errors import ArchiveError
 from lake.settings import Settings, load_settings
-from tasks.services import sesame
 from tasks.services.sesame import Object, SeveralObjects, look_up, read_answer
 
 # Texts as astropy's tests and its users have them.
@@ -58,11 +56,6 @@ def service(box: Sandbox) -> Sesame:
 @pytest.fixture
 def reached(service: Sesame, tmp_path: Path) -> Settings:
     return load_settings(url=str(tmp_path), endpoints={"sesame": service.url}, timeout_s=10.0)
-
-
-def test_examples_in_the_text() -> None:
-    done = doctest.testmod(sesame)
-    assert (done.failed, done.attempted) == (0, 3)
 
 
 def test_what_simbad_says() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from helpers.names import Services, services  # noqa: F401
+from helpers.names import Services
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -65,7 +65,7 @@ def check(read: TargetFile, n: int) -> None:
 
 @given(names=st.lists(ANY, min_size=1, max_size=8))
 @FEW
-def test_names_that_a_command_is_given(services: Services, tmp_path: Path, names: list[str]) -> None:  # noqa: F811
+def test_names_that_a_command_is_given(services: Services, tmp_path: Path, names: list[str]) -> None:
     read = Names(services.settings(tmp_path)).located(names_given(names))
     check(read, len(names))
     good = [name for i, name in enumerate(names, 1) if i not in {row.line for row in read.bad_rows}]
@@ -74,7 +74,7 @@ def test_names_that_a_command_is_given(services: Services, tmp_path: Path, names
 
 @given(names=st.lists(ANY.filter(lambda name: "\ud800" not in name and name.isprintable()), min_size=1, max_size=8))
 @FEW
-def test_names_in_a_file(services: Services, tmp_path: Path, names: list[str]) -> None:  # noqa: F811
+def test_names_in_a_file(services: Services, tmp_path: Path, names: list[str]) -> None:
     path = tmp_path / "names.parquet"
     pq.write_table(pa.table({"name": pa.array(names, pa.string())}), path)
     read = read_list(path, Names(services.settings(tmp_path)))
@@ -84,8 +84,8 @@ def test_names_in_a_file(services: Services, tmp_path: Path, names: list[str]) -
 
 
 @given(names=st.lists(st.sampled_from(KNOWN), min_size=1, max_size=4))
-@settings(FEW, max_examples=5)
-def test_what_is_kept_is_found_again(services: Services, lake: Lake, names: list[str]) -> None:  # noqa: F811
+@settings(FEW, max_examples=3)
+def test_what_is_kept_is_found_again(services: Services, lake: Lake, names: list[str]) -> None:
     asked = services.settings(Path(str(lake.storage.root)))
     first = Names(asked, lake).located(names_given(names))
     add_targets(lake.catalog, first.targets, "s", aliases=first.aliases)
@@ -93,6 +93,8 @@ def test_what_is_kept_is_found_again(services: Services, lake: Lake, names: list
         lake.target_id(name)
     kept = lake.sql("FROM aliases ORDER BY ALL")
     again = Names(asked, lake).located(names_given(names))
-    assert again.targets == first.targets
+    places = ["name", "ra", "dec", "row_in_catalogue"]
+    assert again.targets.select(places) == first.targets.select(places)
+    assert [row.line for row in again.bad_rows] == [row.line for row in first.bad_rows]
     add_targets(lake.catalog, again.targets, "s", aliases=again.aliases)
     assert lake.sql("FROM aliases ORDER BY ALL") == kept
