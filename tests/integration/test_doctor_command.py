@@ -101,6 +101,7 @@ def test_much_is_wrong_at_once(run: Run, tmp_path: Path, monkeypatch: pytest.Mon
         "TESS_KEPLER",
         "PANSTARRS",
         "RXTE",
+        "SESAME",
         "SIMBAD",
         "VIRAC",
         "WISE",

@@ -34,6 +34,7 @@ def test_every_archive_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
         "gaia_datalink",
         "hst",
         "simbad",
+        "sesame",
         "tess_kepler",
         "rxte",
     }
