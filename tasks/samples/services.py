@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -104,7 +104,8 @@ class Asking:
         def once() -> Answer:
             self.requests += 1
             with Session(self.service.name, url, self.settings.timeout_s, self.settings.task_timeout_s) as session:
-                return read(session.request(method, url, **more), session.budget())
+                # Messages have the address without the question, which may be long.
+                return read(replace(session.request(method, url, **more), url=url), session.budget())
 
         with explaining(self.service):
             return with_retries(once, self.settings)
