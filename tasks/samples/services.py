@@ -119,9 +119,7 @@ def explaining(service: SampleService) -> Iterator[None]:
     except ArchiveError as error:
         if error.transient or " HTTP 403" in error.message:
             refused = "it refuses this computer; " if " HTTP 403" in error.message else ""
-            error.hint = f"{refused}{service.advice}; another address: {service.setting}; nothing was added"
-        elif error.hint is None:
-            error.hint = "nothing was added"
+            error.hint = f"{refused}{service.advice}; another address: {service.setting}"
         raise
 
 

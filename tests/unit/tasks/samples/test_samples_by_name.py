@@ -235,7 +235,7 @@ def check_line(error: ArchiveError, service: str, services: Literature) -> None:
     assert error.endpoint.startswith(services.endpoints[service])
     line = str(error)
     assert "\n" not in line
-    assert error.hint
+    assert f"sample {ASKED[service][1]} is not whole, and nothing was added" in line
 
 
 @pytest.mark.parametrize("kind", PASSING)
