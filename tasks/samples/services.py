@@ -15,6 +15,7 @@ from lake.settings import Settings
 from tasks.services.bounds import Budget, parsed_votable
 from tasks.services.http import Reply, Session, excerpt
 from tasks.services.retry import with_retries
+from tasks.services.simbad import SIMBAD_ENDPOINT
 
 Answer = TypeVar("Answer")
 
@@ -31,12 +32,15 @@ class SampleService:
         Public address.
     advice
         What to do when it does not answer.
+    probe
+        Path below it that answers at once if it works; None: none is known.
     """
 
     name: str
     title: str
     url: str
     advice: str
+    probe: str | None = None
 
     @property
     def setting(self) -> str:
@@ -54,21 +58,29 @@ class SampleService:
 
 
 NED = SampleService(
-    "ned", "NED", "https://ned.ipac.caltech.edu/cgi-bin", "NED goes up and down for hours: try again later"
+    "ned",
+    "NED",
+    "https://ned.ipac.caltech.edu/cgi-bin",
+    "NED goes up and down for hours: try again later",
+    "/objsearch",
 )
 VIZIER = SampleService(
-    "vizier", "VizieR", "https://vizier.cds.unistra.fr/viz-bin", "try again later, or use one of VizieR's mirrors"
+    "vizier",
+    "VizieR",
+    "https://vizier.cds.unistra.fr/viz-bin",
+    "try again later, or use one of VizieR's mirrors",
+    "/votable",
 )
-SIMBAD = SampleService(
-    "simbad", "SIMBAD", "https://simbad.cds.unistra.fr/simbad/sim-tap", "try again later, or use SIMBAD's mirror"
-)
+SIMBAD = SampleService("simbad", "SIMBAD", SIMBAD_ENDPOINT, "try again later, or use SIMBAD's mirror")
 SDSS = SampleService(
     "sdss",
     "SkyServer of SDSS",
     "https://skyserver.sdss.org",
     "try again in some minutes: SkyServer limits queries per minute, and refuses some networks",
 )
-ALERCE = SampleService("alerce", "ALeRCE", "https://api.alerce.online/ztf/v1", "try again later")
+ALERCE = SampleService(
+    "alerce", "ALeRCE", "https://api.alerce.online/ztf/v1", "try again later", "/objects?page_size=1"
+)
 
 SERVICES: dict[str, SampleService] = {one.name: one for one in (NED, VIZIER, SIMBAD, SDSS, ALERCE)}
 
