@@ -19,7 +19,6 @@ import pyarrow.compute as pc
 from lake.commit.aliases import METHODS
 from lake.commit.targets import MATCH_RADIUS_ARCSEC
 from lake.errors import ConfigurationError
-from lake.model.schema import TABLES
 from lake.names import find_target, no_target
 from lake.query import Lake
 from lake.science.motion import J2000
@@ -31,7 +30,7 @@ from tasks.samples.column_names import NAMES
 from tasks.samples.columns import find_name, named
 from tasks.samples.files import read_targets
 from tasks.samples.motion import redshifts
-from tasks.samples.names import Resolved, refusal, resolve
+from tasks.samples.names import Resolved, alias_rows, refusal, resolve
 from tasks.samples.table import InputTable
 from tasks.samples.tables import FORMATS, read_lines, read_tables
 from tasks.samples.target_file import TARGETS, BadRow, NoPositions, Taken, TargetFile, list_bad_rows
@@ -40,8 +39,6 @@ _NUMERIC = re.compile(r"[-+]?\d[\d.:]*")
 # Ids that a reason names.
 _SHOWN = 5
 _QUOTED = re.compile(r"(['\"])(.*)\1")
-
-_ROW = pa.schema([*TABLES["aliases"].arrow, ("row", pa.int64())])
 
 
 @dataclass(frozen=True)
@@ -269,12 +266,11 @@ class Names:
             },
             schema=TARGETS,
         )
-        rows = [
-            alias | {"target_id": None, "row": number}
-            for number, one in enumerate(found)
-            if one.method in METHODS
-            for alias in one.rows()
-        ]
+        looked_up = [number for number, one in enumerate(found) if one.method in METHODS]
+        aliases = alias_rows([found[number] for number in looked_up])
+        # Their rows in the list, which has targets of the lake, too.
+        numbers = pa.array(looked_up, pa.int64()).take(aliases["row"])
+        aliases = aliases.set_column(aliases.column_names.index("row"), "row", numbers)
         remarks = [f"{counted(len(own), 'name')} of targets in the lake"] if own else []
         return TargetFile(
             self._snapped(targets),
@@ -282,7 +278,7 @@ class Names:
             (*listed.remarks, *remarks, *answers.remarks),
             listed.taken,
             listed.unused,
-            pa.Table.from_pylist(rows, _ROW),
+            aliases,
         )
 
     def _own(self, names: Iterable[str]) -> tuple[dict[str, Resolved], dict[str, str]]:

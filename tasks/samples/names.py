@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from lake.commit.aliases import ASKED, BY_SESAME, IDENTIFIER, METHODS, OTHER_NAME, POSITION_IN_NAME
@@ -79,12 +80,6 @@ class Resolved:
     asked_at: datetime
     rough_arcsec: float | None = None
     other_names: Sequence[str] = ()
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return its rows of table aliases, without a target."""
-        own = {name: getattr(self, name) for name in TABLES["aliases"].names if name != "target_id"}
-        others = [one for one in self.other_names if one != self.name]
-        return [own, *(own | {"name": one, "method": OTHER_NAME} for one in others)]
 
 
 @dataclass(frozen=True)
@@ -204,6 +199,26 @@ def resolve(
         unknown | {given: reasons[name] for name, same in wanted.items() if name in reasons for given in same},
         kept,
     )
+
+
+def alias_rows(objects: Sequence[Resolved]) -> pa.Table:
+    """Return the rows of table aliases about some objects, without targets; `row` is the number of the object."""
+    columns = [name for name in TABLES["aliases"].names if name != "target_id"]
+    own = TABLES["aliases"].cast(
+        pa.table(
+            {name: [getattr(one, name) for one in objects] for name in columns} | {"target_id": [None] * len(objects)},
+            schema=TABLES["aliases"].arrow,
+        )
+    )
+    others = [[name for name in one.other_names if name != one.name] for one in objects]
+    # Of many names of many objects, only these are made one by one.
+    number = pa.array(np.repeat(np.arange(len(objects)), [len(names) for names in others]), pa.int64())
+    rows = own.take(number)
+    given = {"name": [name for names in others for name in names], "method": [OTHER_NAME] * len(number)}
+    for name, values in given.items():
+        rows = rows.set_column(rows.column_names.index(name), rows.schema.field(name), pa.array(values, pa.string()))
+    numbers = pa.array(range(len(objects)), pa.int64())
+    return pa.concat_tables([own.append_column("row", numbers), rows.append_column("row", number)])
 
 
 def kept_answers(lake: Lake, names: Iterable[str]) -> tuple[dict[str, Resolved], dict[str, str]]:
