@@ -38,6 +38,8 @@ from tasks.samples.target_file import TARGETS, BadRow, NoPositions, Taken, Targe
 _NUMERIC = re.compile(r"[-+]?\d[\d.:]*")
 # Ids that a reason names.
 _SHOWN = 5
+# A name that a list of the lake has: table aliases has no such method.
+_OF_LISTS = "target"
 _QUOTED = re.compile(r"(['\"])(.*)\1")
 
 
@@ -295,13 +297,12 @@ class Names:
             wanted=wanted,
         ).to_pylist()
         found, clashes = dict[str, Resolved](), dict[str, str]()
-        none = dict.fromkeys(("service", "pm_ra", "pm_dec", "ref_epoch", "redshift", "object_type"))
         for row in rows:
-            name, ids, place = row["name"], row["ids"], {"ra": row["ra"], "dec": row["dec"]}
+            name, ids = row["name"], row["ids"]
             if len(ids) > 1:
                 clashes[name] = f"a name of {len(ids)} targets of this lake: {', '.join(map(str, ids[:_SHOWN]))}"
             else:
-                found[name] = Resolved(name, name, method="target", asked_at=datetime.now(UTC), **place, **none)
+                found[name] = Resolved(name, name, None, _OF_LISTS, row["ra"], row["dec"], datetime.now(UTC))
         return found, clashes
 
     def _snapped(self, targets: pa.Table) -> pa.Table:

@@ -72,12 +72,12 @@ class Resolved:
     method: str
     ra: float
     dec: float
-    pm_ra: float | None
-    pm_dec: float | None
-    ref_epoch: float | None
-    redshift: float | None
-    object_type: str | None
     asked_at: datetime
+    pm_ra: float | None = None
+    pm_dec: float | None = None
+    ref_epoch: float | None = None
+    redshift: float | None = None
+    object_type: str | None = None
     rough_arcsec: float | None = None
     other_names: Sequence[str] = ()
 
@@ -305,13 +305,13 @@ def _of_simbad(name: str, row: Mapping[str, Any], now: datetime) -> Resolved:
         IDENTIFIER,
         row["ra"] % 360.0,
         row["dec"],
-        row["pmra"] if moves else None,
-        row["pmdec"] if moves else None,
-        J2000 if moves else None,
-        redshift if redshift is not None and math.isfinite(redshift) and redshift > -1.0 else None,
-        row["otype"],
         now,
-        None if row["coo_err_maj"] is None else row["coo_err_maj"] / 1000.0,
+        pm_ra=row["pmra"] if moves else None,
+        pm_dec=row["pmdec"] if moves else None,
+        ref_epoch=J2000 if moves else None,
+        redshift=redshift if redshift is not None and math.isfinite(redshift) and redshift > -1.0 else None,
+        object_type=row["otype"],
+        rough_arcsec=None if row["coo_err_maj"] is None else row["coo_err_maj"] / 1000.0,
     )
 
 
@@ -353,13 +353,13 @@ def _of_sesame(name: str, said: sesame.Object) -> Resolved:
         BY_SESAME,
         said.ra,
         said.dec,
-        said.pm_ra if moves else None,
-        said.pm_dec if moves else None,
-        J2000 if moves else None,
-        said.redshift if said.redshift is None or said.redshift > -1.0 else None,
-        said.object_type,
         datetime.now(UTC),
-        said.step_arcsec,
+        pm_ra=said.pm_ra if moves else None,
+        pm_dec=said.pm_dec if moves else None,
+        ref_epoch=J2000 if moves else None,
+        redshift=said.redshift if said.redshift is None or said.redshift > -1.0 else None,
+        object_type=said.object_type,
+        rough_arcsec=said.step_arcsec,
     )
 
 
@@ -384,21 +384,8 @@ def position_in(name: str) -> Resolved | None:
         return None
     of_ra, of_dec = (10.0 ** -len(part.partition(".")[2]) for part in match.groups())
     rough = max(15.0 * of_ra * math.cos(math.radians(dec[0])), of_dec)
-    return Resolved(
-        name,
-        name,
-        None,
-        POSITION_IN_NAME,
-        float(ra[0]) % 360.0,
-        float(dec[0]),
-        None,
-        None,
-        None,
-        None,
-        None,
-        datetime.now(UTC),
-        round(rough, 6),
-    )
+    place = float(ra[0]) % 360.0, float(dec[0])
+    return Resolved(name, name, None, POSITION_IN_NAME, *place, datetime.now(UTC), rough_arcsec=round(rough, 6))
 
 
 def _with_other_names(
