@@ -23,6 +23,9 @@ from lake.store.walk import shown
 # Which targets, or granules, a run asks for: those without an answer, those that failed or were rejected, or all.
 Select = Literal["pending", "failed", "all"]
 
+# Granules that begin so are lists of targets that a service gave, not answers of an archive.
+SAMPLE_GRANULE = "sample:"
+
 
 @dataclass(frozen=True)
 class Attempt:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from upath import UPath
 
+from lake.commit.aliases import keep_aliases
 from lake.commit.commit import Receipt, commit
 from lake.commit.ledger import Attempt, canonical
 from lake.commit.staging import lost, stage
@@ -21,6 +22,8 @@ from lake.errors import ConfigurationError
 from lake.query import Lake
 from lake.science.sky import ranks
 from lake.store.memory import peak_rss_mb
+from lake.text import one_line
+from tasks.samples.by_name import known_target, object_named
 from tasks.services.request_counters import facts
 from tasks.sources.base import Origin
 from tasks.sources.granule_status import last_status
@@ -30,12 +33,15 @@ _NAMED = 5
 
 
 def target_of(lake: Lake, target: str, sample: str) -> pa.Table:
-    """Return the row of table targets for a name or a position; register a new position.
+    """Return the row of table targets for a name or a position; register a new one.
+
+    A name that the lake does not have is looked up in the names that it keeps, and then by name services. The object is
+    the target within an arcsecond of it, or a new one.
 
     Parameters
     ----------
     target
-        A name of the lake's; or right ascension and declination, ICRS degrees, with a space or comma between.
+        A name; or right ascension and declination, ICRS degrees, with a space or comma between.
 
     sample
         Where a new target goes.
@@ -43,11 +49,17 @@ def target_of(lake: Lake, target: str, sample: str) -> pa.Table:
     Raises
     ------
     ConfigurationError
-        If the lake has no target of that name, or the text is no valid position.
+        If nobody knows the name, several targets or objects have it, or the text is no valid position.
+    ArchiveError
+        If the name is none of the lake's, and a name service does not answer.
     """
     place = place_of(target)
     if place is None:
-        wanted = lake.target_id(target)
+        wanted = known_target(lake, target)
+        if wanted is None:
+            found = object_named(lake, target)
+            add_targets(lake.catalog, found.targets, sample, aliases=found.aliases)
+            wanted = lake.target_id(target.strip())
     else:
         ra, dec = place
         from astropy.coordinates import SkyCoord
@@ -56,6 +68,30 @@ def target_of(lake: Lake, target: str, sample: str) -> pa.Table:
         wanted = lake.target_id(SkyCoord(ra, dec, unit="deg"))
     row: pa.Table = lake.sql("SELECT * FROM targets WHERE target_id = ?", [wanted])
     return row
+
+
+def check_target(lake: Lake, target: str) -> str | None:
+    """See that a name or a position stands for a target; keep what services say of a name, and add nothing else.
+
+    Returns
+    -------
+    str or None
+        In words, the object that the name stands for; None if it is one of the lake's, or a position.
+
+    Raises
+    ------
+    ConfigurationError, ArchiveError
+        As of `target_of`.
+    """
+    if place_of(target) is not None or known_target(lake, target) is not None:
+        return None
+    found = object_named(lake, target)
+    if found.aliases is None:
+        return None
+    keep_aliases(lake.catalog, found.aliases.drop_columns(["row"]))
+    one = found.aliases.slice(0, 1).to_pylist()[0]
+    by = f"by {one['service'].upper()}" if one["service"] else "by the position in its name"
+    return one_line(f"{target} is {one['canonical_name']} {by}, at {one['ra']:.5f} {one['dec']:+.5f}")
 
 
 def place_of(target: str) -> tuple[float, float] | None:

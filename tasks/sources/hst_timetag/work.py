@@ -28,6 +28,7 @@ from tasks.sources.hst_timetag.composites import Group, Member, composite
 from tasks.sources.hst_timetag.exposure import Exposure, open_exposure, open_exposures
 from tasks.sources.hst_timetag.files import Files, Piece, located
 from tasks.sources.hst_timetag.headers import UNREADABLE
+from tasks.sources.hst_timetag.names import OWN
 from tasks.sources.hst_timetag.options import HstOptions
 from tasks.sources.hst_timetag.products import Made, event_parts, joined_tables, tables_of
 from tasks.sources.hst_timetag.tables import COMPOSITE, EXPOSURE, ORIGIN
@@ -197,7 +198,7 @@ def _check_new(tables: Tables, staged: set[str]) -> None:
 
 def known_names(lake: Lake) -> dict[str, str]:
     """Return the canonical names of targets that are known, by TARGNAME."""
-    rows = lake.sql("SELECT name, canonical_name FROM aliases")
+    rows = lake.sql(f"SELECT name, canonical_name FROM aliases WHERE {OWN}")
     return dict(zip(rows["name"].to_pylist(), rows["canonical_name"].to_pylist(), strict=True))
 
 
