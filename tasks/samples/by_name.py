@@ -18,9 +18,10 @@ import pyarrow.compute as pc
 
 from lake.commit.aliases import METHODS
 from lake.commit.targets import MATCH_RADIUS_ARCSEC
-from lake.errors import ConfigurationError
+from lake.errors import ArchiveError, ConfigurationError
 from lake.names import find_target, no_target
 from lake.query import Lake
+from lake.redact import safe_line
 from lake.science.motion import J2000
 from lake.science.sky import SkyIndex, apply_proper_motion
 from lake.settings import Settings
@@ -397,7 +398,13 @@ def object_named(lake: Lake, name: str) -> TargetFile:
     ArchiveError
         If a service does not answer, after retries.
     """
-    found = Names(lake.settings, lake).located(names_given([name]))
+    try:
+        found = Names(lake.settings, lake).located(names_given([name]))
+    except ArchiveError as error:
+        # Who has mistyped a target's name expects no service.
+        hint = f"no target is named {name!r}, so it was looked up" + (f"; {error.hint}" if error.hint else "")
+        error.hint = safe_line(hint)
+        raise
     if found.bad_rows:
         raise no_target(name, lake.run, found.bad_rows[0].reason)
     return found

@@ -14,7 +14,7 @@ from deployments.sandbox.server import Sandbox
 from deployments.sandbox.sesame import PATH
 from deployments.sandbox.simbad import TAP_PATH
 from lake import open as open_lake
-from lake.errors import ConfigurationError
+from lake.errors import ArchiveError, ConfigurationError
 from lake.query import Lake
 from lake.settings import load_settings
 from lake.store.catalog import Catalog
@@ -165,6 +165,10 @@ def test_a_survey_refuses_a_name_that_nobody_knows(here: Path, services: Service
                 one(lake, "3C 2733")
             assert "did you mean 3C 273?" in str(caught.value)
         assert lake.sql("FROM targets") == before
+        services.stop()
+        with pytest.raises(ArchiveError) as away:
+            check_target(lake, "3C 2733")
+        assert str(away.value.hint).startswith("no target is named '3C 2733'")
 
 
 @pytest.mark.usefixtures("pull_settings")
