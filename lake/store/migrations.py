@@ -25,7 +25,7 @@ TARGET_FILE_BYTES = 256_000_000
 # Small inserts into these tables stay in the catalogue database until compaction. All other rows, and their deletions,
 # go to Parquet files at once, which plain readers see.
 INLINED_ROWS = 10
-KEPT_IN_CATALOGUE = ("ledger", "files", "archives", "bands", "schema_version")
+KEPT_IN_CATALOGUE = ("ledger", "files", "archives", "bands", "runs", "schema_version")
 
 # SQL that migrates a lake to each version from the version before.
 MIGRATIONS: dict[int, Sequence[str]] = {
@@ -84,6 +84,10 @@ def make_tables(cursor: duckdb.DuckDBPyConnection, found: int | None) -> None:
             for statement in create_statements(table):
                 cursor.execute(statement)
         cursor.execute("COMMIT")
+    _keep_in_catalogue(cursor)
+
+
+def _keep_in_catalogue(cursor: duckdb.DuckDBPyConnection) -> None:
     for name in KEPT_IN_CATALOGUE:  # the options of a table cannot be set in the transaction that makes it
         cursor.execute(
             f"CALL ducklake_set_option('lake', 'data_inlining_row_limit', {INLINED_ROWS}, table_name => ?)", [name]
@@ -105,6 +109,8 @@ def migrate(cursor: duckdb.DuckDBPyConnection, found: int, lake_id: str | None, 
         [SCHEMA_VERSION, SOFTWARE, datetime.now(UTC), lake_id, declared_checksum()],
     )
     cursor.execute("COMMIT")
+    if found < SCHEMA_VERSION:
+        _keep_in_catalogue(cursor)
 
 
 def declared_checksum() -> str:
