@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -109,17 +109,35 @@ def begin(catalog: Catalog, start: Start) -> None:
     write(catalog, work)
 
 
+def note_samples(catalog: Catalog, start: Start, samples: Mapping[str, Sequence[str]]) -> None:
+    """Write which samples a run has added, by what was asked for each."""
+    _update(catalog, start, "samples = ?", [json.dumps(samples, sort_keys=True)])
+
+
+def samples_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the samples that some starts of runs have added, by what was asked for each."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        found |= json.loads(row["samples"] or "{}")
+    return found
+
+
 def end(catalog: Catalog, start: Start, state: State, message: str | None, peak_rss_mb: float | None) -> None:
     """Write how a start of a run ended."""
     values = [state, datetime.now(UTC), None if message is None else safe_line(message), peak_rss_mb]
+    _update(catalog, start, "state = ?, ended_at = ?, message = ?, peak_rss_mb = ?", values)
+    remove(_stop(catalog.storage, start.run_id))
+
+
+def _update(catalog: Catalog, start: Start, values_sql: str, values: Sequence[Any]) -> None:
+    """Change the row of a start of a run."""
 
     def work(number: int) -> None:
         with Change(catalog, number) as change:
 
             def rewrites() -> list[str]:
                 change.cursor.execute(
-                    "UPDATE runs SET state = ?, ended_at = ?, message = ?, peak_rss_mb = ? "
-                    "WHERE run_id = ? AND started_at = ?",
+                    f"UPDATE runs SET {values_sql} WHERE run_id = ? AND started_at = ?",
                     [*values, start.run_id, start.started_at],
                 )
                 return ["runs"]
@@ -127,7 +145,6 @@ def end(catalog: Catalog, start: Start, state: State, message: str | None, peak_
             change.bring_in({}, rewrites)
 
     write(catalog, work)
-    remove(_stop(catalog.storage, start.run_id))
 
 
 def request_stop(storage: Storage, run_id: str, who: str) -> None:
@@ -141,22 +158,20 @@ def is_stop_requested(storage: Storage, run_id: str) -> bool:
     return bool(_stop(storage, run_id).exists())
 
 
-def first_of_series(rows: list[dict[str, Any]], now: datetime) -> datetime:
-    """Return when the work that a run is about to go on with was begun: now, if its last start came to its end.
+def unfinished(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the last starts of a run that did not come to their end, which another start goes on with.
 
     Parameters
     ----------
     rows
-        Earlier starts of the run: their state and started_at.
-    now
-        When it is started again.
+        Rows of table runs, all of one run.
     """
-    began = now
+    found = []
     for row in sorted(rows, key=lambda one: one["started_at"], reverse=True):
         if row["state"] in ("done", "incomplete"):
             break
-        began = row["started_at"]
-    return began
+        found.append(row)
+    return found[::-1]
 
 
 def _claim(run_id: str) -> str:

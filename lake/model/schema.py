@@ -303,6 +303,7 @@ TABLES: dict[str, Table] = {
                 _required("started_at", "TIMESTAMPTZ", "When it was started", ucd="time.start"),
                 Column("ended_at", "TIMESTAMPTZ", "When it ended, or was found to have ended", ucd="time.end"),
                 Column("flow_run_id", "VARCHAR", "Its flow run, if Prefect ran it", ucd="meta.id"),
+                Column("samples", "VARCHAR", "Samples that it added, by what was asked for each, as JSON", ucd="meta.note"),
                 Column("message", "VARCHAR", "How it ended", ucd="meta.note"),
                 Column("peak_rss_mb", "DOUBLE", "Peak memory of its first process", unit="Mbyte", ucd="meta.number", low=0),
             ),
