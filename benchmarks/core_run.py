@@ -48,8 +48,8 @@ def serving(root: Path, targets: list[tuple[float, float]]) -> Iterator[dict[str
     with ExitStack() as boxes:
         for names in ARCHIVES:
             began, folder, whole = time.monotonic(), root / names[0], names == ("icecube",)
-            made = {"scale": 1.0 if whole else 0.1, "targets": targets[:1_000] if whole else targets}
-            box = boxes.enter_context(Sandbox.start(folder, archives=names, seed=SEED, **made))
+            scale, there = (1.0, targets[:1_000]) if whole else (0.1, targets)
+            box = boxes.enter_context(Sandbox.start(folder, archives=names, seed=SEED, scale=scale, targets=there))
             box.mount(f"/{BUCKET}", bucket(folder))
             for name, url in box.endpoints.items():
                 if name in IN_BUCKETS:

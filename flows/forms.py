@@ -138,9 +138,7 @@ class RunOptions(Options):
             command=False,
         ),
     ] = None
-    keep_samples: Annotated[
-        bool, FormField("Do not ask again for a sample that the lake has", command=False)
-    ] = False
+    keep_samples: Annotated[bool, FormField("Do not ask again for a sample that the lake has", command=False)] = False
     match_radius_arcsec: Annotated[
         float,
         Field(ge=0),

@@ -70,9 +70,7 @@ def stopped(error: RunStopped) -> State[Any]:
     return State(type=StateType.CANCELLED, name=STOPPED_STATE, message=str(error))
 
 
-def pulled(
-    opened: Lake, requests: Sequence[Request], settings: Settings, recording: Recording
-) -> list[Outcome]:
+def pulled(opened: Lake, requests: Sequence[Request], settings: Settings, recording: Recording) -> list[Outcome]:
     """Pull sources by Prefect's tasks; each leaves its report as artifacts when it ends."""
     log = get_run_logger()
 

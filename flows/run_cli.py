@@ -102,11 +102,7 @@ def run_file(
 
 @runs.default
 def list_runs(
-    run_id: str | None = None,
-    *,
-    lake: LakeURL = None,
-    output: Output = "table",
-    page: Path | None = None,
+    run_id: str | None = None, *, lake: LakeURL = None, output: Output = "table", page: Path | None = None
 ) -> int:
     """List the runs of a lake, or show one with its archives and processes.
 

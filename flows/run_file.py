@@ -1,4 +1,4 @@
-"""Read a file that describes a run, in our own keys or those of the Fornax collector's scale-up helper; and write one."""
+"""Read a file that describes a run, in our keys or those of the Fornax collector's scale-up helper; and write one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 
 from flows.forms import RunOptions, sample_list
 from flows.run_steps import IN_LAKE
-from flows.run_names import archives_of, is_group, own_parameters
+from flows.run_names import archives_of, own_parameters
 from lake.errors import ConfigurationError
 from lake.names import unknown
 from lake.output import whole_file
@@ -279,7 +279,9 @@ def _in_lake(parameters: Any) -> dict[str, Any]:
     """Return the parameters of a sample that the lake has already."""
     if isinstance(parameters, Mapping) and set(parameters) == {"sample"} and isinstance(parameters["sample"], str):
         return dict(parameters)
-    raise ConfigurationError(f"a sample of the lake cannot be {parameters!r}", hint="such as: - lake: {sample: quasars}")
+    raise ConfigurationError(
+        f"a sample of the lake cannot be {parameters!r}", hint="such as: - lake: {sample: quasars}"
+    )
 
 
 def run_text(run: RunOptions) -> str:
@@ -306,6 +308,3 @@ def _wrapped(text: str) -> list[str]:
     import textwrap
 
     return [f"# {line}" for line in textwrap.wrap(text, 100)]
-
-
-__all__ = ["is_group", "read_run", "run_text", "write_run"]

@@ -14,11 +14,6 @@ from tasks.sources.registry import expand, known
 CORE, ALL = "core", "all"
 
 
-def is_group(name: str) -> bool:
-    """Say whether a name is a group of archives."""
-    return name.lower() in (CORE, ALL)
-
-
 def core() -> list[str]:
     """Return the archives of the group core: those that the collector asks for large samples."""
     return sorted(name for name, archive in known().items() if archive.collector and archive.collector.is_core)

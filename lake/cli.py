@@ -117,9 +117,7 @@ def status(
     return 0
 
 
-def _status_of_run(
-    run: str, archive: str | None, url: str | None, output: Output, watch: bool, every_s: float
-) -> int:
+def _status_of_run(run: str, archive: str | None, url: str | None, output: Output, watch: bool, every_s: float) -> int:
     from lake.query import Lake
     from lake.upkeep import run_status
 

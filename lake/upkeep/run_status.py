@@ -178,7 +178,8 @@ def as_text(lake: Lake, run_id: str) -> str:
     started = f"{row['started_at']:%Y-%m-%d %H:%M:%S}"
     again = f", start {row['starts']} of this run" if row["starts"] > 1 else ""
     lines = [
-        f"{one_line(run_id)}: {row['state']}, started {started} UTC by process {row['process']} on {row['host']}{again}",
+        f"{one_line(run_id)}: {row['state']}, started {started} UTC by process {row['process']} on {row['host']}"
+        f"{again}",
         *([f"  {one_line(row['message'])}"] if row["message"] else []),
     ]
     for one in of_archives(lake, run_id).to_pylist():

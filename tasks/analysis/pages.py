@@ -49,7 +49,7 @@ _PAGE = """\
 """
 
 
-def write_chart_page(chart: alt.Chart, title: str, path: Path) -> Path:
+def write_chart_page(chart: alt.Chart | alt.VConcatChart, title: str, path: Path) -> Path:
     """Write a page with a chart that needs no network and no other file; the title is plain text."""
     library = vega_library()
     policy = "; ".join(

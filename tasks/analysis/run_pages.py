@@ -89,7 +89,11 @@ def run_chart(lake: Lake, run_id: str) -> alt.VConcatChart:
                 x=alt.X("time:T", title="Time (UTC)"),
                 y=alt.Y(f"{column}:Q", title=title),
                 color=alt.Color("archive:N", title="Archive", legend=None if whole else alt.Legend()),
-                tooltip=["archive:N", alt.Tooltip("time:T", format="%H:%M:%S"), alt.Tooltip(f"{column}:Q", format=".3g")],
+                tooltip=[
+                    "archive:N",
+                    alt.Tooltip("time:T", format="%H:%M:%S"),
+                    alt.Tooltip(f"{column}:Q", format=".3g"),
+                ],
             )
             .properties(width=760, height=130, title=title)
         )

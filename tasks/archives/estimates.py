@@ -115,9 +115,7 @@ def plans(
     for name in archives:
         for archive in _at_releases(lake, name, newest=newest):
             given = archive.with_defaults((parameters or {}).get(name))
-            made.append(
-                plan(lake, archive, given, samples, select=select, back_off=back_off)
-            )
+            made.append(plan(lake, archive, given, samples, select=select, back_off=back_off))
     return made
 
 

@@ -1,4 +1,4 @@
-"""What an archive is called in run files of the Fornax collector's scale-up helper, and what its keys there mean here."""
+"""What an archive is called in run files of the Fornax collector's scale-up helper, and what its keys there mean."""
 
 from __future__ import annotations
 

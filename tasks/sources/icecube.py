@@ -340,7 +340,8 @@ ARCHIVE = Archive(
         {
             "max_search_radius": Key("max_search_radius_deg"),
             "icecube_select_topn": Key(
-                note="all events are kept; those of most energy: lightlake sql \"FROM brightest_events('icecube', {value})\""
+                note="all events are kept; those of most energy: lightlake sql "
+                "\"FROM brightest_events('icecube', {value})\""
             ),
         },
         is_core=True,
