@@ -7,6 +7,8 @@ import os
 import time
 from pathlib import Path
 
+from deployments.sandbox import papers
+from deployments.sandbox.papers import Published
 from deployments.sandbox.server import ARCHIVES, Sandbox
 from flows.cli import by_prefect, check_prefect, quiet
 from lake.commit.targets import add_targets
@@ -17,7 +19,9 @@ from lake.store.catalog import Catalog
 from lake.store.storage import Storage
 from lake.upkeep.maintenance import status
 from tasks.pull.report import PullReport
+from tasks.samples.collect import add_collected, collect
 from tasks.samples.files import read_targets
+from tasks.samples.literature import LITERATURE
 from tasks.sources.registry import REGISTRY, find
 
 SAMPLE = "demo"
@@ -56,6 +60,10 @@ TARGETS = (
     ("BL Lac", 330.6804, 42.2778, "blazar"),
     ("3C 454.3", 343.4906, 16.1482, "blazar"),
 )
+
+# A paper that lists two of them; the simulated NED has no others of it.
+PAPER = "macleod16"
+LISTED = ("Mrk 1018", "NGC 2617")
 
 QUESTIONS = (
     (
@@ -106,6 +114,7 @@ def run(folder: Path) -> int:
     with Sandbox.start(
         folder / "archives", archives=ARCHIVES, seed=SEED, scale=SCALE, targets=[(ra, dec) for _, ra, dec, _ in TARGETS]
     ) as sandbox:
+        papers.mount(sandbox, {LITERATURE[PAPER].bibcode: [Published(*one[:3]) for one in TARGETS if one[0] in LISTED]})
         for name, endpoint in sandbox.endpoints.items():
             os.environ[f"LIGHTLAKE_ENDPOINTS__{name.upper()}"] = endpoint
         mast = sandbox.services["hst"]
@@ -117,9 +126,12 @@ def run(folder: Path) -> int:
         listing = _write_targets(folder / "targets.csv")
         found = read_targets(listing, label_column="class")
         added = add_targets(catalog, found.targets, SAMPLE, catalogue=listing.name)
+        (listed,) = collect(PAPER, {}, settings)
+        (of_paper,) = add_collected(catalog, [listed])
         catalog.close()
         say(f"archives: {len(REGISTRY)}, simulated on this machine")
         say(f"lake:     {url}, {added.new} new targets of {added.rows}")
+        say(f"sample:   {PAPER}, {of_paper.labels} new labels of {of_paper.rows} rows of a simulated {listed.service}")
         failed = _refresh(url, sorted(REGISTRY))
         failed |= _bring_photons(url)
     with Lake(url) as lake:

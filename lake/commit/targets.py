@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from upath import UPath
 
+from lake.commit import ledger
+from lake.commit.ledger import Attempt
 from lake.commit.transaction import Change, write
 from lake.errors import ConfigurationError
 from lake.model.schema import TABLES
 from lake.names import check_not_blank
 from lake.science.sky import HPX_PIXELS, SkyIndex, chord, hpx29, separation_arcsec, unit_vectors
 from lake.store.catalog import Catalog
+from lake.store.migrations import INLINED_ROWS
 from lake.store.storage import Storage, remove_folder, write_parquet
 
 # Two positions closer than this are one target, unless the user says otherwise. Archives are matched within 1 arcsec by
@@ -53,6 +57,41 @@ class Added:
     labels: int
 
 
+@dataclass(frozen=True)
+class TargetList:
+    """A list of targets to register.
+
+    Parameters
+    ----------
+    targets
+        Columns ra and dec (ICRS, degrees); optional name, pm_ra, pm_dec (mas/yr), ref_epoch (Julian
+        year), redshift, label, bibcode, catalogue, row_in_catalogue, and name_in_catalogue where the list has another
+        name than the target is to have.
+    sample
+        Name of the sample.
+    label, catalogue, bibcode
+        Label and source of rows without one; without a label, the sample's name.
+    attempt
+        Row of the ledger for a list that a service gave; None for others.
+    has_stable_rows
+        Whether a row of the source has the same number for ever. Otherwise a label that differs from a known one in
+        nothing but the number is not added.
+    """
+
+    targets: pa.Table
+    sample: str
+    label: str | None = None
+    catalogue: str | None = None
+    bibcode: str | None = None
+    attempt: Attempt | None = None
+    has_stable_rows: bool = True
+
+    def column(self, name: str) -> list[Any]:
+        """Return a column of texts of the list; what it lacks is None."""
+        has = name in self.targets.column_names
+        return self.targets[name].to_pylist() if has else [None] * self.targets.num_rows
+
+
 def add_targets(
     catalog: Catalog,
     targets: pa.Table,
@@ -69,15 +108,30 @@ def add_targets(
     ----------
     catalog
         The lake.
-    targets
-        Columns ra and dec (ICRS, degrees); optional name, pm_ra, pm_dec (mas/yr), ref_epoch (Julian
-        year), redshift, label, row_in_catalogue.
-    sample
-        Name of the sample.
-    label
-        Label for rows without one; None: the sample's name.
-    catalogue, bibcode
-        Source of the list.
+    targets, sample, label, catalogue, bibcode
+        As in `TargetList`.
+    radius_arcsec
+        As in `add_lists`.
+
+    Raises
+    ------
+    ConfigurationError
+        If the sample or the label has an empty name, or a target has no position.
+    """
+    return add_lists(catalog, [TargetList(targets, sample, label, catalogue, bibcode)], radius_arcsec=radius_arcsec)[0]
+
+
+def add_lists(
+    catalog: Catalog, lists: Sequence[TargetList], *, radius_arcsec: float = MATCH_RADIUS_ARCSEC
+) -> list[Added]:
+    """Register lists of targets, one after the other, in one transaction: all or nothing.
+
+    Parameters
+    ----------
+    catalog
+        The lake.
+    lists
+        Their rows of the ledger are written in the same transaction.
     radius_arcsec
         A row this close to a known target, or to an earlier row, is the same target. With 0 each row is a separate
         target, even at the same position, except rows that the sample already has from this catalogue.
@@ -85,46 +139,96 @@ def add_targets(
     Raises
     ------
     ConfigurationError
-        If the sample or the label has an empty name, or a target has no position.
+        If a sample or a label has an empty name, or a target has no position.
     """
-    check_not_blank("sample", sample)
-    check_not_blank("label", label)
+    for one in lists:
+        check_not_blank("sample", one.sample)
+        check_not_blank("label", one.label)
+    if not lists:
+        return []
     radius_arcsec = max(radius_arcsec, _LEAST_RADIUS_ARCSEC) if radius_arcsec else 0.0
     now = datetime.now(UTC)
     folder = catalog.storage.staging / f"targets-{uuid.uuid4().hex}"
 
-    def work(number: int) -> tuple[pa.Table, np.ndarray, np.ndarray, int]:
+    def work(number: int) -> list[Added]:
         with Change(catalog, number) as change:
-            cursor = change.cursor
-            known = cursor.execute("SELECT target_id, ra, dec FROM targets ORDER BY target_id").to_arrow_table()
-            ids, is_new = _identify(targets, known, radius_arcsec)
-            if not radius_arcsec:
-                _recognise(cursor, targets, ids, is_new, sample, catalogue)
-            new = targets.filter(pa.array(is_new))
-            fresh = {name: new[name] for name in TABLES["targets"].names if name in new.column_names}
-            fresh["target_id"] = pa.array(ids[is_new])
-            fresh["hpx29"] = pa.array(hpx29(new["ra"].to_numpy(), new["dec"].to_numpy()))
-            fresh["added_at"] = _repeated(now, new.num_rows)
-            cursor.register("offered", _labels(targets, ids, sample, label, catalogue, bibcode, now))
-            same = " AND ".join(f"labels.{name} IS NOT DISTINCT FROM offered.{name}" for name in TABLES["labels"].key)
-            labels = cursor.execute(
-                f"SELECT DISTINCT * FROM offered WHERE NOT EXISTS (FROM labels WHERE {same})"
-            ).to_arrow_table()
-            cursor.unregister("offered")
-            if moves := stage_rows(catalog.storage, folder, {"targets": pa.table(fresh), "labels": labels}):
-                change.bring_in(moves)
-        return known, ids, is_new, labels.num_rows
+            added = _Registering(change, now, radius_arcsec)
+            for one in lists:
+                added.add(one)
+            added.bring_in(folder, [one.attempt for one in lists if one.attempt is not None])
+            return added.counts
 
     try:
-        known, ids, is_new, n_labels = write(catalog, work)
+        return write(catalog, work)
     finally:
         remove_folder(folder)
-    met = np.isin(known["target_id"].to_numpy(), ids)
-    return Added(targets.num_rows, int(is_new.sum()), int(met.sum()), n_labels)
+
+
+class _Registering:
+    """Lists that are registered in one transaction: each knows the targets and labels of those before it."""
+
+    def __init__(self, change: Change, now: datetime, radius_arcsec: float) -> None:
+        self.change, self.cursor = change, change.cursor
+        self.now, self.radius_arcsec = now, radius_arcsec
+        self.known = self.cursor.execute("SELECT target_id, ra, dec FROM targets ORDER BY target_id").to_arrow_table()
+        self.targets: list[pa.Table] = []
+        self.labels: list[pa.Table] = []
+        self.counts: list[Added] = []
+
+    def add(self, one: TargetList) -> None:
+        """Find which rows are new targets, and which labels are new."""
+        ids, is_new = _identify(one.targets, self.known, self.radius_arcsec)
+        if not self.radius_arcsec:
+            _recognise(self.cursor, one, ids, is_new)
+        met = np.isin(self.known["target_id"].to_numpy(), ids)
+        new = one.targets.filter(pa.array(is_new))
+        fresh = {name: new[name] for name in TABLES["targets"].names if name in new.column_names}
+        fresh["target_id"] = pa.array(ids[is_new])
+        fresh["hpx29"] = pa.array(hpx29(new["ra"].to_numpy(), new["dec"].to_numpy()))
+        fresh["added_at"] = _repeated(self.now, new.num_rows)
+        labels = self._new_labels(_labels(one, ids, self.now), has_stable_rows=one.has_stable_rows)
+        self.targets.append(TABLES["targets"].cast(pa.table(fresh)))
+        self.labels.append(labels)
+        known = self.targets[-1].select(["target_id", "ra", "dec"]).cast(self.known.schema)
+        self.known = pa.concat_tables([self.known, known])
+        self.counts.append(Added(one.targets.num_rows, int(is_new.sum()), int(met.sum()), labels.num_rows))
+
+    def _new_labels(self, offered: pa.Table, *, has_stable_rows: bool) -> pa.Table:
+        key = [name for name in TABLES["labels"].key if has_stable_rows or name != "row_in_catalogue"]
+        same = " AND ".join(f"held.{name} IS NOT DISTINCT FROM offered.{name}" for name in key)
+        self.cursor.register("offered", offered)
+        self.cursor.register("before", pa.concat_tables([offered.slice(0, 0), *self.labels]))
+        labels = self.cursor.execute(
+            f"SELECT {', '.join(TABLES['labels'].names)} FROM (SELECT *, row_number() OVER (PARTITION BY "
+            f"{', '.join(key)} ORDER BY row_in_catalogue) AS nth FROM offered) AS offered WHERE nth = 1 "
+            f"AND NOT EXISTS (FROM labels AS held WHERE {same}) AND NOT EXISTS (FROM before AS held WHERE {same})"
+        ).to_arrow_table()
+        for name in ("offered", "before"):
+            self.cursor.unregister(name)
+        return TABLES["labels"].cast(labels)
+
+    def bring_in(self, folder: UPath, attempts: Sequence[Attempt]) -> None:
+        """Stage and register all rows, with those of the ledger."""
+        numbers = ledger.numbers(self.cursor, attempts) if attempts else None
+        tables = {"targets": pa.concat_tables(self.targets), "labels": pa.concat_tables(self.labels)}
+        snapshot = 0
+        if numbers is not None:
+            snapshot = self.cursor.execute("FROM ducklake_current_snapshot('lake')").fetchall()[0][0] + 1
+            if len(attempts) > INLINED_ROWS:
+                tables["ledger"] = ledger.rows(attempts, numbers, snapshot)
+
+        def rewrites() -> tuple[str, ...]:
+            if numbers is not None and "ledger" not in tables:
+                ledger.record(self.cursor, attempts, numbers, snapshot)
+            return ()
+
+        moves = stage_rows(self.change.storage, folder, tables)
+        if moves or numbers is not None:
+            self.change.bring_in(moves, rewrites)
 
 
 def stage_rows(storage: Storage, folder: UPath, tables: Mapping[str, pa.Table]) -> dict[str, tuple[UPath, UPath]]:
-    """Stage rows of targets and labels; return the staged and the final path of each table with rows."""
+    """Stage rows of tables; return the staged and the final path of each table with rows."""
     moves = {}
     for name, rows in tables.items():
         if rows.num_rows:
@@ -165,22 +269,20 @@ def _identify(targets: pa.Table, known: pa.Table, radius_arcsec: float) -> tuple
     return ids, is_new
 
 
-def _recognise(
-    cursor: Any, targets: pa.Table, ids: np.ndarray, is_new: np.ndarray, sample: str, catalogue: str | None
-) -> None:
+def _recognise(cursor: Any, one: TargetList, ids: np.ndarray, is_new: np.ndarray) -> None:
     """Recognise rows that the sample already has from this catalogue, so that a list added twice counts once."""
-    if "row_in_catalogue" not in targets.column_names:
+    if "row_in_catalogue" not in one.targets.column_names:
         return
     had = cursor.execute(
-        "SELECT row_in_catalogue, min(target_id) AS target_id, any_value(ra) AS ra, any_value(dec) AS dec FROM labels "
-        "JOIN targets USING (target_id) WHERE sample = ? AND catalogue IS NOT DISTINCT FROM ? "
-        "AND row_in_catalogue IS NOT NULL GROUP BY ALL HAVING count(DISTINCT target_id) = 1",
-        [sample, catalogue],
+        "SELECT catalogue, row_in_catalogue, min(target_id) AS target_id, any_value(ra) AS ra, any_value(dec) AS dec "
+        "FROM labels JOIN targets USING (target_id) WHERE sample = ? AND row_in_catalogue IS NOT NULL "
+        "GROUP BY ALL HAVING count(DISTINCT target_id) = 1",
+        [one.sample],
     ).to_arrow_table()
-    known = {row["row_in_catalogue"]: row for row in had.to_pylist()}
-    rows = zip(*(targets[name].to_pylist() for name in ("row_in_catalogue", "ra", "dec")), strict=True)
-    for i, (number, ra, dec) in enumerate(rows):
-        row = known.get(number)
+    known = {(row["catalogue"], row["row_in_catalogue"]): row for row in had.to_pylist()}
+    rows = zip(*(one.column(name) for name in ("catalogue", "row_in_catalogue", "ra", "dec")), strict=True)
+    for i, (catalogue, number, ra, dec) in enumerate(rows):
+        row = known.get((catalogue or one.catalogue, number))
         if row is not None and (row["ra"], row["dec"]) == (ra, dec):
             ids[i], is_new[i] = row["target_id"], False
 
@@ -224,31 +326,33 @@ def _free(wanted: np.ndarray, taken: np.ndarray) -> np.ndarray:
     return ids
 
 
-def _labels(
-    targets: pa.Table,
-    ids: np.ndarray,
-    sample: str,
-    label: str | None,
-    catalogue: str | None,
-    bibcode: str | None,
-    now: datetime,
-) -> pa.Table:
-    n = targets.num_rows
-    own = targets["label"].to_pylist() if "label" in targets.column_names else [None] * n
-    rows = targets["row_in_catalogue"] if "row_in_catalogue" in targets.column_names else pa.nulls(n, pa.int64())
+def _labels(one: TargetList, ids: np.ndarray, now: datetime) -> pa.Table:
+    n = one.targets.num_rows
+
+    def texts(name: str, default: str | None) -> pa.Array:
+        """Return a column of the list, with the default where it has nothing."""
+        if name not in one.targets.column_names:
+            return pa.array([default] * n, pa.string())
+        own = one.targets[name].to_pylist()
+        return pa.array([value if value and value.strip() else default for value in own], pa.string())
+
+    rows = (
+        one.targets["row_in_catalogue"] if "row_in_catalogue" in one.targets.column_names else pa.nulls(n, pa.int64())
+    )
+    names = one.targets["name"] if "name" in one.targets.column_names else pa.nulls(n, pa.string())
+    if "name_in_catalogue" in one.targets.column_names:
+        names = pc.coalesce(one.targets["name_in_catalogue"], names)
     return TABLES["labels"].cast(
         pa.table(
             {
                 "target_id": ids,
-                "sample": [sample] * n,
-                "label": pa.array(
-                    [value if value and value.strip() else label or sample for value in own], pa.string()
-                ),
-                "bibcode": pa.array([bibcode] * n, pa.string()),
-                "catalogue": pa.array([catalogue] * n, pa.string()),
+                "sample": pa.array([one.sample] * n, pa.string()),
+                "label": texts("label", one.label or one.sample),
+                "bibcode": texts("bibcode", one.bibcode),
+                "catalogue": texts("catalogue", one.catalogue),
                 "row_in_catalogue": rows,
                 "added_at": _repeated(now, n),
-                "name": targets["name"] if "name" in targets.column_names else pa.nulls(n, pa.string()),
+                "name": names,
             }
         )
     )

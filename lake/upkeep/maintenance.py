@@ -72,7 +72,7 @@ def status(cursor: duckdb.DuckDBPyConnection) -> pa.Table:
         ), spent AS (
             SELECT archive, release, sum(seconds) AS seconds, sum(retries)::BIGINT AS retries,
                 sum(requests)::BIGINT AS requests, max(peak_rss_mb) AS peak_rss_mb
-            FROM ledger GROUP BY ALL
+            FROM ledger WHERE NOT starts_with(granule, 'sample:') GROUP BY ALL
         )
         SELECT archive, release, coalesce(asked, 0) AS asked, coalesce(found, 0) AS found,
             coalesce(empty, 0) AS empty, coalesce(failed, 0) AS failed,

@@ -234,12 +234,12 @@ def to_votable(table: pa.Table) -> bytes:
     ).encode()
 
 
-def to_arrow(columns: Mapping[str, Any]) -> pa.Table:
+def to_arrow(columns: Mapping[str, Any], *, keep_case: bool = False) -> pa.Table:
     """Convert columns to Arrow: masked cells and NaN as NULL, array cells as lists, names in lower case.
 
-    ADQL does not distinguish cases, and services answer in either.
+    ADQL does not distinguish cases, and services answer in either. Catalogues do: e_z and E_z are two columns.
     """
-    return pa.table({name.lower(): _column(column) for name, column in columns.items()})
+    return pa.table({name if keep_case else name.lower(): _column(column) for name, column in columns.items()})
 
 
 def _column(column: Any) -> pa.Array:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from helpers.processes import Run, lightlake
 
-from deployments.demo import OBSERVED, QUESTIONS, TARGETS
+from deployments.demo import LISTED, OBSERVED, PAPER, QUESTIONS, TARGETS
 from tasks.sources.registry import REGISTRY
 
 
@@ -18,6 +18,7 @@ def test_the_demo_fills_a_lake_and_the_second_run_has_nothing_to_do(tmp_path: Pa
     for archive in REGISTRY:
         assert f"{archive}: {len(TARGETS)} of {len(TARGETS)} targets answered" in first.stdout
     assert "Traceback" not in first.stderr
+    assert f"sample:   {PAPER}, {len(LISTED)} new labels" in first.stdout
     coverage, *answers = re.findall(r"^(\d+) rows$", first.stdout, re.M)
     # Archives, and the photons of HST.
     assert int(coverage) == len(REGISTRY) + 1
@@ -48,6 +49,7 @@ def test_the_demo_fills_a_lake_and_the_second_run_has_nothing_to_do(tmp_path: Pa
     assert "nothing to do: every archive has answered for every target" in second.stdout
     assert "hst_timetag: nothing to do" in second.stdout
     assert "0 new targets" in second.stdout
+    assert f"sample:   {PAPER}, 0 new labels" in second.stdout
     assert page.stat().st_mtime_ns == stamp
 
     assert run("verify", "--lake", folder / "lake").code == 0

@@ -93,6 +93,8 @@ FORMS = {
     "tasks/analysis/hst_pages.py": {"hst_timetag"},
     "tasks/analysis/hst_tables.py": {"hst_timetag"},
     "tasks/doctor.py": {"rxte"},  # which alone needs other software
+    # Targets may be got by the names that a survey gives them.
+    **{f"tasks/samples/{name}.py": {"ztf"} for name in ("cli", "collect", "options", "services", "ztf_names")},
 }
 # Target lists that people have: the names that catalogues give their columns; and the demo's three questions.
 ABOUT_DATA = {"tasks/samples/column_names.py", "deployments/demo.py"}
