@@ -29,7 +29,6 @@ from tasks.sources.base import Origin
 from tasks.sources.protocol import Request
 from tasks.worker import lake_at
 
-
 # The name of the state that a flow ends with if its run was stopped through the lake.
 STOPPED_STATE = "Stopped"
 

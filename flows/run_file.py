@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from flows.forms import RunOptions, sample_list
-from flows.run_steps import IN_LAKE
 from flows.run_names import archives_of, own_parameters
+from flows.run_steps import IN_LAKE
 from lake.errors import ConfigurationError
 from lake.names import unknown
 from lake.output import whole_file
