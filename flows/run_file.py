@@ -155,7 +155,7 @@ def _take(layer: _Layer, name: str, value: Any, where: str) -> None:
         layer.values["again"] = _switch(name, value)
     elif key == "archive":
         layer.values["asked"] = [str(value)]
-    elif key == "samples":
+    elif key == "samples" and value is not None:
         layer.values["samples"] = _listed(name, sample_list(value), where)
     elif key == "archives":
         _take_archives(layer, name, value, where)

@@ -19,6 +19,7 @@ from tasks.pull.recording import Recording
 from tasks.pull.refresh import Refreshed, summed_up
 from tasks.pull.run import Outcome
 from tasks.samples.collect import add_collected, collect, known_samples
+from tasks.samples.literature import LITERATURE
 from tasks.services.request_counters import Log
 from tasks.sources.protocol import Request
 from tasks.sources.registry import check_parameters, expand, find
@@ -140,14 +141,13 @@ def planned(lake: Lake, options: RunOptions, names: Sequence[str]) -> pa.Table:
     known = samples_of(_rows(lake))
     rows: list[dict[str, Any]] = []
     there: list[str] = []
-    missing = False
     for entry in options.samples or ():
         for name, parameters in entry.items():
             own = [str(parameters["sample"])] if name == IN_LAKE else known.get(canonical({name: parameters}), [])
             there += own
-            missing |= not own
             count = _targets(lake, own) if own else None
-            rows.append({"step": "sample", "name": name, "targets": count, "parameters": canonical(parameters)})
+            row = {"step": "sample", "name": name, "in_lake": count, "expected": _expected(name, parameters)}
+            rows.append({**row, "parameters": canonical(parameters)})
     given = options.parameters or {}
     samples = tuple(dict.fromkeys(there)) if options.samples is not None else None
     for one in plans(lake, names, given, samples, select=options.select, back_off=options.back_off):
@@ -155,6 +155,16 @@ def planned(lake: Lake, options: RunOptions, names: Sequence[str]) -> pa.Table:
         rows.append({key: value for key, value in row.items() if key != "archive"})
     keys = dict.fromkeys(key for row in rows for key in row)
     return pa.Table.from_pylist([{key: row.get(key) for key in keys} for row in rows])
+
+
+def _expected(name: str, parameters: dict[str, Any]) -> int | None:
+    """Return how many targets a sample is known, or asked, to have."""
+    if name in LITERATURE:
+        return LITERATURE[name].expected
+    if name in known_samples():
+        options: Any = known_samples()[name].of(**parameters)
+        return len(options.oids) if hasattr(options, "oids") else getattr(options, "num", None)
+    return None
 
 
 def _targets(lake: Lake, samples: Sequence[str]) -> int:

@@ -9,19 +9,23 @@ from typing import Any
 
 import pyarrow as pa
 
+from lake.commit.ledger import SAMPLE_GRANULE
 from lake.commit.runs import is_alive, is_stop_requested
 from lake.names import unknown
 from lake.query import Lake
 from lake.text import one_line
 
-_RUNS = """
+# Granules of the ledger that are answers of archives; the others are samples.
+_OF_ARCHIVES = f"NOT starts_with(granule, '{SAMPLE_GRANULE}')"
+
+_RUNS = f"""
     WITH brought AS (
         SELECT run_id, list(DISTINCT archive ORDER BY archive) AS archives, max(peak_rss_mb) AS peak_rss_mb
-        FROM ledger WHERE run_id IS NOT NULL AND ($run IS NULL OR run_id = $run) GROUP BY run_id
+        FROM ledger WHERE run_id IS NOT NULL AND ($run IS NULL OR run_id = $run) AND {_OF_ARCHIVES} GROUP BY run_id
     ), each AS (
         SELECT run_id, archive, sum(n_targets) FILTER (status NOT IN ('split')) AS targets,
             sum(n_rows) FILTER (status IN ('done', 'empty')) AS rows
-        FROM ledger WHERE run_id IS NOT NULL AND ($run IS NULL OR run_id = $run) GROUP BY ALL
+        FROM ledger WHERE run_id IS NOT NULL AND ($run IS NULL OR run_id = $run) AND {_OF_ARCHIVES} GROUP BY ALL
     ), summed AS (
         SELECT run_id, max(targets)::BIGINT AS targets, sum(rows)::BIGINT AS rows FROM each GROUP BY run_id
     ), measured AS (
@@ -136,7 +140,7 @@ def as_lines(table: pa.Table) -> list[str]:
 def of_archives(lake: Lake, run_id: str) -> pa.Table:
     """Return a row for each archive of a run: granules, targets, rows, times, memory, and what it used."""
     table: pa.Table = lake.sql(
-        """
+        f"""
         WITH used AS (
             SELECT archive, sum(cpu_s) AS cpu_s, sum(received)::BIGINT AS received_bytes FROM (
                 SELECT archive, host, process, max(cpu_s) AS cpu_s, max(received_bytes) AS received
@@ -150,7 +154,7 @@ def of_archives(lake: Lake, run_id: str) -> pa.Table:
             (max(epoch(started_at) + seconds) - min(epoch(started_at))) / 3600 AS hours,
             sum(seconds) AS fetch_s, any_value(cpu_s) AS cpu_s, any_value(received_bytes) AS received_bytes,
             max(peak_rss_mb) AS peak_rss_mb
-        FROM ledger LEFT JOIN used USING (archive) WHERE run_id = $run GROUP BY archive ORDER BY archive
+        FROM ledger LEFT JOIN used USING (archive) WHERE run_id = $run AND {_OF_ARCHIVES} GROUP BY archive ORDER BY archive
         """,
         {"run": run_id},
     )
@@ -177,10 +181,15 @@ def as_text(lake: Lake, run_id: str) -> str:
     row = run_named(lake, run_id)
     started = f"{row['started_at']:%Y-%m-%d %H:%M:%S}"
     again = f", start {row['starts']} of this run" if row["starts"] > 1 else ""
+    samples = lake.sql(
+        f"SELECT granule, n_targets FROM ledger WHERE run_id = $run AND NOT ({_OF_ARCHIVES}) ORDER BY started_at",
+        {"run": run_id},
+    ).to_pylist()
     lines = [
         f"{one_line(run_id)}: {row['state']}, started {started} UTC by process {row['process']} on {row['host']}"
         f"{again}",
         *([f"  {one_line(row['message'])}"] if row["message"] else []),
+        *(f"  {one_line(one['granule'].rpartition(':')[0])}: {one['n_targets']} rows" for one in samples),
     ]
     for one in of_archives(lake, run_id).to_pylist():
         used = "" if one["cpu_s"] is None else f"; {one['cpu_s']:.1f} s of processor"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lake.commit.ledger import Attempt, canonical
+from lake.commit.ledger import SAMPLE_GRANULE, Attempt, canonical
 from lake.commit.targets import MATCH_RADIUS_ARCSEC, Added, TargetList, add_lists
 from lake.errors import ConfigurationError
 from lake.names import unknown
@@ -18,9 +18,6 @@ from tasks.options import Options
 from tasks.samples.literature import LITERATURE
 from tasks.samples.options import FileOptions, LiteratureOptions, PaperOptions, SdssOptions, ZtfOptions
 from tasks.samples.sample import Collected
-
-# Granules of the ledger that are samples begin with this.
-SAMPLE_GRANULE = "sample:"
 
 _WAYS: dict[str, type[Options]] = {
     "paper": PaperOptions,
