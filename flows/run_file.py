@@ -155,12 +155,14 @@ def _take(layer: _Layer, name: str, value: Any, where: str) -> None:
         layer.values["again"] = _switch(name, value)
     elif key == "archive":
         layer.values["asked"] = [str(value)]
-    elif key == "samples" and value is not None:
+    elif key in _JOINED and value is None:
+        pass  # as if it were left out
+    elif key == "samples":
         layer.values["samples"] = _listed(name, sample_list(value), where)
     elif key == "archives":
         _take_archives(layer, name, value, where)
     elif key in ("parameters", "release"):
-        layer.values[key] = dict(_mapping(value or {}, f"{where}: {name}"))
+        layer.values[key] = _mapping(value, f"{where}: {name}")
     elif key in RunOptions.model_fields:
         layer.values[key] = value
     else:
@@ -170,8 +172,6 @@ def _take(layer: _Layer, name: str, value: Any, where: str) -> None:
 
 def _take_archives(layer: _Layer, name: str, value: Any, where: str) -> None:
     """Take the names of archives, and the parameters of those that have some."""
-    if value is None:
-        return
     entries = _listed(name, sample_list(value), where)
     layer.values["archives"] = [one for entry in entries for one in entry]
     given = {one: parameters for entry in entries for one, parameters in entry.items() if parameters}

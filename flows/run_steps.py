@@ -71,8 +71,9 @@ def run_all(
         Pulls requests, and returns the outcome of each.
     """
     earlier = _rows(lake, options.run_id)
-    before = unfinished([row for row in earlier if row["started_at"] < recording.start.started_at])
-    samples = get_samples(lake, options, recording, before, lake.settings, log)
+    earlier = [row for row in earlier if row["started_at"] < recording.start.started_at]
+    before = unfinished(earlier)
+    samples = get_samples(lake, options, recording, before if options.again else earlier, lake.settings, log)
     requests = [
         Request(
             name,
@@ -104,7 +105,7 @@ def get_samples(
     Parameters
     ----------
     before
-        The starts of this run that it goes on with.
+        Starts of this run whose samples are not asked for again.
     """
     if options.samples is None:
         return None

@@ -24,7 +24,7 @@ from lake.store.walk import shown
 # Which targets, or granules, a run asks for: those without an answer, those that failed or were rejected, or all.
 Select = Literal["pending", "failed", "all"]
 
-# Granules that are samples, and not answers of archives, begin with this.
+# Granules that begin so are lists of targets that a service gave, not answers of an archive.
 SAMPLE_GRANULE = "sample:"
 
 _run: ContextVar[str | None] = ContextVar("run", default=None)

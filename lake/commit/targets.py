@@ -270,19 +270,24 @@ def _identify(targets: pa.Table, known: pa.Table, radius_arcsec: float) -> tuple
 
 
 def _recognise(cursor: Any, one: TargetList, ids: np.ndarray, is_new: np.ndarray) -> None:
-    """Recognise rows that the sample already has from this catalogue, so that a list added twice counts once."""
-    if "row_in_catalogue" not in one.targets.column_names:
-        return
+    """Recognise rows that the sample already has from this catalogue, so that a list added twice counts once.
+
+    Where a catalogue has no numbers, a row is known by its name.
+    """
     had = cursor.execute(
-        "SELECT catalogue, row_in_catalogue, min(target_id) AS target_id, any_value(ra) AS ra, any_value(dec) AS dec "
-        "FROM labels JOIN targets USING (target_id) WHERE sample = ? AND row_in_catalogue IS NOT NULL "
+        "SELECT catalogue, coalesce(row_in_catalogue::VARCHAR, 'named ' || labels.name) AS row, "
+        "min(target_id) AS target_id, any_value(ra) AS ra, any_value(dec) AS dec "
+        "FROM labels JOIN targets USING (target_id) WHERE sample = ? "
+        "AND (row_in_catalogue IS NOT NULL OR labels.name IS NOT NULL) "
         "GROUP BY ALL HAVING count(DISTINCT target_id) = 1",
         [one.sample],
     ).to_arrow_table()
-    known = {(row["catalogue"], row["row_in_catalogue"]): row for row in had.to_pylist()}
-    rows = zip(*(one.column(name) for name in ("catalogue", "row_in_catalogue", "ra", "dec")), strict=True)
-    for i, (catalogue, number, ra, dec) in enumerate(rows):
-        row = known.get((catalogue or one.catalogue, number))
+    known = {(row["catalogue"], row["row"]): row for row in had.to_pylist()}
+    columns = ("catalogue", "row_in_catalogue", "name_in_catalogue", "name", "ra", "dec")
+    rows = zip(*(one.column(name) for name in columns), strict=True)
+    for i, (catalogue, number, in_catalogue, name, ra, dec) in enumerate(rows):
+        key = f"named {in_catalogue or name}" if number is None else str(number)
+        row = known.get((catalogue or one.catalogue, key))
         if row is not None and (row["ra"], row["dec"]) == (ra, dec):
             ids[i], is_new[i] = row["target_id"], False
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from upath import UPath
 
 from lake.commit.intents import Intent, intents
-from lake.commit.ledger import AHEAD, dated_ahead
+from lake.commit.ledger import AHEAD, SAMPLE_GRANULE, dated_ahead
 from lake.commit.quarantine import as_text, held
 from lake.errors import ConfigurationError, ReadOnly
 from lake.model.declared import all_tables, declarations, source_tables
@@ -72,7 +72,7 @@ def status(cursor: duckdb.DuckDBPyConnection) -> pa.Table:
         ), spent AS (
             SELECT archive, release, sum(seconds) AS seconds, sum(retries)::BIGINT AS retries,
                 sum(requests)::BIGINT AS requests, max(peak_rss_mb) AS peak_rss_mb
-            FROM ledger WHERE NOT starts_with(granule, 'sample:') GROUP BY ALL
+            FROM ledger WHERE NOT starts_with(granule, ?) GROUP BY ALL
         )
         SELECT archive, release, coalesce(asked, 0) AS asked, coalesce(found, 0) AS found,
             coalesce(empty, 0) AS empty, coalesce(failed, 0) AS failed,
@@ -83,7 +83,8 @@ def status(cursor: duckdb.DuckDBPyConnection) -> pa.Table:
         FROM asked FULL JOIN held USING (archive, release) FULL JOIN spent USING (archive, release)
             LEFT JOIN sizes USING (archive)
         ORDER BY archive, release
-        """
+        """,
+        [SAMPLE_GRANULE],
     ).to_arrow_table()
 
 
