@@ -202,19 +202,16 @@ def test_a_service_that_fails_adds_no_target_and_asks_no_archive(
 
 
 def slow_file(tmp_path: Path, box: Sandbox, run_id: str = "slow") -> Path:
-    """Write a run of archives of which one is slow."""
+    """Write a run of archives of which one does not answer."""
     file = tmp_path / "run.yml"
     file.write_text(f"run_id: {run_id}\nsamples: [{{lake: {{sample: test}}}}]\narchives: [icecube, gaia]\n")
-    box.drip = (64, 0.2)
-    box.fault("/gaia", "slow", times=1000)
+    box.fault("/gaia", "hang", times=1000)
     return file
 
 
 @pytest.fixture
 def quick_again(box: Sandbox) -> Iterator[None]:
-    before = box.drip
     yield
-    box.drip = before
     box.clear_faults()
 
 
