@@ -17,7 +17,7 @@ from benchmarks.measure import fresh, print_result
 _SERVE = """
 import sys
 from deployments.sandbox.server import Sandbox
-from deployments.sandbox.skyserver import SkyServer
+from deployments.sandbox.sdss import SkyServer
 with Sandbox() as box:
     print(SkyServer(box, int(sys.argv[1])).url, flush=True)
     sys.stdin.read()

@@ -194,13 +194,13 @@ def run_hst(*, lake: LakeURL = None, options: HstOptions, runner: TaskRunner = N
 
 
 def _check_target(url: str, target: str | None) -> None:
-    """See that the lake has a target of that name: that is better reported before Prefect starts."""
+    """See that a name stands for a target: that is better reported before Prefect starts."""
     from lake.query import Lake
-    from tasks.sources.observed import place_of
+    from tasks.sources.observed import check_target
 
-    if target is not None and place_of(target) is None:
-        with Lake(url) as opened:
-            opened.target_id(target)
+    if target is not None:
+        with Lake(url, writable=True) as opened:
+            check_target(opened, target)
 
 
 def existing(url: str | None, sample: str | None = None) -> str:

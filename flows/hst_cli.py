@@ -68,7 +68,7 @@ def reset(
     ----------
     what
         production: all light curves, statistics and composites, with what targets match. events: only the events.
-        aliases: only the names of targets, which are then asked for again.
+        aliases: only the names of HST's targets, which are then asked for again.
     yes
         Do not ask.
     """

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _MOST_NEAR, _MOST_KNOWN = 3, 20
 
+# As archives are matched by default.
+_SAME_ARCSEC = 1.0
+
 
 def unknown(what: str, name: str, known: Iterable[str], where: str = "") -> ConfigurationError:
     """Return the error of an unknown name, with similar names first, then the known ones.
@@ -77,7 +80,7 @@ def check_sample(lake: Lake, sample: str | None) -> None:
 
 
 def target_named(name: str, ask: Callable[[str, list[str]], pa.Table]) -> int:
-    """Return the id of the target with a name, its main name or one from a list.
+    """Return the id of the target with a name, its main name, one from a list, or one that a name service gave it.
 
     An exact match comes before one that differs in upper and lower case. A number that is no name may be an id.
 
@@ -91,11 +94,31 @@ def target_named(name: str, ask: Callable[[str, list[str]], pa.Table]) -> int:
     ConfigurationError
         If no target has that name, or several have; the message has similar names, or ids and positions.
     """
+    found = find_target(name, ask)
+    if found is not None:
+        return found
+    raise no_target(name, ask)
+
+
+def find_target(name: str, ask: Callable[[str, list[str]], pa.Table]) -> int | None:
+    """Return the id of the target with a name as `target_named` does; None if there is none.
+
+    Raises
+    ------
+    ConfigurationError
+        If several targets have that name.
+    """
     # Exact first: DuckLake can skip files for that, but not for a function of the name.
     conditions = ["name = ?", "lower(name) = lower(?)"]
     chosen = [f"SELECT target_id FROM target_names WHERE {condition}" for condition in conditions]
     if name.isascii() and name.isdecimal():
         chosen.append("SELECT target_id FROM targets WHERE target_id = try_cast(? AS BIGINT)")
+    # A name that was looked up before its object was a target.
+    chosen.append(
+        "SELECT targets.target_id FROM aliases JOIN targets ON targets.dec BETWEEN aliases.dec - 3e-4 "
+        "AND aliases.dec + 3e-4 AND separation_arcsec(aliases.ra, aliases.dec, targets.ra, targets.dec) <= "
+        f"{_SAME_ARCSEC} WHERE aliases.name = ? AND aliases.target_id IS NULL"
+    )
     for one in chosen:
         rows = ask(
             f"SELECT target_id, ra, dec FROM targets WHERE target_id IN ({one}) ORDER BY ALL", [name]
@@ -108,10 +131,23 @@ def target_named(name: str, ask: Callable[[str, list[str]], pa.Table]) -> int:
             raise ConfigurationError(
                 f"{len(rows)} targets are named {name!r}", hint=f"give an id: {', '.join(ids)}{more}"
             )
-    names = ask("SELECT DISTINCT name FROM target_names", [])["name"].to_pylist()
-    near = ", ".join(difflib.get_close_matches(name, names, _MOST_NEAR))
-    raise ConfigurationError(
-        f"no target is named {name!r}",
+    single = " ".join(name.split())
+    return find_target(single, ask) if single not in (name, "") else None
+
+
+def no_target(name: str, ask: Callable[[str, list[str]], pa.Table], why: str = "") -> ConfigurationError:
+    """Return the error of a name that no target has, with similar names.
+
+    Parameters
+    ----------
+    why
+        What name services say.
+    """
+    # Not those that services gave: there may be millions.
+    query = "SELECT name FROM targets WHERE name IS NOT NULL UNION SELECT name FROM labels WHERE name IS NOT NULL"
+    near = ", ".join(difflib.get_close_matches(name, ask(query, [])["name"].to_pylist(), _MOST_NEAR))
+    return ConfigurationError(
+        f"no target is named {name!r}{why and f', and {why}'}",
         hint=f"did you mean {near}?" if near else "see them with: lightlake sql 'FROM targets'",
     )
 

@@ -103,26 +103,30 @@ def _list_releases(known: list[Archive], settings: Settings, as_json: bool) -> i
 
 @targets.command
 def add(
-    file: Path,
-    *,
+    *what: str,
     sample: str,
     label: str | None = None,
     match_radius: float = 1.0,
     ra: str | None = None,
     dec: str | None = None,
+    name: str | None = None,
     frame: str | None = None,
     epoch: float | None = None,
     bibcode: str | None = None,
     dry_run: Annotated[bool, Parameter(negative=())] = False,
     skip_bad: Annotated[bool, Parameter(negative=())] = False,
+    again: Annotated[bool, Parameter(negative=())] = False,
     lake: LakeURL = None,
 ) -> int:
-    """Register the targets of a file under a sample, and say which columns were read. If any row is bad, none is added.
+    """Register the targets of a file, or named ones, under a sample. If any row is bad, none is added.
+
+    The command says which columns of a file were read. Names without positions are looked up by SIMBAD, NED and VizieR;
+    the lake keeps the answers, and does not ask again.
 
     Parameters
     ----------
-    file
-        ECSV, CSV, VOTable, FITS or Parquet.
+    what
+        A file: ECSV, CSV, VOTable, FITS, Parquet or a name a line. Or names, such as "3C 273".
     sample
         Name of the sample.
     label
@@ -131,6 +135,8 @@ def add(
         A row within this many arcsec of a known target is that target. With 0 each row is a target of its own.
     ra, dec
         Columns of the position, if they are not recognised.
+    name
+        Column of the names, if it is not recognised.
     frame
         Frame of the position in astropy's words, if the file does not name it: icrs, fk5, galactic.
     epoch
@@ -141,53 +147,61 @@ def add(
         Show which columns would be read, and the first rows; add nothing.
     skip_bad
         Add the other rows, and write the bad ones to FILE.bad.csv.
+    again
+        Look names up that the lake knows already, too.
     """
     from contextlib import nullcontext
 
     from lake.commit.targets import add_targets
     from lake.query import Lake
     from tasks.events import announce
-    from tasks.samples.files import read_targets
+    from tasks.samples.by_name import Names, file_of, names_given, read_list
 
     check_not_blank("sample", sample)
     check_not_blank("label", label)
     if match_radius < 0:
         raise ConfigurationError(f"--match-radius cannot be {match_radius:g}", hint="give arcsec, 0 or more")
+    file = file_of(what)
+    where = one_line(file.name) if file else "the names"
     with nullcontext() if dry_run else Lake(lake, writable=True) as opened:
-        found = read_targets(file, label_column=label, ra_column=ra, dec_column=dec, frame=frame, epoch=epoch)
+        names = Names(load_settings() if opened is None else opened.settings, opened, again, match_radius)
+        if file is None:
+            found = names.located(names_given(what))
+        else:
+            columns = {"ra_column": ra, "dec_column": dec, "name_column": name, "label_column": label}
+            found = read_list(file, names, **columns, frame=frame, epoch=epoch)
         if found.bad_rows:
             for row in found.bad_rows[:_BAD_ROWS_SHOWN]:
-                say(one_line(f"{file}:{row.line}: {row.reason}: {row.text[:_TEXT_SHOWN]}"))
+                at = f"{file}:{row.line}: {row.reason}: " if file else f"{row.reason}: "
+                say(one_line(f"{at}{row.text[:_TEXT_SHOWN]}"))
             if len(found.bad_rows) > _BAD_ROWS_SHOWN:
                 say(f"... and {len(found.bad_rows) - _BAD_ROWS_SHOWN} more")
         if opened is None or skip_bad or not found.bad_rows:
             _say_taken(found)
         if opened is None:
             show(found.targets.slice(0, _ROWS_SHOWN), "table")
-            say(
-                f"{found.targets.num_rows} rows of {one_line(file.name)} are sound, {len(found.bad_rows)} are bad; "
-                "nothing was added"
-            )
+            say(f"{found.targets.num_rows} rows of {where} are sound, {len(found.bad_rows)} are bad; nothing was added")
             return int(bool(found.bad_rows))
         if found.bad_rows and not (skip_bad and found.targets.num_rows):
             raise ConfigurationError(
-                f"{len(found.bad_rows)} of {len(found.bad_rows) + found.targets.num_rows} rows of {file} are bad; "
-                "nothing was added",
+                f"{len(found.bad_rows)} of {len(found.bad_rows) + found.targets.num_rows} rows of {file or where} are "
+                "bad; nothing was added",
                 hint="mend or remove them, or add the others with --skip-bad",
             )
-        if found.bad_rows:
+        if found.bad_rows and file:
             say(one_line(f"{len(found.bad_rows)} bad rows left out, see {_write_bad(file, found)}"))
         added = add_targets(
             opened.catalog,
             found.targets,
             sample,
-            catalogue=shown(file.name),
+            catalogue=shown(file.name) if file else None,
             bibcode=bibcode,
             radius_arcsec=match_radius,
+            aliases=found.aliases,
         )
         url = str(opened.storage.root)
     done = f"{added.new} new targets, {added.known} known, {added.labels} new labels"
-    say(f"{added.rows} rows of {one_line(file.name)}: {done}")
+    say(f"{f'{added.rows} rows of {where}' if file else counted(added.rows, 'name')}: {done}")
     if (added.new or added.labels) and (trouble := announce(sample, url, added)):
         say(f"Prefect was not told, so that nothing is pulled by itself (run: lightlake refresh): {trouble}")
     return 0

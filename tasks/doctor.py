@@ -14,8 +14,11 @@ from lake.errors import ArchiveError, ConfigurationError, LightlakeError
 from lake.settings import Settings, load_settings
 from lake.upkeep.checks import skew_s
 from lake.upkeep.doctor import Check, first_line
+from tasks.samples.services import SERVICES
 from tasks.services.bounds import in_memory
 from tasks.services.http import Client
+from tasks.services.sesame import SESAME, SESAME_ENDPOINT
+from tasks.services.simbad import SIMBAD, SIMBAD_ENDPOINT
 from tasks.services.store import open_store
 from tasks.sources.base import Archive
 from tasks.sources.declared import origins
@@ -58,7 +61,7 @@ class Answer:
 
 
 def endpoints(settings: Settings) -> list[Endpoint]:
-    """Return the endpoints of all archives and surveys, public or configured, each once."""
+    """Return the endpoints of all archives, surveys and services of names and samples, each once."""
     found: dict[str, Endpoint] = {}
     for origin in origins():
         name = origin.service or origin.name
@@ -70,6 +73,11 @@ def endpoints(settings: Settings) -> list[Endpoint]:
         for other, public in origin.extra_endpoints.items():
             given = settings.endpoints.get(other)
             found.setdefault(other, Endpoint(other, given or public, None, given is None))
+    of_names = ((SIMBAD, SIMBAD_ENDPOINT, None), (SESAME, SESAME_ENDPOINT, None))
+    of_samples = ((one.name, one.url, one.probe) for one in SERVICES.values())
+    for other, public, probe in (*of_names, *of_samples):
+        given = settings.endpoints.get(other)
+        found.setdefault(other, Endpoint(other, given or public, probe, given is None))
     return [found[name] for name in sorted(found)]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from helpers import profiles
+from helpers.names import services  # noqa: F401
 from helpers.s3 import S3, running
 
 from lake.query import Lake

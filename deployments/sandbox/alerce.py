@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from urllib.parse import parse_qs
 
 import numpy as np
@@ -66,6 +67,14 @@ class Alerce:
             items.append(_item("ZTF17aaaaaaa", 1.0, 1.0))
         more = {"total": None, "page": page, "next": page + 1, "has_next": has_next, "prev": None, "has_prev": page > 1}
         return _json({**more, "items": items})
+
+
+def mount(
+    sandbox: Sandbox, root: Path, *, seed: int = 0, scale: float = 1.0, targets: Iterable[tuple[float, float]] = ()
+) -> str:
+    """Serve forty objects, and return the endpoint; the service is ``sandbox.services["alerce"]``."""
+    service = sandbox.services["alerce"] = Alerce(sandbox, generated(40, seed=seed))
+    return service.url
 
 
 def _item(oid: str, ra: float, dec: float) -> dict[str, object]:

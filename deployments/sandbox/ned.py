@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from html import escape
+from pathlib import Path
 from urllib.parse import parse_qs
 
 from deployments.sandbox.papers import Faults, Papers, Published, refused
@@ -116,6 +118,14 @@ class Ned:
             f'<TABLE ID="NED_MainTable" name="Main Information Table for object(s)">\n{heads}'
             f"<DATA>\n<TABLEDATA>\n{rows}</TABLEDATA>\n</DATA>\n</TABLE>\n"
         )
+
+
+def mount(
+    sandbox: Sandbox, root: Path, *, seed: int = 0, scale: float = 1.0, targets: Iterable[tuple[float, float]] = ()
+) -> str:
+    """Serve no papers yet, and return the endpoint; the service is ``sandbox.services["ned"]``."""
+    service = sandbox.services["ned"] = Ned(sandbox, {})
+    return service.url
 
 
 def _xml(text: str) -> Response:

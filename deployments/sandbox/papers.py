@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deployments.sandbox.server import Response
 
@@ -54,17 +56,16 @@ def refused(status: int = 403) -> Response:
     return Response(page.encode(), status, "text/html; charset=utf-8")
 
 
-def mount(sandbox: Sandbox, papers: Papers, *, quasars: int = 2_000, seed: int = 20210126) -> None:
-    """Serve them all, and enter them in the sandbox's endpoints and services; SIMBAD's papers if it is mounted."""
-    from deployments.sandbox import alerce, ned, simbad_papers, skyserver, vizier
+def mount(sandbox: Sandbox, papers: Papers) -> None:
+    """Serve papers at NED, and at SIMBAD if it is mounted, and the other services with what they generate.
 
-    mounted: dict[str, Any] = {
-        "ned": ned.Ned(sandbox, papers),
-        "vizier": vizier.Vizier(sandbox, {}),
-        "sdss": skyserver.SkyServer(sandbox, quasars, seed=seed),
-        "alerce": alerce.Alerce(sandbox, alerce.generated(40, seed=seed)),
-    }
-    for name, service in mounted.items():
-        sandbox.services[name], sandbox.endpoints[name] = service, service.url
+    They are in the sandbox's endpoints and services.
+    """
+    for name in ("ned", "vizier", "sdss", "alerce"):
+        if name not in sandbox.services:
+            sandbox.endpoints[name] = import_module(f"deployments.sandbox.{name}").mount(sandbox, Path())
+    sandbox.services["ned"].papers.update(papers)
     if "simbad" in sandbox.services:
+        from deployments.sandbox import simbad_papers
+
         simbad_papers.add(sandbox.services["simbad"], papers)

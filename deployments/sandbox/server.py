@@ -24,7 +24,10 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 logger = logging.getLogger(__name__)
 
-ARCHIVES = ("icecube", "gaia", "heasarc", "ztf", "wise", "panstarrs", "hcv", "hst", "tess_kepler")
+ARCHIVES = (
+    "icecube", "gaia", "heasarc", "ztf", "wise", "panstarrs", "hcv", "hst", "tess_kepler", "sesame",
+    "ned", "vizier", "sdss", "alerce",
+)  # fmt: skip
 """Archives and services with a stand-in: each is a module here, whose function ``mount`` returns the endpoint."""
 
 _BODY_FAULTS = {"reset", "truncate", "short", "garbage", "slow"}

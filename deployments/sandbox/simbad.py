@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from deployments.sandbox.simbad_objects import KNOWN, Known
 from deployments.sandbox.tap import Job, TapService
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ OBJECTS: tuple[tuple[str, ...], ...] = (
 
 
 class NameService(TapService):
-    """It takes names however they are spaced, in any case."""
+    """It takes names however they are spaced, in any case; but Bayer's letters, such as k Tau and K Tau, differ."""
 
     def _query(self, params: Mapping[str, str], files: Mapping[str, bytes], job: Job | None = None) -> bytes:
         query = re.sub(
@@ -46,11 +47,12 @@ class NameService(TapService):
 def mount(sandbox: Sandbox, targets: Iterable[str] = (), objects: Sequence[Sequence[str]] = OBJECTS) -> NameService:
     """Serve objects, and those that some targets of observations are: their names have a hyphen less."""
     known = [*objects, *([name.replace("-B", " B", 1)] for name in dict.fromkeys(targets) if name.startswith("QSO-B"))]
-    return serve(sandbox, known)
+    return serve(sandbox, known, KNOWN)
 
 
-def serve(sandbox: Sandbox, objects: Sequence[Sequence[str]]) -> NameService:
-    """Serve objects, each by its names, the main one first."""
+def serve(sandbox: Sandbox, objects: Sequence[Sequence[str]], known: Sequence[Known] = ()) -> NameService:
+    """Serve objects, each by its names, the main one first, at places of no meaning; and known ones where they are."""
+    objects = [*(one.names for one in known), *objects]
     n = len(objects)
     number = np.arange(1, n + 1, dtype=np.int64)
     basic: dict[str, Any] = {
@@ -62,6 +64,7 @@ def serve(sandbox: Sandbox, objects: Sequence[Sequence[str]]) -> NameService:
         "coo_wavelength": pa.array(["O"] * n, pa.string()),
         "coo_bibcode": pa.array(["2020yCat.1350....0G"] * n, pa.string()),
     }
+    basic |= _columns_of(known, basic)
     ident = [(names, int(oid)) for names, oid in zip(objects, number, strict=True)]
     table = pa.table(
         {
@@ -70,5 +73,20 @@ def serve(sandbox: Sandbox, objects: Sequence[Sequence[str]]) -> NameService:
         }
     )
     service = NameService(sandbox, TAP_PATH, {"basic": pa.table(basic), "ident": table})
-    service._db.execute("CREATE MACRO same_name(name) AS upper(replace(name, ' ', ''))")
+    service._db.execute(
+        "CREATE MACRO same_name(name) AS CASE WHEN regexp_matches(name, '^([*] +|V[*] +)?[A-Za-z] +[A-Z][a-z][a-z]$') "
+        "THEN regexp_replace(replace(name, ' ', ''), '^(V?[*])', '') ELSE upper(replace(name, ' ', '')) END"
+    )
     return service
+
+
+def _columns_of(known: Sequence[Known], basic: Mapping[str, Any]) -> dict[str, pa.Array]:
+    """Return the columns that known objects have values in; the others follow them, without."""
+    n, kinds = len(basic["oid"]), {"otype": pa.string(), "rvz_type": pa.string()}
+    columns = {}
+    for name in ("ra", "dec", "otype", "pmra", "pmdec", "rvz_redshift", "rvz_type", "coo_err_maj"):
+        rest = basic[name].tolist() if name in basic else [None] * n
+        columns[name] = pa.array(
+            [*(getattr(one, name) for one in known), *rest[len(known) :]], kinds.get(name, pa.float64())
+        )
+    return columns

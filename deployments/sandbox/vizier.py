@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from urllib.parse import parse_qs
 
 import pyarrow as pa
@@ -111,6 +112,14 @@ class Vizier:
             resources[_parent(name)] = resources.get(_parent(name), "") + table
         body = "".join(f'<RESOURCE name="{name}">\n{tables}</RESOURCE>\n' for name, tables in resources.items())
         return _xml(_HEAD + body)
+
+
+def mount(
+    sandbox: Sandbox, root: Path, *, seed: int = 0, scale: float = 1.0, targets: Iterable[tuple[float, float]] = ()
+) -> str:
+    """Serve no tables yet, and return the endpoint; the service is ``sandbox.services["vizier"]``."""
+    service = sandbox.services["vizier"] = Vizier(sandbox, {})
+    return service.url
 
 
 def _parent(name: str) -> str:

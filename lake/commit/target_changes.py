@@ -15,8 +15,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from lake.commit.targets import stage_rows
-from lake.commit.transaction import Change, write
+from lake.commit.aliases import forget_targets
+from lake.commit.transaction import Change, stage_rows, write
 from lake.errors import ConfigurationError
 from lake.model.schema import TABLES
 from lake.names import check_not_blank, target_named, unknown
@@ -100,7 +100,7 @@ def remove_targets(
             choice = _Choice(change.cursor, catalog, target, sample, label)
             removed = choice.count()
             choice.delete()
-            change.keep_aside(("labels", *_OF_TARGETS))
+            change.keep_aside(("labels", "aliases", *_OF_TARGETS))
         return removed
 
     return write(catalog, work)
@@ -172,6 +172,7 @@ class _Choice:
     def delete(self) -> None:
         """Delete the rows, in the transaction of the cursor."""
         self.cursor.execute(f"DELETE FROM labels WHERE {self.where}", self.values)
+        forget_targets(self.cursor, "gone_targets")
         for table in _OF_TARGETS:
             self.cursor.execute(f"DELETE FROM {table} WHERE target_id IN (FROM gone_targets)")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,15 +15,16 @@ import pyarrow.compute as pc
 from upath import UPath
 
 from lake.commit import ledger
+from lake.commit.aliases import fresh_rows, replace_rows
 from lake.commit.ledger import Attempt
-from lake.commit.transaction import Change, write
+from lake.commit.transaction import Change, stage_rows, write
 from lake.errors import ConfigurationError
 from lake.model.schema import TABLES
 from lake.names import check_not_blank
 from lake.science.sky import HPX_PIXELS, SkyIndex, chord, hpx29, separation_arcsec, unit_vectors
 from lake.store.catalog import Catalog
 from lake.store.migrations import INLINED_ROWS
-from lake.store.storage import Storage, remove_folder, write_parquet
+from lake.store.storage import remove_folder
 
 # Two positions closer than this are one target, unless the user says otherwise. Archives are matched within 1 arcsec by
 # default, so they could not separate closer targets.
@@ -76,6 +77,9 @@ class TargetList:
     has_stable_rows
         Whether a row of the source has the same number for ever. Otherwise a label that differs from a known one in
         nothing but the number is not added.
+    aliases
+        What services said of the names in the list: rows of table aliases, each with the `row` of `targets`, from 0,
+        that it is about.
     """
 
     targets: pa.Table
@@ -85,6 +89,7 @@ class TargetList:
     bibcode: str | None = None
     attempt: Attempt | None = None
     has_stable_rows: bool = True
+    aliases: pa.Table | None = None
 
     def column(self, name: str) -> list[Any]:
         """Return a column of texts of the list; what it lacks is None."""
@@ -101,6 +106,7 @@ def add_targets(
     catalogue: str | None = None,
     bibcode: str | None = None,
     radius_arcsec: float = MATCH_RADIUS_ARCSEC,
+    aliases: pa.Table | None = None,
 ) -> Added:
     """Register a list of targets under a sample, all or nothing.
 
@@ -108,7 +114,7 @@ def add_targets(
     ----------
     catalog
         The lake.
-    targets, sample, label, catalogue, bibcode
+    targets, sample, label, catalogue, bibcode, aliases
         As in `TargetList`.
     radius_arcsec
         As in `add_lists`.
@@ -118,7 +124,9 @@ def add_targets(
     ConfigurationError
         If the sample or the label has an empty name, or a target has no position.
     """
-    return add_lists(catalog, [TargetList(targets, sample, label, catalogue, bibcode)], radius_arcsec=radius_arcsec)[0]
+    return add_lists(
+        catalog, [TargetList(targets, sample, label, catalogue, bibcode, aliases=aliases)], radius_arcsec=radius_arcsec
+    )[0]
 
 
 def add_lists(
@@ -173,6 +181,7 @@ class _Registering:
         self.known = self.cursor.execute("SELECT target_id, ra, dec FROM targets ORDER BY target_id").to_arrow_table()
         self.targets: list[pa.Table] = []
         self.labels: list[pa.Table] = []
+        self.aliases: list[pa.Table] = []
         self.counts: list[Added] = []
 
     def add(self, one: TargetList) -> None:
@@ -189,6 +198,8 @@ class _Registering:
         labels = self._new_labels(_labels(one, ids, self.now), has_stable_rows=one.has_stable_rows)
         self.targets.append(TABLES["targets"].cast(pa.table(fresh)))
         self.labels.append(labels)
+        if one.aliases is not None:
+            self.aliases.append(_of_targets(one.aliases, ids))
         known = self.targets[-1].select(["target_id", "ra", "dec"]).cast(self.known.schema)
         self.known = pa.concat_tables([self.known, known])
         self.counts.append(Added(one.targets.num_rows, int(is_new.sum()), int(met.sum()), labels.num_rows))
@@ -211,33 +222,30 @@ class _Registering:
         """Stage and register all rows, with those of the ledger."""
         numbers = ledger.numbers(self.cursor, attempts) if attempts else None
         tables = {"targets": pa.concat_tables(self.targets), "labels": pa.concat_tables(self.labels)}
+        if self.aliases:
+            tables["aliases"] = fresh_rows(self.cursor, pa.concat_tables(self.aliases))
         snapshot = 0
         if numbers is not None:
             snapshot = self.cursor.execute("FROM ducklake_current_snapshot('lake')").fetchall()[0][0] + 1
             if len(attempts) > INLINED_ROWS:
                 tables["ledger"] = ledger.rows(attempts, numbers, snapshot)
 
-        def rewrites() -> tuple[str, ...]:
+        moves = stage_rows(self.change.storage, folder, tables)
+
+        def rewrites() -> Sequence[str]:
             if numbers is not None and "ledger" not in tables:
                 ledger.record(self.cursor, attempts, numbers, snapshot)
-            return ()
+            return replace_rows(self.cursor, tables["aliases"]) if "aliases" in moves else ()
 
-        moves = stage_rows(self.change.storage, folder, tables)
         if moves or numbers is not None:
             self.change.bring_in(moves, rewrites)
 
 
-def stage_rows(storage: Storage, folder: UPath, tables: Mapping[str, pa.Table]) -> dict[str, tuple[UPath, UPath]]:
-    """Stage rows of tables; return the staged and the final path of each table with rows."""
-    moves = {}
-    for name, rows in tables.items():
-        if rows.num_rows:
-            file = f"{folder.name}-{uuid.uuid4().hex[:8]}.parquet"
-            staged = folder / file / f"{name}.parquet"
-            spec = TABLES[name]
-            write_parquet(spec.cast(rows).sort_by([(key, "ascending") for key in spec.sort]), staged)
-            moves[name] = (staged, storage.table_folder(name) / file)
-    return moves
+def _of_targets(aliases: pa.Table, ids: np.ndarray) -> pa.Table:
+    of = pa.array(ids[aliases["row"].to_numpy()])
+    return aliases.drop_columns(["row"]).set_column(
+        aliases.column_names.index("target_id"), TABLES["aliases"].arrow.field("target_id"), of
+    )
 
 
 def _identify(targets: pa.Table, known: pa.Table, radius_arcsec: float) -> tuple[np.ndarray, np.ndarray]:
@@ -272,22 +280,24 @@ def _identify(targets: pa.Table, known: pa.Table, radius_arcsec: float) -> tuple
 def _recognise(cursor: Any, one: TargetList, ids: np.ndarray, is_new: np.ndarray) -> None:
     """Recognise rows that the sample already has from this catalogue, so that a list added twice counts once.
 
-    Where a catalogue has no numbers, a row is known by its name.
+    A row is known by its number, or by its name where the catalogue has no numbers that stay.
     """
     had = cursor.execute(
-        "SELECT catalogue, coalesce(row_in_catalogue::VARCHAR, 'named ' || labels.name) AS row, "
-        "min(target_id) AS target_id, any_value(ra) AS ra, any_value(dec) AS dec "
-        "FROM labels JOIN targets USING (target_id) WHERE sample = ? "
-        "AND (row_in_catalogue IS NOT NULL OR labels.name IS NOT NULL) "
+        "SELECT catalogue, row_in_catalogue, labels.name, min(target_id) AS target_id, any_value(ra) AS ra, "
+        "any_value(dec) AS dec FROM labels JOIN targets USING (target_id) WHERE sample = ? "
         "GROUP BY ALL HAVING count(DISTINCT target_id) = 1",
         [one.sample],
     ).to_arrow_table()
-    known = {(row["catalogue"], row["row"]): row for row in had.to_pylist()}
+
+    def key(catalogue: str | None, number: int | None, name: str | None) -> tuple[str | None, int | str | None]:
+        return catalogue, number if one.has_stable_rows and number is not None else name
+
+    known = {key(row["catalogue"], row["row_in_catalogue"], row["name"]): row for row in had.to_pylist()}
     columns = ("catalogue", "row_in_catalogue", "name_in_catalogue", "name", "ra", "dec")
     rows = zip(*(one.column(name) for name in columns), strict=True)
     for i, (catalogue, number, in_catalogue, name, ra, dec) in enumerate(rows):
-        key = f"named {in_catalogue or name}" if number is None else str(number)
-        row = known.get((catalogue or one.catalogue, key))
+        sought = key(catalogue or one.catalogue, number, in_catalogue or name)
+        row = known.get(sought) if sought[1] is not None else None
         if row is not None and (row["ra"], row["dec"]) == (ra, dec):
             ids[i], is_new[i] = row["target_id"], False
 

@@ -14,11 +14,13 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 import duckdb
+import pyarrow as pa
 from upath import UPath
 
 from lake.commit.intents import PUBLISHING, Intent, recover, settle
 from lake.errors import Interrupted, LightlakeError
 from lake.model.declared import table_named
+from lake.model.schema import TABLES
 from lake.store import fence
 from lake.store.catalog import Catalog
 from lake.store.connection import rollback
@@ -26,7 +28,7 @@ from lake.store.failures import overtaken
 from lake.store.lock import until_back
 from lake.store.migrations import INLINED_ROWS
 from lake.store.pruning import note_no_nan
-from lake.store.storage import Storage, checksum, parquet_rows, publish, remove, remove_folder
+from lake.store.storage import Storage, checksum, parquet_rows, publish, remove, remove_folder, write_parquet
 
 T = TypeVar("T")
 
@@ -245,6 +247,19 @@ def _of_partition(storage: Storage, table: str, archive: str | None) -> Iterator
     for folder in {storage.table_folder(table), storage.table_folder(table, archive)}:
         if folder.exists():
             yield from folder.glob("*.parquet")
+
+
+def stage_rows(storage: Storage, folder: UPath, tables: Mapping[str, pa.Table]) -> dict[str, tuple[UPath, UPath]]:
+    """Stage rows of tables that have no granule; return the staged and the final path of each table with rows."""
+    moves = {}
+    for name, rows in tables.items():
+        if rows.num_rows:
+            file = f"{folder.name}-{uuid.uuid4().hex[:8]}.parquet"
+            staged = folder / file / f"{name}.parquet"
+            spec = TABLES[name]
+            write_parquet(spec.cast(rows).sort_by([(key, "ascending") for key in spec.sort]), staged)
+            moves[name] = (staged, storage.table_folder(name) / file)
+    return moves
 
 
 def add_file(cursor: duckdb.DuckDBPyConnection, table: str, final: UPath) -> None:

@@ -101,7 +101,8 @@ TABLES: dict[str, Table] = {
                 Column("redshift", "DOUBLE", "Redshift", ucd="src.redshift"),
                 Column("object_type", "VARCHAR", "Type of the object, in the service's words", ucd="src.class"),
             ),
-            key=("name",),
+            key=("name", "canonical_name", "method"),
+            sort=("name",),
         ),
         Table(
             "sources",

@@ -57,12 +57,14 @@ CREATE OR REPLACE VIEW target_lightcurves AS
     WHERE matches.release = coalesce(archives.release, matches.release)
 """
 
-# A target goes by its main name and by what each list calls it.
+# A target goes by its main name, by what each list calls it, and by what services of names call it.
 _TARGET_NAMES = """
 CREATE OR REPLACE VIEW target_names AS
     SELECT target_id, name FROM targets WHERE name IS NOT NULL
     UNION
     SELECT target_id, name FROM labels WHERE name IS NOT NULL
+    UNION
+    SELECT target_id, name FROM aliases WHERE target_id IS NOT NULL
 """
 
 # What identifies a light curve. DuckDB applies a condition on any of these columns before it computes a window over

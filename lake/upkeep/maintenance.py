@@ -330,10 +330,12 @@ def _check_constraints(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         ("matches", "coverage", ("archive", "release", "target_id")),
         ("coverage", "targets", ("target_id",)),
         ("labels", "targets", ("target_id",)),
+        ("aliases", "targets", ("target_id",)),
     ):
-        count = cursor.execute(f"SELECT count(*) FROM {child} ANTI JOIN {parent} USING ({', '.join(keys)})").fetchall()[
-            0
-        ][0]
+        has_parent = " AND ".join(f"{key} IS NOT NULL" for key in keys)
+        count = cursor.execute(
+            f"SELECT count(*) FROM {child} ANTI JOIN {parent} USING ({', '.join(keys)}) WHERE {has_parent}"
+        ).fetchall()[0][0]
         if count:
             yield Finding(
                 "error", "constraints", f"{child}: {count} rows without their {parent}", "report this as a bug"

@@ -58,7 +58,8 @@ def list_samples(*, as_json: Annotated[bool, Parameter(name="--json", negative=(
         say(json.dumps(rows, indent=2))
         return 0
     for row in rows:
-        count = "number not known" if row["expected"] is None else f"{row['expected']} on {row['seen']}"
+        seen = f"on {row['seen']}" if row["seen"] else "in the paper"
+        count = "number not known" if row["expected"] is None else f"{row['expected']} {seen}"
         where = row["table"] or row["service"]
         say(f"{row['name']:14} {row['label']:16} {row['bibcode']}  {where:24} {count}")
         say(f"{'':14} {row['paper']}: {row['in_paper']}")

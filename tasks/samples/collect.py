@@ -9,7 +9,7 @@ from typing import Any
 
 from lake.commit.ledger import SAMPLE_GRANULE, Attempt, canonical
 from lake.commit.targets import MATCH_RADIUS_ARCSEC, Added, TargetList, add_lists
-from lake.errors import ConfigurationError
+from lake.errors import ArchiveError, ConfigurationError
 from lake.names import unknown
 from lake.query import Lake
 from lake.settings import Settings
@@ -88,7 +88,11 @@ def collect(name: str, parameters: Mapping[str, Any], settings: Settings) -> lis
     if name not in known:
         raise unknown("sample", name, known)
     options: Any = known[name].of(**parameters)
-    return [_ways()[name](options, settings) if name in _WAYS else _literature(name, options, settings)]
+    try:
+        return [_ways()[name](options, settings) if name in _WAYS else _literature(name, options, settings)]
+    except ArchiveError as error:
+        error.hint = "; ".join(filter(None, (error.hint, f"sample {name} is not whole, and nothing was added")))
+        raise
 
 
 def _ways() -> dict[str, Callable[[Any, Settings], Collected]]:

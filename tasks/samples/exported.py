@@ -55,10 +55,11 @@ _ROWS = """
     named AS (
         FROM listed
         UNION ALL BY NAME
-        SELECT target_id, target_names.name, sample, label
-        FROM target_names JOIN (SELECT DISTINCT ON (target_id) * FROM listed ORDER BY ALL) AS first USING (target_id)
-        WHERE NOT EXISTS (
-            FROM listed WHERE listed.target_id = target_names.target_id AND listed.name = target_names.name
+        SELECT target_id, own.name, sample, label
+        FROM (SELECT target_id, name FROM targets UNION SELECT target_id, name FROM labels) AS own
+        JOIN (SELECT DISTINCT ON (target_id) * FROM listed ORDER BY ALL) AS first USING (target_id)
+        WHERE own.name IS NOT NULL AND NOT EXISTS (
+            FROM listed WHERE listed.target_id = own.target_id AND listed.name = own.name
         )
     )
     SELECT {columns} FROM (SELECT * REPLACE (nullif(name, '') AS name) FROM named) AS named

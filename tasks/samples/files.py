@@ -39,7 +39,7 @@ from tasks.samples.position_columns import find_position
 from tasks.samples.positions import frame_of, like_hours, refuse_offsets, split_positions, to_degrees, to_icrs
 from tasks.samples.table import InputTable
 from tasks.samples.tables import read_tables, unreadable
-from tasks.samples.target_file import TARGETS, TargetFile, list_bad_rows, taken_columns
+from tasks.samples.target_file import TARGETS, NoPositions, TargetFile, list_bad_rows, taken_columns
 
 
 def read_targets(
@@ -162,7 +162,7 @@ def _choose(
         )
     what = "positions" if frame is None else f"positions in {frame}"
     header = "" if filled[0].has_header else " and no header line"
-    raise ConfigurationError(
+    raise NoPositions(
         f"{where} has no columns that are known to hold {what}{header}; it has: {_with_samples(filled[0])}",
         hint="say which ones do with ra_column and dec_column, and their frame with frame",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -115,13 +116,12 @@ def _ask(known: LiteratureSample, asking: Asking) -> Objects:
 def _remarks(known: LiteratureSample, n: int) -> tuple[str, ...]:
     remarks = []
     if known.expected is not None and n != known.expected:
-        remarks.append(f"{counted(n, 'row')}, where {known.expected} were seen on {known.seen}")
+        where = f"{known.expected} were seen on {known.seen}" if known.seen else f"the paper says {known.expected}"
+        remarks.append(f"{counted(n, 'row')}, where {where}")
     if known.in_paper:
         remarks.append(f"the paper has {known.in_paper}")
     return tuple(remarks)
 
 
 def _with_remark(found: Collected, remark: str) -> Collected:
-    from dataclasses import replace
-
     return replace(found, remarks=(*found.remarks, remark))

@@ -82,7 +82,10 @@ class Near:
         return held
 
     def __str__(self) -> str:
-        places = ", ".join(f"{ra:.4f} {dec:+.4f}" for ra, dec in self.positions)
+        places = f"one of {len(self.positions)} positions"
+        if len(self.positions) == 1:
+            ((ra, dec),) = self.positions
+            places = f"{ra:.4f} {dec:+.4f}"
         return f"within {self.radius_arcsec:g} arcsec of {places}"
 
 

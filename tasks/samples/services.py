@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ from lake.settings import Settings
 from tasks.services.bounds import Budget, parsed_votable
 from tasks.services.http import Reply, Session, excerpt
 from tasks.services.retry import with_retries
+from tasks.services.simbad import SIMBAD_ENDPOINT
 
 Answer = TypeVar("Answer")
 
@@ -31,12 +32,15 @@ class SampleService:
         Public address.
     advice
         What to do when it does not answer.
+    probe
+        Path below it that answers at once if it works; None: none is known.
     """
 
     name: str
     title: str
     url: str
     advice: str
+    probe: str | None = None
 
     @property
     def setting(self) -> str:
@@ -54,21 +58,29 @@ class SampleService:
 
 
 NED = SampleService(
-    "ned", "NED", "https://ned.ipac.caltech.edu/cgi-bin", "NED goes up and down for hours: try again later"
+    "ned",
+    "NED",
+    "https://ned.ipac.caltech.edu/cgi-bin",
+    "NED goes up and down for hours: try again later",
+    "/objsearch",
 )
 VIZIER = SampleService(
-    "vizier", "VizieR", "https://vizier.cds.unistra.fr/viz-bin", "try again later, or use one of VizieR's mirrors"
+    "vizier",
+    "VizieR",
+    "https://vizier.cds.unistra.fr/viz-bin",
+    "try again later, or use one of VizieR's mirrors",
+    "/votable",
 )
-SIMBAD = SampleService(
-    "simbad", "SIMBAD", "https://simbad.cds.unistra.fr/simbad/sim-tap", "try again later, or use SIMBAD's mirror"
-)
+SIMBAD = SampleService("simbad", "SIMBAD", SIMBAD_ENDPOINT, "try again later, or use SIMBAD's mirror")
 SDSS = SampleService(
     "sdss",
     "SkyServer of SDSS",
     "https://skyserver.sdss.org",
     "try again in some minutes: SkyServer limits queries per minute, and refuses some networks",
 )
-ALERCE = SampleService("alerce", "ALeRCE", "https://api.alerce.online/ztf/v1", "try again later")
+ALERCE = SampleService(
+    "alerce", "ALeRCE", "https://api.alerce.online/ztf/v1", "try again later", "/objects?page_size=1"
+)
 
 SERVICES: dict[str, SampleService] = {one.name: one for one in (NED, VIZIER, SIMBAD, SDSS, ALERCE)}
 
@@ -104,7 +116,8 @@ class Asking:
         def once() -> Answer:
             self.requests += 1
             with Session(self.service.name, url, self.settings.timeout_s, self.settings.task_timeout_s) as session:
-                return read(session.request(method, url, **more), session.budget())
+                # Messages have the address without the question, which may be long.
+                return read(replace(session.request(method, url, **more), url=url), session.budget())
 
         with explaining(self.service):
             return with_retries(once, self.settings)
@@ -118,9 +131,7 @@ def explaining(service: SampleService) -> Iterator[None]:
     except ArchiveError as error:
         if error.transient or " HTTP 403" in error.message:
             refused = "it refuses this computer; " if " HTTP 403" in error.message else ""
-            error.hint = f"{refused}{service.advice}; another address: {service.setting}; nothing was added"
-        elif error.hint is None:
-            error.hint = "nothing was added"
+            error.hint = f"{refused}{service.advice}; another address: {service.setting}"
         raise
 
 
@@ -141,14 +152,12 @@ def read_votable(reply: Reply, budget: Budget, service: SampleService, url: str)
         raise service.failed("the answer is empty", url)
     if b"VOTABLE" not in body[:2000]:
         raise service.failed(f"the answer is no VOTable: {excerpt(body)}", url)
-    if not body.rstrip().endswith(b"VOTABLE>"):
-        raise service.failed("the answer is cut short: the end of its VOTable is missing", url)
     try:
         document = parsed_votable(body, budget)
     except ArchiveError:
         raise
     except Exception as error:  # expat's, astropy's and numpy's
-        raise service.failed(f"the answer cannot be read as a VOTable: {error}", url) from error
+        raise service.failed(f"the answer is no VOTable, or a part of one: {error}", url) from error
     for resource in document.resources:
         for info in (*resource.infos, *(one for table in resource.tables for one in table.infos)):
             if info.name == "QUERY_STATUS" and str(info.value).upper() == "OVERFLOW":

@@ -59,21 +59,9 @@ def read_tables(path: Path, *, format: str | None = None, asked: Iterable[str] =
         If the file isn't there, is empty, or can't be read.
     """
     where = path.name
-    if format is not None and format not in FORMATS:
-        raise ConfigurationError(f"no format is called '{format}'", hint=f"formats are {', '.join(FORMATS)}")
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise ConfigurationError(f"{path} {what}", hint="give the path of a file with targets")
     kind = format or "table"
     try:
-        budget = in_memory(lambda message, **_: ConfigurationError(f"{where}: {message}"))
-        content = read_file(path, budget)
-        name = path
-        if content.startswith(b"\x1f\x8b"):
-            content, name = gunzipped(content, budget), path.with_suffix("")
-        if not content.strip():
-            raise ConfigurationError(f"{where} is empty", hint="give a file with one target a row")
-        kind = format or _format_of(name.suffix.lower(), content[:512], where)
+        content, kind, budget = _content(path, format)
         if kind == "votable":
             return _read_votable(content, budget)
         if kind == "fits":
@@ -85,6 +73,41 @@ def read_tables(path: Path, *, format: str | None = None, asked: Iterable[str] =
         raise unreadable(where, kind, error) from error
     except (pa.ArrowException, YamlParseError, zlib.error) as error:
         raise unreadable(where, kind, error) from error
+
+
+def read_lines(path: Path) -> list[str] | None:
+    """Return the lines of a text file, compressed with gzip or not; None if its format is another than plain text.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file isn't there, is empty, or can't be read.
+    """
+    try:
+        content, kind, _ = _content(path, None)
+        if kind in ("votable", "fits", "parquet", "ecsv"):
+            return None
+        return decode(content).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        raise unreadable(path.name, "text", error) from error
+
+
+def _content(path: Path, format: str | None) -> tuple[bytes, str, Budget]:
+    """Return the content of a file, its format, and the limits of its size."""
+    where = path.name
+    if format is not None and format not in FORMATS:
+        raise ConfigurationError(f"no format is called '{format}'", hint=f"formats are {', '.join(FORMATS)}")
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise ConfigurationError(f"{path} {what}", hint="give the path of a file with targets")
+    budget = in_memory(lambda message, **_: ConfigurationError(f"{where}: {message}"))
+    content = read_file(path, budget)
+    name = path
+    if content.startswith(b"\x1f\x8b"):
+        content, name = gunzipped(content, budget), path.with_suffix("")
+    if not content.strip():
+        raise ConfigurationError(f"{where} is empty", hint="give a file with one target a row")
+    return content, format or _format_of(name.suffix.lower(), content[:512], where), budget
 
 
 def unreadable(where: str, kind: str, error: Exception) -> ConfigurationError:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from lake.errors import ConfigurationError
 from tasks.samples.columns import Column, Position
 from tasks.samples.table import InputTable
 
@@ -22,6 +23,10 @@ TARGETS = pa.schema(
         ("row_in_catalogue", pa.int64()),  # counts data rows from 1, bad ones too
     ]
 )
+
+
+class NoPositions(ConfigurationError):
+    """A file has rows, and no columns that are known to hold positions."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,8 @@ class TargetFile:
         What was left out, or is in doubt.
     taken, unused
         The columns that were taken, and the names of the others.
+    aliases
+        If positions are those of names: what services said of these, as `lake.commit.targets.add_targets` takes it.
     """
 
     targets: pa.Table
@@ -85,6 +92,7 @@ class TargetFile:
     remarks: tuple[str, ...] = ()
     taken: tuple[Taken, ...] = ()
     unused: tuple[str, ...] = ()
+    aliases: pa.Table | None = None
 
 
 def taken_columns(

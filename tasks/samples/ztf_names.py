@@ -46,7 +46,7 @@ def named(options: ZtfOptions, settings: Settings) -> Collected:
             f"it does not know {len(missing)} of {len(oids)} names: {', '.join(missing[:10])}",
             url,
             transient=False,
-            hint="check them; nothing was added",
+            hint="check them",
         )
     n = len(oids)
     targets = pa.table(

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from astropy.coordinates import SkyCoord
 from upath import UPath
 
+from lake.commit.aliases import keep_aliases
 from lake.commit.commit import Receipt, commit
 from lake.commit.ledger import Attempt, canonical
 from lake.commit.staging import lost, stage
@@ -22,6 +23,7 @@ from lake.errors import ConfigurationError
 from lake.query import Lake
 from lake.science.sky import ranks
 from lake.store.memory import peak_rss_mb
+from tasks.samples.by_name import known_target, object_named
 from tasks.services.request_counters import facts
 from tasks.sources.base import Origin
 from tasks.sources.granule_status import last_status
@@ -31,12 +33,15 @@ _NAMED = 5
 
 
 def target_of(lake: Lake, target: str, sample: str) -> pa.Table:
-    """Return the row of table targets for a name or a position; register a new position.
+    """Return the row of table targets for a name or a position; register a new one.
+
+    A name that the lake does not have is looked up in the names that it keeps, and then by name services. The object is
+    the target within an arcsecond of it, or a new one.
 
     Parameters
     ----------
     target
-        A name of the lake's; or right ascension and declination, ICRS degrees, with a space or comma between.
+        A name; or right ascension and declination, ICRS degrees, with a space or comma between.
 
     sample
         Where a new target goes.
@@ -44,17 +49,37 @@ def target_of(lake: Lake, target: str, sample: str) -> pa.Table:
     Raises
     ------
     ConfigurationError
-        If the lake has no target of that name, or the text is no valid position.
+        If nobody knows the name, several targets or objects have it, or the text is no valid position.
+    ArchiveError
+        If the name is none of the lake's, and a name service does not answer.
     """
     place = place_of(target)
     if place is None:
-        wanted = lake.target_id(target)
+        wanted = known_target(lake, target)
+        if wanted is None:
+            found = object_named(lake, target)
+            add_targets(lake.catalog, found.targets, sample, aliases=found.aliases)
+            wanted = lake.target_id(target.strip())
     else:
         ra, dec = place
         add_targets(lake.catalog, pa.table({"ra": [ra], "dec": [dec], "name": [target.strip()]}), sample)
         wanted = lake.target_id(SkyCoord(ra, dec, unit="deg"))
     row: pa.Table = lake.sql("SELECT * FROM targets WHERE target_id = ?", [wanted])
     return row
+
+
+def check_target(lake: Lake, target: str) -> None:
+    """See that a name or a position stands for a target; what services say of a name is kept, and nothing else added.
+
+    Raises
+    ------
+    ConfigurationError, ArchiveError
+        As of `target_of`.
+    """
+    if place_of(target) is None and known_target(lake, target) is None:
+        found = object_named(lake, target)
+        if found.aliases is not None:
+            keep_aliases(lake.catalog, found.aliases.drop_columns(["row"]))
 
 
 def place_of(target: str) -> tuple[float, float] | None:

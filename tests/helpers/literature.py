@@ -13,8 +13,8 @@ from deployments.sandbox import simbad, simbad_papers
 from deployments.sandbox.alerce import Alerce, generated
 from deployments.sandbox.ned import Ned
 from deployments.sandbox.papers import Published
+from deployments.sandbox.sdss import SkyServer
 from deployments.sandbox.server import Sandbox
-from deployments.sandbox.skyserver import SkyServer
 from deployments.sandbox.vizier import Catalogue, Vizier
 from tasks.samples.answers import position_in
 

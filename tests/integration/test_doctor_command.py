@@ -93,16 +93,21 @@ def test_a_healthy_lake(
 def test_much_is_wrong_at_once(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     for name in (
+        "ALERCE",
         "GAIA_DATALINK",
         "HCV",
         "HEASARC",
         "HST",
         "ICECUBE",
+        "NED",
         "TESS_KEPLER",
         "PANSTARRS",
         "RXTE",
+        "SDSS",
+        "SESAME",
         "SIMBAD",
         "VIRAC",
+        "VIZIER",
         "WISE",
         "ZTF",
     ):

@@ -18,21 +18,22 @@ from lake.model.declared import source_tables
 from lake.query import Lake
 from tasks.sources.hst_timetag.composites import Group
 from tasks.sources.hst_timetag.files import relocated
+from tasks.sources.hst_timetag.names import OWN
 from tasks.sources.hst_timetag.tables import NAME, ORIGIN
 from tasks.sources.hst_timetag.work import Job
 from tasks.sources.observed import granule_id
 
 # Exposures whose name means another object by now.
-_RENAMED = """
-    FROM hst_exposures AS e JOIN aliases AS a ON a.name = e.target_name
+_RENAMED = f"""
+    FROM hst_exposures AS e JOIN (FROM aliases WHERE {OWN}) AS a ON a.name = e.target_name
     WHERE e.archive = ? AND e.product = 'exposure' AND e.canonical_name <> a.canonical_name
 """
 # What exposures of a composite have in common.
 _GROUP = "instrument, detector, canonical_name, grating, cenwave, aperture"
 
-_GROUPS = """
+_GROUPS = f"""
     SELECT DISTINCT instrument, detector, coalesce(a.canonical_name, e.canonical_name), grating, cenwave, aperture
-    FROM hst_exposures AS e LEFT JOIN aliases AS a ON a.name = e.target_name
+    FROM hst_exposures AS e LEFT JOIN (FROM aliases WHERE {OWN}) AS a ON a.name = e.target_name
     WHERE archive = ? AND product = 'exposure'
 """
 
@@ -41,7 +42,8 @@ def unnamed(lake: Lake) -> pa.Table:
     """Return the names of targets without a canonical name, with whether they move."""
     rows: pa.Table = lake.sql(
         "SELECT target_name, bool_or(is_moving) AS is_moving FROM hst_exposures "
-        "WHERE product = 'exposure' AND target_name NOT IN (SELECT name FROM aliases) GROUP BY ALL ORDER BY ALL"
+        f"WHERE product = 'exposure' AND target_name NOT IN (SELECT name FROM aliases WHERE {OWN}) "
+        "GROUP BY ALL ORDER BY ALL"
     )
     return rows
 
@@ -71,7 +73,7 @@ def settle(lake: Lake) -> None:
             change.cursor.execute(
                 "UPDATE hst_exposures SET canonical_name = aliases.canonical_name FROM aliases "
                 "WHERE archive = ? AND product = 'exposure' AND aliases.name = hst_exposures.target_name "
-                "AND hst_exposures.canonical_name <> aliases.canonical_name",
+                f"AND hst_exposures.canonical_name <> aliases.canonical_name AND aliases.{OWN}",
                 [NAME],
             )
             for table in source_tables(NAME):

@@ -1,31 +1,31 @@
 """Give the names of HST's targets, which proposers choose, one canonical name an object: SIMBAD's main identifier.
 
 Proposers write hyphens for blanks and add visits and epochs. Spellings without these are tried in a fixed order, and
-the first that SIMBAD knows counts. A hyphen that may be the sign of a declination stays. The query is the one that
-astroquery.simbad composes. Answers are rows of table aliases, so that no name is asked for twice.
+the first that SIMBAD knows counts. A hyphen that may be the sign of a declination stays. Answers are rows of table
+aliases with methods of their own, so that no name is asked for twice, and none is taken for the object of a target.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 
 import pyarrow as pa
 
-from lake.errors import ArchiveError
 from lake.settings import Settings
-from tasks.services.tap import Service
+from tasks.services.simbad import SIMBAD, main_ids_of
 from tasks.sources.hst_timetag.find import CALIBRATION
-from tasks.sources.hst_timetag.tables import SIMBAD as SERVICE
-from tasks.sources.hst_timetag.tables import SIMBAD_ENDPOINT as ENDPOINT
 
-# Names of one request. SIMBAD asks for no more than six requests a second, and takes 200,000 names in one.
+# Names of one request.
 NAMES = 1_000
-# A name is of one object, seldom of more.
-_ROWS_PER_NAME = 10
+
+METHODS = ("name", "without_suffix", "with_blanks", "rule", "raw", "moving_target", "calibration")
+"""How a name was found: see `Decision`. Rows of table aliases with other methods are not of HST's names."""
+
+OWN = "method IN ('" + "', '".join(METHODS) + "')"
+"""The condition on rows of table aliases that are of HST's names."""
 
 ALIASES = pa.schema(
     [
@@ -201,7 +201,7 @@ def resolve(exposures: pa.Table, aliases: pa.Table, settings: Settings, *, now: 
     rows = []
     for name in sorted(moves):
         decision = decide(name, main_ids, is_moving=moves[name])
-        service = SERVICE if decision.is_asked else None
+        service = SIMBAD if decision.is_asked else None
         rows.append(
             {
                 "name": name,
@@ -224,43 +224,10 @@ def ask_simbad(names: Iterable[str], settings: Settings) -> dict[str, str]:
     TruncatedAnswer
         If the answer is not all.
     """
-    service = Service(
-        SERVICE, settings.endpoints.get(SERVICE, ENDPOINT).rstrip("/"), settings.timeout_s, settings.task_timeout_s
-    )
-    asked, found = list(names), dict[str, set[str]]()
+    asked, found = list(names), dict[str, str]()
     for start in range(0, len(asked), NAMES):
-        for name, main_id in _asked(asked[start : start + NAMES], service):
-            found.setdefault(name, set()).add(main_id)
-    return {name: min(main_ids) for name, main_ids in found.items() if len(main_ids) == 1}
-
-
-def _asked(names: Sequence[str], service: Service) -> Iterable[tuple[str, str]]:
-    """Return names, of those that were asked for, with the main identifiers of their objects."""
-    numbers = pa.array(range(1, len(names) + 1), pa.int64())
-    upload = pa.table({"user_specified_id": pa.array(names, pa.string()), "object_number_id": numbers})
-    answer = service.query(_query(), {"script_infos": upload}, maxrec=_ROWS_PER_NAME * (len(names) + 1))
-    try:
-        places, main_ids = (answer[column].to_pylist() for column in ("object_number_id", "main_id"))
-        # Of a name that it does not know there is a row, too.
-        complete = set(places) == set(numbers.to_pylist())
-    except KeyError:
-        complete = False
-    if not complete:
-        message = f"the answer is not of the {len(names)} names that were asked for"
-        raise ArchiveError(message, archive=SERVICE, endpoint=service.url, transient=True)
-    return [(names[place - 1], main_id) for place, main_id in zip(places, main_ids, strict=True) if main_id]
-
-
-@cache
-def _query() -> str:
-    """Return the query that finds objects by names of an uploaded table."""
-    from astroquery.simbad import SimbadClass
-
-    class Simbad(SimbadClass):  # type: ignore[misc]  # astroquery comes without types
-        # Else it would ask the service.
-        hardlimit = _ROWS_PER_NAME * NAMES
-
-    return str(Simbad().query_objects(["any"], get_query_payload=True)["QUERY"])
+        found |= main_ids_of(asked[start : start + NAMES], settings)
+    return found
 
 
 def _replaced(name: str, *, by: str) -> str:

@@ -24,7 +24,10 @@ class HstOptions(Options):
 
     target: Annotated[
         str | None,
-        FormField("A target of the lake by name, or a new one as 'RA DEC', ICRS degrees", empty="all targets"),
+        FormField(
+            "A target by name, which is looked up if the lake has none, or a position as 'RA DEC', ICRS degrees",
+            empty="all targets",
+        ),
     ] = None
     sample: Annotated[str | None, FormField("Only targets of this sample", empty="all targets")] = None
     new: Annotated[bool, FormField("Instead of targets: all exposures that became public since the last look")] = False

@@ -8,6 +8,7 @@ from lake.commit.transaction import Change, write
 from lake.model.declared import source_tables
 from lake.query import Lake
 from lake.store.backup import Backup, back_up
+from tasks.sources.hst_timetag.names import OWN
 from tasks.sources.hst_timetag.tables import NAME
 
 What = Literal["production", "events", "aliases"]
@@ -59,4 +60,4 @@ def reset(lake: Lake, what: What) -> Backup | None:
 
 
 def _where(name: str) -> str:
-    return "" if name == "aliases" else f"WHERE archive = '{NAME}'"
+    return f"WHERE {OWN}" if name == "aliases" else f"WHERE archive = '{NAME}'"

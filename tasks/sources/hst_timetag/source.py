@@ -18,6 +18,7 @@ from lake.settings import Settings
 from tasks.register import register_archive
 from tasks.services.request_counters import count_requests
 from tasks.services.retry import with_retries
+from tasks.services.simbad import SIMBAD
 from tasks.sources import observed
 from tasks.sources.base import Limits, Origin
 from tasks.sources.hst_timetag import find, groups, looks, names, work
@@ -25,7 +26,7 @@ from tasks.sources.hst_timetag.exposures_status import held, status_of
 from tasks.sources.hst_timetag.files import Files, Piece, pieces_of
 from tasks.sources.hst_timetag.matches import Listed, near_targets
 from tasks.sources.hst_timetag.options import HstOptions
-from tasks.sources.hst_timetag.tables import NAME, ORIGIN, SERVICE, SIMBAD
+from tasks.sources.hst_timetag.tables import NAME, ORIGIN, SERVICE
 from tasks.sources.hst_timetag.work import Batch, Job, Staged, batches
 from tasks.sources.observed import Question, target_of
 from tasks.sources.protocol import Context, Receipts, Request, Stage
@@ -233,7 +234,7 @@ class Hst:
         if unnamed.num_rows:
             try:
                 with run.slots(SIMBAD):
-                    aliases = run.lake.sql("SELECT name FROM aliases")
+                    aliases = run.lake.sql(f"SELECT name FROM aliases WHERE {names.OWN}")
                     rows = with_retries(lambda: names.resolve(unnamed, aliases, run.settings), run.settings)
             except (ArchiveError, GranuleRejected) as error:
                 run.log.warning("%d names of targets stay as proposers gave them: %s", unnamed.num_rows, error)

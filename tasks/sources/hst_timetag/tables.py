@@ -7,10 +7,10 @@ from typing import Any
 from lake.model.declared import Views
 from lake.model.schema import TABLES as TABLES_OF_LAKE
 from lake.model.table import Column, Table
+from tasks.services.simbad import SIMBAD, SIMBAD_ENDPOINT
 from tasks.sources.base import Band, Origin
 
 NAME, SERVICE, ENDPOINT = "hst_timetag", "hst", "https://mast.stsci.edu"
-SIMBAD, SIMBAD_ENDPOINT = "simbad", "https://simbad.cds.unistra.fr/simbad/sim-tap"
 EXPOSURE, COMPOSITE = PRODUCTS = ("exposure", "composite")
 UNIT = "count.s**-1"
 FLUX_UNIT = "erg.s**-1.cm**-2.Angstrom**-1"

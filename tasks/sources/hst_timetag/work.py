@@ -27,6 +27,7 @@ from tasks.services.request_counters import count_requests, summarise
 from tasks.sources.hst_timetag.composites import Group, Member, composite
 from tasks.sources.hst_timetag.exposure import Exposure, open_exposure, open_exposures
 from tasks.sources.hst_timetag.files import Files, Piece, located
+from tasks.sources.hst_timetag.names import OWN
 from tasks.sources.hst_timetag.options import HstOptions
 from tasks.sources.hst_timetag.products import Made, events_of, joined_tables, tables_of
 from tasks.sources.hst_timetag.tables import COMPOSITE, EXPOSURE, ORIGIN
@@ -185,7 +186,7 @@ def _check_new(tables: Tables, staged: set[str]) -> None:
 
 def known_names(lake: Lake) -> dict[str, str]:
     """Return the canonical names of targets that are known, by TARGNAME."""
-    rows = lake.sql("SELECT name, canonical_name FROM aliases")
+    rows = lake.sql(f"SELECT name, canonical_name FROM aliases WHERE {OWN}")
     return dict(zip(rows["name"].to_pylist(), rows["canonical_name"].to_pylist(), strict=True))
 
 

@@ -24,7 +24,10 @@ class RxteOptions(Options):
 
     target: Annotated[
         str | None,
-        FormField("A target of the lake by name, or a new one as 'RA DEC', ICRS degrees", empty="all targets"),
+        FormField(
+            "A target by name, which is looked up if the lake has none, or a position as 'RA DEC', ICRS degrees",
+            empty="all targets",
+        ),
     ] = None
     sample: Annotated[str | None, FormField("Only targets of this sample", empty="all targets")] = None
     radius_deg: Annotated[float, Field(gt=0, le=5), FormField("Observations within this of a target, degrees")] = (

@@ -26,7 +26,7 @@ def test_every_archive_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__ZTF", "/data/ztf")
     there = {one.name: one for one in endpoints(load_settings())}
     assert {archive.service or archive.name for archive in REGISTRY.values()} < set(there)
-    assert {"gaia_datalink", "rxte", "virac"} < set(there)
+    assert {"gaia_datalink", "rxte", "virac", "ned", "vizier", "alerce"} < set(there)
     assert (there["ztf"].url, there["ztf"].is_public) == ("/data/ztf", False)
     assert [one.name for one in there.values() if not one.is_public] == ["ztf"]
     assert there["wise"].url.startswith("s3://nasa-irsa-wise/unwise/neo")
@@ -34,6 +34,8 @@ def test_every_archive_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
         "gaia_datalink",
         "hst",
         "simbad",
+        "sdss",
+        "sesame",
         "tess_kepler",
         "rxte",
     }

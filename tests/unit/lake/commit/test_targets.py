@@ -1,5 +1,7 @@
 """Registering targets: one row per place, one label per sample that names it, all or nothing."""
 
+import shutil
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -8,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lake.commit.transaction
-from lake.commit.targets import Added, _identify, add_targets
+from lake.commit.targets import Added, TargetList, _identify, add_lists, add_targets
 from lake.errors import ConfigurationError
 from lake.science.sky import hpx29, separation_arcsec
+from lake.store.catalog import Catalog
+from lake.store.storage import Storage
 
 ARCSEC = 1 / 3600
 
@@ -155,3 +159,41 @@ def test_a_row_keeps_its_name_whatever_target_it_is(catalog):
     assert labels == [("s1", "A"), ("s1", "B"), ("s2", "C"), ("s2", None)]
     assert cursor.execute("SELECT name FROM target_names ORDER BY ALL").fetchall() == [("A",), ("B",), ("C",)]
     assert errors(catalog) == []
+
+
+def test_lists_together_are_what_they_are_one_after_the_other(catalog, template, settings, tmp_path):
+    """Later lists know the targets and labels of the earlier ones, of the same transaction."""
+    rng = np.random.default_rng(11)
+    centres = rng.uniform(0, 300, 12), rng.uniform(-60, 60, 12)
+    lists = []
+    for number in range(5):
+        at = rng.integers(0, 12, 8)
+        ra, dec = (c[at] + rng.uniform(-0.8, 0.8, 8) * ARCSEC for c in centres)
+        rows = pa.table(
+            {"ra": ra, "dec": dec, "row_in_catalogue": np.arange(8), "name": [f"{at[i]}" for i in range(8)]}
+        )
+        lists.append(TargetList(rows, f"s{number % 3}", label="x", catalogue="list", has_stable_rows=number % 2 == 0))
+    other = tmp_path / "other"
+    shutil.copytree(template, other)
+    one_by_one = Catalog(Storage(other), settings.model_copy(update={"url": str(other), "catalog": None}))
+    together = add_lists(catalog, lists)
+    assert [add_lists(one_by_one, [one])[0] for one in lists] == together
+    for table in ("targets", "labels"):
+        query = f"SELECT * EXCLUDE (added_at) FROM {table} ORDER BY ALL"
+        rows = [one.cursor().execute(query).fetchall() for one in (catalog, one_by_one)]
+        assert rows[0] == rows[1]
+        assert rows[0]
+    one_by_one.close()
+    assert errors(catalog) == []
+
+
+def test_bibcode_and_catalogue_may_differ_by_row(catalog):
+    rows = _list(
+        (1, 1), (2, 2), bibcode=["2020A", None], catalogue=[None, "T"], name_in_catalogue=["n", None], name=["A", "B"]
+    )
+    add_lists(catalog, [TargetList(rows, "s", catalogue="C", bibcode="2021B")])
+    got = catalog.cursor().execute("SELECT bibcode, catalogue, name FROM labels ORDER BY ALL").fetchall()
+    assert got == [("2020A", "C", "n"), ("2021B", "T", "B")]
+    names = catalog.cursor().execute("SELECT name FROM targets ORDER BY ALL").fetchall()
+    assert names == [("A",), ("B",)]
+    assert add_lists(catalog, []) == []

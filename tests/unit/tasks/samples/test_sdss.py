@@ -10,8 +10,8 @@ from helpers.granules import errors
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.sandbox.sdss import SkyServer
 from deployments.sandbox.server import Sandbox
-from deployments.sandbox.skyserver import SkyServer
 from lake.errors import ArchiveError, ConfigurationError
 from lake.settings import Settings, load_settings
 from tasks.samples import sdss

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterable
+from pathlib import Path
 from urllib.parse import parse_qs
 
 import duckdb
@@ -97,6 +99,14 @@ class SkyServer:
         out.seek(0, io.SEEK_END)
         csv.write_csv(table, out, csv.WriteOptions(include_header=False, quoting_style="none"))
         return Response(out.getvalue(), 200, "text/plain")
+
+
+def mount(
+    sandbox: Sandbox, root: Path, *, seed: int = 0, scale: float = 1.0, targets: Iterable[tuple[float, float]] = ()
+) -> str:
+    """Serve two thousand quasars, and return the endpoint; the service is ``sandbox.services["sdss"]``."""
+    service = sandbox.services["sdss"] = SkyServer(sandbox, 2_000, seed=seed)
+    return service.url
 
 
 def _text(text: str) -> Response:
