@@ -154,7 +154,8 @@ def of_archives(lake: Lake, run_id: str) -> pa.Table:
             (max(epoch(started_at) + seconds) - min(epoch(started_at))) / 3600 AS hours,
             sum(seconds) AS fetch_s, any_value(cpu_s) AS cpu_s, any_value(received_bytes) AS received_bytes,
             max(peak_rss_mb) AS peak_rss_mb
-        FROM ledger LEFT JOIN used USING (archive) WHERE run_id = $run AND {_OF_ARCHIVES} GROUP BY archive ORDER BY archive
+        FROM ledger LEFT JOIN used USING (archive) WHERE run_id = $run AND {_OF_ARCHIVES}
+        GROUP BY archive ORDER BY archive
         """,
         {"run": run_id},
     )
