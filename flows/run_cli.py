@@ -151,7 +151,7 @@ def stop_run(run_id: str, *, lake: LakeURL = None, wait_s: float = 60.0) -> int:
     wait_s
         How long to wait for its end, seconds; it looks every few seconds whether it is to stop.
     """
-    from lake.commit.runs import request_stop
+    from lake.commit.runs import note_stopped, request_stop
     from lake.query import Lake
     from lake.upkeep.run_status import run_named
 
@@ -168,6 +168,9 @@ def stop_run(run_id: str, *, lake: LakeURL = None, wait_s: float = 60.0) -> int:
                 say(f"{run_id} was asked to stop, and has not ended in {wait_s:g} s; it does when its requests end")
                 return 1
             time.sleep(0.5)
+            row = run_named(opened, run_id)
+        if row["state"] == "stopped":
+            note_stopped(opened.catalog, run_id)
             row = run_named(opened, run_id)
     why = f": {row['message']}" if row["message"] else ""
     say(one_line(f"{run_id}: {row['state']}{why}"))

@@ -88,6 +88,7 @@ def is_alive(catalog: Catalog, run_id: str) -> bool | None:
 
 def begin(catalog: Catalog, start: Start) -> None:
     """Write that a run starts; the caller holds its claim, so earlier starts without an end were interrupted."""
+    earlier = "stopped" if is_stop_requested(catalog.storage, start.run_id) else "interrupted"
     remove(_stop(catalog.storage, start.run_id))
 
     def work(number: int) -> None:
@@ -95,8 +96,8 @@ def begin(catalog: Catalog, start: Start) -> None:
 
             def rewrites() -> list[str]:
                 change.cursor.execute(
-                    "UPDATE runs SET state = 'interrupted', ended_at = ? WHERE run_id = ? AND state = 'running'",
-                    [start.started_at, start.run_id],
+                    "UPDATE runs SET state = ?, ended_at = ? WHERE run_id = ? AND state = 'running'",
+                    [earlier, start.started_at, start.run_id],
                 )
                 row = {**vars(start), "state": "running"}
                 change.cursor.register("started", TABLES["runs"].cast(pa.Table.from_pylist([row])))
@@ -127,6 +128,15 @@ def end(catalog: Catalog, start: Start, state: State, message: str | None, peak_
     values = [state, datetime.now(UTC), None if message is None else safe_line(message), peak_rss_mb]
     _update(catalog, start, "state = ?, ended_at = ?, message = ?, peak_rss_mb = ?", values)
     remove(_stop(catalog.storage, start.run_id))
+
+
+def note_stopped(catalog: Catalog, run_id: str) -> None:
+    """Write that a run was stopped which had no time to do so itself."""
+    found = catalog.cursor().execute(
+        "SELECT name, host, process, started_at FROM runs WHERE run_id = ? AND state = 'running'", [run_id]
+    )
+    for name, host, process, started_at in found.fetchall():
+        end(catalog, Start(run_id, name, host, process, started_at), "stopped", "it was ended with work under way", None)
 
 
 def _update(catalog: Catalog, start: Start, values_sql: str, values: Sequence[Any]) -> None:

@@ -86,7 +86,7 @@ def run_chart(lake: Lake, run_id: str) -> alt.VConcatChart:
             alt.Chart(rows)
             .mark_line(interpolate="step-after", point={"size": 12})
             .encode(
-                x=alt.X("time:T", title="Time (UTC)"),
+                x=alt.X("time:T", title="Time (UTC)", axis=alt.Axis(format="%H:%M")),
                 y=alt.Y(f"{column}:Q", title=title),
                 color=alt.Color("archive:N", title="Archive", legend=None if whole else alt.Legend()),
                 tooltip=[

@@ -259,6 +259,7 @@ def test_stopped_by_another_process_it_ends_soon_and_loses_nothing(
         process.kill()
         process.wait()
     assert state("slow") == "stopped"
+    assert [row["state"] for row in rows_of("FROM runs")] == ["stopped"]
     assert run("stop", "slow").code == 2
     assert run("stop", "nobody").code == 2
     box.clear_faults()
