@@ -136,7 +136,9 @@ def note_stopped(catalog: Catalog, run_id: str) -> None:
         "SELECT name, host, process, started_at FROM runs WHERE run_id = ? AND state = 'running'", [run_id]
     )
     for name, host, process, started_at in found.fetchall():
-        end(catalog, Start(run_id, name, host, process, started_at), "stopped", "it was ended with work under way", None)
+        end(
+            catalog, Start(run_id, name, host, process, started_at), "stopped", "it was ended with work under way", None
+        )
 
 
 def _update(catalog: Catalog, start: Start, values_sql: str, values: Sequence[Any]) -> None:

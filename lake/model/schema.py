@@ -322,14 +322,14 @@ TABLES: dict[str, Table] = {
                     ucd="meta.curation"),
                 _required("time", "TIMESTAMPTZ", "When", ucd="time"),
                 _required("cpu_s", "DOUBLE", "Processor time since the process began; of an archive, of the threads that "
-                    "worked for it", unit="s", ucd="time.duration", low=0),
+                    "worked for it in this run", unit="s", ucd="time.duration", low=0),
                 Column("resident_bytes", "BIGINT", "Memory now; NULL of an archive", unit="byte", ucd="meta.number", low=0),
                 Column("read_bytes", "BIGINT", "Bytes read from disks since the process began; NULL of an archive, and "
                     "where the system does not say", unit="byte", ucd="meta.number", low=0),
                 Column("written_bytes", "BIGINT", "Bytes written to disks since then; NULL as before", unit="byte",
                     ucd="meta.number", low=0),
-                _required("received_bytes", "BIGINT", "Bytes of answers of services since then, as they came over the "
-                    "network", unit="byte", ucd="meta.number", low=0),
+                _required("received_bytes", "BIGINT", "Bytes of answers of services, as they came over the network, "
+                    "since the process began to work for the run", unit="byte", ucd="meta.number", low=0),
                 _required("open_requests", "INTEGER", "Requests open now", ucd="meta.number", low=0),
             ),
             key=("run_id", "host", "process", "archive", "time"),

@@ -86,7 +86,7 @@ class Sampler:
 
     def __init__(self, run_id: str, folder: str, every_s: float) -> None:
         self.run_id, self.folder, self.every_s = run_id, folder, every_s
-        self._process = psutil.Process()
+        self._process, self._before = psutil.Process(), used()
         self._rows: list[dict[str, Any]] = []
         self._lock = threading.Lock()
         self._ended, self._complained = threading.Event(), False
@@ -106,8 +106,8 @@ class Sampler:
         with self._lock:
             self._working -= 1
             self._last_work = time.monotonic()
-        self.look()
-        if time.monotonic() - self._flushed > self.every_s:
+        self.look(at_once=not self._is_main)
+        if not self._is_main:  # the run commits what there is when its last work has ended
             self.flush()
 
     def look(self, *, at_once: bool = False) -> None:
@@ -155,7 +155,7 @@ class Sampler:
 
     def _look(self) -> None:
         row = {"run_id": self.run_id, "host": socket.gethostname(), "process": os.getpid(), "time": datetime.now(UTC)}
-        archives = used()
+        archives = {name: self._since(name, *counts) for name, counts in used().items()}
         with self._process.oneshot():
             cpu = self._process.cpu_times()
             whole: dict[str, Any] = {
@@ -169,11 +169,16 @@ class Sampler:
                 whole |= {"read_bytes": disk.read_bytes, "written_bytes": disk.write_bytes}
         rows = [row | {"archive": None} | whole]
         rows += [
-            row | {"archive": archive, "cpu_s": max(0.0, cpu_s), "received_bytes": received, "open_requests": requests}
+            row | {"archive": archive, "cpu_s": cpu_s, "received_bytes": received, "open_requests": requests}
             for archive, (cpu_s, received, requests) in archives.items()
         ]
         with self._lock:
             self._rows += rows
+
+    def _since(self, archive: str, cpu_s: float, received: int, requests: int) -> tuple[float, int, int]:
+        """Return what an archive used since this run began here; a process may have served another before."""
+        earlier_cpu_s, earlier_received, _ = self._before.get(archive, (0.0, 0, 0))
+        return max(0.0, cpu_s - earlier_cpu_s), received - earlier_received, requests
 
     def _flush(self) -> None:
         self._flushed = time.monotonic()
