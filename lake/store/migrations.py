@@ -27,6 +27,8 @@ TARGET_FILE_BYTES = 256_000_000
 INLINED_ROWS = 10
 KEPT_IN_CATALOGUE = ("ledger", "files", "archives", "bands", "runs", "schema_version")
 
+_TABLES = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'"
+
 # SQL that migrates a lake to each version from the version before.
 MIGRATIONS: dict[int, Sequence[str]] = {
     2: add_statements(TABLES["bands"], "ab_minus_mag", "ab_source"),
@@ -96,6 +98,8 @@ def _keep_in_catalogue(cursor: duckdb.DuckDBPyConnection) -> None:
 
 def migrate(cursor: duckdb.DuckDBPyConnection, found: int, lake_id: str | None, number: int) -> None:
     """Migrate a lake from a version of the schema to this one, with all views, in one signed transaction."""
+    if found < SCHEMA_VERSION:
+        _make_kept(cursor, number)
     cursor.execute("BEGIN")
     fence.sign(cursor, number, uuid.uuid4().hex)
     for step in range(found + 1, SCHEMA_VERSION + 1):
@@ -109,8 +113,19 @@ def migrate(cursor: duckdb.DuckDBPyConnection, found: int, lake_id: str | None, 
         [SCHEMA_VERSION, SOFTWARE, datetime.now(UTC), lake_id, declared_checksum()],
     )
     cursor.execute("COMMIT")
-    if found < SCHEMA_VERSION:
-        _keep_in_catalogue(cursor)
+
+
+def _make_kept(cursor: duckdb.DuckDBPyConnection, number: int) -> None:
+    """Create the tables whose small inserts stay in the catalogue; a migration that is stopped does it again."""
+    held = {name for (name,) in cursor.execute(_TABLES).fetchall()}
+    cursor.execute("BEGIN")
+    fence.sign(cursor, number, uuid.uuid4().hex)
+    for name in KEPT_IN_CATALOGUE:
+        if name not in held:
+            for statement in create_statements(TABLES[name]):
+                cursor.execute(statement)
+    cursor.execute("COMMIT")
+    _keep_in_catalogue(cursor)
 
 
 def declared_checksum() -> str:
