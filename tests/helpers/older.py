@@ -106,6 +106,7 @@ def make_version_6(catalog: Catalog) -> None:
         ("schema_version", "lake_id"),
         ("schema_version", "declared"),
         ("lightcurves", "cadence_s"),
+        ("ledger", "run_id"),
     ):
         # Else a plain reader would still find the values in the files.
         cursor.execute(f"UPDATE {table} SET {column} = NULL WHERE {column} IS NOT NULL")
