@@ -169,10 +169,10 @@ def run_rxte(
     from tasks.sources.rxte.files import Mirror
 
     url = existing(lake, options.sample)
+    _check_target(url, options.target)
     if not by_prefect(prefect, runner):
         return _pull_here(url, Request("rxte", options, options.sample, options.select), runner)
     Mirror(load_settings()).close()
-    _check_target(url, options.target)
     check_prefect()
     from flows.rxte import pull_rxte
 
@@ -184,9 +184,9 @@ def run_rxte(
 def run_hst(*, lake: LakeURL = None, options: HstOptions, runner: TaskRunner = None, prefect: ByPrefect = None) -> int:
     """Bring HST's COS and STIS exposures of targets into the lake; exit with 1 if one cannot be."""
     url = existing(lake, options.sample)
+    _check_target(url, options.target)
     if not by_prefect(prefect, runner):
         return _pull_here(url, Request("hst_timetag", options, options.sample, options.select), runner)
-    _check_target(url, options.target)
     check_prefect()
     from flows.hst import pull_hst
 
@@ -194,13 +194,15 @@ def run_hst(*, lake: LakeURL = None, options: HstOptions, runner: TaskRunner = N
 
 
 def _check_target(url: str, target: str | None) -> None:
-    """See that a name stands for a target: that is better reported before Prefect starts."""
+    """See that a name stands for a target, and say for which object: that is better reported before Prefect starts."""
     from lake.query import Lake
     from tasks.sources.observed import check_target
 
     if target is not None:
         with Lake(url, writable=True) as opened:
-            check_target(opened, target)
+            found = check_target(opened, target)
+        if found is not None:
+            say(found)
 
 
 def existing(url: str | None, sample: str | None = None) -> str:

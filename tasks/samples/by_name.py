@@ -19,7 +19,6 @@ import pyarrow.compute as pc
 from lake.commit.aliases import METHODS
 from lake.commit.targets import MATCH_RADIUS_ARCSEC
 from lake.errors import ConfigurationError
-from lake.model.schema import TABLES
 from lake.names import find_target, no_target
 from lake.query import Lake
 from lake.science.motion import J2000
@@ -31,7 +30,7 @@ from tasks.samples.column_names import NAMES
 from tasks.samples.columns import find_name, named
 from tasks.samples.files import read_targets
 from tasks.samples.motion import redshifts
-from tasks.samples.names import Resolved, refusal, resolve
+from tasks.samples.names import Resolved, alias_rows, refusal, resolve
 from tasks.samples.table import InputTable
 from tasks.samples.tables import FORMATS, read_lines, read_tables
 from tasks.samples.target_file import TARGETS, BadRow, NoPositions, Taken, TargetFile, list_bad_rows
@@ -39,9 +38,9 @@ from tasks.samples.target_file import TARGETS, BadRow, NoPositions, Taken, Targe
 _NUMERIC = re.compile(r"[-+]?\d[\d.:]*")
 # Ids that a reason names.
 _SHOWN = 5
+# A name that a list of the lake has: table aliases has no such method.
+_OF_LISTS = "target"
 _QUOTED = re.compile(r"(['\"])(.*)\1")
-
-_ROW = pa.schema([*TABLES["aliases"].arrow, ("row", pa.int64())])
 
 
 @dataclass(frozen=True)
@@ -269,12 +268,11 @@ class Names:
             },
             schema=TARGETS,
         )
-        rows = [
-            alias | {"target_id": None, "row": number}
-            for number, one in enumerate(found)
-            if one.method in METHODS
-            for alias in one.rows()
-        ]
+        looked_up = [number for number, one in enumerate(found) if one.method in METHODS]
+        aliases = alias_rows([found[number] for number in looked_up])
+        # Their rows in the list, which has targets of the lake, too.
+        numbers = pa.array(looked_up, pa.int64()).take(aliases["row"])
+        aliases = aliases.set_column(aliases.column_names.index("row"), "row", numbers)
         remarks = [f"{counted(len(own), 'name')} of targets in the lake"] if own else []
         return TargetFile(
             self._snapped(targets),
@@ -282,7 +280,7 @@ class Names:
             (*listed.remarks, *remarks, *answers.remarks),
             listed.taken,
             listed.unused,
-            pa.Table.from_pylist(rows, _ROW),
+            aliases,
         )
 
     def _own(self, names: Iterable[str]) -> tuple[dict[str, Resolved], dict[str, str]]:
@@ -299,13 +297,12 @@ class Names:
             wanted=wanted,
         ).to_pylist()
         found, clashes = dict[str, Resolved](), dict[str, str]()
-        none = dict.fromkeys(("service", "pm_ra", "pm_dec", "ref_epoch", "redshift", "object_type"))
         for row in rows:
-            name, ids, place = row["name"], row["ids"], {"ra": row["ra"], "dec": row["dec"]}
+            name, ids = row["name"], row["ids"]
             if len(ids) > 1:
                 clashes[name] = f"a name of {len(ids)} targets of this lake: {', '.join(map(str, ids[:_SHOWN]))}"
             else:
-                found[name] = Resolved(name, name, method="target", asked_at=datetime.now(UTC), **place, **none)
+                found[name] = Resolved(name, name, None, _OF_LISTS, row["ra"], row["dec"], datetime.now(UTC))
         return found, clashes
 
     def _snapped(self, targets: pa.Table) -> pa.Table:

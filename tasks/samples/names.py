@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from lake.commit.aliases import ASKED, BY_SESAME, IDENTIFIER, METHODS, OTHER_NAME, POSITION_IN_NAME
@@ -71,20 +72,14 @@ class Resolved:
     method: str
     ra: float
     dec: float
-    pm_ra: float | None
-    pm_dec: float | None
-    ref_epoch: float | None
-    redshift: float | None
-    object_type: str | None
     asked_at: datetime
+    pm_ra: float | None = None
+    pm_dec: float | None = None
+    ref_epoch: float | None = None
+    redshift: float | None = None
+    object_type: str | None = None
     rough_arcsec: float | None = None
     other_names: Sequence[str] = ()
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return its rows of table aliases, without a target."""
-        own = {name: getattr(self, name) for name in TABLES["aliases"].names if name != "target_id"}
-        others = [one for one in self.other_names if one != self.name]
-        return [own, *(own | {"name": one, "method": OTHER_NAME} for one in others)]
 
 
 @dataclass(frozen=True)
@@ -206,6 +201,26 @@ def resolve(
     )
 
 
+def alias_rows(objects: Sequence[Resolved]) -> pa.Table:
+    """Return the rows of table aliases about some objects, without targets; `row` is the number of the object."""
+    columns = [name for name in TABLES["aliases"].names if name != "target_id"]
+    own = TABLES["aliases"].cast(
+        pa.table(
+            {name: [getattr(one, name) for one in objects] for name in columns} | {"target_id": [None] * len(objects)},
+            schema=TABLES["aliases"].arrow,
+        )
+    )
+    others = [[name for name in one.other_names if name != one.name] for one in objects]
+    # Of many names of many objects, only these are made one by one.
+    number = pa.array(np.repeat(np.arange(len(objects)), [len(names) for names in others]), pa.int64())
+    rows = own.take(number)
+    given = {"name": [name for names in others for name in names], "method": [OTHER_NAME] * len(number)}
+    for name, values in given.items():
+        rows = rows.set_column(rows.column_names.index(name), rows.schema.field(name), pa.array(values, pa.string()))
+    numbers = pa.array(range(len(objects)), pa.int64())
+    return pa.concat_tables([own.append_column("row", numbers), rows.append_column("row", number)])
+
+
 def kept_answers(lake: Lake, names: Iterable[str]) -> tuple[dict[str, Resolved], dict[str, str]]:
     """Return the objects of names that the lake keeps, and why a name has none: it came with several objects.
 
@@ -290,13 +305,13 @@ def _of_simbad(name: str, row: Mapping[str, Any], now: datetime) -> Resolved:
         IDENTIFIER,
         row["ra"] % 360.0,
         row["dec"],
-        row["pmra"] if moves else None,
-        row["pmdec"] if moves else None,
-        J2000 if moves else None,
-        redshift if redshift is not None and math.isfinite(redshift) and redshift > -1.0 else None,
-        row["otype"],
         now,
-        None if row["coo_err_maj"] is None else row["coo_err_maj"] / 1000.0,
+        pm_ra=row["pmra"] if moves else None,
+        pm_dec=row["pmdec"] if moves else None,
+        ref_epoch=J2000 if moves else None,
+        redshift=redshift if redshift is not None and math.isfinite(redshift) and redshift > -1.0 else None,
+        object_type=row["otype"],
+        rough_arcsec=None if row["coo_err_maj"] is None else row["coo_err_maj"] / 1000.0,
     )
 
 
@@ -338,13 +353,13 @@ def _of_sesame(name: str, said: sesame.Object) -> Resolved:
         BY_SESAME,
         said.ra,
         said.dec,
-        said.pm_ra if moves else None,
-        said.pm_dec if moves else None,
-        J2000 if moves else None,
-        said.redshift if said.redshift is None or said.redshift > -1.0 else None,
-        said.object_type,
         datetime.now(UTC),
-        said.step_arcsec,
+        pm_ra=said.pm_ra if moves else None,
+        pm_dec=said.pm_dec if moves else None,
+        ref_epoch=J2000 if moves else None,
+        redshift=said.redshift if said.redshift is None or said.redshift > -1.0 else None,
+        object_type=said.object_type,
+        rough_arcsec=said.step_arcsec,
     )
 
 
@@ -369,21 +384,8 @@ def position_in(name: str) -> Resolved | None:
         return None
     of_ra, of_dec = (10.0 ** -len(part.partition(".")[2]) for part in match.groups())
     rough = max(15.0 * of_ra * math.cos(math.radians(dec[0])), of_dec)
-    return Resolved(
-        name,
-        name,
-        None,
-        POSITION_IN_NAME,
-        float(ra[0]) % 360.0,
-        float(dec[0]),
-        None,
-        None,
-        None,
-        None,
-        None,
-        datetime.now(UTC),
-        round(rough, 6),
-    )
+    place = float(ra[0]) % 360.0, float(dec[0])
+    return Resolved(name, name, None, POSITION_IN_NAME, *place, datetime.now(UTC), rough_arcsec=round(rough, 6))
 
 
 def _with_other_names(

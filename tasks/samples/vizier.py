@@ -115,13 +115,18 @@ def _read_rows(reply: Reply, budget: Budget, name: str, stated: int | None) -> A
 
 
 def _names(answer: Answer) -> list[str | None]:
-    found = answer.find(*_NAMES)
+    found = answer.find(*_NAMES) or next(filter(lambda name: _carries(answer, name), answer.table.column_names), None)
     if found is None:
         return [None] * answer.table.num_rows
     names = answer.texts(found)
     if found != "SDSS":
         return names
     return [name and f"SDSS {name if name.startswith('J') else f'J{name}'}" for name in names]
+
+
+def _carries(answer: Answer, column: str) -> bool:
+    """Say whether each text of a column carries a position."""
+    return all(text and position_in(text) for text in answer.texts(column))
 
 
 def _positions_in(answer: Answer, names: list[str | None]) -> tuple[np.ndarray, np.ndarray]:

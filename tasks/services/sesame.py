@@ -161,7 +161,8 @@ def read_answer(text: str) -> Object | None:
         main_id,
         ra % 360.0,
         dec,
-        3600.0 * max(_step(place[1]), _step(place[2])),
+        # The finer of both: a trailing zero may be missing from one.
+        3600.0 * min(_step(place[1]), _step(place[2])),
         float(motion[1]) if motion else None,
         float(motion[2]) if motion else None,
         _redshift(velocity) if velocity else None,

@@ -23,6 +23,7 @@ from lake.errors import ConfigurationError
 from lake.query import Lake
 from lake.science.sky import ranks
 from lake.store.memory import peak_rss_mb
+from lake.text import one_line
 from tasks.samples.by_name import known_target, object_named
 from tasks.services.request_counters import facts
 from tasks.sources.base import Origin
@@ -68,18 +69,28 @@ def target_of(lake: Lake, target: str, sample: str) -> pa.Table:
     return row
 
 
-def check_target(lake: Lake, target: str) -> None:
-    """See that a name or a position stands for a target; what services say of a name is kept, and nothing else added.
+def check_target(lake: Lake, target: str) -> str | None:
+    """See that a name or a position stands for a target; keep what services say of a name, and add nothing else.
+
+    Returns
+    -------
+    str or None
+        In words, the object that the name stands for; None if it is one of the lake's, or a position.
 
     Raises
     ------
     ConfigurationError, ArchiveError
         As of `target_of`.
     """
-    if place_of(target) is None and known_target(lake, target) is None:
-        found = object_named(lake, target)
-        if found.aliases is not None:
-            keep_aliases(lake.catalog, found.aliases.drop_columns(["row"]))
+    if place_of(target) is not None or known_target(lake, target) is not None:
+        return None
+    found = object_named(lake, target)
+    if found.aliases is None:
+        return None
+    keep_aliases(lake.catalog, found.aliases.drop_columns(["row"]))
+    one = found.aliases.slice(0, 1).to_pylist()[0]
+    by = f"by {one['service'].upper()}" if one["service"] else "by the position in its name"
+    return one_line(f"{target} is {one['canonical_name']} {by}, at {one['ra']:.5f} {one['dec']:+.5f}")
 
 
 def place_of(target: str) -> tuple[float, float] | None:

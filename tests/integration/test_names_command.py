@@ -143,7 +143,8 @@ def test_names_are_looked_up_again_on_request(run: Run, here: Path, services: Se
 
 def test_a_survey_takes_a_name(here: Path, services: Services) -> None:
     with Lake(here, load_settings(), writable=True) as lake:
-        check_target(lake, "Eta Car")
+        assert check_target(lake, "Eta Car") == "Eta Car is * eta Car by SIMBAD, at 161.26477 -59.68443"
+        assert check_target(lake, "161.26477 -59.68443") is None
         assert lake.sql("FROM targets").num_rows == 0
         assert lake.sql("FROM aliases").num_rows > 0
         services.stop()
@@ -180,6 +181,7 @@ def test_photons_of_a_name(run: Run, here: Path, tmp_path: Path, monkeypatch: py
             monkeypatch.delenv(name, raising=False)
         done = run("hst", "3C 273", "--local")
         assert done.code == 0, done.err
+        assert done.out.startswith("3C 273 is 3C 273 by SIMBAD, at 187.27792 +2.05239\n")
         n = len(box.requests)
         assert run("hst", "PG 1226+023", "--local").code == 0
         assert not [one for one in box.requests[n:] if "sim" in one.path or sesame.PATH in one.path]

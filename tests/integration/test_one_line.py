@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from helpers.granules import register
+from helpers.names import Services
 from helpers.processes import Done, Run, child_environment
 
 import lake.upkeep.maintenance
@@ -84,7 +85,7 @@ def test_a_latin_1_env_file(run: Run, env_file: None, arguments: list[str]) -> N
 
 
 def test_what_a_flow_needs_is_missed_before_prefect_starts(
-    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, services: Services
 ) -> None:
     """Each of these took Prefect a minute, and ended in a traceback."""
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings

@@ -393,6 +393,23 @@ def test_columns_in_other_units_are_noticed_by_names_that_carry_a_position(reach
         services.vizier.catalogues[real.MACLEOD19_TABLE] = before
 
 
+def test_a_table_without_columns_of_positions_may_have_names_that_carry_them(reached, services):
+    names = ["CRTS J014415.3−002349.6", "CRTS J015957.6+003310.5"]
+    table = LITERATURE["graham19"].table
+    rows = pa.table({"Class": ["a", "b"], "CRTSname": names})
+    services.vizier.catalogues[table] = Catalogue(LITERATURE["graham19"].bibcode, rows)
+    try:
+        got = one("graham19", reached)
+        services.vizier.catalogues[table] = Catalogue(LITERATURE["graham19"].bibcode, rows.select(["Class"]))
+        with pytest.raises(ArchiveError, match="no column of positions, and no names"):
+            one("graham19", reached)
+    finally:
+        del services.vizier.catalogues[table]
+    assert got.targets["name"].to_pylist() == names
+    assert got.targets["dec"].to_pylist() == pytest.approx([-0.39711, 0.55292], abs=1e-5)
+    assert "2 rows, where the paper says 111" in got.remarks
+
+
 def test_positions_in_sexagesimal_text_and_in_names(data_dir):
     text = pa.table({"RAJ2000": ["01 59 57.64", "23:36:02.98"], "DEJ2000": ["-00 33 10.4", "+00:17:28.7"]})
     ra, dec = Answer(VIZIER, text, "").positions(("RAJ2000",), ("DEJ2000",))

@@ -70,6 +70,9 @@ def test_vizier_rounds() -> None:
     assert found is not None
     assert (found.resolver, found.main_id, found.ra, found.dec) == ("vizier", "NGC 3642", 170.56, 59.08)
     assert found.step_arcsec == pytest.approx(36.0)
+    trimmed = read_answer(BY_VIZIER.replace("+59.08 =", "+59.08123 ="))
+    assert trimmed is not None
+    assert trimmed.step_arcsec == pytest.approx(0.036), "a trailing zero may be missing"
 
 
 def test_motion_and_velocity() -> None:

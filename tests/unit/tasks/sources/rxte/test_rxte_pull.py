@@ -18,6 +18,7 @@ import pytest
 from astropy.io import fits
 from astropy.time import Time
 from helpers.heasoft import complete, install
+from helpers.names import Services
 from helpers.rxte import extract_all, lose
 
 from deployments.sandbox.rxte import TARGETS, ArchiveService, write_mirror, xtemaster
@@ -499,7 +500,8 @@ def test_cuts_of_the_same_band_are_one_after_the_other(lake: Lake, made: tuple[P
     assert len(list(groupby(curves))) == len(set(curves)), "each a piece"
 
 
-def test_a_target_by_name_or_place(lake: Lake) -> None:
+def test_a_target_by_name_or_place(lake: Lake, services: Services) -> None:
+    lake.settings = lake.settings.model_copy(update={"endpoints": services.endpoints})
     assert target_of(lake, "eta_car", NAME)["name"].to_pylist() == ["ETA_CAR"]
     n = lake.sql("SELECT count(*) AS n FROM targets")["n"][0].as_py()
     assert target_of(lake, "161.265 -59.6845", NAME)["name"].to_pylist() == ["ETA_CAR"]
@@ -508,5 +510,8 @@ def test_a_target_by_name_or_place(lake: Lake) -> None:
     assert lake.sql("SELECT count(*) AS n FROM targets")["n"][0].as_py() == n + 1
     with pytest.raises(ConfigurationError, match="no target is named"):
         target_of(lake, "nobody", NAME)
+    looked_up = target_of(lake, "Mrk 421", NAME)
+    assert looked_up["name"].to_pylist() == ["Mrk 421"]
+    assert target_of(lake, "UGC 6132", NAME) == looked_up
     with pytest.raises(ConfigurationError):
         target_of(lake, "1.2.3 4", NAME)
