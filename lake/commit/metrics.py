@@ -74,6 +74,13 @@ def commit_pieces(catalog: Catalog, run_id: str) -> int:
     return count
 
 
+def pending_rows(storage: Storage, run_id: str) -> list[dict[str, Any]]:
+    """Return what the pieces of a run say that are not committed yet, in order of time."""
+    pieces = [path for path in _entries(folder_of(storage, run_id)) if path.suffix == ".json"]
+    rows = [row | {"time": datetime.fromisoformat(row["time"])} for path in pieces for row in _read(path)]
+    return sorted(rows, key=lambda row: row["time"])
+
+
 def runs_with_pieces(storage: Storage) -> list[str]:
     """Return the runs that have pieces, by the names of their folders."""
     return [path.name for path in _entries(storage.staging / FOLDER)]

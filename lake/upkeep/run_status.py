@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from lake.commit.ledger import SAMPLE_GRANULE
+from lake.commit.metrics import pending_rows
 from lake.commit.runs import is_alive, is_stop_requested
 from lake.names import unknown
 from lake.query import Lake
@@ -177,6 +178,19 @@ def of_processes(lake: Lake, run_id: str) -> pa.Table:
     return table
 
 
+def processes_now(lake: Lake, run_id: str) -> list[dict[str, Any]]:
+    """Return the same, with what its processes wrote since the last commit."""
+    found = {(row["host"], row["process"]): row for row in of_processes(lake, run_id).to_pylist()}
+    for row in pending_rows(lake.storage, run_id):
+        if row.get("archive") is not None:
+            continue
+        one = found.setdefault((row["host"], row["process"]), {**row, "most_memory_mb": 0.0})
+        memory = (row["resident_bytes"] or 0) / 1e6
+        one |= {"last_seen": row["time"], "memory_mb": memory, "most_memory_mb": max(one["most_memory_mb"], memory)}
+        one |= {name: row.get(name) for name in ("cpu_s", "received_bytes", "open_requests")}
+    return list(found.values())
+
+
 def as_text(lake: Lake, run_id: str) -> str:
     """Return how a run goes, in a few lines."""
     row = run_named(lake, run_id)
@@ -197,7 +211,7 @@ def as_text(lake: Lake, run_id: str) -> str:
         got = "" if not one["received_bytes"] else f", {one['received_bytes'] / 1e6:.1f} MB received"
         lost = f", {one['lost']} granules LOST" if one["lost"] else ""
         lines.append(f"  {one['archive']}: {one['targets']} targets, {one['rows'] or 0} rows{lost}{used}{got}")
-    for one in of_processes(lake, run_id).to_pylist():
+    for one in processes_now(lake, run_id):
         lines.append(
             f"  process {one['process']} on {one['host']}: {one['cpu_s']:.1f} s of processor, "
             f"{one['most_memory_mb']:.0f} MB at most, {one['open_requests']} requests open at "

@@ -28,7 +28,7 @@ from lake.query import Lake
 from lake.store.catalog import Catalog
 from lake.upkeep.compaction import compact
 from lake.upkeep.maintenance import verify
-from lake.upkeep.run_status import as_lines, run_named, runs
+from lake.upkeep.run_status import as_lines, processes_now, run_named, runs
 
 BEGAN = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
@@ -132,7 +132,7 @@ def look(minutes: float, archive: str | None = None, **more: Any) -> dict[str, A
     return {**row, "cpu_s": minutes, "received_bytes": 0, "open_requests": 0, **more}
 
 
-def test_pieces_are_committed_together_and_once(catalog: Catalog) -> None:
+def test_pieces_are_committed_together_and_once(catalog: Catalog, lake: Lake) -> None:
     folder = metrics.folder_of(catalog.storage, "one")
     assert metrics.commit_pieces(catalog, "one") == 0
     for minute in range(3):
@@ -144,7 +144,9 @@ def test_pieces_are_committed_together_and_once(catalog: Catalog) -> None:
     # A process that was killed after its commit has left them behind.
     for name, text in kept.items():
         (folder / name).write_text(text)
-    metrics.write_piece(folder, [look(9)])
+    metrics.write_piece(folder, [look(9, resident_bytes=5_000_000)])
+    (now,) = processes_now(lake, "one")
+    assert (now["last_seen"], now["cpu_s"], now["memory_mb"]) == (BEGAN + timedelta(minutes=9), 9.0, 5.0)
     assert metrics.commit_pieces(catalog, "one") == 1
     cursor = catalog.cursor()
     assert cursor.execute("SELECT count(*), count(DISTINCT (time, archive)), max(cpu_s) FROM metrics").fetchall() == [
