@@ -185,8 +185,12 @@ def processes_now(lake: Lake, run_id: str) -> list[dict[str, Any]]:
         if row.get("archive") is not None:
             continue
         one = found.setdefault((row["host"], row["process"]), {**row, "most_memory_mb": 0.0})
-        memory = (row["resident_bytes"] or 0) / 1e6
-        one |= {"last_seen": row["time"], "memory_mb": memory, "most_memory_mb": max(one["most_memory_mb"], memory)}
+        memory = (row.get("resident_bytes") or 0) / 1e6
+        one |= {
+            "last_seen": row["time"],
+            "memory_mb": memory,
+            "most_memory_mb": max(one["most_memory_mb"] or 0.0, memory),
+        }
         one |= {name: row.get(name) for name in ("cpu_s", "received_bytes", "open_requests")}
     return list(found.values())
 
