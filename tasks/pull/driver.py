@@ -150,9 +150,11 @@ class Run:
                     except queue.Empty:
                         continue
                     posted()
-            except BaseException:
+            except BaseException as error:
                 self._stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
+                if self.recording is not None:
+                    self.recording.ended_by(error)
                 raise
         return ends
 

@@ -117,18 +117,24 @@ class Recording:
         """Write at once that the run was stopped: the process may not live until its work under way has ended."""
         try:
             yield
-        except (RunStopped, SystemExit, KeyboardInterrupt) as error:
-            self.finish("stopped", _why(error))
+        except BaseException as error:
+            self.ended_by(error)
             raise
+
+    def ended_by(self, error: BaseException) -> None:
+        """Write that the run was stopped, if that is what ends it."""
+        if isinstance(error, RunStopped | SystemExit | KeyboardInterrupt):
+            self.finish("stopped", _why(error))
 
     def finish(self, state: State, message: str | None) -> None:
         """Write how the run ended, once; a failure is logged, since the work is done."""
         if self._state is not None:
             return
         self._state = state
+        # First what matters: a process that was told to end has seconds.
+        self._safely(lambda: end(self.lake.catalog, self.start, state, message, peak_rss_mb()), "the end of the run")
         if self.every_s:
             self.commit_metrics(last=True)
-        self._safely(lambda: end(self.lake.catalog, self.start, state, message, peak_rss_mb()), "the end of the run")
 
     def commit_metrics(self, *, last: bool = False) -> None:
         """Commit what the processes of this run measured so far."""
