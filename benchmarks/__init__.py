@@ -10,6 +10,7 @@
 `damage`            flipped bits: what queries, `verify` and `compact` find, and what checksums cost
 `orchestration`     what Prefect and Dask add to a granule (extra `dask`)
 `growth`            the cost of 500,000 targets, extrapolated
+`core_run`          a run of the core archives for 200,000 targets, killed once and resumed (hours)
 ==================  ================================================================================================
 
 `--quick` takes a smaller sample. `benchmarks.measure` is the one place for measuring time and memory.

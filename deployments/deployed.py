@@ -20,6 +20,7 @@ from flows.hst import pull_hst
 from flows.maintenance import maintain, verify
 from flows.pull import pull_archive
 from flows.refresh import refresh
+from flows.run import run_by_file
 from flows.rxte import pull_rxte
 from flows.virac import extract_virac
 from lake.errors import LightlakeError
@@ -152,6 +153,7 @@ def deployed(lake: str | None = None) -> list[Deployed]:
         Deployed(
             refresh, ("archives",), given, nightly, triggers=(new_targets(lake),), pull_lock=lambda parameters: REFRESH
         ),
+        Deployed(run_by_file, ("archives",), given),
         Deployed(extract_virac, ("surveys",), given),
         Deployed(pull_rxte, ("surveys",), given, pull_lock=lambda parameters: of_archive(RXTE)),
         Deployed(

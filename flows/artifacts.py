@@ -100,6 +100,13 @@ def answers_picture(answers: Sequence[tuple[str, str, int]]) -> str:
     return picture("Targets by archive and answer", answers_png(answers))
 
 
+def run_picture(lake: Lake, run_id: str) -> str:
+    """Return a picture, in Markdown, of what a run used, by archive and over time."""
+    from tasks.analysis.run_pages import run_png
+
+    return _picture("What the run used", run_png(lake, run_id))
+
+
 def credits_of(origin: Origin) -> str:
     """Return an archive's terms in Markdown, with links where there are any."""
     title = f"[{origin.title}]({origin.public_url})" if origin.public_url.startswith("http") else origin.title

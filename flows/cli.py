@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
@@ -15,6 +16,7 @@ from lake.errors import ConfigurationError
 from lake.output import Output, say, show
 from lake.settings import load_settings
 from tasks.options import spread
+from tasks.pull.recording import STOPPED, RunStopped
 from tasks.sources.hst_timetag.options import HstOptions
 from tasks.sources.protocol import Request
 from tasks.sources.rxte.options import RxteOptions
@@ -75,7 +77,7 @@ def run_pull(*, lake: LakeURL = None, options: PullOptions, prefect: ByPrefect =
     check_prefect()
     from flows.pull import pull_archive
 
-    return _tell(lambda: pull_archive(lake=url, **dict(options), return_state=True))
+    return tell(lambda: pull_archive(lake=url, **dict(options), return_state=True))
 
 
 @refresh.default
@@ -115,14 +117,17 @@ def _refresh(options: RefreshOptions, lake: str | None, prefect: bool | None) ->
         from flows.local import refresh as refresh_here
 
         more = {"parameters": options.parameters, "sample": options.sample, "newest": options.newest}
-        done = refresh_here(url, names, select=select, **more)
+        with stopping() as stopped:
+            done = refresh_here(url, names, select=select, **more)
+        if stopped:
+            return STOPPED
         for line in done.lost or done.lines:
             say(line)
         return 1 if done.lost else 0
     check_prefect()
     from flows.refresh import refresh as refresh_flow
 
-    return _tell(lambda: refresh_flow(lake=url, **dict(options), return_state=True))
+    return tell(lambda: refresh_flow(lake=url, **dict(options), return_state=True))
 
 
 def _show_plan(url: str | None, options: RefreshOptions, output: Output) -> int:
@@ -152,7 +157,7 @@ def run_virac(
     check_prefect()
     from flows.virac import extract_virac
 
-    return _tell(lambda: extract_virac(lake=url, runner=runner, **dict(options), return_state=True))
+    return tell(lambda: extract_virac(lake=url, runner=runner, **dict(options), return_state=True))
 
 
 @rxte.default
@@ -171,7 +176,7 @@ def run_rxte(
     check_prefect()
     from flows.rxte import pull_rxte
 
-    return _tell(lambda: pull_rxte(lake=url, runner=runner, **dict(options), return_state=True))
+    return tell(lambda: pull_rxte(lake=url, runner=runner, **dict(options), return_state=True))
 
 
 @hst.default
@@ -185,7 +190,7 @@ def run_hst(*, lake: LakeURL = None, options: HstOptions, runner: TaskRunner = N
     check_prefect()
     from flows.hst import pull_hst
 
-    return _tell(lambda: pull_hst(lake=url, runner=runner, **dict(options), return_state=True))
+    return tell(lambda: pull_hst(lake=url, runner=runner, **dict(options), return_state=True))
 
 
 def _check_target(url: str, target: str | None) -> None:
@@ -243,17 +248,34 @@ def _pull_here(url: str, request: Request, runner: str | None = None) -> int:
     """Pull a source in this process."""
     from flows.local import pull as pull_here
 
-    outcome = pull_here(url, request, load_settings(runner=runner))
+    with stopping() as stopped:
+        outcome = pull_here(url, request, load_settings(runner=runner))
+    if stopped:
+        return STOPPED
     if isinstance(outcome, Exception):
         raise outcome
     say(outcome.message)
     return 1 if outcome.lost else 0
 
 
-def _tell(flow: Callable[[], Any]) -> int:
+@contextmanager
+def stopping() -> Iterator[list[str]]:
+    """Say that a run was stopped; what is yielded is empty if it was not."""
+    why: list[str] = []
+    try:
+        yield why
+    except RunStopped as error:
+        why.append(str(error))
+        say(str(error))
+
+
+def tell(flow: Callable[[], Any]) -> int:
+    """Run a flow, say how it ended, and return the exit code."""
     from flows.ready import run
 
     state = run(flow)
     for line in str(state.message or state.name).split(" | "):
         say(line)
+    if state.is_cancelled():
+        return STOPPED
     return 0 if state.is_completed() else 1

@@ -32,7 +32,7 @@ from lake.store.identity import tree_id
 if TYPE_CHECKING:
     from rich.console import Console
 
-FLOWS = ("pull", "refresh", "virac", "rxte", "hst", "maintenance", "verify")
+FLOWS = ("pull", "refresh", "run", "virac", "rxte", "hst", "maintenance", "verify")
 
 # A run gets this label, with the lake's id, when it holds its claim.
 LABEL = "lightlake.lake"

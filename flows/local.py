@@ -10,15 +10,20 @@ import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
+from flows.forms import RunOptions
+from flows.recorded import as_json, note_outcome, pull_recorded
+from flows.run_steps import run_all
 from lake.query import Lake
 from lake.settings import Settings, load_settings
 from tasks.endings import ending_together
 from tasks.logs import Clean
 from tasks.progress import Bars
 from tasks.pull.driver import Run
+from tasks.pull.recording import Recording, new_run_id, recorded
 from tasks.pull.refresh import Refreshed, refreshed
 from tasks.pull.run import Outcome, pull_all, width_of
 from tasks.pull.runners import LocalRunner
@@ -31,23 +36,41 @@ MOST_SHOWN = 20
 
 def pull(url: str, request: Request, settings: Settings | None = None) -> Outcome:
     """Pull a source; return its report, or the error that ended it."""
-    with _running():
-        (outcome,) = _pulled(lake_at(url), [request], settings or load_settings())
+    lake = lake_at(url)
+    with _running(), pull_recorded(lake, request, hard=True) as recording:
+        (outcome,) = _pulled(lake, [request], settings or load_settings(), recording)
+        note_outcome(recording, outcome)
     return outcome
 
 
 def refresh(url: str, archives: Sequence[str], **more: Any) -> Refreshed:
     """Pull archives side by side: see tasks.pull.refresh."""
-    with _running():
-        lake, settings = lake_at(url), load_settings()
-        more |= {"run": _name(), "log": logger}
-        return refreshed(lake, archives, lambda requests: _pulled(lake, requests, settings), **more)
+    lake, settings = lake_at(url), load_settings()
+    asked = as_json({"archives": list(archives), **more})
+    name = f"refresh for {more.get('sample') or 'all targets'}"
+    with _running(), recorded(lake, name, new_run_id("refresh"), request=asked, hard=True) as recording:
+        more |= {"run": _name(), "log": logger, "check": recording.check}
+        done = refreshed(lake, archives, lambda requests: _pulled(lake, requests, settings, recording), **more)
+        recording.ends(lost=bool(done.lost), message=" | ".join(done.lost or done.lines))
+    return done
 
 
-def _pulled(lake: Lake, requests: Sequence[Request], settings: Settings) -> list[Outcome]:
+def run(url: str, options: RunOptions, names: Sequence[str]) -> Refreshed:
+    """Do what a file describes: see flows.run_steps."""
+    lake, settings = lake_at(url), load_settings()
+    run_id = options.run_id or new_run_id("run")
+    options = options.model_copy(update={"run_id": run_id})
+    name = f"run {run_id}"
+    with _running(), recorded(lake, name, run_id, request=as_json(options), hard=True) as recording:
+        pulled = partial(_pulled, lake, settings=settings, recording=recording)
+        return run_all(lake, options, names, recording, pulled, logger)
+
+
+def _pulled(lake: Lake, requests: Sequence[Request], settings: Settings, recording: Recording) -> list[Outcome]:
     width = width_of(settings, {request.source for request in requests})
-    with Bars() as bars, LocalRunner(settings, width) as runner:
-        return pull_all(Run(lake, runner, logger, f"local-{uuid.uuid4().hex[:12]}", _name(), bars, settings), requests)
+    folder = f"local-{uuid.uuid4().hex[:12]}"
+    with Bars() as bars, LocalRunner(settings, width) as runner, recording.told_early():
+        return pull_all(Run(lake, runner, logger, folder, _name(), bars, settings, recording), requests)
 
 
 def _name() -> str:

@@ -9,11 +9,13 @@ from prefect.states import Completed, Failed
 
 from flows.forms import LakeField, RefreshOptions
 from flows.living import living
-from flows.pull import pulled
+from flows.pull import pulled, stopped
+from flows.recorded import as_json
 from flows.report import publish_summary
 from lake.redact import safe_line
 from lake.settings import load_settings
 from tasks.options import spread
+from tasks.pull.recording import RunStopped, new_run_id, recorded
 from tasks.pull.refresh import refreshed
 from tasks.pull.report import PullReport
 from tasks.sources.registry import check_parameters, expand
@@ -39,20 +41,27 @@ def refresh(*, lake: LakeField = None, options: RefreshOptions) -> State[list[Pu
     names = expand(options.archives)
     parameters = check_parameters(options.parameters, names)  # all at once, before any work
     opened = lake_at(str(lake or settings.url))
-    with living(opened):
-        done = refreshed(
-            opened,
-            names,
-            lambda requests: pulled(opened, requests, settings),
-            run=flow_run.name or "of a script",
-            log=log,
-            parameters=parameters,
-            sample=options.sample,
-            select=options.select,
-            back_off=options.back_off,
-            newest=options.newest,
-        )
-        publish_summary(opened, done.reports, done.lost, log)
+    title = f"refresh for {options.sample or 'all targets'}"
+    record = {"request": as_json(options), "flow_run_id": flow_run.id}
+    try:
+        with living(opened), recorded(opened, title, new_run_id("refresh"), **record) as recording:
+            done = refreshed(
+                opened,
+                names,
+                lambda requests: pulled(opened, requests, settings, recording),
+                run=flow_run.name or "of a script",
+                log=log,
+                parameters=parameters,
+                sample=options.sample,
+                select=options.select,
+                back_off=options.back_off,
+                newest=options.newest,
+                check=recording.check,
+            )
+            recording.ends(lost=bool(done.lost), message=" | ".join(done.lost or done.lines))
+            publish_summary(opened, done.reports, done.lost, log)
+    except RunStopped as error:
+        return stopped(error)
     if done.lost:
         log.error("%d of %d archives have something missing", len(done.lost), len(names))
         return Failed(message=" | ".join(done.lost), data=done.reports)

@@ -23,9 +23,10 @@ from flows.artifacts import (
     losses_table,
     names_of,
     publish_light_curves,
+    run_picture,
     where_to_look,
 )
-from flows.markdown import cells, row, text
+from flows.markdown import cells, code, row, text
 from lake.commit.ledger import count_failed
 from lake.query import Lake
 from tasks.progress import Bars
@@ -99,6 +100,12 @@ def publish_summary(lake: Lake, reports: Sequence[PullReport], lost: Sequence[st
                 lines += ["", missing(report, lake, origin).replace("# What", "### What", 1)]
     with log_errors(log, "the summary"):
         create_markdown_artifact("\n".join(lines), key="refresh")
+
+
+def publish_metrics(lake: Lake, run_id: str) -> None:
+    """Leave the plots of what a run used as a Markdown artifact."""
+    lines = ["# What the run used", "", run_picture(lake, run_id), "", f"`lightlake status --run {code(run_id)[1:-1]}`"]
+    create_markdown_artifact("\n".join(lines), key="run-metrics")
 
 
 class Watch(Bars):

@@ -71,6 +71,7 @@ def init(url: str | None = None) -> int:
 def status(
     archive: str | None = None,
     *,
+    run: str | None = None,
     lake: LakeURL = None,
     output: Output = "table",
     watch: bool = False,
@@ -82,8 +83,10 @@ def status(
     ----------
     archive
         Show the progress of this archive's granules: done and failed, rate and expected end, memory, the slowest.
+    run
+        Show this run instead: its state, what each archive brought and used, and its processes.
     watch
-        Keep showing progress until all granules have ended, or until Ctrl-C.
+        Keep showing progress until all granules, or the run, have ended, or until Ctrl-C.
     every_s
         Seconds between updates.
     """
@@ -93,6 +96,8 @@ def status(
     from lake.upkeep.maintenance import quarantined
     from lake.upkeep.maintenance import status as read_status
 
+    if run is not None:
+        return _status_of_run(run, archive, lake, output, watch, every_s)
     if watch and archive is None:
         raise ConfigurationError("--watch watches one archive", hint="name it: lightlake status ARCHIVE --watch")
     with Lake(lake) as opened:
@@ -109,6 +114,23 @@ def status(
             show(progress.progress(opened, archive).as_table(), output)
         if archive is not None and output == "table":
             show(progress.slowest(opened, archive), output)
+    return 0
+
+
+def _status_of_run(run: str, archive: str | None, url: str | None, output: Output, watch: bool, every_s: float) -> int:
+    from lake.query import Lake
+    from lake.upkeep import run_status
+
+    if archive is not None:
+        raise ConfigurationError("--run shows all archives of a run", hint=f"leave out {archive}, or --run")
+    with Lake(url) as opened:
+        run_status.run_named(opened, run)
+        if watch:
+            run_status.watch(opened, run, say, every_s)
+        elif output == "table":
+            say(run_status.as_text(opened, run))
+        else:
+            show(run_status.of_archives(opened, run), output)
     return 0
 
 

@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     turn_timeout_s: float = Field(
         43_200.0, gt=0, description="Longest wait for another run of an archive, or for a connection slot there."
     )
+    metrics_every_s: float = Field(
+        5.0, ge=0, description="Seconds between looks at what each process of a run uses; 0: none."
+    )
     quarantine_days: int = Field(
         30, ge=0, description="Days that unknown files are kept in the lake's folder quarantine."
     )

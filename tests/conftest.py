@@ -48,6 +48,7 @@ _LONG = (
     "test_virac_flow",
     "test_flows",
     "test_engine",
+    "test_run_by_file",
     "test_demo",
     "test_one_line",
     "test_kill",

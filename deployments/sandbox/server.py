@@ -191,6 +191,11 @@ class Sandbox:
         with self._lock:
             self._faults += [(url_path, kind)] * times
 
+    def clear_faults(self) -> None:
+        """Forget the faults that no answer has met."""
+        with self._lock:
+            self._faults.clear()
+
     def cached(self, file: Path, key: Mapping[str, object], make: Callable[[], object]) -> None:
         """Call `make` to write `file`, unless the stamp beside it says it was made with the same `key`."""
         stamp = file.with_name(f"{file.name}.stamp.json")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -25,6 +26,23 @@ Select = Literal["pending", "failed", "all"]
 
 # Granules that begin so are lists of targets that a service gave, not answers of an archive.
 SAMPLE_GRANULE = "sample:"
+
+_run: ContextVar[str | None] = ContextVar("run", default=None)
+
+
+def current_run() -> str | None:
+    """Return the id of the run that this work belongs to; None if it belongs to none."""
+    return _run.get()
+
+
+@contextmanager
+def in_run(run_id: str | None) -> Iterator[None]:
+    """Let attempts that are made meanwhile, by this thread and those that copy its context, belong to a run."""
+    token = _run.set(run_id)
+    try:
+        yield
+    finally:
+        _run.reset(token)
 
 
 @dataclass(frozen=True)
@@ -53,7 +71,7 @@ class Attempt:
     n_unanswered: int = 0  # not a column: coverage says which
     retries: int = 0
     requests: int | None = None
-    run_id: str | None = None
+    run_id: str | None = field(default_factory=current_run)
 
     def __post_init__(self) -> None:
         """Remove secrets from errors and addresses; make names of files text."""

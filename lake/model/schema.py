@@ -290,6 +290,52 @@ TABLES: dict[str, Table] = {
             sort=("started_at",),
         ),
         Table(
+            "runs",
+            "a start of a run; one that was resumed has several",
+            (
+                _required("run_id", "VARCHAR", "Run, by the name that its file gives it, or one of its own", ucd="meta.id"),
+                _required("name", "VARCHAR", "What it does, in a few words", ucd="meta.title"),
+                _required("state", "VARCHAR", "running (or its process is gone), done, incomplete (something is missing), "
+                    "failed, stopped, or interrupted (its process was gone)", ucd="meta.code",
+                    choices=("running", "done", "incomplete", "failed", "stopped", "interrupted")),
+                Column("request", "VARCHAR", "What was asked for, as JSON", ucd="meta.note"),
+                _required("host", "VARCHAR", "Machine of its first process", ucd="meta.id"),
+                _required("process", "BIGINT", "Number of its first process there", ucd="meta.id", low=0),
+                _required("started_at", "TIMESTAMPTZ", "When it was started", ucd="time.start"),
+                Column("ended_at", "TIMESTAMPTZ", "When it ended, or was found to have ended", ucd="time.end"),
+                Column("flow_run_id", "VARCHAR", "Its flow run, if Prefect ran it", ucd="meta.id"),
+                Column("samples", "VARCHAR", "Samples that it added, by what was asked for each, as JSON", ucd="meta.note"),
+                Column("message", "VARCHAR", "How it ended", ucd="meta.note"),
+                Column("peak_rss_mb", "DOUBLE", "Peak memory of its first process", unit="Mbyte", ucd="meta.number", low=0),
+            ),
+            key=("run_id", "started_at"),
+            sort=("started_at",),
+        ),
+        Table(
+            "metrics",
+            "a look at a process of a run, and at each archive in it",
+            (
+                _required("run_id", "VARCHAR", "Run, see table runs", ucd="meta.id"),
+                _required("host", "VARCHAR", "Machine", ucd="meta.id"),
+                _required("process", "BIGINT", "Number of the process there", ucd="meta.id", low=0),
+                Column("archive", "VARCHAR", "Archive or survey that this is of; NULL: the whole process",
+                    ucd="meta.curation"),
+                _required("time", "TIMESTAMPTZ", "When", ucd="time"),
+                _required("cpu_s", "DOUBLE", "Processor time since the process began; of an archive, of the threads that "
+                    "worked for it in this run", unit="s", ucd="time.duration", low=0),
+                Column("resident_bytes", "BIGINT", "Memory now; NULL of an archive", unit="byte", ucd="meta.number", low=0),
+                Column("read_bytes", "BIGINT", "Bytes read from disks since the process began; NULL of an archive, and "
+                    "where the system does not say", unit="byte", ucd="meta.number", low=0),
+                Column("written_bytes", "BIGINT", "Bytes written to disks since then; NULL as before", unit="byte",
+                    ucd="meta.number", low=0),
+                _required("received_bytes", "BIGINT", "Bytes of answers of services, as they came over the network, "
+                    "since the process began to work for the run", unit="byte", ucd="meta.number", low=0),
+                _required("open_requests", "INTEGER", "Requests open now", ucd="meta.number", low=0),
+            ),
+            key=("run_id", "host", "process", "archive", "time"),
+            sort=("run_id", "time"),
+        ),
+        Table(
             "statistics",
             "a source in a band",
             (

@@ -25,7 +25,9 @@ TARGET_FILE_BYTES = 256_000_000
 # Small inserts into these tables stay in the catalogue database until compaction. All other rows, and their deletions,
 # go to Parquet files at once, which plain readers see.
 INLINED_ROWS = 10
-KEPT_IN_CATALOGUE = ("ledger", "files", "archives", "bands", "schema_version")
+KEPT_IN_CATALOGUE = ("ledger", "files", "archives", "bands", "runs", "schema_version")
+
+_TABLES = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'"
 
 # SQL that migrates a lake to each version from the version before.
 MIGRATIONS: dict[int, Sequence[str]] = {
@@ -89,6 +91,10 @@ def make_tables(cursor: duckdb.DuckDBPyConnection, found: int | None) -> None:
             for statement in create_statements(table):
                 cursor.execute(statement)
         cursor.execute("COMMIT")
+    _keep_in_catalogue(cursor)
+
+
+def _keep_in_catalogue(cursor: duckdb.DuckDBPyConnection) -> None:
     for name in KEPT_IN_CATALOGUE:  # the options of a table cannot be set in the transaction that makes it
         cursor.execute(
             f"CALL ducklake_set_option('lake', 'data_inlining_row_limit', {INLINED_ROWS}, table_name => ?)", [name]
@@ -97,6 +103,8 @@ def make_tables(cursor: duckdb.DuckDBPyConnection, found: int | None) -> None:
 
 def migrate(cursor: duckdb.DuckDBPyConnection, found: int, lake_id: str | None, number: int) -> None:
     """Migrate a lake from a version of the schema to this one, with all views, in one signed transaction."""
+    if found < SCHEMA_VERSION:
+        _make_kept(cursor, number)
     cursor.execute("BEGIN")
     fence.sign(cursor, number, uuid.uuid4().hex)
     for step in range(found + 1, SCHEMA_VERSION + 1):
@@ -110,6 +118,19 @@ def migrate(cursor: duckdb.DuckDBPyConnection, found: int, lake_id: str | None, 
         [SCHEMA_VERSION, SOFTWARE, datetime.now(UTC), lake_id, declared_checksum()],
     )
     cursor.execute("COMMIT")
+
+
+def _make_kept(cursor: duckdb.DuckDBPyConnection, number: int) -> None:
+    """Create the tables whose small inserts stay in the catalogue; a migration that is stopped does it again."""
+    held = {name for (name,) in cursor.execute(_TABLES).fetchall()}
+    cursor.execute("BEGIN")
+    fence.sign(cursor, number, uuid.uuid4().hex)
+    for name in KEPT_IN_CATALOGUE:
+        if name not in held:
+            for statement in create_statements(TABLES[name]):
+                cursor.execute(statement)
+    cursor.execute("COMMIT")
+    _keep_in_catalogue(cursor)
 
 
 def declared_checksum() -> str:

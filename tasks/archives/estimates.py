@@ -82,7 +82,7 @@ def plans(
     lake: Lake,
     archives: Sequence[str],
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
-    sample: str | None = None,
+    sample: str | Sequence[str] | None = None,
     *,
     select: Select = "pending",
     back_off: bool = False,
@@ -97,7 +97,7 @@ def plans(
     parameters
         By archive, other than the defaults.
     sample
-        Only targets of this one.
+        Only targets of this one, or of any of these.
     select, back_off
         As in a `Request`.
     newest
@@ -108,14 +108,14 @@ def plans(
     ConfigurationError
         If the lake has no such sample.
     """
-    check_sample(lake, sample)
+    samples = [sample] if isinstance(sample, str) else sample
+    for one in samples or ():
+        check_sample(lake, one)
     made = []
     for name in archives:
         for archive in _at_releases(lake, name, newest=newest):
             given = archive.with_defaults((parameters or {}).get(name))
-            made.append(
-                plan(lake, archive, given, None if sample is None else [sample], select=select, back_off=back_off)
-            )
+            made.append(plan(lake, archive, given, samples, select=select, back_off=back_off))
     return made
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from lake.commit.ledger import canonical, count_rejected, waiting
@@ -53,13 +55,13 @@ class ArchiveSource:
 
     def plan(self, run: Context, request: Request) -> Iterator[Stage]:
         """Yield all targets that are still to be asked, as one stage."""
-        lake, archive = run.lake, self.origin
+        lake, archive = run.lake, _expiring(self.origin, request.since)
         asked = (lake, archive, self.parameters, request.samples)
         total = count_to_ask(*asked, select=request.select, back_off=request.back_off)
         everyone = count_to_ask(*asked, select=request.select) if request.back_off else total
         counts = {"backed_off": everyone - total, "ahead": 0, "rejected_before": 0}
         if request.select == "pending":
-            counts |= {"rejected_before": self._rejected(lake, request), "ahead": count_ahead(lake, archive)}
+            counts |= {"rejected_before": self._rejected(lake, request), "ahead": count_ahead(lake, self.origin)}
         if total:
             run.log.info("%s %s: %d targets to ask", archive.name, archive.release, total)
         folder = lake.storage.staging / run.id / archive.name / archive.release.lower()
@@ -68,7 +70,7 @@ class ArchiveSource:
 
     def _rejected(self, lake: Lake, request: Request) -> int:
         """Count the targets that are skipped because their answer was rejected."""
-        archive, followed = self.origin, self.origin.followed(self.parameters)
+        archive, followed = _expiring(self.origin, request.since), self.origin.followed(self.parameters)
         asked = (archive.name, archive.release, canonical(self.parameters), request.samples)
         with closing(lake.catalog.cursor()) as cursor:
             if not (every := count_rejected(cursor, *asked, followed)):
@@ -94,3 +96,11 @@ class ArchiveSource:
     def commit(self, url: str, fetched: list[Manifest]) -> Receipts:
         """Commit what is staged."""
         return [(None, receipt) for receipt in commit_batch(url, fetched)]
+
+
+def _expiring(archive: Archive, since: datetime | None) -> Archive:
+    """Return an archive whose answers from before a time are too old, beside those that are by its own rule."""
+    if since is None:
+        return archive
+    days = max(0.0, (datetime.now(UTC) - since).total_seconds()) / 86400
+    return replace(archive, max_age_days=min(days, archive.max_age_days or days))

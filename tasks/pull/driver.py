@@ -24,9 +24,12 @@ from lake.errors import ArchiveError, LightlakeError
 from lake.query import Lake
 from lake.settings import Settings, load_settings
 from tasks.pull.limits import connection_slots
+from tasks.pull.recording import Recording
 from tasks.pull.report import PullReport, is_lost, log_receipt
 from tasks.pull.runners import Runner
+from tasks.pull.sampling import Work, do
 from tasks.services.request_counters import Log, summarise
+from tasks.services.usage import working_for
 from tasks.sources.protocol import Batch, Done, Receipts, Source
 from tasks.worker import is_passing
 
@@ -73,6 +76,8 @@ class Run:
         Its staging folder, and its name for others that wait for it.
     watch
         Shows its progress.
+    recording
+        Records it in the lake, and says when it is to stop.
     """
 
     lake: Lake
@@ -82,6 +87,7 @@ class Run:
     name: str
     watch: Watch
     settings: Settings = field(default_factory=load_settings)
+    recording: Recording | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
     _posted: queue.SimpleQueue[Callable[[], object]] = field(default_factory=queue.SimpleQueue)
 
@@ -94,6 +100,10 @@ class Run:
         """Raise Stopped if the run is to end."""
         if self._stop.is_set():
             raise Stopped
+
+    def work_for(self, source: str) -> Work:
+        """Return what a piece of work for a source belongs to."""
+        return Work(None, source) if self.recording is None else self.recording.work_for(source)
 
     def slots(self, service: str, share: int = 1) -> AbstractContextManager[int]:
         """Hold connection slots of a service, of which the run gets one part in `share`."""
@@ -133,14 +143,18 @@ class Run:
             ends = [pool.submit(copy_context().run, work, one) for one in of]
             try:
                 while not all(end.done() for end in ends) or not self._posted.empty():
+                    if self.recording is not None:
+                        self.recording.look()
                     try:
                         posted = self._posted.get(timeout=0.02 if all(end.done() for end in ends) else 0.2)
                     except queue.Empty:
                         continue
                     posted()
-            except BaseException:
+            except BaseException as error:
                 self._stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
+                if self.recording is not None:
+                    self.recording.ended_by(error)
                 raise
         return ends
 
@@ -233,8 +247,8 @@ class Driver:
             self._fail(one, reason)
             return
         last_try = one.tries >= self.run.settings.retries
-        name, tags = f"fetch {one.batch.title}", (self.source.name,)
-        future = self.run.here(self.run.runner.submit, name, tags, self.source.fetch, one.batch, last_try)
+        name, tags, work = f"fetch {one.batch.title}", (self.source.name,), self.run.work_for(self.source.name)
+        future = self.run.here(self.run.runner.submit, name, tags, do, work, self.source.fetch, one.batch, last_try)
         self.fetching[future] = one
 
     def _settle(self, ended: set[Future[Any]]) -> None:
@@ -308,7 +322,8 @@ def _commit(run: Run, source: Source, batch: Batch, fetched: Any) -> Receipts:
     """Commit the result of a batch; a catalogue that fails may work a second later."""
     for left in reversed(range(_COMMITS)):
         try:
-            return run.runner.here(f"commit {batch.title}", source.commit, run.url, fetched)
+            with working_for(source.name):
+                return run.runner.here(f"commit {batch.title}", source.commit, run.url, fetched)
         except LightlakeError as error:
             if is_passing(error) or not left:
                 raise

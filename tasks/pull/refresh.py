@@ -44,6 +44,7 @@ def refreshed(
     select: Select = "pending",
     back_off: bool = False,
     newest: bool = False,
+    check: Callable[[], object] = lambda: None,
 ) -> Refreshed:
     """Pull archives; wait while another refresh of the same lake runs.
 
@@ -61,6 +62,8 @@ def refreshed(
         As in a `Request`.
     newest
         Then pull the newest release, too, where releases lie side by side.
+    check
+        Raises if this run is to end while it waits.
 
     Raises
     ------
@@ -69,7 +72,7 @@ def refreshed(
     LightlakeError
         If the other refresh takes too long.
     """
-    with exclusive_pull(lake, TURN, run, log):
+    with exclusive_pull(lake, TURN, run, log, check):
         # Each pull looks up again which release the lake shows: it may have changed by then.
         requests = []
         check_sample(lake, sample)
@@ -85,13 +88,18 @@ def refreshed(
                 log.info("; ".join(one.message for one in made))
                 wanted = [None if one.release == shown else releases.NEWEST for one in made]
             requests += [Request(name, given, sample, select, release, back_off) for release in wanted]
-        done = Refreshed()
-        for request, outcome in zip(requests, pulled(requests), strict=True):
-            done.lines.append(_line(request, outcome, requests))
-            if isinstance(outcome, PullReport):
-                done.reports.append(outcome)
-            if isinstance(outcome, Exception) or outcome.lost:
-                done.lost.append(done.lines[-1])
+        return summed_up(requests, pulled(requests))
+
+
+def summed_up(requests: Sequence[Request], outcomes: Sequence[Outcome]) -> Refreshed:
+    """Sum up the outcome of each request."""
+    done = Refreshed()
+    for request, outcome in zip(requests, outcomes, strict=True):
+        done.lines.append(_line(request, outcome, requests))
+        if isinstance(outcome, PullReport):
+            done.reports.append(outcome)
+        if isinstance(outcome, Exception) or outcome.lost:
+            done.lost.append(done.lines[-1])
     return done
 
 

@@ -98,7 +98,8 @@ def pull(run: Run, source: Source, request: Request, share: int = 1) -> tuple[Or
         If another run holds the pull lock, or all connection slots, for too long; or if options make no sense.
     """
     lake, started = run.lake, time.monotonic()
-    check_sample(lake, request.sample)
+    for sample in request.samples or ():
+        check_sample(lake, sample)
     lock = exclusive_pull(lake, of_archive(source.name), run.name, run.log, run.check)
     with lock if source.limits.exclusive else nullcontext():
         source = source.prepared(lake, request, run.settings)

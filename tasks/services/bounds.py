@@ -31,6 +31,7 @@ from upath import UPath
 from lake.errors import LightlakeError
 from lake.settings import Settings, settings
 from lake.store.leaving import leave_behind
+from tasks.services.usage import counted
 from tasks.services.votables import parsed_whole
 
 _Result = TypeVar("_Result")
@@ -371,7 +372,7 @@ def in_time(work: Callable[[], _Result], budget: Budget) -> _Result:
         else:
             outcome.append(lambda: result)
 
-    thread = Thread(target=copy_context().run, args=(run,), name="lightlake-bounded", daemon=True)
+    thread = Thread(target=copy_context().run, args=(counted, run), name="lightlake-bounded", daemon=True)
     thread.start()
     thread.join(budget.patience())
     if not outcome:

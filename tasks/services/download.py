@@ -26,6 +26,7 @@ from tasks.services.http import (
     length_of,
     pieces_of,
 )
+from tasks.services.usage import received
 
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
@@ -136,6 +137,7 @@ def resume(
         budget.expects(size or 0)
         with part.open("ab") as file:
             for piece in answer.iter_raw():
+                received(len(piece))
                 # These bytes are kept even if the process ends now.
                 file.write(piece)
                 file.flush()

@@ -28,6 +28,7 @@ import httpx
 from lake.errors import ArchiveError
 from tasks.services.bounds import Budget, Failed, in_memory
 from tasks.services.request_counters import request_sent
+from tasks.services.usage import received, requesting
 
 TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
@@ -130,7 +131,7 @@ class Client:
         """
         token = _budget.set(budget)
         try:
-            with connecting(budget, self.timeout_s):
+            with requesting(), connecting(budget, self.timeout_s):
                 request = self._client.build_request(method, url, headers=headers, **more)
                 reply = self._answer(request, budget)
                 try:
@@ -250,6 +251,7 @@ def pieces_of(reply: httpx.Response, budget: Budget) -> Iterator[bytes]:
     is_packed = reply.headers.get("Content-Encoding", "identity").lower() != "identity"
     unpacker = zlib.decompressobj(wbits=47)
     for piece in reply.iter_raw():
+        received(len(piece))
         left = piece
         while left and not unpacker.eof:
             made = unpacker.decompress(left, _PIECE) if is_packed else left

@@ -18,6 +18,7 @@ from upath import UPath
 from lake.redact import safe_line
 from lake.store.storage import write_text
 from lake.text import one_line
+from tasks.services.usage import counted
 
 Log = logging.Logger | logging.LoggerAdapter[Any]
 
@@ -156,4 +157,4 @@ class Threads(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[..., _Result], /, *args: Any, **kwargs: Any) -> Future[_Result]:
         """Run a function in one of the threads."""
-        return super().submit(copy_context().run, fn, *args, **kwargs)
+        return super().submit(copy_context().run, counted, fn, *args, **kwargs)

@@ -15,7 +15,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from html import unescape
@@ -33,6 +33,7 @@ from tasks.services.bounds import in_memory, in_time, on_disk
 from tasks.services.http import GONE, NOT_FOUND, Client, body_of, check_status
 from tasks.services.parquet import leaf_numbers
 from tasks.services.request_counters import not_counted
+from tasks.services.usage import received, requesting
 
 _Result = TypeVar("_Result")
 
@@ -215,6 +216,8 @@ class Store:
         if min(sizes, default=0) < 0:
             raise self.trouble(path, "the file is damaged: it has a column of negative size", transient=True)
         on_disk(partial(self.trouble, path), self.settings).expects(sum(sizes), f"row group {group}")
+        if not self.is_local:  # they are read next
+            received(sum(file.metadata.row_group(group).column(n).total_compressed_size for n in chosen))
 
     def _version(self, name: str, stream: pa.NativeFile) -> object:
         # On S3 the ETag, as times there are of seconds.
@@ -239,7 +242,8 @@ class Store:
         if not self.is_local:
             not_counted()
         try:
-            yield
+            with nullcontext() if self.is_local else requesting():
+                yield
         except FileNotFoundError as error:
             raise self.trouble(path, "a file is gone", transient=True) from error
         except PermissionError as error:

@@ -17,6 +17,7 @@ from lake.model.schema import TABLES
 from lake.model.table import Table
 from lake.science.motion import Followed, Span
 from lake.settings import Settings
+from tasks.sources.collector import Collector
 
 # Names of Hive folders that DuckDB reads as another type or as NULL, beside digits, dates and times, which begin with
 # no letter.
@@ -252,6 +253,8 @@ class Archive(Origin):
         circles are larger than any motion.
     give_up_after, patient
         See `Limits`.
+    collector
+        What it is called in run files of the Fornax collector.
     """
 
     batch_size: int
@@ -262,6 +265,7 @@ class Archive(Origin):
     span: Span | None = None
     give_up_after: int = GIVE_UP_AFTER
     patient: bool = False
+    collector: Collector | None = None
 
     @property
     def limits(self) -> Limits:

@@ -28,6 +28,7 @@ from lake.settings import Settings
 from tasks.services.tap import Service
 from tasks.services.values import dated, measured, places_of, undated_remark, whole_rows
 from tasks.sources.base import Archive, Band, FetchResult, Granule, wrong_name
+from tasks.sources.collector import Collector, Key
 
 SERVICE = "heasarc"
 ENDPOINT = "https://heasarc.gsfc.nasa.gov/xamin/vo/tap"
@@ -318,6 +319,28 @@ _VIEWS = {
     ),
 }
 
+_COLLECTOR = {
+    **{
+        name: Collector(
+            "heasarc",
+            {f"{key}.{name}": Key("max_error_radius_deg") for key in ("catalog_error_radii", "catalog_constraints")},
+            is_core=True,
+        )
+        for name in ("fermigtrig", "saxgrbmgrb")
+    },
+    "icecubepsc": Collector(
+        "heasarc",
+        {
+            "catalog_constraints.icecubepsc.max_search_radius": Key("max_search_radius_deg"),
+            "catalog_constraints.icecubepsc.select_topn": Key(
+                note="all events are kept; those of most energy: lightlake sql "
+                "\"FROM brightest_events('icecubepsc', {value})\""
+            ),
+        },
+        is_asked=False,
+    ),
+}
+
 
 def archive(table: EventTable) -> Archive:
     """Make an archive of a table."""
@@ -345,6 +368,7 @@ def archive(table: EventTable) -> Archive:
         fetch=functools.partial(fetch, table),
         span=SPAN if table.error_column is None else None,
         parameters=table.parameters(),
+        collector=_COLLECTOR.get(table.name),
     )
 
 

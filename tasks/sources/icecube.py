@@ -31,6 +31,7 @@ from tasks.services.download import download
 from tasks.services.http import failing
 from tasks.services.values import dated
 from tasks.sources.base import Archive, Band, FetchResult, Granule
+from tasks.sources.collector import Collector, Key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -342,4 +343,15 @@ ARCHIVE = Archive(
     "position_err_arcsec (0.2 deg at best), so bmjd_tdb is good to 1.7 s a degree of error.",
     fetch=fetch,
     parameters={"max_search_radius_deg": 2.0, "seasons": list(SEASONS)},
+    collector=Collector(
+        "icecube",
+        {
+            "max_search_radius": Key("max_search_radius_deg"),
+            "icecube_select_topn": Key(
+                note="all events are kept; those of most energy: lightlake sql "
+                "\"FROM brightest_events('icecube', {value})\""
+            ),
+        },
+        is_core=True,
+    ),
 )

@@ -23,6 +23,7 @@ from tasks.services.hats import Catalogue, Near, Scan, scan
 from tasks.services.values import dated, integers, measured, nullable, places, undated_remark
 from tasks.sources import hats
 from tasks.sources.base import Archive, Band, FetchResult, Granule
+from tasks.sources.collector import Collector, Key
 
 Floats = NDArray[np.float64]
 
@@ -279,4 +280,5 @@ ARCHIVE = Archive(
     plan=partial(hats.plan, catalogue=_objects),
     fetch=fetch,
     parameters={"radius_arcsec": 1.0},
+    collector=Collector("panstarrs", {"radius": Key("radius_arcsec")}),
 )

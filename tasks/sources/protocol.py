@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 from lake.commit.ledger import Select
@@ -28,7 +29,7 @@ class Request:
     options
         Parameters of an archive that differ from its defaults, or a survey's own model of options.
     sample
-        Only targets of this sample; None: all.
+        Only targets of this sample, or of any of several; None: all.
     select
         pending: what was never answered, what failed, and answers that are too old. failed: only what failed or was
         rejected. all: everything again.
@@ -36,19 +37,24 @@ class Request:
         A data release, or newest; None: the release that the lake shows.
     back_off
         Skip what failed recently.
+    since
+        With pending: answers of an archive from before are too old.
     """
 
     source: str
     options: Any = None
-    sample: str | None = None
+    sample: str | tuple[str, ...] | None = None
     select: Select = "pending"
     release: str | None = None
     back_off: bool = False
+    since: datetime | None = None
 
     @property
     def samples(self) -> list[str] | None:
         """Return the samples whose targets are requested; None for all."""
-        return None if self.sample is None else [self.sample]
+        if self.sample is None:
+            return None
+        return [self.sample] if isinstance(self.sample, str) else list(self.sample)
 
 
 # Each granule's own name, if it has one beside its id, with the receipt of its commit.

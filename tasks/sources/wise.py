@@ -28,6 +28,7 @@ from tasks.services.store import Store
 from tasks.services.values import dated, integers, measured, nullable, places, possible, undated_remark
 from tasks.sources import hats
 from tasks.sources.base import Archive, Band, FetchResult, Granule
+from tasks.sources.collector import Collector, Key
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -294,4 +295,12 @@ ARCHIVE = Archive(
     plan=partial(hats.plan, catalogue=_catalogue),
     fetch=fetch,
     parameters={"radius_arcsec": 1.0},
+    collector=Collector(
+        "wise",
+        {
+            "radius": Key("radius_arcsec"),
+            "bandlist": Key(note="all bands are pulled; choose some of them when you read, plot or export"),
+        },
+        is_core=True,
+    ),
 )

@@ -19,6 +19,7 @@ from tasks.services.hats import Scan, scan
 from tasks.services.values import dated, integers, measured, nullable, places, possible, undated_remark
 from tasks.sources import hats
 from tasks.sources.base import Archive, Band, FetchResult, Granule
+from tasks.sources.collector import DEG, WORKERS, Collector, Key
 
 NAME = "ztf"
 RELEASE = "DR24"
@@ -182,4 +183,9 @@ ARCHIVE = Archive(
     plan=hats.plan,
     fetch=fetch,
     parameters={"radius_arcsec": 1.0},
+    collector=Collector(
+        "ztf",
+        {"match_radius": Key("radius_arcsec", DEG), "radius": Key("radius_arcsec"), "nworkers": Key(note=WORKERS)},
+        is_core=True,
+    ),
 )

@@ -16,6 +16,7 @@ from lake.model.schema import SCHEMA_VERSION, TABLES
 from lake.model.views import view_statements
 from lake.settings import load_settings
 from lake.store.catalog import Catalog
+from lake.store.migrations import KEPT_IN_CATALOGUE
 from lake.store.storage import Storage
 from lake.upkeep.compaction import compact
 from lake.upkeep.maintenance import BOOKKEEPING
@@ -70,6 +71,11 @@ def test_a_lake_of_an_older_version_is_migrated_whatever_stops_it(made, version)
     cursor = catalog.cursor()
     cursor.execute("BEGIN")  # else DuckLake reads its catalogue for each question
     assert cursor.execute("SELECT max(version) FROM schema_version").fetchall() == [(SCHEMA_VERSION,)]
+    kept = cursor.execute(
+        "SELECT DISTINCT scope_entry FROM ducklake_options('lake') WHERE option_name = 'data_inlining_row_limit' "
+        "AND scope = 'TABLE'"
+    ).fetchall()
+    assert {name.rpartition(".")[2] for (name,) in kept} == set(KEPT_IN_CATALOGUE)
     described = cursor.execute(
         "SELECT table_name, column_name, replace(data_type, 'TIMESTAMP WITH TIME ZONE', 'TIMESTAMPTZ'), comment "
         "FROM duckdb_columns() WHERE database_name = 'lake' "

@@ -87,7 +87,7 @@ _START = """
     width = place.clientWidth;
     const inner = Math.max(220, width - 75);
     fit(spec, about.width, inner);
-    spec.config.legend.columns = Math.max(1, Math.floor(inner / 150));
+    (spec.config.legend ??= {}).columns = Math.max(1, Math.floor(inner / 150));
     await vegaEmbed(place, spec, {mode: "vega-lite", ast: true, renderer: one.painted ? "canvas" : "svg",
       actions: {export: true, source: false, compiled: false, editor: false}});
   }

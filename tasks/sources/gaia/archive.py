@@ -24,6 +24,7 @@ from tasks.services.http import Session
 from tasks.services.tap import Service
 from tasks.services.values import measured, places_of, whole_rows
 from tasks.sources.base import Archive, Band, FetchResult, Granule
+from tasks.sources.collector import DEG, Collector, Key
 from tasks.sources.gaia import epochs as gaia_epochs
 from tasks.sources.gaia.layouts import EMPTY
 
@@ -325,4 +326,5 @@ ARCHIVE = Archive(
     extra_endpoints={"gaia_datalink": DATALINK},
     fetch=fetch,
     parameters={"radius_arcsec": 1.0, "data_structure": STRUCTURES[0]},
+    collector=Collector("gaia", {"search_radius": Key("radius_arcsec", DEG)}, is_core=True),
 )

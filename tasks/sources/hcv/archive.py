@@ -30,6 +30,7 @@ from tasks.services.http import Session
 from tasks.services.request_counters import Threads
 from tasks.services.values import as_number, as_whole, columns_of, dated, nullable, on_sky, undated_remark
 from tasks.sources.base import Archive, Band, FetchResult, Granule
+from tasks.sources.collector import DEG, Collector, Key
 from tasks.sources.hats import only_matched, sources_and_matches
 from tasks.sources.hcv.pages import NAME, Ask, Row, Rows, pages
 
@@ -374,6 +375,6 @@ ARCHIVE = Archive(
     "artefact) in 2 to 4, FilterDetFlag (varies in this filter) in 5, from bit 6 on two bits a letter of VarQualFlag "
     "(CI, D, MagErr, MagAper2 - MagAuto, point to point): 1 A, 2 B, 3 C, 0 none. Wavelengths in bands are nominal.",
     probe=f"/{SUMMARY}/metadata",
-    fetch=fetch, parameters={"radius_arcsec": 1.0},
+    fetch=fetch, parameters={"radius_arcsec": 1.0}, collector=Collector("hcv", {"radius": Key("radius_arcsec", DEG)}),
     views=Views(as_published=()),  # the zero points of the Fornax collector came from a web page, for each first night
 )  # fmt: skip

@@ -25,6 +25,7 @@ from lake.science.sky import match, separation_arcsec
 from lake.settings import Settings
 from tasks.services.retry import with_retries
 from tasks.sources.base import Archive, FetchResult, Granule
+from tasks.sources.collector import Collector, Key
 from tasks.sources.hats import sources_and_matches
 from tasks.sources.tess_kepler import mast_mirror
 from tasks.sources.tess_kepler.mast_choice import AUTHORS, KEPLER_CADENCES, TESS_CADENCES_S, Source, choose, source_of
@@ -289,6 +290,7 @@ ARCHIVE = Archive(
     "is a flux, and quality, the file's flag word, has no bit of lightkurve's default mask. A row of exposures is a "
     "file.",
     fetch=fetch,
+    collector=Collector("tess_kepler", {"radius": Key("radius_arcsec")}),
     parameters={
         "radius_arcsec": 1.0,
         "authors": list(AUTHORS),
