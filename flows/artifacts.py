@@ -104,7 +104,7 @@ def run_picture(lake: Lake, run_id: str) -> str:
     """Return a picture, in Markdown, of what a run used, by archive and over time."""
     from tasks.analysis.run_pages import run_png
 
-    return _picture("What the run used", run_png(lake, run_id))
+    return picture("What the run used", run_png(lake, run_id))
 
 
 def credits_of(origin: Origin) -> str:

@@ -99,8 +99,9 @@ def run_chart(lake: Lake, run_id: str) -> alt.VConcatChart:
             .properties(width=WIDTH, height=130, title=title)
         )
     chart: alt.VConcatChart = alt.vconcat(*panels).resolve_scale(x="shared", color="independent")
-    title = alt.TitleParams(f"What the run {one_line(run_id)} used", anchor="start")
-    return chart.properties(title=title).configure_legend(orient="bottom", title=None)
+    words = alt.TitleParams(f"What the run {one_line(run_id)} used", anchor="start")
+    whole: alt.VConcatChart = chart.properties(title=words).configure_legend(orient="bottom", title=None)
+    return whole
 
 
 def write_run_page(lake: Lake, run_id: str, path: Path) -> Path:
