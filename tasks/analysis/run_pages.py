@@ -100,8 +100,8 @@ def run_chart(lake: Lake, run_id: str) -> alt.VConcatChart:
         )
     chart: alt.VConcatChart = alt.vconcat(*panels).resolve_scale(x="shared", color="independent")
     words = alt.TitleParams(f"What the run {one_line(run_id)} used", anchor="start")
-    whole: alt.VConcatChart = chart.properties(title=words).configure_legend(orient="bottom", title=None)
-    return whole
+    drawn: alt.VConcatChart = chart.properties(title=words).configure_legend(orient="bottom", title=None)
+    return drawn
 
 
 def write_run_page(lake: Lake, run_id: str, path: Path) -> Path:
