@@ -38,8 +38,8 @@ def table_text(table: pa.Table, width: int | None = None, longest: int = 1000) -
     --------
     >>> print(table_text(pa.table({"name": ["M 87"], "ra": [187.70593]})))
     ┏━━━━━━┳━━━━━━━━━━━┓
-    ┃      ┃        ra ┃
-    ┃ name ┃     (deg) ┃
+    ┃ name ┃        ra ┃
+    ┃      ┃     (deg) ┃
     ┡━━━━━━╇━━━━━━━━━━━┩
     │ M 87 │ 187.70593 │
     └──────┴───────────┘
@@ -98,7 +98,7 @@ def _grid(schema: pa.Schema, heads: Sequence[str], cells: Sequence[Sequence[str]
     for head, field in zip(heads, schema, strict=False):
         number = pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
         # Text, not str, in which rich would look for its markup, such as [red].
-        drawn.add_column(Text(head), justify="right" if number else "left", overflow="fold", vertical="bottom")
+        drawn.add_column(Text(head), justify="right" if number else "left", overflow="fold")
     for row in zip(*cells, strict=True):
         drawn.add_row(*map(Text, row))
     console = Console(width=width or 10_000, force_terminal=False, color_system=None)
