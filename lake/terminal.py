@@ -38,8 +38,8 @@ def table_text(table: pa.Table, width: int | None = None, longest: int = 1000) -
     --------
     >>> print(table_text(pa.table({"name": ["M 87"], "ra": [187.70593]})))
     ┏━━━━━━┳━━━━━━━━━━━┓
-    ┃ name ┃        ra ┃
-    ┃      ┃     (deg) ┃
+    ┃      ┃        ra ┃
+    ┃ name ┃     (deg) ┃
     ┡━━━━━━╇━━━━━━━━━━━┩
     │ M 87 │ 187.70593 │
     └──────┴───────────┘
