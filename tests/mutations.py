@@ -65,7 +65,7 @@ FAULTS = (
     ("tasks/pull/driver.py", "max(self.not_before, time.monotonic() + min(asked_for, settings.timeout_s))", "self.not_before", "Retry-After is not obeyed", "integration/test_engine.py"),
     ("tasks/pull/report.py", "if failed or rejected:", "if failed and rejected:", "a report that names no loss", "unit/flows integration/test_engine.py"),
     ("tasks/services/sesame.py", 'raise ValueError("it has no beginning or no end")', "return None", "a maintenance page is an unknown name", "unit/tasks/services/test_sesame.py"),
-    ("tasks/samples/names.py", "COARSEST_ARCSEC = 4.0", "COARSEST_ARCSEC = 4000.0", "rounded positions are taken", "unit/tasks/samples/test_names.py"),
+    ("tasks/samples/names.py", "COARSEST_ARCSEC = 4.0", "COARSEST_ARCSEC = 4000.0", "rounded positions are taken", "unit/tasks/samples/test_resolver.py"),
     ("tasks/samples/names.py", "J2000 if moves else None", "None", "the epoch of SIMBAD's positions", "unit/tasks/samples/test_by_name.py"),
     ("tasks/samples/by_name.py", "moving = np.delete(moving, row)", "return targets", "stars that lists have at another epoch", "unit/tasks/samples/test_by_name.py"),
     ("tasks/sources/hst_timetag/reset.py", 'f"WHERE {OWN}" if', '"" if', "a reset forgets the names of targets", "integration/test_names_command.py"),

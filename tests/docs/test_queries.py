@@ -36,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a lake my-lake, which has a target of the examples."""
     catalog = Catalog(Storage.from_url(tmp_path / "my-lake"), load_settings(url=str(tmp_path / "my-lake")))
     catalog.create()
-    register(catalog, range(3))
+    register(catalog, range(3), "quasars")
     committed(catalog, range(2), "g0")
     catalog.close()
     monkeypatch.chdir(tmp_path)
@@ -48,11 +48,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_commands(folder: Path) -> None:
     (text,) = blocks("README.md", "bash", "Ask")
     lines = [shlex.split(line, comments=True) for line in text.splitlines()]
-    assert len(lines) == 4
+    assert len(lines) == 5
     for line in lines:
         command(*line[1:])
     assert pq.read_table("light_curves.parquet").num_rows > 0
     assert "TXS 0506+056" in Path("txs.html").read_text()
+    assert {path.name for path in Path("figures").glob("*.html")} == {
+        "index.html",
+        "TXS_0506+056.html",
+        "T1.html",
+        "T2.html",
+    }
 
 
 def test_the_python_of_the_readme(folder: Path) -> None:
