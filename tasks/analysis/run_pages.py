@@ -19,6 +19,8 @@ _MOST = 600
 
 _WHOLE = "all"
 
+_SHORT_S, _DAY_S = 1_200, 86_400
+
 # What is drawn: column, title, and whether it is of whole processes.
 _PANELS = (
     ("cores", "Processor cores in use", False),
@@ -80,6 +82,8 @@ def run_chart(lake: Lake, run_id: str) -> alt.VConcatChart:
         raise ConfigurationError(
             f"nothing is recorded of what the run {run_id} used", hint="see LIGHTLAKE_METRICS_EVERY_S"
         )
+    lasted_s = (frame["time"].max() - frame["time"].min()).total_seconds()
+    clock = "%H:%M:%S" if lasted_s < _SHORT_S else "%H:%M" if lasted_s < _DAY_S else "%m-%d %H:%M"
     panels = []
     for column, title, whole in _PANELS:
         rows = frame[(frame["archive"] == _WHOLE) == whole][["time", "archive", column]].dropna()
@@ -87,18 +91,20 @@ def run_chart(lake: Lake, run_id: str) -> alt.VConcatChart:
             alt.Chart(rows)
             .mark_line(interpolate="step-after", point={"size": 12})
             .encode(
-                x=alt.X("time:T", title="Time (UTC)", axis=alt.Axis(format="%H:%M")),
-                y=alt.Y(f"{column}:Q", title=title),
-                color=alt.Color("archive:N", title="Archive", legend=None if whole else alt.Legend()),
+                x=alt.X("time:T", title="Time (UTC)", axis=alt.Axis(format=clock, tickCount=8)),
+                y=alt.Y(f"{column}:Q", title=None),
+                color=alt.value("#555555") if whole else alt.Color("archive:N", scale=alt.Scale(scheme="tableau20")),
                 tooltip=[
                     "archive:N",
                     alt.Tooltip("time:T", format="%H:%M:%S"),
                     alt.Tooltip(f"{column}:Q", format=".3g"),
                 ],
             )
-            .properties(width=WIDTH, height=130, title=title)
+            .properties(
+                width=WIDTH, height=130, title=alt.TitleParams(title, anchor="start", fontSize=12, fontWeight="normal")
+            )
         )
-    chart: alt.VConcatChart = alt.vconcat(*panels).resolve_scale(x="shared", color="independent")
+    chart: alt.VConcatChart = alt.vconcat(*panels).resolve_scale(x="shared", color="shared")
     words = alt.TitleParams(f"What the run {one_line(run_id)} used", anchor="start")
     drawn: alt.VConcatChart = chart.properties(title=words).configure_legend(orient="bottom", title=None)
     return drawn

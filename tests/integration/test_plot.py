@@ -15,7 +15,6 @@ from helpers.granules import committed, positions, rows_of
 from helpers.processes import Run
 
 from lake.commit.targets import add_targets
-from lake.query import Lake
 from lake.store.catalog import Catalog
 
 NAMES = ["M 87", "<b>x</b>", "../../etc", "m 87", "x" * 300]
@@ -71,8 +70,9 @@ def test_what_cannot_be_drawn_is_said_in_a_line(
 
 
 def test_a_sample_is_drawn_once_and_again_where_it_changed(
-    url: str, catalog: Catalog, lake: Lake, run: Run, tmp_path: Path
+    url: str, catalog: Catalog, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("LIGHTLAKE_WORKERS", "1")
     folder = tmp_path / "figures"
     assert "5 figures drawn" in run("plot", "--sample", "five", "--to", folder, "--lake", url).out
     pages = sorted(path.name for path in folder.glob("*.html"))

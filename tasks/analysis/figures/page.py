@@ -84,6 +84,7 @@ _START = """
       return line;
     }));
     const spec = await unpacked(shown);
+    document.querySelector(".help").hidden = !spec.params?.length;
     width = place.clientWidth;
     const inner = Math.max(220, width - 75);
     fit(spec, about.width, inner);
