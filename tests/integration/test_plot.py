@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
+from helpers.figures import figure
 from helpers.granules import committed, positions, rows_of
 from helpers.processes import Run
 
@@ -26,13 +23,6 @@ def url(catalog: Catalog) -> str:
     add_targets(catalog, pa.table({"name": NAMES, "ra": ra, "dec": dec, "redshift": [0.1] * len(NAMES)}), "five")
     committed(catalog, range(4), "g0")
     return str(catalog.storage.root)
-
-
-def figure(path: Path) -> dict[str, Any]:
-    packed = re.search(r'id="figure-0">([^<]*)<', path.read_text())
-    assert packed
-    spec: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(packed[1])))
-    return spec
 
 
 def test_one_target_by_any_form(url: str, run: Run, tmp_path: Path) -> None:

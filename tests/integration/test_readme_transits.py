@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import gzip
 import io
-import json
 import re
 import shlex
 import subprocess
@@ -17,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import vl_convert
+from helpers.figures import figure
 from helpers.mast_lake import hold, read
 
 from lake.cli import main
@@ -113,10 +111,7 @@ def drawn(example: Example) -> Callable[[str], np.ndarray]:
     """Return where a page has its points: x and y in pixels, y downwards, as Vega draws them."""
 
     def drawn(page: str) -> np.ndarray:
-        text = (example.folder / page).read_text()
-        packed = re.search(r'id="figure-0">([^<]*)<', text)
-        assert packed
-        spec = json.loads(gzip.decompress(base64.b64decode(packed[1])))
+        spec = figure(example.folder / page)
         spec["vconcat"] = spec["vconcat"][:1]  # without the zoom
         svg = vl_convert.vegalite_to_svg(spec)
         places = re.findall(
