@@ -86,10 +86,30 @@ def is_alive(catalog: Catalog, run_id: str) -> bool | None:
         return None
 
 
-def begin(catalog: Catalog, start: Start) -> None:
-    """Write that a run starts; the caller holds its claim, so earlier starts without an end were interrupted."""
-    earlier = "stopped" if is_stop_requested(catalog.storage, start.run_id) else "interrupted"
-    remove(_stop(catalog.storage, start.run_id))
+def take_stop(storage: Storage, run_id: str) -> State:
+    """Remove a request to stop that earlier starts of a run did not live to see; return how these ended."""
+    earlier: State = "stopped" if is_stop_requested(storage, run_id) else "interrupted"
+    remove(_stop(storage, run_id))
+    return earlier
+
+
+def begin(catalog: Catalog, start: Start, earlier: State = "interrupted", within_s: float | None = None) -> None:
+    """Write that a run starts.
+
+    Parameters
+    ----------
+    start
+        The caller holds the run's claim.
+    earlier
+        How earlier starts without an end ended.
+    within_s
+        Longest wait for other writers; None: LIGHTLAKE_LOCK_TIMEOUT_S.
+
+    Raises
+    ------
+    CatalogError
+        If the catalogue cannot be locked or written.
+    """
 
     def work(number: int) -> None:
         with Change(catalog, number) as change:
@@ -107,7 +127,7 @@ def begin(catalog: Catalog, start: Start) -> None:
 
             change.bring_in({}, rewrites)
 
-    write(catalog, work)
+    write(catalog, work, within_s)
 
 
 def note_samples(catalog: Catalog, start: Start, samples: Mapping[str, Sequence[str]]) -> None:

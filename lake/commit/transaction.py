@@ -33,7 +33,7 @@ from lake.store.storage import Storage, checksum, parquet_rows, publish, remove,
 T = TypeVar("T")
 
 
-def write(catalog: Catalog, work: Callable[[int], T]) -> T:
+def write(catalog: Catalog, work: Callable[[int], T], within_s: float | None = None) -> T:
     """Do a piece of work as the only writer; repeat it if its connection or its lock is lost.
 
     Parameters
@@ -43,6 +43,8 @@ def write(catalog: Catalog, work: Callable[[int], T]) -> T:
     work
         Called with the fence number, for its `Change`; several times if it is interrupted. What an interrupted call did
         is in the lake completely, or not at all.
+    within_s
+        Longest wait for other writers; None: LIGHTLAKE_LOCK_TIMEOUT_S.
 
     Raises
     ------
@@ -51,7 +53,7 @@ def write(catalog: Catalog, work: Callable[[int], T]) -> T:
     """
 
     def once() -> T:
-        with catalog.lock() as number, catalog.changing():
+        with catalog.lock(within_s=within_s) as number, catalog.changing():
             try:
                 recover(catalog, number)
                 return work(number)
@@ -61,7 +63,8 @@ def write(catalog: Catalog, work: Callable[[int], T]) -> T:
                     raise overtaken(catalog.location) from error
                 raise
 
-    return until_back(once, catalog.settings.lock_timeout_s, catalog.renew)
+    longest = catalog.settings.lock_timeout_s if within_s is None else within_s
+    return until_back(once, longest, catalog.renew)
 
 
 def _is_overtaken(catalog: Catalog, number: int) -> bool:

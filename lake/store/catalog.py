@@ -310,7 +310,7 @@ class Catalog:
             check_catalogue(Path(self.location.target))
 
     @contextmanager
-    def lock(self, *, reading: bool = False, fenced: bool = True) -> Iterator[int]:
+    def lock(self, *, reading: bool = False, fenced: bool = True, within_s: float | None = None) -> Iterator[int]:
         """Hold the catalogue's lock: one writer at a time, over all processes and machines that share it.
 
         Every commit holds this lock. Without it, DuckLake would let two transactions add rows of the same source, since
@@ -323,17 +323,19 @@ class Catalog:
             Only keep writers out, to read the lake while it is at rest.
         fenced
             Take a fence number, which needs a catalogue; else it is 0.
+        within_s
+            Longest wait; None: LIGHTLAKE_LOCK_TIMEOUT_S.
 
         Raises
         ------
         CatalogError
-            If others hold it for longer than LIGHTLAKE_LOCK_TIMEOUT_S.
+            If others hold it for longer than that.
         ReadOnly
             If this user may not write the catalogue.
         """
         if not reading:
             self.check_writable()
-        timeout = self.settings.lock_timeout_s
+        timeout = self.settings.lock_timeout_s if within_s is None else within_s
         folders = self._folders()
         if not all(map(has_free_space, folders)) and (full := disk_full(None, *folders)):
             raise full

@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from lake.commit import metrics
 from lake.commit.ledger import in_run
-from lake.commit.runs import Start, State, begin, claimed, end, is_alive, is_stop_requested
-from lake.errors import ConfigurationError, LightlakeError
+from lake.commit.runs import Start, State, begin, claimed, end, is_alive, is_stop_requested, take_stop
+from lake.errors import CatalogError, ConfigurationError, LightlakeError
 from lake.query import Lake
 from lake.redact import safe_line
 from lake.store.memory import peak_rss_mb
@@ -31,6 +31,9 @@ STOPPED = 3
 
 # A run looks this often whether it was asked to stop, and commits what its processes measured, s.
 LOOK_S, COMMIT_S = 3.0, 300.0
+
+# A run that finds the catalogue locked begins all the same, and is written down later.
+_BEGIN_WITHIN_S, _BEGIN_AGAIN_S = 2.0, 30.0
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -76,6 +79,8 @@ class Recording:
         self.folder = metrics.folder_of(lake.storage, start.run_id)
         self._stop_requested, self._over = threading.Event(), threading.Event()
         self._committed = time.monotonic()
+        self._begun_at: float | None = None  # when it was last tried in vain; None: it is written
+        self._earlier = take_stop(lake.storage, start.run_id)
         self._state: State | None = None
         self._outcome: tuple[State, str | None] = ("done", None)
 
@@ -83,6 +88,11 @@ class Recording:
     def run_id(self) -> str:
         """Return the run's id."""
         return self.start.run_id
+
+    @property
+    def is_begun(self) -> bool:
+        """Say whether the lake knows of the run."""
+        return self._begun_at is None
 
     def work_for(self, source: str) -> Work:
         """Return what a piece of this run's work for a source belongs to."""
@@ -105,8 +115,18 @@ class Recording:
             If the run was asked to stop.
         """
         self.check()
+        if self._begun_at is not None and time.monotonic() - self._begun_at > _BEGIN_AGAIN_S:
+            self.begin()
         if time.monotonic() - self._committed > COMMIT_S:
             self.commit_metrics()
+
+    def begin(self) -> None:
+        """Write that the run starts, unless others write for long just now."""
+        try:
+            begin(self.lake.catalog, self.start, self._earlier, _BEGIN_WITHIN_S)
+            self._begun_at = None
+        except CatalogError:  # what it commits says what is wrong
+            self._begun_at = time.monotonic()
 
     def ends(self, *, lost: bool, message: str) -> None:
         """Note how the run came to its end."""
@@ -131,6 +151,8 @@ class Recording:
         if self._state is not None:
             return
         self._state = state
+        if self._begun_at is not None:
+            self._safely(lambda: begin(self.lake.catalog, self.start, self._earlier), "the start of the run")
         # First what matters: a process that was told to end has seconds.
         self._safely(lambda: end(self.lake.catalog, self.start, state, message, peak_rss_mb()), "the end of the run")
         if self.every_s:
@@ -230,9 +252,10 @@ def recorded(
     catalog = lake.catalog
     with claimed(catalog, run_id), in_run(run_id):
         start = Start(run_id, name, socket.gethostname(), os.getpid(), datetime.now(UTC), request, flow_run_id)
-        begin(catalog, start)
         recording = Recording(lake, start)
-        recording.commit_leftovers()
+        recording.begin()
+        if recording.is_begun:
+            recording.commit_leftovers()
         with recording.watched(hard=hard):
             try:
                 yield recording

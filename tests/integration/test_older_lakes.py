@@ -35,7 +35,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Callabl
     with ExitStack() as ending:
         yield {
             version: ending.enter_context(
-                making(code_of(version, folder / f"code{version}"), folder / f"lake{version}")
+                # Since version 8, sources bring their tables with them.
+                making(
+                    code_of(version, folder / f"code{version}", *(("tasks",) if version >= 8 else ())),
+                    folder / f"lake{version}",
+                )
             )
             for version in OLDER
         }

@@ -83,7 +83,7 @@ def test_a_figure_is_as_wide_as_its_page(
     page.goto(path.as_uri())
     page.locator("#figure .marks").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    drawn = page.locator("#figure svg").bounding_box()
+    drawn = page.locator("#figure svg.marks").bounding_box()
     room = page.locator("main").bounding_box()
     assert drawn
     assert room

@@ -83,7 +83,8 @@ def test_it_is_renamed_and_asks_nothing_anew(
 
     catalog = Catalog(Storage.from_url(anywhere.url), anywhere)
     catalog.check_lake()  # attaches it as it is
-    naming = [table.name for table in TABLES.values() if "archive" in table.names]
+    held = {name for (name,) in catalog.cursor().execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    naming = [table.name for table in TABLES.values() if "archive" in table.names and table.name in held]
     before = {table: _rows(catalog, table) for table in naming}
     catalog.close()
     assert len(before["coverage"]) == len(places)

@@ -20,6 +20,7 @@ from lake.commit.runs import (
     note_samples,
     request_stop,
     samples_of,
+    take_stop,
     unfinished,
 )
 from lake.errors import ConfigurationError
@@ -89,7 +90,9 @@ def test_the_list_shows_what_a_claim_and_a_request_to_stop_say(catalog: Catalog,
         request_stop(catalog.storage, "one", "somebody")
         assert run_named(lake, "one")["state"] == "stopping"
     assert run_named(lake, "one")["state"] == "stopped"
-    begin(catalog, start(minutes=1))
+    assert take_stop(catalog.storage, "one") == "stopped"
+    begin(catalog, start(minutes=1), "stopped")
+    assert lake.sql("SELECT state FROM runs ORDER BY started_at")["state"].to_pylist() == ["stopped", "running"]
     assert not is_stop_requested(catalog.storage, "one")
     with pytest.raises(ConfigurationError, match="one"):
         run_named(lake, "oen")
