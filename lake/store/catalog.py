@@ -29,7 +29,7 @@ from lake.store.access import (
 )
 from lake.store.backup import back_up
 from lake.store.connection import connect, copy_catalogue, rollback
-from lake.store.failures import READING_ONLY, disk_full, has_free_space, read_failure, write_failure
+from lake.store.failures import READING_ONLY, check_free_space, disk_full, has_free_space, read_failure, write_failure
 from lake.store.identity import check_same, foreign, has_data, mark_tree, new_id, no_lake, tree_id
 from lake.store.location import CatalogLocation
 from lake.store.lock import advisory_lock, file_lock, until_back
@@ -336,9 +336,7 @@ class Catalog:
         if not reading:
             self.check_writable()
         timeout = self.settings.lock_timeout_s if within_s is None else within_s
-        folders = self._folders()
-        if not all(map(has_free_space, folders)) and (full := disk_full(None, *folders)):
-            raise full
+        check_free_space(self._folders())
         with self._held("", timeout) as held:
             if not held:
                 raise CatalogError(

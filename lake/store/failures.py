@@ -59,6 +59,19 @@ def has_free_space(folder: str | os.PathLike[str]) -> bool:
     return (free := _free(Path(folder))) is None or free >= _LEAST_BYTES
 
 
+def check_free_space(folders: Iterable[str | os.PathLike[str]]) -> None:
+    """Check that the disks of some folders have space for anything at all.
+
+    Raises
+    ------
+    DiskFull
+        If one has not.
+    """
+    found = list(folders)
+    if not all(map(has_free_space, found)) and (full := disk_full(None, *found)):
+        raise full
+
+
 def _free(folder: Path) -> int | None:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
