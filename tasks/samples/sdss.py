@@ -235,7 +235,7 @@ def designations(ra: np.ndarray, dec: np.ndarray) -> list[str]:
     ['SDSS J015957.64+003310.4']
     """
     # A hundredth of a second of time, and a tenth of an arcsecond; a last digit in binary does not count.
-    times = np.floor(np.asarray(ra) * 24000.0 + 1e-6).astype(np.int64).tolist()
+    times = (np.floor(np.asarray(ra) * 24000.0 + 1e-6).astype(np.int64) % 8_640_000).tolist()
     angles = np.floor(np.abs(dec) * 36000.0 + 1e-6).astype(np.int64).tolist()
     signs = np.where(np.asarray(dec) < 0, "-", "+").tolist()
     return [

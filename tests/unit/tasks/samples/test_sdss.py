@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from helpers.granules import errors
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deployments.sandbox.sdss import SkyServer
@@ -131,6 +131,8 @@ def test_the_number_of_a_row_is_what_its_sql_says(values, seed):
 
 
 @given(st.floats(0, 360, exclude_max=True), st.floats(-90, 90))
+@example(359.99999999999994, 0.0)
+@example(0.0, -90.0)
 def test_a_designation_carries_its_position(ra, dec):
     from lake.science.sky import separation_arcsec
     from tasks.samples.answers import position_in
