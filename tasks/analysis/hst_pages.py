@@ -21,8 +21,8 @@ from lake.output import whole_file
 from lake.query import Lake
 from lake.text import one_line
 from tasks.analysis import hst_charts as charts
-from tasks.analysis.hst_html import PAGES, Markup, Page, link, thumbnail, write_library
 from tasks.analysis.hst_tables import Drawn, class_of, element, write_periodograms, write_tables
+from tasks.analysis.html_pages import PAGES, Markup, Page, link, thumbnail, write_library
 from tasks.sources.hst_timetag.hlsp import composite_file_name
 from tasks.sources.hst_timetag.hlsp_export import bins_of
 from tasks.sources.hst_timetag.variability import BANDS, Band, is_periodic

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.analysis.hst_html import Column, Markup, Page, link, thumbnail
+from tasks.analysis.html_pages import Column, Markup, Page, link, thumbnail
 from tasks.sources.hst_timetag.variability import INTERESTING_POWER
 
 _COLUMNS = (

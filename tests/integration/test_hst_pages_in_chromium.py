@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from helpers.hst_survey import HOSTILE, Survey
 
-from tasks.analysis.hst_html import PAGES
 from tasks.analysis.hst_pages import from_table, write_pages
+from tasks.analysis.html_pages import PAGES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -24,7 +24,7 @@ from tasks.analysis.figures.page import Packed, write_page
 from tasks.analysis.figures.points import FLUX, Look, points
 from tasks.analysis.figures.saving import encoded, save
 from tasks.analysis.figures.target import band_styles, measurements, target_figure
-from tasks.analysis.hst_html import Column, Page, link, thumbnail
+from tasks.analysis.html_pages import Column, Page, link, thumbnail
 
 Format = Literal["html", "png", "svg", "pdf", "json"]
 

@@ -16,8 +16,8 @@ import pytest
 from helpers.hst_survey import HOSTILE, Survey
 
 import tasks.analysis.hst_charts as charts
-from tasks.analysis.hst_html import PAGES
 from tasks.analysis.hst_pages import WRITTEN, Pages, from_table, write_pages
+from tasks.analysis.html_pages import PAGES
 from tasks.sources.hst_timetag.variability import Band
 
 PNG = b"\x89PNG\r\n\x1a\n"

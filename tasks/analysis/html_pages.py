@@ -1,4 +1,4 @@
-"""HTML of the pages of light curves of photons: one style, tables that sort, charts with a script beside the pages."""
+"""HTML of pages with tables and charts: one style, tables that sort, charts with a script beside the pages."""
 
 from __future__ import annotations
 
