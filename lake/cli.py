@@ -25,6 +25,7 @@ app = App(
     name="lightlake",
     version=version("lightlake"),
     help="Every public light curve of your targets, in one Parquet lake that DuckDB can query.",
+    suppress_keyboard_interrupt=False,
 )
 
 export = App(name="export", help="Write light curves in the forms that other software takes.")

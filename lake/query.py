@@ -23,7 +23,7 @@ from lake.settings import Settings, load_settings
 from lake.store.attaching import attach_snippet
 from lake.store.catalog import Catalog
 from lake.store.confined import Guard, time_limit
-from lake.store.connection import rollback
+from lake.store.connection import ended_by_signals, rollback
 from lake.store.failures import READING_ONLY, query_failure
 from lake.store.lock import until_back
 from lake.store.storage import Storage
@@ -184,7 +184,7 @@ class Lake:
         try:
             for name, table in tables.items():
                 cursor.register(name, table)
-            with self._limited(cursor):
+            with ended_by_signals(cursor), self._limited(cursor):
                 found = cursor.execute(query, parameters).to_arrow_table()
             return convert(found, form)
         except duckdb.Error as error:
