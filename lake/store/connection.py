@@ -65,8 +65,8 @@ def rollback(cursor: duckdb.DuckDBPyConnection) -> bool:
 
     Call it before closing a connection. If its database is gone, closing it within a transaction ends the process.
     """
-    cursor.interrupt()  # or a query that a signal ended would be waited for
     try:
+        cursor.interrupt()  # or a query that a signal ended would be waited for
         cursor.execute("ROLLBACK")
     except duckdb.Error:  # the transaction may be over; its own error matters more
         return False
