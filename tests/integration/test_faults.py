@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from helpers.faults import FAULTS, SPOILT, TOLD
+from helpers.faults import FAULTS, REFUSALS, SPOILT, TOLD
 
 from deployments.sandbox import hcv as sandbox_hcv
 from deployments.sandbox import hst as sandbox_hst
@@ -63,7 +63,7 @@ class Asked:
     answer
         What is expected: json, votable, file, zip or job.
     times
-        How often in a row: a request may be made of several.
+        How often in a row: a request may be made of several, or be made again after a refusal.
     less
         Faults that it cannot meet.
     """
@@ -210,7 +210,8 @@ def test_a_service_that_fails(
     if name not in whole:
         whole[name] = asked.ask(served, reached.model_copy(update={"cache_dir": tmp_path / "other"}))
         assert whole[name]
-    served.fault(asked.path, kind, times=asked.times)
+    is_again = asked.answer == "job" or kind in REFUSALS
+    served.fault(asked.path, kind, times=asked.times if is_again else 1)
     with pytest.raises(ArchiveError, match=fault.told or TOLD[asked.answer, kind]) as caught:
         asked.ask(served, fault.impatient(reached))
     error, told = caught.value, str(caught.value)

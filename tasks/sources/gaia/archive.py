@@ -252,8 +252,9 @@ def _datalink(ids: list[int], settings: Settings, structure: str) -> tuple[pa.Ta
         except ArchiveError as error:
             # The archive has renamed its structures more than once; one that it does not know it refuses.
             # Some refusals come as HTTP 500, which else is trouble that may pass.
-            is_refusal = not error.transient or _REFUSED_STRUCTURE.search(str(error))
-            if not is_refusal or number == len(structures) - 1:
+            is_refused = not error.transient and "HTTP 4" in error.message
+            is_refused = is_refused or _REFUSED_STRUCTURE.search(error.message) is not None
+            if not is_refused or number == len(structures) - 1:
                 raise
             continue
         broken: dict[int, str] = {}
