@@ -168,13 +168,9 @@ class _Writer:
     ) -> Collection:
         """Write all files; those that say that it is a collection last."""
         targets = self.targets
-        parts = partitions(
-            targets.hpx29, targets.rows + 1, rows_per_file, finest_order(self.margin_arcsec)
-        )
+        parts = partitions(targets.hpx29, targets.rows + 1, rows_per_file, finest_order(self.margin_arcsec))
         main, margin = files.TARGETS, files.margin_name(self.margin_arcsec)
-        planned = [
-            _File(main, part.pixel, np.arange(part.first, part.last)) for part in parts if not part.is_empty
-        ]
+        planned = [_File(main, part.pixel, np.arange(part.first, part.last)) for part in parts if not part.is_empty]
         near = margins(targets.hpx29, targets.ra, targets.dec, parts, self.margin_arcsec)
         planned += [_File(margin, part.pixel, found) for part, found in zip(parts, near, strict=True) if len(found)]
         footers, kept = self._write_files(planned, workers, progress)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import duckdb
+
 from lake.query import Lake
 from lake.store.identity import tree_id
 from lake.store.migrations import SOFTWARE
@@ -50,9 +52,9 @@ class Provenance:
         }
 
 
-def current_snapshot(lake: Lake) -> int:
-    """Return the id of the lake's newest snapshot."""
-    return int(lake.run("FROM ducklake_current_snapshot('lake')", None)["id"][0].as_py())
+def current_snapshot(lake: Lake, within: duckdb.DuckDBPyConnection | None = None) -> int:
+    """Return the id of the lake's newest snapshot, or of the one that a transaction sees."""
+    return int(lake.run("FROM ducklake_current_snapshot('lake')", None, within=within)["id"][0].as_py())
 
 
 def provenance(lake: Lake, snapshot: int, sample: str | None, archives: Sequence[str] | None = None) -> Provenance:
@@ -69,10 +71,13 @@ def provenance(lake: Lake, snapshot: int, sample: str | None, archives: Sequence
     archives
         Archives that are exported; None: all that answered for one of the targets.
     """
-    of_sample = f"target_id IN (SELECT target_id FROM labels AT (VERSION => {snapshot}) WHERE sample = $sample)"
     used: list[str] = lake.run(
-        f"SELECT DISTINCT archive FROM coverage AT (VERSION => {snapshot}) WHERE n_rows > 0 "
-        f"AND ($archives IS NULL OR list_contains($archives, archive)) AND ($sample IS NULL OR {of_sample}) ORDER BY ALL",
+        f"""
+        SELECT DISTINCT archive FROM coverage AT (VERSION => {snapshot})
+        WHERE n_rows > 0 AND ($archives IS NULL OR list_contains($archives, archive)) AND ($sample IS NULL
+            OR target_id IN (SELECT target_id FROM labels AT (VERSION => {snapshot}) WHERE sample = $sample))
+        ORDER BY ALL
+        """,
         {"archives": None if archives is None else list(archives), "sample": sample},
     )["archive"].to_pylist()
     tables = [
