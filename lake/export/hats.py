@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -242,7 +242,7 @@ def _workplace(final: UPath, plan: str, again: bool) -> Iterator[UPath]:
             raise ConfigurationError(
                 f"cannot make a folder at {final.parent}: {error.strerror}", hint="name one that you may write to"
             ) from error
-    with filelock.FileLock(f"{work}.lock", timeout=0) if local else nullcontext():
+    with _alone(work, final):
         _check_free(final, again)
         if not local:
             remove(final / files.COLLECTION)  # what is there is no collection any more
@@ -259,7 +259,23 @@ def _workplace(final: UPath, plan: str, again: bool) -> Iterator[UPath]:
                 final.rename(old)
             work.rename(final)
             remove_folder(old)
+
+
+@contextmanager
+def _alone(work: UPath, final: UPath) -> Iterator[None]:
+    """Keep other exports to the same folder of a disk out."""
+    if not is_local(work):
+        yield
+        return
+    lock = filelock.FileLock(f"{work}.lock", timeout=0)
+    try:
+        with lock:
+            yield
             remove(UPath(f"{work}.lock"))
+    except filelock.Timeout:
+        raise ConfigurationError(
+            f"another export is writing {final}", hint="wait for it, or name another folder"
+        ) from None
 
 
 def _check_free(final: UPath, again: bool) -> None:
