@@ -1,7 +1,7 @@
 """Export a lake as a HATS collection and as the Fornax frame: time, and memory that does not grow with the rows.
 
-``python -m benchmarks.exports`` makes 5 million rows of a ZTF-like archive for 50,000 targets, compacted, and a lake of a
-tenth of that, and exports both in fresh processes. ``--quick`` takes a tenth of both.
+``python -m benchmarks.exports`` makes 5 million rows of a ZTF-like archive for 50,000 targets, compacted, and a lake of
+a tenth of that, and exports both in fresh processes. ``--quick`` takes a tenth of both.
 """
 
 from __future__ import annotations
