@@ -173,7 +173,7 @@ class _Writer:
         planned = [_File(main, part.pixel, np.arange(part.first, part.last)) for part in parts if not part.is_empty]
         near = margins(targets.hpx29, targets.ra, targets.dec, parts, self.margin_arcsec)
         planned += [_File(margin, part.pixel, found) for part, found in zip(parts, near, strict=True) if len(found)]
-        footers, kept = self._write_files(planned, workers, progress)
+        footers, kept = self._write_files(planned, rows_per_file, workers, progress)
         size = files.finish_catalogue(self.work / main, schema(), footers[main])
         in_margins = 0
         if self.margin_arcsec > 0:
@@ -190,30 +190,49 @@ class _Writer:
         return Collection(len(targets.target_id), measured, len(footers[main]), kept, in_margins, size)
 
     def _write_files(
-        self, planned: Sequence[_File], workers: int, progress: Progress | None
+        self, planned: Sequence[_File], limit: int, workers: int, progress: Progress | None
     ) -> tuple[dict[str, dict[Pixel, pq.FileMetaData]], int]:
-        footers: dict[str, dict[Pixel, pq.FileMetaData]] = {}
-        kept = 0
+        """Write what is not there yet, several small files from each look into the lake; return all footers."""
+        missing = [one for one in planned if not self._path(one).exists()]
+        done = kept = len(planned) - len(missing)
         with ThreadPoolExecutor(max(1, workers)) as pool:
-            jobs = [pool.submit(self._write_file, one) for one in planned]
+            jobs = [pool.submit(self._write_some, some) for some in self._together(missing, limit)]
             try:
-                for number, (one, job) in enumerate(zip(planned, jobs, strict=True), 1):
-                    footer, was_there = job.result()
-                    footers.setdefault(one.catalogue, {})[one.pixel] = footer
-                    kept += was_there
+                for job in jobs:
+                    done += job.result()
                     if progress is not None:
-                        progress(number, len(planned))
+                        progress(done, len(planned))
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
+        footers: dict[str, dict[Pixel, pq.FileMetaData]] = {}
+        for one in planned:
+            footers.setdefault(one.catalogue, {})[one.pixel] = files.footer(self._path(one), one.pixel.folder)
         return footers, kept
 
-    def _write_file(self, one: _File) -> tuple[pq.FileMetaData, bool]:
-        path = self.work / one.catalogue / "dataset" / one.pixel.folder
-        was_there = path.exists()
-        if not was_there:
-            files.write_rows(path, schema(), rows(self.lake, self.selection, self.targets.target_id[one.targets]))
-        return files.footer(path, one.pixel.folder), was_there
+    def _path(self, one: _File) -> UPath:
+        return self.work / one.catalogue / "dataset" / one.pixel.folder
+
+    def _together(self, planned: Sequence[_File], limit: int) -> Iterator[list[_File]]:
+        """Yield files in groups that together have no more measurements than one may have."""
+        group, weight = list[_File](), 0
+        for one in planned:
+            more = int((self.targets.rows[one.targets] + 1).sum())
+            if group and weight + more > limit:
+                yield group
+                group, weight = [], 0
+            group.append(one)
+            weight += more
+        if group:
+            yield group
+
+    def _write_some(self, group: Sequence[_File]) -> int:
+        ids = self.targets.target_id[np.concatenate([one.targets for one in group])]
+        held = list[pa.Table]()
+        found = rows(self.lake, self.selection, ids)
+        for one in group:
+            files.write_rows(self._path(one), schema(), _taken(found, held, len(one.targets)))
+        return len(group)
 
     def _indexed(self, parts: Sequence[Partition]) -> dict[str, pa.Table]:
         """Return the pixel of each target, by the columns that are looked up."""
@@ -228,6 +247,17 @@ class _Writer:
         )
         by_name = by_id.join(names, "target_id", join_type="inner").drop_columns("target_id")
         return {"target_id": by_id, "name": by_name.select(["name", "Norder", "Npix"])}
+
+
+def _taken(tables: Iterator[pa.Table], held: list[pa.Table], count: int) -> Iterator[pa.Table]:
+    """Yield the next rows of tables, so many together; what is left of the last one is held."""
+    while count:
+        table = held.pop() if held else next(tables)
+        part = table.slice(0, count)
+        if part.num_rows < table.num_rows:
+            held.append(table.slice(count))
+        count -= part.num_rows
+        yield part
 
 
 @contextmanager

@@ -113,8 +113,6 @@ NESTED = (
 
 def measured(lake: Lake, where: str = "true") -> list[dict[str, Any]]:
     """What the nested light curves must be: rows of the lake with their target, in order."""
-    query = (
-        f"SELECT target_id, {NESTED} FROM target_lightcurves WHERE {where} ORDER BY target_id, archive, band, mjd, ALL"
-    )
+    query = f"SELECT target_id, {NESTED} FROM target_lightcurves WHERE {where} ORDER BY target_id, archive, band, mjd"
     rows: list[dict[str, Any]] = lake.sql(query).to_pylist()
     return rows
