@@ -114,16 +114,15 @@ def export_frame(
     parameters = {"sample": sample} if sample else None
     with lake.snapshot() as cursor:
         try:
-            cursor.execute("SET preserve_insertion_order = false")
             snapshot = current_snapshot(lake, cursor)
             table = lake.run(f"{numbers} ORDER BY objectid", parameters, within=cursor) if numbered else None
             reader = cursor.execute(query, parameters).to_arrow_reader(_BATCH_ROWS)
             with whole_file(to) as file:
                 rows, targets, units = _write(file, reader, provenance(lake, snapshot, sample))
+                if not rows:
+                    raise ConfigurationError("no light curve to export", hint="pull some first: lightlake pull ARCHIVE")
         except duckdb.Error as error:
             raise query_failure(error, lake.catalog.location, lake.storage) from error
-    if not rows:
-        raise ConfigurationError("no light curve to export", hint="pull some first: lightlake pull ARCHIVE")
     return Frame(rows, targets, units, None if table is None else _write_ids(to, table))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,27 +38,29 @@ def blocks(kind: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A lake with the demo's targets and what the archives of the notebooks' bands have of them."""
     folder = tmp_path_factory.mktemp("fornax")
     url = str(folder / "lake")
     places = [(ra, dec) for _, ra, dec, _ in TARGETS]
-    with Sandbox.start(folder / "archives", archives=ARCHIVES, seed=20210126, scale=0.1, targets=places) as sandbox:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("LIGHTLAKE_CACHE_DIR", str(folder / "cache"))
-            for name, endpoint in sandbox.endpoints.items():
-                patch.setenv(f"LIGHTLAKE_ENDPOINTS__{name.upper()}", endpoint)
-            catalog = Catalog(Storage.from_url(url), load_settings(url=url))
-            catalog.create()
-            name, ra, dec, label = zip(*TARGETS, strict=True)
-            add_targets(catalog, pa.table({"name": name, "ra": ra, "dec": dec, "label": label}), "demo")
-            some = pa.table({"ra": ra[::2], "dec": dec[::2]})
-            add_targets(catalog, some, "twice", label="changing look")
-            catalog.close()
-            for archive in ARCHIVES:
-                local.pull(url, Request(archive))
-            lake_at.cache_clear()
-    yield url
+    with (
+        Sandbox.start(folder / "archives", archives=ARCHIVES, seed=20210126, scale=0.1, targets=places) as sandbox,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("LIGHTLAKE_CACHE_DIR", str(folder / "cache"))
+        for name, endpoint in sandbox.endpoints.items():
+            patch.setenv(f"LIGHTLAKE_ENDPOINTS__{name.upper()}", endpoint)
+        catalog = Catalog(Storage.from_url(url), load_settings(url=url))
+        catalog.create()
+        name, ra, dec, label = zip(*TARGETS, strict=True)
+        add_targets(catalog, pa.table({"name": name, "ra": ra, "dec": dec, "label": label}), "demo")
+        some = pa.table({"ra": ra[::2], "dec": dec[::2]})
+        add_targets(catalog, some, "twice", label="changing look")
+        catalog.close()
+        for archive in ARCHIVES:
+            local.pull(url, Request(archive))
+        lake_at.cache_clear()
+    return url
 
 
 @pytest.fixture(scope="module")

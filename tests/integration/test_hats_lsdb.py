@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import hats, lsdb
+from helpers import hats, other_python
 
 from lake.export.hats import export_collection
 from lake.query import Lake
@@ -25,7 +25,7 @@ RADIUS = 9.9
 
 @pytest.fixture(scope="module")
 def lake(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Lake:
-    lsdb.python()
+    other_python.python()
     root = tmp_path_factory.mktemp("edges") / "lake"
     shutil.copytree(template, root)
     catalog = Catalog(Storage(root), load_settings(url=str(root)))
@@ -47,7 +47,7 @@ def test_lsdb_gives_what_brute_force_gives(lake: Lake, tmp_path: Path) -> None:
     cones = [(float(ra[n]), float(dec[n]), radius) for n in centres for radius in (9.0, 20_000.0)]
     looked_up = [int(one) for one in ids[::13]]
     named = [one for one in names if one is not None][::17]
-    answers = lsdb.ask(to, {"cones": cones, "target_id": looked_up, "name": named, "radius": RADIUS})
+    answers = other_python.ask(to, {"cones": cones, "target_id": looked_up, "name": named, "radius": RADIUS})
 
     assert answers["valid"]
     assert not [line for line in answers["warnings"] if "differ" in line or "not exist" in line]
@@ -74,7 +74,7 @@ def test_the_blocks_of_the_page(lake: Lake, tmp_path: Path) -> None:
     code = "\n".join(re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "hats.md").read_text(), re.M | re.S))
     nearest = lake.sql("SELECT count(*) AS n FROM labels WHERE sample = 'field'")["n"][0].as_py()
     code += "\nprint(len(catalog.compute()), len(around), len(one), len(pairs), float(mean.max()))"
-    *_, printed = lsdb.run("-W", "ignore", "-c", code, cwd=tmp_path).splitlines()
+    *_, printed = other_python.run("-W", "ignore", "-c", code, cwd=tmp_path).splitlines()
     count, around, one, pairs, mean = printed.split()
     assert (int(count), int(one)) == (nearest, 1)
     assert int(around) >= 1

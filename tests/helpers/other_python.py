@@ -35,6 +35,6 @@ def run(*arguments: object, given: str = "", cwd: Path | None = None) -> str:
 
 
 def ask(collection: Path, questions: dict[str, Any]) -> dict[str, Any]:
-    """Ask lsdb about a collection: see lsdb_reader.py."""
-    answers: dict[str, Any] = json.loads(run(READER, collection, given=json.dumps(questions)).splitlines()[-1])
+    """Ask lsdb about a collection: see lsdb_reader.py; -P, since helpers have names of its modules."""
+    answers: dict[str, Any] = json.loads(run("-P", READER, collection, given=json.dumps(questions)).splitlines()[-1])
     return answers
