@@ -1,6 +1,6 @@
 """Export a lake as a HATS collection and as the Fornax frame: time, and memory that does not grow with the rows.
 
-``python -m benchmarks.exports`` makes 5 million rows of a ZTF-like archive for 50,000 targets, compacted, and a lake of
+``python -m benchmarks.exports`` makes 3 million rows of a ZTF-like archive for 30,000 targets, compacted, and a lake of
 a tenth of that, and exports both in fresh processes. ``--quick`` takes a tenth of both.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.lake_rows import ROWS, SOURCES, commit_all, register, run_compact, stage_some
 from benchmarks.measure import fresh, print_result, print_table
 
-GRANULES, QUICK_GRANULES = 500, 50
+GRANULES, QUICK_GRANULES = 300, 30
 
 
 def build(url: str, granules: int) -> None:
