@@ -264,21 +264,25 @@ def attach(*, lake: LakeURL = None, write: Annotated[bool, Parameter(negative=()
 
 @app.command
 def schema(*, output: Literal["text", "json", "markdown"] = "text") -> int:
-    """Print every table and column: type, unit, UCD, description."""
+    """Print every table and column: type, unit, UCD, description; and notes on views."""
     from lake.model.declared import all_tables
     from lake.model.schema import as_dict, as_markdown
+    from lake.model.views import VIEW_NOTES
 
     tables = all_tables().values()
     if output == "json":
-        say(json.dumps(as_dict(tables), indent=2))
+        say(json.dumps({**as_dict(tables), "views": VIEW_NOTES}, indent=2))
     elif output == "markdown":
         say(as_markdown(tables))
+        say("\n".join(["## Views", "", *(f"- `{name}`: {note}" for name, note in VIEW_NOTES.items())]))
     else:
         for table in tables:
             say(f"{table.name}: one row per {table.row}")
             for column in table.columns:
                 notes = " ".join(filter(None, (column.unit, column.ucd)))
                 say(f"  {column.name:20} {column.type:12} {column.description}{f' [{notes}]' if notes else ''}")
+        for name, note in VIEW_NOTES.items():
+            say(f"{name}: view: {note}")
     return 0
 
 

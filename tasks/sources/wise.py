@@ -266,7 +266,7 @@ _AS_PUBLISHED = FornaxRows(
 
 ARCHIVE = Archive(
     name=NAME,
-    views=Views(as_published=(_AS_PUBLISHED,)),
+    views=Views(as_published=(_AS_PUBLISHED,), fornax_v24={"W1": "W1", "W2": "W2"}),
     title="unWISE time-domain catalogue",
     release=RELEASE,
     endpoint="s3://nasa-irsa-wise/unwise/{release}/catalogs/time_domain/healpix_k5/"

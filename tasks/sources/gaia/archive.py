@@ -301,7 +301,7 @@ _AS_PUBLISHED = FornaxRows(
 
 ARCHIVE = Archive(
     name=NAME,
-    views=Views(as_published=(_AS_PUBLISHED,)),
+    views=Views(as_published=(_AS_PUBLISHED,), fornax_v24={band: band for band in ("G", "BP", "RP")}),
     title="Gaia DR3 epoch photometry",
     release=RELEASE,
     endpoint="https://gea.esac.esa.int/tap-server/tap",
