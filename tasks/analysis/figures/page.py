@@ -29,10 +29,12 @@ form { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; margin: 10
 input, button { font: inherit; color: inherit; background: var(--card); border: 1px solid var(--line);
   border-radius: 6px; padding: 5px 10px; }
 input { flex: 1 1 220px; max-width: 420px; }
-figure { margin: 12px 0; min-width: 0; }
+figure { margin: 12px 0; min-width: 0; background: var(--card); border: 1px solid var(--line); border-radius: 8px;
+  padding: clamp(4px, 1.2vw, 16px); }
 #figure { width: 100%; overflow-x: auto; }
 figcaption { color: var(--grey); font-size: 13px; max-width: 110ch; overflow-wrap: anywhere; }
-figcaption p { margin: 0 0 3px; }
+figcaption p { margin: 0 0 3px; max-width: none; }
+.help { font-size: 13px; }
 #figure.vega-embed details { position: absolute; right: 0; }
 #figure { position: relative; }
 @media print {
@@ -76,7 +78,7 @@ _START = """
     width = place.clientWidth;
     const inner = Math.max(220, width - 75);
     fit(spec, about.width, inner);
-    (spec.config.legend ??= {}).columns = Math.max(1, Math.floor(inner / 150));
+    (spec.config.legend ??= {}).columns = Math.max(1, Math.floor(inner / 130));
     await vegaEmbed(place, spec, {mode: "vega-lite", ast: true, renderer: one.painted ? "canvas" : "svg",
       actions: {export: true, source: false, compiled: false, editor: false}});
   }

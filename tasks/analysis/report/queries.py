@@ -6,7 +6,7 @@ quote, a dollar or a backslash, which a shell would read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -198,8 +198,8 @@ def queries(pixel_order: int, now: datetime) -> dict[str, str]:
     return {name: dedent(text).strip() for name, text in texts.items()}
 
 
-def ask(lake: Lake, now: datetime | None = None) -> Mapping[str, Answer]:
-    """Ask all queries of a report of one state of the lake."""
+def ask(lake: Lake, now: datetime | None = None, names: Collection[str] | None = None) -> Mapping[str, Answer]:
+    """Ask the queries of a report, all or those of some names, of one state of the lake."""
     with lake.snapshot() as cursor:
         counts = ", ".join(f"approx_count_distinct(hpx29 >> {2 * (29 - order)}) AS o{order}" for order in _ORDERS)
         (pixels,) = lake.run(_PIXELS.format(counts=counts), None, within=cursor).to_pylist()
@@ -207,4 +207,5 @@ def ask(lake: Lake, now: datetime | None = None) -> Mapping[str, Answer]:
         return {
             name: Answer(name, sql, lake.run(sql, None, within=cursor))
             for name, sql in queries(order, now or datetime.now(UTC)).items()
+            if names is None or name in names
         }
