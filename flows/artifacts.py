@@ -88,23 +88,25 @@ def publish_light_curves(lake: Lake, origin: Origin, granule: str) -> None:
     if not rows.num_rows:
         return
     caption = f"The light curves with most measurements that granule {code(granule)} brought."
-    shown = picture(f"Light curves of {origin.name}", light_curve_png(rows))
+    title = f"New light curves from {origin.title}"
+    shown = picture(text(title), light_curve_png(rows, title))
     lines = [f"# What came from {origin.name} {text(origin.release)}", "", shown, "", caption, "", credits_of(origin)]
-    create_markdown_artifact("\n".join(lines), key=key_of("plot", origin.name))
+    create_markdown_artifact("\n".join(lines), key=key_of("plot", origin.name), description=text(title))
 
 
 def answers_picture(answers: Sequence[tuple[str, str, int]]) -> str:
     """Return a picture, in Markdown, of the number of targets by archive and answer."""
     from tasks.analysis.figures.pictures import answers_png
 
-    return picture("Targets by archive and answer", answers_png(answers))
+    title = "Answers of this refresh: targets by archive"
+    return picture(title, answers_png(answers, title))
 
 
 def run_picture(lake: Lake, run_id: str) -> str:
     """Return a picture, in Markdown, of what a run used, by archive and over time."""
     from tasks.analysis.run_pages import run_png
 
-    return picture("What the run used", run_png(lake, run_id))
+    return picture("What the run used: processor, memory, bytes and requests", run_png(lake, run_id))
 
 
 def credits_of(origin: Origin) -> str:

@@ -8,11 +8,13 @@ from typing import Annotated
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
 from flows.forms import LakeField
 from flows.living import living
 from flows.markdown import cells
+from flows.titles import title
 from lake.query import Lake
 from lake.store.backup import backup_hint
 from lake.store.claims import held
@@ -23,7 +25,17 @@ from tasks.options import FormField
 from tasks.pull.report import REASONS_TOLD
 
 
-@flow(name="maintenance", flow_run_name="compact", validate_parameters=True)
+def compact_name() -> str:
+    """Return the name of a run of `maintain`, for the UI."""
+    return title("compact", flow_run.parameters, "")
+
+
+def verify_name() -> str:
+    """Return the name of a run of `verify`, for the UI."""
+    return title("verify", flow_run.parameters, "")
+
+
+@flow(name="maintenance", flow_run_name=compact_name, validate_parameters=True)
 def maintain(lake: LakeField = None) -> State[Compacted]:
     """Bring the lake to rest: few large sorted files, no deleted rows, no leftovers of crashes.
 
@@ -44,7 +56,7 @@ def maintain(lake: LakeField = None) -> State[Compacted]:
     return Completed(message=message, data=done)
 
 
-@flow(name="verify", flow_run_name="verify", validate_parameters=True)
+@flow(name="verify", flow_run_name=verify_name, validate_parameters=True)
 def verify(
     lake: LakeField = None, quick: Annotated[bool, FormField("Do not read the files' content")] = False
 ) -> State[list[Finding]]:

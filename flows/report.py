@@ -43,7 +43,8 @@ def publish(report: PullReport, lake: Lake, origin: Origin, log: Log) -> None:
     with log_errors(log, "the table of the run"):
         create_table_artifact([cells(report.row())], key=kind, description=description)
     with log_errors(log, "the list of what is missing"):
-        create_markdown_artifact(missing(report, lake, origin), key=key_of("missing", report.archive))
+        page = missing(report, lake, origin)
+        create_markdown_artifact(page, key=key_of("missing", report.archive), description=missing_line(report, lake))
     if report.largest is not None:
         with log_errors(log, "the plot of what came"):
             publish_light_curves(lake, origin, report.largest.granule)
@@ -82,6 +83,18 @@ def missing(report: PullReport, lake: Lake, origin: Origin) -> str:
     return "\n".join(lines)
 
 
+def missing_line(report: PullReport, lake: Lake) -> str:
+    """Return in one line whether anything is missing, of this run and of those before it."""
+    with closing(lake.catalog.cursor()) as cursor:
+        without_answer = count_failed(cursor, report.archive, report.release)
+    waiting = max(report.failed, without_answer if report.what == "targets" else 0)
+    counts = ((waiting, "failed"), (report.rejected + report.rejected_before, "rejected"))
+    parts = [f"{n} {report.what} {how}" for n, how in counts if n]
+    if report.unreadable:
+        parts.append(f"{len(report.unreadable)} could not be read")
+    return f"Missing: {', '.join(parts)}" if parts else f"Nothing is missing: all {report.what} have their answer"
+
+
 def publish_summary(lake: Lake, reports: Sequence[PullReport], lost: Sequence[str], log: Log) -> None:
     """Leave the summary of a refresh as a Markdown artifact."""
     lines = ["# Refresh", ""]
@@ -99,13 +112,15 @@ def publish_summary(lake: Lake, reports: Sequence[PullReport], lost: Sequence[st
                 origin = find(report.archive, report.release)
                 lines += ["", missing(report, lake, origin).replace("# What", "### What", 1)]
     with log_errors(log, "the summary"):
-        create_markdown_artifact("\n".join(lines), key="refresh")
+        about = f"Missing at {len(lost)} of {len(reports)} archives" if lost else "Nothing is missing"
+        create_markdown_artifact("\n".join(lines), key="refresh", description=about)
 
 
 def publish_metrics(lake: Lake, run_id: str) -> None:
     """Leave the plots of what a run used as a Markdown artifact."""
     lines = ["# What the run used", "", run_picture(lake, run_id), "", f"`lightlake status --run {code(run_id)[1:-1]}`"]
-    create_markdown_artifact("\n".join(lines), key="run-metrics")
+    about = "Processor, memory, bytes and requests, by archive and over time"
+    create_markdown_artifact("\n".join(lines), key="run-metrics", description=about)
 
 
 class Watch(Bars):

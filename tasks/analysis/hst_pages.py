@@ -239,7 +239,7 @@ def _dashboard(folder: Path, composite: Drawn, bins: pa.Table) -> None:
     )
     page.markup(Markup("<h2>Periodogram</h2>"))
     url = f"../periodograms/{composite.name}_periodogram.png"
-    page.markup(Markup(f'<div class="card"><img class="figure" src="{url}" alt="Periodogram"></div>'))
+    page.markup(Markup(f'<div class="card"><img class="figure drawn" src="{url}" alt="Periodogram"></div>'))
     page.text(f"Product: {values['file']}")
     page.write(folder, f"composite/{composite.name}.html")
 
@@ -322,7 +322,9 @@ def _start(folder: Path, composites: Sequence[Drawn], exposures: int, threshold:
         page.markup(Markup("<h2>Most variable</h2>"))
     for one in shown:
         url = f"composite/{one.name}.html"
-        picture = thumbnail(url, f"composite/{one.name}.png", one.title).html.replace("<img ", '<img class="figure" ')
+        picture = thumbnail(url, f"composite/{one.name}.png", one.title).html.replace(
+            'class="drawn"', 'class="figure drawn"'
+        )
         page.markup(Markup(f'<div class="card">{link(url, one.title).html}{picture}</div>'))
     return page.write(folder, "index.html")
 
