@@ -145,9 +145,9 @@ def _verify(catalog: Catalog, *, quick: bool) -> list[Finding]:
         findings += _check_schema(cursor)
         if findings:
             return findings  # all other checks need them
-        recorded = _all_recorded_files(cursor, catalog.storage)
+        recorded = recorded_files(cursor, catalog.storage)
         for table in all_tables().values():
-            findings += _check_files(cursor, catalog, table, recorded.get(table.name, {}), quick=quick)
+            findings += _check_files(cursor, catalog, table, recorded[table.name], quick=quick)
         if any(finding.is_error for finding in findings):
             return findings  # the other checks would fail on the same files
         findings += _check_constraints(cursor)
@@ -187,15 +187,9 @@ def live_files(cursor: duckdb.DuckDBPyConnection, storage: Storage, table: str) 
     return {storage.path(data): storage.path(delete) if delete else None for data, delete in rows}
 
 
-def recorded_files(cursor: duckdb.DuckDBPyConnection, storage: Storage, table: str) -> Records:
-    """Return rows, bytes and checksum of a table's files, as their commits recorded them."""
-    rows = cursor.execute("SELECT path, rows, bytes, blake2b FROM files WHERE table_name = ?", [table]).fetchall()
-    return {storage.data / "main" / path: (count, size, digest) for path, count, size, digest in rows}
-
-
-def _all_recorded_files(cursor: duckdb.DuckDBPyConnection, storage: Storage) -> dict[str, Records]:
-    """Return the same by table, in one query: most tables of a lake have no files."""
-    found: dict[str, Records] = {}
+def recorded_files(cursor: duckdb.DuckDBPyConnection, storage: Storage) -> dict[str, Records]:
+    """Return rows, bytes and checksum of files by table, as their commits recorded them."""
+    found: dict[str, Records] = {name: {} for name in all_tables()}
     rows = cursor.execute("SELECT table_name, path, rows, bytes, blake2b FROM files").fetchall()
     for table, path, count, size, digest in rows:
         found.setdefault(table, {})[storage.data / "main" / path] = (count, size, digest)

@@ -202,7 +202,7 @@ def _refdata(name: str) -> Any:
 
 def calculated(tool: str, values: dict[str, str], backapp: bool) -> None:
     """Do what a tool is for."""
-    global BACKAPP  # noqa: PLW0603 - of this process, which does nothing else
+    global BACKAPP  # of this process, which does nothing else
     BACKAPP = backapp
     {"pcaprepobsid": _pcaprepobsid, "maketime": _maketime, "pcaextlc2": _pcaextlc2}[tool](values)
 

@@ -185,6 +185,7 @@ def test_targets_that_mast_cannot_be_asked_for_count_as_such(
     ]
 
 
+@pytest.mark.long
 def test_what_was_calibrated_anew_is_extracted_again_and_its_composite_rebuilt(
     catalog: Catalog, rows: Rows, mast: Service
 ) -> None:
@@ -292,6 +293,7 @@ def test_names_stay_raw_until_the_service_answers(
     assert errors(catalog) == []
 
 
+@pytest.mark.long
 def test_a_folder(targets: Catalog, rows: Rows, mast: Service, box: Sandbox, tmp_path: Path) -> None:
     folder = tmp_path / "downloaded"
     for name in [one.name for one in mast.datasets.values() if one.exposures[0].target.startswith("QSO")]:
@@ -453,6 +455,7 @@ def test_the_command(targets: Catalog, rows: Rows, mast: Service, run: Run) -> N
     assert "lightlake hst" in done.err
 
 
+@pytest.mark.long
 def test_out_and_back(targets: Catalog, rows: Rows, mast: Service, run: Run, tmp_path: Path) -> None:
     from astropy.table import Table
 

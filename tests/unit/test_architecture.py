@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -110,7 +111,13 @@ def source_names() -> set[str]:
     return {name.lower() for name in found if len(name) >= SHORTEST}
 
 
-def words_of(text: str) -> Iterator[tuple[int, str]]:
+@cache
+def words_of(text: str) -> tuple[tuple[int, str], ...]:
+    """Line and text of each name and string of a module; docstrings are prose."""
+    return tuple(_words_of(text))
+
+
+def _words_of(text: str) -> Iterator[tuple[int, str]]:
     """Line and text of each name and string of a module; docstrings are prose."""
     tree = ast.parse(text)
     prose = {
