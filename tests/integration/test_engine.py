@@ -287,6 +287,7 @@ def test_one_granule_of_each_kind(catalog: Catalog, rows: Rows, madeup: Callable
     assert errors(catalog) == []
 
 
+@pytest.mark.long
 def test_a_slow_batch_keeps_no_other_from_its_worker(
     catalog: Catalog, rows: Rows, madeup: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -561,7 +562,7 @@ def test_one_that_fails_does_not_end_the_others(catalog: Catalog, side_by_side: 
     assert (first.asked, third.asked) == (2, 2)
 
 
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("shared", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_service_is_asked_by_so_many_tasks_at_a_time(
     catalog: Catalog, madeup: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch, shared: bool
 ) -> None:
