@@ -165,7 +165,14 @@ SERVICES = {
     "SIMBAD": Asked(sandbox_simbad.TAP_PATH, "simbad", "simbad", _names, "votable"),
     "ESO": Asked(sandbox_eso.TAP_PATH, "virac", "virac", _eso, "votable"),
 }
-CASES = [(name, kind) for name, one in SERVICES.items() for kind in FAULTS if kind not in one.less]
+# By default all faults of one request of each kind, and of the others every fourth: they are made in the same way.
+_THOROUGH = ("a file", "TAP", "a job of TAP", "MAST")
+CASES = [
+    pytest.param(name, kind, marks=() if name in _THOROUGH or (row + column) % 4 == 0 else pytest.mark.long)
+    for row, (name, one) in enumerate(SERVICES.items())
+    for column, kind in enumerate(FAULTS)
+    if kind not in one.less
+]
 
 
 @pytest.fixture(scope="module")

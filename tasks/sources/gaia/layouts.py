@@ -31,18 +31,19 @@ _UNAVAILABLE_BIT, _REJECT_BIT, _OTHER_BIT = 8, 20, 32
 # first SM, AF1 to AF9, BP and RP rejected, then noisy, which is of G.
 _OTHER_NOISY = 12
 
-EMPTY = pa.table(
+_SCHEMA = pa.schema(
     {
-        "source_id": pa.array([], pa.int64()),
-        "transit_id": pa.array([], pa.int64()),
-        "band": pa.array([], pa.string()),
-        "time": pa.array([], pa.float64()),
-        "flux": pa.array([], pa.float64()),
-        "flux_error": pa.array([], pa.float64()),
-        "mag": pa.array([], pa.float64()),
-        "quality": pa.array([], pa.int64()),
+        "source_id": pa.int64(),
+        "transit_id": pa.int64(),
+        "band": pa.string(),
+        "time": pa.float64(),
+        "flux": pa.float64(),
+        "flux_error": pa.float64(),
+        "mag": pa.float64(),
+        "quality": pa.int64(),
     }
 )
+EMPTY = pa.Table.from_batches([], _SCHEMA)  # other ways to make one import pandas
 
 # Columns of time, flux, flux_error and mag in arrays and wide tables.
 _BAND_COLUMNS = {

@@ -168,7 +168,7 @@ def test_events_are_lines_and_limits_are_arrows() -> None:
     )
 
 
-@pytest.mark.parametrize("scale", ["linear", "symlog", "log"])
+@pytest.mark.parametrize("scale", [*(pytest.param(one, marks=pytest.mark.long) for one in ("linear", "symlog")), "log"])
 def test_the_axis_is_as_asked_for(scale: Any) -> None:
     axis = layer(drawn(Look(scale=scale)), "panel_mJy", "point")["encoding"]["y"]["scale"]
     assert axis["type"] == scale

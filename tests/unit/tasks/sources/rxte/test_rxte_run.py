@@ -128,6 +128,7 @@ def test_what_a_worker_lost_is_done_again(lake: Lake, pulled: Callable[..., Pull
     assert (again.known, again.done_before, again.done) == (24, 24, 0)
 
 
+@pytest.mark.long
 def test_no_end_of_lost_workers_is_a_loss(lake: Lake, pulled: Callable[..., PullReport]) -> None:
     error = BrokenProcessPool("killed")
     runner = Counted(*[error] * 100)
@@ -230,6 +231,7 @@ def test_what_was_rejected_is_left_alone_until_it_is_asked_for(
     assert errors(lake) == []
 
 
+@pytest.mark.long
 def test_turns_and_places(
     lake: Lake, pulled: Callable[..., PullReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
