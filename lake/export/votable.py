@@ -51,15 +51,11 @@ def write_votable(rows: Rows, file: BinaryIO) -> None:
     file
         Where to.
     """
-    clocks = _clocks(rows)
     file.write(b'<?xml version="1.0" encoding="UTF-8"?>\n')
     _lines(file, [f"<VOTABLE version={quoteattr(VERSION)} xmlns={quoteattr(_NAMESPACE)}>"])
     _lines(file, ["<RESOURCE>", _described(_text([rows.title, *rows.credits]))])
     _lines(file, (_info(name, value) for name, value in rows.facts.items()))
-    _lines(file, [f'<COOSYS ID="{_ICRS}" system="ICRS"/>'])
-    for name, (scale, position) in {_BARYCENTRE: ("TDB", "BARYCENTER"), **clocks}.items():
-        scale = scale if scale in _CLOCK_SCALES else "UNKNOWN"
-        _lines(file, [f'<TIMESYS ID="{name}" timeorigin="{MJD_OFFSET}" timescale="{scale}" refposition="{position}"/>'])
+    _lines(file, _systems(rows, rows.parts))
     ids = set[str]()
     for number, part in enumerate(rows.parts, 1):
         photcal, table = f"phot{number}", re.sub(r"\W", "_", part.title, flags=re.ASCII) or f"table{number}"
@@ -87,8 +83,7 @@ def without_data(rows: Rows, widths: Mapping[str, int]) -> str:
         "<RESOURCE>",
         _described(_text([rows.title, *rows.credits])),
         *(_info(name, value) for name, value in rows.facts.items()),
-        f'<COOSYS ID="{_ICRS}" system="ICRS"/>',
-        f'<TIMESYS ID="{_BARYCENTRE}" timeorigin="{MJD_OFFSET}" timescale="TDB" refposition="BARYCENTER"/>',
+        *_systems(rows, [part]),
         *_head(rows, part, "", None, widths),
         "</TABLE>",
         "</RESOURCE>",
@@ -97,10 +92,16 @@ def without_data(rows: Rows, widths: Mapping[str, int]) -> str:
     return "\n".join(filter(None, lines))
 
 
-def _clocks(rows: Rows) -> dict[str, tuple[str, str]]:
-    """Return the clocks of column mjd by their ids."""
-    found = {f"clock_{part.key['archive']}": clock for part in rows.parts if (clock := rows.clock(part))}
-    return dict(sorted(found.items()))
+def _systems(rows: Rows, parts: Iterable[Part]) -> Iterator[str]:
+    """Yield the frame and the clocks that columns point to, and no others."""
+    if rows.position is not None or any((noted(one, "ucd") or "").startswith("pos.eq.") for one in rows.schema):
+        yield f'<COOSYS ID="{_ICRS}" system="ICRS"/>'
+    clocks = {_BARYCENTRE: ("TDB", "BARYCENTER")} if "bmjd_tdb" in rows.schema.names else {}
+    if "mjd" in rows.schema.names:
+        clocks |= {f"clock_{part.key['archive']}": clock for part in parts if (clock := rows.clock(part))}
+    for name, (scale, position) in clocks.items():
+        scale = scale if scale in _CLOCK_SCALES else "UNKNOWN"
+        yield f'<TIMESYS ID="{name}" timeorigin="{MJD_OFFSET}" timescale="{scale}" refposition="{position}"/>'
 
 
 def _photcal(rows: Rows, part: Part, name: str) -> Iterator[str]:
