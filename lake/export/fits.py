@@ -101,11 +101,11 @@ def _numpy_type(one: pa.Field, widths: Mapping[str, int]) -> str:
 def _widths(part: Part, schema: pa.Schema) -> dict[str, int]:
     """Return the bytes of the longest text in each column."""
     texts = [one.name for one in schema if one.type == pa.string()]
-    widths = dict.fromkeys(texts, 1)
+    widths = dict.fromkeys(texts, 2)  # STILTS takes 1A for a single letter, which does not go with longer text
     for batch in part.batches() if texts else ():
         for one, values in zip(schema, plain(batch).columns, strict=True):
             if one.name in widths and batch.num_rows:
-                found = pc.max(pc.binary_length(_escaped(values))).as_py() or 1
+                found = pc.max(pc.binary_length(_escaped(values))).as_py() or 0
                 widths[one.name] = max(widths[one.name], found)
     return widths
 
