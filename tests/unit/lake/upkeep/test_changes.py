@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from helpers.brightening import bring
 from helpers.granules import committed, content, register, staged, tables
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -104,22 +105,9 @@ def test_changes_lead_from_one_state_to_the_other(three: Catalog, lake: Lake, st
 def test_brightening_and_fading_are_measured_by_the_old_scatter(catalog: Catalog, lake: Lake) -> None:
     register(catalog, range(2))
 
-    def bring(fluxes: list[float], granule: str, again: int) -> None:
-        made = tables([0], granule)
-        rows = [made["lightcurves"].slice(0, 1).to_pylist()[0] for _ in fluxes]
-        for number, (row, flux) in enumerate(zip(rows, fluxes, strict=True)):
-            row |= {"flux": flux, "flux_err": 3.0, "mjd": 58000.0 + number, "good": True}
-        of_source = made["statistics"].slice(0, 1).to_pylist()
-        of_source[0] |= {"n": len(fluxes), "n_detected": len(fluxes), "n_good": len(fluxes)}
-        of_source[0] |= {"flux_median": 100.0, "flux_std": 4.0, "mjd_last": 58000.0 + len(fluxes) - 1}
-        made["lightcurves"] = made["lightcurves"].from_pylist(rows)
-        made["statistics"] = made["statistics"].from_pylist(of_source)
-        manifest = staged(catalog, [0], f"m-{granule}", again=again)
-        commit(catalog, stage(lake.storage.staging / granule, replace(manifest.attempt, granule=granule), made))
-
-    bring([96.0, 100.0, 104.0], "a", 1)
+    bring(catalog, [96.0, 100.0, 104.0], "a", 1)
     before = current_snapshot(lake)
-    bring([96.0, 100.0, 104.0, 130.0, 60.0, 105.0], "b", 2)
+    bring(catalog, [96.0, 100.0, 104.0, 130.0, 60.0, 105.0], "b", 2)
     (row,) = changes_summary(lake, before).rows.to_pylist()
     assert (row["new_points"], row["brighter"], row["fainter"]) == (3, 1, 1)
     assert (row["most_above_sigma"], row["most_below_sigma"]) == (6.0, -8.0)  # by sqrt(3**2 + 4**2)
