@@ -184,7 +184,7 @@ def _with_facts(lake: Lake, cursor: duckdb.DuckDBPyConnection, rows: Rows, selec
         within=cursor,
         found=_held(rows) if selection.query is None else None,
     )
-    archives = {one["archive"]: one for one in citation.archives}
+    archives = {one["archive"]: one for one in citation.archives if one.get("time_scale")}
     if selection.query is not None:
         title, position = "Rows of a query", None
     elif selection.sample is not None:
