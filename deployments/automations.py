@@ -1,8 +1,9 @@
-"""Create Prefect automations: one reports failed runs, one marks silent runs as crashed."""
+"""Create Prefect automations: they report failed runs and varied light curves, and mark silent runs as crashed."""
 
 from __future__ import annotations
 
 from datetime import timedelta
+from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -15,8 +16,10 @@ from prefect.settings import PREFECT_API_URL, get_current_settings
 from deployments.deployed import NAME
 from deployments.kept_deployment import definition
 from lake.errors import ConfigurationError
+from tasks.events import CURVES_VARIED, LAKE
 
 FAILED_RUNS, SILENT_RUNS = "lightlake: failed runs", "lightlake: silent runs"
+VARIED = "lightlake: brightenings and fadings"
 
 # Heartbeats in a row that a run may miss before it counts as crashed.
 _MISSED = 3
@@ -58,15 +61,8 @@ def notify_of_failures(block: str) -> str:
     ConfigurationError
         If the block does not exist.
     """
-    kind, _, name = block.partition("/")
     with get_client(sync_client=True) as client:
-        try:
-            document = client.read_block_document_by_name(name, kind)
-        except (ObjectNotFound, httpx.HTTPStatusError) as error:
-            raise ConfigurationError(
-                f"Prefect has no block {block!r}",
-                hint="create one in its UI under Blocks; `prefect block ls` lists names: slack-webhook/observers",
-            ) from error
+        document = _block(client, block)
         automation = AutomationCore(
             name=FAILED_RUNS,
             description="Reports every run of Lightlake's deployments that failed or crashed.",
@@ -78,7 +74,7 @@ def notify_of_failures(block: str) -> str:
             ),
             actions=[
                 SendNotification(
-                    block_document_id=document.id,
+                    block_document_id=document,
                     subject="Lightlake: {{ flow_run.name }} {{ flow_run.state.name }}",
                     body="{{ flow_run.state.message }}\n{{ flow_run|ui_url }}",
                 )
@@ -86,6 +82,47 @@ def notify_of_failures(block: str) -> str:
         )
         _put(client, automation)
     return f"{FAILED_RUNS}: reported to {block}"
+
+
+def notify_of_variations(block: str) -> str:
+    """Create or update the automation that reports light curves that brightened or faded; return a line about it.
+
+    Parameters
+    ----------
+    block
+        A notification block of Prefect, as TYPE/NAME.
+
+    Raises
+    ------
+    ConfigurationError
+        If the block does not exist.
+    """
+    with get_client(sync_client=True) as client:
+        automation = AutomationCore(
+            name=VARIED,
+            description="Reports targets with new points far from what their light curves were, after each refresh.",
+            trigger=EventTrigger(expect={CURVES_VARIED}, match={"prefect.resource.id": f"{LAKE}.*"}),
+            actions=[
+                SendNotification(
+                    block_document_id=_block(client, block),
+                    subject="Lightlake: {{ event.payload.brighter }} brighter, {{ event.payload.fainter }} fainter",
+                    body="{{ event.payload.text }}\nlightlake changes --since {{ event.payload.first_snapshot }}",
+                )
+            ],
+        )
+        _put(client, automation)
+    return f"{VARIED}: reported to {block}"
+
+
+def _block(client: SyncPrefectClient, block: str) -> UUID:
+    kind, _, name = block.partition("/")
+    try:
+        return client.read_block_document_by_name(name, kind).id
+    except (ObjectNotFound, httpx.HTTPStatusError) as error:
+        raise ConfigurationError(
+            f"Prefect has no block {block!r}",
+            hint="create one in its UI under Blocks; `prefect block ls` lists names: slack-webhook/observers",
+        ) from error
 
 
 def crash_silent_runs() -> str:

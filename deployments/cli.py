@@ -151,7 +151,7 @@ def write_deployments(*, to: Path | None = None, pool: str = "lightlake") -> int
 
 
 @notify.default
-def set_notify(block: str | None = None) -> int:
+def set_notify(block: str | None = None, *, changes: Annotated[bool, Parameter(negative=())] = False) -> int:
     """Let Prefect mark runs with a dead process as crashed, and report failed runs; `lightlake serve` does so, too.
 
     Parameters
@@ -159,11 +159,17 @@ def set_notify(block: str | None = None) -> int:
     block
         A notification block of Prefect, as TYPE/NAME: slack-webhook/observers. Default: LIGHTLAKE_NOTIFY; without
         either, failed runs are not reported.
+    changes
+        Report targets that brightened or faded, too: after each refresh.
     """
-    from deployments.automations import crash_silent_runs, notify_of_failures, reach_api
+    from deployments.automations import crash_silent_runs, notify_of_failures, notify_of_variations, reach_api
 
     reach_api()
     say(crash_silent_runs())
     if chosen := block or load_settings().notify:
         say(notify_of_failures(chosen))
+        if changes:
+            say(notify_of_variations(chosen))
+    elif changes:
+        raise ConfigurationError("--changes needs a block", hint="lightlake notify slack-webhook/observers --changes")
     return 0

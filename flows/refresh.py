@@ -7,6 +7,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
+from flows.changed import tell_changes
 from flows.forms import LakeField, RefreshOptions
 from flows.lake_report import publish_report
 from flows.living import living
@@ -15,6 +16,7 @@ from flows.recorded import as_json
 from flows.report import publish_summary
 from flows.titles import title
 from lake.settings import load_settings
+from lake.upkeep.changes import current_snapshot
 from tasks.options import spread
 from tasks.pull.recording import RunStopped, new_run_id, recorded
 from tasks.pull.refresh import refreshed
@@ -46,6 +48,7 @@ def refresh(*, lake: LakeField = None, options: RefreshOptions) -> State[list[Pu
     record = {"request": as_json(options), "flow_run_id": flow_run.id}
     try:
         with living(opened), recorded(opened, name, new_run_id("refresh"), **record) as recording:
+            before = current_snapshot(opened)
             done = refreshed(
                 opened,
                 names,
@@ -61,6 +64,7 @@ def refresh(*, lake: LakeField = None, options: RefreshOptions) -> State[list[Pu
             )
             recording.ends(lost=bool(done.lost), message=" | ".join(done.lost or done.lines))
             publish_summary(opened, done.reports, done.lost, log)
+            tell_changes(opened, before, sum(report.rows for report in done.reports), log)
             publish_report(opened, log)
     except RunStopped as error:
         return stopped(error)

@@ -134,6 +134,17 @@ class Lake:
         ...     opened.sql("SELECT name FROM targets WHERE dec < ?", [-29.95], form="pandas")["name"].tolist()
         ['A']
         """
+        self.check_sql(query)
+        return self.run(query, parameters, form)
+
+    def check_sql(self, query: str) -> None:
+        """Refuse SQL that would write, or that a confined lake does not allow.
+
+        Raises
+        ------
+        ReadOnly, ConfigurationError
+            If it is refused.
+        """
         if self.catalog.read_only and (found := _WRITING.search(query)):
             what = found[0].strip('; "(')
             raise ReadOnly(
@@ -142,7 +153,6 @@ class Lake:
         if self._guard is not None:
             with closing(self.catalog.cursor()) as cursor, self._limited(cursor):
                 self._guard.check(cursor, query)
-        return self.run(query, parameters, form)
 
     def _limited(self, cursor: duckdb.DuckDBPyConnection) -> AbstractContextManager[None]:
         return time_limit(cursor, self.settings.query_timeout_s) if self._guard else nullcontext()

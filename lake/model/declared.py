@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 
+from lake.model.papers import Paper
 from lake.model.schema import SOURCE_TABLES, TABLES
 from lake.model.table import Table
 
@@ -92,6 +93,8 @@ class Declaration:
     former_names
         Names that it had in earlier versions. Each comes with what else has changed in the rows written then: by table
         and column, the SQL expression of the new value.
+    papers
+        Papers that its users are asked to cite.
     """
 
     archive: str
@@ -100,6 +103,7 @@ class Declaration:
     views: Views = field(default_factory=Views)
     tables: tuple[Table, ...] = ()
     former_names: Mapping[str, Values] = field(default_factory=dict)
+    papers: tuple[Paper, ...] = ()
 
 
 def declarations() -> list[Declaration]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from lake.model.declared import Declaration
 from lake.model.fornax import FORNAX_NOTES, fornax_statements
+from lake.model.schema import TABLES
 from lake.model.table import listed, quoted
 
 # Great-circle distance by the formula that is stable for small and for antipodal angles alike:
@@ -109,6 +110,33 @@ CREATE OR REPLACE MACRO brightest_events(archive_name, n) AS TABLE
 # What a user of a view must know; in the catalogue they are the comments of the views.
 VIEW_NOTES = {**FORNAX_NOTES}
 
+# What became of each measurement between two snapshots, by its key: a row that was deleted and came back with the same
+# values is no change. In one snapshot rows are deleted before others come.
+_VALUES = [name for name in TABLES["lightcurves"].names if name not in (*TABLES["lightcurves"].key, "hpx29", "granule")]
+_CHANGES = """
+CREATE OR REPLACE MACRO changes(first_snapshot, last_snapshot) AS TABLE
+    SELECT CASE WHEN before IS NULL THEN 'new' WHEN after IS NULL THEN 'gone' ELSE 'changed' END AS change,
+        {key}, hpx29, {now}, {then}
+    FROM (
+        SELECT {key}, any_value(hpx29) AS hpx29,
+            CASE WHEN coalesce(min(snapshot_id) FILTER (is_old) <= min(snapshot_id) FILTER (NOT is_old),
+                bool_or(is_old)) THEN arg_min(measured, snapshot_id) FILTER (is_old) END AS before,
+            CASE WHEN coalesce(max(snapshot_id) FILTER (NOT is_old) >= max(snapshot_id) FILTER (is_old),
+                bool_or(NOT is_old)) THEN arg_max(measured, snapshot_id) FILTER (NOT is_old) END AS after
+        FROM (
+            SELECT *, change_type IN ('delete', 'update_preimage') AS is_old, {{{values}}} AS measured
+            FROM ducklake_table_changes('lake', 'main', 'lightcurves', first_snapshot + 1, last_snapshot)
+        )
+        GROUP BY {key}
+    )
+    WHERE before IS DISTINCT FROM after
+""".format(
+    key=", ".join(TABLES["lightcurves"].key),
+    now=", ".join(f"after.{name} AS {name}" for name in _VALUES),
+    then=", ".join(f"before.{name} AS {name}_before" for name in ("flux", "flux_err", "mag", "mag_err", "good")),
+    values=", ".join(f"'{name}': {name}" for name in _VALUES),
+)
+
 
 def view_statements(declared: Sequence[Declaration]) -> list[str]:
     """Return the SQL that makes all views and macros of a lake.
@@ -127,6 +155,7 @@ def view_statements(declared: Sequence[Declaration]) -> list[str]:
         _LIGHTCURVES_IN_CONE,
         _TARGET_LIGHTCURVES,
         _TARGET_NAMES,
+        _CHANGES,
         _NORMALISED.format(a_light_curve=a_light_curve),
         _decimated(declared, a_light_curve),
         _BRIGHTEST,

@@ -18,6 +18,7 @@ from lake.model.table import Table
 from lake.science.motion import Followed, Span
 from lake.settings import Settings
 from tasks.sources.collector import Collector
+from tasks.sources.papers import papers_of
 
 # Names of Hive folders that DuckDB reads as another type or as NULL, beside digits, dates and times, which begin with
 # no letter.
@@ -181,6 +182,7 @@ class Origin:
             views=self.views,
             tables=self.tables,
             former_names=self.former_names,
+            papers=papers_of(self.bibcode),
         )
 
     def __post_init__(self) -> None:

@@ -291,6 +291,7 @@ def test_refresh_goes_on_past_a_failing_archive(
     assert first.startswith("icecube: 6 of 6 targets answered")
     assert second == "madeup: nothing to do, every target has its answer"
     assert "Nothing is missing." in artifacts(mended)["refresh"].data
+    assert "targets with changes" in logged(mended)
 
     wrong = refresh(["madeup", "nowhere"], again=True, return_state=True)
     assert wrong.is_failed()

@@ -19,7 +19,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from helpers import granules
 from helpers.archives import register
+from helpers.brightening import bring
 from helpers.processes import until
 from prefect import flow, runtime, tags
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
@@ -31,10 +33,18 @@ from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
 from prefect.states import Crashed, Running
 
 from deployments import paused, serve
-from deployments.automations import FAILED_RUNS, SILENT_RUNS, crash_silent_runs, notify_of_failures, reach_api
+from deployments.automations import (
+    FAILED_RUNS,
+    SILENT_RUNS,
+    crash_silent_runs,
+    notify_of_failures,
+    notify_of_variations,
+    reach_api,
+)
 from deployments.deployed import NAME, deployed
 from deployments.former import FORMER, former_deployments
 from flows import living
+from flows.changed import tell_changes
 from flows.maintenance import maintain, verify
 from flows.pull import pull_archive
 from lake.cli import main
@@ -43,6 +53,7 @@ from lake.query import Lake
 from lake.store import claims
 from lake.store.catalog import Catalog
 from lake.store.identity import tree_id
+from lake.upkeep.changes import current_snapshot
 from tasks.archives import source as engine
 from tasks.pull import limits
 
@@ -164,6 +175,24 @@ def test_upkeep_reports_and_failures_are_told(catalog: Catalog, hook: tuple[str,
     until(lambda: told, "the webhook is told")
     assert f"verify {catalog.storage.root.name} Failed" in told[0]
     assert f"{victim.name} is missing" in told[0]
+
+
+@pytest.mark.usefixtures("pull_settings")
+def test_brightenings_are_told(catalog: Catalog, hook: tuple[str, list[str]], on_disk: None) -> None:
+    url, told = hook
+    granules.register(catalog, [0])
+    block = CustomWebhookNotificationBlock(name="hook", url=url, json_data={"text": "{{subject}}: {{body}}"})
+    block.save("watchers", overwrite=True)
+    assert "custom-webhook/watchers" in notify_of_variations("custom-webhook/watchers")
+    bring(catalog, [96.0, 100.0, 104.0], "a", 1)
+    with Lake(str(catalog.storage.root), catalog.settings) as lake:
+        before = current_snapshot(lake)
+        bring(catalog, [96.0, 100.0, 104.0, 130.0, 101.0], "b", 2)
+        tell_changes(lake, before, 5, logging.getLogger(__name__))
+    until(lambda: told, "the webhook is told")
+    assert "1 brighter, 0 fainter" in told[0]
+    assert "+6.0 sigma in ztf g at MJD 58003.000" in told[0]
+    assert f"--since {before}" in told[0]
 
 
 def test_what_cannot_be_is_one_clear_error() -> None:

@@ -85,15 +85,20 @@ def words(lake: Lake, target_id: int, rows: pa.Table) -> About:
         subtitle.append(f"z = {target['redshift']:.4g}")
     subtitle += labels
     drawn = rows.group_by(["archive", "release"]).aggregate([("source_id", "count_distinct")]).to_pylist()
-    known = {one["archive"]: one for one in lake.sql("SELECT archive, title, bibcode FROM archives").to_pylist()}
+    known = {
+        one["archive"]: one for one in lake.sql("SELECT archive, title, bibcode, licence FROM archives").to_pylist()
+    }
     sources = []
     for one in sorted(drawn, key=lambda one: str(one["archive"])):
         about = known.get(one["archive"], {})
         cited = f" ({about['bibcode']})" if about.get("bibcode") else ""
         n = one["source_id_count_distinct"]
+        terms = f" Terms of use: {about['licence'].rstrip('.')}." if about.get("licence") else ""
         sources.append(
-            f"{about.get('title') or one['archive']}, release {one['release']}{cited}: {counted(n, 'source')}."
+            f"{about.get('title') or one['archive']}, release {one['release']}{cited}: {counted(n, 'source')}.{terms}"
         )
+    if sources:
+        sources.append(f"To cite and acknowledge: lightlake cite --target {target_id}")
     return About(target["name"] or str(target_id), ", ".join(subtitle), tuple(sources))
 
 
