@@ -13,7 +13,7 @@ from cyclopts import App, Parameter
 from flows.cli import existing
 from lake.cli import LakeURL
 from lake.errors import ConfigurationError
-from lake.output import Output, say, show, whole_file
+from lake.output import TABLE, TableOptions, say, whole_file
 from lake.settings import load_settings
 
 doctor = App(name="doctor")
@@ -32,8 +32,7 @@ def run_doctor(
     lake: LakeURL = None,
     offline: bool = False,
     timeout_s: float = 5.0,
-    output: Output = "table",
-    to: Path | None = None,
+    form: TableOptions = TABLE,
 ) -> int:
     """Check the installation, settings, lake, servers and archives; exit with 1 if anything fails.
 
@@ -43,8 +42,6 @@ def run_doctor(
         Do not check archives.
     timeout_s
         Longest wait for a connection, and for an answer.
-    to
-        File to write; Parquet needs one.
     """
     from deployments.doctor import examine
 
@@ -52,9 +49,9 @@ def run_doctor(
         raise ConfigurationError(f"--timeout-s cannot be {timeout_s:g}", hint="give seconds, more than 0")
     checks = examine(lake, offline=offline, timeout_s=timeout_s)
     rows = [{name: getattr(check, name) for name in _CHECKS.names} for check in checks]
-    show(pa.Table.from_pylist(rows, schema=_CHECKS), output, to)
+    form.show(pa.Table.from_pylist(rows, schema=_CHECKS))
     count = Counter(check.status for check in checks)
-    if output == "table":
+    if form.is_text:
         say(", ".join(f"{count[status]} {status}" for status in ("ok", "warn", "fail")))
     return 1 if count["fail"] else 0
 

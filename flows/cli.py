@@ -13,7 +13,7 @@ from cyclopts import App, Parameter
 from flows.forms import PullOptions, RefreshOptions
 from lake.cli import LakeURL
 from lake.errors import ConfigurationError
-from lake.output import Output, say, show
+from lake.output import TABLE, TableOptions, say
 from lake.settings import load_settings
 from tasks.options import spread
 from tasks.pull.recording import STOPPED, RunStopped
@@ -87,7 +87,7 @@ def run_refresh(
     lake: LakeURL = None,
     options: RefreshOptions,
     plan: Annotated[bool, Parameter(negative=())] = False,
-    output: Output = "table",
+    form: TableOptions = TABLE,
     prefect: ByPrefect = None,
 ) -> int:
     """Pull all archives, or those named, for every target that they have not answered yet.
@@ -98,12 +98,10 @@ def run_refresh(
         Archives, or services for all of theirs; default: all.
     plan
         Ask for nothing, and say what would be asked: how many targets and why, with an estimate of time, rows and
-        bytes from what the ledger has of earlier answers.
-    output
-        Of the plan.
+        bytes from what the ledger has of earlier answers. --output, --to and --expand are of the plan.
     """
     options = RefreshOptions.of(**{**dict(options), "archives": list(archives) or None})
-    return _show_plan(lake, options, output) if plan else _refresh(options, lake, prefect)
+    return _show_plan(lake, options, form) if plan else _refresh(options, lake, prefect)
 
 
 def _refresh(options: RefreshOptions, lake: str | None, prefect: bool | None) -> int:
@@ -130,7 +128,7 @@ def _refresh(options: RefreshOptions, lake: str | None, prefect: bool | None) ->
     return tell(lambda: refresh_flow(lake=url, **dict(options), return_state=True))
 
 
-def _show_plan(url: str | None, options: RefreshOptions, output: Output) -> int:
+def _show_plan(url: str | None, options: RefreshOptions, form: TableOptions) -> int:
     import pyarrow as pa
 
     from lake.query import Lake
@@ -141,7 +139,7 @@ def _show_plan(url: str | None, options: RefreshOptions, output: Output) -> int:
     check_parameters(options.parameters, names)
     with Lake(url) as lake:
         made = plans(lake, names, options.parameters, options.sample, select=options.select, newest=options.newest)
-    show(pa.Table.from_pylist([one.row() for one in made]), output)
+    form.show(pa.Table.from_pylist([one.row() for one in made]))
     return 0
 
 

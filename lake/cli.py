@@ -11,15 +11,17 @@ from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Annotated, Literal
 
+import pyarrow as pa
 from cyclopts import App, CycloptsError, Parameter
 
+from lake.arranged import BACKUPS, FINDINGS, schema_lines, schema_table, status_for_reading
 from lake.errors import ConfigurationError
-from lake.output import Output, say, show
+from lake.output import TABLE, Output, TableOptions, say, whole_file
 from lake.redact import safe_line, safe_text
 from lake.settings import check_env_file, load_settings
 from lake.store.failures import explain
 from lake.store.leaving import ending_with
-from lake.text import one_line
+from lake.text import counted, one_line
 
 app = App(
     name="lightlake",
@@ -73,7 +75,7 @@ def status(
     *,
     run: str | None = None,
     lake: LakeURL = None,
-    output: Output = "table",
+    form: TableOptions = TABLE,
     watch: bool = False,
     every_s: float = 5.0,
 ) -> int:
@@ -97,27 +99,30 @@ def status(
     from lake.upkeep.maintenance import status as read_status
 
     if run is not None:
-        return _status_of_run(run, archive, lake, output, watch, every_s)
+        return _status_of_run(run, archive, lake, form, watch, every_s)
     if watch and archive is None:
         raise ConfigurationError("--watch watches one archive", hint="name it: lightlake status ARCHIVE --watch")
     with Lake(lake) as opened:
         archive = current_archive(opened, archive)
         if archive is None:
-            show(read_status(opened.catalog.cursor()), output)
-            for line in quarantined(opened.catalog) if output == "table" else ():
+            found = read_status(opened.catalog.cursor())
+            form.show(status_for_reading(found) if form.is_text else found)
+            for line in quarantined(opened.catalog) if form.is_text else ():
                 say(line)
         elif watch:
             progress.watch(opened, archive, say, every_s)
-        elif output == "table":
+        elif form.is_text:
             say(progress.as_text(progress.progress(opened, archive)))
         else:
-            show(progress.progress(opened, archive).as_table(), output)
-        if archive is not None and output == "table":
-            show(progress.slowest(opened, archive), output)
+            form.show(progress.progress(opened, archive).as_table())
+        if archive is not None and form.is_text:
+            form.show(progress.slowest(opened, archive))
     return 0
 
 
-def _status_of_run(run: str, archive: str | None, url: str | None, output: Output, watch: bool, every_s: float) -> int:
+def _status_of_run(
+    run: str, archive: str | None, url: str | None, form: TableOptions, watch: bool, every_s: float
+) -> int:
     from lake.query import Lake
     from lake.upkeep import run_status
 
@@ -127,15 +132,15 @@ def _status_of_run(run: str, archive: str | None, url: str | None, output: Outpu
         run_status.run_named(opened, run)
         if watch:
             run_status.watch(opened, run, say, every_s)
-        elif output == "table":
+        elif form.is_text:
             say(run_status.as_text(opened, run))
         else:
-            show(run_status.of_archives(opened, run), output)
+            form.show(run_status.of_archives(opened, run))
     return 0
 
 
 @app.command
-def verify(*, lake: LakeURL = None, quick: bool = False, output: Literal["text", "json"] = "text") -> int:
+def verify(*, lake: LakeURL = None, quick: bool = False, form: TableOptions = TABLE) -> int:
     """Check files, checksums, the plain Hive tree, constraints and coverage; exit with 1 if anything is wrong.
 
     Parameters
@@ -149,12 +154,13 @@ def verify(*, lake: LakeURL = None, quick: bool = False, output: Literal["text",
     with Lake(lake) as opened:
         findings = run_verify(opened.catalog, quick=quick)
         errors = sum(finding.is_error for finding in findings)
-        if output == "json":
-            say(json.dumps([vars(finding) for finding in findings], indent=2))
-        else:
+        if form.is_text:
             for finding in findings:
                 say(one_line(f"{finding.level}: {finding.check}: {finding.message} ({finding.hint})"))
-            say(f"{opened.storage.root}: {errors} errors, {len(findings) - errors} notes")
+            notes = counted(len(findings) - errors, "note")
+            say(f"{opened.storage.root}: {counted(errors, 'error')}, {notes}")
+        else:
+            form.show(pa.Table.from_pylist([vars(finding) for finding in findings], schema=FINDINGS))
     return 1 if errors else 0
 
 
@@ -182,6 +188,7 @@ def restore(
     *,
     lake: LakeURL = None,
     list_only: Annotated[bool, Parameter(name="--list", negative=())] = False,
+    form: TableOptions = TABLE,
 ) -> int:
     """Restore the catalogue from a backup, and reconcile the files with it; what that loses is pulled again.
 
@@ -203,8 +210,12 @@ def restore(
     settings = load_settings()
     storage = Storage.from_url(lake or settings.url)
     if list_only:
-        for backup in backups(storage):
-            say(f"{backup.made_at:%Y-%m-%dT%H:%M:%SZ}  {backup.path}")
+        found = [{"made_at": backup.made_at, "path": str(backup.path)} for backup in backups(storage)]
+        if form.is_text:
+            for one in found:
+                say(f"{one['made_at']:%Y-%m-%dT%H:%M:%SZ}  {one['path']}")
+        else:
+            form.show(pa.Table.from_pylist(found, schema=BACKUPS))
         return 0
     catalog = Catalog(storage, settings)
     try:
@@ -220,8 +231,7 @@ def sql(
     query: str,
     *,
     lake: LakeURL = None,
-    output: Output = "table",
-    to: Path | None = None,
+    form: TableOptions = TABLE,
     confined: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
     """Run SQL in the lake, which is open for reading only.
@@ -230,15 +240,13 @@ def sql(
     ----------
     query
         DuckDB's SQL, such as "FROM target_lightcurves LIMIT 5".
-    to
-        File to write; Parquet needs one.
     confined
         Allow one SELECT over the lake only: no other files, no network, limits on memory and time.
     """
     from lake.query import Lake
 
     with Lake(lake, confined=confined) as opened:
-        show(opened.sql(query), output, to)
+        form.show(opened.sql(query))
     return 0
 
 
@@ -262,23 +270,39 @@ def attach(*, lake: LakeURL = None, write: Annotated[bool, Parameter(negative=()
 
 
 @app.command
-def schema(*, output: Literal["text", "json", "markdown"] = "text") -> int:
+def schema(
+    *,
+    output: Annotated[
+        Output | Literal["text", "markdown"], Parameter(help="Form: text for reading, or as of other tables, or markdown.")
+    ] = "text",
+    to: Annotated[Path | None, Parameter(help="File to write; its extension sets the form, .md among them.")] = None,
+    expand: Annotated[bool, Parameter(help="Print each row below the one before, a column a line.")] = False,
+) -> int:
     """Print every table and column: type, unit, UCD, description."""
     from lake.model.declared import all_tables
     from lake.model.schema import as_dict, as_markdown
 
     tables = all_tables().values()
-    if output == "json":
-        say(json.dumps(as_dict(tables), indent=2))
-    elif output == "markdown":
-        say(as_markdown(tables))
+    chosen: Output | None = None if output in ("text", "markdown") else output  # type: ignore[assignment]
+    if output == "markdown" or (to is not None and to.suffix.lower() == ".md"):
+        _put(as_markdown(tables), to)
+    elif (form := TableOptions(chosen, to, expand)).form == "json":
+        _put(json.dumps(as_dict(tables), indent=2), form.file)
+    elif not form.is_text:
+        form.show(schema_table(tables))
     else:
-        for table in tables:
-            say(f"{table.name}: one row per {table.row}")
-            for column in table.columns:
-                notes = " ".join(filter(None, (column.unit, column.ucd)))
-                say(f"  {column.name:20} {column.type:12} {column.description}{f' [{notes}]' if notes else ''}")
+        for line in schema_lines(tables):
+            say(line)
     return 0
+
+
+def _put(text: str, to: Path | None) -> None:
+    if to is None or to == Path("-"):
+        say(text)
+        return
+    with whole_file(to) as file:
+        file.write(f"{text}\n".encode())
+    say(str(to))
 
 
 def main(arguments: list[str] | None = None) -> None:

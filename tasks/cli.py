@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 from lake.cli import LakeURL
 from lake.errors import ArchiveError, ConfigurationError
 from lake.names import check_not_blank
-from lake.output import Output, say, show
+from lake.output import TABLE, TableOptions, say, show
 from lake.redact import redacted
 from lake.settings import Settings, load_settings
 from lake.store.walk import shown
@@ -232,12 +232,18 @@ def _write_bad(file: Path, found: TargetFile) -> Path:
 
 
 @targets.command(name="list")
-def list_targets(*, sample: str | None = None, lake: LakeURL = None, output: Output = "table") -> int:
-    """List the targets, all or of one sample, with their labels."""
+def list_targets(*, sample: str | None = None, lake: LakeURL = None, form: TableOptions = TABLE) -> int:
+    """List the targets, all or of one sample, with their labels.
+
+    Parameters
+    ----------
+    sample
+        Only the targets of this sample.
+    """
     from lake.query import Lake
 
     with Lake(lake) as opened:
-        show(opened.targets(sample), output)
+        form.show(opened.targets(sample))
     return 0
 
 
