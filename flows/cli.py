@@ -48,7 +48,10 @@ hst.command("flows.hst_cli:reset", name="reset")
 @pull.default
 @spread(PullOptions, command=True, positional=["archive"])
 def run_pull(*, lake: LakeURL = None, options: PullOptions, prefect: ByPrefect = None) -> int:
-    """Pull one archive for every target that it has not answered yet; exit with 1 if anything is missing."""
+    """Pull one archive for every target that it has not answered yet.
+
+    Exit with 1 if anything is missing.
+    """
     from tasks.sources.registry import expand, find, survey_of
     from tasks.sources.releases import NEWEST
 
@@ -90,7 +93,9 @@ def run_refresh(
     form: TableOptions = TABLE,
     prefect: ByPrefect = None,
 ) -> int:
-    """Pull all archives, or those named, for every target that they have not answered yet.
+    """Pull all archives for every target that they have not answered.
+
+    Exit with 1 if anything is missing.
 
     Parameters
     ----------
@@ -139,7 +144,8 @@ def _show_plan(url: str | None, options: RefreshOptions, form: TableOptions) -> 
     check_parameters(options.parameters, names)
     with Lake(url) as lake:
         made = plans(lake, names, options.parameters, options.sample, select=options.select, newest=options.newest)
-    form.show(pa.Table.from_pylist([one.row() for one in made]))
+    shown = ("archive", "targets", "new", "old", "failed_before", "rejected_before", "rows")
+    form.show(pa.Table.from_pylist([one.row() for one in made]), first=shown)
     return 0
 
 
@@ -148,7 +154,10 @@ def _show_plan(url: str | None, options: RefreshOptions, form: TableOptions) -> 
 def run_virac(
     *, lake: LakeURL = None, options: ViracOptions, runner: TaskRunner = None, prefect: ByPrefect = None
 ) -> int:
-    """Extract VIRAC's tiles into the lake, those that are not in it yet; exit with 1 if one cannot be."""
+    """Extract VIRAC's tiles into the lake, those not in it yet.
+
+    Exit with 1 if one cannot be.
+    """
     url = existing(lake)
     if not by_prefect(prefect, runner):
         return _pull_here(url, Request("virac", options, select=options.select), runner)
@@ -163,7 +172,10 @@ def run_virac(
 def run_rxte(
     *, lake: LakeURL = None, options: RxteOptions, runner: TaskRunner = None, prefect: ByPrefect = None
 ) -> int:
-    """Bring RXTE's observations of targets into the lake; exit with 1 if one cannot be."""
+    """Bring RXTE's observations of targets into the lake.
+
+    Exit with 1 if one cannot be.
+    """
     from tasks.sources.rxte.files import Mirror
 
     url = existing(lake, options.sample)
@@ -180,7 +192,10 @@ def run_rxte(
 @hst.default
 @spread(HstOptions, command=True, positional=["target"])
 def run_hst(*, lake: LakeURL = None, options: HstOptions, runner: TaskRunner = None, prefect: ByPrefect = None) -> int:
-    """Bring HST's COS and STIS exposures of targets into the lake; exit with 1 if one cannot be."""
+    """Bring HST's COS and STIS exposures of targets into the lake.
+
+    Exit with 1 if one cannot be.
+    """
     url = existing(lake, options.sample)
     _check_target(url, options.target)
     if not by_prefect(prefect, runner):

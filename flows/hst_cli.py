@@ -17,7 +17,9 @@ from lake.text import counted
 def pages(
     *, to: Path, lake: LakeURL = None, threshold: Annotated[float | None, Parameter(name="--threshold")] = None
 ) -> int:
-    """Write pages of all composites of COS and STIS: dashboards, periodograms, tables that sort, charts.
+    """Write pages of all composites of COS and STIS.
+
+    They are dashboards, periodograms, tables that sort, and charts.
 
     Parameters
     ----------
@@ -48,9 +50,9 @@ def reset(
     lake: LakeURL = None,
     yes: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
-    """Remove HST's light curves from the lake, so that the next run makes them anew; ask first, and back up first.
+    """Remove HST's light curves, so that the next run makes them anew.
 
-    Exposures that were rejected are remembered, and skipped as before.
+    It asks first, and backs up first. Exposures that were rejected are remembered, and skipped as before.
 
     Parameters
     ----------

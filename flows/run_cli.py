@@ -39,9 +39,10 @@ def run_file(
     form: TableOptions = TABLE,
     prefect: ByPrefect = None,
 ) -> int:
-    """Get samples and pull archives for them, as a file describes; exit with 1 if anything is missing.
+    """Get samples and pull archives for them, as a file describes.
 
-    Started again with the same run_id, it asks for the rest. Exit with 3 if it was stopped by `lightlake stop`.
+    Exit with 1 if anything is missing. Started again with the same run_id, it asks for the rest. Exit with 3 if it
+    was stopped by `lightlake stop`.
 
     Parameters
     ----------
@@ -103,7 +104,7 @@ def run_file(
 def list_runs(
     run_id: str | None = None, *, lake: LakeURL = None, form: TableOptions = TABLE, page: Path | None = None
 ) -> int:
-    """List the runs of a lake, or show one with its archives and processes.
+    """List the runs of a lake, or show one.
 
     Parameters
     ----------
@@ -141,7 +142,9 @@ def list_runs(
 
 @stop.default
 def stop_run(run_id: str, *, lake: LakeURL = None, wait_s: float = 60.0) -> int:
-    """Stop a run, whoever started it and wherever; what it has committed stays. Exit with 1 if it has not ended yet.
+    """Stop a run, whoever started it and wherever.
+
+    What it has committed stays. Exit with 1 if it has not ended yet.
 
     Parameters
     ----------

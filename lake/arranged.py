@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
@@ -11,16 +12,15 @@ from lake.model.table import Table
 FINDINGS = pa.schema([(name, pa.string()) for name in ("level", "check", "message", "hint")])
 BACKUPS = pa.schema([("made_at", pa.timestamp("us", tz="UTC")), ("path", pa.string())])
 _SCHEMA = pa.schema([(name, pa.string()) for name in ("table", "column", "type", "unit", "ucd", "description")])
-# What one looks for in the status of a lake; the others follow.
+# What one looks for in the status of a lake.
 _FIRST = ("archive", "asked", "found", "empty", "failed", "rejected", "rows", "age_days")
 
 
-def status_for_reading(table: pa.Table) -> pa.Table:
-    """Put those columns of the status first that one looks for, and the release with them if an archive has two."""
+def first_of_status(table: pa.Table) -> list[str]:
+    """Return the columns of the status that one looks for, with the release if an archive has two."""
     archives = table["archive"].to_pylist()
     several = len(set(archives)) < len(archives)
-    first = [_FIRST[0], "release", *_FIRST[1:]] if several else list(_FIRST)
-    return table.select([*first, *(name for name in table.column_names if name not in first)])
+    return [_FIRST[0], "release", *_FIRST[1:]] if several else list(_FIRST)
 
 
 def schema_table(tables: Iterable[Table]) -> pa.Table:
@@ -40,10 +40,19 @@ def schema_table(tables: Iterable[Table]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=_SCHEMA)
 
 
-def schema_lines(tables: Iterable[Table]) -> Iterator[str]:
-    """Write the schema for reading: a line for each table and column."""
+def schema_lines(tables: Iterable[Table], width: int | None = None) -> Iterator[str]:
+    """Write the schema for reading: a line for each table and column, or more where a terminal is not wide enough."""
     for table in tables:
-        yield f"{table.name}: one row per {table.row}"
+        yield f"{table.name}: one row per {table.row.removeprefix('a ').removeprefix('an ')}"
         for column in table.columns:
             notes = " ".join(filter(None, (column.unit, column.ucd)))
-            yield f"  {column.name:20} {column.type:12} {column.description}{f' [{notes}]' if notes else ''}"
+            start = f"  {column.name:20} {column.type:12} "
+            told = f"{column.description}{f' [{notes}]' if notes else ''}"
+            yield textwrap.fill(
+                told,
+                width or 10_000,
+                initial_indent=start,
+                subsequent_indent=" " * (len(start) if (width or 80) >= 60 else 4),
+                break_long_words=False,
+                break_on_hyphens=False,
+            )

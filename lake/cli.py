@@ -14,9 +14,10 @@ from typing import Annotated, Literal
 import pyarrow as pa
 from cyclopts import App, CycloptsError, Parameter
 
-from lake.arranged import BACKUPS, FINDINGS, schema_lines, schema_table, status_for_reading
+from lake.arranged import BACKUPS, FINDINGS, first_of_status, schema_lines, schema_table
+from lake.commands import plug_in
 from lake.errors import ConfigurationError
-from lake.output import TABLE, Output, TableOptions, say, whole_file
+from lake.output import TABLE, Output, TableOptions, put, say, terminal_width
 from lake.redact import safe_line, safe_text
 from lake.settings import check_env_file, load_settings
 from lake.store.failures import explain
@@ -27,6 +28,10 @@ app = App(
     name="lightlake",
     version=version("lightlake"),
     help="Every public light curve of your targets, in one Parquet lake that DuckDB can query.",
+    # No --no-x and --empty-x, but where a command names one; "default: False" says nothing.
+    default_parameter=Parameter(
+        negative=(), show_default=lambda value: None if value is None or value is False else str(value)
+    ),
 )
 
 export = App(name="export", help="Write light curves in the forms that other software takes.")
@@ -36,17 +41,17 @@ LakeURL = Annotated[
     str | None, Parameter(name=["--lake", "-l"], help="The lake; default: LIGHTLAKE_URL, else ./lightlake.")
 ]
 
-# Commands of the layers above are found by name, so that the core never imports them. They are imported only when
-# called: Prefect alone takes seconds.
-for _command in entry_points(group="lightlake.commands"):
-    app.command(_command.value, name=_command.name)
-for _command in entry_points(group="lightlake.exports"):
-    export.command(_command.value, name=_command.name)
+# Commands of the layers above are found by name, so that the core never imports them.
+_PLUGGED_IN = ((app, "lightlake.commands"), (export, "lightlake.exports"))
+for _app, _group in _PLUGGED_IN:
+    plug_in(_app, entry_points(group=_group))
 
 
 @app.command
 def init(url: str | None = None) -> int:
-    """Create a lake, or migrate an older one to this version. Running it again changes nothing.
+    """Create a lake, or migrate an older one to this version.
+
+    Running it again changes nothing.
 
     Parameters
     ----------
@@ -79,7 +84,7 @@ def status(
     watch: bool = False,
     every_s: float = 5.0,
 ) -> int:
-    """Show, for each archive: targets asked, found, empty, failed; rows, bytes, age.
+    """Show what each archive was asked for, found and failed, and its age.
 
     Parameters
     ----------
@@ -106,7 +111,7 @@ def status(
         archive = current_archive(opened, archive)
         if archive is None:
             found = read_status(opened.catalog.cursor())
-            form.show(status_for_reading(found) if form.is_text else found)
+            form.show(found, first=first_of_status(found))
             for line in quarantined(opened.catalog) if form.is_text else ():
                 say(line)
         elif watch:
@@ -141,7 +146,9 @@ def _status_of_run(
 
 @app.command
 def verify(*, lake: LakeURL = None, quick: bool = False, form: TableOptions = TABLE) -> int:
-    """Check files, checksums, the plain Hive tree, constraints and coverage; exit with 1 if anything is wrong.
+    """Check files, catalogue and coverage; exit with 1 if one is wrong.
+
+    It checks checksums, the plain Hive tree and constraints, too.
 
     Parameters
     ----------
@@ -166,7 +173,10 @@ def verify(*, lake: LakeURL = None, quick: bool = False, form: TableOptions = TA
 
 @app.command
 def compact(*, lake: LakeURL = None) -> int:
-    """Merge small files into few large sorted ones, and make the plain tree equal to the catalogue."""
+    """Merge small files into few large sorted ones, and back up.
+
+    The plain tree is equal to the catalogue then.
+    """
     from lake.query import Lake
     from lake.store.backup import backup_hint
     from lake.upkeep.compaction import compact as run_compact
@@ -190,7 +200,9 @@ def restore(
     list_only: Annotated[bool, Parameter(name="--list", negative=())] = False,
     form: TableOptions = TABLE,
 ) -> int:
-    """Restore the catalogue from a backup, and reconcile the files with it; what that loses is pulled again.
+    """Restore the catalogue from a backup.
+
+    The files are reconciled with it. What that loses is pulled again.
 
     Parameters
     ----------
@@ -214,6 +226,8 @@ def restore(
         if form.is_text:
             for one in found:
                 say(f"{one['made_at']:%Y-%m-%dT%H:%M:%SZ}  {one['path']}")
+            if not found:
+                say("no backups: lightlake compact makes one")
         else:
             form.show(pa.Table.from_pylist(found, schema=BACKUPS))
         return 0
@@ -252,7 +266,7 @@ def sql(
 
 @app.command
 def attach(*, lake: LakeURL = None, write: Annotated[bool, Parameter(negative=())] = False) -> int:
-    """Print the SQL that attaches this lake in a stock DuckDB client, for reading.
+    """Print the SQL that attaches this lake in a stock DuckDB client.
 
     Parameters
     ----------
@@ -273,7 +287,8 @@ def attach(*, lake: LakeURL = None, write: Annotated[bool, Parameter(negative=()
 def schema(
     *,
     output: Annotated[
-        Output | Literal["text", "markdown"], Parameter(help="Form: text for reading, or as of other tables, or markdown.")
+        Output | Literal["text", "markdown"],
+        Parameter(help="Form: text for reading, or as of other tables, or markdown."),
     ] = "text",
     to: Annotated[Path | None, Parameter(help="File to write; its extension sets the form, .md among them.")] = None,
     expand: Annotated[bool, Parameter(help="Print each row below the one before, a column a line.")] = False,
@@ -285,24 +300,15 @@ def schema(
     tables = all_tables().values()
     chosen: Output | None = None if output in ("text", "markdown") else output  # type: ignore[assignment]
     if output == "markdown" or (to is not None and to.suffix.lower() == ".md"):
-        _put(as_markdown(tables), to)
+        put(as_markdown(tables), to)
     elif (form := TableOptions(chosen, to, expand)).form == "json":
-        _put(json.dumps(as_dict(tables), indent=2), form.file)
+        put(json.dumps(as_dict(tables), indent=2), form.file)
     elif not form.is_text:
         form.show(schema_table(tables))
     else:
-        for line in schema_lines(tables):
+        for line in schema_lines(tables, terminal_width()):
             say(line)
     return 0
-
-
-def _put(text: str, to: Path | None) -> None:
-    if to is None or to == Path("-"):
-        say(text)
-        return
-    with whole_file(to) as file:
-        file.write(f"{text}\n".encode())
-    say(str(to))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -318,6 +324,9 @@ def main(arguments: list[str] | None = None) -> None:
     _prepare()
     try:
         check_env_file()
+        if [one for one in arguments if not one.startswith("-")] in ([], ["export"]):
+            for group, name in _PLUGGED_IN:
+                plug_in(group, entry_points(group=name), described=True)
         code = app(arguments, result_action="return_value", print_error=False, exit_on_error=False)
         sys.stdout.flush()
     except CycloptsError as error:

@@ -106,8 +106,16 @@ class TableOptions:
         """Return whether a command may print lines of its own instead of the table."""
         return self.form == "table" and self.file is None and not self.expand
 
-    def show(self, table: pa.Table) -> None:
-        """Print the table, or write the file and say how many rows it has."""
+    def show(self, table: pa.Table, first: Sequence[str] = ()) -> None:
+        """Print the table, or write the file and say how many rows it has.
+
+        Parameters
+        ----------
+        first
+            Columns that a table for reading begins with, since a terminal may not have room for all.
+        """
+        if self.form == "table" and first:
+            table = table.select([*first, *(name for name in table.column_names if name not in first)])
         show(table, self.form, self.file, expand=self.expand)
         if self.file is not None and self.file.is_file():
             say(f"{self.file}: {counted(table.num_rows, 'row')}")
@@ -119,6 +127,16 @@ TABLE = TableOptions()
 def say(text: str) -> None:
     """Print lines for the user, with control characters escaped."""
     sys.stdout.write(visible(text, keep="\n\t") + "\n")
+
+
+def put(text: str, to: Path | None = None) -> None:
+    """Print a text, or write it into a file and say so; "-" prints."""
+    if to is None or to == _STANDARD_OUTPUT:
+        say(text)
+        return
+    with whole_file(to) as file:
+        file.write(f"{text}\n".encode())
+    say(str(to))
 
 
 def show(table: pa.Table, output: Output, to: Path | None = None, *, expand: bool = False) -> None:

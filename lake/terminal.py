@@ -18,6 +18,7 @@ _WIDEST = 40
 # So few rows are shown below each other, a column a line, if they are too wide.
 _FEW_ROWS = 3
 _NAMED = 6
+_NUMBERS = (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal)
 # Columns whose names end like this have one decimal: nobody reads more of an age.
 _AGE = "age_days"
 
@@ -89,7 +90,8 @@ def _columns_of(text: str) -> int:
 def _unit(field: pa.Field) -> str | None:
     """Return the unit of a column, unless its name says it."""
     unit = unit_of(field)
-    return None if unit is None or field.name.endswith(f"_{unit}") else unit
+    said = field.name.lower()
+    return None if unit is None or said.endswith(f"_{unit.lower()}") or said == f"{unit}s" else unit
 
 
 def _columns(table: pa.Table) -> list[list[Any]]:
@@ -109,7 +111,7 @@ def _grid(schema: pa.Schema, heads: Sequence[str], cells: Sequence[Sequence[str]
 
     drawn = Table()
     for head, field in zip(heads, schema, strict=False):
-        number = pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
+        number = any(is_number(field.type) for is_number in _NUMBERS)
         # Text, not str, in which rich would look for its markup, such as [red].
         drawn.add_column(Text(head), justify="right" if number else "left", overflow="fold")
     for row in zip(*cells, strict=True):
@@ -160,6 +162,8 @@ def _cell(value: Any, name: str = "") -> str:
         return f"{value:.1f}" if name.endswith(_AGE) else f"{value:.15g}"
     if isinstance(value, dt.datetime):
         return str(value).replace("+00:00", "Z")
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return ", ".join(value)
     if isinstance(value, dict | list):
         return as_json(value)
     return str(value)

@@ -23,7 +23,9 @@ def hlsp(
     where: str | None = None,
     again: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
-    """Write light curves of COS and STIS as FITS files, under the names and with the keywords of their published form.
+    """Write light curves of COS and STIS as FITS files.
+
+    They have the names and keywords of their published form.
 
     Parameters
     ----------

@@ -23,7 +23,9 @@ def virac_csv(
     release: str | None = None,
     again: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
-    """Write light curves of VIRAC as the published CSVs: a file for each source, ID[:3]/ID[3:6]/ID.csv.
+    """Write light curves of VIRAC as the published CSVs.
+
+    Each source has a file: ID[:3]/ID[3:6]/ID.csv.
 
     An export that was stopped goes on when it is run again: files that are there with all their rows are kept.
 
