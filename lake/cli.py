@@ -311,6 +311,24 @@ def schema(
     return 0
 
 
+app.register_install_completion_command(help="Install completion for your shell, or that of --shell.")
+
+
+@app.command
+def completion(shell: Literal["bash", "zsh", "fish"]) -> int:
+    """Print a script with which a shell completes commands and options.
+
+    `lightlake --install-completion` installs it. Do so again after an upgrade.
+
+    Parameters
+    ----------
+    shell
+        Load it in bash with: . <(lightlake completion bash).
+    """
+    sys.stdout.write(app.generate_completion(shell=shell))
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command. An error is one line, or a traceback with --debug.
 

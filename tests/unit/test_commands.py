@@ -54,45 +54,53 @@ def test_help_lists_every_command_with_its_line(capsys: pytest.CaptureFixture[st
         assert first_line(entry.value).startswith(told)
 
 
-def hints() -> Iterator[tuple[str, str]]:
-    """Yield where each hint is, and its text; what is computed in it is a word that is no option."""
+def texts() -> Iterator[tuple[str, str, bool]]:
+    """Yield where each string of the code is, its text, and whether it is a hint; what is computed in it is a word."""
     for package in ("lake", "tasks", "flows", "deployments"):
         for file in (ROOT / package).rglob("*.py"):
-            for node in ast.walk(ast.parse(file.read_text())):
-                if isinstance(node, ast.keyword) and node.arg == "hint":
-                    for text in texts(node.value):
-                        yield f"{file.relative_to(ROOT)}:{node.value.lineno}", text
+            tree = ast.parse(file.read_text())
+            hints = {
+                id(inner)
+                for node in ast.walk(tree)
+                if isinstance(node, ast.keyword) and node.arg == "hint"
+                for inner in ast.walk(node.value)
+            }
+            words = {id(one) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for one in node.values}
+            words |= {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
+            for node in ast.walk(tree):
+                if id(node) in words or not isinstance(node, ast.JoinedStr | ast.Constant):
+                    continue
+                parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+                text = "".join(str(one.value) if isinstance(one, ast.Constant) else "COMPUTED" for one in parts)
+                yield f"{file.relative_to(ROOT)}:{node.lineno}", text, id(node) in hints
 
 
-def texts(node: ast.expr) -> Iterator[str]:
-    if isinstance(node, ast.IfExp):
-        yield from (*texts(node.body), *texts(node.orelse))
-    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-        yield node.value
-    elif isinstance(node, ast.JoinedStr):
-        yield "".join(str(one.value) if isinstance(one, ast.Constant) else "COMPUTED" for one in node.values)
-
-
-HINTS = list(hints())
+TEXTS = list(texts())
 EVERY_OPTION = set().union(*map(options, COMMANDS))
 # Options of other programs that hints name.
 OTHERS = {"--schema", "--prefect-file", "--all", "--upgrade"}
 
 
-def test_hints_name_commands_and_options_that_exist() -> None:
-    assert len(HINTS) > 150
+def test_hints_name_options_that_exist() -> None:
     seen = 0
-    for where, text in HINTS:
-        for words in re.findall(r"\blightlake ((?:[a-z]+[ -]?)+)(.*)", text):
-            path = "lightlake"
-            for word in words[0].split():
+    for where, text, is_hint in TEXTS:
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", text if is_hint else ""):
+            assert option in EVERY_OPTION | OTHERS, f"{where}: no command has {option}: {text}"
+            seen += 1
+    assert seen > 25
+
+
+def test_messages_name_commands_that_exist_with_their_options() -> None:
+    seen = 0
+    for where, text, _ in TEXTS:
+        for first, rest in re.findall(r"(?:(?<=: )|(?<=`)|(?<=&& )|(?<=  ))lightlake ([a-z]+)([^;`\n]*)", text):
+            assert f"lightlake {first}" in COMMANDS, f"{where}: {text}"
+            path = f"lightlake {first}"
+            for word in rest.split():
                 if f"{path} {word}" not in COMMANDS:
                     break
                 path += f" {word}"
-            assert path != "lightlake", f"{where}: {text}"
-            for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", words[1].partition(";")[0]):
+            for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest.partition("lightlake")[0]):
                 assert option in options(path), f"{where}: {path} has no {option}: {text}"
             seen += 1
-        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", text):
-            assert option in EVERY_OPTION | OTHERS, f"{where}: no command has {option}: {text}"
-    assert seen > 30
+    assert seen > 40
