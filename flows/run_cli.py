@@ -124,7 +124,7 @@ def list_runs(
             if not form.is_text:
                 form.show(table)
             else:
-                for line in run_status.as_lines(table):
+                for line in run_status.as_lines(table) if table.num_rows else ("no runs",):
                     say(line)
             return 0
         row = run_status.run_named(opened, run_id)

@@ -290,7 +290,10 @@ def schema(
         Output | Literal["text", "markdown"],
         Parameter(help="Form: text for reading, or as of other tables, or markdown."),
     ] = "text",
-    to: Annotated[Path | None, Parameter(help="File to write; its extension sets the form, .md among them.")] = None,
+    to: Annotated[
+        Path | None,
+        Parameter(allow_leading_hyphen=True, help="File to write; its extension sets the form, .md among them."),
+    ] = None,
     expand: Annotated[bool, Parameter(help="Print each row below the one before, a column a line.")] = False,
 ) -> int:
     """Print every table and column: type, unit, UCD, description."""

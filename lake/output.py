@@ -68,8 +68,9 @@ class TableOptions:
     to: Annotated[
         Path | None,
         Parameter(
+            allow_leading_hyphen=True,  # for "-"
             help="File to write instead of printing; its extension sets the form: .csv, .json, .parquet, .vot, .fits "
-            "or .ecsv."
+            "or .ecsv.",
         ),
     ] = None
     expand: Annotated[bool, Parameter(negative=(), help="Print each row below the one before, a column a line.")] = (
@@ -77,6 +78,8 @@ class TableOptions:
     )
 
     def __post_init__(self) -> None:
+        if self.to is not None and str(self.to).startswith("--"):
+            raise ConfigurationError(f"--to has no file before {self.to}", hint="give one: --to FILE.csv")
         _ = self.form  # an option that cannot be is reported before anything is read
 
     @property
