@@ -138,8 +138,11 @@ def run(folder: Path) -> int:
         (of_paper,) = add_collected(catalog, [listed])
         catalog.close()
         say(f"archives: {len(REGISTRY)}, simulated on this machine")
-        say(f"lake:     {url}, {added.new} new targets of {added.rows}")
-        say(f"sample:   {PAPER}, {of_paper.labels} new labels of {of_paper.rows} rows of a simulated {listed.service}")
+        say(f"lake:     {url}, {counted(added.new, 'new target')} of {added.rows}")
+        say(
+            f"sample:   {PAPER}, {counted(of_paper.labels, 'new label')} of "
+            f"{counted(of_paper.rows, 'row')} of a simulated {listed.service}"
+        )
         failed = _refresh(url, sorted(REGISTRY))
         failed |= _bring_photons(url)
     with Lake(url) as lake:

@@ -33,7 +33,7 @@ def pages(
 
     def tell(done: int, total: int) -> None:
         if sys.stderr.isatty():
-            sys.stderr.write(f"\r{done} of {total} composites ")
+            sys.stderr.write(f"\r{done} of {counted(total, 'composite')} ")
 
     with Lake(lake) as opened:
         done = write_pages_of(opened, to, threshold=THRESHOLD if threshold is None else threshold, progress=tell)

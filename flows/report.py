@@ -29,6 +29,7 @@ from flows.artifacts import (
 from flows.markdown import cells, code, row, text
 from lake.commit.ledger import count_failed
 from lake.query import Lake
+from lake.text import counted
 from tasks.progress import Bars
 from tasks.pull.report import PullReport
 from tasks.services.request_counters import Log
@@ -60,7 +61,7 @@ def missing(report: PullReport, lake: Lake, origin: Origin) -> str:
     if report.failed or report.rejected:
         lines += [
             f"{report.failed} of {report.asked} {what} failed, {report.rejected} were rejected, in "
-            f"{report.granules_lost} of {report.granules} granules.",
+            f"{report.granules_lost} of {counted(report.granules, 'granule')}.",
             "",
         ]
         names = names_of(lake, archive, report.release, report.losses)
@@ -70,7 +71,11 @@ def missing(report: PullReport, lake: Lake, origin: Origin) -> str:
     command = f"lightlake pull {report.archive}" if what == "targets" else f"lightlake {report.archive} ..."
     advice = []
     if what == "targets" and without_answer > report.failed:
-        lines += ["", f"{without_answer - report.failed} targets have had no answer since runs before this one."]
+        lines += [
+            "",
+            f"{counted(without_answer - report.failed, 'target has', 'targets have')} had no answer "
+            f"since runs before this one.",
+        ]
     if report.rejected_before:
         lines += ["", f"{report.rejected_before} {what} were rejected in runs before this one."]
     if report.failed or (what == "targets" and without_answer):

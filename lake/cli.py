@@ -184,8 +184,8 @@ def compact(*, lake: LakeURL = None) -> int:
     with Lake(lake, writable=True) as opened:
         done = run_compact(opened.catalog)
     say(
-        f"{done.files_before} files became {done.files_after} ({done.bytes_after / 1e6:.1f} MB), "
-        f"{done.quarantined} unknown files moved to the quarantine, in {done.seconds:.1f} s"
+        f"{counted(done.files_before, 'file')} became {done.files_after} ({done.bytes_after / 1e6:.1f} MB), "
+        f"{counted(done.quarantined, 'unknown file')} moved to the quarantine, in {done.seconds:.1f} s"
     )
     if opened.catalog.location.kind == "postgres":
         say(f"the catalogue in PostgreSQL has no backup from here: {backup_hint(opened.catalog.location)}")

@@ -173,16 +173,20 @@ def add(
             _say_taken(found)
         if opened is None:
             show(found.targets.slice(0, _ROWS_SHOWN), "table")
-            say(f"{found.targets.num_rows} rows of {where} are sound, {len(found.bad_rows)} are bad; nothing was added")
+            say(
+                f"{counted(found.targets.num_rows, 'sound row')} of {where}, "
+                f"{counted(len(found.bad_rows), 'bad one')}; nothing was added"
+            )
             return int(bool(found.bad_rows))
         if found.bad_rows and not (skip_bad and found.targets.num_rows):
             raise ConfigurationError(
-                f"{len(found.bad_rows)} of {len(found.bad_rows) + found.targets.num_rows} rows of {file or where} are "
+                f"{len(found.bad_rows)} of "
+                f"{counted(len(found.bad_rows) + found.targets.num_rows, 'row')} of {file or where} are "
                 "bad; nothing was added",
                 hint="mend or remove them, or add the others with --skip-bad",
             )
         if found.bad_rows and file:
-            say(one_line(f"{len(found.bad_rows)} bad rows left out, see {_write_bad(file, found)}"))
+            say(one_line(f"{counted(len(found.bad_rows), 'bad row')} left out, see {_write_bad(file, found)}"))
         added = add_targets(
             opened.catalog,
             found.targets,
@@ -193,8 +197,9 @@ def add(
             aliases=found.aliases,
         )
         url = str(opened.storage.root)
-    done = f"{added.new} new targets, {added.known} known, {added.labels} new labels"
-    say(f"{f'{added.rows} rows of {where}' if file else counted(added.rows, 'name')}: {done}")
+    done = f"{counted(added.new, 'new target')}, {added.known} known, {counted(added.labels, 'new label')}"
+    rows = f"{counted(added.rows, 'row')} of {where}" if file else counted(added.rows, "name")
+    say(f"{rows}: {done}")
     if (added.new or added.labels) and (trouble := announce(sample, url, added)):
         say(f"Prefect was not told, so that nothing is pulled by itself (run: lightlake refresh): {trouble}")
     return 0

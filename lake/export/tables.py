@@ -30,6 +30,7 @@ import pyarrow as pa
 from lake.errors import ConfigurationError
 from lake.model.schema import TABLES
 from lake.model.table import Column
+from lake.text import counted
 
 Form = Literal["csv", "json", "parquet", "vot", "fits", "ecsv"]
 
@@ -211,7 +212,7 @@ def _check_names(table: pa.Table, form: Form) -> None:
     for name, times in Counter(names).items():
         if times > 1:
             raise ConfigurationError(
-                f"{times} columns are called {name}, and a file of the form {form} keeps one",
+                f"{counted(times, 'column is', 'columns are')} called {name}, and a file of the form {form} keeps one",
                 hint="give each a name of its own: SELECT ... AS name",
             )
         if form == "fits" and _NO_FITS_TEXT.search(name):

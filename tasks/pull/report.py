@@ -9,7 +9,7 @@ from typing import Any
 
 from lake.commit.commit import Receipt
 from lake.commit.ledger import Select
-from lake.text import one_line
+from lake.text import counted, one_line
 from tasks.services.request_counters import Log
 from tasks.sources.protocol import Receipts
 
@@ -223,13 +223,13 @@ class PullReport:
             if (n := getattr(one, name))
         ]
         if missing:
-            lost, reasons = f"{self.granules_lost} of {self.granules} granules", _few(self.reasons)
+            lost, reasons = f"{self.granules_lost} of {counted(self.granules, 'granule')}", _few(self.reasons)
             parts.append(f"{' and '.join(missing)} in {lost}: {reasons}")
         if self._by_target and self.asked:
-            parts.append(f"{self.done} of {self.asked} targets answered, {self.rows} rows")
+            parts.append(f"{self.done} of {counted(self.asked, 'target')} answered, {counted(self.rows, 'row')}")
         elif self.done:
             done = " and ".join(f"{one.done} {one.what}" for one in self.shares if one.done)
-            parts.append(f"{done} done, {self.sources} sources, {self.rows} rows")
+            parts.append(f"{done} done, {counted(self.sources, 'source')}, {counted(self.rows, 'row')}")
         if self.elsewhere:
             parts.append(f"{self._each('elsewhere')} were taken by other processes")
         if not parts:
@@ -247,7 +247,8 @@ class PullReport:
             parts.append(f"{self._each('rejected_before')} were rejected before: --retry-failed tries them again")
         if self.ahead:
             parts.append(
-                f"{self.ahead} answers were dated in the future, and counted as too old: compare the clocks of the "
+                f"{counted(self.ahead, 'answer was', 'answers were')} dated in the future, and "
+                f"counted as too old: compare the clocks of the "
                 "machines that pull (lightlake doctor)"
             )
         if self._by_target and not self.shown:
@@ -304,10 +305,14 @@ def log_receipt(log: Log, receipt: Receipt, name: str | None = None, *, level: i
     what = receipt.granule if name is None else f"{one_line(name)} ({receipt.granule})"
     parts = [receipt.status]
     if receipt.n_targets:
-        parts.append(f"{receipt.n_targets} targets, {receipt.n_found} found")
-    parts += [f"{receipt.n_sources} sources", f"{receipt.n_rows} rows", f"{receipt.seconds:.1f} s"]
+        parts.append(f"{counted(receipt.n_targets, 'target')}, {receipt.n_found} found")
+    parts += [
+        f"{counted(receipt.n_sources, 'source')}",
+        f"{counted(receipt.n_rows, 'row')}",
+        f"{receipt.seconds:.1f} s",
+    ]
     if receipt.retries:
-        parts.append(f"tried again {receipt.retries} times")
+        parts.append(f"tried again {counted(receipt.retries, 'time')}")
     if receipt.reason:
         parts.append(receipt.reason)
     log.log(logging.WARNING if is_lost(receipt) else level, "%s: %s", what, ", ".join(parts))

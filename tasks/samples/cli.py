@@ -178,7 +178,7 @@ def _add(asked: Sequence[tuple[str, Mapping[str, Any]]], match_radius: float, la
 
 
 def _say(got: Collected, done: Added) -> None:
-    counts = f"{done.new} new targets, {done.known} known, {done.labels} new labels"
+    counts = f"{counted(done.new, 'new target')}, {done.known} known, {counted(done.labels, 'new label')}"
     say(one_line(f"{got.sample}: {counted(done.rows, 'row')} of {got.service}: {counts}"))
     for remark in got.remarks:
         say(one_line(f"note: {remark}"))

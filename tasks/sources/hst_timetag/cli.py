@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from lake.cli import LakeURL
 from lake.output import say
+from lake.text import counted
 
 if TYPE_CHECKING:
     from tasks.sources.hst_timetag.hlsp_export import Written
@@ -43,7 +44,7 @@ def hlsp(
 
     def tell(done: Written) -> None:
         if sys.stderr.isatty():
-            sys.stderr.write(f"\r{done.files} files written, {done.kept} kept ")
+            sys.stderr.write(f"\r{counted(done.files, 'file')} written, {done.kept} kept ")
 
     with Lake(lake) as opened:
         done = export_hlsp(opened, to, product, where=where, again=again, progress=tell)

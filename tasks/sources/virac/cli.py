@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from lake.cli import LakeURL
 from lake.output import say
+from lake.text import counted
 
 
 def virac_csv(
@@ -54,7 +55,9 @@ def virac_csv(
 
     def tell(done: Written) -> None:
         if sys.stderr.isatty():
-            sys.stderr.write(f"\r{done.files} files written, {done.kept} kept, {time.monotonic() - started:.0f} s ")
+            sys.stderr.write(
+                f"\r{counted(done.files, 'file')} written, {done.kept} kept, {time.monotonic() - started:.0f} s "
+            )
 
     with Lake(lake) as opened:
         done = export_virac_csv(opened, to, ids, where=where, release=release, again=again, progress=tell)
@@ -62,7 +65,8 @@ def virac_csv(
         sys.stderr.write("\n")
     seconds = time.monotonic() - started
     say(
-        f"{done.files} light curves written to {to}, {done.rows} rows, {done.bytes / 1e6:.1f} MB, in {seconds:.1f} s; "
+        f"{done.files} light curves written to {to}, {counted(done.rows, 'row')}, "
+        f"{done.bytes / 1e6:.1f} MB, in {seconds:.1f} s; "
         f"{done.kept} were there already"
     )
     return 0
