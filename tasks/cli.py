@@ -173,10 +173,8 @@ def add(
             _say_taken(found)
         if opened is None:
             show(found.targets.slice(0, _ROWS_SHOWN), "table")
-            say(
-                f"{counted(found.targets.num_rows, 'sound row')} of {where}, "
-                f"{counted(len(found.bad_rows), 'bad one')}; nothing was added"
-            )
+            sound = counted(found.targets.num_rows, f"row of {where} is", f"rows of {where} are")
+            say(f"{sound} sound, {counted(len(found.bad_rows), 'is', 'are')} bad; nothing was added")
             return int(bool(found.bad_rows))
         if found.bad_rows and not (skip_bad and found.targets.num_rows):
             raise ConfigurationError(

@@ -345,7 +345,10 @@ def _check_constraints(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         ).fetchall()[0][0]
         if count:
             yield Finding(
-                "error", "constraints", f"{child}: {counted(count, 'row')} without {parent}", "report this as a bug"
+                "error",
+                "constraints",
+                f"{child}: {counted(count, 'row')} without their {parent}",
+                "report this as a bug",
             )
     count = cursor.execute(
         """
@@ -407,15 +410,16 @@ def _check_coverage(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
     ).fetchall()
     for sample, archive, release, unanswered, waiting in rows:
         hint = f"run: {command_of(archive)} --sample {sample}"
-        if unanswered:
+        if unanswered and archive in known:
             # A survey with a command of its own may have been asked for single targets.
-            level, what = ("note", "not asked") if archive in known else ("error", "no answer")
-            yield Finding(
-                level, "coverage", f"{archive} {release}: {what} for {counted(unanswered, 'target')} of {sample}", hint
-            )
+            found = counted(unanswered, f"target of {sample} was", f"targets of {sample} were")
+            yield Finding("note", "coverage", f"{archive} {release}: {found} not asked for", hint)
+        elif unanswered:
+            found = counted(unanswered, f"target of {sample} has", f"targets of {sample} have")
+            yield Finding("error", "coverage", f"{archive} {release}: {found} no answer", hint)
         if waiting:
-            new = f"{archive} {release}: not asked for {counted(waiting, 'new target')} of {sample}"
-            yield Finding("note", "coverage", new, hint)
+            new = f"{counted(waiting, 'new target')} of {sample}"
+            yield Finding("note", "coverage", f"{archive} {release}: {new} not asked", hint)
     missing = cursor.execute(
         "SELECT archive, release, status, count(*) FROM coverage WHERE status IN ('failed', 'rejected') "
         "GROUP BY ALL ORDER BY ALL"

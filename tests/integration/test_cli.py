@@ -131,7 +131,7 @@ def test_targets_are_renamed_removed_and_exported(run: Run, here: Path, listing:
     assert run("targets", "remove", "M 87").out == committed.out.replace("would remove", "removed")
     refused(run("plot", "M 87", "--to", "x.html"), "no target is named 'M 87'")
     done = run("targets", "add", "agn.vot", "--sample", "agn", "--label", "label")
-    assert done.out.splitlines()[-1] == "3 rows of agn.vot: 1 new targets, 1 known, 3 new labels"
+    assert done.out.splitlines()[-1] == "3 rows of agn.vot: 1 new target, 1 known, 3 new labels"
     assert run("targets", "remove", row["target_id"], "--sample", "agn").code == 0
     assert run("targets", "remove", "--sample", "agn").out.startswith("removed 1 target, 2 labels, ")
     assert json.loads(run("targets", "list", "--output", "json").out) == []

@@ -30,7 +30,8 @@ def completed(script: Path, *words: str) -> list[str]:
     code = f"""
 . {script}
 complete -p lightlake | grep -q _lightlake || exit 3
-COMP_WORDS=({line}{' ""' if words[-1] == "" else ""}) COMP_CWORD={len(words) - 1} COMP_LINE='{line}' COMP_POINT={len(line)}
+COMP_WORDS=({line}{' ""' if words[-1] == "" else ""}) COMP_CWORD={len(words) - 1}
+COMP_LINE='{line}' COMP_POINT={len(line)}
 _lightlake
 printf '%s\\n' "${{COMPREPLY[@]}}"
 """
@@ -54,7 +55,8 @@ def test_a_script_has_every_command_and_is_sound(scripts: dict[str, Path], shell
     text = scripts[shell].read_text()
     for path, _ in commands():
         assert path.rpartition(" ")[2] in text
-    assert {"bash": "complete -F _lightlake", "zsh": "#compdef lightlake", "fish": "complete -c lightlake"}[shell] in text
+    registered = {"bash": "complete -F _lightlake", "zsh": "#compdef lightlake", "fish": "complete -c lightlake"}
+    assert registered[shell] in text
     if program := shutil.which(shell):
         subprocess.run([program, "-n", scripts[shell]], check=True)
 

@@ -161,7 +161,11 @@ def light_curve(std2: Mapping[str, Data], cut: ChannelCut, epoch: int, filter_fi
     remarks = list(dict.fromkeys(remark for one in files for remark in one.clock.remarks))
     remarks += [f"{counted(n, 'sample')} without TIME left out"] if (n := sum(one.undated for one in files)) else []
     remarks += [f"impossible counts taken for missing: {n}"] if (n := sum(one.odd for one in files)) else []
-    remarks += [f"{counted(overlapping, 'sample')} that overlap others left out"] if overlapping else []
+    remarks += (
+        [f"{counted(overlapping, 'sample that overlaps', 'samples that overlap')} others left out"]
+        if overlapping
+        else []
+    )
     summed = _absolute(part)
     if summed != asked:
         remarks.append(f"channels {asked} lie within whole Standard-2 channels, {summed} are counted")

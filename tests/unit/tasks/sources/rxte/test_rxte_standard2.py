@@ -529,7 +529,7 @@ def test_samples_that_differ_or_overlap_in_part() -> None:
     files["FS4a_2-3"] = standard2(spectra(seed=2), time=START + 120 + 16.0 * np.arange(8))
     curve = light_curve(files, ALL, 4)
     assert len(curve.mjd) == 15
-    assert "1 samples that overlap others left out" in curve.remarks
+    assert "1 sample that overlaps others left out" in curve.remarks
     files["FS4a_2-3"] = standard2(time=START + 128 + 2.0 * np.arange(8), TIMEDEL=2.0, DELTAT=2.0)
     with pytest.raises(GranuleRejected, match="FS4a_2-3: its samples are 2 s long, those of FS4a_1-2 16 s"):
         light_curve(files, ALL, 4)
@@ -570,7 +570,7 @@ def test_samples_without_a_time_are_left_out_and_counted() -> None:
     time[3] = np.nan
     curve = curve_of(standard2(time=time), ALL, FILTERED)
     assert curve.counts.tolist() == np.delete(TOTAL, 3).tolist()
-    assert curve.remarks == ("1 samples without TIME left out",)
+    assert curve.remarks == ("1 sample without TIME left out",)
     for odd in (np.inf, -999.0, 1e10):
         time[3] = odd
         assert curve_of(standard2(time=time), ALL, FILTERED).counts.tolist() == curve.counts.tolist()
