@@ -60,7 +60,8 @@ def missing(report: PullReport, lake: Lake, origin: Origin) -> str:
         lines += ["These could not be read:", "", *(f"- {text(one)}" for one in report.unreadable), ""]
     if report.failed or report.rejected:
         lines += [
-            f"{report.failed} of {counted(report.asked, what[:-1])} failed, {counted(report.rejected, 'was', 'were')} rejected, in "
+            f"{report.failed} of {counted(report.asked, what[:-1])} failed, "
+            f"{counted(report.rejected, 'was', 'were')} rejected, in "
             f"{report.granules_lost} of {counted(report.granules, 'granule')}.",
             "",
         ]
@@ -68,7 +69,8 @@ def missing(report: PullReport, lake: Lake, origin: Origin) -> str:
         lines += losses_table(report.losses, report.granules_lost, names)
     elif not report.unreadable:
         lines.append(
-            f"Nothing is missing: {counted(report.asked, f'{what[:-1]} was', f'{what} were')} asked for, and all have their answer."
+            f"Nothing is missing: {counted(report.asked, f'{what[:-1]} was', f'{what} were')} asked "
+            f"for, and all have their answer."
         )
     command = f"lightlake pull {report.archive}" if what == "targets" else f"lightlake {report.archive} ..."
     advice = []

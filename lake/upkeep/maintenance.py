@@ -362,7 +362,8 @@ def _check_constraints(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         yield Finding(
             "error",
             "constraints",
-            f"lightcurves: {counted(count, 'band')} of sources with other numbers of rows than statistics",
+            f"lightcurves: {counted(count, 'source and band', 'sources and bands')} with other "
+            f"numbers of rows than statistics",
             "report this as a bug",
         )
 
@@ -433,6 +434,7 @@ def _check_coverage(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
             yield Finding(
                 "note",
                 "clocks",
-                f"{table}: {counted(count, 'row')}{of} dated in the future, up to {latest:%Y-%m-%d %H:%M}",
+                f"{table}: {counted(count, f'row{of} is', f'rows{of} are')} dated in the future, up "
+                f"to {latest:%Y-%m-%d %H:%M}",
                 "check the clocks of the machines that write to the lake with: lightlake doctor",
             )

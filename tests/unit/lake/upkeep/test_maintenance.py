@@ -141,7 +141,7 @@ def test_times_in_the_future_are_noted_and_lose_no_target(kept):
     findings = verify(kept)
     assert not any(finding.is_error for finding in findings)
     told = [finding.message for finding in findings if finding.check == "clocks"]
-    assert [text.partition(" are dated")[0] for text in told] == [
+    assert [text.replace(" is dated", " are dated").partition(" are dated")[0] for text in told] == [
         "coverage: 10 rows of ztf DR1",
         "ledger: 1 row of ztf DR1",
     ]
@@ -151,14 +151,14 @@ def test_times_in_the_future_are_noted_and_lose_no_target(kept):
 
 HARM = (
     {
-        "INSERT INTO sources SELECT * FROM sources WHERE source_id = 's0'": "sources: 1 keys (archive, release",
+        "INSERT INTO sources SELECT * FROM sources WHERE source_id = 's0'": "sources: 1 key (archive, release",
         "INSERT INTO coverage FROM coverage WHERE target_id IN (SELECT target_id FROM targets WHERE name IN ('T5', 'T6'))": (  # noqa: E501
             "coverage: 2 keys"
         ),
         "UPDATE sources SET dec = -91 WHERE source_id = 's1'": "sources: dec < -90 in 1 row",
         "UPDATE lightcurves SET mjd = 51.5 WHERE source_id = 's2'": "lightcurves: mjd < 33282 in 6 rows",
         "DELETE FROM sources WHERE source_id = 's3'": "matches: 1 row without their sources",
-        "DELETE FROM lightcurves WHERE source_id = 's4' AND band = 'g'": "lightcurves: 1 band of sources",
+        "DELETE FROM lightcurves WHERE source_id = 's4' AND band = 'g'": "lightcurves: 1 source and band",
         "DELETE FROM targets WHERE name = 'T9'": "coverage: 1 row without their targets",
     },
     {

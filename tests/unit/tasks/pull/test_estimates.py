@@ -76,7 +76,7 @@ def test_a_plan_says_why_and_what_it_takes(
     assert caplog.text == ""
     live = replace(madeup, cadence="live", max_age_days=7)
     assert (count_ahead(lake, live), plan(lake, live, DEPTH).waiting) == (answered, Waiting(3, answered, failed))
-    assert f"{answered} answers of madeup dated in the future" in caplog.text
+    assert f"{answered} answers of madeup are dated in the future" in caplog.text
     assert f"{answered} answers were dated in the future" in PullReport("madeup", "DR1", ahead=answered).message
     lake_at.cache_clear()
 

@@ -649,7 +649,7 @@ FEWER = np.zeros((8, 64), ">i2")
         (standard2(TIMEDEL=32.0, DELTAT=32.0), "bins of 16 s are no whole number of samples of 32 s"),
         (standard2(columns={"X2RSpecPcu3": None}), "it lacks X2RSPECPCU3, which the cut takes"),
         (standard2(columns={"X2RSpecPcu3": FEWER}), "X2RSPECPCU3 has 64 channels, not 129"),
-        (standard2(columns={"X2RSpecPcu3": FEWER[:, 0]}), "X2RSPECPCU3 has 1 channels, not 129"),
+        (standard2(columns={"X2RSpecPcu3": FEWER[:, 0]}), "X2RSPECPCU3 has 1 channel, not 129"),
         (standard2(columns={"X2RSpecPcu3": np.full((8, 129), -3, ">i2")}), "X2RSPECPCU3 has -3 counts"),
         (standard2(columns={"Time": np.full((8, 2), START, ">f8")}), "its column TIME is no number"),
         (standard2(time=np.full(8, np.nan)), "no samples"),
