@@ -27,6 +27,7 @@ from lake.errors import ConfigurationError, LightlakeError
 from lake.query import Lake
 from lake.redact import safe_line
 from lake.store.claims import Holder, held, holder_of, note
+from lake.text import counted
 
 # The lake's claim of its service.
 CLAIM = "serve"
@@ -68,7 +69,7 @@ def serve(
                 say(notify_of_failures(notify))
             _crash_dead_runs(lake, say)
             runner = _register(lake, deployments, limit, say)
-            greeting = f"serving {len(deployments)} deployments of {api}, {limit} runs at a time"
+            greeting = f"serving {counted(len(deployments), 'deployment')} of {api}, {counted(limit, 'run')} at a time"
             asyncio.run(_run_until_stopped(runner, lake, deployments, greeting, say))
         except (httpx.HTTPError, PrefectException) as error:
             raise ConfigurationError(
@@ -206,7 +207,7 @@ def _pause(lake: Lake, deployments: Sequence[Deployed], say: Callable[[str], Non
     except (httpx.HTTPError, PrefectException) as error:
         say(f"ended; schedules could not be paused: {type(error).__name__}")
         return
-    say(f"ended; schedules of {len(done)} deployments are paused until it serves again")
+    say(f"ended; schedules of {counted(len(done), 'deployment is', 'deployments are')} paused until it serves again")
 
 
 def _when(one: Deployed) -> str:

@@ -16,6 +16,7 @@ from lake.commit.ledger import failed_targets
 from lake.errors import LightlakeError
 from lake.query import Lake
 from lake.redact import safe_line
+from lake.text import counted
 from tasks.pull.report import Loss
 from tasks.services.request_counters import Log
 from tasks.sources.base import Origin
@@ -51,7 +52,7 @@ def losses_table(losses: Sequence[Loss], count: int, targets: Mapping[str, Seque
         why = loss.reason if len(loss.reason) <= MOST_LETTERS else f"{loss.reason[:MOST_LETTERS]}..."
         lines.append(row(granule, loss.status, text(shown_targets), loss.retries, text(why)))
     if count > len(losses):
-        lines += ["", f"and {count - len(losses)} more granules."]
+        lines += ["", f"and {counted(count - len(losses), 'more granule')}."]
     return lines
 
 

@@ -18,6 +18,7 @@ from flows.titles import title
 from lake.query import Lake
 from lake.store.backup import backup_hint
 from lake.store.claims import held
+from lake.text import counted
 from lake.upkeep import maintenance
 from lake.upkeep.compaction import Compacted, compact
 from lake.upkeep.maintenance import Finding
@@ -47,8 +48,8 @@ def maintain(lake: LakeField = None) -> State[Compacted]:
             return Cancelled(message="another run compacts this lake")
         done = compact(opened.catalog)
     message = (
-        f"{done.files_before} files became {done.files_after} ({done.bytes_after / 1e6:.1f} MB), "
-        f"{done.quarantined} unknown files to the quarantine"
+        f"{counted(done.files_before, 'file')} became {done.files_after} ({done.bytes_after / 1e6:.1f} MB), "
+        f"{counted(done.quarantined, 'unknown file')} to the quarantine"
     )
     if opened.catalog.location.kind == "postgres":
         get_run_logger().info("the catalogue has no backup from here: %s", backup_hint(opened.catalog.location))
@@ -67,7 +68,7 @@ def verify(
     with Lake(lake) as opened, living(opened):
         findings = maintenance.verify(opened.catalog, quick=quick)
     errors = [finding for finding in findings if finding.is_error]
-    count = f"{len(errors)} errors, {len(findings) - len(errors)} notes"
+    count = f"{counted(len(errors), 'error')}, {counted(len(findings) - len(errors), 'note')}"
     create_table_artifact([cells(asdict(finding)) for finding in findings], key="verify", description=count)
     if not errors:
         return Completed(message=count, data=findings)

@@ -29,6 +29,7 @@ from flows.artifacts import (
 from flows.markdown import cells, code, row, text
 from lake.commit.ledger import count_failed
 from lake.query import Lake
+from lake.text import counted
 from tasks.progress import Bars
 from tasks.pull.report import PullReport
 from tasks.services.request_counters import Log
@@ -60,20 +61,28 @@ def missing(report: PullReport, lake: Lake, origin: Origin) -> str:
         lines += ["These could not be read:", "", *(f"- {text(one)}" for one in report.unreadable), ""]
     if report.failed or report.rejected:
         lines += [
-            f"{report.failed} of {report.asked} {what} failed, {report.rejected} were rejected, in "
-            f"{report.granules_lost} of {report.granules} granules.",
+            f"{report.failed} of {counted(report.asked, what[:-1])} failed, "
+            f"{counted(report.rejected, 'was', 'were')} rejected, in "
+            f"{report.granules_lost} of {counted(report.granules, 'granule')}.",
             "",
         ]
         names = names_of(lake, archive, report.release, report.losses)
         lines += losses_table(report.losses, report.granules_lost, names)
     elif not report.unreadable:
-        lines.append(f"Nothing is missing: {report.asked} {what} were asked for, and all have their answer.")
+        lines.append(
+            f"Nothing is missing: {counted(report.asked, f'{what[:-1]} was', f'{what} were')} asked "
+            f"for, and all have their answer."
+        )
     command = f"lightlake pull {report.archive}" if what == "targets" else f"lightlake {report.archive} ..."
     advice = []
     if what == "targets" and without_answer > report.failed:
-        lines += ["", f"{without_answer - report.failed} targets have had no answer since runs before this one."]
+        had = counted(without_answer - report.failed, "target has", "targets have")
+        lines += ["", f"{had} had no answer since runs before this one."]
     if report.rejected_before:
-        lines += ["", f"{report.rejected_before} {what} were rejected in runs before this one."]
+        lines += [
+            "",
+            f"{counted(report.rejected_before, f'{what[:-1]} was', f'{what} were')} rejected in runs before this one.",
+        ]
     if report.failed or (what == "targets" and without_answer):
         advice.append(f"`{command}` asks again for what failed; scheduled runs do so by themselves.")
     if report.rejected or report.rejected_before:

@@ -24,6 +24,7 @@ from lake.store.connection import rollback
 from lake.store.migrations import TARGET_FILE_BYTES
 from lake.store.pruning import index_statistics, note_no_nan
 from lake.store.storage import Storage, remove_folder
+from lake.text import counted
 from lake.upkeep.maintenance import BOOKKEEPING, damage, live_files, recorded_files
 
 # A staging folder untouched for this long belongs to a dead process.
@@ -152,7 +153,8 @@ def refuse_damaged(cursor: duckdb.DuckDBPyConnection, storage: Storage, *, archi
     if damaged:
         more = f", and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
         raise CatalogError(
-            f"nothing was compacted, since {len(damaged)} of {len(candidates)} files to rewrite differ from what was "
+            f"nothing was compacted, since {len(damaged)} of {counted(len(candidates), 'file')} to "
+            f"rewrite differ from what was "
             f"committed: {'; '.join(damaged[:_NAMED])}{more}",
             hint="restore them from a backup; lightlake verify names all",
         )

@@ -20,6 +20,7 @@ from lake.model.table import Table, quoted
 from lake.store.catalog import Catalog
 from lake.store.connection import rollback
 from lake.store.storage import Storage, changed_at, checksum, is_local, parquet_rows
+from lake.text import counted
 
 _GIVE_UP = "restore it from a backup of the files; or move it away, and give up its rows with: lightlake restore now"
 
@@ -231,7 +232,7 @@ def _check_files(
         yield Finding(
             "note",
             "changes",
-            f"{table.name}: {len(unjudged)} files belong to a change that is under way or later",
+            f"{table.name}: {counted(len(unjudged), 'file')} of a change that is under way or later",
             "check again; files left by a crash are removed by the next change, or by: lightlake compact",
         )
     for path in orphans:
@@ -283,7 +284,7 @@ def damage(path: UPath, record: tuple[int, int, str] | None, *, quick: bool = Fa
     if record is None:
         return None
     if (rows, size) != record[:2]:
-        return f"has {rows} rows in {size} bytes instead of {record[0]} in {record[1]}"
+        return f"has {counted(rows, 'row')} in {counted(size, 'byte')} instead of {record[0]} in {record[1]}"
     if not quick and checksum(path) != record[2]:
         return "has changed: its checksum is not the recorded one"
     return None
@@ -311,7 +312,7 @@ def _check_plain(
         yield Finding(
             level,
             "plain tree",
-            f"{table.name}: the catalogue has {mine[0]} rows, a plain reader of the tree {theirs[0]}"
+            f"{table.name}: the catalogue has {counted(mine[0], 'row')}, a plain reader of the tree {theirs[0]}"
             + ("" if mine[0] != theirs[0] else " with other values"),
             "run: lightlake compact",
         )
@@ -339,7 +340,8 @@ def _check_constraints(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         row = cursor.execute(f"SELECT {counts} FROM {table.name}").fetchall()[0]
         for (rule, _), count in zip(broken, row, strict=True):
             if count:
-                yield Finding("error", "constraints", f"{table.name}: {rule} in {count} rows", "report this as a bug")
+                found = f"{table.name}: {rule} in {counted(count, 'row')}"
+                yield Finding("error", "constraints", found, "report this as a bug")
         if table.key and table.name != "lightcurves":  # two measurements may share source, band and time
             yield from _check_unique(cursor, table)
     source = ("archive", "release", "source_id", "hpx29")
@@ -358,7 +360,10 @@ def _check_constraints(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         ).fetchall()[0][0]
         if count:
             yield Finding(
-                "error", "constraints", f"{child}: {count} rows without their {parent}", "report this as a bug"
+                "error",
+                "constraints",
+                f"{child}: {counted(count, 'row')} without their {parent}",
+                "report this as a bug",
             )
     count = cursor.execute(
         """
@@ -372,7 +377,8 @@ def _check_constraints(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         yield Finding(
             "error",
             "constraints",
-            f"lightcurves: {count} sources and bands have other numbers of rows than statistics",
+            f"lightcurves: {counted(count, 'source and band', 'sources and bands')} with other "
+            f"numbers of rows than statistics",
             "report this as a bug",
         )
 
@@ -386,7 +392,7 @@ def _check_unique(cursor: duckdb.DuckDBPyConnection, table: Table) -> Iterator[F
         yield Finding(
             "error",
             "constraints",
-            f"{table.name}: {twice[0]} keys ({key}) more than once, such as {twice[1]}",
+            f"{table.name}: {counted(twice[0], 'key')} ({key}) more than once, such as {twice[1]}",
             "report this as a bug",
         )
 
@@ -422,28 +428,28 @@ def _check_coverage(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         hint = f"run: {command_of(archive)} --sample {sample}"
         if unanswered and archive in known:
             # A survey with a command of its own may have been asked for single targets.
-            yield Finding(
-                "note", "coverage", f"{archive} {release}: {unanswered} targets of {sample} were not asked for", hint
-            )
+            found = counted(unanswered, f"target of {sample} was", f"targets of {sample} were")
+            yield Finding("note", "coverage", f"{archive} {release}: {found} not asked for", hint)
         elif unanswered:
-            yield Finding(
-                "error", "coverage", f"{archive} {release}: {unanswered} targets of {sample} have no answer", hint
-            )
+            found = counted(unanswered, f"target of {sample} has", f"targets of {sample} have")
+            yield Finding("error", "coverage", f"{archive} {release}: {found} no answer", hint)
         if waiting:
-            yield Finding("note", "coverage", f"{archive} {release}: {waiting} new targets of {sample} not asked", hint)
+            new = f"{counted(waiting, 'new target')} of {sample}"
+            yield Finding("note", "coverage", f"{archive} {release}: {new} not asked", hint)
     missing = cursor.execute(
         "SELECT archive, release, status, count(*) FROM coverage WHERE status IN ('failed', 'rejected') "
         "GROUP BY ALL ORDER BY ALL"
     ).fetchall()
     for archive, release, state, count in missing:
         hint = f"run: {command_of(archive)}{' --retry-failed' if state == 'rejected' else ''}"
-        yield Finding("note", "coverage", f"{archive} {release}: {count} targets {state}", hint)
+        yield Finding("note", "coverage", f"{archive} {release}: {counted(count, 'target')} {state}", hint)
     for table in ("coverage", "ledger", "labels", "targets"):
         for who, (count, latest) in dated_ahead(cursor, table).items():
             of = f" of {who}" if who else ""
             yield Finding(
                 "note",
                 "clocks",
-                f"{table}: {count} rows{of} are dated in the future, up to {latest:%Y-%m-%d %H:%M}",
+                f"{table}: {counted(count, f'row{of} is', f'rows{of} are')} dated in the future, up "
+                f"to {latest:%Y-%m-%d %H:%M}",
                 "check the clocks of the machines that write to the lake with: lightlake doctor",
             )

@@ -43,9 +43,10 @@ def plot(
     epoch: float | None = None,
     mean: float = 30.0,
 ) -> int:
-    """Draw a target's light curves: a page with zoom, or a picture. With --sample, one for each target of a sample.
+    """Draw light curves of a target, or of each target of a sample.
 
-    Every measurement is drawn, or counted in the caption with the reason why not.
+    A figure is a page with zoom, or a picture. Every measurement is drawn, or counted in the caption with the
+    reason why not.
 
     Parameters
     ----------

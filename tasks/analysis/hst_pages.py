@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from lake.output import whole_file
 from lake.query import Lake
-from lake.text import one_line
+from lake.text import counted, one_line
 from tasks.analysis import hst_charts as charts
 from tasks.analysis.hst_tables import Drawn, class_of, element, write_periodograms, write_tables
 from tasks.analysis.html_pages import PAGES, Markup, Page, link, thumbnail, write_library
@@ -232,7 +232,7 @@ def _dashboard(folder: Path, composite: Drawn, bins: pa.Table) -> None:
     _, every = charts.drawable(bins)
     page.chart(charts.dashboard(bins), beside=240)
     if every > 1:
-        page.text(f"Of {bins.num_rows:,} bins one in {every} is shown.")
+        page.text(f"Of {counted(bins.num_rows, 'bin')} one in {every} is shown.")
     page.text(
         "Drag to move along the time axis, use the wheel to zoom, and double-click to see all. "
         "Click on a dataset in the legend to see it alone."

@@ -355,7 +355,7 @@ def test_targets_without_an_answer_in_a_granule_that_is_done_are_lost(
     assert counts(rows) == {"rejected": 1, "found": 3}
     later = pull("madeup")
     assert (later.asked, later.rejected_before, later.lost) == (0, 1, False)
-    assert later.message == "madeup: nothing to do. 1 targets were rejected before: --retry-failed tries them again"
+    assert later.message == "madeup: nothing to do. 1 target was rejected before: --retry-failed tries them again"
     assert pull("madeup", select="failed").rejected == 1
     assert pull("madeup", options={"depth": 2}).asked == 4
 

@@ -193,7 +193,7 @@ def test_what_cannot_pass_is_told_and_mended_by_the_next_run(catalog: Catalog, r
     endpoint = sandbox.endpoints["icecube"]
     told = f"icecube: HTTP 404 Not Found [{endpoint}] (check LIGHTLAKE_ENDPOINTS__ICECUBE)"
     assert state.message == (
-        f"icecube: 5 of 5 targets FAILED in 1 of 1 granules: {told}. 0 of 5 targets answered, 0 rows"
+        f"icecube: 5 of 5 targets FAILED in 1 of 1 granule: {told}. 0 of 5 targets answered, 0 rows"
     )
     assert len(sandbox.requests) == 1
     assert counts(rows) == {"failed": 5}
@@ -205,7 +205,7 @@ def test_what_cannot_pass_is_told_and_mended_by_the_next_run(catalog: Catalog, r
     assert "plot-icecube" not in left
     assert left["missing-icecube"].description == "Missing: 5 targets failed"
     missing = left["missing-icecube"].data
-    assert "5 of 5 targets failed, 0 were rejected, in 1 of 1 granules." in missing
+    assert "5 of 5 targets failed, 0 were rejected, in 1 of 1 granule." in missing
     assert f"| `{ledger['granule']}` | failed | T00" in missing
     assert f" and 2 more | 0 | {text(told)} |" in missing
     assert f"{ledger['granule']}: failed, 5 targets, 0 found, " in logged(state)

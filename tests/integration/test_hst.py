@@ -178,7 +178,7 @@ def test_targets_that_mast_cannot_be_asked_for_count_as_such(
     box.fault("/search", "status:503", times=9)
     report = pulled(targets, target="fuv")
     assert (report.failed, report.known) == (1, 0)
-    assert "1 of 1 targets FAILED" in report.message
+    assert "1 of 1 target FAILED" in report.message
     assert "0 of 0 exposures are in the lake" in report.message
     assert rows("SELECT name, status FROM coverage JOIN targets USING (target_id)") == [
         {"name": "fuv", "status": "failed"}

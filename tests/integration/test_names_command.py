@@ -104,7 +104,7 @@ def test_unknown_names_are_bad_rows(run: Run, here: Path, services: Services) ->
     assert Path("names.txt.bad.csv").read_text().splitlines()[1].startswith("2,")
     assert {row["name"] for row in rows("FROM targets")} == {"3C 273", "K Tau"}
     alone = run("targets", "add", "no such thing", "--sample", "s")
-    assert (alone.code, "1 of 1 rows of the names are bad" in alone.err) == (2, True)
+    assert (alone.code, "1 of 1 row of the names are bad" in alone.err) == (2, True)
 
 
 @pytest.mark.parametrize(

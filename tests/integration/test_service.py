@@ -226,7 +226,7 @@ def test_targets_are_added_whether_prefect_can_be_told_or_not(
         main(["targets", "add", str(listing), "--sample", "s", "--lake", str(catalog.storage.root)])
     said = capsys.readouterr().out.splitlines()
     assert ended.value.code == 0
-    assert sum(line.startswith("1 rows of one.csv") for line in said) == 1
+    assert sum(line.startswith("1 row of one.csv") for line in said) == 1
     (told,) = [line for line in said if line.startswith("Prefect was not told")] if api else [""]
     assert (api or "") in told
 

@@ -262,8 +262,8 @@ def _keeps_itself_fresh(
         return str(fired().state.message).split(" | ")
 
     events, curves = told()
-    assert events.startswith("icecubepsc: 1 of 1 targets answered")
-    assert curves.startswith("ztf: 1 of 1 targets answered")
+    assert events.startswith("icecubepsc: 1 of 1 target answered")
+    assert curves.startswith("ztf: 1 of 1 target answered")
     assert _releases(rows) == {"DR24": 41}
 
     publish("dr25", 2)

@@ -20,6 +20,7 @@ from lake.science.motion import positions_at
 from lake.science.photometry import AB_ZERO_POINT_JY
 from lake.science.sky import apply_proper_motion, hpx29, ranks, separation_arcsec
 from lake.settings import Settings
+from lake.text import counted
 from tasks.services.http import Session
 from tasks.services.tap import Service
 from tasks.services.values import measured, places_of, whole_rows
@@ -99,7 +100,9 @@ def fetch(granule: Granule, settings: Settings) -> FetchResult:
     remarks += filter(None, [gaia_epochs.out_of_time(epochs), gaia_epochs.out_of_band(epochs)])
     if missing:
         some = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
-        remarks.append(f"DataLink has no epoch photometry of {len(missing)} sources that should have it: {some}")
+        remarks.append(
+            f"DataLink has no epoch photometry of {counted(len(missing), 'source')} that should have it: {some}"
+        )
     made = {"sources": _sources(sources), "matches": _matches(pairs)}
     without_answer = frozenset[int]()
     if broken:

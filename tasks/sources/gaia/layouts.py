@@ -15,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lake.text import counted
+
 if TYPE_CHECKING:
     from astropy.table import Table
 
@@ -245,7 +247,7 @@ def _full(cell: Any, length: int) -> Any:
     if cell is None or cell is np.ma.masked or np.size(cell) == 0:
         return None
     if np.size(cell) != length:
-        raise ValueError(f"an array of {np.size(cell)} values for {length} transits")
+        raise ValueError(f"an array of {counted(np.size(cell), 'value')} for {counted(length, 'transit')}")
     values = np.ma.atleast_1d(np.ma.asarray(cell))
     if values.dtype.kind == "O":  # arrays of text files have None for what is missing
         hidden = np.array([value is None for value in values.tolist()])

@@ -241,7 +241,7 @@ def test_the_command_needs_no_prefect(
     assert codes == [0, 1]
     first, second = [line for line in capsys.readouterr().out.splitlines() if line.startswith("virac: ")]
     assert first.startswith("virac: 2 tiles done")
-    assert second.startswith("virac: 1 of 1 tiles REJECTED in 1 of 1 granules: n1024_1.hdf5: ")
+    assert second.startswith("virac: 1 of 1 tile REJECTED in 1 of 1 granule: n1024_1.hdf5: ")
     for wrong, what in (("--shard=2/2", "no shard 2/2"), ("--runner=dask", "needs Prefect")):
         with pytest.raises(SystemExit) as ended:
             main([*command, wrong])
