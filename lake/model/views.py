@@ -161,9 +161,14 @@ def _decimated(declared: Iterable[Declaration], a_light_curve: str) -> str:
 
 
 def _fornax(declared: Iterable[Declaration]) -> str:
+    return "CREATE OR REPLACE VIEW fornax AS" + fornax_select(declared)
+
+
+def fornax_select(declared: Iterable[Declaration], rows: str = "target_lightcurves") -> str:
+    """Return the SQL of view fornax, of all measurements of targets or of other rows with their columns."""
     conditions = [one.views.fornax_where for one in declared if one.views.fornax_where]
     where = " AND ".join(["rows.good AND rows.detected", IS_BEST_BAND, *conditions])
-    return "CREATE OR REPLACE VIEW fornax AS" + _fornax_rows(FornaxRows(where=where))
+    return _fornax_rows(FornaxRows(rows=rows, where=where))
 
 
 def _fornax_as_published(declared: Iterable[Declaration]) -> str:

@@ -67,7 +67,13 @@ def test_public_functions_have_an_example(name: str) -> None:
 
 
 def test_methods_of_a_lake_have_an_example() -> None:
-    assert set(without_example(ROOT / "lake/query.py", "Lake")) <= {"close", "run", "snapshot", "attach_snippet"}
+    assert set(without_example(ROOT / "lake/query.py", "Lake")) <= {
+        "close",
+        "run",
+        "snapshot",
+        "converted",
+        "attach_snippet",
+    }
 
 
 def test_a_function_without_an_example_is_found(tmp_path: Path) -> None:

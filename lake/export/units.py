@@ -1,0 +1,89 @@
+"""Which unit, UCD and description a column of an answer has: from the schema, or from a column beside it."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lake.model.declared import all_tables
+from lake.model.table import Column
+
+# Columns in the unit that another column names.
+_IN_UNIT = ("flux", "flux_err", "background", "flux_median", "flux_mean", "flux_std")
+_OWN_UNIT = {"flux_median": "flux_median_unit"}
+
+
+@cache
+def _columns() -> dict[str, list[tuple[Column, pa.DataType]]]:
+    known: dict[str, list[tuple[Column, pa.DataType]]] = {}
+    for table in all_tables().values():
+        for column, field in zip(table.columns, table.arrow, strict=True):
+            known.setdefault(column.name, []).append((column, field.type))
+    return known
+
+
+def column_of(name: str, kind: pa.DataType) -> Column | None:
+    """Return the schema's column of that name and kind; None if an answer's column is something else.
+
+    Units that differ among tables are none.
+
+    Examples
+    --------
+    >>> column_of("mjd", pa.float64()).unit, column_of("x", pa.int32())
+    ('d', None)
+    """
+    floating = pa.types.is_floating(kind)
+    fitting = [
+        column for column, own in _columns().get(name, ()) if own == kind or (floating and pa.types.is_floating(own))
+    ]
+    return fitting[0] if fitting and len({column.unit for column in fitting}) == 1 else None
+
+
+def unit_column(name: str, columns: list[str]) -> str | None:
+    """Return the column that names the unit of another; None if that has none, or its unit is in the schema."""
+    if name not in _IN_UNIT:
+        return None
+    own = _OWN_UNIT.get(name)
+    return own if own in columns else "unit" if "unit" in columns else None
+
+
+def single_unit(table: pa.Table, name: str) -> str | None:
+    """Return the unit of all values of a column, as a VOUnit; None if there is none, or are several.
+
+    Examples
+    --------
+    >>> one = pa.table({"flux": [1.5, 2.5, None], "unit": ["mJy", "mJy", None], "mjd": [58000.0, 58001.0, 58002.0]})
+    >>> single_unit(one, "flux"), single_unit(one, "mjd"), single_unit(one, "unit")
+    ('mJy', 'd', None)
+    """
+    beside = unit_column(name, table.column_names)
+    if beside is not None:
+        named = pc.unique(table.filter(table[name].is_valid())[beside]).to_pylist()
+        if not named:  # no values: then what goes with them
+            named = pc.unique(table[beside]).to_pylist()
+        return named[0] if len(named) == 1 else None
+    column = column_of(name, table.schema.field(name).type)
+    return column.unit if column is not None else None
+
+
+def with_metadata(table: pa.Table) -> pa.Table:
+    """Return a table whose fields say unit, ucd and description in their metadata, as far as they are known."""
+    fields = []
+    for field in table.schema:
+        column, unit = column_of(field.name, field.type), single_unit(table, field.name)
+        said = {
+            "unit": unit,
+            "ucd": column.ucd if column else None,
+            "description": column.description if column else None,
+        }
+        known = {key: value for key, value in said.items() if value}
+        fields.append(field.with_metadata(known) if known else field)
+    return table.replace_schema_metadata(None).cast(pa.schema(fields)) if table.num_columns else table
+
+
+def units_of(table: pa.Table) -> dict[str, str]:
+    """Return the units of a table's columns that have one."""
+    units = {name: single_unit(table, name) for name in table.column_names}
+    return {name: unit for name, unit in units.items() if unit}
