@@ -99,8 +99,8 @@ def open(url: str | os.PathLike[str] | None = None, *, confined: bool = False, w
     Examples
     --------
     >>> with lightlake.open("my-lake") as lake:
-    ...     lake.sql("SELECT count(*) AS n FROM targets", form="pandas")["n"].tolist()
-    [2]
+    ...     lake.targets("quasars", form="pandas")["name"].tolist()
+    ['A', 'B']
     """
     from flows.interactive import open_lake
 

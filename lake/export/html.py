@@ -163,7 +163,7 @@ def lake_html(where: str, ask: Callable[[str], pa.Table]) -> str:
     text = f"{counted(targets, 'target')}{f' in samples {named}{more}' if samples else ''}"
     held = ask(_HELD)
     return (
-        f"<div><p><b>Lake</b> {escape(one_line(where))}<br>{escape(one_line(text))}</p><table><thead>"
+        f"<div><p><b>Lake</b> {escape(one_line(where))}<br/>{escape(one_line(text))}</p><table><thead>"
         f"{_row('th', ['archive', 'title', 'found', 'empty', 'failed or rejected', 'measurements'])}</thead><tbody>"
         f"{''.join(_row('td', list(row.values())) for row in held.to_pylist())}</tbody></table></div>"
     )
