@@ -71,8 +71,8 @@ class Targets:
         Parameters
         ----------
         targets
-            A DataFrame of pandas or polars, a Table of astropy or Arrow, the path of a file, a name, or a list of
-            names.
+            A DataFrame of pandas or polars, a Table of astropy or Arrow, a dict of columns, the path of a file, a
+            name, or a list of names.
         sample
             Name of the sample.
         label
@@ -117,7 +117,7 @@ class Targets:
         from tasks.samples.given import add_given
 
         with Bars() as bars, self._lake.for_writing() as writable:
-            total = len(targets) if hasattr(targets, "__len__") and not isinstance(targets, str) else 1
+            total = len(targets) if hasattr(targets, "__len__") and not isinstance(targets, str | dict) else 1
             bars.begin(sample, total)
             added = add_given(
                 writable,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -66,7 +68,8 @@ def add_given(
     Parameters
     ----------
     targets
-        A DataFrame of pandas or polars, a Table of astropy or Arrow, the path of a file, a name, or a list of names.
+        A DataFrame of pandas or polars, a Table of astropy or Arrow, a dict of columns, the path of a file, a name,
+        or a list of names.
     sample
         Name of the sample.
     match_radius_arcsec
@@ -150,17 +153,24 @@ def _written(table: Any, folder: Path) -> Path:
 def _as_arrow(table: Any) -> pa.Table:
     if isinstance(table, pa.Table):
         return table
+    if isinstance(table, dict):
+        table = {
+            name: values if isinstance(values, Sequence | np.ndarray) and not isinstance(values, str) else [values]
+            for name, values in table.items()
+        }
     try:
+        if isinstance(table, dict):
+            return pa.table(table)
         if hasattr(table, "to_arrow"):  # polars'
             return table.to_arrow()
         if hasattr(table, "reset_index"):  # pandas'
             frame = table.reset_index() if any(name is not None for name in table.index.names) else table
             return pa.Table.from_pandas(frame, preserve_index=False)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, ValueError) as error:
         raise ConfigurationError(
             one_line(f"the table cannot be read: {error}"), hint="give columns of one type"
         ) from error
     raise ConfigurationError(
         f"a {type(table).__name__} is no list of targets",
-        hint="give a DataFrame, an astropy or Arrow table, a path, or a list of names",
+        hint="give a DataFrame, an astropy or Arrow table, a dict of columns, a path, or a list of names",
     )
