@@ -298,7 +298,7 @@ def _check_names(lake: Lake, found: pa.Table, archives: list[str] | None, bands:
 
 def _check_band(lake: Lake, band: str, archives: list[str] | None) -> None:
     """Check that one of some archives has a band."""
-    of: list[str | None] = [*(archives or [None])]
+    of: list[str | None] = list(archives) if archives else [None]
     *others, last = of
     for archive in others:
         try:

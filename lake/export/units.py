@@ -60,9 +60,9 @@ def single_unit(table: pa.Table, name: str) -> str | None:
     """
     beside = unit_column(name, table.column_names)
     if beside is not None:
-        named = pc.unique(table.filter(table[name].is_valid())[beside]).to_pylist()
-        if not named:  # no values: then what goes with them
-            named = pc.unique(table[beside]).to_pylist()
+        named = pc.unique(table[beside]).to_pylist()
+        if len(named) > 1:  # those of values
+            named = pc.unique(table[beside].filter(table[name].is_valid())).to_pylist()
         return named[0] if len(named) == 1 else None
     column = column_of(name, table.schema.field(name).type)
     return column.unit if column is not None else None
