@@ -8,6 +8,7 @@
 `fits`              TESS files against lightkurve (extra `test`)
 `rxte`, `virac`     extraction of the surveys against plain loops
 `exports`           HATS collections and Fornax frames: time and memory
+`python`            light curves of 1,000 targets by one call against 1,000 calls; what forms cost
 `damage`            flipped bits: what queries, `verify` and `compact` find, and what checksums cost
 `orchestration`     what Prefect and Dask add to a granule (extra `dask`)
 `growth`            the cost of 500,000 targets, extrapolated

@@ -119,7 +119,7 @@ def _refresh(options: RefreshOptions, lake: str | None, prefect: bool | None) ->
     if not by_prefect(prefect):
         from flows.local import refresh as refresh_here
 
-        more = {"parameters": options.parameters, "sample": options.sample, "newest": options.newest}
+        more: dict[str, Any] = {"parameters": options.parameters, "sample": options.sample, "newest": options.newest}
         with stopping() as stopped:
             done = refresh_here(url, names, select=select, **more)
         if stopped:

@@ -9,7 +9,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -34,21 +34,27 @@ from tasks.worker import lake_at, logger
 MOST_SHOWN = 20
 
 
-def pull(url: str, request: Request, settings: Settings | None = None) -> Outcome:
-    """Pull a source; return its report, or the error that ended it."""
+def pull(url: str, request: Request, settings: Settings | None = None, *, command: bool = True) -> Outcome:
+    """Pull a source; return its report, or the error that ended it.
+
+    Parameters
+    ----------
+    command
+        The process is a command, and ends soon after a signal. Otherwise it is somebody's session, which goes on.
+    """
     lake = lake_at(url)
-    with _running(), pull_recorded(lake, request, hard=True) as recording:
+    with _running(command), pull_recorded(lake, request, hard=command) as recording:
         (outcome,) = _pulled(lake, [request], settings or load_settings(), recording)
         note_outcome(recording, outcome)
     return outcome
 
 
-def refresh(url: str, archives: Sequence[str], **more: Any) -> Refreshed:
-    """Pull archives side by side: see tasks.pull.refresh."""
+def refresh(url: str, archives: Sequence[str], *, command: bool = True, **more: Any) -> Refreshed:
+    """Pull archives side by side: see tasks.pull.refresh, and `pull` for a command."""
     lake, settings = lake_at(url), load_settings()
     asked = as_json({"archives": list(archives), **more})
     name = f"refresh for {more.get('sample') or 'all targets'}"
-    with _running(), recorded(lake, name, new_run_id("refresh"), request=asked, hard=True) as recording:
+    with _running(command), recorded(lake, name, new_run_id("refresh"), request=asked, hard=command) as recording:
         more |= {"run": _name(), "log": logger, "check": recording.check}
         done = refreshed(lake, archives, lambda requests: _pulled(lake, requests, settings, recording), **more)
         recording.ends(lost=bool(done.lost), message=" | ".join(done.lost or done.lines))
@@ -78,17 +84,17 @@ def _name() -> str:
 
 
 @contextmanager
-def _running() -> Iterator[None]:
-    """Show warnings as they come; on SIGTERM end soon, and in order."""
+def _running(command: bool = True) -> Iterator[None]:
+    """Show warnings as they come; a command ends soon, and in order, on SIGTERM."""
     shown = logging.StreamHandler(sys.stderr)
     shown.setLevel(logging.WARNING)
     shown.addFilter(_Few())
     shown.addFilter(Clean())
     logger.addHandler(shown)
-    in_main = threading.current_thread() is threading.main_thread()
+    in_main = command and threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _end) if in_main else None
     try:
-        with ending_together():
+        with ending_together() if command else nullcontext():
             yield
     finally:
         if in_main:

@@ -7,7 +7,7 @@ archives under the entry point `lightlake.archives`.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lake.errors import ConfigurationError
@@ -23,6 +23,9 @@ _MOST_NEAR, _MOST_KNOWN = 3, 20
 
 # As archives are matched by default.
 _SAME_ARCSEC = 1.0
+
+# A position is a right ascension and a declination.
+_PAIR = 2
 
 
 def unknown(what: str, name: str, known: Iterable[str], where: str = "") -> ConfigurationError:
@@ -155,7 +158,7 @@ def no_target(name: str, ask: Callable[[str, list[str]], pa.Table], why: str = "
 
 
 def target_id_of(target: Any, radius_arcsec: float, ask: Callable[[str, list[Any]], pa.Table]) -> int:
-    """Find the id of a target given by name, id or SkyCoord.
+    """Find the id of a target given by name, id, SkyCoord or (ra, dec).
 
     Raises
     ------
@@ -164,8 +167,8 @@ def target_id_of(target: Any, radius_arcsec: float, ask: Callable[[str, list[Any
     """
     if isinstance(target, str):
         return target_named(target, ask)
-    if hasattr(target, "icrs"):
-        ra, dec = float(target.icrs.ra.deg), float(target.icrs.dec.deg)
+    if (position := position_of(target)) is not None:
+        ra, dec = position
         rows = ask("SELECT target_id FROM targets_in_cone(?, ?, ?) LIMIT 1", [ra, dec, radius_arcsec])
         if rows.num_rows:
             return int(rows["target_id"][0].as_py())
@@ -176,6 +179,140 @@ def target_id_of(target: Any, radius_arcsec: float, ask: Callable[[str, list[Any
     if ask("SELECT 1 FROM targets WHERE target_id = ?", [int(target)]).num_rows:
         return int(target)
     raise ConfigurationError(f"no target has the id {target}", hint="see them with: lightlake sql 'FROM targets'")
+
+
+def position_of(target: Any) -> tuple[float, float] | None:
+    """Return right ascension and declination, ICRS degrees, of a SkyCoord or of a pair of numbers; None of others.
+
+    Raises
+    ------
+    ConfigurationError
+        If a pair of numbers is no position.
+
+    Examples
+    --------
+    >>> position_of((10.0, -30)), position_of("3C 273")
+    ((10.0, -30.0), None)
+    """
+    if hasattr(target, "icrs"):
+        return float(target.icrs.ra.deg), float(target.icrs.dec.deg)
+    if isinstance(target, str) or not hasattr(target, "__len__") or len(target) != _PAIR:
+        return None
+    try:
+        ra, dec = (float(value) for value in target)
+    except (TypeError, ValueError):
+        return None
+    if not (0 <= ra <= 360 and -90 <= dec <= 90):
+        raise ConfigurationError(
+            f"({ra:g}, {dec:g}) is no position", hint="give (ra, dec) in degrees; ids of several targets as a list"
+        )
+    return ra, dec
+
+
+def is_one_target(target: Any) -> bool:
+    """Say whether something stands for one target: a name, an id, a SkyCoord of one position, or a tuple (ra, dec).
+
+    Examples
+    --------
+    >>> is_one_target("3C 273"), is_one_target((10.0, -30.0)), is_one_target(["3C 273", (10.0, -30.0)])
+    (True, True, False)
+    """
+    if hasattr(target, "icrs"):
+        return bool(getattr(target, "isscalar", True))
+    if isinstance(target, tuple):
+        return len(target) == _PAIR and not any(isinstance(one, str) or hasattr(one, "__len__") for one in target)
+    return isinstance(target, str) or not hasattr(target, "__iter__") or getattr(target, "ndim", 1) == 0
+
+
+def listed_targets(targets: Any) -> list[Any]:
+    """Return several targets as a list; a SkyCoord of several positions as pairs of degrees."""
+    if hasattr(targets, "icrs"):
+        return list(zip(targets.icrs.ra.deg.tolist(), targets.icrs.dec.deg.tolist(), strict=True))
+    return list(targets.to_pylist() if hasattr(targets, "to_pylist") else targets)
+
+
+def target_ids_of(targets: Sequence[Any], radius_arcsec: float, ask: Callable[..., pa.Table]) -> list[int]:
+    """Find the ids of many targets, given as in `target_id_of`, by a few queries: each once, in their order.
+
+    Parameters
+    ----------
+    ask
+        Runs SQL with parameters in the lake.
+
+    Raises
+    ------
+    ConfigurationError
+        If one of them is no target, or several targets have a name; all of them are counted.
+    """
+    found, missing = dict[int, int](), list[str]()
+    names, ids, places = dict[str, list[int]](), list[int](), list[int]()
+    for number, one in enumerate(targets):
+        if isinstance(one, str):
+            names.setdefault(one, []).append(number)
+        else:
+            (ids if position_of(one) is None else places).append(number)
+    for name, target_id in _ids_by_name(list(names), ask, missing).items():
+        found |= dict.fromkeys(names[name], target_id)
+    if ids:
+        wanted = {number: int(targets[number]) for number in ids}
+        query = "SELECT target_id FROM targets WHERE target_id IN (SELECT unnest(?::BIGINT[]))"
+        known = set(ask(query, [list(wanted.values())])["target_id"].to_pylist())
+        found |= {number: one for number, one in wanted.items() if one in known}
+        missing += [str(one) for one in wanted.values() if one not in known]
+    if places:
+        positions = {number: position_of(targets[number]) or (0.0, 0.0) for number in places}
+        near = _ids_by_place(positions, radius_arcsec, ask)
+        found |= near
+        missing += [f"{ra:.6f} {dec:+.6f}" for number, (ra, dec) in positions.items() if number not in near]
+    if missing:
+        more = f" and {len(missing) - _MOST_NEAR} more" if len(missing) > _MOST_NEAR else ""
+        raise ConfigurationError(
+            f"{len(missing)} of {len(targets)} targets are not in the lake: {', '.join(missing[:_MOST_NEAR])}{more}",
+            hint="leave them out, or see what there is with: lightlake sql 'FROM targets'",
+        )
+    return list(dict.fromkeys(found[number] for number in range(len(targets))))
+
+
+def _ids_by_name(names: list[str], ask: Callable[..., pa.Table], missing: list[str]) -> dict[str, int]:
+    """Return the ids of those names that one target has; what no target has is added to `missing`."""
+    found: dict[str, int] = {}
+    # As `find_target` does, exact first; it is left with what is rare, or an error.
+    for condition in ("target_names.name = wanted.name", "lower(target_names.name) = lower(wanted.name)"):
+        left = [name for name in names if name not in found]
+        if left:
+            rows = ask(
+                "SELECT wanted.name, list(DISTINCT target_id) AS ids FROM (SELECT unnest(?::VARCHAR[]) AS name) AS "
+                f"wanted JOIN target_names ON {condition} SEMI JOIN targets USING (target_id) GROUP BY ALL",
+                [left],
+            ).to_pylist()
+            found |= {row["name"]: row["ids"][0] for row in rows if len(row["ids"]) == 1}
+            clashing = [row["name"] for row in rows if len(row["ids"]) > 1]
+            if clashing:
+                target_named(clashing[0], ask)  # raises, with the ids
+    for name in names:
+        if name not in found:
+            target_id = find_target(name, ask) if len(missing) < _MOST_KNOWN else None
+            if target_id is None:
+                missing.append(repr(name))
+            else:
+                found[name] = target_id
+    return found
+
+
+def _ids_by_place(
+    positions: dict[int, tuple[float, float]], radius_arcsec: float, ask: Callable[..., pa.Table]
+) -> dict[int, int]:
+    """Return the nearest target of each position that has one."""
+    ra, dec = zip(*positions.values(), strict=True)
+    rows = ask(
+        "SELECT number, arg_min(target_id, distance) AS target_id FROM (SELECT wanted.number, target_id, "
+        "separation_arcsec(wanted.ra, wanted.dec, targets.ra, targets.dec) AS distance FROM "
+        "(SELECT unnest($numbers::BIGINT[]) AS number, unnest($ra::DOUBLE[]) AS ra, unnest($dec::DOUBLE[]) AS dec) "
+        "AS wanted JOIN targets ON targets.dec BETWEEN wanted.dec - $radius / 3600 - 1e-9 "
+        "AND wanted.dec + $radius / 3600 + 1e-9) WHERE distance <= $radius GROUP BY number",
+        {"numbers": list(positions), "ra": list(ra), "dec": list(dec), "radius": radius_arcsec},
+    )
+    return dict(zip(rows["number"].to_pylist(), rows["target_id"].to_pylist(), strict=True))
 
 
 def check_archive(lake: Lake, archive: str | None) -> None:

@@ -13,12 +13,15 @@ from typing import Any, Self
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from lake import light_curves
 from lake.errors import ConfigurationError, ReadOnly
-from lake.export.forms import Form, convert
-from lake.names import check_archive, check_band, check_sample, current_archive, target_id_of
-from lake.science.sky import cone_ranges
+from lake.export.context import Clock, load_context
+from lake.export.forms import FORMS_OF_CURVES, Form, convert
+from lake.export.fornax_form import fornax_rows
+from lake.export.html import lake_html
+from lake.light_curves import Names
+from lake.names import check_archive, check_sample, current_archive, target_id_of
 from lake.settings import Settings, load_settings
 from lake.store.attaching import attach_snippet
 from lake.store.catalog import Catalog
@@ -27,9 +30,6 @@ from lake.store.connection import ended_by_signals, rollback
 from lake.store.failures import READING_ONLY, query_failure
 from lake.store.lock import until_back
 from lake.store.storage import Storage
-
-# For more sources than this a join is as fast as a list, which only serves to skip files.
-_LONGEST_LIST = 2000
 
 # A query is repeated for so long if its connection to the catalogue is lost.
 _AWAY_FOR_S = 10.0
@@ -42,8 +42,6 @@ _WRITING = re.compile(
     r"|delete_orphaned_files|rewrite_data_files|merge_adjacent_files|flush_inlined_data|postgres_execute)\"?\s*\(",
     re.IGNORECASE,
 )
-
-_SQL_TYPES = {"string": "VARCHAR", "int64": "BIGINT", "int32": "INTEGER", "double": "DOUBLE"}
 
 
 class Lake:
@@ -91,6 +89,7 @@ class Lake:
         self.storage = Storage.from_url(url if url is not None else settings.url)
         self.catalog = Catalog(self.storage, settings, read_only=not writable, confined=confined)
         self.catalog.open()
+        self.confined = confined
         self._guard = Guard(self.catalog.cursor()) if confined else None
         self._own = threading.local()  # a cursor for each thread: a new one costs a millisecond
 
@@ -109,7 +108,17 @@ class Lake:
     def __repr__(self) -> str:
         return f"Lake({str(self.storage.root)!r})"
 
-    def sql(self, query: str, parameters: Sequence[Any] | dict[str, Any] | None = None, *, form: Form = "arrow") -> Any:
+    def _repr_html_(self) -> str:
+        return lake_html(str(self.storage.root), partial(self.run, parameters=None))
+
+    def sql(
+        self,
+        query: str,
+        parameters: Sequence[Any] | dict[str, Any] | None = None,
+        *,
+        form: Form = "arrow",
+        clock: Clock = "barycentre",
+    ) -> Any:
         """Run SQL in the lake.
 
         Parameters
@@ -118,8 +127,8 @@ class Lake:
             DuckDB's SQL; ``?`` or ``$name`` stand for parameters.
         parameters
             Their values.
-        form
-            arrow, pandas or astropy.
+        form, clock
+            As in light_curve.
 
         Raises
         ------
@@ -135,7 +144,7 @@ class Lake:
         ['A']
         """
         self.check_sql(query)
-        return self.run(query, parameters, form)
+        return self.converted(self.run(query, parameters), form, clock=clock)
 
     def check_sql(self, query: str) -> None:
         """Refuse SQL that would write, or that a confined lake does not allow.
@@ -154,6 +163,20 @@ class Lake:
             with closing(self.catalog.cursor()) as cursor, self._limited(cursor):
                 self._guard.check(cursor, query)
 
+    def converted(self, rows: pa.Table, form: Form, *, clock: Clock = "barycentre") -> Any:
+        """Convert an answer of this lake to a form; see light_curve.
+
+        Raises
+        ------
+        ConfigurationError
+            If there is no such form or clock, or the form cannot carry the answer.
+        """
+        if form == "fornax" and "objectid" not in rows.column_names:
+            rows = fornax_rows(rows, self.run)
+        if form in ("arrow", "pandas", "polars", "fornax"):
+            return convert(rows, form)
+        return convert(rows, form, load_context(rows, self.run, clock, exposures=form in FORMS_OF_CURVES))
+
     def _limited(self, cursor: duckdb.DuckDBPyConnection) -> AbstractContextManager[None]:
         return time_limit(cursor, self.settings.query_timeout_s) if self._guard else nullcontext()
 
@@ -161,11 +184,10 @@ class Lake:
         self,
         query: str,
         parameters: Sequence[Any] | dict[str, Any] | None,
-        form: Form = "arrow",
         within: duckdb.DuckDBPyConnection | None = None,
         **tables: pa.Table,
-    ) -> Any:
-        """Run SQL as `sql` does, without its checks.
+    ) -> pa.Table:
+        """Run SQL as `sql` does, without its checks, and return an Arrow table.
 
         Parameters
         ----------
@@ -175,11 +197,11 @@ class Lake:
             Tables that the SQL may use, by name.
         """
         if within is not None:
-            return self._ask(within, query, parameters, form, tables)
+            return self._ask(within, query, parameters, tables)
 
-        def once() -> Any:
+        def once() -> pa.Table:
             with closing(self.catalog.cursor()) as cursor:
-                return self._ask(cursor, query, parameters, form, tables)
+                return self._ask(cursor, query, parameters, tables)
 
         return until_back(once, _AWAY_FOR_S, self.catalog.renew)
 
@@ -188,15 +210,13 @@ class Lake:
         cursor: duckdb.DuckDBPyConnection,
         query: str,
         parameters: Sequence[Any] | dict[str, Any] | None,
-        form: Form,
         tables: dict[str, pa.Table],
-    ) -> Any:
+    ) -> pa.Table:
         try:
             for name, table in tables.items():
                 cursor.register(name, table)
             with ended_by_signals(cursor), self._limited(cursor):
-                found = cursor.execute(query, parameters).to_arrow_table()
-            return convert(found, form)
+                return cursor.execute(query, parameters).to_arrow_table()
         except duckdb.Error as error:
             if self.catalog.read_only and "read-only" in str(error):
                 raise self.catalog.unwritable(error) from None
@@ -272,162 +292,113 @@ class Lake:
             return self.coverage(renamed, sample, form=form)
         return self._or_unknown(found, archive=archive, sample=sample)
 
-    def _or_unknown(
-        self, found: Any, *, archive: str | None = None, band: str | None = None, sample: str | None = None
-    ) -> Any:
+    def _or_unknown(self, found: Any, *, archive: str | None = None, sample: str | None = None) -> Any:
         """Return what was found; if that is empty, check that all names are known."""
         if not len(found):
             check_sample(self, sample)
             check_archive(self, archive)
-            check_band(self, band, archive)
         return found
 
     def light_curve(
         self,
         target: Any,
         *,
-        archive: str | None = None,
-        band: str | None = None,
+        archive: Names = None,
+        band: Names = None,
         good: bool = False,
         radius_arcsec: float = 1.0,
         form: Form = "arrow",
+        clock: Clock = "barycentre",
     ) -> Any:
-        """Return all measurements of a target, from all archives and bands.
+        """Return all measurements of a target, or of many, from all archives and bands.
 
         Parameters
         ----------
         target
-            Any of its names, target_id, or an astropy SkyCoord within radius_arcsec of a target.
+            Any of its names, target_id, (ra, dec) in ICRS degrees, or an astropy SkyCoord within radius_arcsec of a
+            target. Or a list of such, or a SkyCoord of many positions: a thousand targets are one query.
         archive, band
-            Only measurements of these.
+            Only measurements of these: a name, or a list.
         good
             Only measurements that pass the archive's own recommended cut.
         form
-            arrow, pandas or astropy.
+            arrow: a pyarrow Table. pandas, polars: a DataFrame. astropy: a QTable, with a Time column.
+            timeseries: one astropy TimeSeries. timeseries_bands: a list of them, one for each source and band, and
+            for each sector or quarter where these are light curves of their own. lightkurve: a LightCurveCollection of
+            the same. fornax: the DataFrame of the Fornax light-curve collector.
+        clock
+            Which times column time of astropy's forms has. barycentre: MJD (TDB) at the barycentre, the same for all
+            archives. archive: the archive's own, with its scale, and its location where it has one.
 
         Returns
         -------
         Table
-            Columns of lightcurves, with rank and separation_arcsec of the match, sorted by archive, band, mjd.
+            Columns of lightcurves, with rank and separation_arcsec of the match, sorted by archive, band, mjd. Those of
+            several targets begin with target_id and name, in the order of the list, and each target comes once.
 
         Raises
         ------
         ConfigurationError
-            If there is no such target, archive or band.
+            If there is no such target, archive or band, or the form cannot carry the answer.
 
         Examples
         --------
         >>> with lake.open("my-lake") as opened:
         ...     curve = opened.light_curve("A", band="g", form="astropy")
-        >>> len(curve), str(curve["mjd"].unit), str(curve["unit"][0])
-        (3, 'd', 'mJy')
+        ...     several = opened.light_curve(["A", "B"], band=["g", "r"])
+        >>> len(curve), str(curve["mjd"].unit), str(curve["flux"].unit), curve["time"].scale
+        (3, 'd', 'mJy', 'tdb')
+        >>> len(several), several.column_names[:2]
+        (12, ['target_id', 'name'])
         """
-        with self.snapshot() as cursor:
-            known = isinstance(target, int)
-            target_id = target if known else self._target_id(target, radius_arcsec, cursor)
-            sources = self.run(
-                "SELECT archive, release, source_id, hpx29, rank, separation_arcsec FROM matches "
-                f"WHERE target_id = {target_id}" + (" AND archive = ?" if archive is not None else ""),
-                [archive] if archive is not None else [],
-                within=cursor,
-            )
-            if known and not sources.num_rows:
-                self._target_id(target, radius_arcsec, cursor)  # raises if there is no such target
-            found = self._measurements(cursor, self._shown(cursor, sources), band, good, form)
-        if not len(found) and (renamed := current_archive(self, archive)) != archive:
-            return self.light_curve(
-                target_id, archive=renamed, band=band, good=good, radius_arcsec=radius_arcsec, form=form
-            )
-        return self._or_unknown(found, archive=archive, band=band)
+        rows = light_curves.of_targets(self, target, archive, band, good, radius_arcsec, named=form in FORMS_OF_CURVES)
+        return self.converted(rows, form, clock=clock)
 
     def cone(
         self,
-        ra: float,
-        dec: float,
-        radius_arcsec: float,
+        ra: Any,
+        dec: Any = None,
+        radius_arcsec: float | None = None,
         *,
-        archive: str | None = None,
-        band: str | None = None,
+        archive: Names = None,
+        band: Names = None,
         good: bool = False,
         form: Form = "arrow",
+        clock: Clock = "barycentre",
     ) -> Any:
-        """Return all measurements of all sources in a cone on the sky.
+        """Return all measurements of all sources in a cone on the sky, or in many.
 
         Parameters
         ----------
         ra, dec
-            Centre, ICRS degrees.
+            Centre, ICRS degrees; or arrays of them. Without dec, ra is a target as light_curve takes it, or a list of
+            targets.
         radius_arcsec
             Radius.
-        archive, band, good, form
+        archive, band, good, form, clock
             As in light_curve.
+
+        Returns
+        -------
+        Table
+            Columns of lightcurves, with ra, dec and separation_arcsec of the source. Those of several cones begin with
+            centre, which counts the cones from 0.
 
         Raises
         ------
         ConfigurationError
-            If there is no such archive or band.
+            If there is no such target, archive or band, or the form cannot carry the answer.
 
         Examples
         --------
         >>> with lake.open("my-lake") as opened:
-        ...     opened.cone(10.0, -30.0, radius_arcsec=5, band="g", good=True)["source_id"].to_pylist()
-        ['s0', 's0']
+        ...     found = opened.cone(10.0, -30.0, radius_arcsec=5, band="g", good=True)
+        ...     around = opened.cone(["A", "B"], radius_arcsec=5)
+        >>> found["source_id"].to_pylist(), sorted(set(around["centre"].to_pylist()))
+        (['s0', 's0'], [0, 1])
         """
-        # One SELECT for each range: DuckLake skips files for a BETWEEN, not for several joined by OR.
-        parts = " UNION ALL ".join(
-            f"SELECT * FROM sources WHERE hpx29 BETWEEN {low} AND {high}"
-            for low, high in cone_ranges(ra, dec, radius_arcsec, max_ranges=2)
-        )
-        with self.snapshot() as cursor:
-            sources = self.run(
-                "SELECT archive, release, source_id, hpx29, ra, dec, "
-                "separation_arcsec($ra, $dec, ra, dec) AS separation_arcsec "
-                f"FROM ({parts}) WHERE separation_arcsec($ra, $dec, ra, dec) <= $radius "
-                "AND ($archive IS NULL OR archive = $archive)",
-                {"ra": ra, "dec": dec, "radius": radius_arcsec, "archive": archive},
-                within=cursor,
-            )
-            found = self._measurements(cursor, self._shown(cursor, sources), band, good, form)
-        if not len(found) and (renamed := current_archive(self, archive)) != archive:
-            return self.cone(ra, dec, radius_arcsec, archive=renamed, band=band, good=good, form=form)
-        return self._or_unknown(found, archive=archive, band=band)
-
-    def _shown(self, cursor: duckdb.DuckDBPyConnection, sources: pa.Table) -> pa.Table:
-        """Keep only sources of the release that table archives names."""
-        releases = sources.select(["archive", "release"]).group_by(["archive", "release"]).aggregate([])
-        if len(pc.unique(releases["archive"])) == releases.num_rows:
-            return sources  # the usual case, without a query of a third table
-        current = self.run("SELECT archive, release FROM archives", None, within=cursor)
-        return sources.join(current, ["archive", "release"], join_type="left semi")
-
-    def _measurements(
-        self, cursor: duckdb.DuckDBPyConnection, sources: pa.Table, band: str | None, good: bool, form: Form
-    ) -> Any:
-        keys = ("archive", "release", "hpx29", "source_id")
-        extra = ", ".join(f"wanted.{name}" for name in sources.column_names if name not in keys)
-        parameters: dict[str, Any] = {} if band is None else {"band": band}
-        tables, wanted, near = {"wanted": sources}, "wanted", "lightcurves"
-        if sources.num_rows <= _LONGEST_LIST:
-            # For each column in a condition, and each registered table, DuckLake searches the statistics of its files
-            # again. So rows are found by hpx29 only, and then joined.
-            pixels = ", ".join(map(str, pc.unique(sources["hpx29"]).to_pylist()))
-            near = f"(SELECT * FROM lightcurves WHERE hpx29 IN ({pixels or 'NULL'}))"
-            columns = ", ".join(
-                f"unnest(${name}_list::{_SQL_TYPES[str(sources[name].type)]}[]) AS {name}"
-                for name in sources.column_names
-            )
-            tables, wanted = {}, f"(SELECT {columns})"
-            parameters |= {f"{name}_list": sources[name].to_pylist() for name in sources.column_names}
-        where = [*([] if band is None else ["band = $band"]), *(["good"] if good else [])]
-        return self.run(
-            f"WITH near AS {'NOT ' if tables else ''}MATERIALIZED (FROM {near}), wanted AS (FROM {wanted}) "
-            f"SELECT near.*, {extra} FROM near JOIN wanted USING ({', '.join(keys)}) "
-            f"WHERE {' AND '.join(where) or 'true'} ORDER BY archive, band, mjd",
-            parameters,
-            form,
-            cursor,
-            **tables,
-        )
+        rows = light_curves.of_cones(self, ra, dec, radius_arcsec, archive, band, good)
+        return self.converted(rows, form, clock=clock)
 
     def target_id(self, target: Any, radius_arcsec: float = 1.0) -> int:
         """Find the id of a target given by name, id or SkyCoord.
@@ -444,10 +415,7 @@ class Lake:
         True
         """
         with self.snapshot() as cursor:
-            return self._target_id(target, radius_arcsec, cursor)
-
-    def _target_id(self, target: Any, radius_arcsec: float, cursor: duckdb.DuckDBPyConnection) -> int:
-        return target_id_of(target, radius_arcsec, partial(self.run, within=cursor))
+            return target_id_of(target, radius_arcsec, partial(self.run, within=cursor))
 
     def attach_snippet(self, *, write: bool = False) -> str:
         """Return the SQL that attaches this lake in a stock DuckDB client.

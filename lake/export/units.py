@@ -1,17 +1,28 @@
-"""Units and UCDs as the forms spell them."""
+"""Units and UCDs: which a column of an answer has, and how forms spell them."""
 
 from __future__ import annotations
 
 import re
 import warnings
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lake.model.declared import all_tables
+from lake.model.table import Column
 
 # What VOUnit 1.1 does not know must be quoted.
 _UNKNOWN_TO_VOUNIT = re.compile(r"\b(electron|DN)\b")
 
 # Wavelengths in nm, up to which light is of a part of the spectrum in UCD1+.
 _PARTS = ((300.0, "em.UV"), (1000.0, "em.opt"), (100_000.0, "em.IR"))
+
+# Columns in the unit that another column names.
+_IN_UNIT = ("flux", "flux_err", "background", "flux_median", "flux_mean", "flux_std")
+_OWN_UNIT = {"flux_median": "flux_median_unit"}
 
 
 def vounit(unit: str | None) -> str | None:
@@ -66,3 +77,77 @@ def flux_ucd(ucd: str, unit: str | None, band: Mapping[str, Any] | None) -> str:
     if unit.startswith(("count", "electron", "ct", "adu")):
         return ucd.replace("phot.flux", "phot.count")
     return ucd
+
+
+@cache
+def _columns() -> dict[str, list[tuple[Column, pa.DataType]]]:
+    known: dict[str, list[tuple[Column, pa.DataType]]] = {}
+    for table in all_tables().values():
+        for column, field in zip(table.columns, table.arrow, strict=True):
+            known.setdefault(column.name, []).append((column, field.type))
+    return known
+
+
+def column_of(name: str, kind: pa.DataType) -> Column | None:
+    """Return the schema's column of that name and kind; None if an answer's column is something else.
+
+    Units that differ among tables are none.
+
+    Examples
+    --------
+    >>> column_of("mjd", pa.float64()).unit, column_of("x", pa.int32())
+    ('d', None)
+    """
+    floating = pa.types.is_floating(kind)
+    fitting = [
+        column for column, own in _columns().get(name, ()) if own == kind or (floating and pa.types.is_floating(own))
+    ]
+    return fitting[0] if fitting and len({column.unit for column in fitting}) == 1 else None
+
+
+def unit_column(name: str, columns: list[str]) -> str | None:
+    """Return the column that names the unit of another; None if that has none, or its unit is in the schema."""
+    if name not in _IN_UNIT:
+        return None
+    own = _OWN_UNIT.get(name)
+    return own if own in columns else "unit" if "unit" in columns else None
+
+
+def single_unit(table: pa.Table, name: str) -> str | None:
+    """Return the unit of all values of a column, as a VOUnit; None if there is none, or are several.
+
+    Examples
+    --------
+    >>> one = pa.table({"flux": [1.5, 2.5, None], "unit": ["mJy", "mJy", None], "mjd": [58000.0, 58001.0, 58002.0]})
+    >>> single_unit(one, "flux"), single_unit(one, "mjd"), single_unit(one, "unit")
+    ('mJy', 'd', None)
+    """
+    beside = unit_column(name, table.column_names)
+    if beside is not None:
+        named = pc.unique(table[beside]).to_pylist()
+        if len(named) > 1:  # those of values
+            named = pc.unique(table[beside].filter(table[name].is_valid())).to_pylist()
+        return named[0] if len(named) == 1 else None
+    column = column_of(name, table.schema.field(name).type)
+    return column.unit if column is not None else None
+
+
+def with_metadata(table: pa.Table) -> pa.Table:
+    """Return a table whose fields say unit, ucd and description in their metadata, as far as they are known."""
+    fields = []
+    for field in table.schema:
+        column, unit = column_of(field.name, field.type), single_unit(table, field.name)
+        said = {
+            "unit": unit,
+            "ucd": column.ucd if column else None,
+            "description": column.description if column else None,
+        }
+        known = {key: value for key, value in said.items() if value}
+        fields.append(field.with_metadata(known) if known else field)
+    return table.replace_schema_metadata(None).cast(pa.schema(fields)) if table.num_columns else table
+
+
+def units_of(table: pa.Table) -> dict[str, str]:
+    """Return the units of a table's columns that have one."""
+    units = {name: single_unit(table, name) for name in table.column_names}
+    return {name: unit for name, unit in units.items() if unit}

@@ -72,6 +72,7 @@ def labels(*, exploded: bool, sample: str | None = None) -> str:
 def fornax_rows(
     declared: Iterable[Declaration],
     *,
+    rows: str = "target_lightcurves",
     v24: bool = False,
     known: str | None = None,
     objectid: str = "rows.target_id",
@@ -84,6 +85,8 @@ def fornax_rows(
     ----------
     declared
         What the installed sources declare.
+    rows
+        A relation with the columns of target_lightcurves.
     v24
         Bands have their names of 2024.
     known
@@ -97,7 +100,7 @@ def fornax_rows(
     """
     found = list(declared)
     conditions = [one.views.fornax_where for one in found if one.views.fornax_where]
-    parts = FornaxRows(where=" AND ".join(["rows.good AND rows.detected", IS_BEST_BAND, *conditions, also]))
+    parts = FornaxRows(rows=rows, where=" AND ".join(["rows.good AND rows.detected", IS_BEST_BAND, *conditions, also]))
     names = [
         f"({quoted(one.archive)}, {quoted(band)}, {quoted(name)})"
         for one in found

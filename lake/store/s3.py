@@ -232,7 +232,7 @@ def _session(profile: str | None) -> Any:
     try:
         import botocore.session
     except ImportError as error:
-        raise ConfigurationError(f"a lake on S3 needs s3fs: {error}", hint="pip install 'lightlake[s3]'") from error
+        raise ConfigurationError(f"a lake on S3 needs s3fs: {error}", hint="run: pip install s3fs") from error
     return botocore.session.Session(profile=profile)
 
 

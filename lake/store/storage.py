@@ -70,7 +70,7 @@ def path_of(url: str | os.PathLike[str], options: Mapping[str, Any] | None = Non
             remote: UPath = UPath(text.rstrip("/"), **s3.access(given).options())
             return remote
         except ImportError as error:
-            raise ConfigurationError(f"a lake on S3 needs s3fs: {error}", hint="pip install 'lightlake[s3]'") from error
+            raise ConfigurationError(f"a lake on S3 needs s3fs: {error}", hint="run: pip install s3fs") from error
     if scheme and scheme[1] != "file":
         raise ConfigurationError(
             f"cannot keep a lake at {text!r}: {scheme[1]}:// is not supported",

@@ -23,13 +23,16 @@ from tasks.sources.registry import find
 TURN = "refresh"
 
 
-@dataclass
+@dataclass(repr=False)
 class Refreshed:
     """Result of a refresh: reports, a line for each archive, and the lines of those with something missing."""
 
     reports: list[PullReport] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return "\n".join(f"<{line}>" for line in self.lines) or "<no archives>"
 
 
 def refreshed(

@@ -58,7 +58,7 @@ class Share:
         return self.asked - self.failed - self.rejected
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PullReport:
     """What a run did with one source. Targets, tiles or observations are counted, as `what` says.
 
@@ -123,6 +123,9 @@ class PullReport:
     backed_off: int = 0
     ahead: int = 0
     others: tuple[Share, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<{self.message}>"
 
     def with_share(self, what: str, before: PullReport) -> PullReport:
         """Note that all that was counted since an earlier report is of another kind."""

@@ -73,6 +73,7 @@ def test_methods_of_a_lake_have_an_example() -> None:
         "snapshot",
         "attach_snippet",
         "check_sql",
+        "converted",
     }
 
 

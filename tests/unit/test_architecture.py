@@ -17,7 +17,10 @@ from tasks.sources.registry import REGISTRY
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(
-    path for package in ("lake", "tasks", "flows", "deployments") for path in (ROOT / package).rglob("*.py")
+    [
+        *(path for package in ("lake", "tasks", "flows", "deployments") for path in (ROOT / package).rglob("*.py")),
+        ROOT / "lightlake.py",
+    ]
 )
 LONGEST = 450
 SOURCES = "tasks/sources/"
@@ -98,6 +101,8 @@ FORMS = {
     "tasks/analysis/hst_charts.py": {"hst_timetag"},
     "tasks/analysis/hst_pages.py": {"hst_timetag"},
     "tasks/analysis/hst_tables.py": {"hst_timetag"},
+    # The package of that name, after which an archive was called once.
+    **{f"lake/export/{name}.py": {"lightkurve"} for name in ("forms", "lightkurve_form")},
     "tasks/doctor.py": {"rxte"},  # which alone needs other software
     # Targets may be got by the names that a survey gives them.
     **{f"tasks/samples/{name}.py": {"ztf"} for name in ("cli", "collect", "options", "services", "ztf_names")},

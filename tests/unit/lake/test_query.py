@@ -208,7 +208,7 @@ def test_a_cone_is_what_brute_force_finds(crowded_lake, crowded):
 
 def test_a_cone_of_more_sources_than_fit_a_list(crowded_lake, monkeypatch):
     few = crowded_lake.cone(*CENTRES[0], 10)
-    monkeypatch.setattr("lake.query._LONGEST_LIST", 3)
+    monkeypatch.setattr("lake.light_curves._LONGEST_LIST", 3)
     assert crowded_lake.cone(*CENTRES[0], 10).sort_by("source_id").equals(few.sort_by("source_id"))
 
 

@@ -1,0 +1,309 @@
+"""Find light curves in a lake: of one target or many, in one cone on the sky or many, by the same few queries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lake.errors import ConfigurationError
+from lake.names import (
+    check_archive,
+    check_band,
+    current_archive,
+    is_one_target,
+    listed_targets,
+    position_of,
+    target_id_of,
+    target_ids_of,
+)
+from lake.science.sky import cone_ranges
+
+if TYPE_CHECKING:
+    from lake.query import Lake
+
+# A name, or several; None: all.
+Names = str | Sequence[str] | None
+
+# For more sources than this a join is as fast as a list, which only serves to skip files.
+_LONGEST_LIST = 2000
+
+_SQL_TYPES = {"string": "VARCHAR", "int64": "BIGINT", "int32": "INTEGER", "double": "DOUBLE"}
+
+_KEYS = ("archive", "release", "hpx29", "source_id")
+
+# What goes before the columns of a measurement, if there are several targets or cones.
+_FIRST = ("number", "centre", "target_id", "name")
+
+
+def of_targets(
+    lake: Lake, target: Any, archive: Names, band: Names, good: bool, radius_arcsec: float, *, named: bool = False
+) -> pa.Table:
+    """Return the measurements of one target, or of several in their order.
+
+    Parameters
+    ----------
+    named
+        Tell id and name of one target, too: those of several are told in any case.
+
+    Raises
+    ------
+    ConfigurationError
+        If a target, an archive or a band is unknown.
+    """
+    archives, bands = names_of(archive), names_of(band)
+    with lake.snapshot() as cursor:
+        ask = partial(lake.run, within=cursor)
+        one = is_one_target(target)
+        known = one and isinstance(target, int)
+        if known:
+            ids = [int(target)]
+        elif one:
+            ids = [target_id_of(target, radius_arcsec, ask)]
+        else:
+            ids = target_ids_of(listed_targets(target), radius_arcsec, ask)
+        sources = _matches(lake, cursor, ids, archives)
+        if known and not sources.num_rows:
+            target_id_of(target, radius_arcsec, ask)  # raises if there is no such target
+        if named or not one:
+            sources = _with_names(lake, cursor, ids, sources)
+        found = _measurements(lake, cursor, _shown(lake, cursor, sources), bands, good)
+    if (renamed := _renamed(lake, found, archives)) != archives:
+        again: Any = ids[0] if one else ids
+        return of_targets(lake, again, renamed, bands, good, radius_arcsec, named=named)
+    _check_names(lake, found, archives, bands)
+    return found
+
+
+def of_cones(
+    lake: Lake, ra: Any, dec: Any, radius_arcsec: float | None, archive: Names, band: Names, good: bool
+) -> pa.Table:
+    """Return the measurements of all sources in a cone, or in several with the number of each, from 0.
+
+    Parameters
+    ----------
+    ra, dec
+        Centre, or centres, in ICRS degrees. Without dec, ra is a target or a list of them.
+
+    Raises
+    ------
+    ConfigurationError
+        If a target, an archive or a band is unknown, or there is no radius.
+    """
+    if radius_arcsec is None:
+        raise ConfigurationError("a cone needs a radius", hint="give radius_arcsec")
+    archives, bands = names_of(archive), names_of(band)
+    with lake.snapshot() as cursor:
+        centres, one = _centres(lake, cursor, ra, dec)
+        if one:
+            sources = _in_cone(lake, cursor, *centres[0], radius_arcsec, archives)
+        else:
+            sources = _in_cones(lake, cursor, centres, radius_arcsec, archives)
+        found = _measurements(lake, cursor, _shown(lake, cursor, sources), bands, good)
+    if (renamed := _renamed(lake, found, archives)) != archives:
+        return of_cones(lake, ra, dec, radius_arcsec, renamed, bands, good)
+    _check_names(lake, found, archives, bands)
+    return found
+
+
+def names_of(given: Names) -> list[str] | None:
+    """Return names as a list; None if all are meant."""
+    if given is None:
+        return None
+    return [given] if isinstance(given, str) else list(dict.fromkeys(given))
+
+
+def _matches(lake: Lake, cursor: duckdb.DuckDBPyConnection, ids: Sequence[int], archives: list[str] | None) -> pa.Table:
+    number = ""
+    if len(ids) != 1:
+        number = "list_position($ids::BIGINT[], target_id)::BIGINT AS number, target_id, "
+    parameters: dict[str, Any] = {"ids": list(ids)} if number else {}
+    where, more = _of_archives(archives)
+    # The ids as literals: DuckLake skips files for them.
+    listed = ", ".join(map(str, ids)) or "NULL"
+    return lake.run(
+        f"SELECT {number}archive, release, source_id, hpx29, rank, separation_arcsec FROM matches "
+        f"WHERE target_id IN ({listed}){where}",
+        parameters | more,
+        within=cursor,
+    )
+
+
+def _with_names(lake: Lake, cursor: duckdb.DuckDBPyConnection, ids: Sequence[int], sources: pa.Table) -> pa.Table:
+    """Add the targets' ids and names, and the number of each in the list."""
+    n = sources.num_rows
+    if "target_id" not in sources.column_names:
+        numbers = pa.array(np.ones(n, np.int64))
+        sources = sources.append_column("number", numbers)
+        sources = sources.append_column("target_id", pa.array([ids[0]] * n, pa.int64()))
+    names = lake.run(
+        f"SELECT target_id, name FROM targets WHERE target_id IN ({', '.join(map(str, ids)) or 'NULL'})",
+        None,
+        within=cursor,
+    )
+    called = dict(zip(names["target_id"].to_pylist(), names["name"].to_pylist(), strict=True))
+    return sources.append_column(
+        "name", pa.array([called[one] for one in sources["target_id"].to_pylist()], pa.string())
+    )
+
+
+def _centres(
+    lake: Lake, cursor: duckdb.DuckDBPyConnection, ra: Any, dec: Any
+) -> tuple[list[tuple[float, float]], bool]:
+    """Return the centres of cones, and whether one was asked for."""
+    if dec is not None:
+        one = np.ndim(ra) == 0 and np.ndim(dec) == 0
+        pairs = np.broadcast_arrays(np.atleast_1d(np.asarray(ra, float)), np.atleast_1d(np.asarray(dec, float)))
+        return list(zip(*(axis.tolist() for axis in pairs), strict=True)), one
+    one = is_one_target(ra)
+    targets = [ra] if one else listed_targets(ra)
+    places = [position_of(target) for target in targets]
+    if unplaced := [target for target, place in zip(targets, places, strict=True) if place is None]:
+        # By its own id each: one that is named twice is two cones.
+        ask = partial(lake.run, within=cursor)
+        ids = [target_ids_of([target], 0.0, ask)[0] for target in unplaced]
+        rows = ask(f"SELECT target_id, ra, dec FROM targets WHERE target_id IN ({', '.join(map(str, ids))})", None)
+        where = {row["target_id"]: (row["ra"], row["dec"]) for row in rows.to_pylist()}
+        left = iter([where[one_id] for one_id in ids])
+        places = [next(left) if place is None else place for place in places]
+    return [place for place in places if place is not None], one
+
+
+def _in_cone(
+    lake: Lake,
+    cursor: duckdb.DuckDBPyConnection,
+    ra: float,
+    dec: float,
+    radius_arcsec: float,
+    archives: list[str] | None,
+) -> pa.Table:
+    # One SELECT for each range: DuckLake skips files for a BETWEEN, not for several joined by OR.
+    parts = " UNION ALL ".join(
+        f"SELECT * FROM sources WHERE hpx29 BETWEEN {low} AND {high}"
+        for low, high in cone_ranges(ra, dec, radius_arcsec, max_ranges=2)
+    )
+    where, more = _of_archives(archives)
+    return lake.run(
+        "SELECT archive, release, source_id, hpx29, ra, dec, "
+        "separation_arcsec($ra, $dec, ra, dec) AS separation_arcsec "
+        f"FROM ({parts}) WHERE separation_arcsec($ra, $dec, ra, dec) <= $radius{where}",
+        {"ra": ra, "dec": dec, "radius": radius_arcsec, **more},
+        within=cursor,
+    )
+
+
+def _in_cones(
+    lake: Lake,
+    cursor: duckdb.DuckDBPyConnection,
+    centres: Sequence[tuple[float, float]],
+    radius_arcsec: float,
+    archives: list[str] | None,
+) -> pa.Table:
+    ranges = [
+        (number, ra, dec, low, high)
+        for number, (ra, dec) in enumerate(centres)
+        for low, high in cone_ranges(ra, dec, radius_arcsec, max_ranges=2)
+    ]
+    columns = list(zip(*ranges, strict=True)) or [()] * 5
+    where, more = _of_archives(archives)
+    first, last = min(columns[3], default=0), max(columns[4], default=0)
+    return lake.run(
+        "SELECT centre, archive, release, source_id, hpx29, sources.ra, sources.dec, "
+        "separation_arcsec(cones.ra, cones.dec, sources.ra, sources.dec) AS separation_arcsec FROM ("
+        "SELECT unnest($centre::BIGINT[]) AS centre, unnest($ra::DOUBLE[]) AS ra, unnest($dec::DOUBLE[]) AS dec, "
+        "unnest($low::BIGINT[]) AS low, unnest($high::BIGINT[]) AS high) AS cones "
+        f"JOIN (FROM sources WHERE hpx29 BETWEEN {first} AND {last}) AS sources ON hpx29 BETWEEN low AND high "
+        f"WHERE separation_arcsec(cones.ra, cones.dec, sources.ra, sources.dec) <= $radius{where}",
+        dict(zip(("centre", "ra", "dec", "low", "high"), map(list, columns), strict=True))
+        | {"radius": radius_arcsec, **more},
+        within=cursor,
+    )
+
+
+def _of_archives(archives: list[str] | None) -> tuple[str, dict[str, Any]]:
+    """Return a condition of SQL, to follow others, and its parameters."""
+    if archives is None:
+        return "", {}
+    names = {f"archive_{number}": name for number, name in enumerate(archives)}
+    return f" AND archive IN ({', '.join(f'${key}' for key in names) or 'NULL'})", names
+
+
+def _shown(lake: Lake, cursor: duckdb.DuckDBPyConnection, sources: pa.Table) -> pa.Table:
+    """Keep only sources of the release that table archives names."""
+    releases = sources.select(["archive", "release"]).group_by(["archive", "release"]).aggregate([])
+    if len(pc.unique(releases["archive"])) == releases.num_rows:
+        return sources  # the usual case, without a query of a third table
+    current = lake.run("SELECT archive, release FROM archives", None, within=cursor)
+    return sources.join(current, ["archive", "release"], join_type="left semi")
+
+
+def _measurements(
+    lake: Lake, cursor: duckdb.DuckDBPyConnection, sources: pa.Table, bands: list[str] | None, good: bool
+) -> pa.Table:
+    extra = [name for name in sources.column_names if name not in _KEYS]
+    first = [f"wanted.{name}, " for name in _FIRST[1:] if name in extra]
+    last = ", ".join(f"wanted.{name}" for name in extra if name not in _FIRST)
+    parameters: dict[str, Any] = {} if bands is None else {"bands": bands}
+    tables, wanted, near = {"wanted": sources}, "wanted", "lightcurves"
+    if sources.num_rows <= _LONGEST_LIST:
+        # For each column in a condition, and each registered table, DuckLake searches the statistics of its files
+        # again. So rows are found by hpx29 only, and then joined.
+        pixels = ", ".join(map(str, pc.unique(sources["hpx29"]).to_pylist()))
+        near = f"(SELECT * FROM lightcurves WHERE hpx29 IN ({pixels or 'NULL'}))"
+        columns = ", ".join(
+            f"unnest(${name}_list::{_SQL_TYPES[str(sources[name].type)]}[]) AS {name}" for name in sources.column_names
+        )
+        tables, wanted = {}, f"(SELECT {columns})"
+        parameters |= {f"{name}_list": sources[name].to_pylist() for name in sources.column_names}
+    where = [*([] if bands is None else ["list_contains($bands::VARCHAR[], band)"]), *(["good"] if good else [])]
+    order = [name for name in _FIRST[:2] if name in extra]
+    return lake.run(
+        f"WITH near AS {'NOT ' if tables else ''}MATERIALIZED (FROM {near}), wanted AS (FROM {wanted}) "
+        f"SELECT {''.join(first)}near.*, {last} FROM near JOIN wanted USING ({', '.join(_KEYS)}) "
+        f"WHERE {' AND '.join(where) or 'true'} "
+        f"ORDER BY {', '.join([*order, 'archive', 'band', 'mjd', 'source_id', 'release'])}",
+        parameters,
+        within=cursor,
+        **tables,
+    )
+
+
+def _values(found: pa.Table, column: str) -> set[str]:
+    return set(pc.unique(found[column]).to_pylist())
+
+
+def _renamed(lake: Lake, found: pa.Table, archives: list[str] | None) -> list[str] | None:
+    """Translate former names of archives that nothing was found of."""
+    if archives is None:
+        return None
+    held = _values(found, "archive")
+    now = [name if name in held else current_archive(lake, name) or name for name in archives]
+    return list(dict.fromkeys(now))
+
+
+def _check_names(lake: Lake, found: pa.Table, archives: list[str] | None, bands: list[str] | None) -> None:
+    """Check that archives and bands that nothing was found of are known."""
+    for name in archives or ():
+        if name not in _values(found, "archive"):
+            check_archive(lake, name)
+    for name in bands or ():
+        if name not in _values(found, "band"):
+            _check_band(lake, name, archives)
+
+
+def _check_band(lake: Lake, band: str, archives: list[str] | None) -> None:
+    """Check that one of some archives has a band."""
+    of: list[str | None] = list(archives) if archives else [None]
+    *others, last = of
+    for archive in others:
+        try:
+            return check_band(lake, band, archive)
+        except ConfigurationError:
+            continue
+    check_band(lake, band, last)
+    return None
