@@ -43,7 +43,7 @@ for _command in entry_points(group="lightlake.exports"):
 for _form in ("votable", "fits", "ecsv", "csv", "parquet"):
     export.command(f"lake.export.cli:{_form}", name=_form)
 app.command("lake.export.cli:cite", name="cite")
-app.command("lake.upkeep.changes_cli:changes", name="changes")
+app.command("lake.export.cli:changes", name="changes")
 
 
 @app.command
