@@ -40,10 +40,6 @@ for _command in entry_points(group="lightlake.commands"):
     app.command(_command.value, name=_command.name)
 for _command in entry_points(group="lightlake.exports"):
     export.command(_command.value, name=_command.name)
-for _form in ("votable", "fits", "ecsv", "csv", "parquet"):
-    export.command(f"lake.export.cli:{_form}", name=_form)
-app.command("lake.export.cli:cite", name="cite")
-app.command("lake.export.cli:changes", name="changes")
 
 
 @app.command
