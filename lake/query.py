@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -15,7 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from lake import light_curves
-from lake.errors import ConfigurationError, ReadOnly
+from lake.errors import ConfigurationError
 from lake.export.context import Clock, load_context
 from lake.export.forms import FORMS_OF_CURVES, Form, convert
 from lake.export.fornax_form import fornax_rows
@@ -27,21 +26,13 @@ from lake.store.attaching import attach_snippet
 from lake.store.catalog import Catalog
 from lake.store.confined import Guard, time_limit
 from lake.store.connection import ended_by_signals, rollback
-from lake.store.failures import READING_ONLY, query_failure
+from lake.store.failures import query_failure
 from lake.store.lock import until_back
+from lake.store.reading import check_reads_only
 from lake.store.storage import Storage
 
 # A query is repeated for so long if its connection to the catalogue is lost.
 _AWAY_FOR_S = 10.0
-
-# Functions that change files of the lake, its options, or the catalogue's database directly. READ_ONLY stops them late,
-# after files were written or removed, or not at all; ducklake_set_option ends the process.
-_WRITING = re.compile(
-    r"(?:^|;)\s*(?:force\s+)?checkpoint\b|\b(?:force_)?checkpoint\s*\("
-    r"|\b(?:ducklake_)?(?:set_option|set_commit_message|add_data_files|expire_snapshots|cleanup_old_files"
-    r"|delete_orphaned_files|rewrite_data_files|merge_adjacent_files|flush_inlined_data|postgres_execute)\"?\s*\(",
-    re.IGNORECASE,
-)
 
 
 class Lake:
@@ -154,11 +145,8 @@ class Lake:
         ReadOnly, ConfigurationError
             If it is refused.
         """
-        if self.catalog.read_only and (found := _WRITING.search(query)):
-            what = found[0].strip('; "(')
-            raise ReadOnly(
-                f"the lake at {self.storage.root} is open for reading only, and {what} writes", hint=READING_ONLY
-            )
+        if self.catalog.read_only:
+            check_reads_only(query, self.storage.root)
         if self._guard is not None:
             with closing(self.catalog.cursor()) as cursor, self._limited(cursor):
                 self._guard.check(cursor, query)

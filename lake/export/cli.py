@@ -1,4 +1,4 @@
-"""Commands that write files of light curves, and say what to cite: export votable, fits, ecsv, csv, parquet; cite."""
+"""Commands about what leaves a lake: export votable, fits, ecsv, csv and parquet; cite; changes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from lake.cli import LakeURL
-from lake.output import say, whole_file
+from lake.output import Output, say, show, whole_file
 from lake.text import counted, one_line
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _command(form: FileForm, what: str) -> Callable[..., int]:
 
 
 votable = _command("votable", "Write light curves as VOTable: a table a band, with clocks, frame and calibration.")
-fits = _command("fits", "Write light curves as FITS: a binary table a band, which astropy, lightkurve and TOPCAT read.")
+fits = _command("fits", "Write light curves as FITS: a binary table a band, which astropy and TOPCAT read.")
 ecsv = _command("ecsv", "Write light curves as ECSV, which astropy reads with units and times.")
 csv = _command("csv", "Write light curves as CSV, with units and UCDs of the columns in lines that begin with #.")
 parquet = _command("parquet", "Write light curves as Parquet, with units and UCDs of the columns (VOParquet).")
@@ -109,4 +109,40 @@ def cite(
     with whole_file(to) as file:
         file.write(found.bibtex().encode())
     say(one_line(f"{to}: {counted(len(found.archives), 'archive')}, {counted(len(found.papers()), 'paper')}"))
+    return 0
+
+
+def changes(
+    *,
+    since: str,
+    sample: str | None = None,
+    sigma: float = 5.0,
+    lake: LakeURL = None,
+    output: Output = "table",
+    to: Path | None = None,
+) -> int:
+    """Show what changed in the light curves: new points, changed values, sources that went, by target and archive.
+
+    Rows that were pulled again with the same values are no change. Targets that brightened or faded come first.
+
+    Parameters
+    ----------
+    since
+        A snapshot's number, or a date (and time, UTC) such as 2026-11-28: the state of the lake then.
+    sample
+        Only targets of this sample.
+    sigma
+        A new point that is so many standard deviations off the median of its light curve counts as brighter or fainter.
+    to
+        File to write; Parquet needs one.
+    """
+    from lake.query import Lake
+    from lake.upkeep.changes import changes_summary
+
+    with Lake(lake) as opened:
+        found = changes_summary(opened, since, sample=sample, sigma=sigma)
+    show(found.rows, output, to)
+    if output == "table":
+        for line in found.lines():
+            say(one_line(line))
     return 0
