@@ -1,4 +1,4 @@
-"""The README's first steps as they stand there: a sandbox, its settings in a shell, a lake, a query, a file, a figure."""
+"""The README's first steps as they stand there: a sandbox, its settings in a shell, a lake, a query, files, plots."""
 
 from __future__ import annotations
 
