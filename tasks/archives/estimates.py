@@ -76,7 +76,7 @@ class Plan:
         asked = f"{self.archive}: {counted(self.waiting.total, 'target')} to ask ({reasons})"
         if self.seconds is None:
             return f"{asked}; none was answered yet, no estimate"
-        return f"{asked}, about {self.seconds:.0f} s of fetching, {counted(self.n_rows, 'row')}"
+        return f"{asked}, about {self.seconds:.0f} s of fetching, {counted(self.n_rows or 0, 'row')}"
 
 
 def plans(

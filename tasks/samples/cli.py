@@ -72,7 +72,7 @@ def list_samples(
     for row in rows:
         seen = f"on {row['seen']}" if row["seen"] else "in the paper"
         count = "number not known" if row["expected"] is None else f"{row['expected']} {seen}"
-        where = f" (VizieR, {row['table']})" if row["table"] else f" ({row['service'].upper()})"
+        where = f" (VizieR, {row['table']})" if row["table"] else f" ({str(row['service']).upper()})"
         say(f"{row['name']:14} {row['label']:16} {row['bibcode']}  {count}")
         _say_below(f"{row['paper']}: {row['in_paper']}{where}")
         if row["selection"]:

@@ -31,6 +31,7 @@ from upath import UPath
 from lake.errors import LightlakeError
 from lake.settings import Settings, settings
 from lake.store.leaving import leave_behind
+from lake.text import as_size
 from tasks.services.usage import counted
 from tasks.services.votables import parsed_whole
 
@@ -122,8 +123,7 @@ class Budget:
     def too_slow(self) -> LightlakeError:
         """Return the error for the end of the time."""
         return self.failed(
-            f"still not through after {self.seconds or 0:g} s (LIGHTLAKE_TASK_TIMEOUT_S): "
-            f"{counted(self.came, 'byte')} came",
+            f"still not through after {self.seconds or 0:g} s (LIGHTLAKE_TASK_TIMEOUT_S): {as_size(self.came)} came",
             transient=True,
         )
 

@@ -172,7 +172,8 @@ def fetch(table: EventTable, granule: Granule, settings: Settings) -> FetchResul
         asynchronous=upload.num_rows > _SYNC_TARGETS,
     )
     without = _without_position(service, table.table)
-    remark = f"{counted(without, 'event')} of {table.table} have no position and match nothing" if without else None
+    events = counted(without, f"event of {table.table} has", f"events of {table.table} have")
+    remark = f"{events} no position and match nothing" if without else None
     return harvest(table, granule.targets, found, endpoint, remark, radius)
 
 

@@ -101,7 +101,7 @@ def _not_listed(targets: Paths, catalogue: Catalogue) -> str | None:
         return None
     some = ", ".join(map(str, missing[:5])) + (", ..." if missing.size > 5 else "")
     return (
-        f"no file is listed for {counted(missing.size, 'partition')} that have targets, though "
+        f"no file is listed for {counted(missing.size, 'partition that has', 'partitions that have')} targets, though "
         f"the whole sky is covered: {some}"
     )
 

@@ -238,7 +238,7 @@ def test_matches_are_those_of_astropy(tmp_path: Path) -> None:
 def test_a_pixel_without_a_partition_has_nothing(tmp_path: Path) -> None:
     harvest = fetched(dataset(tmp_path, detections([40.0], [0.0])), targets_at([250.0], [40.0]))
     assert harvest.sources.num_rows == 0
-    told = "no file is listed for 1 partitions that have targets, though the whole sky is covered: "
+    told = "no file is listed for 1 partition that has targets, though the whole sky is covered: "
     assert str(harvest.remark).startswith(told)
     assert fetched(tmp_path, targets_at(40.0, 0.0)).remark is None
 
