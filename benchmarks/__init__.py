@@ -7,6 +7,7 @@
 `parquet`           ZTF, unWISE and Pan-STARRS1 against LSDB (extra `benchmarks`)
 `fits`              TESS files against lightkurve (extra `test`)
 `rxte`, `virac`     extraction of the surveys against plain loops
+`exports`           HATS collections and Fornax frames: time and memory
 `damage`            flipped bits: what queries, `verify` and `compact` find, and what checksums cost
 `orchestration`     what Prefect and Dask add to a granule (extra `dask`)
 `growth`            the cost of 500,000 targets, extrapolated

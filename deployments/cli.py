@@ -13,8 +13,9 @@ from cyclopts import App, Parameter
 from flows.cli import existing
 from lake.cli import LakeURL
 from lake.errors import ConfigurationError
-from lake.output import Output, say, show, whole_file
+from lake.output import TABLE, TableOptions, say, whole_file
 from lake.settings import load_settings
+from lake.text import one_line
 
 doctor = App(name="doctor")
 demo = App(name="demo")
@@ -28,14 +29,11 @@ _CHECKS = pa.schema([(name, pa.string()) for name in ("status", "name", "found",
 
 @doctor.default
 def run_doctor(
-    *,
-    lake: LakeURL = None,
-    offline: bool = False,
-    timeout_s: float = 5.0,
-    output: Output = "table",
-    to: Path | None = None,
+    *, lake: LakeURL = None, offline: bool = False, timeout_s: float = 5.0, form: TableOptions = TABLE
 ) -> int:
-    """Check the installation, settings, lake, servers and archives; exit with 1 if anything fails.
+    """Check the installation, settings, lake, servers and archives.
+
+    Exit with 1 if anything fails.
 
     Parameters
     ----------
@@ -43,8 +41,6 @@ def run_doctor(
         Do not check archives.
     timeout_s
         Longest wait for a connection, and for an answer.
-    to
-        File to write; Parquet needs one.
     """
     from deployments.doctor import examine
 
@@ -52,16 +48,20 @@ def run_doctor(
         raise ConfigurationError(f"--timeout-s cannot be {timeout_s:g}", hint="give seconds, more than 0")
     checks = examine(lake, offline=offline, timeout_s=timeout_s)
     rows = [{name: getattr(check, name) for name in _CHECKS.names} for check in checks]
-    show(pa.Table.from_pylist(rows, schema=_CHECKS), output, to)
+    table = pa.Table.from_pylist(rows, schema=_CHECKS)
+    form.show(table.drop_columns("hint") if form.is_text else table)
     count = Counter(check.status for check in checks)
-    if output == "table":
+    if form.is_text:
+        for check in checks:
+            if check.hint and check.status != "ok":
+                say(one_line(f"{check.status}: {check.name}: {check.hint}"))
         say(", ".join(f"{count[status]} {status}" for status in ("ok", "warn", "fail")))
     return 1 if count["fail"] else 0
 
 
 @demo.default
 def run_demo(folder: Path = Path("lightlake-demo")) -> int:
-    """Fill a small lake from simulated archives on this machine, run three queries, plot it.
+    """Fill a small lake from simulated archives, query it, plot it.
 
     Parameters
     ----------
@@ -84,9 +84,10 @@ def run_sandbox(
     env: Path | None = None,
     scale: float = 0.1,
 ) -> int:
-    """Serve simulated archives on this machine until Ctrl-C or SIGTERM, and print the settings that lead to them.
+    """Serve simulated archives, and print the settings that lead to them.
 
-    They answer as the archives do, with generated data; each has something at the positions of the demo's targets.
+    They run on this machine until Ctrl-C or SIGTERM. They answer as the archives do, with generated data; each has
+    something at the positions of the demo's targets.
 
     Parameters
     ----------
@@ -108,7 +109,9 @@ def run_sandbox(
 
 @serve.default
 def run_serve(*, lake: LakeURL = None, limit: int = 5) -> int:
-    """Serve all deployments and their schedules on this machine until Ctrl-C or SIGTERM; needs a Prefect server.
+    """Run the deployments and their schedules; needs a Prefect server.
+
+    Serve them on this machine until Ctrl-C or SIGTERM.
 
     Parameters
     ----------
@@ -130,7 +133,9 @@ def run_serve(*, lake: LakeURL = None, limit: int = 5) -> int:
 
 @deployments.default
 def write_deployments(*, to: Path | None = None, pool: str = "lightlake") -> int:
-    """Write prefect.yaml, with which `prefect deploy --all` deploys all flows to a work pool.
+    """Write prefect.yaml, to deploy all flows to a work pool.
+
+    `prefect deploy --all` reads it.
 
     Parameters
     ----------
@@ -152,7 +157,9 @@ def write_deployments(*, to: Path | None = None, pool: str = "lightlake") -> int
 
 @notify.default
 def set_notify(block: str | None = None, *, changes: Annotated[bool, Parameter(negative=())] = False) -> int:
-    """Let Prefect mark runs with a dead process as crashed, and report failed runs; `lightlake serve` does so, too.
+    """Let Prefect mark dead runs as crashed, and report failed ones.
+
+    `lightlake serve` does so, too.
 
     Parameters
     ----------

@@ -72,6 +72,7 @@ PAPER = "macleod16"
 LISTED = ("Mrk 1018", "NGC 2617")
 
 # Answers fit a terminal of 80 columns.
+COVERAGE = ["archive", "release", "asked", "found", "empty", "failed", "sources", "rows"]
 QUESTIONS = (
     (
         "Which archives have measurements of these targets, and in which bands?",
@@ -82,10 +83,10 @@ QUESTIONS = (
         """,
     ),
     (
-        "Which targets vary most in Gaia's G? (scatter of the good transits; nearest source within 1 arcsec)",
+        "Which targets vary most in Gaia's G? (scatter of the good transits, 1 sigma)",
         """
-        SELECT targets.name, n_good AS transits, round(mag_median, 2) AS g_mag,
-            round(flux_median, 4) AS flux_mjy, round(100 * flux_std / flux_mean, 1) AS scatter_percent
+        SELECT targets.name, n_good AS transits, mag_median::DECIMAL(6, 2) AS g_mag,
+            flux_median::DECIMAL(9, 4) AS flux_mjy, (100 * flux_std / flux_mean)::DECIMAL(6, 1) AS scatter_percent
         FROM statistics
         JOIN matches USING (archive, release, source_id, hpx29)
         JOIN targets USING (target_id)
@@ -94,19 +95,19 @@ QUESTIONS = (
         """,
     ),
     (
-        "What was measured within 1 arcsec of TXS 0506+056 first? (archives' own times, and at the barycentre)",
+        "When did each archive see TXS 0506+056 first? (own time, and at the barycentre)",
         """
-        SELECT archive, band, round(mjd, 4) AS mjd, round(bmjd_tdb, 4) AS bmjd_tdb, round(flux * 1000, 3) AS flux_ujy,
-            round(1000 * flux_err, 3) AS err_ujy
+        SELECT DISTINCT ON (archive) archive, band, mjd::DECIMAL(10, 4) AS mjd, bmjd_tdb::DECIMAL(10, 4) AS bmjd_tdb,
+            (1000 * flux)::DECIMAL(12, 3) AS flux_ujy, (1000 * flux_err)::DECIMAL(12, 3) AS err_ujy
         FROM cone(77.3582, 5.6931, 1) WHERE unit = 'mJy' AND good AND NOT regexp_matches(band, '_ap$')
-        ORDER BY mjd LIMIT 8
+        ORDER BY archive, bmjd_tdb
         """,
     ),
     (
-        "How much do HST's light curves vary? (Poisson factor 1: no more than photons alone)",
+        "How much do HST's light curves vary? (Poisson factor 1: as photons alone do)",
         """
         SELECT canonical_name AS target, instrument, detector, members AS exposures, total AS counts,
-            round(poisson_factor, 2) AS poisson_factor
+            poisson_factor::DECIMAL(6, 2) AS poisson_factor
         FROM hst_exposures JOIN hst_statistics USING (archive, release, source_id, product)
         WHERE product = 'composite' ORDER BY poisson_factor DESC
         """,
@@ -138,26 +139,39 @@ def run(folder: Path) -> int:
         (of_paper,) = add_collected(catalog, [listed])
         catalog.close()
         say(f"archives: {len(REGISTRY)}, simulated on this machine")
-        say(f"lake:     {url}, {added.new} new targets of {added.rows}")
-        say(f"sample:   {PAPER}, {of_paper.labels} new labels of {of_paper.rows} rows of a simulated {listed.service}")
+        say(f"lake:     {url}, {counted(added.new, 'new target')} of {added.rows}")
+        say(
+            f"sample:   {PAPER}, {counted(of_paper.labels, 'new label')} of "
+            f"{counted(of_paper.rows, 'row')} of a simulated {listed.service}"
+        )
         failed = _refresh(url, sorted(REGISTRY))
         failed |= _bring_photons(url)
     with Lake(url) as lake:
         say("\nCoverage")
-        show(status(lake.catalog.cursor()), "table")
+        coverage = status(lake.catalog.cursor()).select(COVERAGE)
+        show(coverage, "table")
         for question, query in QUESTIONS:
             say(f"\n{question}")
             show(lake.sql(query), "table")
         page = folder / "light_curves.html"
         if not page.exists() or added.new:
             write_page(lake, page)
-    say(f"\nLook at {page} in a browser. Done in {time.monotonic() - started:.0f} s. Try next:")
-    say(f"  lightlake sql \"FROM fornax WHERE label = 'blazar' LIMIT 10\" --lake {url}")
-    say(f"  lightlake verify --lake {url}")
-    say(f"  lightlake compact --lake {url}")
-    say(f"  lightlake attach --lake {url}      # the lake in your own DuckDB")
-    say("  lightlake init my-lake && lightlake targets add my-targets.csv --sample mine --lake my-lake")
+    near = _near(Path(url))
+    say(f"\nLook at {_near(page)} in a browser. Done in {time.monotonic() - started:.0f} s. Try next:")
+    say(f"  lightlake sql \"FROM fornax WHERE label = 'blazar' LIMIT 10\" --lake {near}")
+    say(f'  lightlake sql "FROM fornax" --to light_curves.fits --lake {near}')
+    say(f'  lightlake plot "TXS 0506+056" --to txs.html --lake {near}')
+    say(f"  lightlake verify --lake {near}")
+    say(f"  lightlake compact --lake {near}")
+    say(f"  lightlake attach --lake {near}      # the lake in your own DuckDB")
+    say("  lightlake init my-lake")
+    say("  lightlake targets add my-targets.csv --sample mine --lake my-lake")
     return 1 if failed else 0
+
+
+def _near(path: Path) -> Path:
+    """Return a path as one would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def serve_archives(folder: Path, archives: Sequence[str] | None, env: Path | None, scale: float) -> int:

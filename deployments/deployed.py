@@ -32,7 +32,7 @@ from tasks.sources.hst_timetag.tables import NAME as HST
 from tasks.sources.registry import find, known
 from tasks.sources.rxte.mission import NAME as RXTE
 
-# Every deployment has this name, and its runs this tag: `prefect deployment run pull/lightlake`.
+# Every deployment and each of its runs has this tag; so is what holds all of them called.
 NAME = "lightlake"
 
 _HEAD = """\
@@ -51,6 +51,8 @@ class Deployed:
     ----------
     flow
         The flow.
+    name
+        What the deployment does: `prefect deployment run FLOW/NAME`.
     tags
         Tags of its runs.
     parameters
@@ -64,6 +66,7 @@ class Deployed:
     """
 
     flow: Flow[..., Any]
+    name: str
     tags: tuple[str, ...]
     parameters: dict[str, Any] = field(default_factory=dict)
     schedules: tuple[Schedule, ...] = ()
@@ -78,7 +81,7 @@ class Deployed:
     @property
     def full_name(self) -> str:
         """Return the name that `prefect deployment run` takes."""
-        return f"{self.flow.name}/{NAME}"
+        return f"{self.flow.name}/{self.name}"
 
     def as_runner(self, *, paused: bool = False, inactive: Collection[str | None] = ()) -> RunnerDeployment:
         """Convert it to a deployment for Prefect's runner.
@@ -93,7 +96,7 @@ class Deployed:
         # No limit of Prefect's: it would count dead runs, and end those whose lease its server has forgotten.
         deployment = KeptDeployment.from_flow(
             self.flow,
-            NAME,
+            self.name,
             paused=paused,
             concurrency_limit=None,
             schedules=[replace(one, active=one.slug not in inactive) for one in self.schedules],
@@ -110,7 +113,7 @@ class Deployed:
     def as_yaml(self, pool: str) -> dict[str, Any]:
         """Convert it to an entry of prefect.yaml."""
         entry: dict[str, Any] = {
-            "name": NAME,
+            "name": self.name,
             "flow_name": self.flow.name,
             "entrypoint": self.entrypoint,
             "version": "{{ lightlake.version }}",  # of the step below
@@ -149,18 +152,38 @@ def deployed(lake: str | None = None) -> list[Deployed]:
     given = {} if lake is None else {"lake": lake}
     nightly = schedules.refreshing(follow=load_settings().follow_releases)
     return [
-        Deployed(pull_archive, ("archives",), given, schedules.pulls(known().values()), pull_lock=_lock_of_pull),
         Deployed(
-            refresh, ("archives",), given, nightly, triggers=(new_targets(lake),), pull_lock=lambda parameters: REFRESH
+            pull_archive,
+            "pull-one-archive",
+            ("archives",),
+            given,
+            schedules.pulls(known().values()),
+            pull_lock=_lock_of_pull,
         ),
-        Deployed(run_by_file, ("archives",), given),
-        Deployed(extract_virac, ("surveys",), given),
-        Deployed(pull_rxte, ("surveys",), given, pull_lock=lambda parameters: of_archive(RXTE)),
         Deployed(
-            pull_hst, ("surveys",), given, schedules.new_exposures(), pull_lock=lambda parameters: of_archive(HST)
+            refresh,
+            "refresh-all-archives",
+            ("archives",),
+            given,
+            nightly,
+            triggers=(new_targets(lake),),
+            pull_lock=lambda parameters: REFRESH,
         ),
-        Deployed(maintain, ("upkeep",), given, schedules.maintenance()),
-        Deployed(verify, ("upkeep",), given, schedules.verification()),
+        Deployed(run_by_file, "run-by-file", ("archives",), given),
+        Deployed(extract_virac, "extract-virac-tiles", ("surveys",), given),
+        Deployed(
+            pull_rxte, "extract-rxte-observations", ("surveys",), given, pull_lock=lambda parameters: of_archive(RXTE)
+        ),
+        Deployed(
+            pull_hst,
+            "extract-hst-photons",
+            ("surveys",),
+            given,
+            schedules.new_exposures(),
+            pull_lock=lambda parameters: of_archive(HST),
+        ),
+        Deployed(maintain, "compact-the-lake", ("upkeep",), given, schedules.maintenance()),
+        Deployed(verify, "verify-the-lake", ("upkeep",), given, schedules.verification()),
     ]
 
 

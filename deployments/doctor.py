@@ -85,7 +85,26 @@ def _prefect(timeout_s: float) -> list[Check]:
     quiet()
     from flows.doctor import prefect
 
-    return prefect(timeout_s)
+    checks = prefect(timeout_s)
+    return [*checks, *_former_deployments()] if all(one.status == "ok" for one in checks) else checks
+
+
+def _former_deployments() -> list[Check]:
+    """Find deployments of former names at the Prefect server, if there is one."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import get_current_settings
+
+    from deployments.deployed import deployed
+    from deployments.former import former_deployments
+
+    if not get_current_settings().api.url:
+        return []
+    with get_client(sync_client=True) as client:
+        left = former_deployments(client, [one.full_name for one in deployed()])
+    if not left:
+        return []
+    advice = "; ".join(f"prefect deployment delete {name}" for name in left)
+    return [Check("deployments", "warn", f"of former names: {', '.join(left)}", f"their schedules run twice: {advice}")]
 
 
 def _dask_cluster(settings: Settings) -> list[Check]:

@@ -43,17 +43,23 @@ class DeploymentState:
         return ""
 
 
-def read_state(client: SyncPrefectClient, name: str, ours: Collection[str] | None) -> DeploymentState:
+def read_state(
+    client: SyncPrefectClient, name: str, ours: Collection[str] | None, former: str | None = None
+) -> DeploymentState:
     """Read the state of a deployment.
 
     Parameters
     ----------
     name
         Its full name.
+    former
+        The full name that it had before, if it may be known by that one only.
     ours
         Deployments that services have paused: see paused_by_services. None if no service has noted any.
     """
     deployment = _read(client, name)
+    if deployment is None and former is not None:
+        deployment, name = _read(client, former), former
     if deployment is None:
         return DeploymentState()
     inactive = frozenset(one.slug for one in deployment.schedules if not one.active)

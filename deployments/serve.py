@@ -20,12 +20,14 @@ from prefect.server.schemas.schedules import CronSchedule
 from deployments import paused
 from deployments.automations import crash_silent_runs, notify_of_failures, reach_api
 from deployments.deployed import Deployed
+from deployments.former import former_deployments, former_name, keep_switched_off, remove
 from deployments.runner import ServiceRunner
 from flows.living import bury
 from lake.errors import ConfigurationError, LightlakeError
 from lake.query import Lake
 from lake.redact import safe_line
 from lake.store.claims import Holder, held, holder_of, note
+from lake.text import counted
 
 # The lake's claim of its service.
 CLAIM = "serve"
@@ -67,7 +69,7 @@ def serve(
                 say(notify_of_failures(notify))
             _crash_dead_runs(lake, say)
             runner = _register(lake, deployments, limit, say)
-            greeting = f"serving {len(deployments)} deployments of {api}, {limit} runs at a time"
+            greeting = f"serving {counted(len(deployments), 'deployment')} of {api}, {counted(limit, 'run')} at a time"
             asyncio.run(_run_until_stopped(runner, lake, deployments, greeting, say))
         except (httpx.HTTPError, PrefectException) as error:
             raise ConfigurationError(
@@ -106,10 +108,18 @@ def _register(lake: Lake, deployments: Sequence[Deployed], limit: int, say: Call
     with get_client(sync_client=True) as client:
         for one in deployments:
             # Runs that were due without a service are not made up for: a pull asks for all that is due anyway.
-            now = paused.read_state(client, one.full_name, ours)
-            deployment_id: Any = runner.add_deployment(one.as_runner(paused=now.paused, inactive=now.inactive))
+            before = former_name(one.full_name)
+            now = paused.read_state(client, one.full_name, ours, before)
+            deployment = one.as_runner(paused=now.paused, inactive=now.inactive)
+            doubles = former_deployments(client, [one.full_name]).values()
+            for double in doubles:
+                keep_switched_off(client, double, deployment)
+            deployment_id: Any = runner.add_deployment(deployment)
+            for double in doubles:
+                remove(client, double)
+                say(f"{before}: is called {one.full_name} now")
             lock_names[deployment_id] = one.pull_lock
-            resumed = "resumed, a service had paused it at its end" if one.full_name in (ours or ()) else ""
+            resumed = "resumed, a service had paused it at its end" if {one.full_name, before} & {*(ours or ())} else ""
             other = f"it filled {now.lake} before" if now.lake not in (None, str(lake.storage.root)) else ""
             say("; ".join(part for part in (f"{one.full_name}: {_when(one)}", now.description, resumed, other) if part))
     paused.note_paused([])
@@ -197,7 +207,7 @@ def _pause(lake: Lake, deployments: Sequence[Deployed], say: Callable[[str], Non
     except (httpx.HTTPError, PrefectException) as error:
         say(f"ended; schedules could not be paused: {type(error).__name__}")
         return
-    say(f"ended; schedules of {len(done)} deployments are paused until it serves again")
+    say(f"ended; schedules of {counted(len(done), 'deployment is', 'deployments are')} paused until it serves again")
 
 
 def _when(one: Deployed) -> str:

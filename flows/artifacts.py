@@ -16,6 +16,7 @@ from lake.commit.ledger import failed_targets
 from lake.errors import LightlakeError
 from lake.query import Lake
 from lake.redact import safe_line
+from lake.text import counted
 from tasks.pull.report import Loss
 from tasks.services.request_counters import Log
 from tasks.sources.base import Origin
@@ -51,7 +52,7 @@ def losses_table(losses: Sequence[Loss], count: int, targets: Mapping[str, Seque
         why = loss.reason if len(loss.reason) <= MOST_LETTERS else f"{loss.reason[:MOST_LETTERS]}..."
         lines.append(row(granule, loss.status, text(shown_targets), loss.retries, text(why)))
     if count > len(losses):
-        lines += ["", f"and {count - len(losses)} more granules."]
+        lines += ["", f"and {counted(count - len(losses), 'more granule')}."]
     return lines
 
 
@@ -88,23 +89,25 @@ def publish_light_curves(lake: Lake, origin: Origin, granule: str) -> None:
     if not rows.num_rows:
         return
     caption = f"The light curves with most measurements that granule {code(granule)} brought."
-    shown = picture(f"Light curves of {origin.name}", light_curve_png(rows))
+    title = f"New light curves from {origin.title}"
+    shown = picture(text(title), light_curve_png(rows, title))
     lines = [f"# What came from {origin.name} {text(origin.release)}", "", shown, "", caption, "", credits_of(origin)]
-    create_markdown_artifact("\n".join(lines), key=key_of("plot", origin.name))
+    create_markdown_artifact("\n".join(lines), key=key_of("plot", origin.name), description=text(title))
 
 
 def answers_picture(answers: Sequence[tuple[str, str, int]]) -> str:
     """Return a picture, in Markdown, of the number of targets by archive and answer."""
     from tasks.analysis.figures.pictures import answers_png
 
-    return picture("Targets by archive and answer", answers_png(answers))
+    title = "Answers of this refresh: targets by archive"
+    return picture(title, answers_png(answers, title))
 
 
 def run_picture(lake: Lake, run_id: str) -> str:
     """Return a picture, in Markdown, of what a run used, by archive and over time."""
     from tasks.analysis.run_pages import run_png
 
-    return picture("What the run used", run_png(lake, run_id))
+    return picture("What the run used: processor, memory, bytes and requests", run_png(lake, run_id))
 
 
 def credits_of(origin: Origin) -> str:

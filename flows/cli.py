@@ -13,7 +13,7 @@ from cyclopts import App, Parameter
 from flows.forms import PullOptions, RefreshOptions
 from lake.cli import LakeURL
 from lake.errors import ConfigurationError
-from lake.output import Output, say, show
+from lake.output import TABLE, TableOptions, say
 from lake.settings import load_settings
 from tasks.options import spread
 from tasks.pull.recording import STOPPED, RunStopped
@@ -48,7 +48,10 @@ hst.command("flows.hst_cli:reset", name="reset")
 @pull.default
 @spread(PullOptions, command=True, positional=["archive"])
 def run_pull(*, lake: LakeURL = None, options: PullOptions, prefect: ByPrefect = None) -> int:
-    """Pull one archive for every target that it has not answered yet; exit with 1 if anything is missing."""
+    """Pull one archive for every target that it has not answered yet.
+
+    Exit with 1 if anything is missing.
+    """
     from tasks.sources.registry import expand, find, survey_of
     from tasks.sources.releases import NEWEST
 
@@ -87,10 +90,12 @@ def run_refresh(
     lake: LakeURL = None,
     options: RefreshOptions,
     plan: Annotated[bool, Parameter(negative=())] = False,
-    output: Output = "table",
+    form: TableOptions = TABLE,
     prefect: ByPrefect = None,
 ) -> int:
-    """Pull all archives, or those named, for every target that they have not answered yet.
+    """Pull all archives for every target that they have not answered.
+
+    Exit with 1 if anything is missing.
 
     Parameters
     ----------
@@ -98,12 +103,10 @@ def run_refresh(
         Archives, or services for all of theirs; default: all.
     plan
         Ask for nothing, and say what would be asked: how many targets and why, with an estimate of time, rows and
-        bytes from what the ledger has of earlier answers.
-    output
-        Of the plan.
+        bytes from what the ledger has of earlier answers. --output, --to and --expand are of the plan.
     """
     options = RefreshOptions.of(**{**dict(options), "archives": list(archives) or None})
-    return _show_plan(lake, options, output) if plan else _refresh(options, lake, prefect)
+    return _show_plan(lake, options, form) if plan else _refresh(options, lake, prefect)
 
 
 def _refresh(options: RefreshOptions, lake: str | None, prefect: bool | None) -> int:
@@ -130,7 +133,7 @@ def _refresh(options: RefreshOptions, lake: str | None, prefect: bool | None) ->
     return tell(lambda: refresh_flow(lake=url, **dict(options), return_state=True))
 
 
-def _show_plan(url: str | None, options: RefreshOptions, output: Output) -> int:
+def _show_plan(url: str | None, options: RefreshOptions, form: TableOptions) -> int:
     import pyarrow as pa
 
     from lake.query import Lake
@@ -141,7 +144,8 @@ def _show_plan(url: str | None, options: RefreshOptions, output: Output) -> int:
     check_parameters(options.parameters, names)
     with Lake(url) as lake:
         made = plans(lake, names, options.parameters, options.sample, select=options.select, newest=options.newest)
-    show(pa.Table.from_pylist([one.row() for one in made]), output)
+    shown = ("archive", "targets", "new", "old", "failed_before", "rejected_before", "rows")
+    form.show(pa.Table.from_pylist([one.row() for one in made]), first=shown)
     return 0
 
 
@@ -150,7 +154,10 @@ def _show_plan(url: str | None, options: RefreshOptions, output: Output) -> int:
 def run_virac(
     *, lake: LakeURL = None, options: ViracOptions, runner: TaskRunner = None, prefect: ByPrefect = None
 ) -> int:
-    """Extract VIRAC's tiles into the lake, those that are not in it yet; exit with 1 if one cannot be."""
+    """Extract VIRAC's tiles into the lake, those not in it yet.
+
+    Exit with 1 if one cannot be.
+    """
     url = existing(lake)
     if not by_prefect(prefect, runner):
         return _pull_here(url, Request("virac", options, select=options.select), runner)
@@ -165,7 +172,10 @@ def run_virac(
 def run_rxte(
     *, lake: LakeURL = None, options: RxteOptions, runner: TaskRunner = None, prefect: ByPrefect = None
 ) -> int:
-    """Bring RXTE's observations of targets into the lake; exit with 1 if one cannot be."""
+    """Bring RXTE's observations of targets into the lake.
+
+    Exit with 1 if one cannot be.
+    """
     from tasks.sources.rxte.files import Mirror
 
     url = existing(lake, options.sample)
@@ -182,7 +192,10 @@ def run_rxte(
 @hst.default
 @spread(HstOptions, command=True, positional=["target"])
 def run_hst(*, lake: LakeURL = None, options: HstOptions, runner: TaskRunner = None, prefect: ByPrefect = None) -> int:
-    """Bring HST's COS and STIS exposures of targets into the lake; exit with 1 if one cannot be."""
+    """Bring HST's COS and STIS exposures of targets into the lake.
+
+    Exit with 1 if one cannot be.
+    """
     url = existing(lake, options.sample)
     _check_target(url, options.target)
     if not by_prefect(prefect, runner):

@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 from flows.forms import LakeField, RunnerField
 from flows.hst_artifacts import publish_composites
 from flows.pull import pulled_alone
-from lake.redact import safe_line
+from flows.titles import title
 from lake.settings import load_settings
 from tasks.options import FormField, spread
 from tasks.pull.report import PullReport
@@ -28,7 +28,7 @@ def run_name() -> str:
     given = flow_run.parameters
     of = next((str(given[name]) for name in ("target", "sample", "hst_name", "files") if given.get(name)), None)
     what = "what is new" if given.get("new") else of or "all targets"
-    return safe_line(f"hst {what}{' (failed ones)' if given.get('retry_failed') else ''}")
+    return title(f"photons of HST: {what}{' (failed ones)' if given.get('retry_failed') else ''}", given)
 
 
 @flow(name="hst", flow_run_name=run_name, validate_parameters=True)

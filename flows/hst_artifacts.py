@@ -25,7 +25,8 @@ def publish_composites(lake: Lake, folder: Path | None, log: Log) -> None:
     """
     with log_errors(log, "the most variable composites"):
         if (page := most_variable(lake)) is not None:
-            create_markdown_artifact(page, key=key_of("composites", NAME))
+            about = "The light curves of photons that vary most, with their pictures"
+            create_markdown_artifact(page, key=key_of("composites", NAME), description=about)
     if folder is not None:
         from tasks.analysis.hst_pages import write_pages_of
 
@@ -64,6 +65,11 @@ def most_variable(lake: Lake) -> str | None:
     ]
     for one, source_id in zip(found, ids, strict=True):
         title = f"{one['target']}, {one['grating']}/{one['cenwave']}"
-        lines += [f"**{text(title)}**", "", picture("Light curve", figure_png(bins_of(lake, source_id))), ""]
+        lines += [
+            f"**{text(title)}**",
+            "",
+            picture(f"Light curve of {text(title)}", figure_png(bins_of(lake, source_id))),
+            "",
+        ]
     lines += ["All of them: `lightlake hst pages --to FOLDER`."]
     return "\n".join(lines)

@@ -17,7 +17,9 @@ from lake.text import counted
 def pages(
     *, to: Path, lake: LakeURL = None, threshold: Annotated[float | None, Parameter(name="--threshold")] = None
 ) -> int:
-    """Write pages of all composites of COS and STIS: dashboards, periodograms, tables that sort, charts.
+    """Write pages of all composites of COS and STIS.
+
+    They are dashboards, periodograms, tables that sort, and charts.
 
     Parameters
     ----------
@@ -31,7 +33,7 @@ def pages(
 
     def tell(done: int, total: int) -> None:
         if sys.stderr.isatty():
-            sys.stderr.write(f"\r{done} of {total} composites ")
+            sys.stderr.write(f"\r{done} of {counted(total, 'composite')} ")
 
     with Lake(lake) as opened:
         done = write_pages_of(opened, to, threshold=THRESHOLD if threshold is None else threshold, progress=tell)
@@ -48,9 +50,9 @@ def reset(
     lake: LakeURL = None,
     yes: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
-    """Remove HST's light curves from the lake, so that the next run makes them anew; ask first, and back up first.
+    """Remove HST's light curves, so that the next run makes them anew.
 
-    Exposures that were rejected are remembered, and skipped as before.
+    It asks first, and backs up first. Exposures that were rejected are remembered, and skipped as before.
 
     Parameters
     ----------

@@ -8,14 +8,17 @@ from typing import Annotated
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
 from flows.forms import LakeField
 from flows.living import living
 from flows.markdown import cells
+from flows.titles import title
 from lake.query import Lake
 from lake.store.backup import backup_hint
 from lake.store.claims import held
+from lake.text import counted
 from lake.upkeep import maintenance
 from lake.upkeep.compaction import Compacted, compact
 from lake.upkeep.maintenance import Finding
@@ -23,7 +26,17 @@ from tasks.options import FormField
 from tasks.pull.report import REASONS_TOLD
 
 
-@flow(name="maintenance", flow_run_name="compact", validate_parameters=True)
+def compact_name() -> str:
+    """Return the name of a run of `maintain`, for the UI."""
+    return title("compact", flow_run.parameters, "")
+
+
+def verify_name() -> str:
+    """Return the name of a run of `verify`, for the UI."""
+    return title("verify", flow_run.parameters, "")
+
+
+@flow(name="maintenance", flow_run_name=compact_name, validate_parameters=True)
 def maintain(lake: LakeField = None) -> State[Compacted]:
     """Bring the lake to rest: few large sorted files, no deleted rows, no leftovers of crashes.
 
@@ -35,8 +48,8 @@ def maintain(lake: LakeField = None) -> State[Compacted]:
             return Cancelled(message="another run compacts this lake")
         done = compact(opened.catalog)
     message = (
-        f"{done.files_before} files became {done.files_after} ({done.bytes_after / 1e6:.1f} MB), "
-        f"{done.quarantined} unknown files to the quarantine"
+        f"{counted(done.files_before, 'file')} became {done.files_after} ({done.bytes_after / 1e6:.1f} MB), "
+        f"{counted(done.quarantined, 'unknown file')} to the quarantine"
     )
     if opened.catalog.location.kind == "postgres":
         get_run_logger().info("the catalogue has no backup from here: %s", backup_hint(opened.catalog.location))
@@ -44,7 +57,7 @@ def maintain(lake: LakeField = None) -> State[Compacted]:
     return Completed(message=message, data=done)
 
 
-@flow(name="verify", flow_run_name="verify", validate_parameters=True)
+@flow(name="verify", flow_run_name=verify_name, validate_parameters=True)
 def verify(
     lake: LakeField = None, quick: Annotated[bool, FormField("Do not read the files' content")] = False
 ) -> State[list[Finding]]:
@@ -55,7 +68,7 @@ def verify(
     with Lake(lake) as opened, living(opened):
         findings = maintenance.verify(opened.catalog, quick=quick)
     errors = [finding for finding in findings if finding.is_error]
-    count = f"{len(errors)} errors, {len(findings) - len(errors)} notes"
+    count = f"{counted(len(errors), 'error')}, {counted(len(findings) - len(errors), 'note')}"
     create_table_artifact([cells(asdict(finding)) for finding in findings], key="verify", description=count)
     if not errors:
         return Completed(message=count, data=findings)

@@ -17,8 +17,8 @@ from flows.living import living
 from flows.recorded import note_outcome, pull_recorded
 from flows.report import Watch, publish
 from flows.runners import PrefectRunner
+from flows.titles import title
 from lake.query import Lake
-from lake.redact import safe_line
 from lake.settings import Settings, load_settings
 from tasks.options import spread
 from tasks.pull.driver import Run
@@ -34,9 +34,9 @@ STOPPED_STATE = "Stopped"
 
 
 def run_name() -> str:
-    """Return the name of a run, for the UI: what it pulls, and for which sample."""
+    """Return the name of a run, for the UI: what it pulls, for which sample, into which lake."""
     given = flow_run.parameters
-    return safe_line(f"pull {given.get('archive')} for {given.get('sample') or 'all targets'}")
+    return title(f"pull {given.get('archive')} for {given.get('sample') or 'all targets'}", given)
 
 
 @flow(name="pull", flow_run_name=run_name, validate_parameters=True)

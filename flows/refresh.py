@@ -9,11 +9,12 @@ from prefect.states import Completed, Failed
 
 from flows.changed import tell_changes
 from flows.forms import LakeField, RefreshOptions
+from flows.lake_report import publish_report
 from flows.living import living
 from flows.pull import pulled, stopped
 from flows.recorded import as_json
 from flows.report import publish_summary
-from lake.redact import safe_line
+from flows.titles import title
 from lake.settings import load_settings
 from lake.upkeep.changes import current_snapshot
 from tasks.options import spread
@@ -25,10 +26,10 @@ from tasks.worker import lake_at
 
 
 def run_name() -> str:
-    """Return the name of a run, for the UI: what it refreshes, and for which sample."""
+    """Return the name of a run, for the UI: what it refreshes, for which sample, in which lake."""
     given = flow_run.parameters
     archives = ", ".join(given.get("archives") or ["all archives"])
-    return safe_line(f"refresh {archives} for {given.get('sample') or 'all targets'}")
+    return title(f"refresh {archives} for {given.get('sample') or 'all targets'}", given, "in")
 
 
 @flow(name="refresh", flow_run_name=run_name, validate_parameters=True)
@@ -43,10 +44,10 @@ def refresh(*, lake: LakeField = None, options: RefreshOptions) -> State[list[Pu
     names = expand(options.archives)
     parameters = check_parameters(options.parameters, names)  # all at once, before any work
     opened = lake_at(str(lake or settings.url))
-    title = f"refresh for {options.sample or 'all targets'}"
+    name = f"refresh for {options.sample or 'all targets'}"
     record = {"request": as_json(options), "flow_run_id": flow_run.id}
     try:
-        with living(opened), recorded(opened, title, new_run_id("refresh"), **record) as recording:
+        with living(opened), recorded(opened, name, new_run_id("refresh"), **record) as recording:
             before = current_snapshot(opened)
             done = refreshed(
                 opened,
@@ -64,6 +65,7 @@ def refresh(*, lake: LakeField = None, options: RefreshOptions) -> State[list[Pu
             recording.ends(lost=bool(done.lost), message=" | ".join(done.lost or done.lines))
             publish_summary(opened, done.reports, done.lost, log)
             tell_changes(opened, before, sum(report.rows for report in done.reports), log)
+            publish_report(opened, log)
     except RunStopped as error:
         return stopped(error)
     if done.lost:

@@ -29,6 +29,7 @@ from flows.artifacts import (
 from flows.markdown import cells, code, row, text
 from lake.commit.ledger import count_failed
 from lake.query import Lake
+from lake.text import counted
 from tasks.progress import Bars
 from tasks.pull.report import PullReport
 from tasks.services.request_counters import Log
@@ -43,7 +44,8 @@ def publish(report: PullReport, lake: Lake, origin: Origin, log: Log) -> None:
     with log_errors(log, "the table of the run"):
         create_table_artifact([cells(report.row())], key=kind, description=description)
     with log_errors(log, "the list of what is missing"):
-        create_markdown_artifact(missing(report, lake, origin), key=key_of("missing", report.archive))
+        page = missing(report, lake, origin)
+        create_markdown_artifact(page, key=key_of("missing", report.archive), description=missing_line(report, lake))
     if report.largest is not None:
         with log_errors(log, "the plot of what came"):
             publish_light_curves(lake, origin, report.largest.granule)
@@ -59,20 +61,28 @@ def missing(report: PullReport, lake: Lake, origin: Origin) -> str:
         lines += ["These could not be read:", "", *(f"- {text(one)}" for one in report.unreadable), ""]
     if report.failed or report.rejected:
         lines += [
-            f"{report.failed} of {report.asked} {what} failed, {report.rejected} were rejected, in "
-            f"{report.granules_lost} of {report.granules} granules.",
+            f"{report.failed} of {counted(report.asked, what[:-1])} failed, "
+            f"{counted(report.rejected, 'was', 'were')} rejected, in "
+            f"{report.granules_lost} of {counted(report.granules, 'granule')}.",
             "",
         ]
         names = names_of(lake, archive, report.release, report.losses)
         lines += losses_table(report.losses, report.granules_lost, names)
     elif not report.unreadable:
-        lines.append(f"Nothing is missing: {report.asked} {what} were asked for, and all have their answer.")
+        lines.append(
+            f"Nothing is missing: {counted(report.asked, f'{what[:-1]} was', f'{what} were')} asked "
+            f"for, and all have their answer."
+        )
     command = f"lightlake pull {report.archive}" if what == "targets" else f"lightlake {report.archive} ..."
     advice = []
     if what == "targets" and without_answer > report.failed:
-        lines += ["", f"{without_answer - report.failed} targets have had no answer since runs before this one."]
+        had = counted(without_answer - report.failed, "target has", "targets have")
+        lines += ["", f"{had} had no answer since runs before this one."]
     if report.rejected_before:
-        lines += ["", f"{report.rejected_before} {what} were rejected in runs before this one."]
+        lines += [
+            "",
+            f"{counted(report.rejected_before, f'{what[:-1]} was', f'{what} were')} rejected in runs before this one.",
+        ]
     if report.failed or (what == "targets" and without_answer):
         advice.append(f"`{command}` asks again for what failed; scheduled runs do so by themselves.")
     if report.rejected or report.rejected_before:
@@ -80,6 +90,18 @@ def missing(report: PullReport, lake: Lake, origin: Origin) -> str:
     if advice:
         lines += where_to_look(archive, " ".join(advice))
     return "\n".join(lines)
+
+
+def missing_line(report: PullReport, lake: Lake) -> str:
+    """Return in one line whether anything is missing, of this run and of those before it."""
+    with closing(lake.catalog.cursor()) as cursor:
+        without_answer = count_failed(cursor, report.archive, report.release)
+    waiting = max(report.failed, without_answer if report.what == "targets" else 0)
+    counts = ((waiting, "failed"), (report.rejected + report.rejected_before, "rejected"))
+    parts = [f"{n} {report.what} {how}" for n, how in counts if n]
+    if report.unreadable:
+        parts.append(f"{len(report.unreadable)} could not be read")
+    return f"Missing: {', '.join(parts)}" if parts else f"Nothing is missing: all {report.what} have their answer"
 
 
 def publish_summary(lake: Lake, reports: Sequence[PullReport], lost: Sequence[str], log: Log) -> None:
@@ -99,13 +121,15 @@ def publish_summary(lake: Lake, reports: Sequence[PullReport], lost: Sequence[st
                 origin = find(report.archive, report.release)
                 lines += ["", missing(report, lake, origin).replace("# What", "### What", 1)]
     with log_errors(log, "the summary"):
-        create_markdown_artifact("\n".join(lines), key="refresh")
+        about = f"Missing at {len(lost)} of {len(reports)} archives" if lost else "Nothing is missing"
+        create_markdown_artifact("\n".join(lines), key="refresh", description=about)
 
 
 def publish_metrics(lake: Lake, run_id: str) -> None:
     """Leave the plots of what a run used as a Markdown artifact."""
     lines = ["# What the run used", "", run_picture(lake, run_id), "", f"`lightlake status --run {code(run_id)[1:-1]}`"]
-    create_markdown_artifact("\n".join(lines), key="run-metrics")
+    about = "Processor, memory, bytes and requests, by archive and over time"
+    create_markdown_artifact("\n".join(lines), key="run-metrics", description=about)
 
 
 class Watch(Bars):

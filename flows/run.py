@@ -16,7 +16,7 @@ from flows.pull import pulled, stopped
 from flows.recorded import as_json
 from flows.report import publish_metrics, publish_summary
 from flows.run_steps import checked, run_all
-from lake.redact import safe_line
+from flows.titles import title
 from lake.settings import load_settings
 from tasks.options import spread
 from tasks.pull.recording import RunStopped, new_run_id, recorded
@@ -28,7 +28,7 @@ def run_name() -> str:
     """Return the name of a run, for the UI."""
     given = flow_run.parameters
     archives = ", ".join(given.get("archives") or ["all archives"])
-    return safe_line(f"run {given.get('run_id') or archives}")
+    return title(f"run {given.get('run_id') or archives}", given, "in")
 
 
 @flow(name="run", flow_run_name=run_name, validate_parameters=True)

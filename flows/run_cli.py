@@ -13,7 +13,7 @@ from cyclopts import App, Parameter
 from flows.cli import ByPrefect, by_prefect, check_prefect, existing, stopping, tell
 from lake.cli import LakeURL
 from lake.errors import ConfigurationError
-from lake.output import Output, say, show
+from lake.output import TABLE, TableOptions, say
 from lake.text import one_line
 from tasks.pull.recording import STOPPED
 
@@ -36,12 +36,13 @@ def run_file(
     dry_run: Annotated[bool, Switch] = False,
     write: Path | None = None,
     lake: LakeURL = None,
-    output: Output = "table",
+    form: TableOptions = TABLE,
     prefect: ByPrefect = None,
 ) -> int:
-    """Get samples and pull archives for them, as a file describes; exit with 1 if anything is missing.
+    """Get samples and pull archives for them, as a file describes.
 
-    Started again with the same run_id, it asks for the rest. Exit with 3 if it was stopped by `lightlake stop`.
+    Exit with 1 if anything is missing. Started again with the same run_id, it asks for the rest. Exit with 3 if it
+    was stopped by `lightlake stop`.
 
     Parameters
     ----------
@@ -56,11 +57,10 @@ def run_file(
     retry_failed
         Ask for exactly the targets that failed or were rejected before.
     dry_run
-        Ask for nothing, and show the plan: samples, and what each archive would be asked, with estimates.
+        Ask for nothing, and show the plan: samples, and what each archive would be asked, with estimates. --output,
+        --to and --expand are of the plan.
     write
         File to write the run to, with a comment on each key, instead of running it.
-    output
-        Of the plan.
     """
     from flows.run_file import read_run, write_run
     from flows.run_steps import checked, planned
@@ -69,7 +69,7 @@ def run_file(
     more += [f"retry_failed={str(retry_failed).lower()}"] if retry_failed else []
     asked = [name.strip() for name in (archives or "").split(",") if name.strip()]
     options, notes = read_run(file, text, [*(settings or ()), *more], asked)
-    if output == "table":
+    if form.is_text:
         for note in notes:
             say(one_line(f"note: {note}"))
     names = checked(options)
@@ -81,7 +81,7 @@ def run_file(
         from lake.query import Lake
 
         with Lake(lake) as opened:
-            show(planned(opened, options, names), output)
+            form.show(planned(opened, options, names))
         return 0
     url = existing(lake)
     if by_prefect(prefect):
@@ -102,9 +102,9 @@ def run_file(
 
 @runs.default
 def list_runs(
-    run_id: str | None = None, *, lake: LakeURL = None, output: Output = "table", page: Path | None = None
+    run_id: str | None = None, *, lake: LakeURL = None, form: TableOptions = TABLE, page: Path | None = None
 ) -> int:
-    """List the runs of a lake, or show one with its archives and processes.
+    """List the runs of a lake, or show one.
 
     Parameters
     ----------
@@ -121,10 +121,10 @@ def list_runs(
     with Lake(lake) as opened:
         if run_id is None:
             table = run_status.runs(opened)
-            if output != "table":
-                show(table, output)
+            if not form.is_text:
+                form.show(table)
             else:
-                for line in run_status.as_lines(table):
+                for line in run_status.as_lines(table) if table.num_rows else ("no runs",):
                     say(line)
             return 0
         row = run_status.run_named(opened, run_id)
@@ -133,16 +133,18 @@ def list_runs(
 
             write_run_page(opened, run_id, page)
             say(f"{page}: what {one_line(run_id)} used")
-        elif output == "table":
+        elif form.is_text:
             say(run_status.as_text(opened, run_id))
         else:
-            show(run_status.runs(opened, row["run_id"]), output)
+            form.show(run_status.runs(opened, row["run_id"]))
     return 0
 
 
 @stop.default
 def stop_run(run_id: str, *, lake: LakeURL = None, wait_s: float = 60.0) -> int:
-    """Stop a run, whoever started it and wherever; what it has committed stays. Exit with 1 if it has not ended yet.
+    """Stop a run, whoever started it and wherever.
+
+    What it has committed stays. Exit with 1 if it has not ended yet.
 
     Parameters
     ----------

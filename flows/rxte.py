@@ -8,7 +8,7 @@ from prefect.runtime import flow_run
 
 from flows.forms import LakeField, RunnerField
 from flows.pull import pulled_alone
-from lake.redact import safe_line
+from flows.titles import title
 from lake.settings import load_settings
 from tasks.options import spread
 from tasks.pull.report import PullReport
@@ -20,7 +20,7 @@ def run_name() -> str:
     """Return the name of a run, for the UI."""
     given = flow_run.parameters
     targets = given.get("target") or given.get("sample") or "all targets"
-    return safe_line(f"rxte {targets}{' (failed ones)' if given.get('retry_failed') else ''}")
+    return title(f"RXTE: {targets}{' (failed ones)' if given.get('retry_failed') else ''}", given)
 
 
 @flow(name="rxte", flow_run_name=run_name, validate_parameters=True)

@@ -8,7 +8,7 @@ from prefect.runtime import flow_run
 
 from flows.forms import LakeField, RunnerField
 from flows.pull import pulled_alone
-from lake.redact import safe_line
+from flows.titles import title
 from lake.settings import load_settings
 from tasks.options import spread
 from tasks.pull.report import PullReport
@@ -19,7 +19,7 @@ from tasks.sources.virac.options import ViracOptions
 def run_name() -> str:
     """Return the name of a run, for the UI."""
     given = flow_run.parameters
-    return safe_line(f"virac {given.get('tiles')}{' (failed ones)' if given.get('retry_failed') else ''}")
+    return title(f"VIRAC: {given.get('tiles')}{' (failed ones)' if given.get('retry_failed') else ''}", given)
 
 
 @flow(name="virac", flow_run_name=run_name, validate_parameters=True)

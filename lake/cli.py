@@ -11,20 +11,28 @@ from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Annotated, Literal
 
+import pyarrow as pa
 from cyclopts import App, CycloptsError, Parameter
 
+from lake.arranged import BACKUPS, FINDINGS, first_of_status, schema_lines, schema_table
+from lake.commands import plug_in
 from lake.errors import ConfigurationError
-from lake.output import Output, say, show
+from lake.output import TABLE, Output, TableOptions, put, say, terminal_width
 from lake.redact import safe_line, safe_text
 from lake.settings import check_env_file, load_settings
 from lake.store.failures import explain
 from lake.store.leaving import ending_with
-from lake.text import one_line
+from lake.text import counted, one_line
 
 app = App(
     name="lightlake",
     version=version("lightlake"),
     help="Every public light curve of your targets, in one Parquet lake that DuckDB can query.",
+    suppress_keyboard_interrupt=False,
+    # No --no-x and --empty-x, but where a command names one; "default: False" says nothing.
+    default_parameter=Parameter(
+        negative=(), show_default=lambda value: None if value is None or value is False else str(value)
+    ),
 )
 
 export = App(name="export", help="Write light curves in the forms that other software takes.")
@@ -34,17 +42,17 @@ LakeURL = Annotated[
     str | None, Parameter(name=["--lake", "-l"], help="The lake; default: LIGHTLAKE_URL, else ./lightlake.")
 ]
 
-# Commands of the layers above are found by name, so that the core never imports them. They are imported only when
-# called: Prefect alone takes seconds.
-for _command in entry_points(group="lightlake.commands"):
-    app.command(_command.value, name=_command.name)
-for _command in entry_points(group="lightlake.exports"):
-    export.command(_command.value, name=_command.name)
+# Commands of the layers above are found by name, so that the core never imports them.
+_PLUGGED_IN = ((app, "lightlake.commands"), (export, "lightlake.exports"))
+for _app, _group in _PLUGGED_IN:
+    plug_in(_app, entry_points(group=_group))
 
 
 @app.command
 def init(url: str | None = None) -> int:
-    """Create a lake, or migrate an older one to this version. Running it again changes nothing.
+    """Create a lake, or migrate an older one to this version.
+
+    Running it again changes nothing.
 
     Parameters
     ----------
@@ -73,11 +81,11 @@ def status(
     *,
     run: str | None = None,
     lake: LakeURL = None,
-    output: Output = "table",
+    form: TableOptions = TABLE,
     watch: bool = False,
     every_s: float = 5.0,
 ) -> int:
-    """Show, for each archive: targets asked, found, empty, failed; rows, bytes, age.
+    """Show what each archive was asked for, found and failed, and its age.
 
     Parameters
     ----------
@@ -97,27 +105,30 @@ def status(
     from lake.upkeep.maintenance import status as read_status
 
     if run is not None:
-        return _status_of_run(run, archive, lake, output, watch, every_s)
+        return _status_of_run(run, archive, lake, form, watch, every_s)
     if watch and archive is None:
         raise ConfigurationError("--watch watches one archive", hint="name it: lightlake status ARCHIVE --watch")
     with Lake(lake) as opened:
         archive = current_archive(opened, archive)
         if archive is None:
-            show(read_status(opened.catalog.cursor()), output)
-            for line in quarantined(opened.catalog) if output == "table" else ():
+            found = read_status(opened.catalog.cursor())
+            form.show(found, first=first_of_status(found))
+            for line in quarantined(opened.catalog) if form.is_text else ():
                 say(line)
         elif watch:
             progress.watch(opened, archive, say, every_s)
-        elif output == "table":
+        elif form.is_text:
             say(progress.as_text(progress.progress(opened, archive)))
         else:
-            show(progress.progress(opened, archive).as_table(), output)
-        if archive is not None and output == "table":
-            show(progress.slowest(opened, archive), output)
+            form.show(progress.progress(opened, archive).as_table())
+        if archive is not None and form.is_text:
+            form.show(progress.slowest(opened, archive))
     return 0
 
 
-def _status_of_run(run: str, archive: str | None, url: str | None, output: Output, watch: bool, every_s: float) -> int:
+def _status_of_run(
+    run: str, archive: str | None, url: str | None, form: TableOptions, watch: bool, every_s: float
+) -> int:
     from lake.query import Lake
     from lake.upkeep import run_status
 
@@ -127,16 +138,18 @@ def _status_of_run(run: str, archive: str | None, url: str | None, output: Outpu
         run_status.run_named(opened, run)
         if watch:
             run_status.watch(opened, run, say, every_s)
-        elif output == "table":
+        elif form.is_text:
             say(run_status.as_text(opened, run))
         else:
-            show(run_status.of_archives(opened, run), output)
+            form.show(run_status.of_archives(opened, run))
     return 0
 
 
 @app.command
-def verify(*, lake: LakeURL = None, quick: bool = False, output: Literal["text", "json"] = "text") -> int:
-    """Check files, checksums, the plain Hive tree, constraints and coverage; exit with 1 if anything is wrong.
+def verify(*, lake: LakeURL = None, quick: bool = False, form: TableOptions = TABLE) -> int:
+    """Check files, catalogue and coverage; exit with 1 if one is wrong.
+
+    It checks checksums, the plain Hive tree and constraints, too.
 
     Parameters
     ----------
@@ -149,18 +162,22 @@ def verify(*, lake: LakeURL = None, quick: bool = False, output: Literal["text",
     with Lake(lake) as opened:
         findings = run_verify(opened.catalog, quick=quick)
         errors = sum(finding.is_error for finding in findings)
-        if output == "json":
-            say(json.dumps([vars(finding) for finding in findings], indent=2))
-        else:
+        if form.is_text:
             for finding in findings:
                 say(one_line(f"{finding.level}: {finding.check}: {finding.message} ({finding.hint})"))
-            say(f"{opened.storage.root}: {errors} errors, {len(findings) - errors} notes")
+            notes = counted(len(findings) - errors, "note")
+            say(f"{opened.storage.root}: {counted(errors, 'error')}, {notes}")
+        else:
+            form.show(pa.Table.from_pylist([vars(finding) for finding in findings], schema=FINDINGS))
     return 1 if errors else 0
 
 
 @app.command
 def compact(*, lake: LakeURL = None) -> int:
-    """Merge small files into few large sorted ones, and make the plain tree equal to the catalogue."""
+    """Merge small files into few large sorted ones, and back up.
+
+    The plain tree is equal to the catalogue then.
+    """
     from lake.query import Lake
     from lake.store.backup import backup_hint
     from lake.upkeep.compaction import compact as run_compact
@@ -168,8 +185,8 @@ def compact(*, lake: LakeURL = None) -> int:
     with Lake(lake, writable=True) as opened:
         done = run_compact(opened.catalog)
     say(
-        f"{done.files_before} files became {done.files_after} ({done.bytes_after / 1e6:.1f} MB), "
-        f"{done.quarantined} unknown files moved to the quarantine, in {done.seconds:.1f} s"
+        f"{counted(done.files_before, 'file')} became {done.files_after} ({done.bytes_after / 1e6:.1f} MB), "
+        f"{counted(done.quarantined, 'unknown file')} moved to the quarantine, in {done.seconds:.1f} s"
     )
     if opened.catalog.location.kind == "postgres":
         say(f"the catalogue in PostgreSQL has no backup from here: {backup_hint(opened.catalog.location)}")
@@ -182,8 +199,11 @@ def restore(
     *,
     lake: LakeURL = None,
     list_only: Annotated[bool, Parameter(name="--list", negative=())] = False,
+    form: TableOptions = TABLE,
 ) -> int:
-    """Restore the catalogue from a backup, and reconcile the files with it; what that loses is pulled again.
+    """Restore the catalogue from a backup.
+
+    The files are reconciled with it. What that loses is pulled again.
 
     Parameters
     ----------
@@ -203,8 +223,14 @@ def restore(
     settings = load_settings()
     storage = Storage.from_url(lake or settings.url)
     if list_only:
-        for backup in backups(storage):
-            say(f"{backup.made_at:%Y-%m-%dT%H:%M:%SZ}  {backup.path}")
+        found = [{"made_at": backup.made_at, "path": str(backup.path)} for backup in backups(storage)]
+        if form.is_text:
+            for one in found:
+                say(f"{one['made_at']:%Y-%m-%dT%H:%M:%SZ}  {one['path']}")
+            if not found:
+                say("no backups: lightlake compact makes one")
+        else:
+            form.show(pa.Table.from_pylist(found, schema=BACKUPS))
         return 0
     catalog = Catalog(storage, settings)
     try:
@@ -220,8 +246,7 @@ def sql(
     query: str,
     *,
     lake: LakeURL = None,
-    output: Output = "table",
-    to: Path | None = None,
+    form: TableOptions = TABLE,
     confined: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
     """Run SQL in the lake, which is open for reading only.
@@ -230,21 +255,19 @@ def sql(
     ----------
     query
         DuckDB's SQL, such as "FROM target_lightcurves LIMIT 5".
-    to
-        File to write; Parquet needs one.
     confined
         Allow one SELECT over the lake only: no other files, no network, limits on memory and time.
     """
     from lake.query import Lake
 
     with Lake(lake, confined=confined) as opened:
-        show(opened.sql(query), output, to)
+        form.show(opened.sql(query))
     return 0
 
 
 @app.command
 def attach(*, lake: LakeURL = None, write: Annotated[bool, Parameter(negative=())] = False) -> int:
-    """Print the SQL that attaches this lake in a stock DuckDB client, for reading.
+    """Print the SQL that attaches this lake in a stock DuckDB client.
 
     Parameters
     ----------
@@ -262,22 +285,53 @@ def attach(*, lake: LakeURL = None, write: Annotated[bool, Parameter(negative=()
 
 
 @app.command
-def schema(*, output: Literal["text", "json", "markdown"] = "text") -> int:
-    """Print every table and column: type, unit, UCD, description."""
+def schema(
+    *,
+    output: Annotated[
+        Output | Literal["text", "markdown"],
+        Parameter(help="Form: text for reading, or as of other tables, or markdown."),
+    ] = "text",
+    to: Annotated[
+        Path | None,
+        Parameter(allow_leading_hyphen=True, help="File to write; its extension sets the form, .md among them."),
+    ] = None,
+    expand: Annotated[bool, Parameter(help="Print each row below the one before, a column a line.")] = False,
+) -> int:
+    """Print every table and column: type, unit, UCD, description; and notes on views."""
     from lake.model.declared import all_tables
     from lake.model.schema import as_dict, as_markdown
+    from lake.model.views import VIEW_NOTES
 
     tables = all_tables().values()
-    if output == "json":
-        say(json.dumps(as_dict(tables), indent=2))
-    elif output == "markdown":
-        say(as_markdown(tables))
+    chosen: Output | None = None if output in ("text", "markdown") else output  # type: ignore[assignment]
+    if output == "markdown" or (to is not None and to.suffix.lower() == ".md"):
+        views = "\n".join(["## Views", "", *(f"- `{name}`: {note}" for name, note in VIEW_NOTES.items())])
+        put(f"{as_markdown(tables)}\n{views}", to)
+    elif (form := TableOptions(chosen, to, expand)).form == "json":
+        put(json.dumps({**as_dict(tables), "views": VIEW_NOTES}, indent=2), form.file)
+    elif not form.is_text:
+        form.show(schema_table(tables))
     else:
-        for table in tables:
-            say(f"{table.name}: one row per {table.row}")
-            for column in table.columns:
-                notes = " ".join(filter(None, (column.unit, column.ucd)))
-                say(f"  {column.name:20} {column.type:12} {column.description}{f' [{notes}]' if notes else ''}")
+        for line in schema_lines(tables, VIEW_NOTES, terminal_width()):
+            say(line)
+    return 0
+
+
+app.register_install_completion_command(help="Install completion for your shell, or that of --shell.")
+
+
+@app.command
+def completion(shell: Literal["bash", "zsh", "fish"]) -> int:
+    """Print a script with which a shell completes commands and options.
+
+    `lightlake --install-completion` installs it. Do so again after an upgrade.
+
+    Parameters
+    ----------
+    shell
+        Load it in bash with: . <(lightlake completion bash).
+    """
+    sys.stdout.write(app.generate_completion(shell=shell))
     return 0
 
 
@@ -294,6 +348,9 @@ def main(arguments: list[str] | None = None) -> None:
     _prepare()
     try:
         check_env_file()
+        if [one for one in arguments if not one.startswith("-")] in ([], ["export"]):
+            for group, name in _PLUGGED_IN:
+                plug_in(group, entry_points(group=name), described=True)
         code = app(arguments, result_action="return_value", print_error=False, exit_on_error=False)
         sys.stdout.flush()
     except CycloptsError as error:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lake.errors import ConfigurationError
 from lake.model.declared import current_name, declarations
+from lake.text import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -129,7 +130,8 @@ def find_target(name: str, ask: Callable[[str, list[str]], pa.Table]) -> int | N
             ids = [f"{row['target_id']} (at {row['ra']:.6f} {row['dec']:+.6f})" for row in rows[:_MOST_KNOWN]]
             more = f" and {len(rows) - _MOST_KNOWN} more" if len(rows) > _MOST_KNOWN else ""
             raise ConfigurationError(
-                f"{len(rows)} targets are named {name!r}", hint=f"give an id: {', '.join(ids)}{more}"
+                f"{counted(len(rows), 'target is', 'targets are')} named {name!r}",
+                hint=f"give an id: {', '.join(ids)}{more}",
             )
     single = " ".join(name.split())
     return find_target(single, ask) if single not in (name, "") else None

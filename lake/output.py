@@ -1,29 +1,130 @@
-"""Print lines, and tables as text, CSV, JSON or Parquet."""
+"""Print lines, and tables as text; write tables into files of the forms that `lake.export.tables` has."""
 
 from __future__ import annotations
 
-import json
-import math
+import io
 import os
 import shutil
 import stat
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from decimal import Decimal
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Annotated, Any, BinaryIO, Literal
 
 import pyarrow as pa
+from cyclopts import Parameter, Token, convert
 
 from lake.errors import ConfigurationError
+from lake.export.tables import KNOWN, TEXT_FORMS, form_of, write_table
 from lake.store.access import may
 from lake.store.failures import disk_full
 from lake.store.storage import PARTIAL, flush, remove
-from lake.text import visible
+from lake.text import counted, visible
 
-Output = Literal["table", "csv", "json", "parquet"]
+Output = Literal["table", "csv", "json", "parquet", "vot", "fits", "ecsv"]
+_STANDARD_OUTPUT = Path("-")
+
+
+def _read_output(kind: Any, tokens: Sequence[Token]) -> Any:
+    """Read a form; "text" is what some commands called their table."""
+    return "table" if tokens[0].value == "text" else convert(kind, tokens)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class TableOptions:
+    """Options of each command that shows a table: its form, the file that it goes to.
+
+    Parameters
+    ----------
+    output
+        The form; None: what the extension of `to` says, else a table in the terminal.
+    to
+        The file to write; None and "-" print.
+    expand
+        Print a column a line.
+
+    Raises
+    ------
+    ConfigurationError
+        If the extension of the file says no form, or another one.
+
+    Examples
+    --------
+    >>> TableOptions(to=Path("rows.fits")).form
+    'fits'
+    """
+
+    output: Annotated[
+        Output | None,
+        Parameter(
+            converter=_read_output,
+            help="Form of the table; default: what the extension of --to says, else a table for reading.",
+        ),
+    ] = None
+    to: Annotated[
+        Path | None,
+        Parameter(
+            allow_leading_hyphen=True,  # for "-"
+            help="File to write instead of printing; its extension sets the form: .csv, .json, .parquet, .vot, .fits "
+            "or .ecsv.",
+        ),
+    ] = None
+    expand: Annotated[bool, Parameter(negative=(), help="Print each row below the one before, a column a line.")] = (
+        False
+    )
+
+    def __post_init__(self) -> None:
+        if self.to is not None and str(self.to).startswith("--"):
+            raise ConfigurationError(f"--to has no file before {self.to}", hint="give one: --to FILE.csv")
+        _ = self.form  # an option that cannot be is reported before anything is read
+
+    @property
+    def file(self) -> Path | None:
+        """Return the file to write, if any."""
+        return None if self.to is None or self.to == _STANDARD_OUTPUT else self.to
+
+    @property
+    def form(self) -> Output:
+        """Return the form of the table."""
+        if self.file is None:
+            if self.output is not None and self.output != "table" and self.output not in TEXT_FORMS:
+                raise ConfigurationError(
+                    f"{self.output} is not printed", hint=f"give it a file: --to FILE.{self.output}"
+                )
+            return self.output or "table"
+        if self.output is None:
+            return form_of(self.file)
+        if self.file.suffix.lower() in KNOWN and (said := form_of(self.file)) != self.output:
+            raise ConfigurationError(
+                f"{self.file.name} says {said}, and --output says {self.output}", hint="leave out --output"
+            )
+        return self.output
+
+    @property
+    def is_text(self) -> bool:
+        """Return whether a command may print lines of its own instead of the table."""
+        return self.form == "table" and self.file is None and not self.expand
+
+    def show(self, table: pa.Table, first: Sequence[str] = ()) -> None:
+        """Print the table, or write the file and say how many rows it has.
+
+        Parameters
+        ----------
+        first
+            Columns that a table for reading begins with, since a terminal may not have room for all.
+        """
+        if self.form == "table" and first:
+            table = table.select([*first, *(name for name in table.column_names if name not in first)])
+        show(table, self.form, self.file, expand=self.expand)
+        if self.file is not None and self.file.is_file():
+            say(f"{self.file}: {counted(table.num_rows, 'row')}")
+
+
+TABLE = TableOptions()
 
 
 def say(text: str) -> None:
@@ -31,30 +132,54 @@ def say(text: str) -> None:
     sys.stdout.write(visible(text, keep="\n\t") + "\n")
 
 
-def show(table: pa.Table, output: Output, to: Path | None = None) -> None:
+def put(text: str, to: Path | None = None) -> None:
+    """Print a text, or write it into a file and say so; "-" prints."""
+    if to is None or to == _STANDARD_OUTPUT:
+        say(text)
+        return
+    with whole_file(to) as file:
+        file.write(f"{text}\n".encode())
+    say(str(to))
+
+
+def show(table: pa.Table, output: Output, to: Path | None = None, *, expand: bool = False) -> None:
     """Write a table to the terminal, or to a file.
 
     Raises
     ------
     ConfigurationError
-        If Parquet is asked for without a file, or the file cannot be written.
+        If the form cannot be printed, or cannot carry a column, or the file cannot be written.
     """
-    import pyarrow.parquet
-
-    if output == "parquet" and to is None:
-        raise ConfigurationError("Parquet needs a file", hint="add: --to FILE.parquet")
-    if to is None:
-        text = _text(table, output)
-        if output == "csv" and not sys.stdout.isatty():
-            sys.stdout.write(text + "\n")  # another program wants unchanged values
-        else:
-            say(text)
+    if to is not None:
+        with whole_file(to) as file:
+            if output == "table":
+                file.write((_as_text(table, expand) + "\n").encode())
+            else:
+                write_table(table, output, file)
         return
-    with whole_file(to) as file:
-        if output == "parquet":
-            pyarrow.parquet.write_table(table, file)
-        else:
-            file.write((_text(table, output) + "\n").encode())
+    if output == "table":
+        say(_as_text(table, expand))
+        return
+    if output not in TEXT_FORMS:
+        raise ConfigurationError(f"{output} is not printed", hint=f"give it a file: --to FILE.{output}")
+    sink = io.BytesIO()
+    write_table(table, output, sink)
+    text = sink.getvalue().decode().removesuffix("\n")
+    if sys.stdout.isatty():
+        say(text)
+    else:
+        sys.stdout.write(text + "\n")  # another program wants unchanged values
+
+
+def _as_text(table: pa.Table, expand: bool) -> str:
+    from lake.terminal import table_text
+
+    return table_text(table, terminal_width(), expand=expand)
+
+
+def terminal_width() -> int | None:
+    """Return the characters of a line of the terminal; None if what is printed goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 @contextmanager
@@ -106,71 +231,3 @@ def _is_replaced(path: Path) -> bool:
     if not may(path, os.W_OK) or not may(path.resolve().parent, os.W_OK | os.X_OK):
         return False
     return stat.S_ISREG(found.st_mode) and path.absolute().parts[1] not in ("dev", "proc")
-
-
-def _text(table: pa.Table, output: Output) -> str:
-    import pyarrow.csv
-
-    if output == "json":
-        # JSON escapes everything except ASCII, and all control characters except one.
-        return _json(table.to_pylist(), indent=2).replace("\x7f", "\\u007f")
-    if output == "csv":
-        # Values that begin like a formula stay unchanged: "-5.2" and "+22d00m52s" are values for programs, and a
-        # spreadsheet can import columns as text.
-        sink = pa.BufferOutputStream()
-        pyarrow.csv.write_csv(_flat(table), sink)
-        return bytes(sink.getvalue().to_pybytes()).decode().rstrip("\n")
-    from lake.terminal import table_text
-
-    return table_text(table, shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
-
-
-def _json(value: Any, indent: int | None = None) -> str:
-    """Convert a value to JSON; numbers that are not finite become null."""
-    return json.dumps(_finite(value), indent=indent, default=_as_json, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Decimal):
-        return _as_json(value) if value.is_finite() else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return value
-
-
-def _flat(table: pa.Table) -> pa.Table:
-    """Convert a table for CSV: lists and the like to JSON, other types to text."""
-    plain = (
-        pa.types.is_integer,
-        pa.types.is_floating,
-        pa.types.is_boolean,
-        pa.types.is_string,
-        pa.types.is_large_string,
-        pa.types.is_decimal,
-        pa.types.is_date,
-        pa.types.is_time,
-        pa.types.is_timestamp,
-        pa.types.is_null,
-    )
-    for at, field in enumerate(table.schema):
-        if any(is_plain(field.type) for is_plain in plain):
-            continue
-        values = [None if value is None else _cell_of_csv(value) for value in table[at].to_pylist()]
-        table = table.set_column(at, field.name, pa.array(values, pa.string()))
-    return table
-
-
-def _cell_of_csv(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
-    return _json(value) if isinstance(value, list | dict) else str(value)
-
-
-def _as_json(value: Any) -> Any:
-    if isinstance(value, Decimal):  # DuckDB's sum() of integers is one
-        return float(value) if value.as_tuple().exponent else int(value)
-    return str(value)

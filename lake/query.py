@@ -22,7 +22,7 @@ from lake.settings import Settings, load_settings
 from lake.store.attaching import attach_snippet
 from lake.store.catalog import Catalog
 from lake.store.confined import Guard, time_limit
-from lake.store.connection import rollback
+from lake.store.connection import ended_by_signals, rollback
 from lake.store.failures import query_failure
 from lake.store.lock import until_back
 from lake.store.reading import check_reads_only
@@ -182,7 +182,7 @@ class Lake:
         try:
             for name, table in tables.items():
                 cursor.register(name, table)
-            with self._limited(cursor):
+            with ended_by_signals(cursor), self._limited(cursor):
                 found = cursor.execute(query, parameters).to_arrow_table()
             return convert(found, form)
         except duckdb.Error as error:

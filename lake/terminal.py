@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lake.model.schema import TABLES
+from lake.export.tables import as_json, unit_of
 from lake.text import counted, visible
 
 # A cell with more characters is folded.
@@ -17,11 +18,12 @@ _WIDEST = 40
 # So few rows are shown below each other, a column a line, if they are too wide.
 _FEW_ROWS = 3
 _NAMED = 6
+_NUMBERS = (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal)
+# Columns whose names end like this have one decimal: nobody reads more of an age.
+_AGE = "age_days"
 
-_UNITS = {column.name: column.unit for table in TABLES.values() for column in table.columns if column.unit}
 
-
-def table_text(table: pa.Table, width: int | None = None, longest: int = 1000) -> str:
+def table_text(table: pa.Table, width: int | None = None, longest: int = 1000, *, expand: bool = False) -> str:
     """Draw a table with lines.
 
     Parameters
@@ -33,6 +35,8 @@ def table_text(table: pa.Table, width: int | None = None, longest: int = 1000) -
         the first columns are.
     longest
         Rows that are shown; the others are counted.
+    expand
+        Show rows a column a line, however many there are.
 
     Examples
     --------
@@ -45,38 +49,49 @@ def table_text(table: pa.Table, width: int | None = None, longest: int = 1000) -
     └──────┴───────────┘
     1 row
     """
-    rows = counted(table.num_rows, "row")
     if not table.num_rows:
-        return rows
+        return "no rows"
+    rows = counted(table.num_rows, "row")
     if table.num_rows > longest:
-        rows += f", the first {longest:,} shown"
+        rows += f", the first {longest} shown"
     names = [visible(name) for name in table.column_names]
-    cells = [[visible(_cell(value)) for value in column] for column in _columns(table.slice(0, longest))]
-    units = [_unit(name) for name in table.column_names]
-    heads = [f"{name}\n({unit})" if unit else name for name, unit in zip(names, units, strict=True)]
-    widths = [
-        max(map(len, head.split("\n")))
-        if not column
-        else max(*map(len, head.split("\n")), min(_WIDEST, max(map(len, column))))
-        for head, column in zip(heads, cells, strict=True)
+    cells = [
+        [visible(_cell(value, name)) for value in column]
+        for name, column in zip(names, _columns(table.slice(0, longest)), strict=True)
     ]
-    if width is None or sum(widths) + 3 * len(widths) + 1 <= width:
-        return _grid(table.schema, heads, cells, width) + rows
-    if table.num_rows <= _FEW_ROWS:
+    units = [_unit(field) for field in table.schema]
+    heads = [f"{name}\n({unit})" if unit else name for name, unit in zip(names, units, strict=True)]
+    widths = [_width(head, column) for head, column in zip(heads, cells, strict=True)]
+    fits = width is None or sum(widths) + 3 * len(widths) + 1 <= width
+    if expand or (not fits and table.num_rows <= _FEW_ROWS):
         return _listed(names, units, cells, width) + rows
+    if width is None or fits:
+        return _grid(table.schema, heads, cells, width) + rows
     fitting = 1
     while sum(widths[: fitting + 1]) + 3 * (fitting + 1) + 1 <= width:
         fitting += 1
     left = names[fitting:]
     named = ", ".join(left[:_NAMED]) + (", ..." if len(left) > _NAMED else "")
-    told = f"... and {counted(len(left), 'more column')} (all: --output csv): {named}"
-    return _grid(table.schema, heads[:fitting], cells[:fitting], width) + f"{textwrap.fill(told, width)}\n{rows}"
+    more = textwrap.fill(f"... and {len(left)} more (--expand shows all): {named}", width) + "\n" if left else ""
+    return f"{_grid(table.schema, heads[:fitting], cells[:fitting], width)}{more}{rows}"
 
 
-def _unit(name: str) -> str | None:
-    """Return the unit of a column of the lake, unless its name says it."""
-    unit = _UNITS.get(name)
-    return None if unit is None or name.endswith(f"_{unit}") else unit
+def _width(head: str, cells: Sequence[str]) -> int:
+    return max(*map(_columns_of, head.split("\n")), 0, min(_WIDEST, max(map(_columns_of, cells), default=0)))
+
+
+def _columns_of(text: str) -> int:
+    """Return how many columns of a terminal a text takes: letters of East Asia take two."""
+    from rich.cells import cell_len
+
+    return len(text) if text.isascii() else cell_len(text)
+
+
+def _unit(field: pa.Field) -> str | None:
+    """Return the unit of a column, unless its name says it."""
+    unit = unit_of(field)
+    said = field.name.lower()
+    return None if unit is None or said.endswith(f"_{unit.lower()}") or said == f"{unit}s" else unit
 
 
 def _columns(table: pa.Table) -> list[list[Any]]:
@@ -96,7 +111,7 @@ def _grid(schema: pa.Schema, heads: Sequence[str], cells: Sequence[Sequence[str]
 
     drawn = Table()
     for head, field in zip(heads, schema, strict=False):
-        number = pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
+        number = any(is_number(field.type) for is_number in _NUMBERS)
         # Text, not str, in which rich would look for its markup, such as [red].
         drawn.add_column(Text(head), justify="right" if number else "left", overflow="fold")
     for row in zip(*cells, strict=True):
@@ -107,21 +122,48 @@ def _grid(schema: pa.Schema, heads: Sequence[str], cells: Sequence[Sequence[str]
     return capture.get()
 
 
-def _listed(names: Sequence[str], units: Sequence[str | None], cells: Sequence[Sequence[str]], width: int) -> str:
-    """Write rows below each other, a column a line."""
+def _listed(
+    names: Sequence[str], units: Sequence[str | None], cells: Sequence[Sequence[str]], width: int | None
+) -> str:
+    """Write rows below each other, a column a line; what is longer than a line goes on below itself."""
     heads = [f"{name} ({unit})" if unit else name for name, unit in zip(names, units, strict=True)]
-    room = max(map(len, heads))
+    room = max(map(_columns_of, heads))
+    if width is not None:
+        room = min(room, width // 2)
     lines = []
     for row in zip(*cells, strict=True):
-        lines += [f"{head:<{room}}  {value}".rstrip() for head, value in zip(heads, row, strict=True)]
-        lines.append("─" * min(width, room + 20))
+        for head, value in zip(heads, row, strict=True):
+            lines += _beside(head, value, room, width)
+        lines.append("─" * min(width or 80, room + 20))
     return "\n".join(lines) + "\n"
 
 
-def _cell(value: Any) -> str:
-    """Return a value with the digits that its type holds."""
+def _beside(head: str, value: str, room: int, width: int | None) -> list[str]:
+    from rich.cells import chop_cells, set_cell_size
+
+    # A line that is as wide as the terminal is fine, one more is not.
+    left = _columns_of(head) > room
+    first = chop_cells(head, room) if left else [head]
+    second = [value] if width is None else chop_cells(value, max(1, width - room - 2)) or [""]
+    lines = []
+    for at in range(max(len(first), len(second))):
+        name = set_cell_size(first[at] if at < len(first) else "", room)
+        lines.append(f"{name}  {second[at] if at < len(second) else ''}".rstrip())
+    return lines
+
+
+def _cell(value: Any, name: str = "") -> str:
+    """Return a value with the digits that its type holds: 15 of a double."""
     if value is None:
         return ""
     if isinstance(value, np.float32):
         return str(value)
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.1f}" if name.endswith(_AGE) else f"{value:.15g}"
+    if isinstance(value, dt.datetime):
+        return str(value).replace("+00:00", "Z")
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return ", ".join(value)
+    if isinstance(value, dict | list):
+        return as_json(value)
+    return str(value)

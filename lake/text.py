@@ -55,6 +55,20 @@ def counted(n: int, one: str, more: str | None = None) -> str:
     return f"{n} {one if n == 1 else more or f'{one}s'}"
 
 
+def as_size(n: float) -> str:
+    """Write a number of bytes with a unit and three digits.
+
+    Examples
+    --------
+    >>> as_size(39458), as_size(2_500_000_000), as_size(7)
+    ('39.5 kB', '2.5 GB', '7 bytes')
+    """
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n >= factor:
+            return f"{n / factor:.3g} {unit}" if n < 999.5 * factor else f"{n / factor:.0f} {unit}"
+    return counted(round(n), "byte")
+
+
 def file_name(name: str) -> str:
     """Shorten the id of a granule or claim for use in file names, which hold 255 bytes.
 

@@ -12,8 +12,7 @@ from cyclopts import App, Parameter
 from lake.cli import LakeURL
 from lake.errors import ArchiveError, ConfigurationError
 from lake.names import check_not_blank
-from lake.output import Output, say, show
-from lake.redact import redacted
+from lake.output import TABLE, TableOptions, put, say, show, terminal_width
 from lake.settings import Settings, load_settings
 from lake.store.walk import shown
 from lake.text import counted, one_line
@@ -33,50 +32,44 @@ _ROWS_SHOWN = 5
 
 
 @archives.default
-def list_archives(*, as_json: Annotated[bool, Parameter(name="--json")] = False, releases: bool = False) -> int:
-    """List the archives: release, bands, times, endpoint, cadence, licence and citation.
+def list_archives(
+    name: str | None = None,
+    *,
+    as_json: Annotated[bool, Parameter(name="--json", help="The same as --output json.")] = False,
+    releases: bool = False,
+    form: TableOptions = TABLE,
+) -> int:
+    """List the archives, or show all that is known of one.
+
+    That is release, bands with units and zero points, times, endpoint, cadence, licence and citation.
 
     Parameters
     ----------
+    name
+        Show this archive.
     releases
         Ask the archives which releases they have; exit with 1 if one does not answer.
     """
+    from tasks.archives.described import as_table, described, overview, row_of
+    from tasks.sources.registry import SURVEYS, find
     from tasks.sources.registry import known as known_archives
 
     settings = load_settings()
-    known = [archive for _, archive in sorted(known_archives().items())]
+    known = [find(name)] if name else [archive for _, archive in sorted(known_archives().items())]
     if releases:
         return _list_releases(known, settings, as_json)
-    if as_json:
-        rows = [
-            {
-                **archive.row(),
-                "endpoint": redacted(archive.endpoint_url(settings)),
-                "public_endpoint": archive.public_url,
-                "parameters": dict(archive.parameters),
-                "bands": archive.band_rows(),
-            }
-            for archive in known
-        ]
-        say(json.dumps(rows, indent=2))
-        return 0
-    for archive in known:
-        say(f"{archive.name}: {archive.title}")
-        for name, value in (
-            ("release", archive.release),
-            ("bands", ", ".join(band.band for band in archive.bands)),
-            ("times", f"MJD ({archive.time_scale}), {archive.time_frame}"),
-            ("endpoint", redacted(archive.endpoint_url(settings))),
-            ("cadence", archive.cadence),
-            ("observed", archive.span and archive.span.description),
-            ("parameters", json.dumps(dict(archive.parameters))),
-            ("licence", archive.licence),
-            ("cite", archive.bibcode),
-            ("acknowledge", archive.acknowledgement),
-            ("notes", archive.notes),
-        ):
-            if value:
-                say(f"  {name:12}{value}")
+    if as_json or form.form == "json":
+        put(json.dumps([row_of(archive, settings) for archive in known], indent=2), form.file)
+    elif not form.is_text:
+        form.show(as_table([row_of(archive, settings) for archive in known]))
+    elif name:
+        for line in described(known[0], settings, terminal_width()):
+            say(line)
+    else:
+        for line in overview(known, terminal_width()):
+            say(line)
+        say("all of one: lightlake archives NAME")
+        say(f"surveys: {', '.join(sorted(SURVEYS))}")
     return 0
 
 
@@ -116,10 +109,10 @@ def add(
     again: Annotated[bool, Parameter(negative=())] = False,
     lake: LakeURL = None,
 ) -> int:
-    """Register the targets of a file, or named ones, under a sample. If any row is bad, none is added.
+    """Register the targets of a file, or named ones, under a sample.
 
-    The command says which columns of a file were read. Names without positions are looked up by SIMBAD, NED and VizieR;
-    the lake keeps the answers, and does not ask again.
+    If any row is bad, none is added. The command says which columns of a file were read. Names without positions
+    are looked up by SIMBAD, NED and VizieR; the lake keeps the answers, and does not ask again.
 
     Parameters
     ----------
@@ -131,8 +124,10 @@ def add(
         Column that holds each target's label; default: the sample's name labels them all.
     match_radius
         A row within this many arcsec of a known target is that target. With 0 each row is a target of its own.
-    ra, dec
-        Columns of the position, if they are not recognised.
+    ra
+        Column of the right ascension, if it is not recognised.
+    dec
+        Column of the declination, if it is not recognised.
     name
         Column of the names, if it is not recognised.
     frame
@@ -178,16 +173,18 @@ def add(
             _say_taken(found)
         if opened is None:
             show(found.targets.slice(0, _ROWS_SHOWN), "table")
-            say(f"{found.targets.num_rows} rows of {where} are sound, {len(found.bad_rows)} are bad; nothing was added")
+            sound = counted(found.targets.num_rows, f"row of {where} is", f"rows of {where} are")
+            say(f"{sound} sound, {counted(len(found.bad_rows), 'is', 'are')} bad; nothing was added")
             return int(bool(found.bad_rows))
         if found.bad_rows and not (skip_bad and found.targets.num_rows):
             raise ConfigurationError(
-                f"{len(found.bad_rows)} of {len(found.bad_rows) + found.targets.num_rows} rows of {file or where} are "
+                f"{len(found.bad_rows)} of "
+                f"{counted(len(found.bad_rows) + found.targets.num_rows, 'row')} of {file or where} are "
                 "bad; nothing was added",
                 hint="mend or remove them, or add the others with --skip-bad",
             )
         if found.bad_rows and file:
-            say(one_line(f"{len(found.bad_rows)} bad rows left out, see {_write_bad(file, found)}"))
+            say(one_line(f"{counted(len(found.bad_rows), 'bad row')} left out, see {_write_bad(file, found)}"))
         added = add_targets(
             opened.catalog,
             found.targets,
@@ -198,8 +195,9 @@ def add(
             aliases=found.aliases,
         )
         url = str(opened.storage.root)
-    done = f"{added.new} new targets, {added.known} known, {added.labels} new labels"
-    say(f"{f'{added.rows} rows of {where}' if file else counted(added.rows, 'name')}: {done}")
+    done = f"{counted(added.new, 'new target')}, {added.known} known, {counted(added.labels, 'new label')}"
+    rows = f"{counted(added.rows, 'row')} of {where}" if file else counted(added.rows, "name")
+    say(f"{rows}: {done}")
     if (added.new or added.labels) and (trouble := announce(sample, url, added)):
         say(f"Prefect was not told, so that nothing is pulled by itself (run: lightlake refresh): {trouble}")
     return 0
@@ -232,12 +230,18 @@ def _write_bad(file: Path, found: TargetFile) -> Path:
 
 
 @targets.command(name="list")
-def list_targets(*, sample: str | None = None, lake: LakeURL = None, output: Output = "table") -> int:
-    """List the targets, all or of one sample, with their labels."""
+def list_targets(*, sample: str | None = None, lake: LakeURL = None, form: TableOptions = TABLE) -> int:
+    """List the targets, all or of one sample, with their labels.
+
+    Parameters
+    ----------
+    sample
+        Only the targets of this sample.
+    """
     from lake.query import Lake
 
     with Lake(lake) as opened:
-        show(opened.targets(sample), output)
+        form.show(opened.targets(sample), first=("name", "ra", "dec", "labels", "redshift"))
     return 0
 
 
@@ -250,7 +254,9 @@ def remove(
     dry_run: Annotated[bool, Parameter(negative=())] = False,
     lake: LakeURL = None,
 ) -> int:
-    """Remove a target from the lake or from a sample, or a whole sample. Its measurements stay.
+    """Remove a target from the lake or from a sample, or a whole sample.
+
+    Its measurements stay.
 
     Parameters
     ----------
@@ -312,12 +318,16 @@ def export_list(
     overwrite: Annotated[bool, Parameter(negative=())] = False,
     lake: LakeURL = None,
 ) -> int:
-    """Write the targets, all or of one sample, as a list for `targets add --label label`.
+    """Write the targets, all or of one sample, as a list.
+
+    `targets add --label label` reads it back.
 
     Parameters
     ----------
     file
         Its extension sets the format: ECSV, VOTable (.vot, .xml), CSV or Parquet.
+    sample
+        Only the targets of this sample.
     overwrite
         Replace an existing file.
     """

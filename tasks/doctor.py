@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from lake.errors import ArchiveError, ConfigurationError, LightlakeError
 from lake.settings import Settings, load_settings
+from lake.text import counted
 from lake.upkeep.checks import skew_s
 from lake.upkeep.doctor import Check, first_line
 from tasks.samples.services import SERVICES
@@ -148,7 +149,7 @@ def _listed(endpoint: Endpoint, patience_s: float) -> str | None:
         path.stat()
     store = open_store(endpoint.url, endpoint.name, load_settings(timeout_s=patience_s))
     entries = store.folders() or store.files()
-    return f"{len(entries)} folders or files" if entries else None
+    return f"{counted(len(entries), 'folder or file', 'folders or files')}" if entries else None
 
 
 def _ask(endpoint: Endpoint, patience_s: float) -> Answer:

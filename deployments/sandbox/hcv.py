@@ -82,6 +82,10 @@ COLUMNS = {
 }
 
 
+# MJD of the first and last images that the catalogue may have of each camera.
+_CAMERAS = {"wfpc2": (49_400, 54_900), "acs": (52_400, 57_400), "wfc3": (55_100, 57_400)}
+
+
 def mount(sandbox: Sandbox, root: Path, *, seed: int, scale: float, targets: Targets) -> str:
     """Serve the tables, and return the endpoint. `root` stays empty: light curves are made when they are asked for.
 
@@ -232,13 +236,14 @@ def light_curves(match_id: int, seed: int) -> list[Row]:
     for number, name in enumerate(names):
         n = 5 + int(26 * uniform(one, 10 + number)[0])
         key = keys(np.arange(n) + 1000 * number, (seed ^ match_id) & 0x7FFFFFFF)
-        mjd = np.sort(49_400 + 8_000 * uniform(key, 1))
+        camera, short = name.lower().split("_")
+        installed, last = _CAMERAS[camera]
+        mjd = np.sort(installed + (last - installed) * uniform(key, 1))
         error = np.round(0.01 + 0.15 * uniform(key, 2) ** 2, 4)
         mag = 20 + 6 * uniform(one, 20 + number)[0] + 0.3 * np.sin(mjd / 50) + error * normal(key, 3)
         corrected = mag + 0.01 * normal(key, 5)
         missing, wrong = uniform(key, 7) < 0.02, uniform(key, 8) < 0.02
         missing[0] = False
-        camera, short = name.lower().split("_")
         rows += [
             {
                 "MatchID": match_id,

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from deployments.sandbox.heasarc import offset
 from deployments.sandbox.server import Request, Response, Sandbox
 from deployments.sandbox.tap import VOTABLE, TapService, votable
+from lake.text import counted
 
 Array = NDArray[Any]
 Row = dict[str, Any]
@@ -108,7 +109,7 @@ def write_mirror(
         light curves only. An ObsID has one quirk or "".
     """
     if not 2 * len(targets) <= n_obsids or len(targets) > 900:
-        raise ValueError(f"{n_obsids} ObsIDs are not enough for {len(targets)} targets (of at most 900)")
+        raise ValueError(f"{n_obsids} ObsIDs are not enough for {counted(len(targets), 'target')} (of at most 900)")
     rng = np.random.default_rng([seed, 0])
     rows, clocks = _observations(rng, n_obsids, targets, pieces, bins)
     _choose(rng, rows, broken, std2)

@@ -23,6 +23,7 @@ from lake.model.schema import TABLES
 from lake.model.table import Column
 from lake.science.sky import ranks
 from lake.store.storage import decoded
+from lake.text import counted
 
 Tables = dict[str, pa.Table]
 
@@ -89,7 +90,9 @@ def check_clock(mjd: NDArray[np.float64]) -> None:
     low, high = spec.low or 0.0, spec.high or np.inf
     wrong = mjd[np.isfinite(mjd) & (mjd > 0)]
     if wrong.size > 1 and not ((wrong >= low) & (wrong <= high)).any():
-        reason = f"lightcurves.mjd is not {low:g} to {high:g} in any of {len(mjd)} rows, such as {wrong[0]:.9g}"
+        reason = (
+            f"lightcurves.mjd is not {low:g} to {high:g} in any of {counted(len(mjd), 'row')}, such as {wrong[0]:.9g}"
+        )
         raise GranuleRejected(f"{reason}: its unit or zero point is wrong")
 
 

@@ -23,7 +23,7 @@ from lake.model.declared import table_named
 from lake.model.schema import TABLES
 from lake.store import fence
 from lake.store.catalog import Catalog
-from lake.store.connection import rollback
+from lake.store.connection import ended_by_signals, rollback
 from lake.store.failures import overtaken
 from lake.store.lock import until_back
 from lake.store.migrations import INLINED_ROWS
@@ -53,7 +53,7 @@ def write(catalog: Catalog, work: Callable[[int], T], within_s: float | None = N
     """
 
     def once() -> T:
-        with catalog.lock(within_s=within_s) as number, catalog.changing():
+        with ended_by_signals(), catalog.lock(within_s=within_s) as number, catalog.changing():
             try:
                 recover(catalog, number)
                 return work(number)

@@ -14,6 +14,7 @@ from lake.model.schema import TABLES
 from lake.model.table import Column, Table
 from lake.science.sky import hpx29
 from lake.store.storage import decoded
+from lake.text import counted
 
 
 class _Broken(Exception):
@@ -153,12 +154,12 @@ def _refuse(table: str, column: str, values: pa.ChunkedArray, broken: pa.Chunked
     count = pc.sum(broken).as_py() or 0
     if count:
         first = values.filter(broken)[0].as_py()
-        raise _Broken(f"{table}.{column} {rule} in {count} of {len(values)} rows, such as {first!r}", broken)
+        raise _Broken(f"{table}.{column} {rule} in {count} of {counted(len(values), 'row')}, such as {first!r}", broken)
 
 
 def _check_values(spec: Table, column: Column, values: pa.ChunkedArray) -> None:
     if column.required and values.null_count:
-        reason = f"{spec.name}.{column.name} is NULL in {values.null_count} of {len(values)} rows"
+        reason = f"{spec.name}.{column.name} is NULL in {values.null_count} of {counted(len(values), 'row')}"
         raise _Broken(reason, values.is_null())
     if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
         low, high = pc.min_max(values).as_py().values()
@@ -191,7 +192,7 @@ def _check_unique(spec: Table, table: pa.Table) -> None:
     if twice.num_rows:
         first = {name: twice[name][0].as_py() for name in spec.key}
         whose = twice["source_id"].to_pylist() if "source_id" in twice.column_names else []
-        reason = f"{spec.name} has {twice.num_rows} keys more than once, such as {first}"
+        reason = f"{spec.name} has {counted(twice.num_rows, 'key')} more than once, such as {first}"
         raise GranuleRejected(reason, sources=whose)
 
 

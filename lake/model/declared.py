@@ -59,6 +59,8 @@ class Views:
         View decimated has every so many rows.
     fornax_where
         Condition on rows, for view fornax.
+    fornax_v24
+        Names of bands in the Fornax collector of 2024, by band, where they were not today's.
     as_published
         Rows of view fornax_as_published: where the collector's numbers differ from the lake's good ones. None: they
         do not; empty: the collector's are not available.
@@ -68,6 +70,7 @@ class Views:
     exposure_is_curve: bool = False
     thinned_by: int = 1
     fornax_where: str | None = None
+    fornax_v24: Mapping[str, str] = field(default_factory=dict)
     as_published: tuple[FornaxRows, ...] | None = None
 
 

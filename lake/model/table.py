@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -160,3 +161,8 @@ def comment_statement(table: Table, column: Column) -> str:
 def quoted(text: str) -> str:
     """Quote a text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names as a list in SQL, which must not be empty."""
+    return ", ".join(quoted(name) for name in names) or "''"

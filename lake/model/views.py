@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from lake.model.declared import Declaration, FornaxRows
+from lake.model.declared import Declaration
+from lake.model.fornax import FORNAX_NOTES, fornax_statements
 from lake.model.schema import TABLES
-from lake.model.table import quoted
+from lake.model.table import listed, quoted
 
 # Great-circle distance by the formula that is stable for small and for antipodal angles alike:
 # T. Vincenty 1975, Survey Review 23, 88, on a sphere.
@@ -98,24 +99,6 @@ _THINNED = """
     ) - 1) % {thinned_by} = 0
 """
 
-# objectid, label, band, time, flux, err: the row of the Fornax light-curve collector. The labels of a target in several
-# samples are joined by "; ".
-_FORNAX_ROWS = """
-    SELECT rows.target_id AS objectid, known.label, coalesce(bands.fornax_band, rows.band) AS band,
-        {time} AS time, {flux} AS flux, {err} AS err
-    FROM {rows} AS rows
-    JOIN (
-        SELECT target_id, string_agg(DISTINCT coalesce(label, sample), '; ' ORDER BY coalesce(label, sample)) AS label
-        FROM labels GROUP BY target_id
-    ) AS known USING (target_id)
-    LEFT JOIN bands ON bands.archive = rows.archive AND bands.band = rows.band
-    WHERE {where}
-"""
-
-# Bands with these endings are apertures, or fluxes with their systematics in them, beside a better one. The collector
-# does not have them.
-IS_BEST_BAND = r"NOT regexp_matches(rows.band, '_(ap|sap|raw)$')"
-
 # The collector keeps the n events of highest energy of each target.
 _BRIGHTEST = """
 CREATE OR REPLACE MACRO brightest_events(archive_name, n) AS TABLE
@@ -123,6 +106,9 @@ CREATE OR REPLACE MACRO brightest_events(archive_name, n) AS TABLE
     WHERE archive = archive_name
     QUALIFY row_number() OVER (PARTITION BY target_id ORDER BY flux DESC, mjd) <= n
 """
+
+# What a user of a view must know; in the catalogue they are the comments of the views.
+VIEW_NOTES = {**FORNAX_NOTES}
 
 # What became of each measurement between two snapshots, by its key: a row that was deleted and came back with the same
 # values is no change. In one snapshot rows are deleted before others come.
@@ -161,7 +147,7 @@ def view_statements(declared: Sequence[Declaration]) -> list[str]:
         What the installed sources declare.
     """
     by_exposure = [one.archive for one in declared if one.views.exposure_is_curve]
-    a_light_curve = _A_LIGHT_CURVE.format(by_exposure=_listed(by_exposure))
+    a_light_curve = _A_LIGHT_CURVE.format(by_exposure=listed(by_exposure))
     return [
         _SEPARATION,
         _IN_CONE.format(name="targets_in_cone", table="targets"),
@@ -172,44 +158,22 @@ def view_statements(declared: Sequence[Declaration]) -> list[str]:
         _CHANGES,
         _NORMALISED.format(a_light_curve=a_light_curve),
         _decimated(declared, a_light_curve),
-        _fornax(declared),
         _BRIGHTEST,
-        _fornax_as_published(declared),
+        *fornax_statements(declared),
         *(statement for one in declared for statement in one.views.statements),
     ]
 
 
+def view_comments() -> list[str]:
+    """Return the SQL that puts the notes on views into the catalogue; the views must be there."""
+    return [f"COMMENT ON VIEW {name} IS {quoted(note)}" for name, note in VIEW_NOTES.items()]
+
+
 def _decimated(declared: Iterable[Declaration], a_light_curve: str) -> str:
     thinned = [one for one in declared if one.views.thinned_by > 1]
-    others = f"SELECT * FROM target_lightcurves WHERE archive NOT IN ({_listed(one.archive for one in thinned)})"
+    others = f"SELECT * FROM target_lightcurves WHERE archive NOT IN ({listed(one.archive for one in thinned)})"
     parts = [
         _THINNED.format(archive=quoted(one.archive), a_light_curve=a_light_curve, thinned_by=one.views.thinned_by)
         for one in thinned
     ]
     return "CREATE OR REPLACE VIEW decimated AS " + " UNION ALL ".join([others, *parts])
-
-
-def _fornax(declared: Iterable[Declaration]) -> str:
-    conditions = [one.views.fornax_where for one in declared if one.views.fornax_where]
-    where = " AND ".join(["rows.good AND rows.detected", IS_BEST_BAND, *conditions])
-    return "CREATE OR REPLACE VIEW fornax AS" + _fornax_rows(FornaxRows(where=where))
-
-
-def _fornax_as_published(declared: Iterable[Declaration]) -> str:
-    special = [one for one in declared if one.views.as_published is not None]
-    names = _listed(one.archive for one in special)
-    others = FornaxRows(
-        rows=f"(SELECT * FROM target_lightcurves WHERE archive NOT IN ({names}))",
-        where="rows.good AND rows.detected AND rows.flux IS NOT NULL",
-    )
-    parts = [others, *(part for one in special for part in one.views.as_published or ())]
-    return "CREATE OR REPLACE VIEW fornax_as_published AS" + " UNION ALL ".join(map(_fornax_rows, parts))
-
-
-def _fornax_rows(parts: FornaxRows) -> str:
-    return _FORNAX_ROWS.format(**vars(parts))
-
-
-def _listed(names: Iterable[str]) -> str:
-    """Return names as a list in SQL, which must not be empty."""
-    return ", ".join(quoted(name) for name in names) or "''"

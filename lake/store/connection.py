@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import gettempdir
 from urllib.parse import quote
@@ -65,10 +66,28 @@ def rollback(cursor: duckdb.DuckDBPyConnection) -> bool:
     Call it before closing a connection. If its database is gone, closing it within a transaction ends the process.
     """
     try:
+        cursor.interrupt()  # or a query that a signal ended would be waited for
         cursor.execute("ROLLBACK")
     except duckdb.Error:  # the transaction may be over; its own error matters more
         return False
     return True
+
+
+@contextmanager
+def ended_by_signals(cursor: duckdb.DuckDBPyConnection | None = None) -> Iterator[None]:
+    """Let a signal end what it interrupts, as it does everywhere else in Python.
+
+    DuckDB raises a RuntimeError in place of what the signal's handler raised (KeyboardInterrupt, SystemExit), and a
+    pool's threads go on with the query until the cursor is interrupted.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if cursor is not None:
+            cursor.interrupt()
+        if error.__cause__ is None or isinstance(error.__cause__, Exception):
+            raise
+        raise error.__cause__ from None
 
 
 def _spill(staging: UPath) -> Path:

@@ -13,7 +13,7 @@ import duckdb
 from lake.model.declared import all_tables, declarations, declared_tables
 from lake.model.schema import SCHEMA_VERSION, TABLES
 from lake.model.table import add_statements, comment_statement, create_statements
-from lake.model.views import view_statements
+from lake.model.views import view_comments, view_statements
 from lake.store import fence
 from lake.store.storage import ROW_GROUP_ROWS
 
@@ -110,7 +110,8 @@ def migrate(cursor: duckdb.DuckDBPyConnection, found: int, lake_id: str | None, 
     for step in range(found + 1, SCHEMA_VERSION + 1):
         for statement in MIGRATIONS[step]:
             cursor.execute(statement)
-    for statement in (*_missing(cursor), *_comments(cursor), *view_statements(declarations())):
+    views = (*view_statements(declarations()), *view_comments())
+    for statement in (*_missing(cursor), *_comments(cursor), *views):
         cursor.execute(statement)
     cursor.execute(
         "INSERT INTO schema_version BY NAME "
@@ -136,7 +137,7 @@ def _make_kept(cursor: duckdb.DuckDBPyConnection, number: int) -> None:
 def declared_checksum() -> str:
     """Return a checksum of all views, and of the tables that sources declare."""
     tables = [statement for table in declared_tables().values() for statement in create_statements(table)]
-    text = "\n".join([*view_statements(declarations()), *tables])
+    text = "\n".join([*view_statements(declarations()), *view_comments(), *tables])
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 

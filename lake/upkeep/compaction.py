@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -19,9 +20,11 @@ from lake.errors import CatalogError
 from lake.model.declared import all_tables
 from lake.store.backup import back_up
 from lake.store.catalog import Catalog
+from lake.store.connection import rollback
 from lake.store.migrations import TARGET_FILE_BYTES
 from lake.store.pruning import index_statistics, note_no_nan
 from lake.store.storage import Storage, remove_folder
+from lake.text import counted
 from lake.upkeep.maintenance import BOOKKEEPING, damage, live_files, recorded_files
 
 # A staging folder untouched for this long belongs to a dead process.
@@ -66,15 +69,17 @@ def compact(catalog: Catalog) -> Compacted:
     def work(number: int) -> tuple[int, int]:
         nonlocal before
         with closing(catalog.cursor()) as cursor:
-            before = before or sum(len(live_files(cursor, catalog.storage, table)) for table in all_tables())
-            refuse_damaged(cursor, catalog.storage)
+            with _at_once(cursor):
+                before = before or sum(len(live_files(cursor, catalog.storage, table)) for table in all_tables())
+                refuse_damaged(cursor, catalog.storage)
             index_statistics(cursor, catalog.location.kind, catalog.location.schema)
         _rewrite(catalog, number)
         _refresh_file_records(catalog, number)
         moved.extend(set_aside_unknown(catalog, number))
         with closing(catalog.cursor()) as cursor:
             note_no_nan(cursor, catalog.location.kind, catalog.location.schema, newest=False)
-            live = [path for table in all_tables() for path in live_files(cursor, catalog.storage, table)]
+            with _at_once(cursor):
+                live = [path for table in all_tables() for path in live_files(cursor, catalog.storage, table)]
         back_up(catalog.location, catalog.storage, catalog.settings.backups)
         return len(live), sum(path.stat().st_size for path in live)
 
@@ -83,6 +88,16 @@ def compact(catalog: Catalog) -> Compacted:
         _remove_stale_staging(catalog.storage)
         expire(catalog.storage, catalog.settings.quarantine_days)
     return Compacted(before, after, size, len(moved), time.monotonic() - started)
+
+
+@contextmanager
+def _at_once(cursor: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Ask in one transaction: DuckLake reads its catalogue once then, instead of for each question."""
+    cursor.execute("BEGIN")
+    try:
+        yield
+    finally:
+        rollback(cursor)
 
 
 def _rewrite(catalog: Catalog, number: int) -> None:
@@ -117,8 +132,9 @@ def refuse_damaged(cursor: duckdb.DuckDBPyConnection, storage: Storage, *, archi
         Names the files that are not as they were committed.
     """
     candidates = []
+    recorded = recorded_files(cursor, storage)
     for table in all_tables():
-        records = recorded_files(cursor, storage, table)
+        records = recorded[table]
         folders: dict[UPath, list[UPath]] = {}
         for path, delete in live_files(cursor, storage, table).items():
             if delete is not None or (archive is not None and path.parent.name == f"archive={archive}"):
@@ -137,7 +153,8 @@ def refuse_damaged(cursor: duckdb.DuckDBPyConnection, storage: Storage, *, archi
     if damaged:
         more = f", and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
         raise CatalogError(
-            f"nothing was compacted, since {len(damaged)} of {len(candidates)} files to rewrite differ from what was "
+            f"nothing was compacted, since {len(damaged)} of {counted(len(candidates), 'file')} to "
+            f"rewrite differ from what was "
             f"committed: {'; '.join(damaged[:_NAMED])}{more}",
             hint="restore them from a backup; lightlake verify names all",
         )

@@ -24,6 +24,7 @@ from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource, SettingsE
 from lake.errors import ConfigurationError, LightlakeError
 from lake.redact import safe_line
 from lake.settings import Settings, not_json, wrong_values
+from lake.text import counted
 
 # Packages whose versions are always shown: most faults come with them.
 _TOLD = ("duckdb", "pyarrow", "prefect", "fastapi", "sqlalchemy", "astropy", "pandas", "numpy")
@@ -211,7 +212,7 @@ def workers(settings: Settings) -> list[Check]:
     """Compare LIGHTLAKE_WORKERS with the cores and memory available to this process."""
     cores, memory = _cores(), _memory()
     room = "" if memory is None else f", {memory / 2**30:.1f} GiB of memory"
-    found = f"{settings.workers} workers ({settings.runner}) on {cores} core{'s'[: cores > 1]}{room}"
+    found = f"{counted(settings.workers, 'worker')} ({settings.runner}) on {cores} core{'s'[: cores > 1]}{room}"
     if settings.runner == "dask" and (elsewhere := settings.dask_address or settings.dask_cluster):
         return [Check("workers", "ok", f"{settings.workers} of the Dask cluster of {elsewhere}")]
     most = cores * (_THREADS_OF_A_CORE if settings.runner == "threads" else 1)

@@ -20,6 +20,7 @@ from lake.model.table import Table, quoted
 from lake.store.catalog import Catalog
 from lake.store.connection import rollback
 from lake.store.storage import Storage, changed_at, checksum, is_local, parquet_rows
+from lake.text import counted
 
 _GIVE_UP = "restore it from a backup of the files; or move it away, and give up its rows with: lightlake restore now"
 
@@ -28,6 +29,9 @@ BOOKKEEPING = ("files", "schema_version")
 
 # How often a reader looks again, at most, at a lake that is written meanwhile.
 _LOOKS = 3
+
+# Rows, bytes and checksum of files.
+Records = dict[UPath, tuple[int, int, str]]
 
 # The clocks of a catalogue's disk and of S3 differ by less, seconds.
 _SKEW_S = 60
@@ -142,8 +146,9 @@ def _verify(catalog: Catalog, *, quick: bool) -> list[Finding]:
         findings += _check_schema(cursor)
         if findings:
             return findings  # all other checks need them
+        recorded = recorded_files(cursor, catalog.storage)
         for table in all_tables().values():
-            findings += _check_files(cursor, catalog, table, quick=quick)
+            findings += _check_files(cursor, catalog, table, recorded[table.name], quick=quick)
         if any(finding.is_error for finding in findings):
             return findings  # the other checks would fail on the same files
         findings += _check_constraints(cursor)
@@ -183,16 +188,17 @@ def live_files(cursor: duckdb.DuckDBPyConnection, storage: Storage, table: str) 
     return {storage.path(data): storage.path(delete) if delete else None for data, delete in rows}
 
 
-def recorded_files(
-    cursor: duckdb.DuckDBPyConnection, storage: Storage, table: str
-) -> dict[UPath, tuple[int, int, str]]:
-    """Return rows, bytes and checksum of a table's files, as their commits recorded them."""
-    rows = cursor.execute("SELECT path, rows, bytes, blake2b FROM files WHERE table_name = ?", [table]).fetchall()
-    return {storage.data / "main" / path: (count, size, digest) for path, count, size, digest in rows}
+def recorded_files(cursor: duckdb.DuckDBPyConnection, storage: Storage) -> dict[str, Records]:
+    """Return rows, bytes and checksum of files by table, as their commits recorded them."""
+    found: dict[str, Records] = {name: {} for name in all_tables()}
+    rows = cursor.execute("SELECT table_name, path, rows, bytes, blake2b FROM files").fetchall()
+    for table, path, count, size, digest in rows:
+        found.setdefault(table, {})[storage.data / "main" / path] = (count, size, digest)
+    return found
 
 
 def _check_files(
-    cursor: duckdb.DuckDBPyConnection, catalog: Catalog, table: Table, *, quick: bool
+    cursor: duckdb.DuckDBPyConnection, catalog: Catalog, table: Table, recorded: Records, *, quick: bool
 ) -> Iterator[Finding]:
     storage = catalog.storage
     try:
@@ -206,7 +212,6 @@ def _check_files(
         return
     under_way = intents(storage)
     live = live_files(cursor, storage, table.name)
-    recorded = recorded_files(cursor, storage, table.name)
     whole = True
     for path in sorted(live):
         problem = damage(path, recorded.get(path), quick=quick)
@@ -227,7 +232,7 @@ def _check_files(
         yield Finding(
             "note",
             "changes",
-            f"{table.name}: {len(unjudged)} files belong to a change that is under way or later",
+            f"{table.name}: {counted(len(unjudged), 'file')} of a change that is under way or later",
             "check again; files left by a crash are removed by the next change, or by: lightlake compact",
         )
     for path in orphans:
@@ -279,7 +284,7 @@ def damage(path: UPath, record: tuple[int, int, str] | None, *, quick: bool = Fa
     if record is None:
         return None
     if (rows, size) != record[:2]:
-        return f"has {rows} rows in {size} bytes instead of {record[0]} in {record[1]}"
+        return f"has {counted(rows, 'row')} in {counted(size, 'byte')} instead of {record[0]} in {record[1]}"
     if not quick and checksum(path) != record[2]:
         return "has changed: its checksum is not the recorded one"
     return None
@@ -307,14 +312,23 @@ def _check_plain(
         yield Finding(
             level,
             "plain tree",
-            f"{table.name}: the catalogue has {mine[0]} rows, a plain reader of the tree {theirs[0]}"
+            f"{table.name}: the catalogue has {counted(mine[0], 'row')}, a plain reader of the tree {theirs[0]}"
             + ("" if mine[0] != theirs[0] else " with other values"),
             "run: lightlake compact",
         )
 
 
+def _with_rows(cursor: duckdb.DuckDBPyConnection) -> set[str]:
+    """Return the tables that have rows: a question about one without takes DuckLake longer than one about many."""
+    looks = " UNION ALL ".join(f"(SELECT '{name}' FROM {name} LIMIT 1)" for name in all_tables())
+    return {name for (name,) in cursor.execute(looks).fetchall()}
+
+
 def _check_constraints(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
+    filled = _with_rows(cursor)
     for table in all_tables().values():
+        if table.name not in filled:
+            continue
         required = [column.name for column in table.columns if column.required]
         broken = [(f"{name} is NULL", f"{name} IS NULL") for name in required]
         for column in table.columns:
@@ -326,7 +340,8 @@ def _check_constraints(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         row = cursor.execute(f"SELECT {counts} FROM {table.name}").fetchall()[0]
         for (rule, _), count in zip(broken, row, strict=True):
             if count:
-                yield Finding("error", "constraints", f"{table.name}: {rule} in {count} rows", "report this as a bug")
+                found = f"{table.name}: {rule} in {counted(count, 'row')}"
+                yield Finding("error", "constraints", found, "report this as a bug")
         if table.key and table.name != "lightcurves":  # two measurements may share source, band and time
             yield from _check_unique(cursor, table)
     source = ("archive", "release", "source_id", "hpx29")
@@ -337,13 +352,18 @@ def _check_constraints(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         ("labels", "targets", ("target_id",)),
         ("aliases", "targets", ("target_id",)),
     ):
+        if child not in filled:
+            continue
         has_parent = " AND ".join(f"{key} IS NOT NULL" for key in keys)
         count = cursor.execute(
             f"SELECT count(*) FROM {child} ANTI JOIN {parent} USING ({', '.join(keys)}) WHERE {has_parent}"
         ).fetchall()[0][0]
         if count:
             yield Finding(
-                "error", "constraints", f"{child}: {count} rows without their {parent}", "report this as a bug"
+                "error",
+                "constraints",
+                f"{child}: {counted(count, 'row')} without their {parent}",
+                "report this as a bug",
             )
     count = cursor.execute(
         """
@@ -357,7 +377,8 @@ def _check_constraints(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         yield Finding(
             "error",
             "constraints",
-            f"lightcurves: {count} sources and bands have other numbers of rows than statistics",
+            f"lightcurves: {counted(count, 'source and band', 'sources and bands')} with other "
+            f"numbers of rows than statistics",
             "report this as a bug",
         )
 
@@ -371,7 +392,7 @@ def _check_unique(cursor: duckdb.DuckDBPyConnection, table: Table) -> Iterator[F
         yield Finding(
             "error",
             "constraints",
-            f"{table.name}: {twice[0]} keys ({key}) more than once, such as {twice[1]}",
+            f"{table.name}: {counted(twice[0], 'key')} ({key}) more than once, such as {twice[1]}",
             "report this as a bug",
         )
 
@@ -407,28 +428,28 @@ def _check_coverage(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         hint = f"run: {command_of(archive)} --sample {sample}"
         if unanswered and archive in known:
             # A survey with a command of its own may have been asked for single targets.
-            yield Finding(
-                "note", "coverage", f"{archive} {release}: {unanswered} targets of {sample} were not asked for", hint
-            )
+            found = counted(unanswered, f"target of {sample} was", f"targets of {sample} were")
+            yield Finding("note", "coverage", f"{archive} {release}: {found} not asked for", hint)
         elif unanswered:
-            yield Finding(
-                "error", "coverage", f"{archive} {release}: {unanswered} targets of {sample} have no answer", hint
-            )
+            found = counted(unanswered, f"target of {sample} has", f"targets of {sample} have")
+            yield Finding("error", "coverage", f"{archive} {release}: {found} no answer", hint)
         if waiting:
-            yield Finding("note", "coverage", f"{archive} {release}: {waiting} new targets of {sample} not asked", hint)
+            new = f"{counted(waiting, 'new target')} of {sample}"
+            yield Finding("note", "coverage", f"{archive} {release}: {new} not asked", hint)
     missing = cursor.execute(
         "SELECT archive, release, status, count(*) FROM coverage WHERE status IN ('failed', 'rejected') "
         "GROUP BY ALL ORDER BY ALL"
     ).fetchall()
     for archive, release, state, count in missing:
         hint = f"run: {command_of(archive)}{' --retry-failed' if state == 'rejected' else ''}"
-        yield Finding("note", "coverage", f"{archive} {release}: {count} targets {state}", hint)
+        yield Finding("note", "coverage", f"{archive} {release}: {counted(count, 'target')} {state}", hint)
     for table in ("coverage", "ledger", "labels", "targets"):
         for who, (count, latest) in dated_ahead(cursor, table).items():
             of = f" of {who}" if who else ""
             yield Finding(
                 "note",
                 "clocks",
-                f"{table}: {count} rows{of} are dated in the future, up to {latest:%Y-%m-%d %H:%M}",
+                f"{table}: {counted(count, f'row{of} is', f'rows{of} are')} dated in the future, up "
+                f"to {latest:%Y-%m-%d %H:%M}",
                 "check the clocks of the machines that write to the lake with: lightlake doctor",
             )

@@ -12,6 +12,7 @@ import pyarrow as pa
 from lake.commit.ledger import read_plan
 from lake.names import check_archive
 from lake.query import Lake
+from lake.text import as_size, counted
 
 # The rate counts granules that ended within this time.
 RECENT = timedelta(minutes=15)
@@ -144,16 +145,16 @@ def as_text(now: Progress) -> str:
     """Format progress in a few lines."""
     total = "" if now.granules is None else f" of {now.granules} ({100 * now.ended / max(now.granules, 1):.1f} %)"
     lines = [
-        f"{now.archive}: {now.ended} granules ended{total}: {now.done} done, {now.empty} empty, "
+        f"{now.archive}: {counted(now.ended, 'granule')} ended{total}: {now.done} done, {now.empty} empty, "
         f"{now.rejected} rejected, {now.failed} failed",
-        f"  {now.rows} rows, {now.bytes / 1e9:.3f} GB of Parquet",
+        f"  {counted(now.rows, 'row')}, {as_size(now.bytes)} of Parquet",
     ]
     if now.median_s is not None:
         memory = "" if now.peak_rss_mb is None else f"; memory of a process at most {now.peak_rss_mb:.0f} MB"
         lines.append(f"  {now.median_s:.1f} s each (median), {now.longest_s:.1f} s at most{memory}")
     if now.retries is not None:
-        asked = "" if now.requests is None else f", {now.requests} requests"
-        lines.append(f"  {now.retries} retries{asked}")
+        asked = "" if now.requests is None else f", {counted(now.requests, 'request')}"
+        lines.append(f"  {counted(now.retries, 'retry', 'retries')}{asked}")
     rate = "none ended recently" if now.per_minute is None else f"{now.per_minute:.1f} a minute"
     end = "" if now.expected_end is None else f", the last one at {now.expected_end.astimezone():%Y-%m-%d %H:%M:%S}"
     lines.append(f"  {rate}{end}")

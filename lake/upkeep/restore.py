@@ -30,6 +30,7 @@ from lake.store.backup import Backup, backup_hint, copy_database, find
 from lake.store.catalog import Catalog
 from lake.store.pruning import METADATA
 from lake.store.storage import is_local, read_parquet, remove
+from lake.text import counted
 from lake.upkeep.maintenance import live_files
 
 _NAMED = 5
@@ -294,14 +295,16 @@ def summary(done: Restored) -> list[str]:
     """Format what was done in a few lines."""
     what = f"the catalogue of {done.backup} is restored" if done.backup else "the catalogue is kept"
     lines = [
-        f"{what}: {done.quarantined} unknown files moved to the quarantine, {len(done.missing)} of its files are gone"
+        f"{what}: {counted(done.quarantined, 'unknown file')} moved to the quarantine, "
+        f"{len(done.missing)} of its files are gone"
     ]
     for archive, count in sorted(Counter(done.again["archive"].to_pylist()).items()):
         granules = done.again.filter(pc.equal(done.again["archive"], archive))["granule"].to_pylist()
         more = ", ..." if count > _NAMED else ""
         lines.append(
-            f"  {archive}: {count} granules are due again in the next run: {', '.join(granules[:_NAMED])}{more}"
+            f"  {archive}: {counted(count, 'granule is', 'granules are')} due again in the next "
+            f"run: {', '.join(granules[:_NAMED])}{more}"
         )
     if done.n_targets:
-        lines.append(f"  {done.n_targets} rows of targets and labels are missing: add their lists again")
+        lines.append(f"  missing: {counted(done.n_targets, 'row')} of targets and labels; add their lists again")
     return lines

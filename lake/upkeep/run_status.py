@@ -14,7 +14,7 @@ from lake.commit.metrics import pending_rows
 from lake.commit.runs import is_alive, is_stop_requested
 from lake.names import unknown
 from lake.query import Lake
-from lake.text import one_line
+from lake.text import counted, one_line
 
 # Granules of the ledger that are answers of archives; the others are samples.
 _OF_ARCHIVES = f"NOT starts_with(granule, '{SAMPLE_GRANULE}')"
@@ -208,17 +208,20 @@ def as_text(lake: Lake, run_id: str) -> str:
         f"{one_line(run_id)}: {row['state']}, started {started} UTC by process {row['process']} on {row['host']}"
         f"{again}",
         *([f"  {one_line(row['message'])}"] if row["message"] else []),
-        *(f"  {one_line(one['granule'].rpartition(':')[0])}: {one['n_targets']} rows" for one in samples),
+        *(f"  {one_line(one['granule'].rpartition(':')[0])}: {counted(one['n_targets'], 'row')}" for one in samples),
     ]
     for one in of_archives(lake, run_id).to_pylist():
         used = "" if one["cpu_s"] is None else f"; {one['cpu_s']:.1f} s of processor"
         got = "" if not one["received_bytes"] else f", {one['received_bytes'] / 1e6:.1f} MB received"
-        lost = f", {one['lost']} granules LOST" if one["lost"] else ""
-        lines.append(f"  {one['archive']}: {one['targets']} targets, {one['rows'] or 0} rows{lost}{used}{got}")
+        lost = f", {counted(one['lost'], 'granule')} LOST" if one["lost"] else ""
+        lines.append(
+            f"  {one['archive']}: {counted(one['targets'], 'target')}, "
+            f"{counted(one['rows'] or 0, 'row')}{lost}{used}{got}"
+        )
     for one in processes_now(lake, run_id):
         lines.append(
             f"  process {one['process']} on {one['host']}: {one['cpu_s']:.1f} s of processor, "
-            f"{one['most_memory_mb']:.0f} MB at most, {one['open_requests']} requests open at "
+            f"{one['most_memory_mb']:.0f} MB at most, {counted(one['open_requests'] or 0, 'request')} open at "
             f"{one['last_seen']:%H:%M:%S}"
         )
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Commands that draw: plot."""
+"""Commands that draw: plot, report."""
 
 from __future__ import annotations
 
@@ -43,9 +43,10 @@ def plot(
     epoch: float | None = None,
     mean: float = 30.0,
 ) -> int:
-    """Draw a target's light curves: a page with zoom, or a picture. With --sample, one for each target of a sample.
+    """Draw light curves of a target, or of each target of a sample.
 
-    Every measurement is drawn, or counted in the caption with the reason why not.
+    A figure is a page with zoom, or a picture. Every measurement is drawn, or counted in the caption with the
+    reason why not.
 
     Parameters
     ----------
@@ -117,6 +118,28 @@ def plot(
             check_sample(opened, sample)
             return _many(opened, to, look, sample, archive, format)
         return _one(opened, target, to, look, archive)
+
+
+def report(*, to: Path = Path("report.html"), lake: LakeURL = None) -> int:
+    """Write a page of the lake: coverage, sky, points by year, age of answers, runs, what is missing, sizes.
+
+    Each number has the query that gives it. The page needs no network.
+
+    Parameters
+    ----------
+    to
+        File to write.
+    """
+    from lake.query import Lake
+    from tasks.analysis.report.lake_page import write_report
+    from tasks.sources.registry import known
+
+    if to.suffix.lower() not in (".html", ".htm"):
+        raise ConfigurationError(f"{to.name} does not say that it is a page", hint=f"name it {to.stem}.html")
+    with Lake(lake) as opened:
+        written = write_report(opened, to, sorted(known()))
+    say(one_line(f"{written.path}: {written.summary}"))
+    return 0
 
 
 def _one(opened: Lake, target: str, to: Path, look: Look, archive: str | None) -> int:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from lake.output import whole_file
 from lake.query import Lake
-from lake.text import one_line
+from lake.text import counted, one_line
 from tasks.analysis import hst_charts as charts
 from tasks.analysis.hst_tables import Drawn, class_of, element, write_periodograms, write_tables
 from tasks.analysis.html_pages import PAGES, Markup, Page, link, thumbnail, write_library
@@ -232,14 +232,14 @@ def _dashboard(folder: Path, composite: Drawn, bins: pa.Table) -> None:
     _, every = charts.drawable(bins)
     page.chart(charts.dashboard(bins), beside=240)
     if every > 1:
-        page.text(f"Of {bins.num_rows:,} bins one in {every} is shown.")
+        page.text(f"Of {counted(bins.num_rows, 'bin')} one in {every} is shown.")
     page.text(
         "Drag to move along the time axis, use the wheel to zoom, and double-click to see all. "
         "Click on a dataset in the legend to see it alone."
     )
     page.markup(Markup("<h2>Periodogram</h2>"))
     url = f"../periodograms/{composite.name}_periodogram.png"
-    page.markup(Markup(f'<div class="card"><img class="figure" src="{url}" alt="Periodogram"></div>'))
+    page.markup(Markup(f'<div class="card"><img class="figure drawn" src="{url}" alt="Periodogram"></div>'))
     page.text(f"Product: {values['file']}")
     page.write(folder, f"composite/{composite.name}.html")
 
@@ -322,7 +322,9 @@ def _start(folder: Path, composites: Sequence[Drawn], exposures: int, threshold:
         page.markup(Markup("<h2>Most variable</h2>"))
     for one in shown:
         url = f"composite/{one.name}.html"
-        picture = thumbnail(url, f"composite/{one.name}.png", one.title).html.replace("<img ", '<img class="figure" ')
+        picture = thumbnail(url, f"composite/{one.name}.png", one.title).html.replace(
+            'class="drawn"', 'class="figure drawn"'
+        )
         page.markup(Markup(f'<div class="card">{link(url, one.title).html}{picture}</div>'))
     return page.write(folder, "index.html")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +11,7 @@ from urllib.parse import quote
 import altair as alt
 
 from lake.output import whole_file
-from lake.text import one_line
-from tasks.analysis.pages import json_in_page, script_hash, vega_library
+from tasks.analysis.pages import escaped, json_in_page, vega_library, write_document
 
 # The pages of a folder, and what links call them.
 PAGES = {
@@ -29,41 +27,29 @@ PAGES = {
 LIBRARY = "vega.js"
 
 _STYLE = """
-:root { color-scheme: light; --ink: #1f2933; --grey: #52606d; --line: #e4e7eb; --blue: #005a8f; }
-* { box-sizing: border-box; }
-body { margin: 0; background: #f5f7fa; color: var(--ink);
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Helvetica, Arial, "DejaVu Sans", sans-serif; }
-a { color: var(--blue); text-decoration: none; }
-a:hover, a:focus-visible { text-decoration: underline; }
-header { background: #fff; border-bottom: 1px solid var(--line); }
-nav, main { max-width: 1200px; margin: 0 auto; padding: 0 24px; }
-nav { display: flex; flex-wrap: wrap; gap: 2px 18px; padding-top: 12px; padding-bottom: 12px; font-size: 14px; }
-nav a[aria-current] { color: var(--ink); font-weight: 600; }
-h1 { font-size: 24px; line-height: 1.25; margin: 28px 0 4px; overflow-wrap: anywhere; }
-h2 { font-size: 17px; margin: 32px 0 10px; }
-p { margin: 0 0 14px; max-width: 75ch; color: var(--grey); overflow-wrap: anywhere; }
-.card { background: #fff; border: 1px solid var(--line); border-radius: 8px; padding: 18px; margin: 16px 0 24px;
+.card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 18px; margin: 16px 0 24px;
   overflow-x: auto; }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 16px 0; }
-.facts div { background: #fff; border: 1px solid var(--line); border-radius: 8px; padding: 12px 16px; }
+.facts div { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 12px 16px; }
 .facts b { display: block; font-size: 22px; font-weight: 600; font-variant-numeric: tabular-nums;
   overflow-wrap: anywhere; }
 .facts span { color: var(--grey); font-size: 13px; }
 .links { display: grid; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); gap: 12px; }
-.links a { display: block; background: #fff; border: 1px solid var(--line); border-radius: 8px; padding: 14px 16px;
-  font-weight: 600; }
-.links a:hover { border-color: var(--blue); text-decoration: none; }
+.links a { display: block; background: var(--card); border: 1px solid var(--line); border-radius: 8px;
+  padding: 14px 16px; font-weight: 600; }
+.links a:hover { border-color: var(--link); text-decoration: none; }
 .links span { display: block; color: var(--grey); font-weight: 400; font-size: 13px; }
 .table { padding: 0; max-height: calc(100vh - 60px); overflow: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 12.5px; }
 thead th { padding: 8px 6px 14px; vertical-align: top; }
 th, td { padding: 6px; text-align: left; vertical-align: middle; border-bottom: 1px solid var(--line); }
-th { position: sticky; top: 0; background: #fff; z-index: 1; line-height: 1.25; box-shadow: inset 0 -1px var(--line); }
+th { position: sticky; top: 0; background: var(--card); z-index: 1; line-height: 1.25;
+  box-shadow: inset 0 -1px var(--line); }
 th button { all: unset; cursor: pointer; font-weight: 600; position: relative; display: inline-block;
   max-width: 7em; }
 th button:hover { text-decoration: underline; }
-th button:focus-visible { outline: 2px solid var(--blue); }
-th[aria-sort] button { color: var(--blue); }
+th button:focus-visible { outline: 2px solid var(--link); }
+th[aria-sort] button { color: var(--link); }
 th[aria-sort] button::after { position: absolute; top: 100%; left: 0; font-size: 11px; line-height: 1; }
 th.number[aria-sort] button::after { left: auto; right: 0; }
 th[aria-sort=ascending] button::after { content: "\\25b2"; }
@@ -75,7 +61,7 @@ td.plot { width: 400px; min-width: 240px; padding: 8px 8px 6px; }
 td.plot img { display: block; width: 100%; max-width: 400px; height: auto; min-height: 24px; }
 td.plot small { display: block; font: 10.5px/1.35 ui-monospace, "DejaVu Sans Mono", monospace; color: var(--grey);
   overflow-wrap: anywhere; }
-tbody tr:hover { background: #f8fafc; }
+tbody tr:hover { background: var(--hover); }
 .figure { display: block; max-width: 100%; height: auto; }
 .vega-embed { display: block; }
 .vega-embed .vega-bindings { font-size: 13px; }
@@ -121,26 +107,6 @@ compiled: false, editor: false}};
 }
 """
 
-_PAGE = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-{header}
-<main>
-<h1>{title}</h1>
-{body}
-</main>
-{scripts}</body>
-</html>
-"""
-
 
 @dataclass(frozen=True)
 class Markup:
@@ -158,6 +124,8 @@ class Page:
     body: list[str] = field(default_factory=list)
     specs: list[str] = field(default_factory=list)
     has_table: bool = False
+    style: str = ""
+    scripts: list[str] = field(default_factory=list)
 
     def text(self, text: str) -> None:
         """Add a paragraph."""
@@ -170,7 +138,9 @@ class Page:
     def facts(self, facts: Mapping[str, Any]) -> None:
         """Add a row of facts, by name."""
         cells = "".join(
-            f"<div><b>{escaped(shown(value))}</b><span>{escaped(name)}</span></div>" for name, value in facts.items()
+            f"<div><b>{value.html if isinstance(value, Markup) else escaped(shown(value))}</b>"
+            f"<span>{escaped(name)}</span></div>"
+            for name, value in facts.items()
         )
         self.body.append(f'<div class="facts">{cells}</div>')
 
@@ -179,7 +149,7 @@ class Page:
         name = f"chart{len(self.specs)}"
         with alt.data_transformers.disable_max_rows():
             self.specs.append(json_in_page(chart.to_json(indent=None)))
-        self.body.append(f'<div class="card"><div data-chart="{name}" data-beside="{beside}"></div></div>')
+        self.body.append(f'<div class="card drawn"><div data-chart="{name}" data-beside="{beside}"></div></div>')
 
     def table(self, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> None:
         """Add a table that sorts."""
@@ -194,43 +164,24 @@ class Page:
     def write(self, folder: Path, name: str) -> Path:
         """Write the page under a name in a folder, or in a folder of that."""
         up = "../" * name.count("/")
-        scripts, sources = "", []
-        for place, spec in enumerate(self.specs):
-            scripts += f'<script type="application/json" id="chart{place}">{spec}</script>\n'
-        if self.specs:
-            scripts += f'<script src="{up}{LIBRARY}"></script>\n<script>{_DRAW}</script>\n'
-            # Of a folder on disk or a server: nothing else is named.
-            sources += ["'self'", "file:", script_hash(_DRAW)]
-        if self.has_table:
-            scripts += f"<script>{_SORT}</script>\n"
-            sources.append(script_hash(_SORT))
-        policy = "; ".join(
-            (
-                "default-src 'none'",
-                f"script-src {' '.join(sources) or chr(39) + 'none' + chr(39)}",
-                "style-src 'unsafe-inline'",  # Vega sets its own
-                "img-src 'self' file: data: blob:",
-                "base-uri 'none'",
-                "form-action 'none'",
-            )
+        data = "".join(
+            f'<script type="application/json" id="chart{place}">{spec}</script>\n'
+            for place, spec in enumerate(self.specs)
         )
         links = "".join(
             f'<a href="{up}{page}"{" aria-current=page" if page == name else ""}>{escaped(label)}</a>'
             for page, label in self.links.items()
         )
-        text = _PAGE.format(
-            policy=policy,
-            title=escaped(self.title),
-            style=_STYLE,
-            header=f"<header><nav>{links}</nav></header>" if links else "",
-            body="\n".join(self.body),
-            scripts=scripts,
+        return write_document(
+            folder / name,
+            self.title,
+            "\n".join([*self.body, data]),
+            style=_STYLE + self.style,
+            header=f"<nav>{links}</nav>" if links else "",
+            scripts=[*([_DRAW] if self.specs else []), *([_SORT] if self.has_table else []), *self.scripts],
+            beside=f"{up}{LIBRARY}" if self.specs else None,
+            with_pictures=True,
         )
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as file:
-            file.write(text.encode())
-        return path
 
 
 @dataclass(frozen=True)
@@ -285,11 +236,6 @@ def shown(value: Any, form: str | None = None) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def escaped(text: str) -> str:
-    """Return a text as HTML, in one line."""
-    return html.escape(one_line(text))
-
-
 def link(url: str, text: str) -> Markup:
     """Return a link to a file of the folder."""
     return Markup(f'<a href="{quote(url)}">{escaped(text)}</a>')
@@ -297,7 +243,7 @@ def link(url: str, text: str) -> Markup:
 
 def thumbnail(url: str, picture: str, about: str, below: str = "") -> Markup:
     """Return a picture that links to a page, with a name of a file below it."""
-    shown = f'<img src="{quote(picture)}" loading="lazy" alt="{escaped(about)}">'
+    shown = f'<img class="drawn" src="{quote(picture)}" loading="lazy" alt="{escaped(about)}">'
     return Markup(f'<a href="{quote(url)}">{shown}</a>' + (f"<small>{escaped(below)}</small>" if below else ""))
 
 

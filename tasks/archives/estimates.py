@@ -12,6 +12,7 @@ from lake.commit.ledger import Select, Waiting, canonical, dated_ahead, history,
 from lake.errors import ArchiveError
 from lake.names import check_sample
 from lake.query import Lake
+from lake.text import counted
 from tasks.archives.batches import max_age, release_in
 from tasks.sources import releases
 from tasks.sources.base import Archive
@@ -72,10 +73,10 @@ class Plan:
         reasons = ", ".join(f"{n} {what}" for what, n in why.items() if n)
         if not reasons:
             return f"{self.archive}: nothing to ask"
-        asked = f"{self.archive}: {self.waiting.total} targets to ask ({reasons})"
+        asked = f"{self.archive}: {counted(self.waiting.total, 'target')} to ask ({reasons})"
         if self.seconds is None:
             return f"{asked}; none was answered yet, no estimate"
-        return f"{asked}, about {self.seconds:.0f} s of fetching, {self.n_rows} rows"
+        return f"{asked}, about {self.seconds:.0f} s of fetching, {counted(self.n_rows, 'row')}"
 
 
 def plans(

@@ -23,6 +23,7 @@ from typing import Any, Protocol, TypeVar
 from lake.errors import ArchiveError, LightlakeError
 from lake.query import Lake
 from lake.settings import Settings, load_settings
+from lake.text import counted
 from tasks.pull.limits import connection_slots
 from tasks.pull.recording import Recording
 from tasks.pull.report import PullReport, is_lost, log_receipt
@@ -239,7 +240,7 @@ class Driver:
     def _hand_out(self, one: _Try) -> None:
         if self.failed_in_a_row >= self.give_up_after:
             reason = one.why or ArchiveError(
-                f"not asked: {self.give_up_after} batches before failed",
+                f"not asked: {counted(self.give_up_after, 'batch', 'batches')} before failed",
                 archive=self.source.name,
                 endpoint=self.source.endpoint,
                 hint="see why, and pull again",

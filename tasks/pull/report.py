@@ -9,7 +9,7 @@ from typing import Any
 
 from lake.commit.commit import Receipt
 from lake.commit.ledger import Select
-from lake.text import one_line
+from lake.text import counted, one_line
 from tasks.services.request_counters import Log
 from tasks.sources.protocol import Receipts
 
@@ -217,38 +217,39 @@ class PullReport:
         if self.unreadable:
             parts.append(f"{len(self.unreadable)} NOT READ: {_few(self.unreadable)}")
         missing = [
-            f"{n} of {one.asked} {one.what} {name.upper()}"
+            f"{n} of {counted(one.asked, one.what[:-1])} {name.upper()}"
             for name in ("failed", "rejected")
             for one in self.shares
             if (n := getattr(one, name))
         ]
         if missing:
-            lost, reasons = f"{self.granules_lost} of {self.granules} granules", _few(self.reasons)
+            lost, reasons = f"{self.granules_lost} of {counted(self.granules, 'granule')}", _few(self.reasons)
             parts.append(f"{' and '.join(missing)} in {lost}: {reasons}")
         if self._by_target and self.asked:
-            parts.append(f"{self.done} of {self.asked} targets answered, {self.rows} rows")
+            parts.append(f"{self.done} of {counted(self.asked, 'target')} answered, {counted(self.rows, 'row')}")
         elif self.done:
-            done = " and ".join(f"{one.done} {one.what}" for one in self.shares if one.done)
-            parts.append(f"{done} done, {self.sources} sources, {self.rows} rows")
+            done = " and ".join(counted(one.done, one.what[:-1]) for one in self.shares if one.done)
+            parts.append(f"{done} done, {counted(self.sources, 'source')}, {counted(self.rows, 'row')}")
         if self.elsewhere:
-            parts.append(f"{self._each('elsewhere')} were taken by other processes")
+            parts.append(f"{self._each('elsewhere')} taken by other processes")
         if not parts:
             parts.append(f"nothing to do{self._why_nothing}")
         if not self._by_target:
             here = [
-                f"{one.done_before + one.done} of {one.known} {one.what}"
+                f"{one.done_before + one.done} of {counted(one.known, one.what[:-1])}"
                 for one in self.shares
                 if one.known or one.what == self.what
             ]
             parts.append(f"{' and '.join(here)} are in the lake")
         if self.backed_off:
-            parts.append(f"{self.backed_off} {self.what} that failed recently were skipped for now")
+            some = counted(self.backed_off, self.what[:-1])
+            parts.append(f"{some} that failed recently {_was(self.backed_off)} skipped for now")
         if self.rejected_before:
-            parts.append(f"{self._each('rejected_before')} were rejected before: --retry-failed tries them again")
+            parts.append(f"{self._each('rejected_before')} rejected before: --retry-failed tries them again")
         if self.ahead:
             parts.append(
-                f"{self.ahead} answers were dated in the future, and counted as too old: compare the clocks of the "
-                "machines that pull (lightlake doctor)"
+                f"{counted(self.ahead, 'answer was', 'answers were')} dated in the future, and counted as too old: "
+                "compare the clocks of the machines that pull (lightlake doctor)"
             )
         if self._by_target and not self.shown:
             parts.append(f"{self.release} is beside the release before it until it has an answer for all its targets")
@@ -257,8 +258,10 @@ class PullReport:
         return f"{self.archive}: {'. '.join(parts)}"
 
     def _each(self, name: str) -> str:
-        """Return a number of each kind, without zeros."""
-        return " and ".join(f"{n} {one.what}" for one in self.shares if (n := getattr(one, name)))
+        """Return a number of each kind, without zeros, and the verb that goes with them."""
+        found = [(n, one.what) for one in self.shares if (n := getattr(one, name))]
+        told = " and ".join(counted(n, what[:-1]) for n, what in found)
+        return f"{told} {_was(sum(n for n, _ in found))}"
 
     @property
     def _why_nothing(self) -> str:
@@ -304,10 +307,18 @@ def log_receipt(log: Log, receipt: Receipt, name: str | None = None, *, level: i
     what = receipt.granule if name is None else f"{one_line(name)} ({receipt.granule})"
     parts = [receipt.status]
     if receipt.n_targets:
-        parts.append(f"{receipt.n_targets} targets, {receipt.n_found} found")
-    parts += [f"{receipt.n_sources} sources", f"{receipt.n_rows} rows", f"{receipt.seconds:.1f} s"]
+        parts.append(f"{counted(receipt.n_targets, 'target')}, {receipt.n_found} found")
+    parts += [
+        f"{counted(receipt.n_sources, 'source')}",
+        f"{counted(receipt.n_rows, 'row')}",
+        f"{receipt.seconds:.1f} s",
+    ]
     if receipt.retries:
-        parts.append(f"tried again {receipt.retries} times")
+        parts.append(f"tried again {counted(receipt.retries, 'time')}")
     if receipt.reason:
         parts.append(receipt.reason)
     log.log(logging.WARNING if is_lost(receipt) else level, "%s: %s", what, ", ".join(parts))
+
+
+def _was(n: int) -> str:
+    return "was" if n == 1 else "were"

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from lake.science.sky import separation_arcsec
+from lake.text import counted
 from tasks.samples.services import SampleService
 
 # A designation by position, as in SDSS J015957.64+003310.4; catalogues of journals have a Unicode minus.
@@ -83,7 +84,8 @@ class Answer:
         if bad.any():
             first = int(np.flatnonzero(bad)[0])
             raise self.service.failed(
-                f"{int(bad.sum())} of {len(bad)} rows have no position, the first is row {first + 1} with "
+                f"{int(bad.sum())} of {counted(len(bad), 'row has', 'rows have')} no position, the "
+                f"first is row {first + 1} with "
                 f"{ra[first]} {dec[first]}",
                 self.url,
                 transient=False,

@@ -152,7 +152,7 @@ def read_names(
     if len(found) > 1:
         titles = ", ".join(table.title for table in found[:5])
         raise ConfigurationError(
-            f"{path.name} has {len(found)} tables with names: {titles}",
+            f"{path.name} has {counted(len(found), 'table')} with names: {titles}",
             hint="save the one you want in a file of its own",
         )
     return _of_table(found[0], path.name, name_column, label_column) if found else None
@@ -301,7 +301,9 @@ class Names:
         for row in rows:
             name, ids = row["name"], row["ids"]
             if len(ids) > 1:
-                clashes[name] = f"a name of {len(ids)} targets of this lake: {', '.join(map(str, ids[:_SHOWN]))}"
+                clashes[name] = (
+                    f"a name of {counted(len(ids), 'target')} of this lake: {', '.join(map(str, ids[:_SHOWN]))}"
+                )
             else:
                 found[name] = Resolved(name, name, None, _OF_LISTS, row["ra"], row["dec"], datetime.now(UTC))
         return found, clashes

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
+import pyarrow as pa
 from cyclopts import App, Parameter
 
 from lake.cli import LakeURL
 from lake.errors import ConfigurationError
-from lake.output import say
+from lake.output import TABLE, TableOptions, put, say, terminal_width
 from lake.settings import load_settings
 from lake.text import counted, one_line
 from tasks.options import spread
@@ -33,8 +35,15 @@ MatchRadius = Annotated[
 
 
 @samples.default
-def list_samples(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> int:
-    """List the samples that are known by name: paper, service, label, and how many targets there were when seen."""
+def list_samples(
+    *,
+    as_json: Annotated[bool, Parameter(name="--json", help="The same as --output json.")] = False,
+    form: TableOptions = TABLE,
+) -> int:
+    """List the samples that are known by name.
+
+    Each has its paper, service, label, and how many targets there were when seen.
+    """
     from tasks.samples.literature import LITERATURE
     from tasks.samples.selection import as_text
 
@@ -54,19 +63,26 @@ def list_samples(*, as_json: Annotated[bool, Parameter(name="--json", negative=(
         }
         for one in LITERATURE.values()
     ]
-    if as_json:
-        say(json.dumps(rows, indent=2))
+    if as_json or form.form == "json":
+        put(json.dumps(rows, indent=2), form.file)
+        return 0
+    if not form.is_text:
+        form.show(pa.Table.from_pylist(rows))
         return 0
     for row in rows:
         seen = f"on {row['seen']}" if row["seen"] else "in the paper"
         count = "number not known" if row["expected"] is None else f"{row['expected']} {seen}"
-        where = row["table"] or row["service"]
-        say(f"{row['name']:14} {row['label']:16} {row['bibcode']}  {where:24} {count}")
-        say(f"{'':14} {row['paper']}: {row['in_paper']}")
+        where = f" (VizieR, {row['table']})" if row["table"] else f" ({row['service'].upper()})"
+        say(f"{row['name']:14} {row['label']:16} {row['bibcode']}  {count}")
+        _say_below(f"{row['paper']}: {row['in_paper']}{where}")
         if row["selection"]:
-            say(f"{'':14} kept: {row['selection']} ({row['selection_source']})")
-    say("others: lightlake samples add --paper BIBCODE --label LABEL, samples add sdss, samples add ztf")
+            _say_below(f"kept: {row['selection']} ({row['selection_source']})")
+    say("others: lightlake samples add --paper BIBCODE --label LABEL, samples add sdss,\nsamples add ztf")
     return 0
+
+
+def _say_below(text: str) -> None:
+    say(textwrap.indent(textwrap.fill(text, (terminal_width() or 10_000) - 15, break_on_hyphens=False), 15 * " "))
 
 
 @add.default
@@ -79,7 +95,9 @@ def add_named(
     match_radius: MatchRadius = 1.0,
     lake: LakeURL = None,
 ) -> int:
-    """Add samples by name, and the objects of papers. If one of them cannot be had whole, nothing is added.
+    """Add samples by name, and the objects of papers.
+
+    If one of them cannot be had whole, nothing is added.
 
     Parameters
     ----------
@@ -125,7 +143,10 @@ def add_named(
 @add.command
 @spread(SdssOptions, command=True)
 def sdss(options: SdssOptions, *, match_radius: MatchRadius = 1.0, lake: LakeURL = None) -> int:
-    """Add quasars of SDSS: the same ones every time, in order of specObjID, or drawn at random by a seed."""
+    """Add quasars of SDSS.
+
+    They are the same ones every time, in order of specObjID, or drawn at random by a seed.
+    """
     return _add([("sdss", options.model_dump())], match_radius, lake)
 
 
@@ -157,7 +178,7 @@ def _add(asked: Sequence[tuple[str, Mapping[str, Any]]], match_radius: float, la
 
 
 def _say(got: Collected, done: Added) -> None:
-    counts = f"{done.new} new targets, {done.known} known, {done.labels} new labels"
+    counts = f"{counted(done.new, 'new target')}, {done.known} known, {counted(done.labels, 'new label')}"
     say(one_line(f"{got.sample}: {counted(done.rows, 'row')} of {got.service}: {counts}"))
     for remark in got.remarks:
         say(one_line(f"note: {remark}"))

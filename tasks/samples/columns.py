@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lake.errors import ConfigurationError
+from lake.text import counted
 from tasks.samples.cells import to_numbers
 from tasks.samples.column_names import (
     BANDS,
@@ -127,7 +128,7 @@ def named(columns: Iterable[Column], name: str, where: str) -> Column:
             return found[0]
         if found:
             raise ConfigurationError(
-                f"{where} has {len(found)} columns called {name}", hint="give each column a name of its own"
+                f"{where} has {counted(len(found), 'column')} called {name}", hint="give each column a name of its own"
             )
     raise ConfigurationError(
         f"column {name} not in {where}; it has: {listing(c.name for c in columns)}", hint="name one of these columns"

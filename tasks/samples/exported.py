@@ -146,7 +146,11 @@ def _check_read_back(rows: pa.Table, content: bytes, path: Path, kind: str) -> s
     if change is None or kind == "parquet":
         return change
     odd = [name for name in pc.unique(rows["name"]).to_pylist() if name is not None and not name.isprintable()]
-    which = f" ({len(odd)} names have line breaks or control characters, such as {odd[0]!r})" if odd else ""
+    which = (
+        f" ({counted(len(odd), 'name has', 'names have')} line breaks or control characters, such as {odd[0]!r})"
+        if odd
+        else ""
+    )
     raise ConfigurationError(
         f"as {kind}, these targets could not be read back: {change}{which}; nothing was written",
         hint="Parquet keeps every name: FILE.parquet",

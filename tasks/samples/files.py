@@ -157,7 +157,7 @@ def _choose(
     if found:
         titles = ", ".join(table.title for table, _ in found[:5]) + (", ..." if len(found) > 5 else "")
         raise ConfigurationError(
-            f"{where} has {len(found)} tables with positions: {titles}",
+            f"{where} has {counted(len(found), 'table')} with positions: {titles}",
             hint="save the one you want in a file of its own",
         )
     what = "positions" if frame is None else f"positions in {frame}"

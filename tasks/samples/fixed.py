@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lake.errors import ConfigurationError
+from lake.text import counted
 from tasks.samples.cells import to_numbers, to_text
 from tasks.samples.columns import Column
 from tasks.samples.frames import Frame, frames_in
@@ -53,7 +54,9 @@ def read_fixed(lines: list[str], where: str) -> InputTable | None:
     if not blocks:
         return None
     if len(blocks) > 1:
-        raise ConfigurationError(f"{where} describes {len(blocks)} tables", hint="give a file with one table")
+        raise ConfigurationError(
+            f"{where} describes {counted(len(blocks), 'table')}", hint="give a file with one table"
+        )
     return _read_described(lines, blocks[0], where)
 
 

@@ -146,7 +146,7 @@ def refusal(name: str) -> str | None:
     if not name.strip():
         return "no name"
     if len(name) > LONGEST:
-        return f"no name: it has {len(name)} characters, more than {LONGEST}"
+        return f"no name: it has {counted(len(name), 'character')}, more than {LONGEST}"
     # Half a surrogate pair, say, cannot even be sent.
     if visible(name) != name or any(0xFDD0 <= ord(one) <= 0xFDEF or ord(one) & 0xFFFE == 0xFFFE for one in name):
         return "no name: it holds characters that cannot be seen"
@@ -254,7 +254,7 @@ def kept_answers(lake: Lake, names: Iterable[str]) -> tuple[dict[str, Resolved],
 
 def _several(objects: Iterable[Resolved]) -> str:
     names = sorted({f"{one.canonical_name} at {one.ra:.5f} {one.dec:+.5f}" for one in objects})
-    return f"a name of {len(names)} objects: {', '.join(names)}; give another name, or a position"
+    return f"a name of {counted(len(names), 'object')}: {', '.join(names)}; give another name, or a position"
 
 
 def _asked(

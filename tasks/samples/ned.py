@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lake.text import counted
 from tasks.samples.answers import Answer, Objects
 from tasks.samples.services import NED, Asking, query_text, read_votable
 from tasks.services.bounds import Budget
@@ -74,5 +75,7 @@ def _read(reply: Reply, budget: Budget, bibcode: str) -> Answer:
     if not rows:
         raise NED.failed(f"it has no objects of {bibcode}", reply.url, transient=False, hint="check the bibcode")
     if answer.column("No.").to_pylist() != list(range(1, rows + 1)):
-        raise NED.failed(f"its {rows} objects are not numbered from 1: the list is not whole", reply.url)
+        raise NED.failed(
+            f"its {counted(rows, 'object is not', 'objects are not')} numbered from 1: the list is not whole", reply.url
+        )
     return answer

@@ -153,7 +153,7 @@ def _count(asking: Asking, path: str, sql: str, release: int) -> int:
     def read(reply: Reply, budget: Budget) -> int:
         table = _read(reply, {"n": pa.int64()})
         if len(table) != 1:
-            raise SDSS.failed(f"a count has {len(table)} rows", reply.url)
+            raise SDSS.failed(f"a count has {counted(len(table), 'row')}", reply.url)
         return int(table["n"][0].as_py())
 
     return asking.ask("GET", path, read, params=_payload(sql, release))
@@ -167,7 +167,7 @@ def _page(
     def read(reply: Reply, budget: Budget) -> tuple[pa.Table, tuple[int, int]]:
         page = _read(reply, _COLUMNS)
         if len(page) != rows:
-            raise SDSS.failed(f"the answer has {len(page)} of {rows} rows", reply.url)
+            raise SDSS.failed(f"the answer has {len(page)} of {counted(rows, 'row')}", reply.url)
         if not pc.all(pc.match_substring_regex(page["specObjID"], r"^[0-9]{1,20}$")).as_py():
             raise SDSS.failed("specObjID is not a whole number", reply.url, transient=False)
         z, ra, dec = (page[name].to_numpy() for name in ("z", "ra", "dec"))

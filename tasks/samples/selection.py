@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from lake.science.sky import separation_arcsec
+from lake.text import counted
 from tasks.samples.answers import Answer
 
 
@@ -82,7 +83,7 @@ class Near:
         return held
 
     def __str__(self) -> str:
-        places = f"one of {len(self.positions)} positions"
+        places = f"one of {counted(len(self.positions), 'position')}"
         if len(self.positions) == 1:
             ((ra, dec),) = self.positions
             places = f"{ra:.4f} {dec:+.4f}"

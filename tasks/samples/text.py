@@ -19,6 +19,7 @@ from astropy.table import Table
 from astropy.table.meta import get_header_from_yaml
 
 from lake.errors import ConfigurationError
+from lake.text import counted
 from tasks.samples.cells import NUMBER, is_missing, to_text
 from tasks.samples.column_names import EQUATORIAL, GALACTIC
 from tasks.samples.columns import Column
@@ -162,7 +163,7 @@ def _split_rows(
         elif is_open and odd_quotes:
             broken[row] = "it continues a quoted cell of a line above; a row is one line"
         elif len(found) != width and (len(found) < width or any(found[width:])):
-            broken[row] = f"{len(found)} cells instead of {width}"
+            broken[row] = f"{counted(len(found), 'cell')} instead of {width}"
         is_open = row in broken and odd_quotes != is_open
         cells.append(None if row in broken else found)
     return cells, broken

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lake.text import counted
 from tasks.samples.answers import Answer, Objects, position_in
 from tasks.samples.services import VIZIER, Asking, query_text, read_votable
 from tasks.services.bounds import Budget
@@ -108,9 +109,11 @@ def _read_rows(reply: Reply, budget: Budget, name: str, stated: int | None) -> A
     table = tables[name]
     rows = len(table.array)
     if stated is not None and rows != stated:
-        raise VIZIER.failed(f"the answer has {rows} of the {stated} rows of {name}", reply.url)
+        raise VIZIER.failed(f"the answer has {rows} of the {counted(stated, 'row')} of {name}", reply.url)
     if stated is None and rows in (0, _USUAL_LIMIT):
-        raise VIZIER.failed(f"the answer has {rows} rows of {name}, and it does not say how many there are", reply.url)
+        raise VIZIER.failed(
+            f"the answer has {counted(rows, 'row')} of {name}, and it does not say how many there are", reply.url
+        )
     return Answer(VIZIER, to_arrow({one.name: table.array[one.ID] for one in table.fields}, keep_case=True), reply.url)
 
 

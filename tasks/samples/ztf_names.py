@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from lake.errors import ConfigurationError
 from lake.settings import Settings
+from lake.text import counted
 from tasks.samples.options import ZtfOptions
 from tasks.samples.sample import COLLECTED, Collected
 from tasks.samples.services import ALERCE, Asking, query_text
@@ -43,7 +44,7 @@ def named(options: ZtfOptions, settings: Settings) -> Collected:
         found |= _objects(asking, oids[start : start + _NAMES])
     if missing := [oid for oid in oids if oid not in found]:
         raise ALERCE.failed(
-            f"it does not know {len(missing)} of {len(oids)} names: {', '.join(missing[:10])}",
+            f"it does not know {len(missing)} of {counted(len(oids), 'name')}: {', '.join(missing[:10])}",
             url,
             transient=False,
             hint="check them",

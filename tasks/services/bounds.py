@@ -122,7 +122,8 @@ class Budget:
     def too_slow(self) -> LightlakeError:
         """Return the error for the end of the time."""
         return self.failed(
-            f"still not through after {self.seconds or 0:g} s (LIGHTLAKE_TASK_TIMEOUT_S): {self.came} bytes came",
+            f"still not through after {self.seconds or 0:g} s (LIGHTLAKE_TASK_TIMEOUT_S): "
+            f"{counted(self.came, 'byte')} came",
             transient=True,
         )
 

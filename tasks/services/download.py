@@ -16,6 +16,7 @@ import httpx
 
 from lake.errors import ArchiveError
 from lake.settings import Settings
+from lake.text import counted
 from tasks.services.bounds import Failed, on_disk
 from tasks.services.http import (
     PARTIAL_CONTENT,
@@ -145,7 +146,7 @@ def resume(
                 if at != size and not going_on():
                     raise failed("interrupted", transient=True)
     if size is not None and at != size:
-        raise failed(f"{at} of {size} bytes came", transient=True)
+        raise failed(f"{at} of {counted(size, 'byte')} came", transient=True)
 
 
 def discard(part: Path) -> None:

@@ -21,6 +21,7 @@ import filelock
 from lake.errors import ArchiveError
 from lake.settings import Settings
 from lake.store.storage import checksum
+from lake.text import counted
 from tasks.services.bounds import Failed
 from tasks.services.download import discard, replace_by
 from tasks.services.retry import with_retries
@@ -155,7 +156,7 @@ class FileCache:
             is_damaged, kept, expected = True, None, None
         is_other = size not in (None, kept, expected)
         if warn and (is_damaged or is_other):
-            why = "is damaged in the cache" if is_damaged else f"has {size} bytes by now, and not {kept}"
+            why = "is damaged in the cache" if is_damaged else f"has {counted(size, 'byte')} by now, and not {kept}"
             logger.warning("%s: %s %s: it is fetched again", self.archive, final, why)
         return not (is_damaged or is_other)
 

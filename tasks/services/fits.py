@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from lake.errors import GranuleRejected
+from lake.text import counted
 from tasks.services.bounds import gunzipped, in_memory, read_file
 
 Floats = NDArray[np.float64]
@@ -72,7 +73,7 @@ class Table:
     def _fields(self) -> dict[str, tuple[int, str, int, int]]:
         """Number, type, values in a row, and offset in it of each numeric column."""
         if len(self.data) < self.size:
-            raise GranuleRejected(f"it is cut short: {len(self.data)} of {self.size} bytes of its table")
+            raise GranuleRejected(f"it is cut short: {len(self.data)} of {counted(self.size, 'byte')} of its table")
         fields: dict[str, tuple[int, str, int, int]] = {}
         at, length = 0, int(self.header.values.get("NAXIS1", 0))
         for number, name in enumerate(self.names, 1):
@@ -85,7 +86,7 @@ class Table:
             at += -(-repeat // 8) if form[2] == "X" else repeat * _WIDTH[form[2]]
         rows = int(self.header.values.get("NAXIS2", 0))
         if at != length or len(self.data) < rows * length or (rows and not length):
-            raise GranuleRejected(f"rows of {length} bytes do not hold columns of {at}")
+            raise GranuleRejected(f"rows of {counted(length, 'byte does not', 'bytes do not')} hold columns of {at}")
         return fields
 
     @property
@@ -183,7 +184,7 @@ def hdus(body: bytes) -> Iterator[Hdu]:
             raise GranuleRejected(f"a header has no {error}") from error
         size = each * (math.prod(axes) + int(values.get("PCOUNT", 0))) if axes else 0
         if size < 0:
-            raise GranuleRejected(f"a header speaks of {size} bytes")
+            raise GranuleRejected(f"a header speaks of {counted(size, 'byte')}")
         stop = at + -(-size // BLOCK) * BLOCK
         yield Hdu(header, body[at : at + size], size, start, stop)
         at = stop

@@ -24,6 +24,7 @@ import pyarrow as pa
 import requests
 
 from lake.errors import ArchiveError, TruncatedAnswer
+from lake.text import counted
 from tasks.services.bounds import Budget, parsed_votable
 from tasks.services.http import Session, excerpt
 from tasks.services.votables import Clipped
@@ -113,7 +114,9 @@ class Service:
         rows = len(results)
         limit = min(maxrec, self.cap or maxrec)
         if (results.query_status or "").upper() == "OVERFLOW" or rows >= limit:
-            raise TruncatedAnswer(f"the answer was cut at {rows} rows", archive=self.archive, endpoint=self.url)
+            raise TruncatedAnswer(
+                f"the answer was cut at {counted(rows, 'row')}", archive=self.archive, endpoint=self.url
+            )
         return to_arrow({name: results.getcolumn(name) for name in results.fieldnames})
 
     def _run_job(self, job: AsyncTAPJob, session: Session) -> bytes:

@@ -25,6 +25,7 @@ from lake.science.motion import Paths, Span, julian_year
 from lake.science.sky import hpx29, ranks, separation_arcsec
 from lake.science.times import to_bmjd_tdb
 from lake.settings import Settings
+from lake.text import counted
 from tasks.services.tap import Service
 from tasks.services.values import dated, measured, places_of, undated_remark, whole_rows
 from tasks.sources.base import Archive, Band, FetchResult, Granule, wrong_name
@@ -171,7 +172,7 @@ def fetch(table: EventTable, granule: Granule, settings: Settings) -> FetchResul
         asynchronous=upload.num_rows > _SYNC_TARGETS,
     )
     without = _without_position(service, table.table)
-    remark = f"{without} events of {table.table} have no position and match nothing" if without else None
+    remark = f"{counted(without, 'event')} of {table.table} have no position and match nothing" if without else None
     return harvest(table, granule.targets, found, endpoint, remark, radius)
 
 

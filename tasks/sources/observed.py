@@ -23,7 +23,6 @@ from lake.query import Lake
 from lake.science.sky import ranks
 from lake.store.memory import peak_rss_mb
 from lake.text import one_line
-from tasks.samples.by_name import known_target, object_named
 from tasks.services.request_counters import facts
 from tasks.sources.base import Origin
 from tasks.sources.granule_status import last_status
@@ -53,6 +52,8 @@ def target_of(lake: Lake, target: str, sample: str) -> pa.Table:
     ArchiveError
         If the name is none of the lake's, and a name service does not answer.
     """
+    from tasks.samples.by_name import known_target, object_named
+
     place = place_of(target)
     if place is None:
         wanted = known_target(lake, target)
@@ -83,6 +84,8 @@ def check_target(lake: Lake, target: str) -> str | None:
     ConfigurationError, ArchiveError
         As of `target_of`.
     """
+    from tasks.samples.by_name import known_target, object_named
+
     if place_of(target) is not None or known_target(lake, target) is not None:
         return None
     found = object_named(lake, target)

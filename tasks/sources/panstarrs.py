@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lake.model.declared import FornaxRows, Views
+from lake.model.fornax import IS_BEST_BAND
 from lake.model.schema import TABLES
-from lake.model.views import IS_BEST_BAND
 from lake.science.motion import Paths, Span, julian_year
 from lake.science.photometry import AB_ZERO_POINT_JY
 from lake.settings import Settings
@@ -253,7 +253,10 @@ _AS_PUBLISHED = FornaxRows(
 
 ARCHIVE = Archive(
     name=NAME,
-    views=Views(as_published=(_AS_PUBLISHED,)),
+    views=Views(
+        as_published=(_AS_PUBLISHED,),
+        fornax_v24={_band(letter, "").band: f"panstarrs {letter}" for letter in FILTERS.values()},
+    ),
     title="Pan-STARRS1 3-pi detections",
     release=RELEASE,
     endpoint="s3://stpubdata/panstarrs/ps1/public/hats",

@@ -23,6 +23,7 @@ from lake.science.motion import Paths, Span, julian_year
 from lake.science.photometry import magnitude, magnitude_err
 from lake.science.sky import SkyIndex, chord, hpx29, separation_arcsec, unit_vectors
 from lake.settings import Settings
+from lake.text import counted
 from tasks.services.hats import Catalogue, Scan, partitions, scan
 from tasks.services.store import Store
 from tasks.services.values import dated, integers, measured, nullable, places, possible, undated_remark
@@ -99,7 +100,10 @@ def _not_listed(targets: Paths, catalogue: Catalogue) -> str | None:
     if not missing.size:
         return None
     some = ", ".join(map(str, missing[:5])) + (", ..." if missing.size > 5 else "")
-    return f"no file is listed for {missing.size} partitions that have targets, though the whole sky is covered: {some}"
+    return (
+        f"no file is listed for {counted(missing.size, 'partition')} that have targets, though "
+        f"the whole sky is covered: {some}"
+    )
 
 
 def _catalogue(archive: Archive, settings: Settings) -> Catalogue:
@@ -266,7 +270,7 @@ _AS_PUBLISHED = FornaxRows(
 
 ARCHIVE = Archive(
     name=NAME,
-    views=Views(as_published=(_AS_PUBLISHED,)),
+    views=Views(as_published=(_AS_PUBLISHED,), fornax_v24={"W1": "W1", "W2": "W2"}),
     title="unWISE time-domain catalogue",
     release=RELEASE,
     endpoint="s3://nasa-irsa-wise/unwise/{release}/catalogs/time_domain/healpix_k5/"

@@ -156,7 +156,7 @@ _AS_PUBLISHED = FornaxRows(
 
 ARCHIVE = Archive(
     name=NAME,
-    views=Views(as_published=(_AS_PUBLISHED,)),
+    views=Views(as_published=(_AS_PUBLISHED,), fornax_v24={f"ztf_{letter}": f"z{letter}" for letter in "gri"}),
     title="ZTF light curves",
     release=RELEASE,
     endpoint="s3://ipac-irsa-ztf/ztf/enhanced/{release}/lc/hats",

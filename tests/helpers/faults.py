@@ -56,6 +56,7 @@ FAULTS = {
     )
 }
 
+REFUSALS = ("status:401", "status:404")
 # Faults whose answer looks like one: what came may be half of it, and must not be kept.
 SPOILT = ("status:503", "garbage", "short", "truncate", "reset")
 

@@ -7,6 +7,7 @@ each of its number and one; its background is BACKGROUND counts in each bin, hal
 
 from __future__ import annotations
 
+import atexit
 import csv
 import gzip
 import io
@@ -21,8 +22,13 @@ import tempfile
 import time
 import uuid
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
+
+from helpers import forked
+
+_ROOTS = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
 TOOLS = ("pcaprepobsid", "maketime", "pcaextlc2")
 BACKGROUND = 0.25
@@ -49,7 +55,8 @@ _LISTED = {
 }
 PARAMETERS = {tool: [[*one.split(None, 3), ""][:4] for one in text.split(";")] for tool, text in _LISTED.items()}
 
-_SCRIPT = """#!{python}
+# Without site: all that needs packages is done by the process that helpers.forked describes.
+_SCRIPT = """#!{python} -S
 import sys
 sys.path[:0] = {folders!r}
 from helpers.heasoft import main
@@ -81,8 +88,38 @@ class Heasoft:
         return [int(path.name) for path in (self.headas / "pids").iterdir()]
 
 
-def install(folder: Path) -> Heasoft:
-    """Write the executables and their parameter files; and a user's own of other runs."""
+@cache
+def _server() -> str:
+    """Start the process that calculates for the tools of this test process; it ends with it."""
+    socket = str(Path(tempfile.mkdtemp(prefix="heasoft-")) / "s")
+    code = f"from helpers.forked import serve; serve({socket!r}, 'helpers.heasoft', 'astropy.io.fits')"
+    paths = os.pathsep.join(_ROOTS)
+    server = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": paths},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the tests
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    assert server.stdout.readline() == b"ready\n"
+
+    def end() -> None:
+        server.stdin.close()
+        server.stdout.close()
+        server.wait()
+        shutil.rmtree(Path(socket).parent)
+
+    atexit.register(end)
+    return socket
+
+
+def install(folder: Path, pause_s: float = 0.0) -> Heasoft:
+    """Write the executables and their parameter files; and a user's own of other runs.
+
+    With a pause, tools take that long between reading and writing parameters: others that share them are in time then.
+    """
     # Not in the executables, which start the faster for it.
     from tasks.sources.rxte.energies import std2_channel
 
@@ -90,10 +127,10 @@ def install(folder: Path) -> Heasoft:
     for name in ("bin", "syspfiles", "refdata", "fail", "journal", "pids"):
         (headas / name).mkdir(parents=True)
     (headas / "refdata" / "std2.json").write_text(json.dumps(std2_channel(range(256)).tolist()))
-    root = Path(__file__).parents[2]
+    (headas / "refdata" / "server.json").write_text(json.dumps({"socket": _server(), "pause_s": pause_s}))
     for tool in TOOLS:
         path = headas / "bin" / tool
-        path.write_text(_SCRIPT.format(python=sys.executable, folders=[str(root), str(root / "tests")], tool=tool))
+        path.write_text(_SCRIPT.format(python=sys.executable, folders=_ROOTS, tool=tool))
         path.chmod(0o755)
     pfiles = folder / "home" / "pfiles"
     pfiles.mkdir(parents=True)
@@ -136,7 +173,12 @@ def main(tool: str) -> NoReturn:
     _fail(tool, how, home)
     try:
         values = _parameters(tool, sys.argv[1:])
-        {"pcaprepobsid": _pcaprepobsid, "maketime": _maketime, "pcaextlc2": _pcaextlc2}[tool](values)
+        try:
+            forked.call(_refdata("server.json")["socket"], __name__, "calculated", tool, values, BACKAPP)
+        except RuntimeError as error:
+            if error.args[0] != "_Died":
+                raise
+            raise _Died(error.args[1]) from None
     except _Died as error:
         print(f"{error} at {sys.argv[0]} line 1.", file=sys.stderr)
         print(f"Task {tool} 1.0 terminating with status -1", file=sys.stderr)
@@ -152,6 +194,17 @@ def main(tool: str) -> NoReturn:
 
 class _Died(Exception):
     pass
+
+
+def _refdata(name: str) -> Any:
+    return json.loads((Path(sys.argv[0]).parents[1] / "refdata" / name).read_text())
+
+
+def calculated(tool: str, values: dict[str, str], backapp: bool) -> None:
+    """Do what a tool is for."""
+    global BACKAPP  # of this process, which does nothing else
+    BACKAPP = backapp
+    {"pcaprepobsid": _pcaprepobsid, "maketime": _maketime, "pcaextlc2": _pcaextlc2}[tool](values)
 
 
 def _fail(tool: str, how: str, home: Path) -> None:
@@ -198,7 +251,7 @@ def _parameters(tool: str, arguments: list[str]) -> dict[str, str]:
             raise _Died(f"ERROR: {row[0]} cannot be {value}")
     _learn(tool, {name: value for name, value in given.items() if name in _asked(rows)})
     # Scripts ask for parameters one by one, and tell others of theirs through the same files.
-    time.sleep(0.15)
+    time.sleep(_refdata("server.json")["pause_s"])
     learnt = {row[0]: row[3] for row in _read(tool)}
     return learnt | {name: value for name, value in given.items() if name not in _asked(rows)}
 
@@ -241,7 +294,7 @@ def _pcaprepobsid(values: dict[str, str]) -> None:
     files = sorted(Path(source, "pca").glob("FS4a_*"))
     # xtefilt asks fcollect's parameter file what its output was called.
     _learn("fcollect", {"fname": f"{out}/FP_{files[0].name[5:].removesuffix('.gz')}"})
-    time.sleep(0.15)
+    time.sleep(_refdata("server.json")["pause_s"])
     root = next(row[3] for row in _read("fcollect") if row[0] == "fname")
     filters = list(Path(source, "stdprod").glob("x*.xfl.gz"))
     if not filters:
@@ -361,7 +414,7 @@ def _pcaextlc2(values: dict[str, str]) -> None:
     if width <= 0 or width % 16:
         raise _Died("ERROR: binsz must be a multiple of 16")
     columns = [f"X{n}{side}SpecPcu{pcu}" for pcu in pcus for n in _numbers(values["layerlist"], 1, 3) for side in "LR"]
-    channels = json.loads((Path(sys.argv[0]).parents[1] / "refdata" / "std2.json").read_text())
+    channels = _refdata("std2.json")
     low, high = (
         channels[default if values[name] == "INDEF" else int(values[name])]
         for name, default in (("chmin", 0), ("chmax", 255))

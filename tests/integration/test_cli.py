@@ -66,18 +66,19 @@ def test_init_is_idempotent(run: Run, tmp_path: Path) -> None:
 
 
 def test_archives(run: Run) -> None:
-    told = run("archives")
-    assert told.code == 0
+    lines = run("archives").out.splitlines()
+    for archive, line in zip(sorted(REGISTRY), lines[1:], strict=False):
+        assert line.split()[:2] == [archive, REGISTRY[archive].release]
+        assert line.endswith(REGISTRY[archive].title)
     for archive in REGISTRY.values():
-        for text in (
-            archive.name,
-            archive.title,
-            archive.release,
-            archive.public_url,
-            archive.licence,
-            archive.bibcode or "",
-        ):
-            assert text in told.out
+        told = run("archives", archive.name)
+        assert told.code == 0
+        words = (archive.title, archive.release, archive.public_url, archive.licence, archive.bibcode, archive.notes)
+        for text in (*words, archive.time_scale, archive.acknowledgement, *(band.band for band in archive.bands)):
+            assert text is None or text in told.out
+    (band,) = (row for row in json.loads(run("archives", "gaia", "--json").out)[0]["bands"] if row["band"] == "G")
+    assert f"{band['zero_point_jy']:.15g}" in run("archives", "gaia").out
+    refused(run("archives", "gaja"), "unknown archive 'gaja'.*gaia")
     rows = json.loads(run("archives", "--json").out)
     assert [row["archive"] for row in rows] == sorted(REGISTRY)
     (icecube,) = (row for row in rows if row["archive"] == "icecube")
@@ -130,7 +131,7 @@ def test_targets_are_renamed_removed_and_exported(run: Run, here: Path, listing:
     assert run("targets", "remove", "M 87").out == committed.out.replace("would remove", "removed")
     refused(run("plot", "M 87", "--to", "x.html"), "no target is named 'M 87'")
     done = run("targets", "add", "agn.vot", "--sample", "agn", "--label", "label")
-    assert done.out.splitlines()[-1] == "3 rows of agn.vot: 1 new targets, 1 known, 3 new labels"
+    assert done.out.splitlines()[-1] == "3 rows of agn.vot: 1 new target, 1 known, 3 new labels"
     assert run("targets", "remove", row["target_id"], "--sample", "agn").code == 0
     assert run("targets", "remove", "--sample", "agn").out.startswith("removed 1 target, 2 labels, ")
     assert json.loads(run("targets", "list", "--output", "json").out) == []
@@ -166,7 +167,7 @@ def test_sql_in_every_form(run: Run, here: Path, tmp_path: Path) -> None:
     to = tmp_path / "answer.parquet"
     assert run("sql", query, "--output", "parquet", "--to", to).code == 0
     assert pq.read_table(to).to_pylist()[0]["n"] == 42
-    assert run("sql", query, "--output", "csv", "--to", tmp_path / "answer.csv").out == ""
+    assert run("sql", query, "--to", tmp_path / "answer.csv").out == f"{tmp_path / 'answer.csv'}: 1 row\n"
     assert (tmp_path / "answer.csv").read_text().startswith('"n"')
 
 
@@ -206,12 +207,12 @@ def test_verify_and_compact(run: Run, here: Path, catalog: Catalog) -> None:
     done = run("verify")
     assert done.code == 1
     assert "error: orphans: targets/stray.parquet" in done.out
-    assert "1 errors" in done.out
+    assert "1 error, 0 notes" in done.out
     (finding,) = json.loads(run("verify", "--quick", "--output", "json").out)
     assert (finding["level"], finding["check"]) == ("error", "orphans")
     done = run("compact")
     assert done.code == 0
-    assert "1 unknown files moved to the quarantine" in done.out
+    assert "1 unknown file moved to the quarantine" in done.out
     assert not stray.exists()
     assert run("verify").code == 0
     assert run("sql", "SELECT count(*) AS n FROM targets", "--output", "csv").out == '"n"\n6\n'
@@ -287,7 +288,7 @@ def test_pull_and_status(
         (["sql", "SELEC 1"], r'the SQL failed: Parser Error: syntax error at or near "SELEC" \('),
         (["sql", "SELECT fluxx FROM lightcurves"], 'Referenced column "fluxx" not found.*Candidate.*flux'),
         (["sql", "FROM lightcurve"], "lightcurve"),
-        (["sql", "SELECT 1", "--output", "parquet"], "Parquet needs a file"),
+        (["sql", "SELECT 1", "--output", "parquet"], "parquet is not printed"),
         (["sql", "SELECT 1", "--output", "csv", "--to", "no/such/folder.csv"], "cannot write no/such/folder.csv"),
         (["targets", "add", "nowhere.csv", "--sample", "s"], "nowhere.csv does not exist"),
         (["targets", "add", "LISTING", "--sample", "s", "--label", "klass"], r"klass.*class"),

@@ -96,6 +96,6 @@ def test_archives_on_s3(s3: S3, s3_bucket: str, s3_lake: str) -> None:
     there = Endpoint("sky", f"s3://{s3_bucket}/sky", None, is_public=True)
     places = [there, replace(there, url=f"{there.url}/nothing"), replace(there, url="s3://doctor-has-none/sky")]
     full, empty, none = (answer.check for answer in look(places, 5.0))
-    assert (full.status, full.found) == ("ok", f"{there.url}: 1 folders or files")
+    assert (full.status, full.found) == ("ok", f"{there.url}: 1 folder or file")
     assert (empty.status, none.status) == ("fail", "fail")
     assert "there is nothing" in empty.found

@@ -6,15 +6,19 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from helpers.granules import register
-from helpers.processes import child_environment, marked, until
+from helpers.processes import child_environment, lightlake, marked, until
 
 from deployments.sandbox.server import Sandbox
 from lake.store.catalog import Catalog
+
+Rows = Callable[..., list[dict[str, Any]]]
 
 pytestmark = pytest.mark.crash
 
@@ -107,3 +111,67 @@ def test_nothing_of_a_pull_that_an_archive_keeps_waiting_is_left(catalog: Catalo
             command.kill()
             command.wait()
     until(lambda: not marked(marker), lambda: f"left: {marked(marker)}", 60)
+
+
+# A query in the place of one that takes as long: DuckDB meets the signal inside it.
+LONG = "SELECT count(*) FROM range(1000000000000) AS n (i) WHERE i % 7 = 1"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_within_a_commit_is_no_failure(
+    catalog: Catalog, rows: Rows, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    register(catalog, range(3))
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from pathlib import Path; from lake.commit import commit; from lake.cli import main\n"
+        "true = commit._Merge.run\n"
+        "def run(merge, numbers):\n"
+        "    commit._Merge.run = true; Path('there').touch()\n"
+        f"    merge.cursor.execute({LONG!r})\n"
+        "commit._Merge.run = run; main()"
+    )
+    with Sandbox.start(tmp_path / "sandbox", archives=("icecube",), targets=[(10.0, 20.0)]) as box:
+        here = child_environment(
+            LIGHTLAKE_URL=str(catalog.storage.root),
+            LIGHTLAKE_ENDPOINTS__ICECUBE=box.endpoints["icecube"],
+            LIGHTLAKE_CACHE_DIR=str(tmp_path / "cache"),
+            PYTHONPATH=os.pathsep.join(sys.path),
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", code, "pull", "icecube", "--local"],
+            cwd=tmp_path,
+            env=here,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        ) as command:
+            try:
+                until(lambda: (tmp_path / "there").exists() or command.poll() is not None, "no commit")
+                command.send_signal(number)
+                command.communicate(timeout=60)
+            finally:
+                command.kill()
+        assert command.returncode == status
+        assert rows("SELECT * FROM ledger") == []
+        assert lightlake("pull", "icecube", "--local", cwd=tmp_path, environment=here).returncode == 0
+    assert rows("SELECT status, attempt FROM ledger") == [{"status": "done", "attempt": 1}]
+
+
+def test_a_signal_ends_a_query(catalog: Catalog, tmp_path: Path) -> None:
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "import threading, time; from lake.cli import main; from lake.query import Lake\n"
+        "true = Lake._limited\n"
+        "def limited(*of): threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start(); return true(*of)\n"
+        "Lake._limited = limited; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "sql", LONG, "--lake", str(catalog.storage.root)],
+        cwd=tmp_path,
+        env=child_environment(PYTHONPATH=os.pathsep.join(sys.path)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, "lightlake: stopped\n")

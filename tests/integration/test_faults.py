@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from helpers.faults import FAULTS, SPOILT, TOLD
+from helpers.faults import FAULTS, REFUSALS, SPOILT, TOLD
 
 from deployments.sandbox import hcv as sandbox_hcv
 from deployments.sandbox import hst as sandbox_hst
@@ -63,7 +63,7 @@ class Asked:
     answer
         What is expected: json, votable, file, zip or job.
     times
-        How often in a row: a request may be made of several.
+        How often in a row: a request may be made of several, or be made again after a refusal.
     less
         Faults that it cannot meet.
     """
@@ -165,7 +165,14 @@ SERVICES = {
     "SIMBAD": Asked(sandbox_simbad.TAP_PATH, "simbad", "simbad", _names, "votable"),
     "ESO": Asked(sandbox_eso.TAP_PATH, "virac", "virac", _eso, "votable"),
 }
-CASES = [(name, kind) for name, one in SERVICES.items() for kind in FAULTS if kind not in one.less]
+# By default all faults of one request of each kind, and of the others every fourth: they are made in the same way.
+_THOROUGH = ("a file", "TAP", "a job of TAP", "MAST")
+CASES = [
+    pytest.param(name, kind, marks=() if name in _THOROUGH or (row + column) % 4 == 0 else pytest.mark.long)
+    for row, (name, one) in enumerate(SERVICES.items())
+    for column, kind in enumerate(FAULTS)
+    if kind not in one.less
+]
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +217,8 @@ def test_a_service_that_fails(
     if name not in whole:
         whole[name] = asked.ask(served, reached.model_copy(update={"cache_dir": tmp_path / "other"}))
         assert whole[name]
-    served.fault(asked.path, kind, times=asked.times)
+    is_again = asked.answer == "job" or kind in REFUSALS
+    served.fault(asked.path, kind, times=asked.times if is_again else 1)
     with pytest.raises(ArchiveError, match=fault.told or TOLD[asked.answer, kind]) as caught:
         asked.ask(served, fault.impatient(reached))
     error, told = caught.value, str(caught.value)

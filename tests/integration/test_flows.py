@@ -193,7 +193,7 @@ def test_what_cannot_pass_is_told_and_mended_by_the_next_run(catalog: Catalog, r
     endpoint = sandbox.endpoints["icecube"]
     told = f"icecube: HTTP 404 Not Found [{endpoint}] (check LIGHTLAKE_ENDPOINTS__ICECUBE)"
     assert state.message == (
-        f"icecube: 5 of 5 targets FAILED in 1 of 1 granules: {told}. 0 of 5 targets answered, 0 rows"
+        f"icecube: 5 of 5 targets FAILED in 1 of 1 granule: {told}. 0 of 5 targets answered, 0 rows"
     )
     assert len(sandbox.requests) == 1
     assert counts(rows) == {"failed": 5}
@@ -203,8 +203,9 @@ def test_what_cannot_pass_is_told_and_mended_by_the_next_run(catalog: Catalog, r
     left = artifacts(state)
     assert json.loads(left["pull-icecube"].data)[0]["failed"] == 5
     assert "plot-icecube" not in left
+    assert left["missing-icecube"].description == "Missing: 5 targets failed"
     missing = left["missing-icecube"].data
-    assert "5 of 5 targets failed, 0 were rejected, in 1 of 1 granules." in missing
+    assert "5 of 5 targets failed, 0 were rejected, in 1 of 1 granule." in missing
     assert f"| `{ledger['granule']}` | failed | T00" in missing
     assert f" and 2 more | 0 | {text(told)} |" in missing
     assert f"{ledger['granule']}: failed, 5 targets, 0 found, " in logged(state)
@@ -223,7 +224,7 @@ def test_what_cannot_pass_is_told_and_mended_by_the_next_run(catalog: Catalog, r
 def test_a_plot_that_cannot_be_made_does_not_fail_the_pull(
     catalog: Catalog, madeup: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(rows: Any) -> bytes:
+    def broken(rows: Any, title: str) -> bytes:
         raise ValueError("no such font")
 
     monkeypatch.setattr("tasks.analysis.figures.pictures.light_curve_png", broken)
@@ -269,11 +270,18 @@ def test_refresh_goes_on_past_a_failing_archive(
     assert (state.message or "").startswith("icecube: 6 of 6 targets FAILED")
     assert "madeup" not in (state.message or "")
     left = artifacts(state)
-    assert {"pull-icecube", "pull-madeup", "missing-icecube", "progress-madeup", "refresh"} <= set(left)
+    assert {"pull-icecube", "pull-madeup", "missing-icecube", "progress-madeup", "refresh", "report"} <= set(left)
+    assert left["missing-madeup"].description == "Nothing is missing: all targets have their answer"
+    assert left["refresh"].description == "Missing at 1 of 2 archives"
+    assert "| icecube | 0 | 0 | 6 | 0 | 0 | 0 |" in left["report"].data
+    assert "| madeup | 4 | 2 | 0 | 0 | 0 |" in left["report"].data
+    assert "](data:image/png;base64," in left["report"].data
+    assert "6 targets at 2 archives" in left["report"].description
+    assert len(left["report"].data) < 200_000
     summary = left["refresh"].data
     assert "| icecube | 20210126 | 6 | 0 | 0 | 6 |" in summary
     assert "| madeup | DR1 | 6 | 4 | 2 | 0 |" in summary
-    assert "![Targets by archive and answer](data:image/png;base64," in summary
+    assert "![Answers of this refresh: targets by archive](data:image/png;base64," in summary
     assert "- icecube: 6 of 6 targets FAILED" in summary
     assert "### What is missing of icecube 20210126" in summary
 

@@ -178,13 +178,14 @@ def test_targets_that_mast_cannot_be_asked_for_count_as_such(
     box.fault("/search", "status:503", times=9)
     report = pulled(targets, target="fuv")
     assert (report.failed, report.known) == (1, 0)
-    assert "1 of 1 targets FAILED" in report.message
+    assert "1 of 1 target FAILED" in report.message
     assert "0 of 0 exposures are in the lake" in report.message
     assert rows("SELECT name, status FROM coverage JOIN targets USING (target_id)") == [
         {"name": "fuv", "status": "failed"}
     ]
 
 
+@pytest.mark.long
 def test_what_was_calibrated_anew_is_extracted_again_and_its_composite_rebuilt(
     catalog: Catalog, rows: Rows, mast: Service
 ) -> None:
@@ -218,6 +219,7 @@ def test_what_was_calibrated_anew_is_extracted_again_and_its_composite_rebuilt(
     assert errors(catalog) == []
 
 
+@pytest.mark.long
 def test_a_segment_alone_and_a_lamp_among_others(catalog: Catalog, rows: Rows, mast: Service) -> None:
     for number, more in enumerate(({"segments": "A"}, {"segments": "B"}, {"wavecal": True})):
         made = dataset(mast, number, n=1, **more)
@@ -260,6 +262,7 @@ def test_broken_exposures_hold_up_nothing_and_are_retried_when_asked(
     assert errors(catalog) == []
 
 
+@pytest.mark.long
 def test_a_moving_target_by_name_alone(targets: Catalog, rows: Rows, mast: Service) -> None:
     one = next(each for each in mast.datasets.values() if each.exposures[0].is_moving)
     assert pulled(targets, target=place(one)).known == 0
@@ -271,6 +274,7 @@ def test_a_moving_target_by_name_alone(targets: Catalog, rows: Rows, mast: Servi
     assert rows("SELECT service, method FROM aliases") == [{"service": None, "method": "moving_target"}]
 
 
+@pytest.mark.long
 def test_names_stay_raw_until_the_service_answers(
     catalog: Catalog, rows: Rows, box: Sandbox, mast: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,6 +296,7 @@ def test_names_stay_raw_until_the_service_answers(
     assert errors(catalog) == []
 
 
+@pytest.mark.long
 def test_a_folder(targets: Catalog, rows: Rows, mast: Service, box: Sandbox, tmp_path: Path) -> None:
     folder = tmp_path / "downloaded"
     for name in [one.name for one in mast.datasets.values() if one.exposures[0].target.startswith("QSO")]:
@@ -335,6 +340,7 @@ def test_a_folder(targets: Catalog, rows: Rows, mast: Service, box: Sandbox, tmp
         pulled(targets, files=str(tmp_path / "elsewhere"))
 
 
+@pytest.mark.long
 def test_an_exposure_in_files_of_two_kinds_comes_once(
     catalog: Catalog, rows: Rows, mast: Service, tmp_path: Path
 ) -> None:
@@ -352,6 +358,7 @@ def test_an_exposure_in_files_of_two_kinds_comes_once(
     assert errors(catalog) == []
 
 
+@pytest.mark.long
 def test_a_member_whose_files_are_gone_fails_the_composite(
     catalog: Catalog, rows: Rows, mast: Service, tmp_path: Path
 ) -> None:
@@ -453,6 +460,7 @@ def test_the_command(targets: Catalog, rows: Rows, mast: Service, run: Run) -> N
     assert "lightlake hst" in done.err
 
 
+@pytest.mark.long
 def test_out_and_back(targets: Catalog, rows: Rows, mast: Service, run: Run, tmp_path: Path) -> None:
     from astropy.table import Table
 

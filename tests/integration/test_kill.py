@@ -19,9 +19,9 @@ FULL = bool(os.environ.get("LIGHTLAKE_TEST_FULL"))
 KILLS = 50 if FULL else 5
 GRANULES = 100 if FULL else 10  # each of two writers commits them all
 
-# Every step on a disk, of which two or three by default; with PostgreSQL those at which it matters what the
+# Every step on a disk, of which two by default; with PostgreSQL those at which it matters what the
 # database knows.
-_CHANGES = ("after publish 3", "before COMMIT 1", "after COMMIT 1")
+_CHANGES = ("after publish 3", "after COMMIT 1")
 _SERVED = (
     STEPS if FULL else ("after intent 1", "after publish 5", "after delete 1", "before COMMIT 1", "after COMMIT 1")
 )
@@ -83,6 +83,7 @@ def test_killed_and_pulled_anew_into_the_same_folder(half_done, anywhere, step):
     assert errors(catalog) == []
 
 
+@pytest.mark.crash
 def test_killed_moved_and_opened_elsewhere(half_done, anywhere, tmp_path):
     if not half_done[0].storage.is_local:
         pytest.skip("of a lake on disk")

@@ -25,7 +25,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-from deployments.deployed import NAME, deployed
+from deployments.deployed import deployed
 from deployments.sandbox.server import Sandbox
 from lake.query import Lake
 from lake.settings import load_settings
@@ -41,6 +41,7 @@ pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 # What the README promises, in seconds.
 PROMISED = 120
 
+PULL = "pull/pull-one-archive"
 SERVE = "from lake.cli import main; main()"
 
 
@@ -70,7 +71,7 @@ class House:
         ours = [sys.executable, "-c", SERVE, "serve", "--lake"]
         served, worked = folder / "served", folder / "worked"
         self.keepers = [
-            Keeper("service", [*ours, str(served)], served, "icecubepsc", f"pull/{NAME}", folder / "serve.log"),
+            Keeper("service", [*ours, str(served)], served, "icecubepsc", PULL, folder / "serve.log"),
             Keeper("worker", prefect, worked, "saxgrbmgrb", "pull/worker", folder / "worker.log"),
         ][: 2 if FULL else 1]
         for keeper in self.keepers:

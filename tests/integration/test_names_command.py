@@ -104,11 +104,17 @@ def test_unknown_names_are_bad_rows(run: Run, here: Path, services: Services) ->
     assert Path("names.txt.bad.csv").read_text().splitlines()[1].startswith("2,")
     assert {row["name"] for row in rows("FROM targets")} == {"3C 273", "K Tau"}
     alone = run("targets", "add", "no such thing", "--sample", "s")
-    assert (alone.code, "1 of 1 rows of the names are bad" in alone.err) == (2, True)
+    assert (alone.code, "1 of 1 row of the names are bad" in alone.err) == (2, True)
 
 
 @pytest.mark.parametrize(
-    ("path", "kind"), [(TAP_PATH, "status:503"), (TAP_PATH, "reset"), (PATH, "garbage"), (PATH, "truncate")]
+    ("path", "kind"),
+    [
+        (TAP_PATH, "status:503"),
+        (PATH, "garbage"),
+        pytest.param(TAP_PATH, "reset", marks=pytest.mark.long),
+        pytest.param(PATH, "truncate", marks=pytest.mark.long),
+    ],
 )
 def test_a_service_that_dies_in_the_middle_adds_nothing(
     run: Run, here: Path, services: Services, path: str, kind: str
@@ -171,6 +177,7 @@ def test_a_survey_refuses_a_name_that_nobody_knows(here: Path, services: Service
         assert str(away.value.hint).startswith("no target is named '3C 2733'")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("pull_settings")
 def test_photons_of_a_name(run: Run, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """HST by a name that the lake does not have: found, matched, and no row of HST's names is taken for an object."""

@@ -182,6 +182,7 @@ run()
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.usefixtures("on_disk")
 def test_without_a_home_as_a_user_whom_nobody_knows(here: Path, catalog: Catalog, tmp_path: Path) -> None:

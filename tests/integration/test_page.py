@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from helpers.granules import committed, hold, positions
 from helpers.processes import Run
+from helpers.reports import HOSTILE, half_failed
 
 from deployments import demo
 from lake.commit.targets import add_targets
@@ -20,6 +21,7 @@ from tasks.analysis.figures.bands import styles
 from tasks.analysis.figures.light_curve import About, light_curve
 from tasks.analysis.figures.page import Packed, write_page
 from tasks.analysis.figures.points import Look, points
+from tasks.analysis.report.lake_page import write_report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -40,6 +42,38 @@ ONE: dict[str, Any] = {
     "detected": True,
     "good": True,
 }
+
+
+# The lowest contrast of text in a page with what is behind it, and where: WCAG 2.2, section 1.4.3.
+CONTRAST = """() => {
+  const light = colour => {
+    const [r, g, b] = colour.match(/[0-9.]+/g).map(one => one / 255)
+      .map(one => one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const clear = colour => colour === "transparent" || /, 0\\)$/.test(colour);
+  let worst = [99, ""];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let text; text = walker.nextNode();) {
+    const one = text.parentElement;
+    if (!text.textContent.trim() || one.closest("svg, script") || !one.getClientRects().length) continue;
+    let behind = one;
+    while (behind.parentElement && clear(getComputedStyle(behind).backgroundColor)) behind = behind.parentElement;
+    const pair = [getComputedStyle(one).color, getComputedStyle(behind).backgroundColor].map(light);
+    const ratio = (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
+    if (ratio < worst[0]) worst = [ratio, `${one.outerHTML.slice(0, 120)} in ${behind.className}`];
+  }
+  return worst;
+}"""
+
+
+def is_in_its_window(page: Page, width: int, scheme: Literal["light", "dark"]) -> None:
+    """Check that a page is no wider than its window, as light as it should be, and that its text can be read."""
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", colour)[:3])) > 384) == (scheme == "light")
+    ratio, where = page.evaluate(CONTRAST)
+    assert ratio >= 4.5, where
 
 
 def a_figure(n: int, name: str = "M 87") -> Packed:
@@ -82,20 +116,18 @@ def test_a_figure_is_as_wide_as_its_page(
     page.set_viewport_size({"width": width, "height": 800})
     page.goto(path.as_uri())
     page.locator("#figure .marks").first.wait_for()
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    is_in_its_window(page, width, scheme)
     drawn = page.locator("#figure svg.marks").bounding_box()
     room = page.locator("main").bounding_box()
     assert drawn
     assert room
     assert 0.85 * room["width"] <= drawn["width"] <= room["width"] + 1
-    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (sum(map(int, re.findall(r"\d+", colour)[:3])) > 384) == (scheme == "light")
     assert "Javascript Error" not in page.locator("#figure").inner_text()
 
 
 @pytest.mark.server
 def test_names_are_text_and_never_scripts(page: Page, catalog: Catalog, lake: Lake, run: Run, tmp_path: Path) -> None:
-    breaks = "</script></title><script>globalThis.ran = 1</script><img src=x onerror='globalThis.ran = 1'>"
+    breaks = HOSTILE
     names = [f"{breaks}<!--<script>&lt;\u2028", "M 87\x1b]0;x\x07 ${globalThis.ran = 1} {{7*7}}"]
     ra, dec = positions([0, 1])
     add_targets(catalog, pa.table({"name": names, "ra": ra, "dec": dec}), "s")
@@ -130,6 +162,33 @@ def test_names_are_text_and_never_scripts(page: Page, catalog: Catalog, lake: La
         assert [one for one in told if "Content Security Policy" not in one] == []
         assert len(told) == 1, told
         told.clear()
+
+
+@pytest.mark.server
+def test_a_report_fits_reads_and_leads_to_its_queries(page: Page, catalog: Catalog, lake: Lake, tmp_path: Path) -> None:
+    half_failed(catalog)
+    told: list[str] = []
+    page.on("console", lambda message: told.append(message.text))
+    page.on("pageerror", lambda error: told.append(str(error)))
+    url = write_report(lake, tmp_path / "report.html").path.as_uri()
+    for scheme in ("light", "dark"):
+        for width in (400, 1600):
+            page.emulate_media(color_scheme=scheme)
+            page.set_viewport_size({"width": width, "height": 800})
+            page.goto(url)
+            is_in_its_window(page, width, scheme)
+    assert page.locator("svg.sky circle").count() == 40
+    page.locator(".facts a").first.focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.querySelector(':target').id") == "query-totals"
+    page.get_by_role("button", name="copy").first.press("Enter")
+    page.get_by_role("button", name=re.compile("copied|selected")).wait_for()
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.locator("nav").is_hidden()
+    assert page.locator("button:visible").count() == 0
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(31, 41, 51)", "dark ink on paper"
+    assert page.evaluate("globalThis.ran") is None
+    assert told == []
 
 
 def test_the_page_needs_no_other_file(tmp_path: Path) -> None:

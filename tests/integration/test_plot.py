@@ -59,10 +59,11 @@ def test_what_cannot_be_drawn_is_said_in_a_line(
     assert list(tmp_path.glob("x*")) == []
 
 
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.long)])
 def test_a_sample_is_drawn_once_and_again_where_it_changed(
-    url: str, catalog: Catalog, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    url: str, catalog: Catalog, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str
 ) -> None:
-    monkeypatch.setenv("LIGHTLAKE_WORKERS", "1")
+    monkeypatch.setenv("LIGHTLAKE_WORKERS", workers)
     folder = tmp_path / "figures"
     assert "5 figures drawn" in run("plot", "--sample", "five", "--to", folder, "--lake", url).out
     pages = sorted(path.name for path in folder.glob("*.html"))

@@ -111,18 +111,18 @@ def test_it_serves_what_is_due_and_what_events_ask_for(
             there = {one.full_name: client.read_deployment_by_name(one.full_name) for one in deployed()}
             assert all(one.parameters == {"lake": root} and not one.paused for one in there.values())
             assert all(one.version == version("lightlake") and NAME in one.tags for one in there.values())
-            pulled = until(lambda: runs("pull icecube for pulled"))
-            client.pause_deployment(there["pull/lightlake"].id)  # once was enough
+            pulled = until(lambda: runs("pull icecube for pulled into %"))
+            client.pause_deployment(there["pull/pull-one-archive"].id)  # once was enough
             listing = tmp_path / "more.csv"
             places = [(*PLACES[n], n) for n in range(6, 9)]
             listing.write_text("ra,dec,name\n" + "".join(f"{ra},{dec},T{n:03}\n" for ra, dec, n in places))
             with pytest.raises(SystemExit, match="0"):
                 main(["targets", "add", str(listing), "--sample", "it's new", "--lake", root])
-            (refreshed,) = until(lambda: runs("refresh % for it's new"))
+            (refreshed,) = until(lambda: runs("refresh % for it's new in %"))
             # A run that waits for its turn when the service ends waits for the next service.
             with catalog.claim("pull-icecube", strict=True):
                 late = client.create_flow_run_from_deployment(
-                    there["pull/lightlake"].id, parameters={"archive": "icecube"}
+                    there["pull/pull-one-archive"].id, parameters={"archive": "icecube"}
                 )
                 until(lambda: "waits for another run, which holds the lock pull-icecube" in log.read_text())
                 child.send_signal(signal.SIGTERM)
@@ -138,11 +138,11 @@ def test_it_serves_what_is_due_and_what_events_ask_for(
     # One was paused by hand.
     ended = f"ended; schedules of {len(deployed()) - 1} deployments are paused until it serves again"
     assert log.read_text().rstrip().endswith(ended)
-    assert "maintenance/lightlake: next " in log.read_text()
+    assert "maintenance/compact-the-lake: next " in log.read_text()
     for run in pulled:
-        assert run.deployment_id == there["pull/lightlake"].id
+        assert run.deployment_id == there["pull/pull-one-archive"].id
         assert run.auto_scheduled
-    assert refreshed.deployment_id == there["refresh/lightlake"].id
+    assert refreshed.deployment_id == there["refresh/refresh-all-archives"].id
     assert refreshed.created_by.type == "AUTOMATION"
     assert refreshed.parameters["lake"] == root
     assert rows("SELECT count(*) AS n FROM coverage WHERE status <> 'failed' AND archive = 'icecube'") == [{"n": 9}]

@@ -34,6 +34,7 @@ def test_a_range_of_times_reads_only_the_files_that_it_must(years):
     assert _files_read(years, "flux > 1200") == 1
 
 
+@pytest.mark.long
 def test_files_of_before_are_told_of_by_a_migration_and_by_compact(years):
     schema = f'{METADATA}."{years.location.schema}"'
     for act in (years.create, lambda: compact(years)):

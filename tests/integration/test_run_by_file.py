@@ -99,6 +99,7 @@ def state(run_id: str) -> str | None:
 # --- from one file to light curves ---
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("box")
 def test_the_helpers_example_runs_from_that_one_file(
     catalog: Catalog, lake: Lake, cases_dir: Path, tmp_path: Path, run: Run
@@ -217,6 +218,7 @@ def quick_again(box: Sandbox) -> Iterator[None]:
     box.clear_faults()
 
 
+@pytest.mark.crash
 @pytest.mark.usefixtures("quick_again")
 def test_killed_and_started_again_it_asks_for_the_rest(
     catalog: Catalog, lake: Lake, box: Sandbox, tmp_path: Path, run: Run
@@ -245,6 +247,7 @@ def test_killed_and_started_again_it_asks_for_the_rest(
     assert {row["process"] for row in rows_of("FROM metrics")} >= {os.getpid()}
 
 
+@pytest.mark.crash
 @pytest.mark.usefixtures("quick_again")
 def test_stopped_by_another_process_it_ends_soon_and_loses_nothing(
     catalog: Catalog, box: Sandbox, tmp_path: Path, run: Run

@@ -135,6 +135,7 @@ def test_all_once_limits_and_what_was_mended(
     assert errors(catalog) == []
 
 
+@pytest.mark.long
 def test_targets_of_a_sample_are_asked_once_and_again_when_asked(
     catalog: Catalog, rows: Rows, mirror: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
+from dataclasses import replace
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -41,6 +42,7 @@ from deployments.automations import (
     reach_api,
 )
 from deployments.deployed import NAME, deployed
+from deployments.former import FORMER, former_deployments
 from flows import living
 from flows.changed import tell_changes
 from flows.maintenance import maintain, verify
@@ -57,6 +59,8 @@ from tasks.pull import limits
 
 Rows = Callable[..., list[dict[str, Any]]]
 pytestmark = pytest.mark.usefixtures("prefect_server")
+
+FULL_NAMES = {one.flow.name: one.full_name for one in deployed()}
 
 
 @pytest.mark.usefixtures("pull_settings")
@@ -169,7 +173,7 @@ def test_upkeep_reports_and_failures_are_told(catalog: Catalog, hook: tuple[str,
     assert state.is_failed()
     assert f"{victim.name} is missing" in (state.message or "")
     until(lambda: told, "the webhook is told")
-    assert "verify Failed" in told[0]
+    assert f"verify {catalog.storage.root.name} Failed" in told[0]
     assert f"{victim.name} is missing" in told[0]
 
 
@@ -222,7 +226,7 @@ def test_targets_are_added_whether_prefect_can_be_told_or_not(
         main(["targets", "add", str(listing), "--sample", "s", "--lake", str(catalog.storage.root)])
     said = capsys.readouterr().out.splitlines()
     assert ended.value.code == 0
-    assert sum(line.startswith("1 rows of one.csv") for line in said) == 1
+    assert sum(line.startswith("1 row of one.csv") for line in said) == 1
     (told,) = [line for line in said if line.startswith("Prefect was not told")] if api else [""]
     assert (api or "") in told
 
@@ -321,7 +325,7 @@ def test_what_somebody_paused_stays_paused(lake: Lake) -> None:
     with get_client(sync_client=True) as client:
 
         def there(name: str) -> DeploymentResponse:
-            return client.read_deployment_by_name(f"{name}/{NAME}")
+            return client.read_deployment_by_name(FULL_NAMES[name])
 
         begin()
         assert not any(client.read_deployment_by_name(name).paused for name in names)
@@ -331,19 +335,19 @@ def test_what_somebody_paused_stays_paused(lake: Lake) -> None:
         slug = there("pull").schedules[0].slug
         client.update_deployment_schedule(there("pull").id, there("pull").schedules[0].id, active=False)
         told = begin()
-        assert "not by this service" in told[f"verify/{NAME}"]
-        assert f"{slug} paused" in told[f"pull/{NAME}"]
+        assert "not by this service" in told[FULL_NAMES["verify"]]
+        assert f"{slug} paused" in told[FULL_NAMES["pull"]]
         serve._pause(lake, ours, said.append)
         assert all(client.read_deployment_by_name(name).paused for name in names)
         told = begin()
-        assert [name for name in names if client.read_deployment_by_name(name).paused] == [f"verify/{NAME}"]
+        assert [name for name in names if client.read_deployment_by_name(name).paused] == [FULL_NAMES["verify"]]
         assert [one.active for one in there("pull").schedules if one.slug == slug] == [False]
         assert sum(one.active for one in there("pull").schedules) == len(there("pull").schedules) - 1
-        assert "resumed" in told[f"refresh/{NAME}"]
-        assert "resumed" not in told[f"verify/{NAME}"]
+        assert "resumed" in told[FULL_NAMES["refresh"]]
+        assert "resumed" not in told[FULL_NAMES["verify"]]
         serve._report_paused(ours, said.append)
-        assert f"verify/{NAME}" in said[-1]
-        assert f"pull/{NAME} ({slug} paused" in said[-1]
+        assert FULL_NAMES["verify"] in said[-1]
+        assert f"{FULL_NAMES['pull']} ({slug} paused" in said[-1]
         after = client.read_resource_related_automations(f"prefect.deployment.{there('refresh').id}")
         assert [(one.id, one.enabled) for one in after] == [(triggers[0].id, False)]
         # One of another lake has registered the same: schedules are its own now.
@@ -351,11 +355,42 @@ def test_what_somebody_paused_stays_paused(lake: Lake) -> None:
         claims.note(lake.storage, serve.CLAIM, claims.Holder("another", "elsewhere", 1, "now"))
         serve._pause(lake, ours, said.append)
         assert "another, process 1 on elsewhere" in said[-1]
-        assert [name for name in names if client.read_deployment_by_name(name).paused] == [f"verify/{NAME}"]
+        assert [name for name in names if client.read_deployment_by_name(name).paused] == [FULL_NAMES["verify"]]
         # What one has paused, another does not forget.
         paused.note_paused(names)
         assert paused.pause(client, names, "another lake") == []
         assert paused.paused_by_services() == sorted(names)
+
+
+def test_deployments_of_former_names_give_way(lake: Lake) -> None:
+    """With what somebody has paused and switched off there."""
+    root, said = str(lake.storage.root), list[str]()
+    pull, refresh, *_, verify = deployed(root)
+    ours = [pull, refresh, verify]
+    with get_client(sync_client=True) as client:
+        for one in ours:
+            replace(one, name=FORMER).as_runner().apply()
+        before = former_deployments(client, FULL_NAMES.values())
+        assert set(before) == {"pull/lightlake", "refresh/lightlake", "verify/lightlake"}
+        (trigger,) = client.read_resource_related_automations(f"prefect.deployment.{before['refresh/lightlake'].id}")
+        client.pause_automation(trigger.id)
+        client.pause_deployment(before["verify/lightlake"].id)
+        schedule = before["pull/lightlake"].schedules[0]
+        client.update_deployment_schedule(before["pull/lightlake"].id, schedule.id, active=False)
+        paused.note_paused(["pull/lightlake"])
+
+        serve._register(lake, ours, 1, said.append)
+        assert former_deployments(client, FULL_NAMES.values()) == {}
+        there = {name: client.read_deployment_by_name(FULL_NAMES[name]) for name in ("pull", "refresh", "verify")}
+        assert [name for name, one in there.items() if one.paused] == ["verify"]
+        assert [one.slug for one in there["pull"].schedules if not one.active] == [schedule.slug]
+        (kept,) = client.read_resource_related_automations(f"prefect.deployment.{there['refresh'].id}")
+        assert (kept.name, kept.enabled) == (trigger.name, False)
+        assert trigger.id not in {one.id for one in client.read_automations()}
+        assert any("resumed" in line for line in said if line.startswith(FULL_NAMES["pull"]))
+        said.clear()
+        serve._register(lake, ours, 1, said.append)
+        assert not any("lightlake: is called" in line for line in said)
 
 
 def test_who_waits_for_a_turn_has_no_place(lake: Lake) -> None:
@@ -367,7 +402,7 @@ def test_who_waits_for_a_turn_has_no_place(lake: Lake) -> None:
             return [run.name for run in await runner._may_start(list(due))]
 
     with get_client(sync_client=True) as client:
-        pull = client.read_deployment_by_name(f"pull/{NAME}").id
+        pull = client.read_deployment_by_name(FULL_NAMES["pull"]).id
 
         def run(archive: str, name: str) -> FlowRun:
             given = {"archive": archive, "sample": name if name != "twin" else "second"}

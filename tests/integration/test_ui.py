@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.server
 
+NAMES = {one.flow.name: one.name for one in deployed()}
+
 
 @contextmanager
 def serving(root: str, environment: dict[str, str], folder: Path) -> Iterator[None]:
@@ -61,7 +63,7 @@ def custom_run(page: Page, flow: str) -> None:
     """Go to the form of a deployment's run, as a user would."""
     page.get_by_role("link", name="Deployments").first.click()
     row = page.get_by_role("row").filter(has=page.get_by_role("link", name=flow, exact=True))
-    row.get_by_role("link", name="lightlake", exact=True).first.click()
+    row.get_by_role("link", name=NAMES[flow], exact=True).first.click()
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Custom run").click()
     page.get_by_role("heading", name="Parameters").wait_for()
@@ -139,7 +141,9 @@ def test_a_run_is_started_from_the_form_and_read_in_the_ui(
         # The page hides what is old while it fetches what is new, for as long as the machine is busy.
         page.reload()
         page.get_by_text("Completed", exact=True).filter(visible=True).first.wait_for(timeout=60_000)
-        page.get_by_text("pull icecube for quasars", exact=True).filter(visible=True).first.wait_for()
+        page.get_by_text(f"pull icecube for quasars into {catalog.storage.root.name}", exact=True).filter(
+            visible=True
+        ).first.wait_for()
         (found,) = rows(
             "SELECT count(*) AS rows, count(DISTINCT source_id) AS sources FROM lightcurves WHERE archive = 'icecube'"
         )

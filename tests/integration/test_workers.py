@@ -163,7 +163,7 @@ def test_a_worker_dies_and_another_goes_on_by_hand_and_by_schedule(
         "LIGHTLAKE_TABLES__XMMSSC": json.dumps(TABLE),
         "LIGHTLAKE_ENDPOINTS__ZTF": f"{tmp_path}/ztf/{{release}}/hats",
     }
-    pull = prefect.read_deployment_by_name("pull/lightlake")
+    pull = prefect.read_deployment_by_name("pull/pull-one-archive")
     # Where it was deployed the table was not known, so the form does not offer it.
     prefect.update_deployment(pull.id, DeploymentUpdate(enforce_parameter_schema=False, tags=pull.tags))
     register(catalog, range(40))
@@ -232,7 +232,7 @@ def _keeps_itself_fresh(
     for archive in ("icecubepsc", "ztf"):
         assert pull_archive(archive, return_state=True).is_completed()
     register(catalog, range(40, 41), "late")
-    refresh = prefect.read_deployment_by_name("refresh/lightlake")
+    refresh = prefect.read_deployment_by_name("refresh/refresh-all-archives")
     (nightly,) = refresh.schedules
     assert nightly.parameters == {"back_off": True, "newest": True}
     prefect.update_deployment_schedule(
@@ -262,8 +262,8 @@ def _keeps_itself_fresh(
         return str(fired().state.message).split(" | ")
 
     events, curves = told()
-    assert events.startswith("icecubepsc: 1 of 1 targets answered")
-    assert curves.startswith("ztf: 1 of 1 targets answered")
+    assert events.startswith("icecubepsc: 1 of 1 target answered")
+    assert curves.startswith("ztf: 1 of 1 target answered")
     assert _releases(rows) == {"DR24": 41}
 
     publish("dr25", 2)

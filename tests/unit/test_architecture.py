@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,16 @@ def test_only_flows_and_events_import_prefect() -> None:
     assert {name for name in users if not name.startswith(("flows/", "deployments/"))} == {"tasks/events.py"}
 
 
+def test_whoever_opens_a_lake_does_not_wait_for_large_packages() -> None:
+    """Declarations of all sources are loaded then."""
+    code = (
+        "import sys, lake.cli, tasks.sources.declared as declared; declared.declarations(); "
+        "print({'astropy', 'pandas', 'scipy', 'altair', 'prefect'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 # What a new source touches, beside its tests: its module or folder, the registry and the declarations, its stand-in and
 # the list of stand-ins.
 STAND_INS = "deployments/sandbox/"
@@ -110,7 +121,13 @@ def source_names() -> set[str]:
     return {name.lower() for name in found if len(name) >= SHORTEST}
 
 
-def words_of(text: str) -> Iterator[tuple[int, str]]:
+@cache
+def words_of(text: str) -> tuple[tuple[int, str], ...]:
+    """Line and text of each name and string of a module; docstrings are prose."""
+    return tuple(_words_of(text))
+
+
+def _words_of(text: str) -> Iterator[tuple[int, str]]:
     """Line and text of each name and string of a module; docstrings are prose."""
     tree = ast.parse(text)
     prose = {

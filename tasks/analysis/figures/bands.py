@@ -44,8 +44,13 @@ _RAINBOW = [
     "521A13",
 ]
 
-# "Bright", for bands without a wavelength.
+# "Bright", for bands without a wavelength; where an archive has more of them, those of "muted" that differ from these.
 _BRIGHT = ["4477AA", "EE6677", "228833", "CCBB44", "66CCEE", "AA3377", "777777"]
+_MORE = ["332288", "44AA99", "882255", "999933", "DDCC77"]
+
+# What stands aside of another band, such as its background, has that one's colour, darker or lighter.
+_ASIDE = re.compile(r"_(?:src|bkg)$")
+_TINTS = {"": (0, 0.0), "_src": (0, 0.45), "_bkg": (255, 0.5)}
 
 # Where a wavelength in nm lies in the rainbow: optical bands, which are many, get most of it.
 _WAVELENGTHS = (120, 250, 360, 475, 510, 620, 760, 870, 960, 1250, 1650, 2150, 3400, 4600)
@@ -147,15 +152,28 @@ def styles(
     """
     found = {}
     known = sorted(archives)
-    unknown: dict[str, int] = {}
-    for archive, band, declared in sorted(bands, key=lambda one: one[:2]):
+    wanted = sorted(bands, key=lambda one: one[:2])
+    unknown: dict[str, list[str]] = {}
+    for archive, band, declared in wanted:
+        main, others = _ASIDE.sub("", band), unknown.setdefault(archive, [])
+        if wavelength_of(band, declared) is None and main not in others:
+            others.append(main)
+    for archive, band, declared in wanted:
         number = known.index(archive) if archive in known else zlib.crc32(archive.encode())
         shape = _SHAPES[number % len(_SHAPES)]
         wavelength = wavelength_of(band, declared)
         if wavelength is None:
-            place = unknown[archive] = unknown.get(archive, -1) + 1
-            colour = f"#{_BRIGHT[(place + number) % len(_BRIGHT)].lower()}"
+            others, main = unknown[archive], _ASIDE.sub("", band)
+            palette = _BRIGHT if len(others) <= len(_BRIGHT) else [*_BRIGHT, *_MORE]
+            colour = _tinted(palette[(others.index(main) + number) % len(palette)], band.removeprefix(main))
         else:
             colour = colour_of(wavelength)
         found[archive, band] = Style(colour, shape, wavelength)
     return found
+
+
+def _tinted(colour: str, aside: str) -> str:
+    """Return the colour of a band, or of what stands aside of it, from that of the band."""
+    towards, share = _TINTS[aside]
+    parts = (int(colour[i : i + 2], 16) for i in (0, 2, 4))
+    return "#" + "".join(f"{round(part + share * (towards - part)):02x}" for part in parts)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,24 +113,34 @@ def draw_sample(
     ]
     begin(len(due))
     pieces = [due[start : start + _A_TASK] for start in range(0, len(due), _A_TASK)]
-    url = str(lake.storage.root)
-    if pieces:
-        with ProcessPoolExecutor(min(workers, len(pieces)), multiprocessing.get_context("spawn")) as pool:
-            jobs = {
-                pool.submit(_draw, url, {i: files[i] for i in piece}, str(folder), look, archive, kind): piece
-                for piece in pieces
-            }
-            for job in as_completed(jobs):
-                job.result()
-                noted |= {files[i]: keys[i] for i in jobs[job]}
-                _note(folder, noted)
-                advance(len(jobs[job]))
+    drawing = partial(_draw, str(lake.storage.root), folder=str(folder), look=look, archive=archive, kind=kind)
+    tasks = {tuple(piece): {i: files[i] for i in piece} for piece in pieces}
+    for piece in _done(drawing, tasks, workers):
+        noted |= {files[i]: keys[i] for i in piece}
+        _note(folder, noted)
+        advance(len(piece))
     _note(folder, {name: key for name, key in noted.items() if name in set(files.values())})
     return Drawn(_write_index(folder, targets, files, sample), len(due), len(targets) - len(due))
 
 
+def _done(
+    drawing: Callable[[Mapping[int, str]], None], tasks: Mapping[tuple[int, ...], Mapping[int, str]], workers: int
+) -> Iterator[tuple[int, ...]]:
+    """Do tasks, and yield each that is done: here, unless several processes would do them at the same time."""
+    if min(workers, len(tasks)) < 2:  # a process takes longer to start than a task
+        for piece, files in tasks.items():
+            drawing(files)
+            yield piece
+        return
+    with ProcessPoolExecutor(min(workers, len(tasks)), multiprocessing.get_context("spawn")) as pool:
+        jobs = {pool.submit(drawing, files): piece for piece, files in tasks.items()}
+        for job in as_completed(jobs):
+            job.result()
+            yield jobs[job]
+
+
 def _draw(url: str, files: Mapping[int, str], folder: str, look: Look, archive: str | None, kind: Format) -> None:
-    """Draw some targets, in a process of its own."""
+    """Draw some targets."""
     with Lake(url) as lake:
         colours = band_styles(lake)
         for target_id, name in files.items():

@@ -13,7 +13,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from lake.text import counted, one_line
+from lake.text import one_line
 from tasks.analysis.figures.bands import Style
 from tasks.analysis.figures.points import (
     ENERGY,
@@ -44,9 +44,12 @@ _ZOOM = "wheel![event.shiftKey]"
 
 _NOT_A_WORD = re.compile(r"\W")
 
+# Rates have their exposures below them in place of a zoom: they are sums of short bins, thousands in a day.
+_RATE = "count.s**-1"
+
 _UNITS = {
     "electron.s**-1": "e⁻/s",
-    "count.s**-1": "counts/s",
+    _RATE: "counts/s",
     "erg.s**-1.cm**-2": "erg s⁻¹ cm⁻²",
     "erg.cm**-2.s**-1": "erg s⁻¹ cm⁻²",
 }
@@ -103,14 +106,14 @@ def light_curve(made: Points, about: About, look: Look, styles: Mapping[tuple[st
             panels.append(
                 _under_dates(_panel(name, rows, look, legend, ends, HEIGHT, has_events=len(events) > 0), ends, look)
             )
-            if look.fold is None and (zoomed := _densest(rows)):
+            if look.fold is None and name != _RATE and (zoomed := _densest(rows)):
                 rows["zoomed"] = ((rows.archive == zoomed) & rows.kind.isin(("point", "bad"))).astype(float)
                 part = rows[rows.zoomed == 1]
                 data[_named("mean", zoomed)] = _means(part, look)
                 panels.append(_zoom(zoomed, name, part, look, legend))
         else:
             panels.append(_panel(name, rows, look, legend, ends, SMALL_HEIGHT))
-        if name == "count.s**-1" and rows.exposure_s.notna().any():
+        if name == _RATE and rows.exposure_s.notna().any():
             panels.append(_exposures(name, legend, ends, look))
     subtitle = [one_line(about.subtitle)] if about.subtitle else []
     spec = (
@@ -134,7 +137,7 @@ def light_curve(made: Points, about: About, look: Look, styles: Mapping[tuple[st
 
 def caption(made: Points, about: About, look: Look) -> list[str]:
     """Return the sentences below a figure: what is drawn, what is not and why, and where it is from."""
-    lines = [f"{counted(made.total, 'measurement')}. Drawn: {_counts(made.drawn)}."]
+    lines = [f"{made.total:,} {'measurement' if made.total == 1 else 'measurements'}. Drawn: {_counts(made.drawn)}."]
     if made.left_out:
         lines.append(f"Not drawn: {_counts(made.left_out)}.")
     if made.drawn[LIMIT]:
@@ -225,13 +228,13 @@ def _title(name: str, look: Look) -> str:
         return "Energy (GeV)"
     if name == RELATIVE or look.axis == "magnitude":
         return f"Flux {name}" if name == RELATIVE else name
-    return f"Flux ({_UNITS.get(name, name)})"
+    return f"{'Rate' if name == _RATE else 'Flux'} ({_UNITS.get(name, name)})"
 
 
 def _y(name: str, look: Look, drawn: pd.DataFrame) -> Any:
     title = _title(name, look)
     if name == ENERGY:
-        return alt.Y("y:Q", title=title, scale=alt.Scale(type="log", padding=8))
+        return alt.Y("y:Q", title=title, axis=_powers(drawn.y), scale=alt.Scale(type="log", padding=8))
     if look.axis == "magnitude":
         return alt.Y("y:Q", title=title, scale=alt.Scale(zero=False, reverse=True, padding=8))
     if look.scale == "symlog":
@@ -241,6 +244,15 @@ def _y(name: str, look: Look, drawn: pd.DataFrame) -> Any:
     else:
         scale = alt.Scale(type=look.scale, zero=False, padding=8)
     return alt.Y("y:Q", title=title, scale=scale)
+
+
+def _powers(values: pd.Series) -> alt.Axis:
+    """Return an axis with ticks at powers of ten, at each or at every other if there are many."""
+    known = values[values > 0]
+    if not len(known):
+        return alt.Axis()
+    first, last = int(np.floor(np.log10(known.min()))), int(np.ceil(np.log10(known.max())))
+    return alt.Axis(values=[10.0**n for n in range(first, last + 1, 1 + (last - first) // 5)], format=",d")
 
 
 def _panel(
@@ -336,7 +348,7 @@ def _lines(x: Any, height: int) -> Any:
 
 
 def _densest(rows: pd.DataFrame) -> str | None:
-    """Return the archive with most points, if it has enough of them and is not alone."""
+    """Return the archive with most points, if it has enough of them."""
     counts = rows[rows.kind == "point"].archive.value_counts()
     if not len(counts) or counts.iloc[0] < _FEWEST_ZOOMED:
         return None
@@ -376,11 +388,18 @@ def _zoom(archive: str, panel: str, points: pd.DataFrame, look: Look, legend: Ma
 
 def _exposures(panel: str, legend: Mapping[str, Any], ends: Sequence[float], look: Look) -> Any:
     """Draw exposure times below count rates."""
+    y = alt.Y("exposure_s:Q", title="Exposure (s)", axis=alt.Axis(tickCount=4), scale=alt.Scale(zero=True, padding=8))
+    tooltip = [
+        alt.Tooltip("series:N", title="band"),
+        alt.Tooltip("mjd:Q", title="MJD", format=".5f"),
+        alt.Tooltip("exposure_s:Q", title="exposure (s)", format=".5g"),
+    ]
     return (
         alt.Chart(alt.NamedData(_named("panel", panel)))
-        .mark_tick(thickness=2, size=3, clip=True)
-        .encode(x=_x(ends, look), y=alt.Y("exposure_s:Q", title="Exposure (s)"), color=legend["color"])
-        .properties(width=WIDTH, height=60, name="exposures")
+        .mark_point(filled=True, size=14, opacity=0.9, clip=True)
+        .encode(x=_x(ends, look), y=y, color=legend["color"], shape=legend["shape"], tooltip=tooltip)
+        .properties(width=WIDTH, height=80, name="exposures")
+        .add_params(alt.selection_interval("axis_of_exposures", bind="scales", encodings=["x"], zoom=_ZOOM))
     )
 
 

@@ -1,7 +1,6 @@
 """One HTML page with figures, a search among them if there are many, and nothing that it would have to load.
 
-Names and values are escaped text, or data that no browser runs. A policy in the page lets the browser run only the two
-scripts that it names by their hash, and reach nothing else.
+Names and values are escaped text, or data that no browser runs: see `tasks.analysis.pages`.
 """
 
 from __future__ import annotations
@@ -15,41 +14,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lake.output import whole_file
 from lake.text import one_line
 from tasks.analysis.figures.light_curve import WIDTH
-from tasks.analysis.pages import json_in_page, script_hash, vega_library
+from tasks.analysis.pages import json_in_page, vega_library, write_document
 
 # More marks than this are painted, not made elements of the page.
 _MOST_ELEMENTS = 4_000
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1f2933; --grey: #52606d; --line: #d9dee4; --paper: #fff; --link: #005a8f; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6eaee; --grey: #a5b0bb; --line: #3a4450; --paper: #14181d; --link: #7cc0ee; }
-  #figure svg, #figure canvas { filter: invert(0.92) hue-rotate(180deg); }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 16px clamp(10px, 3vw, 32px) 40px; max-width: 1500px; background: var(--paper);
-  color: var(--ink); font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Helvetica, Arial, "DejaVu Sans", sans-serif; }
-h1 { font-size: 22px; line-height: 1.25; margin: 6px 0 2px; overflow-wrap: anywhere; }
-h2 { font-size: 17px; margin: 14px 0 0; overflow-wrap: anywhere; }
-p { margin: 0 0 8px; color: var(--grey); overflow-wrap: anywhere; }
+main { max-width: 1500px; }
+h2 { margin: 14px 0 0; }
+main p { margin: 0 0 8px; max-width: none; }
 form { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; margin: 10px 0; }
-input, button { font: inherit; color: inherit; background: var(--paper); border: 1px solid var(--line);
+input, button { font: inherit; color: inherit; background: var(--card); border: 1px solid var(--line);
   border-radius: 6px; padding: 5px 10px; }
 input { flex: 1 1 220px; max-width: 420px; }
-input:focus-visible, button:focus-visible { outline: 2px solid var(--link); outline-offset: 1px; }
-figure { margin: 12px 0; min-width: 0; }
+figure { margin: 12px 0; min-width: 0; background: var(--card); border: 1px solid var(--line); border-radius: 8px;
+  padding: clamp(4px, 1.2vw, 16px); }
 #figure { width: 100%; overflow-x: auto; }
 figcaption { color: var(--grey); font-size: 13px; max-width: 110ch; overflow-wrap: anywhere; }
-figcaption p { margin: 0 0 3px; }
+figcaption p { margin: 0 0 3px; max-width: none; }
+.help { font-size: 13px; }
 #figure.vega-embed details { position: absolute; right: 0; }
 #figure { position: relative; }
 @media print {
-  form, .help, details { display: none !important; }
-  body { max-width: none; padding: 0; }
-  #figure svg, #figure canvas { filter: none; max-width: 100%; height: auto !important; }
+  .help { display: none; }
+  #figure svg, #figure canvas { max-width: 100%; height: auto !important; }
 }
 """
 
@@ -88,7 +78,7 @@ _START = """
     width = place.clientWidth;
     const inner = Math.max(220, width - 75);
     fit(spec, about.width, inner);
-    (spec.config.legend ??= {}).columns = Math.max(1, Math.floor(inner / 150));
+    (spec.config.legend ??= {}).columns = Math.max(1, Math.floor(inner / 130));
     await vegaEmbed(place, spec, {mode: "vega-lite", ast: true, renderer: one.painted ? "canvas" : "svg",
       actions: {export: true, source: false, compiled: false, editor: false}});
   }
@@ -132,33 +122,15 @@ _SEARCH = """<form id="choice" role="search"><label for="search">Target</label>
 <button type="button" id="after" aria-label="next target">&rarr;</button></form>
 """
 
-_PAGE = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-<script>{library}</script>
-</head>
-<body>
-<main>
-<h1>{title}</h1>
+_BODY = """\
 {search}<p id="said" aria-live="polite"></p>
 <h2 id="name"{hidden}></h2>
 <p id="position"></p>
-<figure><div id="figure" role="img" aria-labelledby="name" aria-describedby="caption"></div>
+<figure><div id="figure" class="drawn" role="img" aria-labelledby="name" aria-describedby="caption"></div>
 <figcaption id="caption"></figcaption></figure>
 <p class="help">Drag to move along the axis of time, turn the wheel with Shift to zoom, click twice to go back.</p>
-</main>
 <script type="application/json" id="about">{about}</script>
-{figures}
-<script>{start}</script>
-</body>
-</html>
-"""
+{figures}"""
 
 
 @dataclass(frozen=True)
@@ -194,23 +166,8 @@ def write_page(figures: Iterable[Packed], title: str, path: Path) -> Path:
             for one in made
         ],
     }
-    library = vega_library()
-    policy = "; ".join(
-        (
-            "default-src 'none'",
-            f"script-src {script_hash(library)} {script_hash(_START)}",
-            "style-src 'unsafe-inline'",  # Vega sets its own
-            "img-src data: blob:",
-            "base-uri 'none'",
-            "form-action 'none'",
-        )
-    )
     options = "".join(f'<option value="{html.escape(one.title)}"></option>' for one in made)
-    text = _PAGE.format(
-        policy=policy,
-        title=html.escape(one_line(title)),
-        style=_STYLE,
-        library=library,
+    body = _BODY.format(
         search=_SEARCH.format(options=options) if len(made) > 1 else "",
         hidden=" hidden" if len(made) == 1 and made[0].title == one_line(title) else "",
         about=json_in_page(json.dumps(about)),
@@ -218,9 +175,5 @@ def write_page(figures: Iterable[Packed], title: str, path: Path) -> Path:
             f'<script type="application/gzip" id="figure-{number}">{one.content}</script>'
             for number, one in enumerate(made)
         ),
-        start=_START,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as file:
-        file.write(text.encode())
-    return path
+    return write_document(path, title, body, style=_STYLE, scripts=[vega_library(), _START])

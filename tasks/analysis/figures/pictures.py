@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lake.query import Lake
+from lake.text import one_line
 
 # Light curves in a run's picture, and points of each.
 _CURVES, _CURVE_POINTS = 3, 250
@@ -45,7 +46,7 @@ def longest_light_curves(lake: Lake, archive: str, release: str, granule: str) -
     return pa.concat_tables(parts)
 
 
-def light_curve_png(rows: pa.Table) -> bytes:
+def light_curve_png(rows: pa.Table, title: str) -> bytes:
     """Draw light curves one below the other as a small PNG: columns as of `longest_light_curves`."""
     units = ", ".join(sorted({unit or "relative" for unit in rows["unit"].to_pylist()}))
     chart = (
@@ -59,11 +60,12 @@ def light_curve_png(rows: pa.Table) -> bytes:
         .properties(width=560, height=110)
         .facet(row=alt.Row("source_id:N", title=None, header=alt.Header(labelOrient="top", labelAnchor="start")))
         .resolve_scale(y="independent")
+        .properties(title=_title(title))
     )
     return chart_png(chart)
 
 
-def answers_png(answers: Sequence[tuple[str, str, int]]) -> bytes:
+def answers_png(answers: Sequence[tuple[str, str, int]], title: str) -> bytes:
     """Draw how many targets got which answer as a small PNG: archive, answer, number."""
     frame = pd.DataFrame(answers, columns=["archive", "answer", "targets"])
     chart = (
@@ -80,9 +82,13 @@ def answers_png(answers: Sequence[tuple[str, str, int]]) -> bytes:
                 ),
             ),
         )
-        .properties(width=560)
+        .properties(width=560, title=_title(title))
     )
     return chart_png(chart)
+
+
+def _title(text: str) -> alt.TitleParams:
+    return alt.TitleParams(one_line(text), anchor="start", fontSize=14)
 
 
 def chart_png(chart: Any) -> bytes:

@@ -20,6 +20,7 @@ from lake.science.motion import positions_at
 from lake.science.photometry import AB_ZERO_POINT_JY
 from lake.science.sky import apply_proper_motion, hpx29, ranks, separation_arcsec
 from lake.settings import Settings
+from lake.text import counted
 from tasks.services.http import Session
 from tasks.services.tap import Service
 from tasks.services.values import measured, places_of, whole_rows
@@ -99,7 +100,9 @@ def fetch(granule: Granule, settings: Settings) -> FetchResult:
     remarks += filter(None, [gaia_epochs.out_of_time(epochs), gaia_epochs.out_of_band(epochs)])
     if missing:
         some = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
-        remarks.append(f"DataLink has no epoch photometry of {len(missing)} sources that should have it: {some}")
+        remarks.append(
+            f"DataLink has no epoch photometry of {counted(len(missing), 'source')} that should have it: {some}"
+        )
     made = {"sources": _sources(sources), "matches": _matches(pairs)}
     without_answer = frozenset[int]()
     if broken:
@@ -252,8 +255,9 @@ def _datalink(ids: list[int], settings: Settings, structure: str) -> tuple[pa.Ta
         except ArchiveError as error:
             # The archive has renamed its structures more than once; one that it does not know it refuses.
             # Some refusals come as HTTP 500, which else is trouble that may pass.
-            is_refusal = not error.transient or _REFUSED_STRUCTURE.search(str(error))
-            if not is_refusal or number == len(structures) - 1:
+            is_refused = not error.transient and "HTTP 4" in error.message
+            is_refused = is_refused or _REFUSED_STRUCTURE.search(error.message) is not None
+            if not is_refused or number == len(structures) - 1:
                 raise
             continue
         broken: dict[int, str] = {}
@@ -300,7 +304,7 @@ _AS_PUBLISHED = FornaxRows(
 
 ARCHIVE = Archive(
     name=NAME,
-    views=Views(as_published=(_AS_PUBLISHED,)),
+    views=Views(as_published=(_AS_PUBLISHED,), fornax_v24={band: band for band in ("G", "BP", "RP")}),
     title="Gaia DR3 epoch photometry",
     release=RELEASE,
     endpoint="https://gea.esac.esa.int/tap-server/tap",

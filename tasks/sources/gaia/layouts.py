@@ -15,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lake.text import counted
+
 if TYPE_CHECKING:
     from astropy.table import Table
 
@@ -31,18 +33,19 @@ _UNAVAILABLE_BIT, _REJECT_BIT, _OTHER_BIT = 8, 20, 32
 # first SM, AF1 to AF9, BP and RP rejected, then noisy, which is of G.
 _OTHER_NOISY = 12
 
-EMPTY = pa.table(
+_SCHEMA = pa.schema(
     {
-        "source_id": pa.array([], pa.int64()),
-        "transit_id": pa.array([], pa.int64()),
-        "band": pa.array([], pa.string()),
-        "time": pa.array([], pa.float64()),
-        "flux": pa.array([], pa.float64()),
-        "flux_error": pa.array([], pa.float64()),
-        "mag": pa.array([], pa.float64()),
-        "quality": pa.array([], pa.int64()),
+        "source_id": pa.int64(),
+        "transit_id": pa.int64(),
+        "band": pa.string(),
+        "time": pa.float64(),
+        "flux": pa.float64(),
+        "flux_error": pa.float64(),
+        "mag": pa.float64(),
+        "quality": pa.int64(),
     }
 )
+EMPTY = pa.Table.from_batches([], _SCHEMA)  # other ways to make one import pandas
 
 # Columns of time, flux, flux_error and mag in arrays and wide tables.
 _BAND_COLUMNS = {
@@ -244,7 +247,7 @@ def _full(cell: Any, length: int) -> Any:
     if cell is None or cell is np.ma.masked or np.size(cell) == 0:
         return None
     if np.size(cell) != length:
-        raise ValueError(f"an array of {np.size(cell)} values for {length} transits")
+        raise ValueError(f"an array of {counted(np.size(cell), 'value')} for {counted(length, 'transit')}")
     values = np.ma.atleast_1d(np.ma.asarray(cell))
     if values.dtype.kind == "O":  # arrays of text files have None for what is missing
         hidden = np.array([value is None for value in values.tolist()])

@@ -376,5 +376,6 @@ ARCHIVE = Archive(
     "(CI, D, MagErr, MagAper2 - MagAuto, point to point): 1 A, 2 B, 3 C, 0 none. Wavelengths in bands are nominal.",
     probe=f"/{SUMMARY}/metadata",
     fetch=fetch, parameters={"radius_arcsec": 1.0}, collector=Collector("hcv", {"radius": Key("radius_arcsec", DEG)}),
-    views=Views(as_published=()),  # the zero points of the Fornax collector came from a web page, for each first night
+    # as_published: the zero points of the Fornax collector came from a web page, for each first night
+    views=Views(as_published=(), fornax_v24={"ACS_F814W": "F814W"}),
 )  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lake.errors import ArchiveError, TruncatedAnswer
+from lake.text import counted
 from tasks.services.bounds import in_memory, parsed_json
 from tasks.services.http import failing
 
@@ -43,7 +44,9 @@ def pages(ask: Ask, endpoint: str, table: str, query: Mapping[str, Any]) -> Rows
         if len(page) < PAGE_ROWS:
             return rows
         before = page
-    raise TruncatedAnswer(f"no end after {len(rows)} rows", archive=NAME, endpoint=url, hint="a smaller radius_arcsec")
+    raise TruncatedAnswer(
+        f"no end after {counted(len(rows), 'row')}", archive=NAME, endpoint=url, hint="a smaller radius_arcsec"
+    )
 
 
 def parse(body: bytes, url: str) -> Rows:
@@ -77,7 +80,7 @@ def parse(body: bytes, url: str) -> Rows:
     columns = answer.get("info") or answer.get("fields") or []
     try:
         if (total := int((answer.get("paging") or {}).get("rowsTotal", 0))) > len(data):
-            raise TruncatedAnswer(f"{len(data)} of {total} rows came", archive=NAME, endpoint=url)
+            raise TruncatedAnswer(f"{len(data)} of {counted(total, 'row')} came", archive=NAME, endpoint=url)
         names = [str(column["name"]).lower() for column in columns]
         pairs = [row.items() if isinstance(row, dict) else zip(names, row, strict=True) for row in data]
         return [{name.lower(): value for name, value in row} for row in pairs]

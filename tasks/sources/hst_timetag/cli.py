@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from lake.cli import LakeURL
 from lake.output import say
+from lake.text import counted
 
 if TYPE_CHECKING:
     from tasks.sources.hst_timetag.hlsp_export import Written
@@ -23,7 +24,9 @@ def hlsp(
     where: str | None = None,
     again: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
-    """Write light curves of COS and STIS as FITS files, under the names and with the keywords of their published form.
+    """Write light curves of COS and STIS as FITS files.
+
+    They have the names and keywords of their published form.
 
     Parameters
     ----------
@@ -41,7 +44,7 @@ def hlsp(
 
     def tell(done: Written) -> None:
         if sys.stderr.isatty():
-            sys.stderr.write(f"\r{done.files} files written, {done.kept} kept ")
+            sys.stderr.write(f"\r{counted(done.files, 'file')} written, {done.kept} kept ")
 
     with Lake(lake) as opened:
         done = export_hlsp(opened, to, product, where=where, again=again, progress=tell)

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from lake.redact import redacted
 from lake.settings import Settings
+from lake.text import counted
 from tasks.services.download import resume
 from tasks.services.file_cache import FileCache
 from tasks.services.http import Client, failing
@@ -226,7 +227,7 @@ def _short_hash(text: str) -> str:
 
 def _wrong_size(path: Path, size: int) -> str | None:
     found = path.stat().st_size
-    return f"what came is not the file: {found} of {size} bytes" if size and found != size else None
+    return f"what came is not the file: {found} of {counted(size, 'byte')}" if size and found != size else None
 
 
 def located(piece: Piece) -> dict[str, dict[str, Any]]:

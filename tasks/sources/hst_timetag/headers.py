@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lake.text import counted
+
 Array = NDArray[Any]
 
 # Errors of files that are none, or are damaged.
@@ -42,9 +44,9 @@ def check_whole(path: Path, hdus: Any) -> None:
                 rest += chunk[max(end - size, 0) :][: _CHUNK - len(rest)]
                 size += len(chunk)
     if size < end:
-        raise OSError(f"it is cut off: {size} of {end} bytes")
+        raise OSError(f"it is cut off: {size} of {counted(end, 'byte')}")
     if rest.strip(b"\0 "):
-        raise OSError(f"it is cut off, or damaged: {size - end} bytes after its last extension are none")
+        raise OSError(f"it is cut off, or damaged: {counted(size - end, 'byte')} after its last extension are none")
 
 
 def first_of(header: Any, primary: Any, *names: str) -> Any:

@@ -17,7 +17,7 @@ from astroquery.mast.services import ServiceAPI
 
 from lake.errors import ArchiveError, TruncatedAnswer
 from lake.settings import Settings
-from lake.text import one_line
+from lake.text import counted, one_line
 from tasks.services.bounds import Budget, parsed_json
 from tasks.services.http import Reply, Session, failing
 from tasks.sources.hst_timetag.tables import ENDPOINT, NAME, SERVICE
@@ -155,9 +155,9 @@ class Missions:
                     raise self._cut(f"{name} came twice")
                 rows[name] = {column: row.get(column) for column in columns} | {DATASET: name}
             if total > MOST_ROWS:
-                raise self._cut(f"{total} rows are more than the {MOST_ROWS} that are read")
+                raise self._cut(f"{counted(total, 'row is', 'rows are')} more than the {MOST_ROWS} that are read")
             if len(rows) > total or (len(rows) < total and not came):
-                raise self._cut(f"{len(rows)} rows came of {total}")
+                raise self._cut(f"{counted(len(rows), 'row')} came of {total}")
             if len(rows) == total:
                 return list(rows.values())
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from lake.errors import GranuleRejected
+from lake.text import counted
 from tasks.sources.hst_timetag.events import Array, EventTable
 from tasks.sources.hst_timetag.extract import Sensitivity
 
@@ -115,7 +116,7 @@ def _row(path: Path, keys: Mapping[str, Any], where_there: Mapping[str, Any]) ->
         rows = np.flatnonzero(fits_all)
         if len(rows) > 1:
             named = ", ".join(f"{name} {value}" for name, value in keys.items())
-            raise GranuleRejected(f"{path.name} has {len(rows)} rows for {named}: one was expected")
+            raise GranuleRejected(f"{path.name} has {counted(len(rows), 'row')} for {named}: one was expected")
         return (data[rows[0]], header) if len(rows) else (None, header)
 
 

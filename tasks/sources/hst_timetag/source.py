@@ -15,6 +15,7 @@ from lake.errors import ArchiveError, GranuleRejected
 from lake.model.declared import Declaration
 from lake.query import Lake
 from lake.settings import Settings
+from lake.text import counted
 from tasks.register import register_archive
 from tasks.services.request_counters import count_requests
 from tasks.services.retry import with_retries
@@ -183,7 +184,7 @@ class Hst:
                 try:
                     if unanswered >= self.limits.give_up_after:
                         raise ArchiveError(
-                            f"not asked: {self.limits.give_up_after} questions before had no answer",
+                            f"not asked: {counted(self.limits.give_up_after, 'question')} before had no answer",
                             archive=NAME,
                             endpoint=self.endpoint,
                             hint="see why, and pull again",

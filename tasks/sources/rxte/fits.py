@@ -16,6 +16,7 @@ import numpy as np
 
 from lake.errors import GranuleRejected
 from lake.science.times import DAY_S, met_to_mjd
+from lake.text import counted
 from tasks.services.fits import BLOCK, Data, Floats, Header, Table, naming, read_tables, unpacked
 from tasks.sources.rxte import energies
 from tasks.sources.rxte import mission as rxte
@@ -195,7 +196,7 @@ def _light_curve(body: bytes, product: Product | ChannelCut) -> LightCurve:
     low, high = (min(int(cut[1]), energies.ABSOLUTE_CHANNELS - 1) if cut else None for cut in cuts)
     rows = " ".join(str(value) for key, value in header.values.items() if key.startswith("ROWID"))
     scaled = re.search(r"Expression: RATE \* ([\d.eE+-]+)", notes)
-    remarks = [] if dated.all() else [f"{(~dated).sum()} bins without TIME left out"]
+    remarks = [] if dated.all() else [f"{counted((~dated).sum(), 'bin')} without TIME left out"]
     remarks += [
         f"{name} is none of the mission" for name, is_odd in zip(("TSTART", "TSTOP"), odd, strict=True) if is_odd
     ]
@@ -268,5 +269,7 @@ def _rate_table(body: bytes) -> tuple[Header, list[str], dict[str, Floats]]:
     if "TIME" not in columns or not {"RATE", "COUNT", "COUNTS"} & set(columns):
         raise GranuleRejected("its columns TIME and RATE are no numbers")
     if len(body) % BLOCK:
-        raise GranuleRejected(f"it is cut short: {len(body)} bytes are not whole blocks of {BLOCK}")
+        raise GranuleRejected(
+            f"it is cut short: {counted(len(body), 'byte is not', 'bytes are not')} whole blocks of {BLOCK}"
+        )
     return table.header, table.names, columns

@@ -21,6 +21,7 @@ from lake.errors import GranuleRejected
 from lake.model.schema import TABLES
 from lake.science.sky import hpx29, separation_arcsec
 from lake.science.times import DAY_S, met_to_mjd, to_bmjd_tdb
+from lake.text import counted
 from tasks.services.fits import Data, Floats
 from tasks.sources.base import Origin
 from tasks.sources.rxte import mission as rxte
@@ -354,5 +355,5 @@ def distinct(curve: LightCurve, name: str) -> LightCurve:
         if any(not np.array_equal(v[order[at]], v[order[at - 1]], equal_nan=True) for v in columns.values()):
             raise GranuleRejected(f"{name}: the bin at TIME {curve.seconds[order[at]]} comes twice, and differs")
     kept = order[~again]
-    remarks = (*curve.remarks, f"{again.sum()} bins came twice") if again.any() else curve.remarks
+    remarks = (*curve.remarks, f"{counted(again.sum(), 'bin')} came twice") if again.any() else curve.remarks
     return replace(curve, **{one: values[kept] for one, values in columns.items()}, remarks=remarks)

@@ -15,6 +15,7 @@ from lake.errors import ArchiveError, GranuleRejected
 from lake.model.declared import Declaration
 from lake.query import Lake
 from lake.settings import Settings
+from lake.text import counted
 from tasks.services.request_counters import count_requests
 from tasks.services.retry import with_retries
 from tasks.sources.base import Limits, Origin
@@ -108,7 +109,7 @@ class Rxte:
                 try:
                     if unanswered >= self.limits.give_up_after:
                         raise ArchiveError(
-                            f"not asked: {self.limits.give_up_after} questions before had no answer",
+                            f"not asked: {counted(self.limits.give_up_after, 'question')} before had no answer",
                             archive=NAME,
                             endpoint=SERVICE,
                             hint="see why, and pull again",
@@ -143,7 +144,7 @@ class Rxte:
 
         def give_up() -> Receipts:
             receipt = rxte_targets.give_up(run.url, targets, self.extraction, self.parameters, error)
-            return [(f"{targets.num_rows} targets", receipt)]
+            return [(f"{counted(targets.num_rows, 'target')}", receipt)]
 
         return Stage(finish=give_up)
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from lake.errors import ConfigurationError, GranuleRejected
 from lake.science.times import DAY_S, met_to_mjd
+from lake.text import counted
 from tasks.services.fits import Data, Floats, Header, Table, naming, read_tables, unpacked
 from tasks.sources.rxte import energies
 from tasks.sources.rxte import mission as rxte
@@ -158,12 +159,16 @@ def light_curve(std2: Mapping[str, Data], cut: ChannelCut, epoch: int, filter_fi
             raise GranuleRejected(f"{name}: it is of another observation than {names[0]}")
     samples, overlapping = _joined(files, names)
     remarks = list(dict.fromkeys(remark for one in files for remark in one.clock.remarks))
-    remarks += [f"{n} samples without TIME left out"] if (n := sum(one.undated for one in files)) else []
+    remarks += [f"{counted(n, 'sample')} without TIME left out"] if (n := sum(one.undated for one in files)) else []
     remarks += [f"impossible counts taken for missing: {n}"] if (n := sum(one.odd for one in files)) else []
-    remarks += [f"{overlapping} samples that overlap others left out"] if overlapping else []
-    counted = _absolute(part)
-    if counted != asked:
-        remarks.append(f"channels {asked} lie within whole Standard-2 channels, {counted} are counted")
+    remarks += (
+        [f"{counted(overlapping, 'sample that overlaps', 'samples that overlap')} others left out"]
+        if overlapping
+        else []
+    )
+    summed = _absolute(part)
+    if summed != asked:
+        remarks.append(f"channels {asked} lie within whole Standard-2 channels, {summed} are counted")
 
     sample_s = first.clock.bin_s
     used, more_remarks = _used(samples, sample_s, cut, rows, first.clock)
@@ -191,7 +196,7 @@ def light_curve(std2: Mapping[str, Data], cut: ChannelCut, epoch: int, filter_fi
         ra=ra,
         dec=dec,
         pcus=tuple(cut.pcus[place] for place in np.flatnonzero(used.any(axis=0)).tolist()),
-        channels=counted,
+        channels=summed,
         ontime_s=float(np.count_nonzero(used.any(axis=1)) * sample_s),
         details={
             "method": "standard2",
@@ -201,7 +206,7 @@ def light_curve(std2: Mapping[str, Data], cut: ChannelCut, epoch: int, filter_fi
             "error": "Poisson, none where there are no counts",
             "pcus": list(cut.pcus),
             "layers": list(cut.layers),
-            "channels": list(counted),
+            "channels": list(summed),
             "channels_asked": list(asked),
             "std2_channels": [part.start, part.stop - 1],
             "gti": None if rows is None else GTI,
@@ -245,7 +250,9 @@ def _read(name: str, data: Data, cut: ChannelCut, part: slice, blind: Sequence[i
         spectra = [one for one in table.widths if (found := _SPECTRUM.fullmatch(one)) and int(found[1]) in cut.pcus]
         for one in spectra:
             if table.widths[one] != energies.STD2_CHANNELS:
-                raise GranuleRejected(f"{one} has {table.widths[one]} channels, not {energies.STD2_CHANNELS}")
+                raise GranuleRejected(
+                    f"{one} has {counted(table.widths[one], 'channel')}, not {energies.STD2_CHANNELS}"
+                )
         if table.widths.get("TIME") != 1:
             raise GranuleRejected("its column TIME is no number")
         start = table.column("TIME") + (times.timezero_s - times.timepixr * times.bin_s)
@@ -368,7 +375,7 @@ def _used(
     bad, remarks = np.zeros(len(on), np.bool_), []
     for words, which in reasons.items():
         if n := int((which & ~bad).sum()):
-            remarks.append(f"{n} of {len(on)} samples {words}")
+            remarks.append(f"{n} of {counted(len(on), 'sample')} {words}")
         bad |= which
     if rows is None:
         remarks.append("no filter file: no good times applied, a PCU is taken to be on where it has counts")

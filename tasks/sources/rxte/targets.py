@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from lake.commit.commit import Receipt
+from lake.text import counted
 from tasks.sources import observed
 from tasks.sources.heasarc import SERVICE
 from tasks.sources.observed import Question
@@ -61,4 +62,4 @@ def give_up(
 def _remarks(found: Found) -> list[str]:
     """Return the ledger's remarks on unusable rows of xtemaster."""
     reasons = found.unusable["reason"].value_counts().to_pylist()
-    return [f"{one['counts']} rows of xtemaster: {one['values']}" for one in reasons]
+    return [f"{counted(one['counts'], 'row')} of xtemaster: {one['values']}" for one in reasons]

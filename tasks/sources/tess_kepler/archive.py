@@ -23,6 +23,7 @@ from lake.model.schema import TABLES
 from lake.science.motion import positions_at
 from lake.science.sky import match, separation_arcsec
 from lake.settings import Settings
+from lake.text import counted
 from tasks.services.retry import with_retries
 from tasks.sources.base import Archive, FetchResult, Granule
 from tasks.sources.collector import Collector, Key
@@ -98,7 +99,7 @@ def fetch(granule: Granule, settings: Settings) -> FetchResult:
     )
     size = sum(file.size or _USUAL_BYTES for file in chosen)
     if size > MOST_BYTES and granule.targets.num_rows > 1:
-        message = f"{len(chosen)} files of {size / 1e6:.0f} MB, more than a granule holds"
+        message = f"{counted(len(chosen), 'file')} of {size / 1e6:.0f} MB, more than a granule holds"
         raise TruncatedAnswer(message, archive=NAME, endpoint=url)
     with Files(url, settings, NAME) as files:
         made = harvest(granule, rows, _read(files, chosen), url)

@@ -27,6 +27,7 @@ from lake.errors import GranuleRejected
 from lake.model.schema import TABLES
 from lake.science.sky import hpx29
 from lake.science.times import DAY_S
+from lake.text import counted
 from tasks.services.fits import Floats, Hdu, Header, Table, check_sums, hdus, naming, unpacked
 from tasks.sources.tess_kepler import mast_products as facts
 from tasks.sources.tess_kepler.mast_products import PIPELINES, Curve, Flux, Pipeline, Product
@@ -81,7 +82,9 @@ def read_product(data: bytes | Path | UPath, name: str) -> Product:
         parts = list(hdus(body))
         for number, hdu in enumerate(parts):
             if len(hdu.data) < hdu.size:
-                raise GranuleRejected(f"it is cut short: {len(hdu.data)} of {hdu.size} bytes of HDU {number}")
+                raise GranuleRejected(
+                    f"it is cut short: {len(hdu.data)} of {counted(hdu.size, 'byte')} of HDU {number}"
+                )
         pipeline = _pipeline(parts)
         if pipeline.is_own:
             check_sums(body, parts)
@@ -139,7 +142,9 @@ def remark_of(products: Sequence[Product]) -> str | None:
     undated = sum(product.undated for product in products)
     whose = named(product.exposure_id for product in products if product.undated)
     parts = [f"{remark} ({', '.join(ids)})" for remark, ids in ids_by_remark.items()]
-    return "; ".join([f"{undated} cadences without TIME left out{whose}", *parts] if undated else parts) or None
+    return (
+        "; ".join([f"{counted(undated, 'cadence')} without TIME left out{whose}", *parts] if undated else parts) or None
+    )
 
 
 def _pipeline(parts: list[Hdu]) -> Pipeline:

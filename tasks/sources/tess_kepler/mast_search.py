@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from lake.errors import ArchiveError, TruncatedAnswer
 from lake.science.sky import match
 from lake.settings import Settings
+from lake.text import counted
 from tasks.services.bounds import parsed_json
 from tasks.services.http import Session
 from tasks.sources.tess_kepler.mast_choice import AUTHORS, Source, source_of
@@ -173,14 +174,14 @@ def rows_of(session: Session, service: str, params: Mapping[str, Any], data: Map
             raise cut(f"page {page} is page {page - 1} again")
         rows, before = rows + came, came
         if total is None and len(came) >= PAGE_ROWS:
-            raise cut(f"{len(came)} rows came, and it does not say of how many")
+            raise cut(f"{counted(len(came), 'row')} came, and it does not say of how many")
         if len(rows) > (total or len(rows)):
-            raise cut(f"{len(rows)} rows came of {total}")
+            raise cut(f"{counted(len(rows), 'row')} came of {total}")
         if total is None or len(rows) == total:
             return rows
         if len(came) < PAGE_ROWS:
-            raise cut(f"{len(rows)} of {total} rows came")
-    raise cut(f"no end after {len(rows)} rows")
+            raise cut(f"{len(rows)} of {counted(total, 'row')} came")
+    raise cut(f"no end after {counted(len(rows), 'row')}")
 
 
 def _complete(session: Session, request: Mapping[str, Any], service: str) -> Row:

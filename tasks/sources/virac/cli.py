@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from lake.cli import LakeURL
 from lake.output import say
+from lake.text import counted
 
 
 def virac_csv(
@@ -23,7 +24,9 @@ def virac_csv(
     release: str | None = None,
     again: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
-    """Write light curves of VIRAC as the published CSVs: a file for each source, ID[:3]/ID[3:6]/ID.csv.
+    """Write light curves of VIRAC as the published CSVs.
+
+    Each source has a file: ID[:3]/ID[3:6]/ID.csv.
 
     An export that was stopped goes on when it is run again: files that are there with all their rows are kept.
 
@@ -52,7 +55,9 @@ def virac_csv(
 
     def tell(done: Written) -> None:
         if sys.stderr.isatty():
-            sys.stderr.write(f"\r{done.files} files written, {done.kept} kept, {time.monotonic() - started:.0f} s ")
+            sys.stderr.write(
+                f"\r{counted(done.files, 'file')} written, {done.kept} kept, {time.monotonic() - started:.0f} s "
+            )
 
     with Lake(lake) as opened:
         done = export_virac_csv(opened, to, ids, where=where, release=release, again=again, progress=tell)
@@ -60,7 +65,8 @@ def virac_csv(
         sys.stderr.write("\n")
     seconds = time.monotonic() - started
     say(
-        f"{done.files} light curves written to {to}, {done.rows} rows, {done.bytes / 1e6:.1f} MB, in {seconds:.1f} s; "
+        f"{done.files} light curves written to {to}, {counted(done.rows, 'row')}, "
+        f"{done.bytes / 1e6:.1f} MB, in {seconds:.1f} s; "
         f"{done.kept} were there already"
     )
     return 0

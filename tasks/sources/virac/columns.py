@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lake.errors import GranuleRejected
+from lake.text import counted
 from tasks.services import values
 from tasks.sources.virac.tile import BANDS
 
@@ -93,7 +94,7 @@ def distinct(catid: Ints, band: NDArray[np.int8], mjd: Floats) -> tuple[Ints, ND
 def ints(table: pa.Table, name: str, of: str) -> Ints:
     """Return a column of whole numbers; GranuleRejected if one is missing."""
     if table[name].null_count:
-        raise GranuleRejected(f"{of}.{name} is NULL in {table[name].null_count} of {table.num_rows} rows")
+        raise GranuleRejected(f"{of}.{name} is NULL in {table[name].null_count} of {counted(table.num_rows, 'row')}")
     return np.asarray(cast(table, name, pa.int64()).to_numpy())
 
 

@@ -27,6 +27,7 @@ from lake.errors import ConfigurationError
 from lake.names import unknown
 from lake.query import Lake
 from lake.science.sky import HPX_ORDER
+from lake.text import counted
 from tasks.sources.virac.csv_lines import HEADER, Bytes, LineFormatter
 
 # Most sources, and granules of these, in one query of rows; and sources listed at once. At 700 rows a source this is
@@ -389,7 +390,7 @@ def _pixel(source: str) -> int:
 def _refuse(what: str, ids: list[str]) -> None:
     if ids:
         some = ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
-        one = f"source {some} is" if len(ids) == 1 else f"{len(ids)} sources are"
+        one = f"source {some} is" if len(ids) == 1 else f"{counted(len(ids), 'source is', 'sources are')}"
         raise ConfigurationError(
             f"{one} {what}{'' if len(ids) == 1 else f': {some}'}",
             hint="see them with: lightlake sql \"SELECT source_id, left_out FROM sources WHERE archive = 'virac'\"",

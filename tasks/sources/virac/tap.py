@@ -29,6 +29,7 @@ from lake.science.photometry import flux_err
 from lake.science.sky import hpx29
 from lake.science.times import EarthTimes
 from lake.settings import Settings
+from lake.text import counted
 from tasks.services.tap import Service
 from tasks.services.values import dated
 from tasks.sources.statistics import statistics_of_sorted
@@ -252,7 +253,11 @@ class Range:
     def remark(self) -> str | None:
         """Return the remark on a sound range, for the ledger."""
         n = int((~self.kept).sum())
-        remarks = [f"{n} of {len(self)} sources left out: no more than {self.cut.min_ks} Ks detections"] if n else []
+        remarks = (
+            [f"{n} of {counted(len(self), 'source')} left out: no more than {self.cut.min_ks} Ks detections"]
+            if n
+            else []
+        )
         remarks += [f"{what}, left out: {count}" for what, count in self._left_out.items()] + self._remarks
         if self._odd_values:
             remarks.append(f"{columns.ODD_VALUES}: {self._odd_values}")
@@ -339,7 +344,8 @@ class Range:
             start = stop
         if self.kept.any() and not self._seen[self.kept].any():
             raise GranuleRejected(
-                f"{SOURCES} has {self.kept.sum()} sources with more than {self.cut.min_ks} Ks detections, but "
+                f"{SOURCES} has {counted(self.kept.sum(), 'source')} with more than "
+                f"{self.cut.min_ks} Ks detections, but "
                 f"{LIGHTCURVES} has no row of any"
             )
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lake.errors import GranuleRejected
+from lake.text import counted
 from tasks.services.bounds import Failed, in_memory
 
 Ints = NDArray[np.int64]
@@ -181,7 +182,7 @@ class Tile:
         if inner is not None and not np.dtype(inner).isnative:
             raise GranuleRejected(f"{where} has arrays of {inner} in another byte order, which h5py misreads")
         if n is not None and rows != n:
-            raise GranuleRejected(f"{where} has {rows} rows, not {n}")
+            raise GranuleRejected(f"{where} has {counted(rows, 'row')}, not {n}")
         return found
 
     def _column(self, group: str, name: str, kinds: str, n: int | None = None) -> NDArray[Any]:
@@ -226,7 +227,9 @@ class Tile:
         if int(ids.max()) - int(ids.min()) > 100_000_000:
             raise GranuleRejected(f"catIndex/catindexid runs from {ids.min()} to {ids.max()}")
         if not np.isfinite(mjd).all():
-            raise GranuleRejected(f"catIndex/mjdobs is {mjd[~np.isfinite(mjd)][0]} in {(~np.isfinite(mjd)).sum()} rows")
+            raise GranuleRejected(
+                f"catIndex/mjdobs is {mjd[~np.isfinite(mjd)][0]} in {counted((~np.isfinite(mjd)).sum(), 'row')}"
+            )
         if mjd.dtype.itemsize < 8:
             raise GranuleRejected(f"catIndex/mjdobs has the type {mjd.dtype}, which is not good to a minute")
         unknown = sorted(set(names.tolist()) - set(BANDS))

@@ -22,6 +22,7 @@ from lake.errors import ConfigurationError, GranuleRejected
 from lake.science.photometry import AB_ZERO_POINT_JY, flux_err
 from lake.science.sky import hpx29
 from lake.science.times import EarthTimes
+from lake.text import counted
 from tasks.services.values import possible
 from tasks.sources.base import Band, Origin
 from tasks.sources.statistics import statistics_of_sorted
@@ -133,7 +134,9 @@ class Extraction:
         """Return the remark on a sound tile for the ledger, as far as it has been read."""
         n = int((~self.kept).sum())
         remarks = (
-            [f"{n} of {len(self.kept)} sources left out: no more than {self.cut.min_ks} Ks detections"] if n else []
+            [f"{n} of {counted(len(self.kept), 'source')} left out: no more than {self.cut.min_ks} Ks detections"]
+            if n
+            else []
         )
         remarks += self._remarks
         if self.odd_values:
@@ -238,8 +241,9 @@ class Extraction:
             self.expected_detections, self.expected_covered,
         ):  # fmt: skip
             raise GranuleRejected(
-                f"{self.detections} detections and {self.non_detections} non-detections were made of "
-                f"{self.expected_detections} detections in {self.expected_covered} covered pawprints"
+                f"{counted(self.detections, 'detection')} and {self.non_detections} non-detections were made of "
+                f"{counted(self.expected_detections, 'detection')} in "
+                f"{counted(self.expected_covered, 'covered pawprint')}"
             )
 
     def _some(self, start: int, stop: int) -> Iterator[pa.Table]:
@@ -276,8 +280,9 @@ class Extraction:
             if len(other):
                 one = other[0]
                 raise GranuleRejected(
-                    f"source {self.tile.sources['sourceid'][start + one]} has {sizes['catindexid'][one]} detections, "
-                    f"but {size[one]} values of {name}"
+                    f"source {self.tile.sources['sourceid'][start + one]} has "
+                    f"{counted(sizes['catindexid'][one], 'detection')}, "
+                    f"but {counted(size[one], 'value')} of {name}"
                 )
 
     def _rows(self, sources: Ints, ids: pa.Array, counts: Mapping[str, Ints], arrays: Columns) -> pa.Table:

@@ -23,6 +23,7 @@ from prefect.utilities.templating import apply_values
 import flows
 from deployments import schedules
 from deployments.deployed import NAME, as_yaml, deployed
+from deployments.former import former_name
 from tasks.sources.registry import REGISTRY
 
 ROOT = Path(__file__).parents[3]
@@ -44,6 +45,17 @@ def test_every_flow_is_deployed_once() -> None:
     assert sorted(one.flow.name for one in deployed()) == sorted(there.values())
     for one in deployed():
         assert load_flow_from_entrypoint(one.entrypoint) is one.flow
+
+
+def test_a_deployment_is_named_for_what_it_does() -> None:
+    names = [one.name for one in deployed()]
+    assert len({*names}) == len(names)
+    for one in deployed():
+        assert len(one.name.split("-")) >= 3, "it can be read without the name of its flow"
+        assert former_name(one.full_name) == f"{one.flow.name}/lightlake" != one.full_name
+        served = one.as_runner()
+        assert (served.name, served.description) == (one.name, one.flow.description)
+        assert NAME in served.tags
 
 
 def test_every_parameter_says_what_it_is() -> None:
@@ -142,7 +154,7 @@ def test_prefect_yaml_is_in_step() -> None:
     for one in deployed():
         mine, served = told[one.flow.name], one.as_runner()
         assert (mine["name"], mine["entrypoint"], mine["version"], mine["tags"]) == (
-            NAME,
+            served.name,
             served.entrypoint,
             served.version,
             served.tags,

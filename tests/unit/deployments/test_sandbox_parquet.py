@@ -21,6 +21,9 @@ from deployments.sandbox.heasarc import offset
 from deployments.sandbox.server import Sandbox
 from lake.science.sky import separation_arcsec
 
+# Tests of the archives see what is wrong with these, too.
+pytestmark = pytest.mark.long
+
 SEED, N_FIELD, MAX_ROWS, ORDERS = 11, 600, 120, (1, 9)
 POLES = [(0.0, 89.99999), (200.0, -89.9999)]
 # A corner of a pixel of order 1 and one of order 5, places along edges of both, and places 0.7 arcsec beside those.

@@ -93,12 +93,12 @@ def test_what_is_missing_of_a_survey(catalog: Catalog, lake: Lake) -> None:
     report = PullReport("virac", "DR1", "tiles", known=4, rejected_before=1)
     told = missing(report, lake, ZTF)
     assert "Nothing is missing: 0 tiles were asked for" in told
-    assert "\n\n1 tiles were rejected in runs before" in told
+    assert "\n\n1 tile was rejected in runs before" in told
     some = [("n1.hdf5", receipt(1, n_targets=0)), ("n2.hdf5", lost(2, "no HDF5", "rejected"))]
     report = report.plus(3, some)
     assert names_of(lake, "ztf", "DR1", report.losses) == {}
     told = missing(report, lake, ZTF)
-    assert "0 of 2 tiles failed, 1 were rejected, in 1 of 2 granules." in told
+    assert "0 of 2 tiles failed, 1 was rejected, in 1 of 2 granules." in told
     assert "| n2.hdf5 (`ztf-2`) | rejected | 10 | 3 | no HDF5 |" in told
     assert "lightlake virac ... --retry-failed" in told
     assert (report.row()["tried again"], report.row()["elsewhere"]) == (3, 1)

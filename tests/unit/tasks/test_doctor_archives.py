@@ -103,7 +103,7 @@ def test_folders_and_files(tmp_path: Path) -> None:
     folder.mkdir()
     assert seen(folder).found == f"{folder}: there is nothing"
     (folder / "release.zip").write_bytes(b"zip")
-    assert seen(f"file://{folder}") == Check("archive sky", "ok", f"file://{folder}: 1 folders or files")
+    assert seen(f"file://{folder}") == Check("archive sky", "ok", f"file://{folder}: 1 folder or file")
     assert seen(folder / "release.zip").found.endswith(": a file")
 
 

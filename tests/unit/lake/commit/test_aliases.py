@@ -142,4 +142,4 @@ def test_rows_of_other_methods_are_not_touched_and_find_nothing(lake: Lake) -> N
 
 def test_verify_finds_names_of_targets_that_are_gone(lake: Lake) -> None:
     keep_aliases(lake.catalog, aliases(ROW | {"target_id": 4711}))
-    assert [one.message for one in errors(lake.catalog)] == ["aliases: 1 rows without their targets"]
+    assert [one.message for one in errors(lake.catalog)] == ["aliases: 1 row without their targets"]

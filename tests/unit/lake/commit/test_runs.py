@@ -42,6 +42,7 @@ def states(catalog: Catalog) -> list[tuple[Any, ...]]:
     return catalog.cursor().execute("SELECT run_id, state, message FROM runs ORDER BY started_at").fetchall()
 
 
+@pytest.mark.crash
 def test_a_run_that_was_killed_is_interrupted_when_it_is_started_again(catalog: Catalog) -> None:
     first, second, other = start(), start(minutes=5), start("two", 1)
     begin(catalog, first)

@@ -198,6 +198,7 @@ def test_a_target_may_be_looked_at_without_the_right_to_write(held: Lake) -> Non
         assert remove_targets(reading.catalog, "T1", dry_run=True).targets == 1
 
 
+@pytest.mark.long
 def test_old_names_find_a_renamed_target(held: Lake) -> None:
     (five,) = target_ids([5])
     before = held.light_curve("T5")

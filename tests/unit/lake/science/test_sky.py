@@ -265,6 +265,7 @@ def test_ranks_count_from_the_nearest():
         ranks([1, 0])
 
 
+@pytest.mark.long
 def test_match_of_half_a_million_with_a_million_is_bounded():
     rng = np.random.default_rng(6)
     ra, dec = _sky(rng, 1_000_000)

@@ -217,8 +217,11 @@ def test_the_second_wall_holds_by_itself(service, root, asked):
     "query",
     [
         "SELECT count(*) AS n FROM range(1000000000000000000) WHERE hash(range) = 1",
-        "WITH RECURSIVE t AS (SELECT 1 AS a UNION ALL SELECT a + 1 FROM t) SELECT max(a) FROM t",
-        "SELECT sleep_ms(60000) AS a",
+        pytest.param(
+            "WITH RECURSIVE t AS (SELECT 1 AS a UNION ALL SELECT a + 1 FROM t) SELECT max(a) FROM t",
+            marks=pytest.mark.long,
+        ),
+        pytest.param("SELECT sleep_ms(60000) AS a", marks=pytest.mark.long),
     ],
 )
 def test_an_endless_query_is_stopped(service, query):

@@ -45,6 +45,7 @@ def fill(disk: Path) -> Path:
     return filling
 
 
+@pytest.mark.long
 def test_a_full_disk_is_read_and_writers_name_it(small_disk: Path, settings: Settings) -> None:
     root = small_disk / "lake"
     settings = settings.model_copy(update={"url": str(root), "catalog": None})

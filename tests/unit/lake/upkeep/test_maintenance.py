@@ -141,9 +141,9 @@ def test_times_in_the_future_are_noted_and_lose_no_target(kept):
     findings = verify(kept)
     assert not any(finding.is_error for finding in findings)
     told = [finding.message for finding in findings if finding.check == "clocks"]
-    assert [text.partition(" are dated")[0] for text in told] == [
+    assert [text.replace(" is dated", " are dated").partition(" are dated")[0] for text in told] == [
         "coverage: 10 rows of ztf DR1",
-        "ledger: 1 rows of ztf DR1",
+        "ledger: 1 row of ztf DR1",
     ]
     with Lake(kept.storage.root, kept.settings) as opened:
         assert (progress(opened, "ztf").done, progress(opened, "ztf").per_minute) == (1, None)
@@ -151,18 +151,18 @@ def test_times_in_the_future_are_noted_and_lose_no_target(kept):
 
 HARM = (
     {
-        "INSERT INTO sources SELECT * FROM sources WHERE source_id = 's0'": "sources: 1 keys (archive, release",
+        "INSERT INTO sources SELECT * FROM sources WHERE source_id = 's0'": "sources: 1 key (archive, release",
         "INSERT INTO coverage FROM coverage WHERE target_id IN (SELECT target_id FROM targets WHERE name IN ('T5', 'T6'))": (  # noqa: E501
             "coverage: 2 keys"
         ),
-        "UPDATE sources SET dec = -91 WHERE source_id = 's1'": "sources: dec < -90 in 1 rows",
+        "UPDATE sources SET dec = -91 WHERE source_id = 's1'": "sources: dec < -90 in 1 row",
         "UPDATE lightcurves SET mjd = 51.5 WHERE source_id = 's2'": "lightcurves: mjd < 33282 in 6 rows",
-        "DELETE FROM sources WHERE source_id = 's3'": "matches: 1 rows without their sources",
-        "DELETE FROM lightcurves WHERE source_id = 's4' AND band = 'g'": "lightcurves: 1 sources and bands",
-        "DELETE FROM targets WHERE name = 'T9'": "coverage: 1 rows without their targets",
+        "DELETE FROM sources WHERE source_id = 's3'": "matches: 1 row without their sources",
+        "DELETE FROM lightcurves WHERE source_id = 's4' AND band = 'g'": "lightcurves: 1 source and band",
+        "DELETE FROM targets WHERE name = 'T9'": "coverage: 1 row without their targets",
     },
     {
-        "UPDATE matches SET hpx29 = 0 WHERE source_id = 's1'": "matches: 1 rows without their sources",
+        "UPDATE matches SET hpx29 = 0 WHERE source_id = 's1'": "matches: 1 row without their sources",
         "INSERT INTO lightcurves FROM lightcurves WHERE source_id = 's2'": "lightcurves: 2 sources and bands",
         "DELETE FROM coverage WHERE n_rows > 0": "matches: 10 rows without their coverage",
     },
@@ -187,7 +187,7 @@ def test_null_in_a_required_column(kept):
     cursor.execute("ALTER TABLE sources ALTER COLUMN ra DROP NOT NULL")
     cursor.execute("UPDATE sources SET ra = NULL WHERE source_id = 's1'")
     wrong = [finding.message for finding in verify(kept) if finding.is_error]
-    assert "sources: ra is NULL in 1 rows" in wrong
+    assert "sources: ra is NULL in 1 row" in wrong
 
 
 def test_what_was_replaced_is_a_note(kept):

@@ -96,6 +96,7 @@ def test_a_rename_that_is_killed_is_done_when_it_is_run_again(
     check_renamed(catalog, before)
 
 
+@pytest.mark.long
 def test_rows_that_have_the_new_name_already_stay(catalog: Catalog, before: Held) -> None:
     committed(catalog, {0: 2, 1: 2}, "new", archive=NAME)
     newer = held(catalog, NAME)

@@ -160,6 +160,7 @@ def test_restore_brings_the_newest_backup_back_and_names_what_is_due(kept, on_di
     assert errors(kept) == []
 
 
+@pytest.mark.long
 def test_restore_of_an_older_backup_takes_out_what_compaction_has_removed_since(kept, on_disk):
     """Its files are in larger ones by now, which it does not know."""
     compact(kept)
@@ -182,10 +183,10 @@ def test_restore_of_an_older_backup_takes_out_what_compaction_has_removed_since(
 @pytest.mark.parametrize(
     "table",
     [
-        *("lightcurves", "targets"),
+        "targets",
         *(
             pytest.param(one, marks=pytest.mark.crash)
-            for one in ("sources", "statistics", "matches", "coverage", "ledger")
+            for one in ("lightcurves", "sources", "statistics", "matches", "coverage", "ledger")
         ),
     ],
 )
@@ -300,6 +301,7 @@ def test_an_intent_cannot_name_a_file_that_the_catalogue_knows(kept, on_disk):
     assert not _in_quarantine(kept)
 
 
+@pytest.mark.long
 def test_a_lake_of_version_6_gets_an_id_if_the_tree_is_its_own(kept, tmp_path, on_disk):
     make_version_6(kept)
     (kept.storage.root / MARK).unlink()

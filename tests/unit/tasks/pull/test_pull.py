@@ -549,7 +549,7 @@ def cutting(monkeypatch: pytest.MonkeyPatch, most: int, seen: list[int] | None =
     return archive
 
 
-@pytest.mark.parametrize("most", [5, 2, 1])
+@pytest.mark.parametrize("most", [pytest.param(5, marks=pytest.mark.long), 2, pytest.param(1, marks=pytest.mark.long)])
 def test_a_granule_that_is_cut_is_asked_again_in_halves(
     catalog: Catalog, lake: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, most: int
 ) -> None:

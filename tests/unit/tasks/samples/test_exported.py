@@ -93,7 +93,9 @@ def other(tmp_path: Path) -> Iterator[Lake]:
         yield opened
 
 
-@pytest.mark.parametrize("file", FORMATS)
+@pytest.mark.parametrize(
+    "file", [pytest.param(one, marks=() if one in FORMATS[::3] else pytest.mark.long) for one in FORMATS]
+)
 def test_a_list_brings_the_same_targets_back(lake: Lake, other: Lake, tmp_path: Path, file: str) -> None:
     names = [name for name in PRINTED + ODD if name not in REFUSED[file]]
     add_targets(lake.catalog, _targets(names), "s", catalogue="s.csv")

@@ -38,6 +38,19 @@ def test_every_band_of_every_archive_has_one_style() -> None:
     assert len({style.shape for style in found.values()}) == len(every), "a shape tells the survey"
 
 
+def test_every_band_of_a_survey_without_wavelengths_has_a_colour_of_its_own() -> None:
+    origin = SURVEYS["rxte"].origin
+    names = [*known(), *SURVEYS]
+    found = styles([(origin.name, one.band, one.wavelength_nm) for one in origin.bands], names)
+    assert len(found) > 30
+    assert len({style.colour for style in found.values()}) == len(found)
+    for (_, band), style in found.items():
+        lightness = sum(int(style.colour[i : i + 2], 16) for i in (1, 3, 5))
+        main = found[origin.name, band.removesuffix("_src").removesuffix("_bkg")].colour
+        of_main = sum(int(main[i : i + 2], 16) for i in (1, 3, 5))
+        assert (lightness > of_main, lightness < of_main) == (band.endswith("_bkg"), band.endswith("_src")), band
+
+
 @pytest.mark.parametrize(
     ("one", "other"), [(("ztf", "ztf_g"), ("panstarrs", "ps1_g")), (("ztf", "ztf_r"), ("panstarrs", "ps1_r"))]
 )

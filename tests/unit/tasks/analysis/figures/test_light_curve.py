@@ -102,6 +102,12 @@ def test_units_have_panels_below_each_other() -> None:
     assert titles["panel_mJy"] == titles["zoom_ztf"] == "Flux (mJy)"
     assert titles["panel_electron_s___1"] == "Flux (e⁻/s)"
     assert titles["panel_GeV"] == "Energy (GeV)"
+    assert titles["panel_count_s___1"] == "Rate (counts/s)"
+    ticks = layer(spec, "panel_GeV", "point")["encoding"]["y"]["axis"]["values"]
+    assert all(one in {10.0**n for n in range(-9, 9)} for one in ticks)
+    energies = [row["y"] for row in spec["datasets"]["panel_GeV"]]
+    assert ticks[0] <= min(energies)
+    assert 10 * ticks[-1] >= max(energies)
     assert layer(spec, "panel_GeV", "point")["encoding"]["y"]["scale"]["type"] == "log"
 
 
@@ -162,7 +168,7 @@ def test_events_are_lines_and_limits_are_arrows() -> None:
     )
 
 
-@pytest.mark.parametrize("scale", ["linear", "symlog", "log"])
+@pytest.mark.parametrize("scale", [*(pytest.param(one, marks=pytest.mark.long) for one in ("linear", "symlog")), "log"])
 def test_the_axis_is_as_asked_for(scale: Any) -> None:
     axis = layer(drawn(Look(scale=scale)), "panel_mJy", "point")["encoding"]["y"]["scale"]
     assert axis["type"] == scale
@@ -190,6 +196,19 @@ def test_files_are_of_the_kind_that_their_name_says(tmp_path: Path) -> None:
     for wrong in ("x.gif", "x", "png"):
         with pytest.raises(ConfigurationError, match=r"\.html, \.png"):
             format_of(tmp_path / wrong)
+
+
+def test_rates_alone_have_their_exposures_and_no_zoom() -> None:
+    table = rows().filter(pa.compute.equal(rows()["band"], "pca_a"))
+    many = pa.concat_tables([table] * 4)
+    spec = drawn(table=many)
+    assert [one["name"] for one in views(spec)] == ["dates", "panel_count_s___1", "exposures"]
+    shown = spec["datasets"]["panel_count_s___1"]
+    assert [row["exposure_s"] for row in shown if row["kind"] == "point"] == [1600.0] * many.num_rows
+    below = view(spec, "exposures")
+    assert below["encoding"]["y"]["field"] == "exposure_s"
+    above = layer(spec, "panel_count_s___1", "point")["encoding"]["x"]["scale"]["domain"]
+    assert below["encoding"]["x"]["scale"]["domain"] == above
 
 
 @pytest.mark.parametrize("band", ["B'</script>", 'x"; alert(1)//', "\u2028 {{7*7}}", ""])

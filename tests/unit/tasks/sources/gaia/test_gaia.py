@@ -197,7 +197,7 @@ def test_what_datalink_leaves_out_is_asked_again_and_told(box: Sandbox, reached:
         harvest = gaia.fetch(granule(targets), reached)
     finally:
         served.forget = set()
-    assert harvest.remark == f"DataLink has no epoch photometry of 1 sources that should have it: {lost}"
+    assert harvest.remark == f"DataLink has no epoch photometry of 1 source that should have it: {lost}"
     assert harvest.sources.num_rows == whole.sources.num_rows
     assert str(lost) not in harvest.lightcurves["source_id"].to_pylist()
 

@@ -423,7 +423,7 @@ def test_pages_that_do_not_add_up(tmp_path: Path) -> None:
         answered(tmp_path, page(one, total=2), page(one, total=2))
     with pytest.raises(TruncatedAnswer, match="2 rows came of 1"):
         answered(tmp_path, page(one, other, total=1))
-    with pytest.raises(TruncatedAnswer, match="1 rows came of 2"):
+    with pytest.raises(TruncatedAnswer, match="1 row came of 2"):
         answered(tmp_path, page(one, total=2), page(total=2))
     for wrong in ({}, [], page(total="2"), {"results": [1], "totalResults": 1}, page({"sci_targname": "X"})):
         with pytest.raises(ArchiveError, match="the answer") as caught:

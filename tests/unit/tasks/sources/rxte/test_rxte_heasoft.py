@@ -54,8 +54,8 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, Observa
 class Setup:
     """The stand-ins, and folders for runs."""
 
-    def __init__(self, root: Path) -> None:
-        self.heasoft: Heasoft = heasoft.install(root)
+    def __init__(self, root: Path, pause_s: float = 0.0) -> None:
+        self.heasoft: Heasoft = heasoft.install(root, pause_s)
         self.tools = find_tools(self.heasoft.environment)
         self.work, self.logs, self.root = root / "work", root / "logs", root
 
@@ -176,7 +176,8 @@ def test_tools_have_an_environment_of_their_own(setup: Setup, mirror: list[Any])
 
 
 @pytest.mark.crash
-def test_parallel_runs_give_what_they_give_one_by_one(setup: Setup, mirror: list[Any]) -> None:
+def test_parallel_runs_give_what_they_give_one_by_one(tmp_path: Path, mirror: list[Any]) -> None:
+    setup = Setup(tmp_path, pause_s=0.15)
     jobs = [(one, replace(CUT, chmax=chmax)) for one, chmax in zip(mirror[:4], (10, 20, 30, 40), strict=True)]
     home = Path(setup.heasoft.environment["HOME"])
     before = snapshot(home)

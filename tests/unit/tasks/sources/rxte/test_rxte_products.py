@@ -405,14 +405,14 @@ def test_bins_that_come_twice_are_once_and_in_order() -> None:
     reading = read_observation({stem(): body}, FACTS, "g")
     rows = cast(reading.tables)["lightcurves"]
     assert rows["flux"].to_pylist() == [2.0, 3.0, 1.0]
-    assert reading.remark == "1 bins came twice (pca_a)"
+    assert reading.remark == "1 bin came twice (pca_a)"
 
 
 def test_bins_without_a_time_cannot_be_kept_and_are_counted() -> None:
     body = light_curve(columns={"TIME": np.array([START, np.nan, START + 32, START + 48])})
     reading = read_observation({stem(): body}, FACTS, "g")
     assert cast(reading.tables)["lightcurves"].num_rows == 3
-    assert reading.remark == "1 bins without TIME left out (pca_a)"
+    assert reading.remark == "1 bin without TIME left out (pca_a)"
 
 
 @pytest.mark.parametrize(("piece", "bit"), [("A", rxte.SLEW), ("Z", rxte.SLEW), ("S", rxte.SCAN), ("R", rxte.SCAN)])

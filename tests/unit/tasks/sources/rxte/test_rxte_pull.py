@@ -399,6 +399,7 @@ def test_a_page_of_trouble_is_no_empty_folder(tmp_path: Path, monkeypatch: pytes
             mirror.light_curves(Observation("94002-01-15-00", "X", *ETA_CAR))
 
 
+@pytest.mark.long
 def test_bands_asked_for_later_do_not_take_others_out(lake: Lake, made: tuple[Path, pa.Table]) -> None:
     found = found_in(made[0], lake)
     some = found.each()[:20]
@@ -424,6 +425,7 @@ def test_bands_asked_for_later_do_not_take_others_out(lake: Lake, made: tuple[Pa
     assert rxte_pull.with_requested_bands(lake, cut) == cut
 
 
+@pytest.mark.long
 def test_an_observation_that_moved_far_is_there_once(lake: Lake, made: tuple[Path, pa.Table]) -> None:
     folder, rows = made
     known = truth(rows)
@@ -484,6 +486,7 @@ def test_a_target_without_observations_has_coverage_and_an_observation_near_two_
     assert errors(lake) == []
 
 
+@pytest.mark.long
 def test_cuts_of_the_same_band_are_one_after_the_other(lake: Lake, made: tuple[Path, pa.Table]) -> None:
     folder, rows = made
     found = found_in(folder, lake)

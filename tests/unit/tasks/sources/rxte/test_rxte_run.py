@@ -128,6 +128,7 @@ def test_what_a_worker_lost_is_done_again(lake: Lake, pulled: Callable[..., Pull
     assert (again.known, again.done_before, again.done) == (24, 24, 0)
 
 
+@pytest.mark.long
 def test_no_end_of_lost_workers_is_a_loss(lake: Lake, pulled: Callable[..., PullReport]) -> None:
     error = BrokenProcessPool("killed")
     runner = Counted(*[error] * 100)
@@ -222,7 +223,7 @@ def test_what_was_rejected_is_left_alone_until_it_is_asked_for(
     # Its target is not looked up again; the report counts the observation all the same.
     again = pulled()
     assert (again.known, again.asked, again.rejected_before, again.lost) == (0, 0, 1, False)
-    assert "1 observations were rejected before: --retry-failed" in again.message
+    assert "1 observation was rejected before: --retry-failed" in again.message
     mended = pulled(retry_failed=True)
     assert (mended.known, mended.asked, mended.done, mended.lost) == (24, 1, 1, False)
     assert lake.sql(statuses)["status"].to_pylist() == ["found"]
@@ -230,6 +231,7 @@ def test_what_was_rejected_is_left_alone_until_it_is_asked_for(
     assert errors(lake) == []
 
 
+@pytest.mark.long
 def test_turns_and_places(
     lake: Lake, pulled: Callable[..., PullReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -529,7 +529,7 @@ def test_samples_that_differ_or_overlap_in_part() -> None:
     files["FS4a_2-3"] = standard2(spectra(seed=2), time=START + 120 + 16.0 * np.arange(8))
     curve = light_curve(files, ALL, 4)
     assert len(curve.mjd) == 15
-    assert "1 samples that overlap others left out" in curve.remarks
+    assert "1 sample that overlaps others left out" in curve.remarks
     files["FS4a_2-3"] = standard2(time=START + 128 + 2.0 * np.arange(8), TIMEDEL=2.0, DELTAT=2.0)
     with pytest.raises(GranuleRejected, match="FS4a_2-3: its samples are 2 s long, those of FS4a_1-2 16 s"):
         light_curve(files, ALL, 4)
@@ -570,7 +570,7 @@ def test_samples_without_a_time_are_left_out_and_counted() -> None:
     time[3] = np.nan
     curve = curve_of(standard2(time=time), ALL, FILTERED)
     assert curve.counts.tolist() == np.delete(TOTAL, 3).tolist()
-    assert curve.remarks == ("1 samples without TIME left out",)
+    assert curve.remarks == ("1 sample without TIME left out",)
     for odd in (np.inf, -999.0, 1e10):
         time[3] = odd
         assert curve_of(standard2(time=time), ALL, FILTERED).counts.tolist() == curve.counts.tolist()
@@ -649,7 +649,7 @@ FEWER = np.zeros((8, 64), ">i2")
         (standard2(TIMEDEL=32.0, DELTAT=32.0), "bins of 16 s are no whole number of samples of 32 s"),
         (standard2(columns={"X2RSpecPcu3": None}), "it lacks X2RSPECPCU3, which the cut takes"),
         (standard2(columns={"X2RSpecPcu3": FEWER}), "X2RSPECPCU3 has 64 channels, not 129"),
-        (standard2(columns={"X2RSpecPcu3": FEWER[:, 0]}), "X2RSPECPCU3 has 1 channels, not 129"),
+        (standard2(columns={"X2RSpecPcu3": FEWER[:, 0]}), "X2RSPECPCU3 has 1 channel, not 129"),
         (standard2(columns={"X2RSpecPcu3": np.full((8, 129), -3, ">i2")}), "X2RSPECPCU3 has -3 counts"),
         (standard2(columns={"Time": np.full((8, 2), START, ">f8")}), "its column TIME is no number"),
         (standard2(time=np.full(8, np.nan)), "no samples"),

@@ -133,6 +133,7 @@ def test_shuffled_ids_give_the_same_lines_in_the_order_of_the_ids(catalog: Catal
         assert [line[0] for line in lines(text)[1:]] == [mjd[one] for one in order]
 
 
+@pytest.mark.long
 def test_several_tiles_in_small_lots(
     catalog: Catalog, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

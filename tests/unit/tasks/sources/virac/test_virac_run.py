@@ -34,6 +34,7 @@ from tasks.sources.virac.options import ViracOptions
 from tasks.sources.virac.pieces import TileFile
 from tasks.worker import OutOfTime, lake_at, logger, untimed
 
+TILES = 10
 SMALL = {"n_sources": 8, "n_pawprints": 60, "epochs": (25, 50)}
 
 Pulled = Callable[..., PullReport]
@@ -106,17 +107,17 @@ def ledger(lake: Lake) -> dict[str, tuple[str, int]]:
 
 
 def test_every_tile_once_and_what_is_broken_is_not_tried_again(lake: Lake, tmp_path: Path, pulled: Pulled) -> None:
-    kinds = sandbox_virac.write_tiles(tmp_path / "tiles", 20, seed=3, broken=0.5, **SMALL)
+    kinds = sandbox_virac.write_tiles(tmp_path / "tiles", TILES, seed=3, broken=0.5, **SMALL)
     bad = sum(map(bool, kinds.values()))
     report = pulled(tmp_path / "tiles", runner="processes")
-    assert (report.known, report.done, report.rejected, report.failed) == (20, 20 - bad, bad, 0)
+    assert (report.known, report.done, report.rejected, report.failed) == (TILES, TILES - bad, bad, 0)
     assert (report.retries, report.requests, report.elsewhere) == (0, 0, 0)
     assert report.lost
     assert {name: status for name, (status, _) in ledger(lake).items()} == {
         name: "rejected" if kind else "done" for name, kind in kinds.items()
     }
     again = pulled(tmp_path / "tiles")
-    assert (again.done, again.rejected, again.done_before, again.rejected_before) == (0, 0, 20 - bad, bad)
+    assert (again.done, again.rejected, again.done_before, again.rejected_before) == (0, 0, TILES - bad, bad)
     assert not again.lost
     retried = pulled(tmp_path / "tiles", retry_failed=True)
     assert (retried.done, retried.rejected) == (0, bad)
@@ -240,7 +241,7 @@ def test_the_command_needs_no_prefect(
     assert codes == [0, 1]
     first, second = [line for line in capsys.readouterr().out.splitlines() if line.startswith("virac: ")]
     assert first.startswith("virac: 2 tiles done")
-    assert second.startswith("virac: 1 of 1 tiles REJECTED in 1 of 1 granules: n1024_1.hdf5: ")
+    assert second.startswith("virac: 1 of 1 tile REJECTED in 1 of 1 granule: n1024_1.hdf5: ")
     for wrong, what in (("--shard=2/2", "no shard 2/2"), ("--runner=dask", "needs Prefect")):
         with pytest.raises(SystemExit) as ended:
             main([*command, wrong])

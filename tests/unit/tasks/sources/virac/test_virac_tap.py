@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -486,17 +487,20 @@ def value(table: str, name: str, new: Any, n: int = 500) -> Change:
     return change
 
 
+_variant = partial(pytest.param, marks=pytest.mark.long)
+
+
 @pytest.mark.parametrize(
     ("change", "lost", "told"),
     [
         (value(LC, "filter", "Nb", 1), (0, 1), "rows of VVVX_VIRAC_V2_LC in no band of H, J, Ks, Y, Z, left out: 1"),
-        (value(LC, "filter", None, 1), (0, 1), "in no band of H, J, Ks, Y, Z, left out: 1"),
+        _variant(value(LC, "filter", None, 1), (0, 1), "in no band of H, J, Ks, Y, Z, left out: 1"),
         (value(LC, "mjdobs", None, 1), (0, 1), "rows of VVVX_VIRAC_V2_LC without a time, left out: 1"),
-        (value(LC, "mjdobs", 0.0, 1), (0, 1), "rows of VVVX_VIRAC_V2_LC without a time, left out: 1"),
+        _variant(value(LC, "mjdobs", 0.0, 1), (0, 1), "rows of VVVX_VIRAC_V2_LC without a time, left out: 1"),
         (value(LC, "objtype", -1, 1), (0, 0), "made NULL: 1"),
-        (value(LC, "mag", 99.99, 1), (0, 0), "made NULL: 1"),
-        (value(LC, "emag", -1.0, 1), (0, 0), "made NULL: 1"),
-        (value(LC, "ast_res_chisq", -999.0, 1), (0, 0), "made NULL: 1"),
+        _variant(value(LC, "mag", 99.99, 1), (0, 0), "made NULL: 1"),
+        _variant(value(LC, "emag", -1.0, 1), (0, 0), "made NULL: 1"),
+        _variant(value(LC, "ast_res_chisq", -999.0, 1), (0, 0), "made NULL: 1"),
         (value(SOURCES, "uwe", -1.0, 1), (0, 0), "negative values of sources.uwe taken for missing: 1 ("),
         (value(SOURCES, "ref_epoch", 0.0, 1), (0, 0), "impossible values of sources.ref_epoch taken for missing: 1 ("),
     ],

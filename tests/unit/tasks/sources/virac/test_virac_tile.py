@@ -32,7 +32,7 @@ REASONS = {
     "duplicate_sourceid": "sourceList/sourceid has values more than once",
     "unknown_filter": "catIndex/filter 'Nb' is none of H, J, Ks, Y, Z",
     "nonfinite_position": r"source \d+ is at ra nan, dec ",
-    "nonfinite_mjdobs": "catIndex/mjdobs is inf in 1 rows",
+    "nonfinite_mjdobs": "catIndex/mjdobs is inf in 1 row",
     "row_count": r"timeSeries/\w+ has 15 rows, not 16",
 }
 

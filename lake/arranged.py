@@ -1,0 +1,60 @@
+"""Tables of commands as they are shown: what matters first, and the schema as a table or as text."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+
+import pyarrow as pa
+
+from lake.model.table import Table
+
+FINDINGS = pa.schema([(name, pa.string()) for name in ("level", "check", "message", "hint")])
+BACKUPS = pa.schema([("made_at", pa.timestamp("us", tz="UTC")), ("path", pa.string())])
+_SCHEMA = pa.schema([(name, pa.string()) for name in ("table", "column", "type", "unit", "ucd", "description")])
+# What one looks for in the status of a lake.
+_FIRST = ("archive", "asked", "found", "empty", "failed", "rejected", "rows", "age_days")
+
+
+def first_of_status(table: pa.Table) -> list[str]:
+    """Return the columns of the status that one looks for, with the release if an archive has two."""
+    archives = table["archive"].to_pylist()
+    several = len(set(archives)) < len(archives)
+    return [_FIRST[0], "release", *_FIRST[1:]] if several else list(_FIRST)
+
+
+def schema_table(tables: Iterable[Table]) -> pa.Table:
+    """Return a row for each column of the lake's tables."""
+    rows = [
+        {
+            "table": table.name,
+            "column": column.name,
+            "type": column.type,
+            "unit": column.unit,
+            "ucd": column.ucd,
+            "description": column.description,
+        }
+        for table in tables
+        for column in table.columns
+    ]
+    return pa.Table.from_pylist(rows, schema=_SCHEMA)
+
+
+def schema_lines(tables: Iterable[Table], views: Mapping[str, str], width: int | None = None) -> Iterator[str]:
+    """Write the schema for reading: a line for each table, column and note on a view; more in a narrow terminal."""
+    for table in tables:
+        yield f"{table.name}: one row per {table.row.removeprefix('a ').removeprefix('an ')}"
+        for column in table.columns:
+            notes = " ".join(filter(None, (column.unit, column.ucd)))
+            start = f"  {column.name:20} {column.type:12} "
+            told = f"{column.description}{f' [{notes}]' if notes else ''}"
+            yield textwrap.fill(
+                told,
+                width or 10_000,
+                initial_indent=start,
+                subsequent_indent=" " * (len(start) if (width or 80) >= 60 else 4),
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+    for name, note in views.items():
+        yield textwrap.fill(f"{name}: view: {note}", width or 10_000, subsequent_indent="  ", break_long_words=False)
