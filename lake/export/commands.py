@@ -47,7 +47,7 @@ def export_hats(
     margin
         Radius of the margin cache, arcsec: crossmatches work up to it. 0: none.
     rows
-        Measurements in a file. Memory is about 500 bytes for each, times --workers.
+        Measurements in a file. Memory grows with it, times --workers.
     workers
         Files that are written at the same time.
     again
