@@ -1,6 +1,6 @@
 """Export a lake as a HATS collection and as the Fornax frame: time, and memory that does not grow with the rows.
 
-``python -m benchmarks.exports`` makes 3 million rows of a ZTF-like archive for 30,000 targets, compacted, and a lake of
+``python -m benchmarks.exports`` makes 5 million rows of a ZTF-like archive for 50,000 targets, compacted, and a lake of
 a tenth of that, and exports both in fresh processes. ``--quick`` takes a tenth of both.
 """
 
@@ -15,7 +15,8 @@ from typing import Any
 from benchmarks.lake_rows import ROWS, SOURCES, commit_all, register, run_compact, stage_some
 from benchmarks.measure import fresh, print_result, print_table
 
-GRANULES, QUICK_GRANULES = 300, 30
+GRANULES, QUICK_GRANULES = 500, 50
+MEMORY = "1GB"  # as the commands have it
 
 
 def build(url: str, granules: int) -> None:
@@ -30,9 +31,10 @@ def export_hats(url: str, to: str) -> dict[str, Any]:
     """Export a lake as a collection of partitions of a fiftieth of the largest lake's rows."""
     from lake.export.hats import export_collection
     from lake.query import Lake
+    from lake.settings import load_settings
 
     started = time.perf_counter()
-    with Lake(url) as lake:
+    with Lake(url, load_settings(url=url, duckdb_memory=MEMORY)) as lake:
         done = export_collection(lake, to, rows_per_file=GRANULES * ROWS // 50, workers=2)
     return {"seconds": time.perf_counter() - started, "rows": done.rows, "files": done.partitions, "bytes": done.bytes}
 
@@ -41,9 +43,10 @@ def export_fornax(url: str, to: str) -> dict[str, Any]:
     """Export a lake as the Fornax frame."""
     from lake.export.fornax import export_frame
     from lake.query import Lake
+    from lake.settings import load_settings
 
     started = time.perf_counter()
-    with Lake(url) as lake:
+    with Lake(url, load_settings(url=url, duckdb_memory=MEMORY)) as lake:
         done = export_frame(lake, Path(to), v24=True)
     return {"seconds": time.perf_counter() - started, "rows": done.rows, "bytes": Path(to).stat().st_size}
 

@@ -11,7 +11,11 @@ from cyclopts import Parameter
 
 from lake.cli import LakeURL
 from lake.output import say
+from lake.settings import Settings, load_settings
 from lake.text import counted
+
+# What DuckDB sorts in; the rest goes to the disk. Its own default is most of the machine's memory.
+_MEMORY = "1GB"
 
 _Flag = Parameter(negative=())
 _Several = Parameter(negative=())
@@ -47,7 +51,7 @@ def export_hats(
     margin
         Radius of the margin cache, arcsec: crossmatches work up to it. 0: none.
     rows
-        Measurements in a file. Memory is about 500 bytes for each, times --workers.
+        Measurements in a file. Memory grows with it, times --workers.
     workers
         Files that are written at the same time.
     again
@@ -62,7 +66,7 @@ def export_hats(
         if sys.stderr.isatty():
             sys.stderr.write(f"\r{done} of {counted(of, 'file')}, {time.monotonic() - started:.0f} s ")
 
-    with Lake(lake) as opened:
+    with Lake(lake, _settings()) as opened:
         done = export_collection(
             opened, to, sample=sample, archives=archive, good=good, rows_per_file=rows, margin_arcsec=margin,
             workers=workers, again=again, progress=tell,
@@ -109,7 +113,7 @@ def export_fornax(
     from lake.query import Lake
 
     started = time.monotonic()
-    with Lake(lake) as opened:
+    with Lake(lake, _settings()) as opened:
         done = export_frame(opened, to, v24=v24, exploded=exploded, numbered=ids == "numbered", sample=sample)
     say(
         f"{to}: {counted(done.rows, 'row')} of {counted(done.targets, 'target')} in "
@@ -118,3 +122,9 @@ def export_fornax(
     if done.ids is not None:
         say(f"{done.ids}: the targets of the numbers")
     return 0
+
+
+def _settings() -> Settings:
+    """Return the settings, with a limit on DuckDB's memory if they have none."""
+    given = load_settings()
+    return given if given.duckdb_memory else given.model_copy(update={"duckdb_memory": _MEMORY})

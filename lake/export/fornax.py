@@ -27,7 +27,7 @@ from lake.store.failures import query_failure
 INDEX = ("objectid", "label", "band", "time")
 
 _BATCH_ROWS = 32_768
-_GROUP_ROWS = 1 << 20
+_GROUP_ROWS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def export_frame(
     """Write the rows of view fornax as a Parquet file that pandas reads as the collector's frame.
 
     It has the index levels objectid, label, band and time, sorted, and the columns flux and err; ``frame.attrs`` has
-    the units of each band, the snapshot and the terms of the archives. Rows are sorted by DuckDB and written in parts,
-    so memory does not grow with them.
+    the units of each band, the snapshot and the terms of the archives. Rows are sorted by DuckDB, within the memory
+    that the settings give it and on disk, and written in parts.
 
     Parameters
     ----------
