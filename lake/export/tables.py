@@ -19,7 +19,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -46,7 +46,16 @@ KNOWN = tuple(suffix for suffixes in EXTENSIONS.values() for suffix in suffixes)
 # They can be printed; the others are bytes.
 TEXT_FORMS = ("csv", "json", "vot", "ecsv")
 
-_COLUMNS = {column.name: column for table in TABLES.values() for column in table.columns if column.unit or column.ucd}
+_COLUMNS: dict[str, Column] = {}
+for _column in (column for table in TABLES.values() for column in table.columns):
+    # What tables do not agree on is not known of a column that only has the name.
+    _known = _COLUMNS.get(_column.name, _column)
+    _COLUMNS[_column.name] = replace(
+        _known,
+        unit=_known.unit if _known.unit == _column.unit else None,
+        ucd=_known.ucd if _known.ucd == _column.ucd else None,
+        description=_known.description if _known.description == _column.description else "",
+    )
 _FAMILIES = {"DOUBLE": "f", "FLOAT": "f", "VARCHAR": "U", "BOOLEAN": "b"}
 _NO_FITS_TEXT = re.compile(r"[^ -~]")
 # VOTable's and FITS's names of the types that both have.
@@ -321,7 +330,7 @@ def _write_votable(table: pa.Table, file: BinaryIO) -> None:
             form = {"datatype": _VOT[kind]}
         field = Field(votable, name=one.name, ucd=one.column.ucd if one.column else None, **form)
         field.unit = _NO_VOUNIT.sub(r"'\1'", one.unit) if one.unit else None
-        if one.column is not None:
+        if one.column is not None and one.column.description:
             field.description = one.column.description
         element.fields.append(field)
         columns.append((data, one.mask))
@@ -381,7 +390,7 @@ def _write_ecsv(table: pa.Table, file: BinaryIO) -> None:
             raise _not_carried(one.name, f"has a line break in {bad[:60]!a}", "ECSV")
         column = MaskedColumn(data, name=one.name, mask=one.mask, unit=one.unit)
         if one.column is not None:
-            column.description = one.column.description
+            column.description = one.column.description or None
             if one.column.ucd:
                 column.info.meta = {"ucd": one.column.ucd}
         made[one.name] = column

@@ -156,7 +156,8 @@ class FileCache:
             is_damaged, kept, expected = True, None, None
         is_other = size not in (None, kept, expected)
         if warn and (is_damaged or is_other):
-            why = "is damaged in the cache" if is_damaged else f"has {counted(size or 0, 'byte')} now, not {kept}"
+            other = f"has {counted(size or 0, 'byte')} by now, and not {kept}"
+            why = "is damaged in the cache" if is_damaged else other
             logger.warning("%s: %s %s: it is fetched again", self.archive, final, why)
         return not (is_damaged or is_other)
 

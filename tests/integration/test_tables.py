@@ -148,6 +148,11 @@ def test_units_go_with_the_columns(url: str, run: Run, tmp_path: Path) -> None:
         assert table["hpx29"].dtype.itemsize == 8
         assert table["archive"].tolist()[0] in ("ztf", b"ztf")
     assert pq.read_schema(tmp_path / "x.parquet").field("mjd").metadata == {b"unit": b"d"}
+    # A name that tables use for several things says nothing but its unit; nor does one with values of another kind.
+    assert run("sql", "SELECT ra, name, 'x' AS mjd FROM targets", "--to", tmp_path / "y.ecsv").code == 0
+    table = Table.read(tmp_path / "y.ecsv")
+    assert (str(table["ra"].unit), table["ra"].description, table["name"].description) == ("deg", None, None)
+    assert table["mjd"].unit is None
 
 
 def test_what_cannot_be_written_is_one_line(url: str, run: Run) -> None:
