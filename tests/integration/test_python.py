@@ -28,6 +28,7 @@ import lightlake
 from deployments.sandbox import papers
 from deployments.sandbox.papers import Published
 from deployments.sandbox.server import Sandbox
+from flows import local
 from lake.query import Lake
 from lake.store.catalog import Catalog
 from tasks.samples.literature import LITERATURE
@@ -127,11 +128,25 @@ def test_a_module_in_the_way_is_named_in_one_line(name: str, tmp_path: Path) -> 
     assert f"{name}.py hides the package '{name}'" in done.stderr.splitlines()[-1]
 
 
-def test_a_pull_within_a_running_loop(my_lake: str) -> None:
-    """As in a notebook: the loop goes on, and signals are handled as before."""
+def handlers() -> list[Any]:
+    """What happens on signals; the wakeup descriptor is looked at by setting it."""
+    descriptor = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(descriptor)
+    return [descriptor, *(signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))]
+
+
+def test_a_pull_within_a_running_loop(my_lake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a notebook: the loop goes on, and signals are handled as before, meanwhile too."""
+    pull_all, meanwhile = local.pull_all, []
+
+    def pulled(*arguments: Any, **more: Any) -> Any:
+        meanwhile.append(handlers())
+        return pull_all(*arguments, **more)
+
+    monkeypatch.setattr(local, "pull_all", pulled)
 
     async def session() -> tuple[Any, Any, list[Any]]:
-        before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+        before = handlers()
         lake = lightlake.open(my_lake)
         added = lake.targets.add(
             pd.DataFrame(
@@ -142,9 +157,7 @@ def test_a_pull_within_a_running_loop(my_lake: str) -> None:
         report = lightlake.pull("icecube", lake=lake, sample="places")
         await asyncio.sleep(0)
         again = lightlake.refresh("icecube", lake=lake, sample="places")
-        after = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
-        assert before == after
-        assert signal.set_wakeup_fd(-1) == -1
+        assert [*meanwhile, handlers()] == [before] * 3
         assert lake.sql("SELECT count(*) AS n FROM coverage WHERE archive = 'icecube'")["n"].to_pylist() == [2]
         lake.close()
         return added, report, again.reports
@@ -154,6 +167,19 @@ def test_a_pull_within_a_running_loop(my_lake: str) -> None:
     assert [one.asked for one in again] == [0]
     assert repr(report) == f"<{report.message}>"
     assert "ra from ra" in repr(added)
+
+
+def test_an_interrupted_pull_leaves_the_session(my_lake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any, **more: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(local, "pull_all", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            lightlake.pull("icecube", lake=my_lake)
+    with lightlake.open(my_lake) as lake:
+        assert lake.sql("SELECT state FROM runs")["state"].to_pylist() == ["stopped"]
+        assert lightlake.pull("icecube", lake=lake).asked == 2
 
 
 def test_targets_come_in_any_table(my_lake: str, tmp_path: Path) -> None:
