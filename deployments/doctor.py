@@ -86,10 +86,10 @@ def _prefect(timeout_s: float) -> list[Check]:
     from flows.doctor import prefect
 
     checks = prefect(timeout_s)
-    return [*checks, *_former_deployments()] if all(one.status == "ok" for one in checks) else checks
+    return [*checks, *former_deployments_check()] if all(one.status == "ok" for one in checks) else checks
 
 
-def _former_deployments() -> list[Check]:
+def former_deployments_check() -> list[Check]:
     """Find deployments of former names at the Prefect server, if there is one."""
     from prefect.client.orchestration import get_client
     from prefect.settings import get_current_settings

@@ -70,7 +70,7 @@ class Read:
             for row in table.select("tbody tr")
         }
 
-    def list(self, name: str) -> list[dict[str, str]]:
+    def table(self, name: str) -> list[dict[str, str]]:
         """The values of a table, by heading."""
         table = self._in(name, "table.list")
         if table is None:

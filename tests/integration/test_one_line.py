@@ -35,6 +35,7 @@ COMMANDS = (
     ["targets", "rename", "T1", "A"],
     ["targets", "export", "t.csv"],
     ["plot", "T1", "--to", "plot.html"],
+    ["report", "--to", "report.html"],
     ["pull", "gaia"],
     ["refresh"],
     ["refresh", "--plan"],

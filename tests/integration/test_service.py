@@ -42,6 +42,7 @@ from deployments.automations import (
     reach_api,
 )
 from deployments.deployed import NAME, deployed
+from deployments.doctor import former_deployments_check
 from deployments.former import FORMER, former_deployments
 from flows import living
 from flows.changed import tell_changes
@@ -372,6 +373,8 @@ def test_deployments_of_former_names_give_way(lake: Lake) -> None:
             replace(one, name=FORMER).as_runner().apply()
         before = former_deployments(client, FULL_NAMES.values())
         assert set(before) == {"pull/lightlake", "refresh/lightlake", "verify/lightlake"}
+        (check,) = former_deployments_check()
+        assert (check.status, check.found.count("/lightlake")) == ("warn", 3)
         (trigger,) = client.read_resource_related_automations(f"prefect.deployment.{before['refresh/lightlake'].id}")
         client.pause_automation(trigger.id)
         client.pause_deployment(before["verify/lightlake"].id)
@@ -381,6 +384,7 @@ def test_deployments_of_former_names_give_way(lake: Lake) -> None:
 
         serve._register(lake, ours, 1, said.append)
         assert former_deployments(client, FULL_NAMES.values()) == {}
+        assert former_deployments_check() == []
         there = {name: client.read_deployment_by_name(FULL_NAMES[name]) for name in ("pull", "refresh", "verify")}
         assert [name for name, one in there.items() if one.paused] == ["verify"]
         assert [one.slug for one in there["pull"].schedules if not one.active] == [schedule.slug]

@@ -97,10 +97,10 @@ def chart_png(chart: Any) -> bytes:
 
     with alt.data_transformers.disable_max_rows():
         spec = chart.to_json()
-    return _packed(vl_convert.vegalite_to_png(spec))
+    return packed_png(vl_convert.vegalite_to_png(spec))
 
 
-def _packed(png: bytes) -> bytes:
+def packed_png(png: bytes) -> bytes:
     """Compress a picture to a third of its bytes; the renderer hardly compresses."""
     at, kept, data = 8, [], b""
     while at < len(png):

@@ -30,7 +30,8 @@ svg { font-family: Helvetica, Arial, "DejaVu Sans", sans-serif; }
 circle { stroke: #1f2933; stroke-width: 0.7; } text { fill: #52606d; font-size: 12px; }
 .l0 { fill: #eef2f6; } .l1 { fill: #deebf7; } .l2 { fill: #c6dbef; } .l3 { fill: #9ecae1; }
 .l4 { fill: #6baed6; } .l5 { fill: #4292c6; } .l6 { fill: #2171b5; } .l7 { fill: #08519c; }
-</style>"""
+</style><rect width="100%" height="100%" fill="#fff"/>
+<text x="8" y="16">Targets on the sky: the darker, the more points</text>"""
 
 
 def mollweide(ra: npt.ArrayLike, dec: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -84,7 +85,9 @@ def sky_png(dots: Sequence[Mapping[str, Any]]) -> bytes:
     """Draw the same map as a picture."""
     import vl_convert
 
-    return bytes(vl_convert.svg_to_png(sky_svg(dots, alone=True), scale=1.5))
+    from tasks.analysis.figures.pictures import packed_png
+
+    return packed_png(bytes(vl_convert.svg_to_png(sky_svg(dots, alone=True), scale=1.5)))
 
 
 def _places(ra: Iterable[float], dec: Iterable[float]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

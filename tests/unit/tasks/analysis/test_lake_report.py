@@ -56,7 +56,7 @@ def test_every_number_is_its_querys(catalog: Catalog, lake: Lake, tmp_path: Path
         "Rejected": "rejected",
         "Never asked": "never_asked",
     }
-    assert [{**{head: row[head] for head in ("Archive", *kinds)}} for row in page.list("answers")] == [
+    assert [{**{head: row[head] for head in ("Archive", *kinds)}} for row in page.table("answers")] == [
         {"Archive": row["archive"], **{head: str(row[key]) for head, key in kinds.items()}} for row in answers
     ]
     assert {row["archive"]: [row[key] for key in kinds.values()] for row in answers} == {
@@ -96,7 +96,7 @@ def test_every_number_is_its_querys(catalog: Catalog, lake: Lake, tmp_path: Path
     missing = {row["archive"]: (row["status"], row["granules"], row["targets"]) for row in asked(lake, page, "missing")}
     assert missing == {"wise": ("rejected", 1, 13), "ztf": ("failed", 1, 10), "virac": ("failed", 1, 0)}
     assert {
-        row["Archive"]: (row["Status"], int(row["Granules"]), int(row["Targets"])) for row in page.list("missing")
+        row["Archive"]: (row["Status"], int(row["Granules"]), int(row["Targets"])) for row in page.table("missing")
     } == missing
 
     dots = asked(lake, page, "sky")
