@@ -112,7 +112,9 @@ def main() -> int:
     parser.add_argument(
         "--whole", action="store_true", help="run the whole suite where the mirroring tests see nothing"
     )
-    arguments, more = parser.parse_known_args()
+    given = sys.argv[1:]
+    end = given.index("--") if "--" in given else len(given)  # argparse would take what follows for numbers
+    arguments, more = parser.parse_args(given[:end]), given[end + 1 :]
     missed = 0
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
@@ -120,7 +122,7 @@ def main() -> int:
         numbers = arguments.numbers or range(len(FAULTS))
         for number in numbers:
             began = time.monotonic()
-            ended = judged(number, tree, [one for one in more if one != "--"], whole=arguments.whole)
+            ended = judged(number, tree, more, whole=arguments.whole)
             missed += not ended.startswith("caught")
             print(
                 f"{number:2} {FAULTS[number][0]}: {FAULTS[number][3]}: {ended} ({time.monotonic() - began:.0f} s)",

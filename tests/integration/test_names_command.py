@@ -177,7 +177,6 @@ def test_a_survey_refuses_a_name_that_nobody_knows(here: Path, services: Service
         assert str(away.value.hint).startswith("no target is named '3C 2733'")
 
 
-@pytest.mark.long
 @pytest.mark.usefixtures("pull_settings")
 def test_photons_of_a_name(run: Run, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """HST by a name that the lake does not have: found, matched, and no row of HST's names is taken for an object."""
