@@ -21,7 +21,7 @@ from lake.store.claims import held
 from lake.text import counted
 from lake.upkeep import maintenance
 from lake.upkeep.compaction import Compacted, compact
-from lake.upkeep.maintenance import Finding
+from lake.upkeep.consistency import Finding
 from tasks.options import FormField
 from tasks.pull.report import REASONS_TOLD
 

@@ -2,75 +2,87 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from lake.cli import LakeURL
-from lake.output import Output, say, show, whole_file
+from lake.output import TABLE, TableOptions, say, whole_file
 from lake.text import counted, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from lake.export.files import FileForm
 
-_Flag = Parameter(negative=())
-
-_DOC = """{what}
-
-Give one of: a query, --target, --sample. The file has what to cite and to acknowledge in it.
-
-Parameters
-----------
-query
-    DuckDB's SQL, such as "FROM target_lightcurves WHERE archive = 'x'".
-to
-    File to write, completely or not at all.
-target
-    Any of its names, or its id.
-sample
-    All targets of this sample.
-archive, band
-    Of a target or sample: only these.
-good
-    Of a target or sample: only measurements that pass the archive's own recommended cut.
-"""
+Query = Annotated[str | None, Parameter(help="DuckDB's SQL, such as \"FROM target_lightcurves WHERE archive = 'x'\".")]
 
 
-def _command(form: FileForm, what: str) -> Callable[..., int]:
-    def command(
-        query: str | None = None,
-        /,
-        *,
-        to: Path,
-        target: str | None = None,
-        sample: str | None = None,
-        archive: str | None = None,
-        band: str | None = None,
-        good: Annotated[bool, _Flag] = False,
-        lake: LakeURL = None,
-    ) -> int:
-        from lake.export.files import Selection, export
-        from lake.query import Lake
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """Options of each form: the file, and which light curves."""
 
-        chosen = Selection(query, target, sample, archive, band, good)
-        with Lake(lake) as opened:
-            done = export(opened, to, form, chosen)
-        tables = counted(len(done.parts), "table") if form in ("votable", "fits") else "one table"
-        say(one_line(f"{to}: {counted(done.whole.rows, 'row')} in {tables}"))
-        return 0
-
-    command.__name__, command.__doc__ = form, _DOC.format(what=what)
-    return command
+    to: Annotated[Path, Parameter(help="File to write, completely or not at all.")]
+    target: Annotated[str | None, Parameter(help="A target: any of its names, or its id.")] = None
+    sample: Annotated[str | None, Parameter(help="All targets of this sample.")] = None
+    archive: Annotated[str | None, Parameter(help="Of a target or sample: only this archive.")] = None
+    band: Annotated[str | None, Parameter(help="Of a target or sample: only this band.")] = None
+    good: Annotated[
+        bool, Parameter(help="Of a target or sample: only measurements that pass the archive's own recommended cut.")
+    ] = False
 
 
-votable = _command("votable", "Write light curves as VOTable: a table a band, with clocks, frame and calibration.")
-fits = _command("fits", "Write light curves as FITS: a binary table a band, which astropy and TOPCAT read.")
-ecsv = _command("ecsv", "Write light curves as ECSV, which astropy reads with units and times.")
-csv = _command("csv", "Write light curves as CSV, with units and UCDs of the columns in lines that begin with #.")
-parquet = _command("parquet", "Write light curves as Parquet, with units and UCDs of the columns (VOParquet).")
+def votable(query: Query = None, /, *, chosen: Chosen, lake: LakeURL = None) -> int:
+    """Write light curves as VOTable: a table a band, with clocks, frame and calibration.
+
+    Give one of: a query, --target, --sample. The file has what to cite and to acknowledge in it.
+    """
+    return _export("votable", query, chosen, lake)
+
+
+def fits(query: Query = None, /, *, chosen: Chosen, lake: LakeURL = None) -> int:
+    """Write light curves as FITS: a binary table a band, which astropy and TOPCAT read.
+
+    Give one of: a query, --target, --sample. The file has what to cite and to acknowledge in it.
+    """
+    return _export("fits", query, chosen, lake)
+
+
+def ecsv(query: Query = None, /, *, chosen: Chosen, lake: LakeURL = None) -> int:
+    """Write light curves as ECSV, which astropy reads with units and times.
+
+    Give one of: a query, --target, --sample. The file has what to cite and to acknowledge in it.
+    """
+    return _export("ecsv", query, chosen, lake)
+
+
+def csv(query: Query = None, /, *, chosen: Chosen, lake: LakeURL = None) -> int:
+    """Write light curves as CSV, with units and UCDs of the columns in lines that begin with #.
+
+    Give one of: a query, --target, --sample. The file has what to cite and to acknowledge in it.
+    """
+    return _export("csv", query, chosen, lake)
+
+
+def parquet(query: Query = None, /, *, chosen: Chosen, lake: LakeURL = None) -> int:
+    """Write light curves as Parquet, with units and UCDs of the columns (VOParquet).
+
+    Give one of: a query, --target, --sample. The file has what to cite and to acknowledge in it.
+    """
+    return _export("parquet", query, chosen, lake)
+
+
+def _export(form: FileForm, query: str | None, chosen: Chosen, url: str | None) -> int:
+    from lake.export.files import Selection, export
+    from lake.query import Lake
+
+    which = Selection(query, chosen.target, chosen.sample, chosen.archive, chosen.band, chosen.good)
+    with Lake(url) as opened:
+        done = export(opened, chosen.to, form, which)
+    tables = counted(len(done.parts), "table") if form in ("votable", "fits") else "one table"
+    say(one_line(f"{chosen.to}: {counted(done.whole.rows, 'row')} in {tables}"))
+    return 0
 
 
 def cite(
@@ -113,15 +125,9 @@ def cite(
 
 
 def changes(
-    *,
-    since: str,
-    sample: str | None = None,
-    sigma: float = 5.0,
-    lake: LakeURL = None,
-    output: Output = "table",
-    to: Path | None = None,
+    *, since: str, sample: str | None = None, sigma: float = 5.0, form: TableOptions = TABLE, lake: LakeURL = None
 ) -> int:
-    """Show what changed in the light curves: new points, changed values, sources that went, by target and archive.
+    """Show which measurements are new, changed or gone, by target and archive.
 
     Rows that were pulled again with the same values are no change. Targets that brightened or faded come first.
 
@@ -133,16 +139,14 @@ def changes(
         Only targets of this sample.
     sigma
         A new point that is so many standard deviations off the median of its light curve counts as brighter or fainter.
-    to
-        File to write; Parquet needs one.
     """
     from lake.query import Lake
     from lake.upkeep.changes import changes_summary
 
     with Lake(lake) as opened:
         found = changes_summary(opened, since, sample=sample, sigma=sigma)
-    show(found.rows, output, to)
-    if output == "table":
+    form.show(found.rows)
+    if form.is_text:
         for line in found.lines():
             say(one_line(line))
     return 0

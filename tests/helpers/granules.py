@@ -17,7 +17,8 @@ from lake.query import Lake
 from lake.science.sky import hpx29
 from lake.store.catalog import Catalog
 from lake.store.connection import rollback
-from lake.upkeep.maintenance import Finding, verify
+from lake.upkeep.consistency import Finding
+from lake.upkeep.maintenance import verify
 
 ARCHIVE, RELEASE = "ztf", "DR1"
 PARAMETERS = canonical({"radius_arcsec": 1.0})
