@@ -37,6 +37,10 @@ figcaption p { margin: 0 0 3px; max-width: none; }
 .help { font-size: 13px; }
 #figure.vega-embed details { position: absolute; right: 0; }
 #figure { position: relative; }
+@media (max-width: 640px) {
+  figure { padding: 0; border: 0; }
+  figcaption { padding: 6px; }
+}
 @media print {
   .help { display: none; }
   #figure svg, #figure canvas { max-width: 100%; height: auto !important; }
