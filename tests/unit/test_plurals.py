@@ -30,7 +30,8 @@ def faulty(source: str) -> Iterator[tuple[int, str]]:
                 continue
             is_constant = isinstance(value.value, ast.Name) and value.value.id.lstrip("_").isupper()
             is_text = isinstance(value.value, ast.Name) and value.conversion != -1
-            if not is_constant and not is_text and COUNTED.match(text.value):
+            is_counted = isinstance(value.value, ast.Call) and ast.unparse(value.value.func) == "counted"
+            if not (is_constant or is_text or is_counted) and COUNTED.match(text.value):
                 yield node.lineno, f"{{{ast.unparse(value.value)}}}{text.value}"
 
 
