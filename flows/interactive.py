@@ -12,6 +12,7 @@ from lake.export.forms import Form
 from lake.query import Lake as QueryLake
 from lake.settings import load_settings
 from lake.store.failures import READING_ONLY
+from lake.text import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,7 +40,8 @@ class Targets:
         return self._lake.all_targets(sample, form=form)
 
     def __repr__(self) -> str:
-        return f"<{self._lake.run('SELECT count(*) AS n FROM targets', None)['n'][0]} targets of {self._lake!r}>"
+        n = self._lake.run("SELECT count(*) AS n FROM targets", None)["n"][0].as_py()
+        return f"<{counted(n, 'target')} of {self._lake!r}>"
 
     def _repr_html_(self) -> str:
         from lake.export.html import table_html

@@ -121,7 +121,7 @@ def publish_summary(lake: Lake, reports: Sequence[PullReport], lost: Sequence[st
                 origin = find(report.archive, report.release)
                 lines += ["", missing(report, lake, origin).replace("# What", "### What", 1)]
     with log_errors(log, "the summary"):
-        about = f"Missing at {len(lost)} of {len(reports)} archives" if lost else "Nothing is missing"
+        about = f"Missing at {len(lost)} of {counted(len(reports), 'archive')}" if lost else "Nothing is missing"
         create_markdown_artifact("\n".join(lines), key="refresh", description=about)
 
 

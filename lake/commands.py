@@ -36,7 +36,7 @@ def first_line(command: str) -> str:
     Examples
     --------
     >>> first_line("lake.cli:attach")
-    'Print the SQL that attaches this lake in a stock DuckDB client, for reading.'
+    'Print the SQL that attaches this lake in a stock DuckDB client.'
     """
     module, _, name = command.partition(":")
     package, *below = module.split(".")

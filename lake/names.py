@@ -267,7 +267,7 @@ def target_ids_of(targets: Sequence[Any], radius_arcsec: float, ask: Callable[..
     if missing:
         more = f" and {len(missing) - _MOST_NEAR} more" if len(missing) > _MOST_NEAR else ""
         raise ConfigurationError(
-            f"{len(missing)} of {len(targets)} targets are not in the lake: {', '.join(missing[:_MOST_NEAR])}{more}",
+            f"not in the lake, {len(missing)} of {counted(len(targets), 'target')}: {', '.join(missing[:_MOST_NEAR])}{more}",
             hint="leave them out, or see what there is with: lightlake sql 'FROM targets'",
         )
     return list(dict.fromkeys(found[number] for number in range(len(targets))))

@@ -74,7 +74,7 @@ def _names(columns: Iterable[str]) -> dict[str, str]:
             f"FITS takes columns {' and '.join(twice)} for one", hint="rename one in the query: SELECT ... AS name"
         )
     if len(names) > _MOST_COLUMNS:
-        raise ConfigurationError(f"{len(names)} columns are too many for FITS: it takes {_MOST_COLUMNS}")
+        raise ConfigurationError(f"FITS takes {_MOST_COLUMNS} columns at most, and not {len(names)}")
     return names
 
 

@@ -175,8 +175,6 @@ def _write_ids(to: Path, table: pa.Table) -> Path:
 
     path = to.with_name(f"{re.sub(r'[.]parquet$', '', to.name)}_ids.ecsv")
     made = convert(table, "astropy")
-    for name in ("ra", "dec"):
-        made[name].unit = "deg"
     with whole_file(path) as file:
         text = io.StringIO()
         made.write(text, format="ascii.ecsv")

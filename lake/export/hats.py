@@ -29,6 +29,7 @@ from lake.names import check_archive, check_sample, current_archive
 from lake.query import Lake
 from lake.store.s3 import reached
 from lake.store.storage import PARTIAL, is_local, path_of, remove, remove_folder, write_text
+from lake.text import counted
 
 # Some 180 MB of Arrow: what a worker of LSDB takes at once.
 ROWS_PER_FILE = 1_000_000
@@ -131,7 +132,9 @@ def export_collection(
     if not 0 <= margin_arcsec <= 3600:
         raise ConfigurationError(f"a margin of {margin_arcsec:g} arcsec is not of 0 to 3600", hint="10 is usual")
     if rows_per_file < 1:
-        raise ConfigurationError(f"{rows_per_file} rows in a file are too few", hint=f"{ROWS_PER_FILE} is usual")
+        raise ConfigurationError(
+            f"a file cannot have {counted(rows_per_file, 'row')}", hint=f"{ROWS_PER_FILE} is usual"
+        )
     check_sample(lake, sample)
     chosen = None if archives is None else tuple(sorted(str(current_archive(lake, one)) for one in archives))
     for archive in chosen or ():

@@ -45,7 +45,7 @@ class AddedTargets(Added):
     remarks: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        counts = f"{counted(self.rows, 'row')}: {self.new} new targets, {self.known} known, {self.labels} new labels"
+        counts = f"{counted(self.rows, 'row')}: {counted(self.new, 'new target')}, {self.known} known, {counted(self.labels, 'new label')}"
         read = ", ".join(f"{one.quantity} from {one.column}{one.unit and f' ({one.unit})'}" for one in self.taken)
         bad = f"{counted(len(self.bad_rows), 'bad row')} left out" if self.bad_rows else ""
         return f"<{one_line('; '.join(filter(None, (counts, read, bad, *self.remarks))))}>"
@@ -102,7 +102,7 @@ def add_given(
         listed = "; ".join(f"row {row.line}: {row.reason}" for row in found.bad_rows[:_ROWS_NAMED])
         more = f"; and {n - _ROWS_NAMED} more" if n > _ROWS_NAMED else ""
         raise ConfigurationError(
-            one_line(f"{n} of {total} rows are bad, and nothing was added: {listed}{more}"),
+            one_line(f"nothing was added, for {counted(n, 'bad row')} of {total}: {listed}{more}"),
             hint="mend or remove them, or add the others with skip_bad=True",
         )
     added = add_targets(

@@ -216,7 +216,7 @@ def test_errors_are_of_one_class_and_nothing_is_added(my_lake: str) -> None:
     bad = pd.DataFrame({"name": ["P", "Q", "R"], "ra": [1.0, 400.0, 2.0], "dec": [1.0, 2.0, 95.0]})
     with lightlake.open(my_lake) as lake:
         for ask, message in (
-            (lambda: lake.targets.add(bad, "bad"), "2 of 3 rows are bad, and nothing was added: row 2"),
+            (lambda: lake.targets.add(bad, "bad"), "nothing was added, for 2 bad rows of 3: row"),
             (lambda: lake.targets.add(bad[["name", "ra"]], "bad", dec="nosuch"), "go together"),
             (lambda: lake.targets.add(3.5, "bad"), "a float is no list of targets"),
             (lambda: lake.targets.add(bad, " "), "the sample has no name"),

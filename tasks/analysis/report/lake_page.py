@@ -185,7 +185,9 @@ def _coverage(rows: list[Row]) -> list[Markup]:
     for row in rows:
         by_place.setdefault(row["place"], {})[row["archive"]] = row
     lines = [(_target(one), [_status_cell(one[name]) for name in archives]) for one in by_place.values()]
-    first = f"The {queries.MOST_TARGETS} targets with" if len(by_place) == queries.MOST_TARGETS else "Those with"
+    first = (
+        f"The {_many(queries.MOST_TARGETS, 'target')} with" if len(by_place) == queries.MOST_TARGETS else "Those with"
+    )
     return [
         _note(f"{first} most failed, then with most missing answers, stand first. A cell says how many points came."),
         legend("points", ("empty", "failed", "rejected", "never asked"), "points"),
@@ -219,7 +221,7 @@ def _samples(rows: list[Row]) -> list[Markup]:
     made = [(f"{name} ({n:,})", [cells[one] for one in archives]) for (name, n), cells in lines.items()]
     return [
         _note(
-            f"Share of a sample's targets with data, in percent. At most {queries.MOST_SAMPLES} samples, the largest."
+            f"Share of a sample's targets with data, in percent. The largest samples, {queries.MOST_SAMPLES} at most."
         ),
         legend("share", ("lost", "never asked")),
         grid("Sample", archives, made),
@@ -307,7 +309,7 @@ def _runs(rows: list[Row]) -> list[Markup]:
     if not rows:
         return [_note("No run yet.")]
     runs = rows[0]["runs"]
-    shown = f"The last {len(rows)} of {runs:,} runs." if runs > len(rows) else f"All {_many(runs, 'run')}."
+    shown = f"The last {len(rows)} of {_many(runs, 'run')}." if runs > len(rows) else f"All {_many(runs, 'run')}."
     columns = [
         _plain("run_id", "Run", kind="why"),
         _plain("state", "State"),
@@ -343,10 +345,16 @@ def _sizes(rows: list[Row]) -> list[Markup]:
 
     def cell(table: str, archive: str) -> Cell:
         n, count, files = sums.get((table, archive), (0, 0, 0))
-        about = f"{table or 'all tables'}, {archive or 'in all'}: {n:,} bytes, {_many(count, 'row')}, "
+        about = f"{table or 'all tables'}, {archive or 'in all'}: {_many(n, 'byte')}, {_many(count, 'row')}, "
         about += _many(files, "file")
         kind = f"l{max(0, min(7, len(str(n)) - 3))}" if files else "empty"
-        return Cell(size(n) if files else "", kind, about, n, f"{short(count)} rows" if files else "")
+        return Cell(
+            size(n) if files else "",
+            kind,
+            about,
+            n,
+            f"{short(count)} {'row' if count == 1 else 'rows'}" if files else "",
+        )
 
     tables = sorted({row["table_name"] for row in named}, key=lambda one: (-sums[one, ""][0], one))
     lines = [(table or "all", [cell(table, one) for one in ("", *archives)]) for table in (*tables, "")]

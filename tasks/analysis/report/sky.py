@@ -51,7 +51,7 @@ def mollweide(ra: npt.ArrayLike, dec: npt.ArrayLike) -> tuple[npt.NDArray[np.flo
         step = np.where(slope > 1e-9, (2 * theta + np.sin(2 * theta) - wanted) / np.maximum(slope, 1e-9), 0.0)
         theta = np.clip(theta - step, -np.pi / 2, np.pi / 2)
     x = 2 / np.pi * east * np.cos(theta)
-    return -x, np.sin(theta)
+    return 0.0 - x, np.sin(theta)
 
 
 def sky_svg(dots: Sequence[Mapping[str, Any]], *, alone: bool = False) -> str:
@@ -108,7 +108,9 @@ def _radius(targets: int, most: int, order: int) -> float:
 
 def _about(dot: Mapping[str, Any]) -> str:
     whose = counted(dot["targets"], "target") if dot["name"] is None else one_line(str(dot["name"]))
-    return html.escape(f"{whose}: {short(dot['measurements'])} points, at {dot['ra']:.2f} {dot['dec']:+.2f}")
+    return html.escape(
+        f"{whose}: {short(dot['measurements'])} {'point' if dot['measurements'] == 1 else 'points'}, at {dot['ra']:.2f} {dot['dec']:+.2f}"
+    )
 
 
 def _net() -> str:
