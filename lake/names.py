@@ -266,8 +266,9 @@ def target_ids_of(targets: Sequence[Any], radius_arcsec: float, ask: Callable[..
         missing += [f"{ra:.6f} {dec:+.6f}" for number, (ra, dec) in positions.items() if number not in near]
     if missing:
         more = f" and {len(missing) - _MOST_NEAR} more" if len(missing) > _MOST_NEAR else ""
+        shown = f"{', '.join(missing[:_MOST_NEAR])}{more}"
         raise ConfigurationError(
-            f"not in the lake, {len(missing)} of {counted(len(targets), 'target')}: {', '.join(missing[:_MOST_NEAR])}{more}",
+            f"not in the lake, {len(missing)} of {counted(len(targets), 'target')}: {shown}",
             hint="leave them out, or see what there is with: lightlake sql 'FROM targets'",
         )
     return list(dict.fromkeys(found[number] for number in range(len(targets))))

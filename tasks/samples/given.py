@@ -45,7 +45,8 @@ class AddedTargets(Added):
     remarks: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        counts = f"{counted(self.rows, 'row')}: {counted(self.new, 'new target')}, {self.known} known, {counted(self.labels, 'new label')}"
+        new, labels = counted(self.new, "new target"), counted(self.labels, "new label")
+        counts = f"{counted(self.rows, 'row')}: {new}, {self.known} known, {labels}"
         read = ", ".join(f"{one.quantity} from {one.column}{one.unit and f' ({one.unit})'}" for one in self.taken)
         bad = f"{counted(len(self.bad_rows), 'bad row')} left out" if self.bad_rows else ""
         return f"<{one_line('; '.join(filter(None, (counts, read, bad, *self.remarks))))}>"

@@ -108,9 +108,8 @@ def _radius(targets: int, most: int, order: int) -> float:
 
 def _about(dot: Mapping[str, Any]) -> str:
     whose = counted(dot["targets"], "target") if dot["name"] is None else one_line(str(dot["name"]))
-    return html.escape(
-        f"{whose}: {short(dot['measurements'])} {'point' if dot['measurements'] == 1 else 'points'}, at {dot['ra']:.2f} {dot['dec']:+.2f}"
-    )
+    n = dot["measurements"]
+    return html.escape(f"{whose}: {short(n)} {'point' if n == 1 else 'points'}, at {dot['ra']:.2f} {dot['dec']:+.2f}")
 
 
 def _net() -> str:
