@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -59,6 +60,12 @@ def convert(table: pa.Table, form: Form, context: Context | None = None) -> Any:
         raise ConfigurationError(
             f"cannot convert a table to {form!r}", hint=f"use {', '.join(get_args(Form)[:-1])} or {get_args(Form)[-1]}"
         )
+    twice = [name for name, times in Counter(table.column_names).items() if times > 1]
+    if twice and form not in ("arrow", "pandas"):
+        raise ConfigurationError(
+            f"{form} takes one column of a name, and not {' and '.join(twice)} twice",
+            hint="rename one in the query: SELECT ... AS name",
+        )
     return _CONVERTERS[form](table, context or Context())
 
 
@@ -70,10 +77,10 @@ def _pandas(table: pa.Table, context: Context) -> pd.DataFrame:
     import pandas as pd
 
     frame: pd.DataFrame = table.to_pandas()
-    for name, values in zip(table.column_names, table.columns, strict=True):
+    for number, values in enumerate(table.columns):
         if values.null_count and pa.types.is_integer(values.type):
             # As float64, ids and flags beyond 2^53 would be others.
-            frame[name] = pd.array(values.to_pylist(), dtype="Int64")
+            frame.isetitem(number, pd.array(values.to_pylist(), dtype="Int64"))
     frame.attrs["units"] = units_of(table)
     return frame
 

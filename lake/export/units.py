@@ -122,21 +122,28 @@ def single_unit(table: pa.Table, name: str) -> str | None:
     >>> single_unit(one, "flux"), single_unit(one, "mjd"), single_unit(one, "unit")
     ('mJy', 'd', None)
     """
-    beside = unit_column(name, table.column_names)
+    return _unit_at(table, table.column_names.index(name))
+
+
+def _unit_at(table: pa.Table, number: int) -> str | None:
+    # By number, since two columns of an answer may have one name.
+    names, values = table.column_names, table.column(number)
+    beside = unit_column(names[number], names)
     if beside is not None:
-        named = pc.unique(table[beside]).to_pylist()
+        units = table.column(names.index(beside))
+        named = pc.unique(units).to_pylist()
         if len(named) > 1:  # those of values
-            named = pc.unique(table[beside].filter(table[name].is_valid())).to_pylist()
+            named = pc.unique(units.filter(values.is_valid())).to_pylist()
         return named[0] if len(named) == 1 else None
-    column = column_of(name, table.schema.field(name).type)
+    column = column_of(names[number], values.type)
     return column.unit if column is not None else None
 
 
 def with_metadata(table: pa.Table) -> pa.Table:
     """Return a table whose fields say unit, ucd and description in their metadata, as far as they are known."""
     fields = []
-    for field in table.schema:
-        column, unit = column_of(field.name, field.type), single_unit(table, field.name)
+    for number, field in enumerate(table.schema):
+        column, unit = column_of(field.name, field.type), _unit_at(table, number)
         said = {
             "unit": unit,
             "ucd": column.ucd if column else None,

@@ -180,7 +180,9 @@ def _note_merging(rows: pa.Table) -> str | None:
 
 
 def _astropy(rows: pa.Table) -> Any:
-    table = convert(rows, "astropy")
+    from astropy.table import Table
+
+    table = Table(convert(rows, "astropy"), copy=False)  # whose columns carry UCDs, which quantities do not
     for column in COLUMNS:
         table[column.name].description = column.description
         table[column.name].meta["ucd"] = column.ucd

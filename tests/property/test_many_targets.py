@@ -140,7 +140,7 @@ def test_sources_of_more_targets_than_fit_a_list(held: Lake, monkeypatch: pytest
 
 def test_what_is_unknown_is_named(held: Lake) -> None:
     for ask, message in (
-        (lambda: held.light_curve(["T1", "nosuch", "T2", "Mrk 1"]), r"2 of 4 targets .* 'nosuch', 'Mrk 1'"),
+        (lambda: held.light_curve(["T1", "nosuch", "T2", "Mrk 1"]), "2 of 4 targets: 'nosuch', 'Mrk 1'"),
         (lambda: held.light_curve([1, 2]), "not in the lake, 2 of 2 targets: 1, 2"),
         (lambda: held.light_curve([(10.5, 20.0)]), r"10.500000 \+20.000000"),
         (lambda: held.light_curve((700.0, 20.0)), "no position"),

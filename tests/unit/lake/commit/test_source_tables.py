@@ -128,7 +128,7 @@ def test_a_large_table_is_staged_in_parts_and_a_bad_part_rejects_its_granule_alo
         ("energy", [-1.0, 2.0], "energy"),
         ("source_id", ["s0", "s4"], "source_id"),
         ("hpx29", [1, 2], "hpx29"),
-        ("number", [7, 7], "keys"),
+        ("number", [7, 7], "1 key "),
     ],
 )
 def test_rows_that_break_a_rule_are_rejected(flashes: Lake, column: str, values: list[object], rule: str) -> None:

@@ -41,7 +41,7 @@ def _broken(name, column, value):
         ("sources", "dec", -91.0, "sources.dec is below -90"),
         ("sources", "dec", -29.0, "sources.hpx29 is not the pixel of ra, dec"),
         ("sources", "hpx29", 5, "sources.hpx29 is not the pixel of ra, dec"),
-        ("sources", "source_id", "s1", "sources has 1 keys more than once"),
+        ("sources", "source_id", "s1", "sources has 1 key more than once"),
         ("sources", "release", "DR9", "sources.release is not 'DR1'"),
         ("sources", "archive", "gaia", "sources.archive is not 'ztf'"),
         ("lightcurves", "mjd", None, "lightcurves.mjd is NULL"),
@@ -60,9 +60,9 @@ def _broken(name, column, value):
         ("matches", "rank", 0, "matches.rank is below 1"),
         ("coverage", "status", "maybe", "coverage.status is none of found, empty, rejected, failed"),
         ("coverage", "parameters", None, "coverage.parameters is NULL"),
-        ("statistics", "band", "r", "statistics has 1 keys more than once"),
+        ("statistics", "band", "r", "statistics has 1 key more than once"),
         ("statistics", "n", 0, "statistics.n is below 1"),
-        ("exposures", "exposure_id", "e2", "exposures has 1 keys more than once"),
+        ("exposures", "exposure_id", "e2", "exposures has 1 key more than once"),
     ],
 )
 def test_a_broken_rule_is_named(table, column, value, reason):
