@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from lake.cli import LakeURL
-from lake.output import TABLE, TableOptions, say, whole_file
+from lake.output import TABLE, TableOptions, say, terminal_width, whole_file
 from lake.text import counted, one_line
 
 if TYPE_CHECKING:
@@ -148,5 +149,5 @@ def changes(
     form.show(found.rows)
     if form.is_text:
         for line in found.lines():
-            say(one_line(line))
+            say(textwrap.fill(one_line(line), terminal_width() or 10_000, subsequent_indent="  "))
     return 0

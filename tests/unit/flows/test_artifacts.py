@@ -113,9 +113,12 @@ def test_terms_have_links() -> None:
 
 def test_the_plot_is_of_what_the_granule_brought(catalog: Catalog, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     made: dict[str, str] = {}
-    monkeypatch.setattr(
-        flows.artifacts, "create_markdown_artifact", lambda text, key, description: made.update({key: text})
-    )
+
+    def made_one(text: str, key: str, description: str) -> None:
+        assert description
+        made[key] = text
+
+    monkeypatch.setattr(flows.artifacts, "create_markdown_artifact", made_one)
     register(catalog, range(6))
     committed(catalog, range(5), "g0")
     rows = longest_light_curves(lake, "ztf", "DR1", "g0")
