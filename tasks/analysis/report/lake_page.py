@@ -32,10 +32,19 @@ _TITLES = {
     "samples": "Samples by archive",
     "ages": "Age of answers",
     "missing": "What is missing",
+    "changes": "What changed in a week",
     "runs": "Runs",
     "sizes": "Sizes",
 }
-_PAIRS = (("answers", "sky"), ("coverage", "years"), ("ages", "samples"), ("missing",), ("runs",), ("sizes",))
+_PAIRS = (
+    ("answers", "sky"),
+    ("coverage", "years"),
+    ("ages", "samples"),
+    ("missing",),
+    ("changes",),
+    ("runs",),
+    ("sizes",),
+)
 _KINDS = ("found", "empty", "failed", "rejected", "never asked")
 
 _COPY = """
@@ -295,6 +304,23 @@ def _missing(rows: list[Row]) -> list[Markup]:
     ]
 
 
+def _changes(rows: list[Row]) -> list[Markup]:
+    if not rows:
+        return [_note("No measurement is new, changed or gone; or they are too many to be compared for a page.")]
+    columns = [
+        _plain("archive", "Archive"),
+        _plain("new_points", "New points", ",d"),
+        _plain("changed_points", "Changed", ",d"),
+        _plain("gone_points", "Gone", ",d"),
+        _plain("sources", "Sources", ",d"),
+    ]
+    named = f"lightlake changes --since {rows[0]['since_snapshot']}"
+    return [
+        _note(f"By key: what was pulled again and is the same is no change. Targets, brightenings, fadings: {named}"),
+        _table(columns, rows),
+    ]
+
+
 def _never_asked(answers: Sequence[Row], known: Sequence[str]) -> Markup:
     """Say which targets archives were never asked for, and which archives were not asked at all."""
     parts = [f"{row['archive']} for {_many(row['never_asked'], 'target')}" for row in answers if row["never_asked"] > 0]
@@ -376,6 +402,7 @@ _DRAWN: dict[str, Drawing] = {
     "years": _years,
     "ages": _ages,
     "missing": _missing,
+    "changes": _changes,
     "runs": _runs,
     "sizes": _sizes,
 }

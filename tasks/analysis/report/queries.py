@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from textwrap import dedent
 
+import duckdb
 import pyarrow as pa
 
 from lake.query import Lake
@@ -146,6 +147,23 @@ SELECT table_name, nullif(regexp_extract(path, 'archive=([^/]+)', 1), '') AS arc
 FROM files GROUP BY ALL ORDER BY table_name, archive
 """
 
+# What a lake filled with more rows changed takes minutes to tell, and is no news.
+_MOST_COMPARED = 20_000_000
+_CHANGED_WITHIN = timedelta(days=7)
+
+_CHANGES = """
+SELECT archive, count(*) FILTER (change = 'new') AS new_points, count(*) FILTER (change = 'changed') AS changed_points,
+    count(*) FILTER (change = 'gone') AS gone_points, count(DISTINCT source_id) AS sources, {first} AS since_snapshot
+FROM {changed} GROUP BY archive ORDER BY archive
+"""
+
+_SNAPSHOTS = """
+SELECT coalesce(max(snapshot_id) FILTER (snapshot_time <= $before), min(snapshot_id)) AS first, max(snapshot_id) AS last
+FROM ducklake_snapshots('lake') WHERE snapshot_id > 0
+"""
+
+_BROUGHT = "SELECT coalesce(sum(n_rows), 0)::BIGINT AS n FROM ledger WHERE snapshot_id > ?"
+
 _PIXELS = """
 SELECT {counts} FROM targets
 """
@@ -165,7 +183,7 @@ class Answer:
         return f'lightlake sql "\n{self.sql}\n"'
 
 
-def queries(pixel_order: int, now: datetime) -> dict[str, str]:
+def queries(pixel_order: int, now: datetime, first: int, changed: str) -> dict[str, str]:
     """Return the queries of a report, by name.
 
     Parameters
@@ -174,6 +192,8 @@ def queries(pixel_order: int, now: datetime) -> dict[str, str]:
         HEALPix order at which targets are counted for the map of the sky.
     now
         The time of the report, which ages of answers are counted to.
+    first, changed
+        A snapshot, and SQL of what changed after it.
     """
     bins = [
         f"count(*) FILTER (days < {AGES[0]}) AS to_{AGES[0]}_d",
@@ -193,6 +213,7 @@ def queries(pixel_order: int, now: datetime) -> dict[str, str]:
         ),
         "runs": _RUNS.format(most=MOST_RUNS),
         "missing": _MISSING.format(most=MOST_LOSSES),
+        "changes": _CHANGES.format(first=first, changed=changed),
         "sizes": _SIZES,
     }
     return {name: dedent(text).strip() for name, text in texts.items()}
@@ -203,9 +224,22 @@ def ask(lake: Lake, now: datetime | None = None, names: Collection[str] | None =
     with lake.snapshot() as cursor:
         counts = ", ".join(f"approx_count_distinct(hpx29 >> {2 * (29 - order)}) AS o{order}" for order in _ORDERS)
         (pixels,) = lake.run(_PIXELS.format(counts=counts), None, within=cursor).to_pylist()
+        now = now or datetime.now(UTC)
+        first, changed = _changed(lake, now, cursor)
         order = max((one for one in _ORDERS if pixels[f"o{one}"] <= MOST_DOTS), default=_ORDERS[0])
         return {
             name: Answer(name, sql, lake.run(sql, None, within=cursor))
-            for name, sql in queries(order, now or datetime.now(UTC)).items()
+            for name, sql in queries(order, now, first, changed).items()
             if names is None or name in names
         }
+
+
+def _changed(lake: Lake, now: datetime, cursor: duckdb.DuckDBPyConnection) -> tuple[int, str]:
+    """Return a snapshot that is a week old, or the oldest one, and SQL of what changed after it."""
+    (found,) = lake.run(_SNAPSHOTS, {"before": now - _CHANGED_WITHIN}, within=cursor).to_pylist()
+    first, last = found["first"], found["last"]
+    (brought,) = lake.run(_BROUGHT, [first], within=cursor)["n"].to_pylist()
+    # DuckLake calls it an error to ask for what comes after the last snapshot.
+    if first == last or brought > _MOST_COMPARED:
+        return last, f"changes({last - 1}, {last}) WHERE false"
+    return first, f"changes({first}, {last})"

@@ -99,6 +99,12 @@ def test_every_number_is_its_querys(catalog: Catalog, lake: Lake, tmp_path: Path
         row["Archive"]: (row["Status"], int(row["Granules"]), int(row["Targets"])) for row in page.table("missing")
     } == missing
 
+    changed = {row["archive"]: (row["new_points"], row["gone_points"]) for row in asked(lake, page, "changes")}
+    assert changed == {
+        name: (sum(n for (_, archive), n in years.items() if archive == name), 0) for name in ("wise", "ztf")
+    }
+    assert {row["Archive"]: (int(row["New points"]), int(row["Gone"])) for row in page.table("changes")} == changed
+
     dots = asked(lake, page, "sky")
     assert sorted(page.dots()) == sorted((row["targets"], row["measurements"]) for row in dots)
     assert sum(targets for targets, _ in page.dots()) == 40
