@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from functools import partial
@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+import pyarrow as pa
 
 from lake.errors import ConfigurationError
 from lake.export.touched import Touched, touched
@@ -184,7 +185,7 @@ def citation_of(
     ].to_pylist()
     return Citation(
         archives,
-        _samples(read.samples, ask),
+        papers_of_samples(read.samples, ask),
         state["snapshot_id"],
         state["snapshot_time"].astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         lake_id,
@@ -220,7 +221,8 @@ def _of_targets(target: Any, sample: str | None, ask: Any, found: set[tuple[str,
     return Touched(found, set(samples), is_exact=True)
 
 
-def _samples(names: set[str], ask: Any) -> list[dict[str, Any]]:
+def papers_of_samples(names: Collection[str], ask: Callable[..., pa.Table]) -> list[dict[str, Any]]:
+    """Return the papers and catalogues of samples: sample, bibcodes, catalogues."""
     if not names:
         return []
     found: list[dict[str, Any]] = ask(

@@ -9,6 +9,7 @@ from typing import Any
 
 import duckdb
 
+from lake.export.citations import Citation, papers_of_samples
 from lake.query import Lake
 from lake.store.identity import tree_id
 from lake.store.migrations import SOFTWARE
@@ -30,6 +31,8 @@ class Provenance:
         Rows of these tables, of the archives that were exported.
     made_at
         When.
+    cite
+        What a paper must say: see `lightlake cite`.
     """
 
     lake_id: str | None
@@ -38,6 +41,7 @@ class Provenance:
     archives: list[dict[str, Any]]
     bands: list[dict[str, Any]]
     made_at: datetime
+    cite: list[str]
 
     def as_dict(self) -> dict[str, Any]:
         """Convert it to plain data, for JSON."""
@@ -49,6 +53,7 @@ class Provenance:
             "made_at": f"{self.made_at:%Y-%m-%dT%H:%M:%SZ}",
             "archives": self.archives,
             "bands": self.bands,
+            "cite": self.cite,
         }
 
 
@@ -86,4 +91,12 @@ def provenance(lake: Lake, snapshot: int, sample: str | None, archives: Sequence
         ).to_pylist()
         for table in ("archives", "bands")
     ]
-    return Provenance(tree_id(lake.storage), snapshot, sample, tables[0], tables[1], datetime.now(UTC))
+    samples = [sample] if sample else lake.run("SELECT DISTINCT sample FROM labels", None)["sample"].to_pylist()
+    (made,) = lake.run("SELECT snapshot_time FROM ducklake_snapshots('lake') WHERE snapshot_id = ?", [snapshot])[
+        "snapshot_time"
+    ].to_pylist()
+    lake_id = tree_id(lake.storage)
+    named = papers_of_samples(samples, lake.run)
+    time = f"{made.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    said = Citation(tables[0], named, snapshot, time, lake_id, is_exact=True).lines()
+    return Provenance(lake_id, snapshot, sample, tables[0], tables[1], datetime.now(UTC), said)

@@ -173,6 +173,7 @@ def test_units_and_provenance_are_in_the_metadata(held: Lake, exported: tuple[Pa
     source = json.loads((to / "provenance.json").read_text())
     assert source["snapshot_id"] == int(found["lightlake_snapshot_id"])
     assert [row["time_frame"] for row in source["archives"]] == ["geocentre", "geocentre"]
+    assert sum("Thank bell!" in line or "Thank lamp!" in line for line in source["cite"]) == 2
     of_targets = properties(to / "targets" / "hats.properties")
     assert int(of_targets["hats_nrows"]) == done.targets
     assert properties(to / "targets_10arcs" / "hats.properties")["hats_margin_threshold"] == "10"
