@@ -61,7 +61,7 @@ def _prefect(home: Path, *options: str, **more: str) -> Iterator[PrefectServer]:
     try:
         with temporary_settings({PREFECT_API_URL: server.api, PREFECT_HOME: home}):
             yield server
-            _send_what_is_left()
+            send_what_is_left()
     finally:
         process.terminate()
         try:
@@ -122,7 +122,7 @@ def _wait_until_healthy(api: str, process: subprocess.Popen[bytes], log: Path) -
     pytest.fail(f"the Prefect server is not up after 120 s:\n{log.read_text()[-3000:]}")
 
 
-def _send_what_is_left() -> None:
+def send_what_is_left() -> None:
     """Let Prefect's client send its last logs and events while there is a server."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker

@@ -15,7 +15,15 @@ from helpers.postgres import binaries
 from helpers.postgres import running as running_postgres
 from helpers.processes import run  # noqa: F401
 from helpers.proxy import Proxy, proxy
-from helpers.servers import archive_root, prefect_on_postgres, prefect_server, pull_settings, rows, sandbox  # noqa: F401
+from helpers.servers import (  # noqa: F401
+    archive_root,
+    prefect_on_postgres,
+    prefect_server,
+    pull_settings,
+    rows,
+    sandbox,
+    send_what_is_left,
+)
 from helpers.tap_tables import TABLES
 
 from lake.settings import Settings, load_settings
@@ -27,6 +35,13 @@ def _missing(reason: str) -> None:
     if "postgres" in os.environ.get("LIGHTLAKE_TEST_REQUIRE", ""):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def _events_go_to_the_server_of_the_test(request: pytest.FixtureRequest) -> None:
+    """Begin with a new sender of events: Prefect's client has one, which stays with the server that it saw first."""
+    if request.node.get_closest_marker("prefect") or request.node.get_closest_marker("server"):
+        send_what_is_left()
 
 
 @pytest.fixture(scope="session")

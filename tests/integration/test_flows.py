@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -256,15 +256,29 @@ def test_a_task_carries_a_batch_of_granules_and_commits_are_made_by_the_flow(
     assert errors(catalog) == []
 
 
+@pytest.fixture
+def registry() -> Iterator[dict[str, Archive]]:
+    """The archives, which are in order again after the test."""
+    held = dict(REGISTRY)
+    yield REGISTRY
+    REGISTRY.clear()
+    REGISTRY.update(held)
+
+
 def test_refresh_goes_on_past_a_failing_archive(
-    catalog: Catalog, rows: Rows, sandbox: Sandbox, madeup: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch
+    registry: dict[str, Archive],
+    catalog: Catalog,
+    rows: Rows,
+    sandbox: Sandbox,
+    madeup: Callable[..., Archive],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("LIGHTLAKE_RETRIES", "0")
     register(catalog, range(6))
     sandbox.fault(URL_PATH, "status:404")
     madeup()
     for name in set(REGISTRY) - {"icecube", "madeup"}:
-        monkeypatch.delitem(REGISTRY, name)
+        del registry[name]
     state = refresh(return_state=True)
     assert state.is_failed()
     assert (state.message or "").startswith("icecube: 6 of 6 targets FAILED")

@@ -149,7 +149,7 @@ def test_jobs_of_an_array_share_the_tiles_and_another_does_what_a_cancelled_one_
     assert "7 of 7 tiles are in the lake" in (tmp_path / f"slurm-{rest}.out").read_text()
     site.assert_whole(tiles)
     with get_client(sync_client=True) as client:  # all of them have told the one server
-        mine = FlowRunFilter(name=FlowRunFilterName(like_=f"virac {tiles}"))
+        mine = FlowRunFilter(name=FlowRunFilterName(like_=f"VIRAC: {tiles}"))
         runs = client.read_flow_runs(flow_run_filter=mine)
     assert sorted(str(run.parameters["shard"]) for run in runs) == ["0/3", "1/3", "2/3", "None"]
     assert Counter(run.state.name for run in runs)["Completed"] == 3
