@@ -79,7 +79,8 @@ def is_in_its_window(page: Page, width: int, scheme: Literal["light", "dark"]) -
 def a_figure(n: int, name: str = "M 87") -> Packed:
     rows = [{**ONE, "mjd": 58000.0 + i, "flux": 1.0 + i % 7} for i in range(n)]
     made = points(pa.Table.from_pylist(rows, SCHEMA), Look())
-    about = About(name, "12h30m49.4s +12d23m28s (ICRS), z = 0.00428", ("Zwicky Transient Facility: 1 source.",))
+    place = "12h30m49.4s +12d23m28s (ICRS), z = 0.00428"
+    about = About(name, place, ("Zwicky Transient Facility: 1 source.",), ("Thank ZTF.",))
     return Packed.of(light_curve(made, about, Look(), styles([("ztf", "ztf_g", 474.6)])))
 
 
@@ -92,6 +93,10 @@ def test_a_page_of_many_targets_is_searched(page: Page, tmp_path: Path) -> None:
     assert page.locator("#name").inner_text() == "M 87"
     assert marks.count() == 2 * 40  # in the panel of all bands, and in the zoom
     assert "40 good" in page.locator("#caption").inner_text()
+    assert not page.get_by_text("Thank ZTF.").is_visible()
+    page.locator("#cite summary").click()
+    assert page.get_by_text("Thank ZTF.").is_visible()
+    page.locator("h1").click()
     page.keyboard.press("Tab")
     page.keyboard.type("ngc")
     page.keyboard.press("Enter")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -33,6 +34,8 @@ def test_one_target_by_any_form(url: str, run: Run, tmp_path: Path) -> None:
     for kind, start in (("png", b"\x89PNG"), ("svg", b"<svg"), ("pdf", b"%PDF"), ("json", b"{")):
         assert run("plot", NAMES[0], "--to", tmp_path / f"x.{kind}", "--lake", url).code == 0
         assert (tmp_path / f"x.{kind}").read_bytes().startswith(start)
+    said = json.loads((tmp_path / "x.json").read_text())["usermeta"]["cite"]
+    assert any(line.startswith("ztf DR1 ") and "Acknowledgement: " in line for line in said)
 
 
 @pytest.mark.parametrize(

@@ -67,11 +67,14 @@ class About:
         Its position and labels.
     sources
         A line for each archive that is drawn: title, release, paper.
+    cite
+        What a paper must say: see `lightlake cite`.
     """
 
     title: str
     subtitle: str = ""
     sources: tuple[str, ...] = ()
+    cite: tuple[str, ...] = ()
 
 
 def light_curve(made: Points, about: About, look: Look, styles: Mapping[tuple[str, str], Style]) -> dict[str, Any]:
@@ -123,7 +126,7 @@ def light_curve(made: Points, about: About, look: Look, styles: Mapping[tuple[st
             title=alt.TitleParams(
                 one_line(about.title), subtitle=subtitle, anchor="start", fontSize=17, subtitleFontSize=12
             ),
-            usermeta={"caption": caption(made, about, look)},
+            usermeta={"caption": caption(made, about, look), "cite": list(about.cite)},
         )
         .configure_legend(orient="bottom", columns=5, symbolOpacity=1, labelLimit=220, title=None)
         .configure_axis(gridColor="#e4e4e4", labelOverlap=True, titleFontWeight="normal")

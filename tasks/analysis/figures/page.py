@@ -33,7 +33,8 @@ figure { margin: 12px 0; min-width: 0; background: var(--card); border: 1px soli
   padding: clamp(4px, 1.2vw, 16px); }
 #figure { width: 100%; overflow-x: auto; }
 figcaption { color: var(--grey); font-size: 13px; max-width: 110ch; overflow-wrap: anywhere; }
-figcaption p { margin: 0 0 3px; max-width: none; }
+figcaption p, #cite p { margin: 0 0 3px; max-width: none; }
+#cite { color: var(--grey); font-size: 13px; max-width: 110ch; overflow-wrap: anywhere; }
 .help { font-size: 13px; }
 #figure.vega-embed details { position: absolute; right: 0; }
 #figure { position: relative; }
@@ -72,11 +73,15 @@ _START = """
     const one = about.figures[shown];
     document.getElementById("name").textContent = one.title;
     document.getElementById("position").textContent = one.subtitle;
-    document.getElementById("caption").replaceChildren(...one.caption.map(text => {
+    const lines = texts => texts.map(text => {
       const line = document.createElement("p");
       line.textContent = text;
       return line;
-    }));
+    });
+    document.getElementById("caption").replaceChildren(...lines(one.caption));
+    const cite = document.getElementById("cite");
+    cite.replaceChildren(cite.firstElementChild, ...lines(one.cite));
+    cite.hidden = !one.cite.length;
     const spec = await unpacked(shown);
     document.querySelector(".help").hidden = !spec.params?.length;
     width = place.clientWidth;
@@ -132,6 +137,7 @@ _BODY = """\
 <p id="position"></p>
 <figure><div id="figure" class="drawn" role="img" aria-labelledby="name" aria-describedby="caption"></div>
 <figcaption id="caption"></figcaption></figure>
+<details id="cite"><summary>To cite and acknowledge</summary></details>
 <p class="help">Drag to move along the axis of time, turn the wheel with Shift to zoom, click twice to go back.</p>
 <script type="application/json" id="about">{about}</script>
 {figures}"""
@@ -144,6 +150,7 @@ class Packed:
     title: str
     subtitle: str
     caption: tuple[str, ...]
+    cite: tuple[str, ...]
     painted: bool
     content: str
 
@@ -152,12 +159,13 @@ class Packed:
         """Pack a figure that `light_curve` drew."""
         spec = dict(figure)
         title = spec.pop("title", {})
-        caption = tuple(one_line(text) for text in spec.pop("usermeta", {}).get("caption", ()))
+        words = spec.pop("usermeta", {})
+        caption, cite = (tuple(one_line(text) for text in words.get(name, ())) for name in ("caption", "cite"))
         marks = sum(len(rows) for rows in spec.get("datasets", {}).values())
         text = json.dumps(spec, separators=(",", ":"))
         packed = base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()
         subtitle = " ".join(title.get("subtitle", ()))
-        return cls(one_line(title.get("text", "")), one_line(subtitle), caption, marks > _MOST_ELEMENTS, packed)
+        return cls(one_line(title.get("text", "")), one_line(subtitle), caption, cite, marks > _MOST_ELEMENTS, packed)
 
 
 def write_page(figures: Iterable[Packed], title: str, path: Path) -> Path:
@@ -166,8 +174,7 @@ def write_page(figures: Iterable[Packed], title: str, path: Path) -> Path:
     about = {
         "width": WIDTH,
         "figures": [
-            {"title": one.title, "subtitle": one.subtitle, "caption": one.caption, "painted": one.painted}
-            for one in made
+            {name: getattr(one, name) for name in ("title", "subtitle", "caption", "cite", "painted")} for one in made
         ],
     }
     options = "".join(f'<option value="{html.escape(one.title)}"></option>' for one in made)

@@ -13,6 +13,7 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 
 from lake.errors import ConfigurationError
+from lake.export.citations import citation_of
 from lake.query import Lake
 from lake.text import counted
 from tasks.analysis.figures.bands import Style, styles
@@ -99,7 +100,10 @@ def words(lake: Lake, target_id: int, rows: pa.Table) -> About:
         )
     if sources:
         sources.append(f"To cite and acknowledge: lightlake cite --target {target_id}")
-    return About(target["name"] or str(target_id), ", ".join(subtitle), tuple(sources))
+    releases = {(one["archive"], one["release"]) for one in drawn}
+    with lake.snapshot() as cursor:
+        cite = citation_of(lake, target=target_id, found=releases, within=cursor).lines()
+    return About(target["name"] or str(target_id), ", ".join(subtitle), tuple(sources), tuple(cite))
 
 
 def band_styles(lake: Lake) -> Mapping[tuple[str, str], Style]:
