@@ -125,6 +125,10 @@ def cite(
     return 0
 
 
+# What a terminal has room for.
+_FIRST = ("name", "archive", "new_points", "brighter", "fainter", "changed_points", "gone_points")
+
+
 def changes(
     *, since: str, sample: str | None = None, sigma: float = 5.0, form: TableOptions = TABLE, lake: LakeURL = None
 ) -> int:
@@ -146,7 +150,7 @@ def changes(
 
     with Lake(lake) as opened:
         found = changes_summary(opened, since, sample=sample, sigma=sigma)
-    form.show(found.rows)
+    form.show(found.rows, first=_FIRST)
     if form.is_text:
         for line in found.lines():
             say(textwrap.fill(one_line(line), terminal_width() or 10_000, subsequent_indent="  "))
