@@ -229,6 +229,15 @@ def _queries(dachs: Dachs) -> list[str]:
 
 
 def _jobs(dachs: Dachs) -> dict[str, str]:
-    """Phase of each job that the service has."""
+    """Phase of each job that the service has of this file's tests."""
     lines = dachs.sql("SELECT jobid, phase FROM tap_schema.tapjobs").split()
-    return dict(line.split("|", 1) for line in lines)
+    return {job: phase for job, phase in (line.split("|", 1) for line in lines) if job not in _OF_OTHERS}
+
+
+# Jobs that processes of other tests left when they were killed.
+_OF_OTHERS: set[str] = set()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _know_the_jobs_of_others(dachs: Dachs) -> None:
+    _OF_OTHERS.update(_jobs(dachs))
