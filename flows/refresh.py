@@ -15,8 +15,8 @@ from flows.pull import pulled, stopped
 from flows.recorded import as_json
 from flows.report import publish_summary
 from flows.titles import title
+from lake.export.provenance import current_snapshot
 from lake.settings import load_settings
-from lake.upkeep.changes import current_snapshot
 from tasks.options import spread
 from tasks.pull.recording import RunStopped, new_run_id, recorded
 from tasks.pull.refresh import refreshed

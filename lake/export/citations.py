@@ -63,8 +63,8 @@ class Citation:
 
     def lines(self) -> list[str]:
         """Return what a paper must say, a line for each archive, sample and program."""
-        found = [f"Made with {self.software}, from snapshot {self.snapshot} of {self.snapshot_time}"
-                 + (f", lake {self.lake_id}" if self.lake_id else "")]  # fmt: skip
+        where = f", lake {self.lake_id}" if self.lake_id else ""
+        found = [f"Made with {self.software}, from snapshot {self.snapshot} of {self.snapshot_time}{where}"]
         if not self.is_exact:
             found.append("The archives named here are all those of the tables that were read")
         for one in self.archives:

@@ -58,7 +58,15 @@ class Provenance:
 
 
 def current_snapshot(lake: Lake, within: duckdb.DuckDBPyConnection | None = None) -> int:
-    """Return the id of the lake's newest snapshot, or of the one that a transaction sees."""
+    """Return the id of the lake's newest snapshot, or of the one that a transaction sees.
+
+    Examples
+    --------
+    >>> import lake
+    >>> with lake.open("my-lake") as opened:
+    ...     current_snapshot(opened) > 2
+    True
+    """
     return int(lake.run("FROM ducklake_current_snapshot('lake')", None, within=within)["id"][0].as_py())
 
 

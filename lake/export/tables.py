@@ -28,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 
 from lake.errors import ConfigurationError
+from lake.export.units import vounit
 from lake.model.schema import TABLES
 from lake.model.table import Column
 from lake.text import counted
@@ -63,8 +64,6 @@ _VOT = {"b": "boolean", "u1": "unsignedByte", "i2": "short", "i4": "int", "i8": 
 _FITS = {"b": "L", "u1": "B", "i2": "I", "i4": "J", "i8": "K", "f4": "E", "f8": "D"}
 # Unsigned integers, and those of a byte, are of the next larger type that both have.
 _WIDER = {"i1": "i2", "u2": "i4", "u4": "i8", "u8": "i8"}
-# A word that VOUnit does not have is quoted there.
-_NO_VOUNIT = re.compile(r"\b(electron|DN)\b")
 
 
 def form_of(path: Path) -> Form:
@@ -329,7 +328,7 @@ def _write_votable(table: pa.Table, file: BinaryIO) -> None:
         else:
             form = {"datatype": _VOT[kind]}
         field = Field(votable, name=one.name, ucd=one.column.ucd if one.column else None, **form)
-        field.unit = _NO_VOUNIT.sub(r"'\1'", one.unit) if one.unit else None
+        field.unit = vounit(one.unit)
         if one.column is not None and one.column.description:
             field.description = one.column.description
         element.fields.append(field)

@@ -157,19 +157,6 @@ def changes_summary(
     return Changes(first, last, first_time, last_time, rows, float(sigma))
 
 
-def current_snapshot(lake: Lake) -> int:
-    """Return the number of the lake's newest snapshot.
-
-    Examples
-    --------
-    >>> import lake
-    >>> with lake.open("my-lake") as opened:
-    ...     current_snapshot(opened) > 2
-    True
-    """
-    return int(lake.sql("FROM ducklake_current_snapshot('lake')")[0][0].as_py())
-
-
 def _snapshot_of(since: int | str | datetime, ask: Callable[..., pa.Table]) -> tuple[int, datetime]:
     """Return the snapshot that was the lake's state at a number or a time."""
     ((oldest, oldest_time),) = _snapshots(ask, "ORDER BY snapshot_id LIMIT 1")

@@ -50,11 +50,11 @@ from flows.maintenance import maintain, verify
 from flows.pull import pull_archive
 from lake.cli import main
 from lake.errors import ConfigurationError, LightlakeError
+from lake.export.provenance import current_snapshot
 from lake.query import Lake
 from lake.store import claims
 from lake.store.catalog import Catalog
 from lake.store.identity import tree_id
-from lake.upkeep.changes import current_snapshot
 from tasks.archives import source as engine
 from tasks.pull import limits
 

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from lake.commit.commit import commit
 from lake.commit.staging import stage
 from lake.errors import ConfigurationError
+from lake.export.provenance import current_snapshot
 from lake.query import Lake
 from lake.store.catalog import Catalog
-from lake.upkeep.changes import changes_summary, current_snapshot
+from lake.upkeep.changes import changes_summary
 from lake.upkeep.compaction import compact
 
 ROWS = ("new_points", "changed_points", "gone_points", "gone_sources")
