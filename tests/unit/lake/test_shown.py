@@ -82,7 +82,7 @@ def no_file_grows(limit: int) -> Iterator[None]:
 
 
 LONG = pa.table({"n": pa.array(np.random.default_rng(1).random(1000))})
-FIGURE = Packed("M 87", "", (), painted=False, content="")
+FIGURE = Packed("M 87", "", (), painted=False, content="", cite=())
 WRITERS: dict[str, Callable[[Path], object]] = {
     **{output: partial(show, LONG, output) for output in ("csv", "json", "table", "parquet", "vot", "fits", "ecsv")},
     "plot": partial(write_page, [FIGURE], "M 87"),
