@@ -1,0 +1,1 @@
+"""The documentation: pages made from the code, the site, and `lightlake help`."""
