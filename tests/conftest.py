@@ -21,7 +21,6 @@ from lake.query import Lake
 from lake.settings import Settings, load_settings
 from lake.settings import settings as cached_settings
 from lake.store.catalog import Catalog
-from lake.store.connection import CONFIG
 from lake.store.storage import Storage
 
 # Where bytecode is not kept, each of the hundreds of processes that tests start would compile all that it imports.
@@ -88,17 +87,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     counts = Counter(item.path for item in items)
     order = {name: number for number, name in enumerate(_LONG)}
     items.sort(key=lambda item: (order.get(item.path.stem, len(order)), -counts[item.path], str(item.path)))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _no_hashes_of_extensions() -> Iterator[None]:
-    """Spare each lake of a test the fifth of a second that DuckDB takes to check the signature of 70 MB.
-
-    Child processes check it, as users' do: see test_connection.py.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(CONFIG, "allow_unsigned_extensions", True)
-        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

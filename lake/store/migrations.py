@@ -61,7 +61,8 @@ MIGRATIONS: dict[int, Sequence[str]] = {
 
 def schema_version(cursor: duckdb.DuckDBPyConnection) -> tuple[int | None, str | None]:
     """Return the schema's version (None without tables, 0 if creating them was cut short), and the lake's id."""
-    query = "SELECT * FROM lake.main.schema_version ORDER BY version DESC, applied_at DESC LIMIT 1"
+    # Without the time: pyarrow imports pandas to convert it. Versions before 7 have no lake_id.
+    query = "SELECT * EXCLUDE (applied_at) FROM lake.main.schema_version ORDER BY version DESC, applied_at DESC LIMIT 1"
     try:  # listing all tables and views would take longer than all else of opening a lake
         newest = cursor.execute(query).to_arrow_table().to_pylist()
     except duckdb.CatalogException:
