@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from lake.commit.targets import Added
 from lake.redact import safe_line
 from lake.upkeep.changes import Changes
@@ -68,6 +66,7 @@ def _send(events: list[tuple[str, dict[str, str], dict[str, Any]]]) -> str | Non
     """Send events, each of a name, a resource and a payload; return the error if that failed."""
     if not (api := prefect_api()):
         return None
+    import httpx
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):

@@ -14,7 +14,6 @@ from datetime import UTC
 from pathlib import Path
 from typing import Any, Protocol
 
-import httpx
 from upath import UPath
 
 from lake.commit.ledger import dated_ahead
@@ -298,6 +297,8 @@ def clock(name: str, skews: Mapping[str, float]) -> list[Check]:
 
 def clock_of_s3(storage: Storage, patience_s: float) -> list[Check]:
     """Compare the clock with that of the lake's S3 service, which checks signatures by it."""
+    import httpx
+
     endpoint = s3_endpoint(storage) or AWS
     endpoint = endpoint if "://" in endpoint else f"https://{endpoint}"
     before = time.time()

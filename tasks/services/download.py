@@ -8,11 +8,10 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import filelock
-import httpx
 
 from lake.errors import ArchiveError
 from lake.settings import Settings
@@ -28,6 +27,9 @@ from tasks.services.http import (
     pieces_of,
 )
 from tasks.services.usage import received
+
+if TYPE_CHECKING:
+    import httpx
 
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 

@@ -1,7 +1,6 @@
 """HTTP: one client for all requests to archives, which enforces limits of time and size at every byte.
 
-httpx's own time-outs bound each wait, and not the sum of many: a server that sends a byte a second would never end. So
-bytes are counted, and the time is looked at, where they leave the socket: in headers, redirects and bodies.
+See counted_bytes.py for how.
 """
 
 from __future__ import annotations
@@ -9,26 +8,23 @@ from __future__ import annotations
 import io
 import re
 import socket
-import ssl
 import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cache
-from importlib.metadata import version
-from typing import Any, Self
-
-import httpcore
-import httpx
+from typing import TYPE_CHECKING, Any, Self
 
 from lake.errors import ArchiveError
 from tasks.services.bounds import Budget, Failed, in_memory
 from tasks.services.request_counters import request_sent
 from tasks.services.usage import received, requesting
+
+# Every command loads this module, and few send a request.
+if TYPE_CHECKING:
+    import httpx
 
 TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
@@ -38,47 +34,6 @@ OK, PARTIAL_CONTENT, NOT_FOUND, GONE, RANGE_NOT_SATISFIABLE = 200, 206, 404, 410
 _PIECE = 1 << 16
 
 _MOST_REDIRECTS = 20
-
-_budget: ContextVar[Budget | None] = ContextVar("budget of the request in hand", default=None)
-
-
-class _Stream(httpcore.NetworkStream):
-    """A connection whose bytes are counted; no wait is longer than the budget has time."""
-
-    def __init__(self, inner: httpcore.NetworkStream) -> None:
-        self._inner = inner
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        if (budget := _budget.get()) is None:
-            return self._inner.read(max_bytes, timeout)
-        data = self._inner.read(max_bytes, budget.patience(timeout))
-        budget.took(len(data))
-        return data
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._inner.write(buffer, timeout)
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._inner.get_extra_info(info)
-
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        return _Stream(self._inner.start_tls(ssl_context, server_hostname, timeout))
-
-
-class _Backend(httpcore.SyncBackend):
-    def connect_tcp(self, *args: Any, **more: Any) -> httpcore.NetworkStream:
-        return _Stream(super().connect_tcp(*args, **more))
-
-
-@cache
-def _certificates() -> ssl.SSLContext:
-    # Reading them takes longer than many a request.
-    return httpx.create_ssl_context()
 
 
 class Client:
@@ -94,15 +49,9 @@ class Client:
 
     def __init__(self, timeout_s: float, connections: int = 10) -> None:
         self.timeout_s = timeout_s
-        self._client = httpx.Client(
-            headers={"User-Agent": f"lightlake/{version('lightlake')} (IVOA-science)", "Accept-Encoding": "gzip"},
-            verify=_certificates(),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=connections),
-        )
-        # httpx has no parameter for this; of its proxies' transports, too.
-        for transport in (self._client._transport, *self._client._mounts.values()):
-            if isinstance(transport, httpx.HTTPTransport):
-                transport._pool._network_backend = _Backend()
+        from tasks.services.counted_bytes import client
+
+        self._client = client(connections)
 
     def __enter__(self) -> Self:
         return self
@@ -129,22 +78,21 @@ class Client:
         headers, method, more
             As httpx has them: params, data, content.
         """
-        token = _budget.set(budget)
-        try:
-            with requesting(), connecting(budget, self.timeout_s):
-                request = self._client.build_request(method, url, headers=headers, **more)
-                reply = self._answer(request, budget)
-                try:
-                    yield reply
-                finally:
-                    reply.close()
-        finally:
-            _budget.reset(token)
+        from tasks.services.counted_bytes import spending
+
+        with spending(budget), requesting(), connecting(budget, self.timeout_s):
+            request = self._client.build_request(method, url, headers=headers, **more)
+            reply = self._answer(request, budget)
+            try:
+                yield reply
+            finally:
+                reply.close()
 
     def _answer(self, request: httpx.Request, budget: Budget) -> httpx.Response:
         request_sent()
         for _ in range(_MOST_REDIRECTS + 1):
-            request.extensions["timeout"] = httpx.Timeout(budget.patience(self.timeout_s)).as_dict()
+            patience = budget.patience(self.timeout_s)
+            request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), patience)
             reply = self._client.send(request, stream=True)
             if reply.next_request is None:
                 return reply
@@ -227,6 +175,8 @@ class Session:
 @contextmanager
 def connecting(budget: Budget, timeout_s: float) -> Iterator[None]:
     """Raise what a connection does wrong as an ArchiveError: silence and resets may pass, wrong addresses do not."""
+    import httpx
+
     try:
         yield
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:

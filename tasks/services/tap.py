@@ -21,7 +21,6 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 import pyarrow as pa
-import requests
 
 from lake.errors import ArchiveError, TruncatedAnswer
 from lake.text import counted
@@ -100,9 +99,11 @@ class Service:
         from pyvo.dal import TAPService
         from pyvo.dal.exceptions import DALAccessError
 
+        from tasks.services.pyvo_requests import PyvoRequests
+
         tables = {name: io.BytesIO(to_votable(table)) for name, table in (uploads or {}).items()}
         with Session(self.archive, self.url, self.timeout_s, self.deadline_s) as session:
-            service = TAPService(self.url.rstrip("/"), session=_Requests(session))
+            service = TAPService(self.url.rstrip("/"), session=PyvoRequests(session))
             try:
                 if asynchronous:
                     body = self._run_job(service.submit_job(adql, maxrec=maxrec, uploads=tables), session)
@@ -167,35 +168,6 @@ class Service:
     def _failed(self, message: str, *, transient: bool = True) -> ArchiveError:
         message = " ".join(message.split())
         return ArchiveError(message, archive=self.archive, endpoint=self.url, transient=transient)
-
-
-class _Body(io.BytesIO):
-    """A body as pyvo reads it from `raw`: unpacked already."""
-
-    def read(self, size: int | None = -1, **_: Any) -> bytes:
-        return super().read(size)
-
-
-class _Requests(requests.Session):  # type: ignore[misc]  # requests comes without types
-    """What pyvo takes for requests: its requests are sent by a `Session`."""
-
-    def __init__(self, session: Session) -> None:
-        super().__init__()
-        self.session = session
-
-    def request(self, method: str, url: str, **more: Any) -> requests.Response:
-        wanted = {name: more.get(name) for name in ("params", "data", "files", "headers")}
-        try:
-            made = self.prepare_request(requests.Request(method, url, **wanted))
-        except requests.RequestException as error:
-            raise self.session.budget().failed(str(error)) from error
-        kind = {name: made.headers[name] for name in ("Content-Type",) if name in made.headers}
-        answer = self.session.request(method, made.url, headers=kind, content=made.body or b"")
-        reply = requests.Response()
-        reply.url, reply.status_code, reply.reason = answer.url, answer.status_code, answer.reason
-        reply.headers.update(answer.headers)
-        reply._content, reply.raw = answer.content, _Body(answer.content)
-        return reply
 
 
 def _remove(job: AsyncTAPJob) -> None:
