@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 import pyarrow as pa
 
 from lake.model.table import Table
+from lake.store.backup import Backup
 
-FINDINGS = pa.schema([(name, pa.string()) for name in ("level", "check", "message", "hint")])
-BACKUPS = pa.schema([("made_at", pa.timestamp("us", tz="UTC")), ("path", pa.string())])
+_FINDINGS = pa.schema([(name, pa.string()) for name in ("level", "check", "message", "hint")])
+_BACKUPS = pa.schema([("made_at", pa.timestamp("us", tz="UTC")), ("path", pa.string())])
 _SCHEMA = pa.schema([(name, pa.string()) for name in ("table", "column", "type", "unit", "ucd", "description")])
 # What one looks for in the status of a lake.
 _FIRST = ("archive", "asked", "found", "empty", "failed", "rejected", "rows", "age_days")
@@ -21,6 +22,17 @@ def first_of_status(table: pa.Table) -> list[str]:
     archives = table["archive"].to_pylist()
     several = len(set(archives)) < len(archives)
     return [_FIRST[0], "release", *_FIRST[1:]] if several else list(_FIRST)
+
+
+def findings_table(findings: Iterable[object]) -> pa.Table:
+    """Return a row for each finding of `verify`."""
+    return pa.Table.from_pylist([vars(finding) for finding in findings], schema=_FINDINGS)
+
+
+def backups_table(backups: Iterable[Backup]) -> pa.Table:
+    """Return a row for each backup of the catalogue."""
+    rows = [{"made_at": backup.made_at, "path": str(backup.path)} for backup in backups]
+    return pa.Table.from_pylist(rows, schema=_BACKUPS)
 
 
 def schema_table(tables: Iterable[Table]) -> pa.Table:

@@ -11,16 +11,12 @@ from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Annotated, Literal
 
-import pyarrow as pa
 from cyclopts import App, CycloptsError, Parameter
 
-from lake.arranged import BACKUPS, FINDINGS, first_of_status, schema_lines, schema_table
 from lake.commands import plug_in
 from lake.errors import ConfigurationError
 from lake.output import TABLE, Output, TableOptions, put, say, terminal_width
 from lake.redact import safe_line, safe_text
-from lake.settings import check_env_file, load_settings
-from lake.store.failures import explain
 from lake.store.leaving import ending_with
 from lake.text import counted, one_line
 
@@ -43,9 +39,13 @@ LakeURL = Annotated[
 ]
 
 # Commands of the layers above are found by name, so that the core never imports them.
-_PLUGGED_IN = ((app, "lightlake.commands"), (export, "lightlake.exports"))
-for _app, _group in _PLUGGED_IN:
-    plug_in(_app, entry_points(group=_group))
+_INSTALLED = entry_points()
+_PLUGGED_IN = (
+    (app, _INSTALLED.select(group="lightlake.commands")),
+    (export, _INSTALLED.select(group="lightlake.exports")),
+)
+for _app, _commands in _PLUGGED_IN:
+    plug_in(_app, _commands)
 
 
 @app.command
@@ -59,6 +59,7 @@ def init(url: str | None = None) -> int:
     url
         Folder of the lake; default: LIGHTLAKE_URL, else ./lightlake.
     """
+    from lake.settings import load_settings
     from lake.store.catalog import Catalog
     from lake.store.storage import Storage
     from lake.upkeep.renaming import rename_archives
@@ -98,6 +99,7 @@ def status(
     every_s
         Seconds between updates.
     """
+    from lake.arranged import first_of_status
     from lake.names import current_archive
     from lake.query import Lake
     from lake.upkeep import progress
@@ -156,6 +158,7 @@ def verify(*, lake: LakeURL = None, quick: bool = False, form: TableOptions = TA
     quick
         Do not read the files' content.
     """
+    from lake.arranged import findings_table
     from lake.query import Lake
     from lake.upkeep.maintenance import verify as run_verify
 
@@ -168,7 +171,7 @@ def verify(*, lake: LakeURL = None, quick: bool = False, form: TableOptions = TA
             notes = counted(len(findings) - errors, "note")
             say(f"{opened.storage.root}: {counted(errors, 'error')}, {notes}")
         else:
-            form.show(pa.Table.from_pylist([vars(finding) for finding in findings], schema=FINDINGS))
+            form.show(findings_table(findings))
     return 1 if errors else 0
 
 
@@ -213,6 +216,8 @@ def restore(
     list_only
         Only list the backups.
     """
+    from lake.arranged import backups_table
+    from lake.settings import load_settings
     from lake.store.backup import backups
     from lake.store.catalog import Catalog
     from lake.store.storage import Storage
@@ -223,14 +228,14 @@ def restore(
     settings = load_settings()
     storage = Storage.from_url(lake or settings.url)
     if list_only:
-        found = [{"made_at": backup.made_at, "path": str(backup.path)} for backup in backups(storage)]
+        found = backups(storage)
         if form.is_text:
             for one in found:
-                say(f"{one['made_at']:%Y-%m-%dT%H:%M:%SZ}  {one['path']}")
+                say(f"{one.made_at:%Y-%m-%dT%H:%M:%SZ}  {one.path}")
             if not found:
                 say("no backups: lightlake compact makes one")
         else:
-            form.show(pa.Table.from_pylist(found, schema=BACKUPS))
+            form.show(backups_table(found))
         return 0
     catalog = Catalog(storage, settings)
     try:
@@ -298,6 +303,7 @@ def schema(
     expand: Annotated[bool, Parameter(help="Print each row below the one before, a column a line.")] = False,
 ) -> int:
     """Print every table and column: type, unit, UCD, description; and notes on views."""
+    from lake.arranged import schema_lines, schema_table
     from lake.model.declared import all_tables
     from lake.model.schema import as_dict, as_markdown
     from lake.model.views import VIEW_NOTES
@@ -347,10 +353,13 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = [argument for argument in arguments if argument != "--debug"]
     _prepare()
     try:
-        check_env_file()
         if [one for one in arguments if not one.startswith("-")] in ([], ["export"]):
-            for group, name in _PLUGGED_IN:
-                plug_in(group, entry_points(group=name), described=True)
+            for group, commands in _PLUGGED_IN:
+                plug_in(group, commands, described=True)
+        else:
+            from lake.settings import check_env_file
+
+            check_env_file()
         code = app(arguments, result_action="return_value", print_error=False, exit_on_error=False)
         sys.stdout.flush()
     except CycloptsError as error:
@@ -366,6 +375,8 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
+        from lake.store.failures import explain
+
         code = _failed(line) if (line := explain(error)) else _failed(_bug(error), 70)
     sys.exit(ending_with(code or 0))
 

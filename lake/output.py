@@ -12,17 +12,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
-import pyarrow as pa
 from cyclopts import Parameter, Token, convert
 
 from lake.errors import ConfigurationError
-from lake.export.tables import KNOWN, TEXT_FORMS, form_of, write_table
-from lake.store.access import may
-from lake.store.failures import disk_full
-from lake.store.storage import PARTIAL, flush, remove
+from lake.export.extensions import KNOWN, TEXT_FORMS, form_of
 from lake.text import counted, visible
+
+# Every command loads this module, and few show a table.
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Output = Literal["table", "csv", "json", "parquet", "vot", "fits", "ecsv"]
 _STANDARD_OUTPUT = Path("-")
@@ -150,6 +150,8 @@ def show(table: pa.Table, output: Output, to: Path | None = None, *, expand: boo
     ConfigurationError
         If the form cannot be printed, or cannot carry a column, or the file cannot be written.
     """
+    from lake.export.tables import write_table
+
     if to is not None:
         with whole_file(to) as file:
             if output == "table":
@@ -194,6 +196,9 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     ConfigurationError
         If the file cannot be written; DiskFull if the disk is full.
     """
+    from lake.store.failures import disk_full
+    from lake.store.storage import PARTIAL, flush, remove
+
     target, part = path, None
     try:
         if _is_replaced(path):
@@ -223,6 +228,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 def _is_replaced(path: Path) -> bool:
     """Return whether a file can be written as another and renamed; else it must be written in place."""
+    from lake.store.access import may
+
     try:
         found = path.stat()
     except FileNotFoundError:

@@ -21,31 +21,17 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 
 from lake.errors import ConfigurationError
+from lake.export.extensions import Form
 from lake.export.units import vounit
 from lake.model.schema import TABLES
 from lake.model.table import Column
 from lake.text import counted
-
-Form = Literal["csv", "json", "parquet", "vot", "fits", "ecsv"]
-
-EXTENSIONS: Mapping[Form, tuple[str, ...]] = {
-    "csv": (".csv",),
-    "json": (".json",),
-    "parquet": (".parquet", ".pq"),
-    "vot": (".vot", ".xml"),
-    "fits": (".fits", ".fit"),
-    "ecsv": (".ecsv",),
-}
-KNOWN = tuple(suffix for suffixes in EXTENSIONS.values() for suffix in suffixes)
-# They can be printed; the others are bytes.
-TEXT_FORMS = ("csv", "json", "vot", "ecsv")
 
 _COLUMNS: dict[str, Column] = {}
 for _column in (column for table in TABLES.values() for column in table.columns):
@@ -64,27 +50,6 @@ _VOT = {"b": "boolean", "u1": "unsignedByte", "i2": "short", "i4": "int", "i8": 
 _FITS = {"b": "L", "u1": "B", "i2": "I", "i4": "J", "i8": "K", "f4": "E", "f8": "D"}
 # Unsigned integers, and those of a byte, are of the next larger type that both have.
 _WIDER = {"i1": "i2", "u2": "i4", "u4": "i8", "u8": "i8"}
-
-
-def form_of(path: Path) -> Form:
-    """Return the form that a file's extension says.
-
-    Raises
-    ------
-    ConfigurationError
-        If no form has this extension.
-
-    Examples
-    --------
-    >>> form_of(Path("rows.fits"))
-    'fits'
-    """
-    for form, suffixes in EXTENSIONS.items():
-        if path.suffix.lower() in suffixes:
-            return form
-    raise ConfigurationError(
-        f"{path.name} does not say what form of table it is to be", hint=f"extensions are {', '.join(KNOWN)}"
-    )
 
 
 def write_table(table: pa.Table, form: Form, file: BinaryIO) -> None:
