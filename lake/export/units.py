@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lake.model.declared import all_tables
+from lake.model.schema import TABLES
 from lake.model.table import Column
 
 # What VOUnit 1.1 does not know must be quoted.
@@ -23,6 +24,8 @@ _PARTS = ((300.0, "em.UV"), (1000.0, "em.opt"), (100_000.0, "em.IR"))
 # Columns in the unit that another column names.
 _IN_UNIT = ("flux", "flux_err", "background", "flux_median", "flux_mean", "flux_std")
 _OWN_UNIT = {"flux_median": "flux_median_unit"}
+# Columns of the core that tables of sources have in units of their own.
+OTHER_UNITS = ("flux", "flux_err", "background")
 
 
 def vounit(unit: str | None) -> str | None:
@@ -80,9 +83,9 @@ def flux_ucd(ucd: str, unit: str | None, band: Mapping[str, Any] | None) -> str:
 
 
 @cache
-def _columns() -> dict[str, list[tuple[Column, pa.DataType]]]:
+def _columns(*, declared: bool) -> dict[str, list[tuple[Column, pa.DataType]]]:
     known: dict[str, list[tuple[Column, pa.DataType]]] = {}
-    for table in all_tables().values():
+    for table in (all_tables() if declared else TABLES).values():
         for column, field in zip(table.columns, table.arrow, strict=True):
             known.setdefault(column.name, []).append((column, field.type))
     return known
@@ -98,10 +101,12 @@ def column_of(name: str, kind: pa.DataType) -> Column | None:
     >>> column_of("mjd", pa.float64()).unit, column_of("x", pa.int32())
     ('d', None)
     """
+    if name in OTHER_UNITS:
+        return None
+    # Loading the sources takes longer than many a query.
+    known = _columns(declared=False).get(name) or _columns(declared=True).get(name, [])
     floating = pa.types.is_floating(kind)
-    fitting = [
-        column for column, own in _columns().get(name, ()) if own == kind or (floating and pa.types.is_floating(own))
-    ]
+    fitting = [column for column, own in known if own == kind or (floating and pa.types.is_floating(own))]
     return fitting[0] if fitting and len({column.unit for column in fitting}) == 1 else None
 
 
