@@ -4,5 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from deployments.documentation.commands import commands_page
+from deployments.documentation.settings import settings_page
+
 # Path below docs/, and what returns the page's Markdown.
-PAGES: dict[str, Callable[[], str]] = {}
+PAGES: dict[str, Callable[[], str]] = {"reference/commands.md": commands_page, "reference/settings.md": settings_page}

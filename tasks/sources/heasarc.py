@@ -58,30 +58,40 @@ class EventTable(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
-    table: str = Field(pattern=r"^[A-Za-z_][\w.]*$")
-    title: str
-    band: str
-    id_columns: tuple[str, ...] = ("name",)
-    time_column: str = "time"
-    time_scale: Literal["UTC", "TT", "TDB", "TAI"] = "UTC"
-    error_column: str | None = "error_radius"
-    error_unit: Literal["deg", "arcmin", "arcsec"] = "deg"
-    radius_arcsec: float | None = Field(None, gt=0)
-    max_error_radius_deg: float | None = Field(None, gt=0)
-    max_search_radius_deg: float | None = Field(None, gt=0, le=180)
-    strict: bool = False
-    value_column: str | None = None
-    value_err_column: str | None = None
-    unit: str | None = None
-    cadence: Literal["frozen", "live"] = "frozen"
-    max_age_days: float | None = Field(None, gt=0)
-    release: str = "HEASARC"
-    batch_size: int = Field(10_000, gt=0)
-    description: str = "Events"
-    fornax_band: str | None = None
-    bibcode: str | None = None
-    notes: str | None = None
+    name: str = Field(description="What the lake calls it; in a setting, the end of the variable's name.")
+    table: str = Field(
+        pattern=r"^[A-Za-z_][\w.]*$", description="What the service calls it. Default in a setting: the name."
+    )
+    title: str = Field(description="Its title. Default in a setting: the service and the name.")
+    band: str = Field(description="Its one band. Default in a setting: the name, in upper case.")
+    id_columns: tuple[str, ...] = Field(("name",), description="Columns that together are an event's id.")
+    time_column: str = Field("time", description="Column of the time, MJD.")
+    time_scale: Literal["UTC", "TT", "TDB", "TAI"] = Field("UTC", description="Scale of the time.")
+    error_column: str | None = Field(
+        "error_radius", description="Radius of the error circle; null if the table has none."
+    )
+    error_unit: Literal["deg", "arcmin", "arcsec"] = Field("deg", description="Unit of that radius.")
+    radius_arcsec: float | None = Field(
+        None, gt=0, description="Match radius in arcsec, where there is no error circle."
+    )
+    max_error_radius_deg: float | None = Field(
+        None, gt=0, description="Leave out error circles larger than this, in degrees."
+    )
+    max_search_radius_deg: float | None = Field(
+        None, gt=0, le=180, description="Search no farther than this, in degrees."
+    )
+    strict: bool = Field(False, description="A target on the edge of an error circle does not match.")
+    value_column: str | None = Field(None, description="What is kept as flux; without it there is no flux.")
+    value_err_column: str | None = Field(None, description="Its error.")
+    unit: str | None = Field(None, description="Its VOUnit; it goes with value_column.")
+    cadence: Literal["frozen", "live"] = Field("frozen", description="frozen: asked once; live: again when too old.")
+    max_age_days: float | None = Field(None, gt=0, description="After so many days a live table is asked again.")
+    release: str = Field("HEASARC", description="What the lake calls its release.")
+    batch_size: int = Field(10_000, gt=0, description="Targets in one upload.")
+    description: str = Field("Events", description="What its band is.")
+    fornax_band: str | None = Field(None, description="The band's name in the Fornax frames.")
+    bibcode: str | None = Field(None, description="The paper to cite.")
+    notes: str | None = Field(None, description="What else a user must know.")
 
     @field_validator("name")
     @classmethod
@@ -391,7 +401,7 @@ def configured(settings: Settings) -> list[Archive]:
             first = error.errors()[0]
             message = ": ".join([*map(str, first["loc"]), first["msg"].removeprefix("Value error, ")])
             raise ConfigurationError(
-                f"LIGHTLAKE_TABLES__{name.upper()}: {message}", hint="see 'Adding a table' in the README"
+                f"LIGHTLAKE_TABLES__{name.upper()}: {message}", hint="see: lightlake help how-to/heasarc-table"
             ) from error
     return archives
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic.fields import FieldInfo
+
 from lake.errors import ConfigurationError
 from lake.model.declared import current_name
 from lake.names import unknown
@@ -56,6 +58,11 @@ def known() -> dict[str, Archive]:
             )
         added[archive.name] = archive
     return {**REGISTRY, **added}
+
+
+def table_keys() -> dict[str, FieldInfo]:
+    """Return the keys of a table that the settings add, with their words and defaults."""
+    return dict(heasarc.EventTable.model_fields)
 
 
 def find(name: str, release: str | None = None) -> Archive:
