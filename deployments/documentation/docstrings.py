@@ -35,11 +35,11 @@ class Docstring:
         return cls(first.strip(), {name: body.strip("\n") for name, body in zip(rest[::2], rest[1::2], strict=True)})
 
     def items(self, section: str) -> dict[str, str]:
-        """Return the entries of a section: what each is called, and what is said of it.
+        r"""Return the entries of a section: what each is called, and what is said of it.
 
         Examples
         --------
-        >>> Docstring.of("Do.\\n\\nParameters\\n----------\\na, b\\n    Two numbers.").items("Parameters")
+        >>> Docstring.of("Do.\n\nParameters\n----------\na, b\n    Two numbers.").items("Parameters")
         {'a, b': 'Two numbers.'}
         """
         found = dict[str, str]()

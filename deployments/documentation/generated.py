@@ -6,6 +6,11 @@ from collections.abc import Callable
 
 from deployments.documentation.commands import commands_page
 from deployments.documentation.settings import settings_page
+from deployments.documentation.tables import tables_page
 
 # Path below docs/, and what returns the page's Markdown.
-PAGES: dict[str, Callable[[], str]] = {"reference/commands.md": commands_page, "reference/settings.md": settings_page}
+PAGES: dict[str, Callable[[], str]] = {
+    "reference/commands.md": commands_page,
+    "reference/settings.md": settings_page,
+    "reference/tables.md": tables_page,
+}

@@ -12,12 +12,12 @@ _CODE = re.compile(r"(``.+?``|`[^`]+`)")
 
 
 def prose(text: str) -> str:
-    """Escape a text for Markdown, except what is code in it.
+    r"""Escape a text for Markdown, except what is code in it.
 
     Examples
     --------
     >>> prose("a column *.x, such as `a*b`")
-    'a column \\\\*.x, such as `a*b`'
+    'a column \\*.x, such as `a*b`'
     """
     parts = _CODE.split(text)
     return "".join(part if number % 2 else _MARKS.sub(_escaped, part) for number, part in enumerate(parts))

@@ -46,8 +46,8 @@ _TABLES = """
 
 `LIGHTLAKE_TABLES__NAME` adds a table of events, as a JSON object with these keys. The name becomes a folder of the
 lake, `archive=NAME`: small letters, digits and underscores, a letter first. `null`, `epoch`, `inf` and `infinity` are
-refused, because readers of plain Hive folders take them for other values. [A table of HEASARC](../how-to/heasarc-table.md)
-shows one.
+refused, because readers of plain Hive folders take them for other values. [How to add one](../how-to/heasarc-table.md)
+has an example.
 """
 _KINDS: dict[Any, str] = {
     str: "text",
