@@ -22,8 +22,8 @@ These are the tables, views and macros of a lake, schema version {SCHEMA_VERSION
 [target_lightcurves](#target_lightcurves). [Queries](../how-to/queries.md) shows how.
 
 Missing is NULL: never 0, NaN, or a made-up value; a column that says NOT NULL always has one. Positions are
-ICRS, units are VOUnits, UCDs are those of the IVOA. A table that is *partitioned* has a folder for each value of that column, such as
-`data/main/lightcurves/archive=NAME/`.
+ICRS, units are VOUnits, UCDs are those of the IVOA. A table that is *partitioned* has a folder for each value of that
+column, such as `data/main/lightcurves/archive=NAME/`.
 """
 _TYPES = {"TIMESTAMP WITH TIME ZONE": "TIMESTAMPTZ"}
 _COLUMNS = ("column", "type", "unit", "UCD", "what it is")

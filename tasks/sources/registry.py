@@ -13,6 +13,7 @@ from lake.names import unknown
 from lake.settings import load_settings
 from tasks.sources import heasarc, icecube, panstarrs, wise, ztf
 from tasks.sources.base import Archive
+from tasks.sources.event_table import EventTable
 from tasks.sources.gaia import archive as gaia
 from tasks.sources.hcv import archive as hcv
 from tasks.sources.hst_timetag import source as hst_timetag
@@ -62,7 +63,7 @@ def known() -> dict[str, Archive]:
 
 def table_keys() -> dict[str, FieldInfo]:
     """Return the keys of a table that the settings add, with their words and defaults."""
-    return dict(heasarc.EventTable.model_fields)
+    return dict(EventTable.model_fields)
 
 
 def find(name: str, release: str | None = None) -> Archive:

@@ -347,11 +347,21 @@ ORIGIN = Origin(
         "Based on observations made with the NASA/ESA Hubble Space Telescope, obtained from the data archive at the "
         "Space Telescope Science Institute, which is operated by AURA under NASA contract NAS 5-26555."
     ),
-    notes=(
-        "mjd is the middle of a bin; bmjd_tdb takes HST to be at the Earth's centre: 23 ms off at most. "
-        "source_id and exposure_id are the exposure's rootname. flux is the count rate less background over the time "
-        "observed; good bins were observed in full. Fluxes, where reference files allow them, are in table hst_bins."
-    ),
+    access="MAST's search, and its corrtag, tag and x1d files, which go to the cache; or those of a folder or an s3:// "
+    "prefix. LIGHTLAKE_ENDPOINTS__HST is another address of MAST, LIGHTLAKE_ENDPOINTS__SIMBAD another TAP service for "
+    "names.",
+    matching="Public science exposures in TIME-TAG mode within radius_arcsec (5) of a target. Lamps, darks, "
+    "proprietary exposures and, near a position, moving targets are left out. Exposures of one target in one "
+    "configuration become a composite.",
+    quality="good: the bin was observed in full. quality is NULL. An exposure is in the lake whole or not at all; the "
+    "ledger has the reasons: Bad EXPFLAG, No events, Non-linear time, Singular event, Bad Proposal, Short Exposure.",
+    corrections="Gaps in good time are not zeros: exposure_fraction says how much of a bin was observed, and a bin "
+    "without any of it is NULL. COS's background is scaled by the rows of its regions, and both segments of COS FUV "
+    "are judged, as the Lightcurve Legacy of COS and STIS did not. STIS has no background here. Without reference "
+    "files flux in hst_bins is NULL, not a number without calibration.",
+    notes="mjd is the middle of a bin; bmjd_tdb takes HST to be at the Earth's centre: 23 ms off at most. source_id "
+    "and exposure_id are the exposure's rootname. flux is the count rate less background over the time observed. "
+    "Fluxes, where reference files allow them, are in table hst_bins.",
     views=Views(
         statements=(*(f"CREATE OR REPLACE VIEW {name} AS {query}" for name, query in VIEWS.items()), _ABOVE),
         notes=_NOTES,
