@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     tables: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         description="More tables of events: LIGHTLAKE_TABLES__NAME describes one, as JSON, and it becomes an archive.",
-        json_schema_extra=_see("how-to/heasarc-table.md"),
+        json_schema_extra=_see("reference/settings.md#tables"),
     )
     cache_dir: Path = Field(
         Path("~/.cache/lightlake"),

@@ -13,9 +13,9 @@ These are the archives and surveys, with what one must know of their numbers. `l
 of one, and `lightlake archives --json` is for scripts. Archives are asked for targets by
 [`lightlake pull`](commands.md#lightlake-pull); surveys are extracted from their files, each by a command of its own.
 
-What is the same for all of them is on [Pulls](pulls.md): when they are asked again, proper motion, odd numbers, releases,
-and what happens when one misbehaves. `mjd` is the archive's own time, in the scale and at the place that are named
-here; `bmjd_tdb` is the same instant in TDB at the barycentre, and compares all of them.
+What is the same for all of them is on [Pulls](pulls.md): when they are asked again, proper motion, odd numbers,
+releases, and what happens when one misbehaves. `mjd` is the archive's own time, in the scale and at the place that are
+named here; `bmjd_tdb` is the same instant in TDB at the barycentre, and compares all of them.
 """
 # What is short goes into a list, what is said in sentences into paragraphs of their own.
 _PARAGRAPHS = {

@@ -14,8 +14,8 @@ from deployments.documentation.markdown import fenced, page
 _HEAD = """
 # Python
 
-`import lightlake` is for scripts and notebooks; [Python](../how-to/python.md) shows how it is used. The functions run in
-this process, without Prefect. What goes wrong is a `lightlake.LightlakeError`, whose text says what to do: see
+`import lightlake` is for scripts and notebooks; [Python](../how-to/python.md) shows how it is used. The functions run
+in this process, without Prefect. What goes wrong is a `lightlake.LightlakeError`, whose text says what to do: see
 [errors](errors.md). The examples use a lake `my-lake` with two quasars, A and B.
 """
 _LAKE = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -46,7 +47,7 @@ _TABLES = """
 
 `LIGHTLAKE_TABLES__NAME` adds a table of events, as a JSON object with these keys. The name becomes a folder of the
 lake, `archive=NAME`: small letters, digits and underscores, a letter first. `null`, `epoch`, `inf` and `infinity` are
-refused, because readers of plain Hive folders take them for other values. [How to add one](../how-to/heasarc-table.md)
+refused, because readers of plain Hive folders take them for other values. [How to add one](../{page})
 has an example.
 """
 _KINDS: dict[Any, str] = {
@@ -100,13 +101,13 @@ def _described(fields: Mapping[str, FieldInfo]) -> Iterator[str]:
 
 
 def _title(path: str) -> str:
-    return path.rpartition("/")[2].removesuffix(".md").replace("-", " ")
+    return re.split("[/#]", path)[-1].removesuffix(".md").replace("-", " ")
 
 
 def settings_page() -> str:
     """Return the page of all settings."""
     from tasks.doctor import endpoints
-    from tasks.sources.registry import table_keys
+    from tasks.sources.registry import TABLES_PAGE, table_keys
 
     public = endpoints(Settings.model_construct())
     keys = [(code(name), code(default_of(one)), prose(one.description or "")) for name, one in table_keys().items()]
@@ -120,7 +121,7 @@ def settings_page() -> str:
             ("variable", "public address"),
             [(code(f"LIGHTLAKE_ENDPOINTS__{one.name.upper()}"), code(one.url)) for one in public],
         ),
-        _TABLES,
+        _TABLES.format(page=TABLES_PAGE),
         table(("key", "default", "what it is"), keys),
         _SECRETS,
     )

@@ -36,6 +36,9 @@ _SOURCES: tuple[Archive | Survey, ...] = (
     ztf.ARCHIVE,
 )
 
+# The page that shows how the settings add a table.
+TABLES_PAGE = "how-to/heasarc-table.md"
+
 # Archives, which are asked for targets; and surveys, whose files are extracted, each with a command of its own.
 REGISTRY: dict[str, Archive] = {one.name: one for one in _SOURCES if isinstance(one, Archive)}
 SURVEYS: dict[str, Survey] = {one.name: one for one in _SOURCES if not isinstance(one, Archive)}
