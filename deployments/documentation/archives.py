@@ -52,13 +52,17 @@ def _bands(origin: Origin) -> str:
     if len(rows) > _MANY:
         alike = dict[tuple[str, ...], list[str]]()
         for row in rows:
-            name, wavelength = code(row.pop("band")), row.pop("wavelength_nm")
             kind = tuple(_shown(row[one]) for one in ("unit", "mag_system", "zero_point_jy"))
-            alike.setdefault(kind, []).append(name if wavelength is None else f"{name} ({_shown(wavelength)})")
-        shown = [(", ".join(names), *kind) for kind, names in alike.items()]
-        listed = table(("bands (wavelength, nm)", "unit", "magnitudes", "zero point, Jy"), shown)
+            wavelength = _shown(row["wavelength_nm"])
+            alike.setdefault(kind, []).append(code(row["band"]) + (f" ({wavelength} nm)" if wavelength else ""))
+        listed = page(
+            *(
+                f"Bands with fluxes in {unit}, {system} magnitudes, {zero_point} Jy at 0 mag: {', '.join(names)}."
+                for (unit, system, zero_point), names in alike.items()
+            )
+        )
     else:
-        head = [_HEADS.get(name, name) for name in rows[0]] if rows else []
+        head = [_HEADS.get(name, name) for name in rows[0]]
         listed = table(
             head, [[code(row.pop("band")), *(prose(_shown(value)) for value in row.values())] for row in rows]
         )
@@ -67,6 +71,10 @@ def _bands(origin: Origin) -> str:
     )
     whence = "Zero points are from: " + "; ".join(prose(cell(one)) for one in sources) + "." if sources else ""
     return page(listed, whence)
+
+
+def _in_cell(name: str, value: object) -> str:
+    return code(value) if name in ("band", "unit") else prose(_shown(value))
 
 
 def _shown(value: object) -> str:

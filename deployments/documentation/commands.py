@@ -103,19 +103,17 @@ def _default(value: Any) -> str | None:
 
 def _described(command: Command) -> str:
     level = "#" * command.name.count(" ")
-    rows = [
-        (
-            ", ".join(code(name) for name in one.names) + (" (required)" if one.is_required else ""),
-            code(one.default),
-            prose(one.text) + (f" One of {', '.join(map(code, one.choices))}." if one.choices else ""),
-        )
-        for one in command.options
-    ]
+    rows = []
+    for one in command.options:
+        names = ", ".join(map(code, one.names)) + (" (required)" if one.is_required else "")
+        choices = f" One of {', '.join(map(code, one.choices))}." if one.choices else ""
+        default = f" Default: {code(one.default)}." if one.default else ""
+        rows.append((names, f"{prose(one.text)}{choices}{default}"))
     return page(
         f"#{level} {command.name}",
         prose(command.text),
         "" if command.is_group else fenced(command.usage),
-        table(("option", "default", "what it is"), rows) if rows else "",
+        table(("option", "what it is"), rows) if rows else "",
     )
 
 
