@@ -204,7 +204,7 @@ def wrong_values(error: ValidationError) -> list[ConfigurationError]:
         name = "LIGHTLAKE_" + "__".join(str(part) for part in one["loc"]).upper()
         value = f"={one['input']!r}" if one["loc"][0] in _SHOWN else ""
         message = f"{name}{value} is not valid: {one['msg']}"
-        wrong.append(ConfigurationError(message, hint="see: lightlake help reference/settings"))
+        wrong.append(ConfigurationError(message, hint="correct it, or unset it"))
     return wrong
 
 
@@ -212,9 +212,7 @@ def not_json(error: SettingsError) -> ConfigurationError:
     """Return the error of a variable with invalid JSON, without its value, which may be secret."""
     field = re.search(r'field "(\w+)"', str(error))
     name = f"LIGHTLAKE_{field[1].upper()}" if field else "a LIGHTLAKE_ variable"
-    return ConfigurationError(
-        f"{name} is not valid JSON: {error.__cause__}", hint="see: lightlake help reference/settings"
-    )
+    return ConfigurationError(f"{name} is not valid JSON: {error.__cause__}", hint="quote it for the shell: '{...}'")
 
 
 # Settings whose wrong values messages may show; the others may hold secrets, even in a wrong form.

@@ -297,7 +297,7 @@ def configured(settings: Settings) -> list[Archive]:
             first = error.errors()[0]
             message = ": ".join([*map(str, first["loc"]), first["msg"].removeprefix("Value error, ")])
             raise ConfigurationError(
-                f"LIGHTLAKE_TABLES__{name.upper()}: {message}", hint="see: lightlake help how-to/heasarc-table"
+                f"LIGHTLAKE_TABLES__{name.upper()}: {message}", hint="correct it, or unset it"
             ) from error
     return archives
 
