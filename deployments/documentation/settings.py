@@ -92,7 +92,8 @@ def default_of(field: FieldInfo) -> str:
 def _described(fields: Mapping[str, FieldInfo]) -> Iterator[str]:
     for name, field in fields.items():
         extra = field.json_schema_extra
-        see = f" See [{_title(extra['page'])}](../{extra['page']})." if isinstance(extra, dict) else ""
+        more = str(extra["page"]) if isinstance(extra, dict) else None
+        see = f" See [{_title(more)}](../{more})." if more else ""
         default = default_of(field)
         kind = kind_of(field.annotation)
         yield f"### LIGHTLAKE_{name.upper()}"

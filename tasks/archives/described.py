@@ -17,7 +17,7 @@ from tasks.sources.base import Archive, Origin
 _HEAD = ("archive", "release", "asked", "bands", "what")
 
 
-def overview(archives: Sequence[Archive], width: int | None) -> Iterator[str]:
+def overview(archives: Sequence[Origin], width: int | None) -> Iterator[str]:
     """Write a line for each archive: as wide as the terminal is, and cut there.
 
     Where there is no room for all, what is told of an archive loses the number of bands first, then how often it is

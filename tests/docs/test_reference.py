@@ -325,7 +325,8 @@ def unknown_commands(text: str) -> list[str]:
 def unknown_settings(text: str) -> list[str]:
     """Return the settings that a page names and that do not exist."""
     fields = {name.upper() for name in Settings.model_fields}
-    services = {one.name.upper() for one in endpoints(Settings.model_construct())} | {"MAST_FILES", "NAME"}
+    services = {one.name.upper() for one in endpoints(Settings.model_construct())}
+    services |= {"MAST_FILES", "NAME", "TINY"}  # a second address, any, and that of the archive that a page makes
     wrong = []
     for named in re.findall(r"\bLIGHTLAKE_(\w+)", text):
         name, _, nested = named.partition("__")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lake.model.declared import ViewNote, Views
 from lake.model.table import Column, Table
 
@@ -56,7 +58,7 @@ CREATE OR REPLACE VIEW rxte AS
     ORDER BY curves.target_id, curves.band, curves.release, rows.mjd
 """
 
-_KEV = {"type": "DOUBLE", "unit": "keV"}
+_KEV: dict[str, Any] = {"type": "DOUBLE", "unit": "keV"}
 _COLUMNS = (
     Column("obsid", "VARCHAR", "Observation, by its ObsID", ucd="meta.id;obs"),
     Column("rate", "FLOAT", "Count rate, in unit", ucd="phot.count;arith.rate"),
