@@ -68,12 +68,21 @@ class Docstring:
         return page(*parts)
 
 
+class _Written(str):
+    """An annotation as it is written: without the quotes that inspect gives a text."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 def signature(name: str, function: Any) -> str:
     """Return the signature of a function, in one line, or with a parameter a line if it is too long."""
     found = inspect.signature(function)
-    parameters = [one for one in found.parameters.values() if one.name not in ("self", "cls")]
-    shape = found.replace(parameters=parameters)
-    line = f"{name}{shape}".replace("'", "")
+    parameters = [
+        one.replace(annotation=_written(one.annotation)) for one in found.parameters.values() if one.name != "self"
+    ]
+    shape = found.replace(parameters=parameters, return_annotation=_written(found.return_annotation))
+    line = f"{name}{shape}"
     if len(line) <= _WIDTH:
         return line
     lines, starred = [], False
@@ -82,6 +91,10 @@ def signature(name: str, function: Any) -> str:
             lines.append("    *,")
             starred = True
         starred |= one.kind in (one.VAR_POSITIONAL, one.KEYWORD_ONLY)
-        lines.append(f"    {one},".replace("'", ""))
+        lines.append(f"    {one},")
     end = line[line.rindex(")") :]
     return "\n".join([f"{name}(", *lines, end])
+
+
+def _written(annotation: Any) -> Any:
+    return _Written(annotation) if isinstance(annotation, str) else annotation

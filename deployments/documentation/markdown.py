@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-# What would begin a span, a link or a tag. A _ within a word is only one.
-_MARKS = re.compile(r"[\\*\[\]<]|(?<!\w)_|_(?!\w)")
+# What would begin a span, a link, a tag, an entity or a list of attributes. A _ within a word is only one.
+_MARKS = re.compile(r"[\\*\[\]<{}]|&(?=[#\w]+;)|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _CODE = re.compile(r"(``.+?``|`[^`]+`)")
 
 
@@ -24,7 +24,7 @@ def prose(text: str) -> str:
 
 
 def _escaped(mark: re.Match[str]) -> str:
-    return "&lt;" if mark[0] == "<" else f"\\{mark[0]}"
+    return {"<": "&lt;", "&": "&amp;"}.get(mark[0], f"\\{mark[0]}")
 
 
 def cell(value: Any) -> str:
