@@ -146,7 +146,7 @@ class Origin:
         Name of its service, if that is another: its endpoint is LIGHTLAKE_ENDPOINTS__<SERVICE>. Several archives at one
         address share it, and in commands it means all of them.
     extra_endpoints
-        Other addresses in use, by the names of their settings.
+        Other addresses in use, by the names of their settings; empty: none, unless the setting gives one.
     command, views, tables, former_names
         What it brings into a lake: see `Declaration`.
     access

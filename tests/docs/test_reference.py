@@ -29,6 +29,7 @@ from lake.query import Lake
 from lake.settings import Settings
 from tasks.doctor import endpoints
 from tasks.sources.base import Origin
+from tasks.sources.declared import origins
 from tasks.sources.event_table import EventTable
 from tasks.sources.registry import REGISTRY, SURVEYS
 
@@ -326,7 +327,8 @@ def unknown_settings(text: str) -> list[str]:
     """Return the settings that a page names and that do not exist."""
     fields = {name.upper() for name in Settings.model_fields}
     services = {one.name.upper() for one in endpoints(Settings.model_construct())}
-    services |= {"MAST_FILES", "NAME", "TINY"}  # a second address, any, and that of the archive that a page makes
+    services |= {name.upper() for origin in origins() for name in origin.extra_endpoints}
+    services |= {"NAME", "TINY"}  # any, and that of the archive that a page makes
     wrong = []
     for named in re.findall(r"\bLIGHTLAKE_(\w+)", text):
         name, _, nested = named.partition("__")

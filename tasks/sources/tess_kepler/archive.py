@@ -266,6 +266,7 @@ ARCHIVE = Archive(
     title="TESS, Kepler and K2 light curves",
     release=RELEASE,
     endpoint="https://mast.stsci.edu",
+    extra_endpoints={"mast_files": ""},  # as in mast_bucket, which takes longer to import
     time_scale="TDB",
     time_frame="barycentre",
     bands=BANDS,
