@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 
 from lake.model.table import Table
+from lake.model.views import View
 from lake.store.backup import Backup
 
 _FINDINGS = pa.schema([(name, pa.string()) for name in ("level", "check", "message", "hint")])
@@ -52,8 +53,8 @@ def schema_table(tables: Iterable[Table]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=_SCHEMA)
 
 
-def schema_lines(tables: Iterable[Table], views: Mapping[str, str], width: int | None = None) -> Iterator[str]:
-    """Write the schema for reading: a line for each table, column and note on a view; more in a narrow terminal."""
+def schema_lines(tables: Iterable[Table], views: Iterable[View], width: int | None = None) -> Iterator[str]:
+    """Write the schema for reading: a line for each table, column, view and macro; more in a narrow terminal."""
     for table in tables:
         yield f"{table.name}: one row per {table.row.removeprefix('a ').removeprefix('an ')}"
         for column in table.columns:
@@ -68,5 +69,6 @@ def schema_lines(tables: Iterable[Table], views: Mapping[str, str], width: int |
                 break_long_words=False,
                 break_on_hyphens=False,
             )
-    for name, note in views.items():
-        yield textwrap.fill(f"{name}: view: {note}", width or 10_000, subsequent_indent="  ", break_long_words=False)
+    for view in views:
+        line = f"{view.call}: {view.kind}: {view.note.text}"
+        yield textwrap.fill(line, width or 10_000, subsequent_indent="  ", break_long_words=False)

@@ -302,23 +302,23 @@ def schema(
     ] = None,
     expand: Annotated[bool, Parameter(help="Print each row below the one before, a column a line.")] = False,
 ) -> int:
-    """Print every table and column: type, unit, UCD, description; and notes on views."""
+    """Print every table and column: type, unit, UCD, description; and all views and macros."""
     from lake.arranged import schema_lines, schema_table
-    from lake.model.declared import all_tables
+    from lake.model.declared import all_tables, declarations
     from lake.model.schema import as_dict, as_markdown
-    from lake.model.views import VIEW_NOTES
+    from lake.model.views import views as all_views
 
-    tables = all_tables().values()
+    tables, views = all_tables().values(), all_views(declarations())
     chosen: Output | None = None if output in ("text", "markdown") else output  # type: ignore[assignment]
     if output == "markdown" or (to is not None and to.suffix.lower() == ".md"):
-        views = "\n".join(["## Views", "", *(f"- `{name}`: {note}" for name, note in VIEW_NOTES.items())])
-        put(f"{as_markdown(tables)}\n{views}", to)
+        lines = ["## Views and macros", "", *(f"- `{one.call}`: {one.note.text}" for one in views)]
+        put("\n".join([as_markdown(tables), *lines]), to)
     elif (form := TableOptions(chosen, to, expand)).form == "json":
-        put(json.dumps({**as_dict(tables), "views": VIEW_NOTES}, indent=2), form.file)
+        put(json.dumps({**as_dict(tables), "views": {one.call: one.note.text for one in views}}, indent=2), form.file)
     elif not form.is_text:
         form.show(schema_table(tables))
     else:
-        for line in schema_lines(tables, VIEW_NOTES, terminal_width()):
+        for line in schema_lines(tables, views, terminal_width()):
             say(line)
     return 0
 

@@ -225,6 +225,13 @@ class Lake:
     def targets(self, sample: str | None = None, *, form: Form = "arrow") -> Any:
         """Return all targets, or those of a sample, with their labels and other names.
 
+        Parameters
+        ----------
+        sample
+            Only targets of this sample; None: all.
+        form
+            As in light_curve.
+
         Raises
         ------
         ConfigurationError
@@ -253,6 +260,15 @@ class Lake:
 
     def coverage(self, archive: str | None = None, sample: str | None = None, *, form: Form = "arrow") -> Any:
         """Return the coverage: which targets each archive was asked for, with the result.
+
+        Parameters
+        ----------
+        archive
+            Only this archive; None: all.
+        sample
+            Only targets of this sample; None: all.
+        form
+            As in light_curve.
 
         Raises
         ------
@@ -309,6 +325,8 @@ class Lake:
             Only measurements of these: a name, or a list.
         good
             Only measurements that pass the archive's own recommended cut.
+        radius_arcsec
+            How near a position has to be to its target.
         form
             arrow: a pyarrow Table. pandas, polars: a DataFrame. astropy: a QTable, with a Time column.
             timeseries: one astropy TimeSeries. timeseries_bands: a list of them, one for each source and band, and
@@ -390,6 +408,13 @@ class Lake:
 
     def target_id(self, target: Any, radius_arcsec: float = 1.0) -> int:
         """Find the id of a target given by name, id or SkyCoord.
+
+        Parameters
+        ----------
+        target
+            As in light_curve.
+        radius_arcsec
+            How near a position has to be to its target.
 
         Raises
         ------

@@ -23,6 +23,11 @@ def _parsable(url: str) -> str:
     return url
 
 
+def _see(page: str) -> dict[str, Any]:
+    """Name the page of the documentation that says more of a setting."""
+    return {"page": page}
+
+
 class Settings(BaseSettings):
     """Settings with their defaults; each is the variable LIGHTLAKE_<NAME>.
 
@@ -37,62 +42,112 @@ class Settings(BaseSettings):
     catalog: str | None = Field(
         None,
         repr=False,
-        description="The catalogue database: sqlite:PATH or postgres:CONNINFO. "
-        "Default: catalog.sqlite inside the lake.",
+        description="The catalogue database: sqlite:PATH; or, for several machines, "
+        "postgres:host=... dbname=... user=... [schema=NAME]. Default: catalog.sqlite inside the lake.",
+        json_schema_extra=_see("how-to/postgresql.md"),
     )
     storage_options: dict[str, Any] = Field(
         default_factory=dict,
         repr=False,
         description="Options of s3fs for a lake on S3, as JSON: key, secret, endpoint_url and the like. "
         "Default: AWS's environment and configuration files.",
+        json_schema_extra=_see("how-to/s3.md"),
     )
     endpoints: dict[str, Annotated[str, AfterValidator(_parsable)]] = Field(
-        default_factory=dict, repr=False, description="Where to reach an archive, instead of its public address."
+        default_factory=dict,
+        repr=False,
+        description="Where to reach an archive or a service, instead of its public address: "
+        "LIGHTLAKE_ENDPOINTS__NAME is a mirror, a folder, a simulated archive.",
     )
     tables: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="More tables of events, by name: see 'Adding a table' in the README."
+        default_factory=dict,
+        description="More tables of events: LIGHTLAKE_TABLES__NAME describes one, as JSON, and it becomes an archive.",
+        json_schema_extra=_see("reference/settings.md#tables"),
     )
-    cache_dir: Path = Field(Path("~/.cache/lightlake"), description="Folder of downloaded files.")
+    cache_dir: Path = Field(
+        Path("~/.cache/lightlake"),
+        description="Folder of files that archives publish whole, and of the locks that runs on one machine share.",
+    )
     runner: Literal["threads", "processes", "dask"] = Field(
-        "threads", description="What runs the tasks of a flow: threads, processes or a Dask cluster."
+        "threads",
+        description="What runs the tasks of a flow: threads, processes or a Dask cluster, with the extra dask or "
+        "cluster.",
+        json_schema_extra=_see("how-to/cluster.md"),
     )
     workers: int = Field(4, ge=1, description="Tasks that run at the same time.")
-    dask_address: str | None = Field(None, description="Scheduler of a running Dask cluster.")
-    dask_cluster: Path | None = Field(
-        None, description="File that describes a Dask cluster to start for each run, such as one of SLURM jobs."
+    dask_address: str | None = Field(
+        None, description="Scheduler of a running Dask cluster. Default: each run starts one of local processes."
     )
-    archive_concurrency: int = Field(4, ge=1, description="Tasks at the same archive at the same time.")
+    dask_cluster: Path | None = Field(
+        None,
+        description="File that describes a Dask cluster to start for each run, such as one of SLURM jobs.",
+        json_schema_extra=_see("how-to/cluster.md"),
+    )
+    archive_concurrency: int = Field(
+        4,
+        ge=1,
+        description="Tasks that use one archive or service at the same time, over all runs on this machine that share "
+        "the cache folder.",
+    )
     sources_at_once: int | None = Field(
-        None, ge=1, description="Archives that a refresh pulls at the same time; default: all of them."
+        None, ge=1, description="Archives that a refresh pulls at the same time. Default: all of them."
     )
     retries: int = Field(3, ge=0, description="Retries after a temporary failure of an archive.")
-    retry_delay_s: float = Field(5.0, ge=0, description="Pause before the first retry; it doubles each time.")
-    timeout_s: float = Field(60.0, gt=0, description="Longest silence of an archive before it counts as hung.")
-    task_timeout_s: float = Field(3600.0, gt=0, description="Longest time for one task.")
+    retry_delay_s: float = Field(5.0, ge=0, description="Seconds before the first retry; the pause doubles each time.")
+    timeout_s: float = Field(60.0, gt=0, description="Seconds of silence after which an archive counts as hung.")
+    task_timeout_s: float = Field(3600.0, gt=0, description="Longest time for one download or task, in seconds.")
     max_answer_mb: float = Field(
-        512.0, gt=0, description="Largest answer, or file read whole, before and after unpacking, MB."
+        512.0,
+        gt=0,
+        description="Largest answer in MB, before and after unpacking; also of a file that is read whole, yours too.",
     )
-    max_file_gb: float = Field(20.0, gt=0, description="Largest file that is downloaded, GB.")
-    lock_timeout_s: float = Field(600.0, gt=0, description="Longest wait for other writers of the catalogue.")
+    max_file_gb: float = Field(20.0, gt=0, description="Largest file in GB that is downloaded, or read as Parquet.")
+    lock_timeout_s: float = Field(
+        600.0, gt=0, description="Longest wait for other writers of the catalogue, in seconds."
+    )
     turn_timeout_s: float = Field(
-        43_200.0, gt=0, description="Longest wait for another run of an archive, or for a connection slot there."
+        43_200.0,
+        gt=0,
+        description="Longest wait for another run of an archive, or for a free connection slot there, in seconds.",
     )
     metrics_every_s: float = Field(
-        5.0, ge=0, description="Seconds between looks at what each process of a run uses; 0: none."
+        5.0,
+        ge=0,
+        description="Seconds between looks at what each process of a run uses; 0: none.",
+        json_schema_extra=_see("how-to/runs.md"),
     )
     quarantine_days: int = Field(
-        30, ge=0, description="Days that unknown files are kept in the lake's folder quarantine."
+        30,
+        ge=0,
+        description="Days that unknown files are kept in the lake's folder quarantine.",
+        json_schema_extra=_see("how-to/keep-a-lake.md"),
     )
-    backups: int = Field(7, ge=1, description="Backups of a SQLite catalogue to keep; compact makes them.")
+    backups: int = Field(
+        7,
+        ge=1,
+        description="Backups of a SQLite catalogue to keep; compact makes them.",
+        json_schema_extra=_see("how-to/backups.md"),
+    )
     follow_releases: bool = Field(
-        True, description="Whether scheduled runs pull new releases of archives, for all targets."
+        True,
+        description="Whether scheduled runs pull new releases of archives, for all targets.",
+        json_schema_extra=_see("how-to/prefect.md"),
     )
     notify: str | None = Field(
-        None, description="Prefect block that reports failed runs, such as slack-webhook/observers."
+        None,
+        description="Prefect block that reports failed runs, such as slack-webhook/observers.",
+        json_schema_extra=_see("how-to/prefect.md"),
     )
-    duckdb_memory: str | None = Field(None, description="DuckDB's memory limit, such as 4GB.")
-    query_timeout_s: float = Field(60.0, gt=0, description="Longest time of a query through a confined handle.")
-    duckdb_threads: int | None = Field(None, ge=1, description="DuckDB's threads.")
+    duckdb_memory: str | None = Field(
+        None, description="DuckDB's memory limit, such as 4GB. Default: DuckDB's own; 1GB of a confined handle."
+    )
+    query_timeout_s: float = Field(
+        60.0,
+        gt=0,
+        description="Longest time of a query through a confined handle, in seconds.",
+        json_schema_extra=_see("how-to/queries.md"),
+    )
+    duckdb_threads: int | None = Field(None, ge=1, description="DuckDB's threads. Default: DuckDB's own.")
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -149,7 +204,7 @@ def wrong_values(error: ValidationError) -> list[ConfigurationError]:
         name = "LIGHTLAKE_" + "__".join(str(part) for part in one["loc"]).upper()
         value = f"={one['input']!r}" if one["loc"][0] in _SHOWN else ""
         message = f"{name}{value} is not valid: {one['msg']}"
-        wrong.append(ConfigurationError(message, hint="see 'Settings' in the README"))
+        wrong.append(ConfigurationError(message, hint="correct it, or unset it"))
     return wrong
 
 
@@ -157,7 +212,7 @@ def not_json(error: SettingsError) -> ConfigurationError:
     """Return the error of a variable with invalid JSON, without its value, which may be secret."""
     field = re.search(r'field "(\w+)"', str(error))
     name = f"LIGHTLAKE_{field[1].upper()}" if field else "a LIGHTLAKE_ variable"
-    return ConfigurationError(f"{name} is not valid JSON: {error.__cause__}", hint="see 'Settings' in the README")
+    return ConfigurationError(f"{name} is not valid JSON: {error.__cause__}", hint="quote it for the shell: '{...}'")
 
 
 # Settings whose wrong values messages may show; the others may hold secrets, even in a wrong form.

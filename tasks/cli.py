@@ -19,7 +19,7 @@ from lake.text import counted, one_line
 
 if TYPE_CHECKING:
     from tasks.samples.target_file import TargetFile
-    from tasks.sources.base import Archive
+    from tasks.sources.base import Archive, Origin
 
 archives = App(name="archives")
 targets = App(name="targets", help="Register targets, and list them.")
@@ -39,25 +39,28 @@ def list_archives(
     releases: bool = False,
     form: TableOptions = TABLE,
 ) -> int:
-    """List the archives, or show all that is known of one.
+    """List the archives, or show all that is known of one, or of a survey.
 
-    That is release, bands with units and zero points, times, endpoint, cadence, licence and citation.
+    That is release, bands with units and zero points, times, endpoint, how it is matched, what good means, what of its
+    numbers is corrected, licence and citation.
 
     Parameters
     ----------
     name
-        Show this archive.
+        Show this archive or survey.
     releases
         Ask the archives which releases they have; exit with 1 if one does not answer.
     """
     from tasks.archives.described import as_table, described, overview, row_of
-    from tasks.sources.registry import SURVEYS, find
+    from tasks.sources.registry import SURVEYS, find, survey_of
     from tasks.sources.registry import known as known_archives
 
     settings = load_settings()
-    known = [find(name)] if name else [archive for _, archive in sorted(known_archives().items())]
+    survey = survey_of(name) if name else None
+    asked = [find(name)] if name and survey is None else [archive for _, archive in sorted(known_archives().items())]
     if releases:
-        return _list_releases(known, settings, as_json)
+        return _list_releases([] if survey else asked, settings, as_json)
+    known: list[Origin] = [survey.origin] if survey else [*asked]
     if as_json or form.form == "json":
         put(json.dumps([row_of(archive, settings) for archive in known], indent=2), form.file)
     elif not form.is_text:

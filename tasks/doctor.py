@@ -73,7 +73,8 @@ def endpoints(settings: Settings) -> list[Endpoint]:
         found.setdefault(name, Endpoint(name, url, origin.probe, is_public))
         for other, public in origin.extra_endpoints.items():
             given = settings.endpoints.get(other)
-            found.setdefault(other, Endpoint(other, given or public, None, given is None))
+            if url := given or public:
+                found.setdefault(other, Endpoint(other, url, None, given is None))
     of_names = ((SIMBAD, SIMBAD_ENDPOINT, None), (SESAME, SESAME_ENDPOINT, None))
     of_samples = ((one.name, one.url, one.probe) for one in SERVICES.values())
     for other, public, probe in (*of_names, *of_samples):

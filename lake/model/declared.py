@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 
 from lake.model.papers import Paper
 from lake.model.schema import SOURCE_TABLES, TABLES
-from lake.model.table import Table
+from lake.model.table import Column, Table
 
 # SQL expressions by table and column.
 Values = Mapping[str, Mapping[str, str]]
@@ -46,13 +46,38 @@ class FornaxRows:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ViewNote:
+    """What a user of a view or macro must know.
+
+    Parameters
+    ----------
+    text
+        What it returns.
+    example
+        A query that uses it.
+    arguments
+        What a macro takes, by name.
+    columns
+        Columns that no table has, or that mean something else here.
+    tables
+        Tables that have its other columns, those first whose meaning counts.
+    """
+
+    text: str
+    example: str
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    columns: tuple[Column, ...] = ()
+    tables: tuple[str, ...] = ("lightcurves", "matches", "targets", "sources", "bands", "exposures")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Views:
     """What an archive adds to the lake's views, and its own views.
 
     Parameters
     ----------
-    statements
-        SQL that makes the archive's own views and macros.
+    statements, notes
+        SQL that makes the archive's own views and macros; what a user of them must know, by name.
     exposure_is_curve
         True if each exposure (a sector, a quarter) is a light curve of its own, with its own level.
     thinned_by
@@ -67,6 +92,7 @@ class Views:
     """
 
     statements: tuple[str, ...] = ()
+    notes: Mapping[str, ViewNote] = field(default_factory=dict)
     exposure_is_curve: bool = False
     thinned_by: int = 1
     fornax_where: str | None = None

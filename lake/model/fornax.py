@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from lake.model.declared import Declaration, FornaxRows
-from lake.model.table import listed, quoted
+from lake.model.declared import Declaration, FornaxRows, ViewNote
+from lake.model.table import Column, listed, quoted
 
 # Bands with these endings are apertures, or fluxes with their systematics in them, beside a better one. The collector
 # does not have them.
@@ -39,15 +39,42 @@ _DIFFERENCES = (
     "samples of TESS, Kepler and K2 at each cadence that was pulled, not every thirtieth; fluxes of 0 and below; and "
     "triggers have no flux."
 )
+_COLUMNS = (
+    Column("objectid", "BIGINT", "Target: its target_id, or its number in view fornax_ids", ucd="meta.id"),
+    Column("label", "VARCHAR", "Labels of the target, joined by '; '", ucd="meta.code.class"),
+    Column("band", "VARCHAR", "Band, by the collector's name; else the lake's", ucd="instr.bandpass"),
+    Column("time", "DOUBLE", "MJD as the archive reports it, in its own scale and frame", unit="d", ucd="time.epoch"),
+    Column("flux", "DOUBLE", "Flux, in unit", ucd="phot.flux"),
+    Column("err", "DOUBLE", "One standard deviation of flux", ucd="stat.error;phot.flux"),
+    Column("unit", "VARCHAR", "Unit of flux and err", ucd="meta.unit"),
+)
 FORNAX_NOTES = {
-    "fornax": f"Good rows in the form of the Fornax light-curve collector. {_DIFFERENCES}",
-    "fornax_v24": "View fornax with the band names of 2024, which the machine-learning notebooks read. "
-    "fornax_v24(exploded := true) has a row for each label of a target, fornax_v24(numbered := true) the objectid of "
-    f"fornax_ids. {_DIFFERENCES}",
-    "fornax_as_published": "Rows with the numbers that the Fornax light-curve collector published, mistakes included; "
-    "objectid and label as in view fornax.",
-    "fornax_ids": "Numbers of targets from 1, in the order in which they were added: those of older targets stay when "
-    "others are added, but not when targets are removed.",
+    "fornax_ids": ViewNote(
+        text="Numbers of targets from 1, in the order in which they were added: those of older targets stay when "
+        "others are added, but not when targets are removed.",
+        example="SELECT objectid, name FROM fornax_ids",
+        columns=(Column("objectid", "BIGINT", "Number of the target", ucd="meta.id"),),
+        tables=("targets",),
+    ),
+    "fornax": ViewNote(
+        text=f"Good rows in the form of the Fornax light-curve collector. {_DIFFERENCES}",
+        example="SELECT band, count(*) FROM fornax GROUP BY band",
+        columns=_COLUMNS,
+    ),
+    "fornax_v24": ViewNote(
+        text="View fornax with the band names of 2024, which the machine-learning notebooks read. "
+        "fornax_v24(exploded := true) has a row for each label of a target, fornax_v24(numbered := true) the objectid "
+        f"of fornax_ids. {_DIFFERENCES}",
+        example="FROM fornax_v24(exploded := true, numbered := true)",
+        arguments={"exploded": "a row for each label of a target", "numbered": "objectid as in fornax_ids"},
+        columns=_COLUMNS,
+    ),
+    "fornax_as_published": ViewNote(
+        text="Rows with the numbers that the Fornax light-curve collector published, mistakes included; objectid and "
+        "label as in view fornax.",
+        example="SELECT band, min(time) FROM fornax_as_published GROUP BY band",
+        columns=_COLUMNS[:-1],
+    ),
 }
 
 

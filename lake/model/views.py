@@ -5,12 +5,17 @@ Those here are of any archive; what is particular to one comes with its declarat
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from lake.model.declared import Declaration
-from lake.model.fornax import FORNAX_NOTES, fornax_statements
+from lake.model.declared import Declaration, ViewNote
+from lake.model.fornax import fornax_statements
 from lake.model.schema import TABLES
 from lake.model.table import listed, quoted
+from lake.model.view_notes import VIEW_NOTES
+
+_MADE = re.compile(r"\s*CREATE OR REPLACE (VIEW|MACRO) (\w+)(?:\((.*?)\))? AS( TABLE)?", re.DOTALL)
 
 # Great-circle distance by the formula that is stable for small and for antipodal angles alike:
 # T. Vincenty 1975, Survey Review 23, 88, on a sphere.
@@ -107,9 +112,6 @@ CREATE OR REPLACE MACRO brightest_events(archive_name, n) AS TABLE
     QUALIFY row_number() OVER (PARTITION BY target_id ORDER BY flux DESC, mjd) <= n
 """
 
-# What a user of a view must know; in the catalogue they are the comments of the views.
-VIEW_NOTES = {**FORNAX_NOTES}
-
 # What became of each measurement between two snapshots, by its key: a row that was deleted and came back with the same
 # values is no change. In one snapshot rows are deleted before others come.
 _VALUES = [name for name in TABLES["lightcurves"].names if name not in (*TABLES["lightcurves"].key, "hpx29", "granule")]
@@ -164,9 +166,60 @@ def view_statements(declared: Sequence[Declaration]) -> list[str]:
     ]
 
 
-def view_comments() -> list[str]:
-    """Return the SQL that puts the notes on views into the catalogue; the views must be there."""
-    return [f"COMMENT ON VIEW {name} IS {quoted(note)}" for name, note in VIEW_NOTES.items()]
+@dataclass(frozen=True)
+class View:
+    """A view or macro of a lake.
+
+    Parameters
+    ----------
+    name, arguments
+        As its SQL has them; a view takes no arguments.
+    returns_table
+        It is not a macro that returns a value.
+    note
+        What a user must know.
+    """
+
+    name: str
+    arguments: tuple[str, ...] | None
+    returns_table: bool
+    note: ViewNote
+
+    @property
+    def call(self) -> str:
+        """Return how a query names it."""
+        return self.name if self.arguments is None else f"{self.name}({', '.join(self.arguments)})"
+
+    @property
+    def kind(self) -> str:
+        """Return view or macro."""
+        return "view" if self.arguments is None else "macro"
+
+
+def views(declared: Sequence[Declaration]) -> list[View]:
+    """Return all views and macros of a lake, with what is said of them.
+
+    Parameters
+    ----------
+    declared
+        What the installed sources declare.
+    """
+    notes = {**VIEW_NOTES, **{name: note for one in declared for name, note in one.views.notes.items()}}
+    found = []
+    for statement in view_statements(declared):
+        if made := _MADE.match(statement):
+            kind, name, arguments, table = made.groups()
+            listed_ones = None if kind == "VIEW" else tuple(one.strip() for one in arguments.split(","))
+            nothing = ViewNote(text="", example="")
+            found.append(View(name, listed_ones, kind == "VIEW" or bool(table), notes.get(name, nothing)))
+    return found
+
+
+def view_comments(declared: Sequence[Declaration]) -> list[str]:
+    """Return the SQL that puts what is said of views into the catalogue; the views must be there."""
+    return [
+        f"COMMENT ON VIEW {one.name} IS {quoted(one.note.text)}" for one in views(declared) if one.arguments is None
+    ]
 
 
 def _decimated(declared: Iterable[Declaration], a_light_curve: str) -> str:

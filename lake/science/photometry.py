@@ -38,6 +38,13 @@ def flux_mjy(mag: ArrayLike, zero_point_jy: float) -> NDArray[np.float64]:
 def magnitude(flux: ArrayLike, zero_point_jy: float) -> NDArray[np.float64]:
     """Convert fluxes in mJy to magnitudes; NaN where the flux is not positive.
 
+    Parameters
+    ----------
+    flux
+        Fluxes, mJy.
+    zero_point_jy
+        Flux of magnitude 0, Jy.
+
     Examples
     --------
     >>> float(magnitude(3.631, AB_ZERO_POINT_JY))
@@ -50,6 +57,13 @@ def magnitude(flux: ArrayLike, zero_point_jy: float) -> NDArray[np.float64]:
 def magnitude_err(flux: ArrayLike, flux_err: ArrayLike) -> NDArray[np.float64]:
     """Convert errors of fluxes to errors of magnitudes, 2.5 / ln 10 times the relative error; NaN where flux <= 0.
 
+    Parameters
+    ----------
+    flux
+        Fluxes.
+    flux_err
+        One standard deviation of each, in the same unit.
+
     Examples
     --------
     >>> float(magnitude_err(100.0, 1.0).round(4))
@@ -61,6 +75,13 @@ def magnitude_err(flux: ArrayLike, flux_err: ArrayLike) -> NDArray[np.float64]:
 
 def flux_err(flux: ArrayLike, mag_err: ArrayLike) -> NDArray[np.float64]:
     """Convert errors of magnitudes to errors of fluxes, in the unit of the flux.
+
+    Parameters
+    ----------
+    flux
+        Fluxes.
+    mag_err
+        One standard deviation of each magnitude.
 
     Examples
     --------

@@ -40,6 +40,11 @@ _CONE_PIXELS_PER_RADIUS = 16
 def hpx29(ra_deg: ArrayLike, dec_deg: ArrayLike) -> Ints:
     """Return the HEALPix order-29 nested index of positions, none NaN; the parent at order k is `>> 2 * (29 - k)`.
 
+    Parameters
+    ----------
+    ra_deg, dec_deg
+        Positions, ICRS, degrees.
+
     Examples
     --------
     >>> hpx29([0.0, 266.4], [0.0, -29.0]).tolist()
@@ -50,7 +55,13 @@ def hpx29(ra_deg: ArrayLike, dec_deg: ArrayLike) -> Ints:
 
 
 def hpx29_to_radec(pix: ArrayLike) -> tuple[Floats, Floats]:
-    """Return the centres, ICRS degrees, of order-29 nested pixels, 0.4 mas wide; ValueError names a wrong index."""
+    """Return the centres, ICRS degrees, of order-29 nested pixels, 0.4 mas wide; ValueError names a wrong index.
+
+    Parameters
+    ----------
+    pix
+        Indices.
+    """
     pixels = np.asarray(pix, dtype=np.int64)
     bad = np.flatnonzero((pixels < 0) | (pixels >= HPX_PIXELS))
     if bad.size:
@@ -64,6 +75,11 @@ def separation_arcsec(ra1: ArrayLike, dec1: ArrayLike, ra2: ArrayLike, dec2: Arr
 
     Accurate to double rounding from 0 to 180 degrees. This is the half-angle form of Vincenty's formula: it has only
     sums of squares, so nothing cancels, and swapping the two positions gives the same bits.
+
+    Parameters
+    ----------
+    ra1, dec1, ra2, dec2
+        Positions, degrees.
 
     Examples
     --------
@@ -81,13 +97,25 @@ def separation_arcsec(ra1: ArrayLike, dec1: ArrayLike, ra2: ArrayLike, dec2: Arr
 
 
 def unit_vectors(ra: ArrayLike, dec: ArrayLike) -> Floats:
-    """Return directions, shape (n, 3): x to (0, 0), y to (90, 0), z to the north pole; NaN where a coordinate is."""
+    """Return directions, shape (n, 3): x to (0, 0), y to (90, 0), z to the north pole; NaN where a coordinate is.
+
+    Parameters
+    ----------
+    ra, dec
+        Positions, degrees.
+    """
     lon, lat = np.broadcast_arrays(*(np.radians(np.asarray(a, dtype=np.float64)) for a in (ra, dec)))
     return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
 
 
 def chord(radius_arcsec: float) -> float:
-    """Convert an angle to the distance, 0 to 2, between the unit vectors of two positions."""
+    """Convert an angle to the distance, 0 to 2, between the unit vectors of two positions.
+
+    Parameters
+    ----------
+    radius_arcsec
+        The angle.
+    """
     return float(2 * np.sin(_radii(radius_arcsec, missing_ok=False) / ARCSEC_PER_RAD / 2))
 
 
@@ -268,7 +296,13 @@ def match(
 
 
 def ranks(i: ArrayLike) -> NDArray[np.int32]:
-    """Count the pairs of each `i` from 1, in the order of `match`; ValueError if `i` is not sorted."""
+    """Count the pairs of each `i` from 1, in the order of `match`; ValueError if `i` is not sorted.
+
+    Parameters
+    ----------
+    i
+        First indices of pairs, as `match` returns them.
+    """
     keys = np.asarray(i)
     if np.any(keys[1:] < keys[:-1]):
         raise ValueError("ranks needs sorted keys")

@@ -111,7 +111,7 @@ def migrate(cursor: duckdb.DuckDBPyConnection, found: int, lake_id: str | None, 
     for step in range(found + 1, SCHEMA_VERSION + 1):
         for statement in MIGRATIONS[step]:
             cursor.execute(statement)
-    views = (*view_statements(declarations()), *view_comments())
+    views = (*view_statements(declarations()), *view_comments(declarations()))
     for statement in (*_missing(cursor), *_comments(cursor), *views):
         cursor.execute(statement)
     cursor.execute(
@@ -138,7 +138,7 @@ def _make_kept(cursor: duckdb.DuckDBPyConnection, number: int) -> None:
 def declared_checksum() -> str:
     """Return a checksum of all views, and of the tables that sources declare."""
     tables = [statement for table in declared_tables().values() for statement in create_statements(table)]
-    text = "\n".join([*view_statements(declarations()), *view_comments(), *tables])
+    text = "\n".join([*view_statements(declarations()), *view_comments(declarations()), *tables])
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 

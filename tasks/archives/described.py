@@ -12,12 +12,12 @@ import pyarrow as pa
 from lake.redact import redacted
 from lake.settings import Settings
 from lake.terminal import table_text
-from tasks.sources.base import Archive
+from tasks.sources.base import Archive, Origin
 
 _HEAD = ("archive", "release", "asked", "bands", "what")
 
 
-def overview(archives: Sequence[Archive], width: int | None) -> Iterator[str]:
+def overview(archives: Sequence[Origin], width: int | None) -> Iterator[str]:
     """Write a line for each archive: as wide as the terminal is, and cut there.
 
     Where there is no room for all, what is told of an archive loses the number of bands first, then how often it is
@@ -42,41 +42,63 @@ def _fixed(rows: Sequence[Sequence[str]], columns: Sequence[int]) -> int:
     return sum(_widest(rows, at) + 2 for at in columns[:-1])
 
 
-def _asked(archive: Archive) -> str:
-    return "once" if archive.cadence == "frozen" else f"every {archive.max_age_days:g} d"
+def _asked(archive: Origin) -> str:
+    if archive.cadence == "frozen":
+        return "once"
+    days = archive.max_age_days if isinstance(archive, Archive) else None
+    return "for what is new" if days is None else f"every {days:g} d"
 
 
-def described(archive: Archive, settings: Settings, width: int | None) -> Iterator[str]:
-    """Write all that is known of an archive: words, and a table of its bands."""
+def facts(archive: Origin, endpoint: str) -> dict[str, str]:
+    """Return what is known of an archive or a survey, but its bands, by what it is about.
+
+    Parameters
+    ----------
+    archive
+        The archive, or where a survey's files are from.
+    endpoint
+        Its address.
+    """
+    known = {
+        "release": archive.release,
+        "asked": _asked(archive),
+        "times": f"MJD ({archive.time_scale}), {archive.time_frame}",
+        "radius": None if archive.radius_arcsec is None else f"{archive.radius_arcsec:g} arcsec",
+        "endpoint": endpoint,
+        "command": archive.command or f"lightlake pull {archive.name}",
+        "observed": archive.span.description if isinstance(archive, Archive) and archive.span else None,
+        "parameters": json.dumps(dict(archive.parameters)) if isinstance(archive, Archive) else None,
+        "licence": archive.licence,
+        "cite": archive.bibcode,
+        "acknowledge": archive.acknowledgement,
+        **archive.words,
+    }
+    return {name: value for name, value in known.items() if value}
+
+
+def described(archive: Origin, settings: Settings, width: int | None) -> Iterator[str]:
+    """Write all that is known of an archive or a survey: words, and a table of its bands."""
     yield f"{archive.name}: {archive.title}"
-    radius = None if archive.radius_arcsec is None else f"{archive.radius_arcsec:g} arcsec"
-    for name, value in (
-        ("release", archive.release),
-        ("asked", _asked(archive)),
-        ("times", f"MJD ({archive.time_scale}), {archive.time_frame}"),
-        ("matched", radius),
-        ("endpoint", redacted(archive.endpoint_url(settings))),
-        ("observed", archive.span and archive.span.description),
-        ("parameters", json.dumps(dict(archive.parameters))),
-        ("licence", archive.licence),
-        ("cite", archive.bibcode),
-        ("acknowledge", archive.acknowledgement),
-        ("notes", archive.notes),
-    ):
-        if value:
-            yield textwrap.fill(
-                value,
-                width or 10_000,
-                initial_indent=f"  {name:13}",
-                subsequent_indent=15 * " ",
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
+    for name, value in facts(archive, _endpoint(archive, settings)).items():
+        yield textwrap.fill(
+            value,
+            width or 10_000,
+            initial_indent=f"  {name:13}",
+            subsequent_indent=15 * " ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
     yield "\nbands"
     yield table_text(bands_table(archive), width)
 
 
-def bands_table(archive: Archive) -> pa.Table:
+def _endpoint(archive: Origin, settings: Settings) -> str:
+    if isinstance(archive, Archive):
+        return redacted(archive.endpoint_url(settings))
+    return redacted(settings.endpoints.get(archive.service or archive.name, archive.public_url))
+
+
+def bands_table(archive: Origin) -> pa.Table:
     """Return a row for each band: unit, system and zero point of magnitudes, wavelength."""
     kept = ("band", "unit", "mag_system", "zero_point_jy", "wavelength_nm", "description")
     rows = [{name: getattr(band, name) for name in kept} for band in archive.bands]
@@ -86,13 +108,15 @@ def bands_table(archive: Archive) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema).drop_columns(sorted(empty))
 
 
-def row_of(archive: Archive, settings: Settings) -> dict[str, Any]:
-    """Return all that is known of an archive as plain data, with its bands."""
+def row_of(archive: Origin, settings: Settings) -> dict[str, Any]:
+    """Return all that is known of an archive or a survey as plain data, with its bands."""
     return {
         **archive.row(),
-        "endpoint": redacted(archive.endpoint_url(settings)),
+        **dict.fromkeys(("access", "matching", "quality", "corrections", "notes")),
+        **archive.words,
+        "endpoint": _endpoint(archive, settings),
         "public_endpoint": archive.public_url,
-        "parameters": dict(archive.parameters),
+        "parameters": dict(archive.parameters) if isinstance(archive, Archive) else {},
         "bands": archive.band_rows(),
     }
 

@@ -146,9 +146,19 @@ class Origin:
         Name of its service, if that is another: its endpoint is LIGHTLAKE_ENDPOINTS__<SERVICE>. Several archives at one
         address share it, and in commands it means all of them.
     extra_endpoints
-        Other addresses in use, by the names of their settings.
+        Other addresses in use, by the names of their settings; empty: none, unless the setting gives one.
     command, views, tables, former_names
         What it brings into a lake: see `Declaration`.
+    access
+        How it is reached, and what else its endpoint may be.
+    matching
+        Which of its sources, events or files belong to a target.
+    quality
+        What column quality is, and which rows are good.
+    corrections
+        What of the archive's own numbers is corrected or converted, and why.
+    notes
+        What else a user must know.
     """
 
     name: str
@@ -163,6 +173,10 @@ class Origin:
     licence: str
     acknowledgement: str
     bibcode: str | None = None
+    access: str = ""
+    matching: str = ""
+    quality: str = ""
+    corrections: str = ""
     notes: str | None = None
     probe: str | None = None
     service: str | None = None
@@ -192,7 +206,14 @@ class Origin:
     def row(self) -> dict[str, Any]:
         """Return the row of table archives."""
         names = [name for name in TABLES["archives"].names if name != "archive"]
-        return {"archive": self.name, **{name: getattr(self, name) for name in names}, "endpoint": self.public_url}
+        facts = {"archive": self.name, **{name: getattr(self, name) for name in names}, "endpoint": self.public_url}
+        return {**facts, "notes": " ".join(self.words.values()) or None}
+
+    @property
+    def words(self) -> dict[str, str]:
+        """Return what is said of it, by what it is about."""
+        about = ("access", "matching", "quality", "corrections", "notes")
+        return {name: text for name in about if (text := getattr(self, name))}
 
     @property
     def public_url(self) -> str:

@@ -27,6 +27,13 @@ from tasks.sources.base import Archive, FetchResult, Granule, batches
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+# How such a catalogue is read, for the user.
+ACCESS = (
+    "Parquet files in a public bucket, read directly. The targets choose the HEALPix partitions; each is read once for "
+    "a batch of neighbouring targets, and only the row groups and columns that can hold a match. A target near the "
+    "edge of a partition gets its rows from both sides. LIGHTLAKE_ENDPOINTS__{} is a folder or another S3 address."
+)
+
 # A partition on S3 takes a second or two to read however few targets are in it, so that this many neighbours
 # make a granule of some seconds.
 _PARTITIONS_PER_GRANULE = 4

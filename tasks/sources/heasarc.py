@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ValidationError
 
 from lake.errors import ConfigurationError, GranuleRejected
 from lake.model.declared import FornaxRows, Views
@@ -28,8 +26,9 @@ from lake.settings import Settings
 from lake.text import counted
 from tasks.services.tap import Service
 from tasks.services.values import dated, measured, places_of, undated_remark, whole_rows
-from tasks.sources.base import Archive, Band, FetchResult, Granule, wrong_name
+from tasks.sources.base import Archive, Band, FetchResult, Granule
 from tasks.sources.collector import Collector, Key
+from tasks.sources.event_table import ARCSEC, EventTable
 
 SERVICE = "heasarc"
 ENDPOINT = "https://heasarc.gsfc.nasa.gov/xamin/vo/tap"
@@ -45,104 +44,6 @@ SPAN = Span(1962.4, None, "at most: X-ray astronomy began then, R. Giacconi et a
 
 # Added to the radius in queries for targets that move, so that rounding at the service loses no match.
 _PAD_ARCSEC = 0.01
-
-_ARCSEC = {"deg": 3600.0, "arcmin": 60.0, "arcsec": 1.0}
-
-
-class EventTable(BaseModel):
-    """A table of HEASARC: its columns, and which targets an event belongs to.
-
-    An event belongs to a target that is inside its error circle (`error_column`), or within `radius_arcsec` of
-    it if its table has none; in either case no farther than `max_search_radius_deg`.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    table: str = Field(pattern=r"^[A-Za-z_][\w.]*$")
-    title: str
-    band: str
-    id_columns: tuple[str, ...] = ("name",)
-    time_column: str = "time"
-    time_scale: Literal["UTC", "TT", "TDB", "TAI"] = "UTC"
-    error_column: str | None = "error_radius"
-    error_unit: Literal["deg", "arcmin", "arcsec"] = "deg"
-    radius_arcsec: float | None = Field(None, gt=0)
-    max_error_radius_deg: float | None = Field(None, gt=0)
-    max_search_radius_deg: float | None = Field(None, gt=0, le=180)
-    strict: bool = False
-    value_column: str | None = None
-    value_err_column: str | None = None
-    unit: str | None = None
-    cadence: Literal["frozen", "live"] = "frozen"
-    max_age_days: float | None = Field(None, gt=0)
-    release: str = "HEASARC"
-    batch_size: int = Field(10_000, gt=0)
-    description: str = "Events"
-    fornax_band: str | None = None
-    bibcode: str | None = None
-    notes: str | None = None
-
-    @field_validator("name")
-    @classmethod
-    def _folder_rule(cls, name: str) -> str:
-        if message := wrong_name(name):
-            raise ValueError(message)
-        return name
-
-    @model_validator(mode="after")
-    def _radius_rule(self) -> EventTable:
-        if self.error_column is None and self.radius_arcsec is None:
-            raise ValueError("error_column or radius_arcsec must say which targets an event belongs to")
-        if (self.value_column is None) != (self.unit is None):
-            raise ValueError("value_column and unit go together")
-        return self
-
-    def parameters(self) -> dict[str, Any]:
-        """Return the parameters that a pull may change."""
-        names = ("max_error_radius_deg", "max_search_radius_deg", "radius_arcsec")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
-
-    def columns(self) -> list[str]:
-        """Return the columns to ask for, each once."""
-        optional = (self.error_column, self.value_column, self.value_err_column)
-        wanted = (*self.id_columns, "ra", "dec", self.time_column, *optional)
-        return list(dict.fromkeys(column for column in wanted if column))
-
-    def radius_of(self, parameters: Mapping[str, Any]) -> float | None:
-        """Return the match radius, arcsec; None if each event has its own."""
-        if self.error_column is not None:
-            return None
-        return float(min(parameters["radius_arcsec"], 3600 * (parameters.get("max_search_radius_deg") or 180)))
-
-    def adql(self, parameters: Mapping[str, Any], *, moving: bool = False) -> str:
-        """Return the query for uploaded targets, with a reach each if some move; `time` is a reserved word: quoted."""
-        chosen = ", ".join(f"e.{_name(column)}" for column in self.columns())
-        target, event = "POINT('ICRS', t.ra, t.dec)", "POINT('ICRS', e.ra, e.dec)"
-        reach = parameters.get("max_search_radius_deg")
-        conditions = []
-        if (radius := self.radius_of(parameters)) is not None:
-            reach = "t.reach_deg" if moving else radius / 3600
-        elif self.error_column is not None:
-            error, per_deg = f"e.{_name(self.error_column)}", 3600 / _ARCSEC[self.error_unit]
-            circle = error if per_deg == 1 else f"{error} / {per_deg}"
-            if (limit := parameters.get("max_error_radius_deg")) is not None:
-                conditions.append(f"{error} < {limit * per_deg}")
-            if reach is not None or self.strict:
-                conditions.append(f"DISTANCE({target}, {event}) {'<' if self.strict else '<='} {circle}")
-        # Around the target where the radius lets us choose: services have their events, not ours, in an index.
-        around = f"{event}, CIRCLE('ICRS', t.ra, t.dec, {reach})"
-        if reach is None:
-            around = f"{target}, CIRCLE('ICRS', e.ra, e.dec, {circle})"
-        conditions.append(f"1 = CONTAINS({around})")
-        return (
-            f"SELECT t.target_id, {chosen}\nFROM {self.table} AS e, tap_upload.targets AS t\n"
-            f"WHERE {' AND '.join(conditions)}"
-        )
-
-
-def _name(column: str) -> str:
-    return f'"{column}"' if column.lower() == "time" else column
 
 
 def fetch(table: EventTable, granule: Granule, settings: Settings) -> FetchResult:
@@ -211,7 +112,7 @@ def harvest(
         remarks.append(f"{twice.num_rows} {message}: name more columns in id_columns")
     ra, dec = (_floats(events, name) for name in ("ra", "dec"))
     pixel = hpx29(ra, dec)
-    scale = _ARCSEC[table.error_unit]
+    scale = ARCSEC[table.error_unit]
     sources = pa.table(
         {
             "source_id": events["source_id"],
@@ -366,6 +267,11 @@ def archive(table: EventTable) -> Archive:
         "Science Archive Research Center (HEASARC), which is a service of the Astrophysics Science Division at "
         "NASA/GSFC.",
         bibcode=table.bibcode,
+        access="TAP: targets are uploaded. LIGHTLAKE_ENDPOINTS__HEASARC is another service for all of its tables. It "
+        "cuts answers at 100,000 rows and does not say so: a batch with as many is split.",
+        matching=table.matching,
+        quality="Every event is good: tables of events have no flags here.",
+        corrections=table.corrections or "None: values are those of the table, in its own units.",
         notes=table.notes,
         fetch=functools.partial(fetch, table),
         span=SPAN if table.error_column is None else None,
@@ -391,7 +297,7 @@ def configured(settings: Settings) -> list[Archive]:
             first = error.errors()[0]
             message = ": ".join([*map(str, first["loc"]), first["msg"].removeprefix("Value error, ")])
             raise ConfigurationError(
-                f"LIGHTLAKE_TABLES__{name.upper()}: {message}", hint="see 'Adding a table' in the README"
+                f"LIGHTLAKE_TABLES__{name.upper()}: {message}", hint="correct it, or unset it"
             ) from error
     return archives
 
@@ -406,8 +312,8 @@ FERMIGTRIG = EventTable(
     max_error_radius_deg=1.0,
     cadence="live",
     max_age_days=7.0,
-    notes="A trigger has no flux. Error circles are statistical, 1 sigma; only those below max_error_radius_deg are "
-    "matched.",
+    corrections="A trigger has no flux, and gets none. The Fornax collector gave it a flux and an error of 0.1.",
+    notes="Error circles are statistical, 1 sigma.",
 )
 SAXGRBMGRB = EventTable(
     name="saxgrbmgrb",
@@ -420,6 +326,7 @@ SAXGRBMGRB = EventTable(
     value_column="fluence",
     unit="erg.cm**-2",
     bibcode="2009ApJS..180..192F",
+    corrections="A burst has its fluence. The Fornax collector gave it a flux and an error of 0.1.",
     notes="About a quarter of the bursts have no position; they match nothing, and the ledger counts them.",
 )
 ICECUBEPSC = EventTable(
@@ -436,6 +343,8 @@ ICECUBEPSC = EventTable(
     unit="GeV",
     batch_size=500,
     bibcode="2021arXiv210109836I",
+    corrections="All events that match are kept. The Fornax collector had the three of highest energy of each target, "
+    "with an error of 0; here flux_err is NULL.",
     notes="The same events as archive icecube; without a name, an event is known by its time and place. flux is the "
     "muon's reconstructed energy.",
 )

@@ -338,9 +338,17 @@ ARCHIVE = Archive(
     acknowledgement="IceCube Collaboration (2021): IceCube Data for Neutrino Point-Source Searches: Years 2008-2018, "
     "Dataset, DOI 10.21234/sxvs-mt83",
     bibcode="2021arXiv210109836I",
-    notes="flux is the muon's reconstructed energy, not a flux density; it has no error. The release's readme names "
-    "UT1 for its times; UTC is meant here, which differs by less than 0.9 s. Positions are good to "
-    "position_err_arcsec (0.2 deg at best), so bmjd_tdb is good to 1.7 s a degree of error.",
+    access="One zip of text files, kept in the cache. LIGHTLAKE_ENDPOINTS__ICECUBE is a folder, a zip, or a URL of "
+    "one.",
+    matching="An event belongs to a target that is within max_search_radius_deg of it and closer than its own angular "
+    "error. All such events are kept; proper motion is not followed, as errors are larger. matches has the distance, "
+    "sources the angular error.",
+    quality="Every event is good, and quality is NULL: the release has no flags.",
+    corrections="All events that match are kept; the Fornax collector had the three of highest energy of each target, "
+    "with an error of 0. The energies have no error, so flux_err is NULL. The release's readme names UT1 for its "
+    "times; they are taken for UTC, which differs by less than 0.9 s.",
+    notes="flux is the muon's reconstructed energy, not a flux density. Positions are good to position_err_arcsec "
+    "(0.2 deg at best), so bmjd_tdb is good to 1.7 s a degree of error.",
     fetch=fetch,
     parameters={"max_search_radius_deg": 2.0, "seasons": list(SEASONS)},
     collector=Collector(

@@ -273,13 +273,17 @@ ARCHIVE = Archive(
     "https://outerspace.stsci.edu/display/PANSTARRS/Pan-STARRS1+data+archive+home+page.",
     bibcode="2016arXiv161205560C",
     span=SPAN,
-    notes="All objects within the radius of their mean position are kept, where the target was at their mean epoch; "
-    "detections are theirs by objID. mjd is "
-    "obsTime, TAI, mid-exposure. A detection is two rows: PSF flux in bands ps1_g to ps1_y, aperture flux in ps1_g_ap "
-    "to ps1_y_ap. good: there is a flux, of either sign; psfQfPerfect is 0.9 or more, where the catalogue has it; and "
+    access=hats.ACCESS.format("PANSTARRS"),
+    matching="All objects whose mean position is within radius_arcsec of where the target was at their mean epoch are "
+    "kept and ranked; detections are theirs by objID.",
+    quality="good: there is a flux, of either sign; psfQfPerfect is 0.9 or more, where the catalogue has it; and "
     "infoFlag is known, with none of the bits FAIL, SATSTAR, BADPSF, DEFECT, SATURATED, CR_LIMIT, MOMENTS_FAILURE, "
     "SKY_FAILURE, SKYVAR_FAILURE. quality: infoFlag in bits 0 to 31; from bit 32 on infoFlag3 in PSF rows, infoFlag2 "
-    "in aperture rows. What the archive gives as -999 is NULL.",
+    "in aperture rows.",
+    corrections="What the archive gives as -999 is NULL. Fluxes in Jy become mJy; those of 0 and below stay. mjd is "
+    "obsTime, TAI, which is 34 to 35 s ahead of UTC: bmjd_tdb takes that into account.",
+    notes="Times are of the middle of the exposure. A detection is two rows: PSF flux in bands ps1_g to ps1_y, "
+    "aperture flux in ps1_g_ap to ps1_y_ap.",
     plan=partial(hats.plan, catalogue=_objects),
     fetch=fetch,
     parameters={"radius_arcsec": 1.0},

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic.fields import FieldInfo
+
 from lake.errors import ConfigurationError
 from lake.model.declared import current_name
 from lake.names import unknown
 from lake.settings import load_settings
 from tasks.sources import heasarc, icecube, panstarrs, wise, ztf
 from tasks.sources.base import Archive
+from tasks.sources.event_table import EventTable
 from tasks.sources.gaia import archive as gaia
 from tasks.sources.hcv import archive as hcv
 from tasks.sources.hst_timetag import source as hst_timetag
@@ -32,6 +35,9 @@ _SOURCES: tuple[Archive | Survey, ...] = (
     wise.ARCHIVE,
     ztf.ARCHIVE,
 )
+
+# The page that shows how the settings add a table.
+TABLES_PAGE = "how-to/heasarc-table.md"
 
 # Archives, which are asked for targets; and surveys, whose files are extracted, each with a command of its own.
 REGISTRY: dict[str, Archive] = {one.name: one for one in _SOURCES if isinstance(one, Archive)}
@@ -56,6 +62,11 @@ def known() -> dict[str, Archive]:
             )
         added[archive.name] = archive
     return {**REGISTRY, **added}
+
+
+def table_keys() -> dict[str, FieldInfo]:
+    """Return the keys of a table that the settings add, with their words and defaults."""
+    return dict(EventTable.model_fields)
 
 
 def find(name: str, release: str | None = None) -> Archive:

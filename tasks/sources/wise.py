@@ -288,14 +288,18 @@ ARCHIVE = Archive(
     "Technology, and from NEOWISE, funded by the National Aeronautics and Space Administration.",
     bibcode="2023AJ....165...36M",
     span=SPAN,
-    notes="A row is a detection on the coadd of one visit (a day or so, every half year); mjd is MJDMEAN, the mean of "
-    "its exposures. The catalogue does not join detections: a source is a group of primary detections of both bands "
+    access=hats.ACCESS.format("WISE"),
+    matching="The catalogue does not join detections: a source is a group of primary detections of both bands "
     "connected by steps of at most 1 arcsec, named by the unwise_detid of the first (or, where there is none, the "
-    "order-29 HEALPix pixel), placed at their mean. A target has every source with a detection within the radius of "
-    "where it was then, whole: the mean, and so separation_arcsec, may lie somewhat beyond the radius. Fluxes from "
-    "Vega nanomaggies. "
-    "good: there is a flux, of either sign, as in all archives: a cut at 0 would brighten what is near the limit. "
-    "quality: flags_unwise in bits 0 to 31, flags_info from bit 32 on.",
+    "order-29 HEALPix pixel), placed at their mean. A target has every source with a detection within radius_arcsec "
+    "of where it was then, whole: the mean, and so separation_arcsec, may lie somewhat beyond the radius.",
+    quality="good: there is a flux, of either sign, as in all archives: a cut at 0 would brighten what is near the "
+    "limit. quality: flags_unwise in bits 0 to 31, flags_info from bit 32 on.",
+    corrections="Fluxes are published as Vega nanomaggies, and become mJy with AB less Vega of 2.699 in W1 and 3.339 "
+    "in W2. Magnitudes are made from them, Vega; a flux of 0 or below has none. Fluxes of 0 and below stay, which the "
+    "Fornax collector left out.",
+    notes="A row is a detection on the coadd of one visit (a day or so, every half year); mjd is MJDMEAN, the mean of "
+    "its exposures.",
     plan=partial(hats.plan, catalogue=_catalogue),
     fetch=fetch,
     parameters={"radius_arcsec": 1.0},

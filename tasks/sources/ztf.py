@@ -174,12 +174,16 @@ ARCHIVE = Archive(
     "Science Foundation under Grants No. AST-1440341 and AST-2034437.",
     bibcode="2019PASP..131a8003M",
     span=SPAN,
-    notes="A source is a ZTF object: a star has one for each field, readout channel and filter, and all within the "
-    "radius are kept, where the target was at any of the object's times. "
-    "mjd is hmjd, heliocentric, as published: bmjd_tdb undoes the correction to the Sun. What is "
-    "known of hmjd does not say whether it is of the start or the middle of the exposure; in IRSA's rows of single "
-    "epochs hjd is mjd, the start, corrected to the Sun (to 21 ms), with no half exposure (15 s) added. quality is "
-    "catflags; good is catflags below 32768, the archive's bit for unusable. Colour terms are not applied.",
+    access=hats.ACCESS.format("ZTF"),
+    matching="A source is a ZTF object: a star has one for each field, readout channel and filter. All within "
+    "radius_arcsec of where the target was at any of the object's times are kept and ranked, not only the nearest.",
+    quality="quality is catflags. good: there is a magnitude, and catflags is below 32768, the archive's bit for "
+    "unusable.",
+    corrections="mjd stays heliocentric (HMJD), as published, up to 8.3 minutes off the Earth's clock; bmjd_tdb "
+    "undoes the correction to the Sun, and applies that to the barycentre. Fluxes are made from the AB magnitudes and "
+    "3631 Jy. Colour terms are not applied.",
+    notes="What is known of hmjd does not say whether it is of the start or the middle of the exposure; in IRSA's rows "
+    "of single epochs hjd is mjd, the start, corrected to the Sun (to 21 ms), with no half exposure (15 s) added.",
     plan=hats.plan,
     fetch=fetch,
     parameters={"radius_arcsec": 1.0},

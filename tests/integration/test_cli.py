@@ -25,7 +25,7 @@ from lake.model.declared import all_tables
 from lake.model.schema import SCHEMA_VERSION
 from lake.store.catalog import Catalog
 from lake.store.connection import extension_file
-from tasks.sources.registry import REGISTRY
+from tasks.sources.registry import REGISTRY, SURVEYS
 
 
 def refused(done: Done, pattern: str) -> None:
@@ -70,10 +70,11 @@ def test_archives(run: Run) -> None:
     for archive, line in zip(sorted(REGISTRY), lines[1:], strict=False):
         assert line.split()[:2] == [archive, REGISTRY[archive].release]
         assert line.endswith(REGISTRY[archive].title)
-    for archive in REGISTRY.values():
+    for archive in (*REGISTRY.values(), *(survey.origin for survey in SURVEYS.values())):
         told = run("archives", archive.name)
         assert told.code == 0
-        words = (archive.title, archive.release, archive.public_url, archive.licence, archive.bibcode, archive.notes)
+        words = [archive.title, archive.release, archive.public_url, archive.licence, archive.bibcode]
+        words += archive.words.values()
         for text in (*words, archive.time_scale, archive.acknowledgement, *(band.band for band in archive.bands)):
             assert text is None or text in told.out
     (band,) = (row for row in json.loads(run("archives", "gaia", "--json").out)[0]["bands"] if row["band"] == "G")
@@ -86,6 +87,9 @@ def test_archives(run: Run) -> None:
     assert icecube["endpoint"] == icecube["public_endpoint"] == REGISTRY["icecube"].endpoint
     assert [band["unit"] for band in icecube["bands"]] == ["GeV"]
     assert icecube["parameters"]["max_search_radius_deg"] == 2.0
+    assert icecube["matching"] == REGISTRY["icecube"].matching
+    (virac,) = json.loads(run("archives", "virac", "--json").out)
+    assert (virac["archive"], virac["quality"]) == ("virac", SURVEYS["virac"].origin.quality)
 
 
 def test_archives_says_where_it_would_really_ask(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

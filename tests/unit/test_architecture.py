@@ -273,35 +273,3 @@ def test_every_archive_says_who_it_is(archive: object) -> None:
     assert archive.name.replace("_", "").isalnum()
     assert archive.name == archive.name.lower()
     assert all(band.description for band in archive.bands)
-
-
-def test_every_command_is_described() -> None:
-    from lake.cli import app
-
-    def commands(app: object, path: str = "lightlake") -> list[str]:
-        lacking = []
-        for name in app:
-            if name.startswith("-"):
-                continue
-            command = app[name]
-            nested = [one for one in command if not one.startswith("-")]
-            if not command.help:
-                lacking.append(f"{path} {name}")
-            lacking += commands(command, f"{path} {name}") if nested else []
-        return lacking
-
-    assert commands(app) == []
-    assert {
-        "init",
-        "status",
-        "verify",
-        "compact",
-        "sql",
-        "attach",
-        "schema",
-        "archives",
-        "targets",
-        "pull",
-        "refresh",
-        "demo",
-    } <= set(app)

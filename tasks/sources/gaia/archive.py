@@ -323,9 +323,17 @@ ARCHIVE = Archive(
     acknowledgement="This work has made use of data from the European Space Agency (ESA) mission Gaia "
     "(https://www.cosmos.esa.int/gaia), processed by the Gaia Data Processing and Analysis Consortium (DPAC).",
     bibcode="2023A&A...674A...1G",
-    notes="All sources within the radius are in matches; only variable ones have epoch photometry. Fluxes are made "
-    "from the electron rate and the AB zero point; magnitudes are Vega, as reported. exposure_id is the transit. "
-    + gaia_epochs.QUALITY_NOTE,
+    access="TAP finds the sources, DataLink sends their epoch photometry. LIGHTLAKE_ENDPOINTS__GAIA is another TAP "
+    "service, LIGHTLAKE_ENDPOINTS__GAIA_DATALINK another DataLink service.",
+    matching="Every source within radius_arcsec is kept and ranked by distance, with epoch photometry or without: "
+    "only variable sources have any. A target with proper motion is moved to 2016.0, the epoch of Gaia's positions. A "
+    "target with only an epoch (ref_epoch) is compared with the positions of Gaia's sources at that epoch.",
+    quality="Rejected and noisy transits stay, with good = false. " + gaia_epochs.QUALITY_NOTE,
+    corrections="mjd is the archive's time, days since 2010-01-01T00:00 TCB, + 55197.0; the Fornax collector added "
+    "55197.5, half a day too much. Fluxes are made from the electron rate and the AB zero point: Gaia's magnitudes "
+    "are Vega, and taken for AB they would be 11 % too bright in G, 39 % in RP. mag is Vega, as reported; mag + "
+    "ab_minus_mag of table bands is AB.",
+    notes="exposure_id is the transit.",
     probe="/capabilities",
     extra_endpoints={"gaia_datalink": DATALINK},
     fetch=fetch,

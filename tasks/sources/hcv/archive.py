@@ -368,12 +368,20 @@ ARCHIVE = Archive(
     "Hubble Catalog of Variables: Bonanos et al. 2019, A&A 630, A92.",
     bibcode="2019A&A...630A..92B",
     span=SPAN,
-    notes="All sources within the radius are kept, constant ones too. A measurement is two rows: CorrMag in the band "
-    "of camera and filter, such as ACS_F814W, and the aperture magnitude, column Mag, in a band that ends in _ap; both "
-    "AB, both with MagErr. mjd is the archive's MJD, UTC, of the image exposure_id (ImageName); ext is CI. good: there "
-    "are a magnitude and an error. quality: AutoClass in bits 0 and 1, ExpertClass (1 certain, 2 probable, 4 possible "
-    "artefact) in 2 to 4, FilterDetFlag (varies in this filter) in 5, from bit 6 on two bits a letter of VarQualFlag "
-    "(CI, D, MagErr, MagAper2 - MagAuto, point to point): 1 A, 2 B, 3 C, 0 none. Wavelengths in bands are nominal.",
+    access="MAST's REST API: one request for the sources of a target, one more for the light curves of each, three "
+    "targets at a time. LIGHTLAKE_ENDPOINTS__HCV is another service. The ledger's reason names what the catalogue did "
+    "not return: a light curve, a time, a filter without a band here.",
+    matching="All sources within radius_arcsec are kept and ranked, constant ones too. A target with proper motion is "
+    "compared at the time of each measurement.",
+    quality="good: there are a magnitude and an error. quality: AutoClass in bits 0 and 1, ExpertClass (1 certain, 2 "
+    "probable, 4 possible artefact) in 2 to 4, FilterDetFlag (varies in this filter) in 5, from bit 6 on two bits a "
+    "letter of VarQualFlag (CI, D, MagErr, MagAper2 - MagAuto, point to point): 1 A, 2 B, 3 C, 0 none.",
+    corrections="The catalogue's magnitudes are AB, and fluxes are made from them with 3631 Jy in every filter. The "
+    "Fornax collector took Vega zero points of a web page, and a count rate for a flux; those zero points are not "
+    "recorded, so view fornax_as_published leaves the HCV out. Impossible magnitudes, such as 99, are NULL.",
+    notes="A measurement is two rows: CorrMag in the band of camera and filter, such as ACS_F814W, and the aperture "
+    "magnitude, column Mag, in a band that ends in _ap; both with MagErr. mjd is the archive's MJD, UTC, of the image "
+    "exposure_id (ImageName); ext is CI. Wavelengths in bands are nominal.",
     probe=f"/{SUMMARY}/metadata",
     fetch=fetch, parameters={"radius_arcsec": 1.0}, collector=Collector("hcv", {"radius": Key("radius_arcsec", DEG)}),
     # as_published: the zero points of the Fornax collector came from a web page, for each first night

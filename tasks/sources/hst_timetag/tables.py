@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lake.model.declared import Views
+from lake.model.declared import ViewNote, Views
 from lake.model.schema import TABLES as TABLES_OF_LAKE
 from lake.model.table import Column, Table
 from tasks.services.simbad import SIMBAD, SIMBAD_ENDPOINT
@@ -288,6 +288,48 @@ CREATE OR REPLACE MACRO hst_above(threshold) AS TABLE
     {_STATISTICS} AND s.poisson_factor >= threshold
 """
 
+_BIN_COLUMNS = (
+    Column("times", "DOUBLE", "Left edge of the bin since EXPSTART", unit="s", ucd="time"),
+    Column("bins", "DOUBLE", "Length of the bin", unit="s", ucd="time.interval"),
+    Column(
+        "flux_error", "DOUBLE", "One standard deviation of flux", unit=FLUX_UNIT, ucd="stat.error;phot.flux.density"
+    ),
+)
+_TARGET = (Column("target", "VARCHAR", "Name by which composites are made", ucd="meta.id;meta.main"),)
+
+
+def _of_bins(text: str, example: str) -> ViewNote:
+    return ViewNote(text=text, example=example, columns=_BIN_COLUMNS, tables=("hst_bins",))
+
+
+def _of_composites(text: str, example: str, **more: Any) -> ViewNote:
+    return ViewNote(text=text, example=example, columns=_TARGET, tables=("hst_statistics", "hst_exposures"), **more)
+
+
+_PUBLISHED = "with the columns of the Lightcurve Legacy of COS and STIS"
+_NOTES = {
+    "hst_timetag": _of_bins(
+        f"Bins of exposures, {_PUBLISHED}.", "SELECT times, gross, net FROM hst_timetag WHERE exposure_id = 'lb4c05afq'"
+    ),
+    "hst_composites": _of_bins(
+        f"Bins of composites, {_PUBLISHED}.", "SELECT source_id, count(*) FROM hst_composites GROUP BY source_id"
+    ),
+    "hst_interesting": _of_composites(
+        f"Composites that vary: a Poisson factor of {INTERESTING} and more.",
+        "SELECT target, grating, poisson_factor FROM hst_interesting ORDER BY poisson_factor DESC",
+    ),
+    "hst_boring": _of_composites(
+        f"Composites with a Poisson factor below {INTERESTING}.",
+        "SELECT target, grating, poisson_factor FROM hst_boring",
+    ),
+    "hst_null": _of_composites("Composites without a Poisson factor.", "SELECT target, grating FROM hst_null"),
+    "hst_above": _of_composites(
+        "Composites with a Poisson factor of a threshold and more.",
+        "SELECT target, grating, poisson_factor FROM hst_above(2.0)",
+        arguments={"threshold": "the least Poisson factor"},
+    ),
+}
+
 ORIGIN = Origin(
     name=NAME,
     command="lightlake hst",
@@ -305,11 +347,24 @@ ORIGIN = Origin(
         "Based on observations made with the NASA/ESA Hubble Space Telescope, obtained from the data archive at the "
         "Space Telescope Science Institute, which is operated by AURA under NASA contract NAS 5-26555."
     ),
-    notes=(
-        "mjd is the middle of a bin; bmjd_tdb takes HST to be at the Earth's centre: 23 ms off at most. "
-        "source_id and exposure_id are the exposure's rootname. flux is the count rate less background over the time "
-        "observed; good bins were observed in full. Fluxes, where reference files allow them, are in table hst_bins."
+    access="MAST's search, and its corrtag, tag and x1d files, which go to the cache; or those of a folder or an s3:// "
+    "prefix. LIGHTLAKE_ENDPOINTS__HST is another address of MAST, LIGHTLAKE_ENDPOINTS__SIMBAD another TAP service for "
+    "names.",
+    matching="Public science exposures in TIME-TAG mode within radius_arcsec (5) of a target. Lamps, darks, "
+    "proprietary exposures and, near a position, moving targets are left out. Exposures of one target in one "
+    "configuration become a composite.",
+    quality="good: the bin was observed in full. quality is NULL. An exposure is in the lake whole or not at all; the "
+    "ledger has the reasons: Bad EXPFLAG, No events, Non-linear time, Singular event, Bad Proposal, Short Exposure.",
+    corrections="Gaps in good time are not zeros: exposure_fraction says how much of a bin was observed, and a bin "
+    "without any of it is NULL. COS's background is scaled by the rows of its regions, and both segments of COS FUV "
+    "are judged, as the Lightcurve Legacy of COS and STIS did not. STIS has no background here. Without reference "
+    "files flux in hst_bins is NULL, not a number without calibration.",
+    notes="mjd is the middle of a bin; bmjd_tdb takes HST to be at the Earth's centre: 23 ms off at most. source_id "
+    "and exposure_id are the exposure's rootname. flux is the count rate less background over the time observed. "
+    "Fluxes, where reference files allow them, are in table hst_bins.",
+    views=Views(
+        statements=(*(f"CREATE OR REPLACE VIEW {name} AS {query}" for name, query in VIEWS.items()), _ABOVE),
+        notes=_NOTES,
     ),
-    views=Views(statements=(*(f"CREATE OR REPLACE VIEW {name} AS {query}" for name, query in VIEWS.items()), _ABOVE)),
     tables=TABLES,
 )

@@ -293,11 +293,20 @@ ORIGIN = Origin(
     acknowledgement="This research has made use of data and/or software provided by the High Energy Astrophysics "
     "Science Archive Research Center (HEASARC), which is a service of the Astrophysics Science Division at NASA/GSFC.",
     bibcode="2006ApJS..163..401J",
-    notes="mjd is the middle of the bin in TT on the satellite's clock: MJDREFI + MJDREFF + (TIMEZERO + TIME) / 86400. "
-    "bmjd_tdb takes the satellite to be at the Earth's centre: 23 ms off at most. source_id and exposure_id are the "
-    "ObsID; a target's light curve is that of all sources that match it. flux is the rate as the file has it; a bin "
-    "whose rate is NaN is a row with detected = false and no flux. exposure_s is TIMEDEL times FRACEXP. good: there is "
-    "a rate and an exposure, and it is neither slew nor scan. quality: 1 no rate, 2 slew, 4 raster scan, 8 TIMEPIXR "
-    "taken to be 0, 16 the observation spans two gain epochs, 32 exposed for a part of the bin. Channels have other "
-    "energies in each gain epoch: exposures.details has epoch, PCUs and energies.",
+    access="HEASARC's table xtemaster finds the observations, its archive of files has their standard light curves. "
+    "LIGHTLAKE_ENDPOINTS__RXTE is https://.../FTP, s3://nasa-heasarc or a folder such as SciServer's /FTP; "
+    "LIGHTLAKE_ENDPOINTS__HEASARC another TAP service.",
+    matching="Observations whose pointing is within radius_deg (0.1) of a target. Slews are left out unless asked for; "
+    "scans are kept. source_id and exposure_id are the ObsID; a target's light curve is that of all sources that match "
+    "it.",
+    quality="good: there is a rate and an exposure, and it is neither slew nor scan. quality: 1 no rate, 2 slew, 4 "
+    "raster scan, 8 TIMEPIXR taken to be 0, 16 the observation spans two gain epochs, 32 exposed for a part of the "
+    "bin.",
+    corrections="mjd is the middle of the bin in TT on the satellite's clock: MJDREFI + MJDREFF + (TIMEZERO + TIME) / "
+    "86400. Rates are as the file has them; a bin whose rate is NaN is a row with detected = false and no flux. The "
+    "same channels have other energies in each gain epoch: exposures.details has epoch, PCUs and energies, so that a "
+    "band is not taken for one range of energies over sixteen years.",
+    notes="bmjd_tdb takes the satellite to be at the Earth's centre: 23 ms off at most. exposure_s is TIMEDEL times "
+    "FRACEXP. Source, background and net rates are bands of their own. Channels that a user chooses are a release of "
+    "archive rxte_pca.",
 )

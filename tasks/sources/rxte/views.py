@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from lake.model.declared import Views
+from typing import Any
+
+from lake.model.declared import ViewNote, Views
 from lake.model.table import Column, Table
 
 # fmt: off
@@ -56,4 +58,31 @@ CREATE OR REPLACE VIEW rxte AS
     ORDER BY curves.target_id, curves.band, curves.release, rows.mjd
 """
 
-VIEWS = Views(statements=(_STATEMENT,))
+_KEV: dict[str, Any] = {"type": "DOUBLE", "unit": "keV"}
+_COLUMNS = (
+    Column("obsid", "VARCHAR", "Observation, by its ObsID", ucd="meta.id;obs"),
+    Column("rate", "FLOAT", "Count rate, in unit", ucd="phot.count;arith.rate"),
+    Column("rate_err", "FLOAT", "One standard deviation of rate", ucd="stat.error;phot.count"),
+    Column("unit", "VARCHAR", "Unit of rate and rate_err", ucd="meta.unit"),
+    Column("epoch", "INTEGER", "Gain epoch of the observation", ucd="meta.number"),
+    Column("pcu_count", "INTEGER", "Detectors (PCUs) that were on", ucd="meta.number;instr.det"),
+    Column("pcus", "VARCHAR", "Which of them", ucd="instr.det"),
+    Column("emin_kev", description="Lower edge of the band in this gain epoch", ucd="em.energy;stat.min", **_KEV),
+    Column("emax_kev", description="Upper edge of the band in this gain epoch", ucd="em.energy;stat.max", **_KEV),
+    Column("nominal_emin_kev", description="Lower edge that the band is named for", ucd="em.energy;stat.min", **_KEV),
+    Column("nominal_emax_kev", description="Upper edge that the band is named for", ucd="em.energy;stat.max", **_KEV),
+    Column("is_slew", "BOOLEAN", "A slew", ucd="meta.code"),
+    Column("is_scan", "BOOLEAN", "A raster scan", ucd="meta.code"),
+    Column("observed_as", "VARCHAR", "Name of the target in the observation", ucd="meta.id;src"),
+)
+VIEWS = Views(
+    statements=(_STATEMENT,),
+    notes={
+        "rxte": ViewNote(
+            text="RXTE's light curves by target, over all observations, with gain epochs, detectors and energies. The "
+            "same channels have other energies in each gain epoch: see table channels.",
+            example="SELECT mjd, rate, rate_err, obsid, epoch FROM rxte WHERE name = 'A' AND band = 'pca_a' AND good",
+            columns=_COLUMNS,
+        )
+    },
+)

@@ -266,6 +266,7 @@ ARCHIVE = Archive(
     title="TESS, Kepler and K2 light curves",
     release=RELEASE,
     endpoint="https://mast.stsci.edu",
+    extra_endpoints={"mast_files": ""},  # as in mast_bucket, which takes longer to import
     time_scale="TDB",
     time_frame="barycentre",
     bands=BANDS,
@@ -282,14 +283,26 @@ ARCHIVE = Archive(
     "NASA Explorer Program, for Kepler and K2 by the NASA Science Mission Directorate. STScI is operated by the "
     "Association of Universities for Research in Astronomy, Inc., under NASA contract NAS 5-26555.",
     bibcode="2015JATIS...1a4003R",
-    notes="A target named TIC, KIC or EPIC and a number has the light curves of that number; any other all sources "
-    "within the radius. One file a target and sector, quarter or campaign: of the first in authors who has one; of "
-    "Kepler and K2 in kepler_cadence, of SPOC rather in tess_cadence_s. Pulled with other parameters, the new choice "
-    "takes the place of the old one. mjd equals bmjd_tdb: BTJD + 56999.5, BKJD + 54832.5, TDB at the barycentre, "
-    "middle of the cadence. Each kind of flux has its band, and no band two pipelines or units: electron.s**-1, or no "
-    "unit where the pipeline divides by the median (QLP, K2SFF). All cadences that have a time are kept. good: there "
-    "is a flux, and quality, the file's flag word, has no bit of lightkurve's default mask. A row of exposures is a "
-    "file.",
+    access="MAST's search, and one FITS file for each sector, quarter or campaign. Files stay in the cache with "
+    "checksums: a later pull downloads only new ones, and a broken download continues where it stopped. "
+    "LIGHTLAKE_ENDPOINTS__TESS_KEPLER may also be a folder or an s3:// prefix: s3://stpubdata, a part or copy of it, "
+    "or any tree of files with MAST's names. LIGHTLAKE_ENDPOINTS__MAST_FILES=s3://stpubdata searches at MAST and "
+    "takes the files from the bucket; files missing there come from MAST.",
+    matching="A target whose name is a number of TIC, KIC or EPIC (TIC 25155310) has the light curves of that number, "
+    "wherever they are; one named by KIC or EPIC gets only Kepler and K2. Any other target has those of all sources "
+    "within radius_arcsec, ranked; its own proper motion takes it to 2000.0, the epoch of those catalogues. For each "
+    "target and each sector, quarter or campaign one file is taken: of the first of authors that has one; of Kepler "
+    "and K2 only in kepler_cadence, long (30 min) or short (1 min); of SPOC rather in tess_cadence_s, 120 or 20. "
+    "Authors that are left out are never taken. Pulled with other parameters, the new choice takes the place of the "
+    "old one.",
+    quality="good: there is a flux, and quality, the file's flag word, has no bit of lightkurve's default mask. All "
+    "cadences that have a time are kept. A broken file is left out, and the ledger's reason names it.",
+    corrections="mjd is BTJD + 56999.5, BKJD + 54832.5: TDB at the barycentre, middle of the cadence, and equal to "
+    "bmjd_tdb. The Fornax collector took BKJD for BTJD: Kepler and K2 were 2167 d late. Each kind of flux has a band "
+    "of its own, named for mission and pipeline, so that no band mixes pipelines, units, or two kinds of file of one "
+    "sector; the collector had them under one name.",
+    notes="Fluxes are electron.s**-1, or without a unit where the pipeline divides by the median (QLP, K2SFF). A row "
+    "of exposures is a file.",
     fetch=fetch,
     collector=Collector("tess_kepler", {"radius": Key("radius_arcsec")}),
     parameters={

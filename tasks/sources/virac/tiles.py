@@ -436,11 +436,15 @@ ORIGIN = Origin(
     acknowledgement="Based on data products from observations made with ESO Telescopes at the La Silla or Paranal "
     "Observatories under ESO programmes 179.B-2002 and 198.B-2004.",
     bibcode="2025MNRAS.536.3707S",
+    access="HDF5 tiles in a folder or at s3://, or VIRAC2 from ESO's TAP service, or from LIGHTLAKE_ENDPOINTS__VIRAC.",
+    matching="None: a tile is extracted whole. Macros cone and sources_in_cone find its sources by position.",
+    quality="good: detected, not ambiguous, astrometric residual within 5 sigma (ast_res_chisq below 28.74). quality: "
+    "ambiguous_match in bit 0, objtype in bits 8 to 15.",
+    corrections="Magnitudes are the tile's, Vega; fluxes are made from them with VISTA's zero points. A pawprint that "
+    "covers a source without a detection is a row with detected = false and no flux; there are no limiting magnitudes. "
+    "The tile's own aggregates and indices of variability are not copied: table statistics has the lake's.",
     notes="mjd is mjdobs of the pawprint, as published; whether of its start or middle the tiles do not say (ESO's MJD-"
-    "OBS is the start, and an exposure takes 4 to 10 s). Magnitudes are those of the tile, Vega. A pawprint that "
-    "covers a source without a detection is a row with detected = false and no flux; there are no limiting "
-    "magnitudes. good: detected, not ambiguous, astrometric residual within 5 sigma (ast_res_chisq below 28.74). "
-    "quality: ambiguous_match in bit 0, objtype in bits 8 to 15. Sources with too few Ks detections are in sources,"
-    " with the reason in left_out, and have no light curve. Positions are those of the tile's source list.",
+    "OBS is the start, and an exposure takes 4 to 10 s). Sources with too few Ks detections are in sources, with the "
+    "reason in left_out, and have no light curve. Positions are those of the tile's source list.",
 )
 _ZERO_POINTS_MJY = np.array([1e3 * (band.zero_point_jy or np.nan) for band in ORIGIN.bands])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lake.model.declared import Views
+from lake.model.declared import ViewNote, Views
+from lake.model.table import Column
 
 # The columns of the published CSV, and the keys that find a row. The archive is named on both sides of the join, so
 # that files of other archives are not opened.
@@ -22,4 +23,33 @@ CREATE OR REPLACE VIEW virac AS
     WHERE rows.archive = 'virac'
 """
 
-VIEWS = Views(statements=(_STATEMENT,))
+_COLUMNS = (
+    *(
+        Column(
+            f"{band.lower()}_{name}",
+            "FLOAT",
+            f"{words} in {band}, Vega; NULL in rows of other filters",
+            unit="mag",
+            ucd=f"{start}phot.mag;{ucd}",
+        )
+        for band, ucd in (("Ks", "em.IR.K"), ("Z", "em.opt.I"), ("Y", "em.IR.J"), ("J", "em.IR.J"), ("H", "em.IR.H"))
+        for name, words, start in (("mag", "Magnitude", ""), ("err", "One standard deviation", "stat.error;"))
+    ),
+    Column("seeing", "FLOAT", "Seeing of the pawprint", unit="arcsec", ucd="instr.obsty.seeing"),
+    Column("exptime", "DOUBLE", "Exposure time", unit="s", ucd="time.duration;obs.exposure"),
+    Column("skylevel", "FLOAT", "Sky level of the pawprint", ucd="instr.skyLevel"),
+    Column(
+        "detected", "INTEGER", "1: detected; 0: the pawprint covers the source, without a detection", ucd="meta.code"
+    ),
+    Column("filter", "VARCHAR", "Filter of the pawprint, a band of the lake", ucd="instr.filter"),
+)
+VIEWS = Views(
+    statements=(_STATEMENT,),
+    notes={
+        "virac": ViewNote(
+            text="VIRAC's light curves with the columns of the published CSV files.",
+            example="SELECT mjd, ks_mag, ks_err FROM virac WHERE detected = 1 AND filter = 'Ks'",
+            columns=_COLUMNS,
+        )
+    },
+)

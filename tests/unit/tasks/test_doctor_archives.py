@@ -48,6 +48,14 @@ def test_an_endpoint_of_no_archive_is_named_with_the_right_one(monkeypatch: pyte
     assert str(check.hint).startswith("rename it to LIGHTLAKE_ENDPOINTS__PANSTARRS, if that is meant; ")
 
 
+def test_an_address_that_nobody_needs_is_looked_at_where_one_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "mast_files" not in {one.name for one in endpoints(load_settings())}
+    monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__MAST_FILES", "/data/mast")
+    there = endpoints(load_settings())
+    assert [(one.url, one.is_public) for one in there if one.name == "mast_files"] == [("/data/mast", False)]
+    assert unknown_endpoints(load_settings(), there) == []
+
+
 def test_the_stand_ins_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Sandbox.start(tmp_path, archives=("gaia", "heasarc", "hcv"), scale=0.001) as sandbox:
         for name, url in sandbox.endpoints.items():

@@ -478,8 +478,9 @@ def test_what_the_archive_says_of_itself() -> None:
     assert REGISTRY["tess_kepler"] is ARCHIVE
     assert (ARCHIVE.time_scale, ARCHIVE.time_frame, ARCHIVE.cadence) == ("TDB", "barycentre", "live")
     assert ARCHIVE.endpoint == "https://mast.stsci.edu"
-    assert ARCHIVE.notes is not None
-    for word in ("mjd equals bmjd_tdb", "good", "quality", "authors", "kepler_cadence", "tess_cadence_s"):
-        assert word in ARCHIVE.notes
+    assert "equal to bmjd_tdb" in ARCHIVE.corrections
+    assert {"good:", "quality,"} <= set(ARCHIVE.quality.split())
+    for word in ("authors", "kepler_cadence", "tess_cadence_s"):
+        assert word in ARCHIVE.matching
     assert ARCHIVE.with_defaults({"authors": ["QLP"], "radius_arcsec": 2})["radius_arcsec"] == 2.0
     assert set(stand_in._NAMES) == set(stand_in._KINDS)

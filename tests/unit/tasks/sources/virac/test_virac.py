@@ -686,7 +686,7 @@ def test_defect_10_a_non_detection_has_no_limit_that_nobody_measured(tmp_path):
         nothing = ("mag", "mag_err", "flux", "flux_err", "quality", "chi", "ast_res_chisq", "x", "y", "sky")
         assert [row[name] for name in nothing] == [None] * len(nothing)
         assert row["exposure_s"] > 0
-    assert "no limiting magnitudes" in virac.ORIGIN.notes
+    assert "no limiting magnitudes" in virac.ORIGIN.corrections
 
 
 def test_defect_11_a_source_that_is_left_out_is_on_record(tmp_path):
