@@ -68,7 +68,7 @@ def table_text(
     heads = [f"{name}\n({unit})" if unit else name for name, unit in zip(names, units, strict=True)]
     widths = [_width(head, column) for head, column in zip(heads, cells, strict=True)]
     fits = width is None or _together(widths) <= width
-    has_enough = width is not None and 0 < enough and _together(widths[:enough]) <= width
+    has_enough = width is not None and enough > 0 and _together(widths[:enough]) <= width
     if expand or (not fits and not has_enough and table.num_rows <= _FEW_ROWS):
         return _listed(names, units, cells, width) + rows
     if width is None or fits:
@@ -78,8 +78,16 @@ def table_text(
         fitting += 1
     left = names[fitting:]
     named = ", ".join(left[:_NAMED]) + (", ..." if len(left) > _NAMED else "")
-    more = textwrap.fill(f"... and {len(left)} more (--expand shows all): {named}", width) + "\n" if left else ""
+    more = _wrapped(f"... and {len(left)} more (--expand shows all): {named}", width) if left else ""
     return f"{_grid(table.schema, heads[:fitting], cells[:fitting], width)}{more}{rows}"
+
+
+def _wrapped(text: str, width: int) -> str:
+    """Return a text in lines of so many columns; between words, where all letters take one."""
+    from rich.cells import chop_cells
+
+    lines = textwrap.wrap(text, width) if text.isascii() else chop_cells(text, width)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _together(widths: Sequence[int]) -> int:

@@ -30,9 +30,8 @@ _RA_STEP, _DEC_STEP = 0.7548776662, 0.5698402910
 
 def _listed(key: str) -> list[Published]:
     """Return the objects of a sample that is chosen by position, where they are."""
-    (near,) = LITERATURE[key].conditions
-    assert isinstance(near, Near)
-    return [Published(f"SDSS J{_short(*place)}", *place) for place in near.positions]
+    chosen = (one for one in LITERATURE[key].conditions if isinstance(one, Near))
+    return [Published(f"SDSS J{_short(*place)}", *place) for near in chosen for place in near.positions]
 
 
 def _designation(ra: float, dec: float) -> str:
@@ -85,6 +84,5 @@ def add(sandbox: Sandbox) -> None:
     """Add the papers to the services that are mounted."""
     if "ned" in sandbox.services:
         sandbox.services["ned"].papers.update(papers())
-    if "vizier" in sandbox.services:
-        assert _GREEN.table
+    if "vizier" in sandbox.services and _GREEN.table:
         sandbox.services["vizier"].catalogues[_GREEN.table] = Catalogue(_GREEN.bibcode, _green())

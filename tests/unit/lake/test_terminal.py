@@ -105,5 +105,10 @@ def test_any_table_fits(names: list[str], value: str | float, rows: int, width: 
     assert max(map(cell_len, text.splitlines())) <= width
 
 
+def test_names_of_wide_letters_fit_where_they_are_counted() -> None:
+    table = pa.table({f"{'光' * 25}{i}": [1.0] * 5 for i in range(9)})
+    assert max(map(cell_len, table_text(table, 80).splitlines())) <= 80
+
+
 def test_long_tables_are_cut_and_counted() -> None:
     assert table_text(pa.table({"n": np.arange(3000)}), 80).endswith("3000 rows, the first 1000 shown")
