@@ -87,7 +87,8 @@ def run_sandbox(
     """Serve simulated archives, and print the settings that lead to them.
 
     They run on this machine until Ctrl-C or SIGTERM. They answer as the archives do, with generated data; each has
-    something at the positions of the demo's targets.
+    something at the positions of the demo's targets. NED and VizieR list the samples lamassa15, macleod16_own and
+    green22, and with them the archives have something there, too. TESS has the transits of WASP-126 b.
 
     Parameters
     ----------

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
 
-from deployments.sandbox import papers
+from deployments.sandbox import literature, papers
 from deployments.sandbox.papers import Published
+from deployments.sandbox.planet import wasp_126
 from deployments.sandbox.server import ARCHIVES, Sandbox
 from flows.cli import by_prefect, check_prefect, quiet
 from lake.commit.targets import add_targets
@@ -185,7 +186,12 @@ def serve_archives(folder: Path, archives: Sequence[str] | None, env: Path | Non
         )
     say("generating data ..." if not folder.exists() else "reading data ...")
     positions = [(ra, dec) for _, ra, dec, _ in TARGETS]
+    if set(archives or ARCHIVES) & set(literature.SERVICES):
+        positions += literature.places()
     with Sandbox.start(folder, archives=archives or ARCHIVES, seed=SEED, scale=scale, targets=positions) as sandbox:
+        literature.add(sandbox)
+        if mast := sandbox.services.get("tess_kepler"):
+            mast.add(wasp_126(SEED))
         lines = [f"LIGHTLAKE_ENDPOINTS__{name.upper()}={url}" for name, url in sorted(sandbox.endpoints.items())]
         if env is not None:
             with whole_file(env) as file:

@@ -71,7 +71,8 @@ def init(url: str | None = None) -> int:
     for line in lines:
         say(line)
     changed |= bool(lines)
-    say(f"{'made' if changed else 'nothing to do:'} the lake at {catalog.storage.root}, catalogue {catalog.location}")
+    elsewhere = f", catalogue {catalog.location}" if settings.catalog else ""
+    say(f"{'made' if changed else 'nothing to do:'} the lake at {catalog.storage.root}{elsewhere}")
     catalog.close()
     return 0
 

@@ -119,7 +119,7 @@ class TableOptions:
         """
         if self.form == "table" and first:
             table = table.select([*first, *(name for name in table.column_names if name not in first)])
-        show(table, self.form, self.file, expand=self.expand)
+        show(table, self.form, self.file, expand=self.expand, enough=len(first))
         if self.file is not None and self.file.is_file():
             say(f"{self.file}: {counted(table.num_rows, 'row')}")
 
@@ -142,8 +142,10 @@ def put(text: str, to: Path | None = None) -> None:
     say(str(to))
 
 
-def show(table: pa.Table, output: Output, to: Path | None = None, *, expand: bool = False) -> None:
+def show(table: pa.Table, output: Output, to: Path | None = None, *, expand: bool = False, enough: int = 0) -> None:
     """Write a table to the terminal, or to a file.
+
+    So many first columns are enough for a reader.
 
     Raises
     ------
@@ -155,12 +157,12 @@ def show(table: pa.Table, output: Output, to: Path | None = None, *, expand: boo
     if to is not None:
         with whole_file(to) as file:
             if output == "table":
-                file.write((_as_text(table, expand) + "\n").encode())
+                file.write((_as_text(table, expand, enough) + "\n").encode())
             else:
                 write_table(table, output, file)
         return
     if output == "table":
-        say(_as_text(table, expand))
+        say(_as_text(table, expand, enough))
         return
     if output not in TEXT_FORMS:
         raise ConfigurationError(f"{output} is not printed", hint=f"give it a file: --to FILE.{output}")
@@ -173,10 +175,10 @@ def show(table: pa.Table, output: Output, to: Path | None = None, *, expand: boo
         sys.stdout.write(text + "\n")  # another program wants unchanged values
 
 
-def _as_text(table: pa.Table, expand: bool) -> str:
+def _as_text(table: pa.Table, expand: bool, enough: int) -> str:
     from lake.terminal import table_text
 
-    return table_text(table, terminal_width(), expand=expand)
+    return table_text(table, terminal_width(), expand=expand, enough=enough)
 
 
 def terminal_width() -> int | None:

@@ -18,12 +18,15 @@ _WIDEST = 40
 # So few rows are shown below each other, a column a line, if they are too wide.
 _FEW_ROWS = 3
 _NAMED = 6
+_SPELT = {"s": "seconds"}
 _NUMBERS = (pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal)
 # Columns whose names end like this have one decimal: nobody reads more of an age.
 _AGE = "age_days"
 
 
-def table_text(table: pa.Table, width: int | None = None, longest: int = 1000, *, expand: bool = False) -> str:
+def table_text(
+    table: pa.Table, width: int | None = None, longest: int = 1000, *, expand: bool = False, enough: int = 0
+) -> str:
     """Draw a table with lines.
 
     Parameters
@@ -37,6 +40,8 @@ def table_text(table: pa.Table, width: int | None = None, longest: int = 1000, *
         Rows that are shown; the others are counted.
     expand
         Show rows a column a line, however many there are.
+    enough
+        So many first columns are enough for a reader: if they fit, a few rows are shown like many.
 
     Examples
     --------
@@ -62,18 +67,32 @@ def table_text(table: pa.Table, width: int | None = None, longest: int = 1000, *
     units = [_unit(field) for field in table.schema]
     heads = [f"{name}\n({unit})" if unit else name for name, unit in zip(names, units, strict=True)]
     widths = [_width(head, column) for head, column in zip(heads, cells, strict=True)]
-    fits = width is None or sum(widths) + 3 * len(widths) + 1 <= width
-    if expand or (not fits and table.num_rows <= _FEW_ROWS):
+    fits = width is None or _together(widths) <= width
+    has_enough = width is not None and enough > 0 and _together(widths[:enough]) <= width
+    if expand or (not fits and not has_enough and table.num_rows <= _FEW_ROWS):
         return _listed(names, units, cells, width) + rows
     if width is None or fits:
         return _grid(table.schema, heads, cells, width) + rows
     fitting = 1
-    while sum(widths[: fitting + 1]) + 3 * (fitting + 1) + 1 <= width:
+    while _together(widths[: fitting + 1]) <= width:
         fitting += 1
     left = names[fitting:]
     named = ", ".join(left[:_NAMED]) + (", ..." if len(left) > _NAMED else "")
-    more = textwrap.fill(f"... and {len(left)} more (--expand shows all): {named}", width) + "\n" if left else ""
+    more = _wrapped(f"... and {len(left)} more (--expand shows all): {named}", width) if left else ""
     return f"{_grid(table.schema, heads[:fitting], cells[:fitting], width)}{more}{rows}"
+
+
+def _wrapped(text: str, width: int) -> str:
+    """Return a text in lines of so many columns; between words, where all letters take one."""
+    from rich.cells import chop_cells
+
+    lines = textwrap.wrap(text, width) if text.isascii() else chop_cells(text, width)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _together(widths: Sequence[int]) -> int:
+    """Return how wide a table is with its lines."""
+    return sum(widths) + 3 * len(widths) + 1
 
 
 def _width(head: str, cells: Sequence[str]) -> int:
@@ -91,7 +110,7 @@ def _unit(field: pa.Field) -> str | None:
     """Return the unit of a column, unless its name says it."""
     unit = unit_of(field)
     said = field.name.lower()
-    return None if unit is None or said.endswith(f"_{unit.lower()}") or said == f"{unit}s" else unit
+    return None if unit is None or said.endswith(f"_{unit.lower()}") or said in (f"{unit}s", _SPELT.get(unit)) else unit
 
 
 def _columns(table: pa.Table) -> list[list[Any]]:

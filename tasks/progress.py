@@ -26,18 +26,20 @@ def in_notebook() -> bool:
 
 
 class Bars:
-    """Progress bars: in a notebook below the cell, else on standard error, if that is a terminal."""
+    """Progress bars: in a notebook below the cell, else on standard error, if that is a terminal that can redraw."""
 
     def __init__(self) -> None:
         self._cell = _Cell() if in_notebook() else None
+        # In a notebook rich would ask for widgets.
+        console = Console(stderr=True, force_jupyter=False)
+        can_redraw = sys.stderr.isatty() and not console.is_dumb_terminal
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            # In a notebook rich would ask for widgets.
-            console=Console(stderr=True, force_jupyter=False),
-            disable=self._cell is not None or not sys.stderr.isatty(),
+            console=console,
+            disable=self._cell is not None or not can_redraw,
         )
         self._lines: dict[str, TaskID] = {}
         self._lock = threading.Lock()

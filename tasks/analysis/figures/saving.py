@@ -10,6 +10,7 @@ from typing import Any
 from lake.errors import ConfigurationError
 from lake.output import whole_file
 from tasks.analysis.figures.light_curve import with_caption
+from tasks.analysis.figures.pictures import packed_png
 
 FORMATS = ("html", "png", "svg", "pdf", "json")
 # Pixels of a PNG for one of the figure.
@@ -44,7 +45,7 @@ def encoded(spec: Mapping[str, Any], kind: str) -> bytes:
         return str(vl_convert.vegalite_to_svg(text)).encode()
     if kind == "pdf":
         return bytes(vl_convert.vegalite_to_pdf(text))
-    return bytes(vl_convert.vegalite_to_png(text, scale=_SCALE))
+    return packed_png(vl_convert.vegalite_to_png(text, scale=_SCALE))
 
 
 def save(content: bytes, path: Path) -> Path:

@@ -32,6 +32,15 @@ def test_few_rows_are_listed_whole() -> None:
     assert lines[-1] == "2 rows"
 
 
+def test_few_rows_are_a_table_if_the_columns_that_are_enough_fit() -> None:
+    lines = table_text(wide(2), 80, enough=4).splitlines()
+    assert lines[0].startswith("┏")
+    assert all(f"column_{i}" in lines[1] for i in range(4))
+    assert any(line.startswith("... and ") for line in lines)
+    assert table_text(wide(2), 80, enough=30) == table_text(wide(2), 80)
+    assert table_text(wide(2), 80, enough=4, expand=True) == table_text(wide(2), 80, expand=True)
+
+
 def test_without_a_terminal_nothing_is_left_out() -> None:
     text = table_text(wide(10))
     assert all(f"column_{i}" in text for i in range(40))
@@ -41,7 +50,9 @@ def test_units_stand_below_names() -> None:
     head = table_text(pa.table({"mjd": [58000.123456], "ra": [10.5], "band": ["g"], "n": [1]}), 80).splitlines()
     assert [word for word in head[2].split() if word != "┃"] == ["(d)", "(deg)", "band", "n"]
     # x of the lake is a pixel's, and this one anything; a name that says its unit needs none; a field may have its own.
+    seconds = pa.field("seconds", pa.float64(), metadata={"unit": "s"})
     other = table_text(pa.table({"x": [1.5], "exposure_s": [2.0]}), 80)
+    other += table_text(pa.table({"seconds": [2.0]}, schema=pa.schema([seconds])), 80)
     assert "pixel" not in other
     assert "(s)" not in other
     rate = pa.schema([pa.field("rate", pa.float64(), metadata={"unit": "count/s"})])
@@ -92,6 +103,11 @@ def test_any_table_fits(names: list[str], value: str | float, rows: int, width: 
     text = table_text(table, width, expand=expand)
     assert text.endswith("1 row" if rows == 1 else "5 rows")
     assert max(map(cell_len, text.splitlines())) <= width
+
+
+def test_names_of_wide_letters_fit_where_they_are_counted() -> None:
+    table = pa.table({f"{'光' * 25}{i}": [1.0] * 5 for i in range(9)})
+    assert max(map(cell_len, table_text(table, 80).splitlines())) <= 80
 
 
 def test_long_tables_are_cut_and_counted() -> None:
