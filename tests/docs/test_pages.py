@@ -106,6 +106,20 @@ def test_what_is_not_run_is_left_out(tmp_path: Path) -> None:
     assert done.code == "echo 1\n"
 
 
+def test_output_goes_to_a_terminal_of_80_columns(tmp_path: Path) -> None:
+    text = """
+```python
+import os, sys
+sys.stdout.isatty(), os.get_terminal_size().columns
+```
+
+```text
+(True, 80)
+```
+"""
+    assert run_page(page_of(tmp_path, text), tmp_path / "reader")
+
+
 def test_output_agrees() -> None:
     assert agrees("a  \nb 12 s\n", "a\nb ... s")
     assert not agrees("a\nb\nc\n", "a\nb\n")

@@ -1,7 +1,8 @@
 """A page of the documentation, run as a reader would: its blocks of shell and Python, and what they print.
 
 Blocks run from the top to the bottom in one empty folder: those of `bash` in one shell, those of `python` in one
-Python, which starts where the shell is by then. A block of `text` after one of them is what it prints; `...` in it
+Python, which starts where the shell is by then. What they print goes to a terminal of 80 columns, and what commands
+print differs there: tables are narrower than in a file. A block of `text` after one of them is what it prints; `...` in it
 stands for anything, as in a doctest. A comment before a block says what is special about it:
 
     <!-- another terminal -->    a server: run beside the rest, until it prints the text that follows
@@ -13,12 +14,16 @@ stands for anything, as in a doctest. A comment before a block says what is spec
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import re
 import shutil
 import signal
 import subprocess
+import struct
 import sys
+import termios
 import textwrap
 import threading
 import time
@@ -109,24 +114,34 @@ class Session:
     """A shell or a Python that runs blocks one after the other and tells what each printed."""
 
     def __init__(self, command: list[str], cwd: Path, environment: dict[str, str]) -> None:
-        self.process = subprocess.Popen(
-            command,
-            cwd=cwd,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        ours, theirs = _terminal()
+        self.output = os.fdopen(ours, "rb", buffering=0)
+        try:
+            self.process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=theirs,
+                stderr=theirs,
+                text=True,
+                start_new_session=True,
+            )
+        finally:
+            os.close(theirs)
         self.lines: Queue[str | None] = Queue()
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
 
     def _read(self) -> None:
-        assert self.process.stdout
-        for line in self.process.stdout:
-            self.lines.put(line)
+        rest = b""
+        with suppress(OSError):  # a terminal that nobody has any more
+            while more := self.output.read(65536):
+                *whole, rest = (rest + more).split(b"\n")
+                for line in whole:
+                    self.lines.put(f"{line.decode(errors='replace')}\n")
+        if rest:
+            self.lines.put(rest.decode(errors="replace"))
         self.lines.put(None)
 
     def send(self, text: str) -> None:
@@ -160,10 +175,21 @@ class Session:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.reader.join(30)
-        for end in (self.process.stdin, self.process.stdout):
-            with suppress(BrokenPipeError):
-                assert end
-                end.close()
+        assert self.process.stdin
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        if not self.reader.is_alive():  # what escaped from the group has the terminal still, and is read until it ends
+            self.output.close()
+
+
+def _terminal() -> tuple[int, int]:
+    """Return both ends of a terminal of 80 columns that leaves ends of lines as they are."""
+    ours, theirs = pty.openpty()
+    modes = termios.tcgetattr(theirs)
+    modes[1] &= ~termios.OPOST
+    termios.tcsetattr(theirs, termios.TCSANOW, modes)
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 25, 80, 0, 0))
+    return ours, theirs
 
 
 def terminal(folder: Path, **more: str) -> dict[str, str]:
