@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from flows.forms import PullOptions, RefreshOptions
+from flows.hst_cli import pages, reset
 from lake.cli import LakeURL
 from lake.errors import ConfigurationError
 from lake.output import TABLE, TableOptions, say
@@ -41,8 +42,8 @@ refresh = App(name="refresh")
 virac = App(name="virac")
 rxte = App(name="rxte")
 hst = App(name="hst")
-hst.command("flows.hst_cli:pages", name="pages")
-hst.command("flows.hst_cli:reset", name="reset")
+hst.command(pages)
+hst.command(reset)
 
 
 @pull.default
@@ -74,7 +75,7 @@ def run_pull(*, lake: LakeURL = None, options: PullOptions, prefect: ByPrefect =
         return _refresh(several, lake, prefect)
     (archive,) = names
     options = PullOptions.of(**{**dict(options), "archive": archive})
-    url = existing(lake, options.sample)
+    url = existing(lake, options.sample, asks_for_targets=True)
     if not by_prefect(prefect):
         return _pull_here(url, options.request)
     check_prefect()
@@ -115,7 +116,7 @@ def _refresh(options: RefreshOptions, lake: str | None, prefect: bool | None) ->
     names = expand(options.archives)
     options = RefreshOptions.of(**{**dict(options), "parameters": check_parameters(options.parameters, names)})
     select = options.select
-    url = existing(lake, options.sample)
+    url = existing(lake, options.sample, asks_for_targets=True)
     if not by_prefect(prefect):
         from flows.local import refresh as refresh_here
 
@@ -218,13 +219,18 @@ def _check_target(url: str, target: str | None) -> None:
             say(found)
 
 
-def existing(url: str | None, sample: str | None = None) -> str:
-    """Return the lake's URL after checking that it can be written and has that sample: Prefect starts slowly."""
+def existing(url: str | None, sample: str | None = None, *, asks_for_targets: bool = False) -> str:
+    """Return the lake's URL after checking that it can be written and has that sample: Prefect starts slowly.
+
+    A lake without targets has nothing to ask archives for. That is said, and is no error: targets may come later.
+    """
     from lake.names import check_sample
     from lake.query import Lake
 
     with Lake(url, writable=True) as lake:
         check_sample(lake, sample)
+        if asks_for_targets and not lake.sql("SELECT 1 FROM targets LIMIT 1").num_rows:
+            say("note: the lake has no targets yet: lightlake targets add FILE --sample NAME")
         return str(lake.storage.root)
 
 

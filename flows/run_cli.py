@@ -22,6 +22,8 @@ runs = App(name="runs")
 stop = App(name="stop")
 
 Switch = Parameter(negative=())
+# Columns that a plan begins with in a terminal, which may not have room for all.
+_PLANNED = ("step", "name", "in_lake", "expected", "targets", "new", "old", "rows")
 
 
 @run.default
@@ -81,7 +83,8 @@ def run_file(
         from lake.query import Lake
 
         with Lake(lake) as opened:
-            form.show(planned(opened, options, names))
+            plan = planned(opened, options, names)
+            form.show(plan, first=[name for name in _PLANNED if name in plan.column_names])
         return 0
     url = existing(lake)
     if by_prefect(prefect):

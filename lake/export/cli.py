@@ -126,7 +126,7 @@ def cite(
 
 
 # What a terminal has room for.
-_FIRST = ("name", "archive", "new_points", "brighter", "fainter", "changed_points", "gone_points")
+_FIRST = ("name", "archive", "new_points", "brighter", "fainter", "changed_points")
 
 
 def changes(

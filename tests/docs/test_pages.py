@@ -124,3 +124,6 @@ def test_output_agrees() -> None:
     assert agrees("a  \nb 12 s\n", "a\nb ... s")
     assert not agrees("a\nb\nc\n", "a\nb\n")
     assert not agrees("a b", "a.b")
+    assert agrees("a\nb\n", "a\n...\nb")
+    assert agrees("a\nx\ny\nb\n", "a\n...\nb\n...")
+    assert not agrees("a\nxb\n", "a\n...\nb")

@@ -104,10 +104,14 @@ def blocks(page: Path) -> list[Block]:
 
 
 def agrees(printed: str, expected: str) -> bool:
-    """Whether output is what a page says; "..." stands for anything, spaces at the ends of lines do not count."""
-    tidy = ["\n".join(line.rstrip() for line in text.strip("\n").splitlines()) for text in (printed, expected)]
-    pattern = ".*?".join(re.escape(part) for part in tidy[1].split("..."))
-    return re.fullmatch(pattern, tidy[0], re.DOTALL) is not None
+    """Whether output is what a page says.
+
+    "..." stands for anything, alone in a line for any lines, or none. Spaces at the ends of lines do not count.
+    """
+    said, wanted = ([*(line.rstrip() for line in text.strip("\n").splitlines()), ""] for text in (printed, expected))
+    lines = [".*?".join(map(re.escape, line.split("..."))) + "\n" for line in wanted[:-1]]
+    pattern = "".join(r"(?:[^\n]*\n)*?" if line == ".*?\n" else line for line in lines)
+    return re.fullmatch(pattern, "\n".join(said), re.DOTALL) is not None
 
 
 class Session:

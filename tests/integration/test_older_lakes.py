@@ -46,7 +46,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Callabl
 
 
 def _plain(root: Path, table: str, columns: str) -> list[tuple[object, ...]]:
-    """Rows as a plain reader of the tree has them, as docs/queries.md says it."""
+    """Rows as a plain reader of the tree has them, as docs/how-to/other-tools.md says it."""
     pattern = "archive=*/*.parquet" if TABLES[table].partition else "*.parquet"
     return duckdb.sql(
         f"SELECT {columns} FROM read_parquet('{root}/data/main/{table}/{pattern}', hive_partitioning = true, "

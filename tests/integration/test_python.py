@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import doctest
 import os
-import re
 import signal
 import subprocess
 import sys
 import types
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -75,26 +73,6 @@ def test_the_examples_run(my_lake: str) -> None:
     assert runner.failures == 0
     for name in ("open", "create", "pull", "refresh"):
         assert ">>> " in getattr(lightlake, name).__doc__
-
-
-def test_the_page_runs(my_lake: str) -> None:
-    page = (ROOT / "docs" / "python.md").read_text()
-    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 7
-    names: dict[str, Any] = {}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightkurve")  # its own, of so few measurements
-        for block in blocks:
-            exec(compile(block, "docs/python.md", "exec"), names)
-    assert (names["added"].new, names["added"].labels) == (2, 2)
-    assert (names["report"].asked, names["done"].lost) == (3, [])
-    assert (len(names["both"]), len(names["there"]), len(names["circles"])) == (12, 12, 12)
-    assert (len(names["curve"]), len(names["around"])) == (6, 6)
-    assert (names["table"]["flux"].unit, names["table"]["time"].scale) == (u.mJy, "tdb")
-    assert names["frame"].attrs["units"]["mjd"] == "d"
-    assert list(names["collector"].columns) == ["flux", "err"]
-    assert len(names["folded"]) == 3
-    assert names["power"].power.size > 0
 
 
 def test_the_import_is_light_and_shows_what_there_is(tmp_path: Path) -> None:
