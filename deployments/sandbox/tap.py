@@ -109,19 +109,24 @@ class TapService:
         self.queries: list[str] = []
         self.jobs: dict[str, Job] = {}
         self._faults: list[str] = []
-        self._schemas = {name: table.schema for name, table in tables.items()}
+        self._schemas: dict[str, pa.Schema] = {}
         self._changed = threading.Condition()
         self._slots = threading.Semaphore(running)
         self._threads: list[threading.Thread] = []
         self._db = duckdb.connect(config={"enable_external_access": "false", "threads": 2})
         self._db.execute(_MACROS)
         for name, table in tables.items():
-            if "." in name:
-                self._db.execute(f"CREATE SCHEMA IF NOT EXISTS {name.partition('.')[0]}")
-            self._db.register("arrow", table)
-            self._db.execute(f"CREATE TABLE {name} AS FROM arrow {'ORDER BY dec' * ('dec' in table.column_names)}")
-            self._db.unregister("arrow")
+            self.add(name, table)
         box.mount(self.path, self._handle)
+
+    def add(self, name: str, table: pa.Table) -> None:
+        """Have one more table."""
+        if "." in name:
+            self._db.execute(f"CREATE SCHEMA IF NOT EXISTS {name.partition('.')[0]}")
+        self._db.register("arrow", table)
+        self._db.execute(f"CREATE TABLE {name} AS FROM arrow {'ORDER BY dec' * ('dec' in table.column_names)}")
+        self._db.unregister("arrow")
+        self._schemas[name] = table.schema
 
     def fault(self, kind: str, times: int = 1) -> None:
         """Spoil the next `times` answers or jobs.
