@@ -181,7 +181,9 @@ def serve_archives(folder: Path, archives: Sequence[str] | None, env: Path | Non
         signal.signal(number, lambda *_: ended.set())
     known = (*ARCHIVES, *SURVEYS)
     if unknown := set(archives or ()) - set(known):
-        raise ConfigurationError(f"there is no simulated {', '.join(sorted(unknown))}", hint=f"there are: {', '.join(known)}")
+        raise ConfigurationError(
+            f"there is no simulated {', '.join(sorted(unknown))}", hint=f"there are: {', '.join(known)}"
+        )
     say("generating data ..." if not folder.exists() else "reading data ...")
     positions = [(ra, dec) for _, ra, dec, _ in TARGETS]
     with Sandbox.start(folder, archives=archives or ARCHIVES, seed=SEED, scale=scale, targets=positions) as sandbox:

@@ -18,7 +18,7 @@ from tasks.sources.registry import REGISTRY
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "deployments" / "cluster" / "README.md")
-TEXT = "\n".join(page.read_text() for page in PAGES)
+TEXT = "\n".join(page.read_text() for page in {*PAGES, *(ROOT / "docs").rglob("*.md")})
 # Settings of the tests, and one of HEASARC's tables and endpoints each as an example.
 OTHERS = re.compile(r"LIGHTLAKE_(?:TEST_\w+|TABLES__\w+|ENDPOINTS__\w+)")
 STATEMENTS = view_statements(declarations())
