@@ -124,7 +124,7 @@ def write_sandbox_tiles(folder: Path, *, tiles: int = 8, broken: int = 2, source
     sources
         Number of sources of a tile.
     """
-    from deployments.sandbox.virac import write_tiles
+    from deployments.sandbox.tiles import write_tiles
 
     if not (tiles > 0 and 0 <= broken <= tiles and 1 < sources <= 400_000):
         raise ConfigurationError(
