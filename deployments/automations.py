@@ -44,7 +44,10 @@ def reach_api() -> str:
     with get_client(sync_client=True) as client:
         error = client.api_healthcheck()
     if error is not None:
-        raise ConfigurationError(f"Prefect's API at {api} does not answer: {error}", hint="check PREFECT_API_URL")
+        raise ConfigurationError(
+            f"Prefect's API at {api} does not answer: {error}",
+            hint="start its server (prefect server start), wait until it answers, or correct PREFECT_API_URL",
+        )
     return str(api)
 
 

@@ -15,7 +15,7 @@ from lake.cli import LakeURL
 from lake.errors import ConfigurationError
 from lake.output import TABLE, TableOptions, say, whole_file
 from lake.settings import load_settings
-from lake.text import one_line
+from lake.text import counted, one_line
 
 doctor = App(name="doctor")
 demo = App(name="demo")
@@ -95,7 +95,7 @@ def run_sandbox(
     folder
         Folder of the generated data; another start finds it again.
     archive
-        Only this archive or service; may be given several times.
+        Only this archive or service; may be given several times. Only if it is given: rxte.
     env
         Write the settings to this file, which a lake's commands read if it is called .env and lies in their folder.
     scale
@@ -106,6 +106,38 @@ def run_sandbox(
     if not 0 < scale <= 1:
         raise ConfigurationError(f"--scale cannot be {scale:g}", hint="give a number above 0, and at most 1")
     return serve_archives(folder.absolute(), archive, env, scale)
+
+
+@sandbox.command(name="tiles")
+def write_sandbox_tiles(folder: Path, *, tiles: int = 8, broken: int = 2, sources: int = 300) -> int:
+    """Write simulated VIRAC tiles, some of them broken.
+
+    They are made again alike, so that a whole copy of a broken one is in a folder of --broken 0.
+
+    Parameters
+    ----------
+    folder
+        Folder of the tiles.
+    tiles
+        Number of tiles.
+    broken
+        Number of those that are broken.
+    sources
+        Number of sources of a tile.
+    """
+    from deployments.sandbox.tiles import write_tiles
+
+    if not (tiles > 0 and 0 <= broken <= tiles and 1 < sources <= 400_000):
+        raise ConfigurationError(
+            f"there are no {tiles} tiles, {broken} of them broken, of {sources} sources",
+            hint="give one tile or more, no more broken ones than tiles, and 2 to 400000 sources",
+        )
+    if folder.exists() and not folder.is_dir():
+        raise ConfigurationError(f"{folder} is no folder", hint="give a new or existing folder")
+    written = write_tiles(folder, tiles, seed=1, n_sources=sources, broken=broken / tiles)
+    size = sum((folder / name).stat().st_size for name in written)
+    say(f"{folder}: {counted(len(written), 'tile')}, {sum(map(bool, written.values()))} broken, {size / 1e6:.0f} MB")
+    return 0
 
 
 @serve.default

@@ -14,7 +14,7 @@ from threading import Event
 from deployments.sandbox import literature, papers
 from deployments.sandbox.papers import Published
 from deployments.sandbox.planet import wasp_126
-from deployments.sandbox.server import ARCHIVES, Sandbox
+from deployments.sandbox.server import ARCHIVES, SURVEYS, Sandbox
 from flows.cli import by_prefect, check_prefect, quiet
 from lake.commit.targets import add_targets
 from lake.errors import ConfigurationError
@@ -180,9 +180,10 @@ def serve_archives(folder: Path, archives: Sequence[str] | None, env: Path | Non
     ended = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    if unknown := set(archives or ()) - set(ARCHIVES):
+    known = (*ARCHIVES, *SURVEYS)
+    if unknown := set(archives or ()) - set(known):
         raise ConfigurationError(
-            f"there is no simulated {', '.join(sorted(unknown))}", hint=f"there are: {', '.join(ARCHIVES)}"
+            f"there is no simulated {', '.join(sorted(unknown))}", hint=f"there are: {', '.join(known)}"
         )
     say("generating data ..." if not folder.exists() else "reading data ...")
     positions = [(ra, dec) for _, ra, dec, _ in TARGETS]

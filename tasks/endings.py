@@ -9,6 +9,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -26,7 +27,8 @@ _ENDINGS = (signal.SIGINT, signal.SIGTERM)
 def ending_together() -> Iterator[None]:
     """Run a command's work so that it ends soon after a signal, and leaves no process behind.
 
-    On SIGTERM and Ctrl-C a run finishes what it has begun, but does not wait long for an archive. SIGHUP, of a closed
+    On SIGTERM and Ctrl-C a run finishes what it has begun, but does not wait long for an archive; it says so, since
+    nothing else may be seen until then. SIGHUP, of a closed
     terminal, does the same as SIGTERM.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -58,6 +60,7 @@ def _end_soon(reading: int) -> None:
             pass
         if not number:
             return
+        _say(f"stopping, in {GRACE_S:g} s at most; what is in the lake stays. Ctrl-C again stops at once")
         # Python, leaving the flow, would wait for threads and processes; from here on the process ends in any case.
         end = time.monotonic() + GRACE_S
         os.set_blocking(reading, False)
@@ -65,7 +68,14 @@ def _end_soon(reading: int) -> None:
         while time.monotonic() < end and bytes([signal.SIGINT]) != signals.read(1):
             time.sleep(0.05)
         kill_children()
+        _say("stopped; the next run goes on from here")
         os._exit(128 + number[0])
+
+
+def _say(text: str) -> None:
+    with suppress(OSError, ValueError):  # a closed terminal
+        sys.stderr.write(f"lightlake: {text}\n")
+        sys.stderr.flush()
 
 
 def end_with_parent() -> None:

@@ -140,6 +140,7 @@ def xtemaster(rows: pa.Table) -> pa.Table:
 class ArchiveService(TapService):
     """HEASARC as far as RXTE needs it: TAP, datalink, and files with listings of folders.
 
+    A simulated HEASARC in the same sandbox has table xtemaster, too.
     `prefixes` has the first folders that the FTP area answers to: take one away to test the fallback.
     """
 
@@ -147,6 +148,8 @@ class ArchiveService(TapService):
         self.table, self.files, self.prefixes = xtemaster(rows), files.resolve(), {"xte", "rxte"}
         self.ftp_url = box.url(FTP_PATH)
         super().__init__(box, TAP_PATH, {"xtemaster": self.table}, **more)
+        if heasarc := box.services.get("heasarc"):
+            heasarc.add("xtemaster", self.table)
         self._folders = dict(zip(self.table["__row"].to_pylist(), rows["folder"].to_pylist(), strict=True))
         box.mount(FTP_PATH, self._file)
         box.mount(DATALINK_PATH, self._datalink)
@@ -181,10 +184,11 @@ class ArchiveService(TapService):
 
 
 def mount(sandbox: Sandbox, root: Path, *, seed: int, scale: float, targets: Sequence[tuple[float, float]] = ()) -> str:
-    """Serve a mirror, ``root/rxte/archive``, and return the TAP endpoint. It is written unless it is there.
+    """Serve a mirror, ``root/rxte/archive``, and return the address of its files. It is written unless it is there.
 
     The service is ``sandbox.services["rxte"]``; ``root/rxte/observations.parquet`` is what `write_mirror` returned.
-    At scale 1 there are 2,000 ObsIDs; the real archive has some 100,000.
+    The TAP endpoint is ``sandbox.endpoints["heasarc"]``. At scale 1 there are 2,000 ObsIDs; the real archive has some
+    100,000.
     """
     named = [*TARGETS, *((f"J{ra:010.6f}{dec:+010.6f}", ra, dec) for ra, dec in targets)]
     options: Row = {"n_obsids": max(48, 3 * len(named), round(2_000 * scale)), "seed": seed, "targets": named}
@@ -192,8 +196,8 @@ def mount(sandbox: Sandbox, root: Path, *, seed: int, scale: float, targets: Seq
     files.mkdir(parents=True, exist_ok=True)
     sandbox.cached(known, options, lambda: pq.write_table(write_mirror(files, **options), known))
     service = sandbox.services["rxte"] = ArchiveService(sandbox, files, pq.read_table(known))
-    sandbox.endpoints["rxte"] = service.url
-    return service.url
+    sandbox.endpoints.setdefault("heasarc", service.url)
+    return service.ftp_url
 
 
 def _listing(folder: Path, url_path: str) -> bytes:

@@ -30,6 +30,9 @@ ARCHIVES = (
 )  # fmt: skip
 """Archives and services with a stand-in: each is a module here, whose function ``mount`` returns the endpoint."""
 
+SURVEYS = ("rxte",)
+"""Those that are served only if they are named, after the others."""
+
 _BODY_FAULTS = {"reset", "truncate", "short", "garbage", "slow", "endless"}
 _MAINTENANCE = b"""<!DOCTYPE html><html><head><title>Scheduled maintenance</title></head>
 <body><h1>We will be back soon</h1><p>The archive is down for maintenance.</p></body></html>\n"""
@@ -134,16 +137,17 @@ class Sandbox:
         root
             Folder of the generated data. The same arguments find it again.
         archives, seed, scale
-            Names out of `ARCHIVES`, seed of everything random, size relative to the real archives.
+            Names out of `ARCHIVES` and `SURVEYS`, seed of everything random, size relative to the real archives.
         targets
             Positions (right ascension, declination, deg) at which every archive should have something.
         """
-        if unknown := set(archives) - set(ARCHIVES):
-            raise ValueError(f"no stand-in for {', '.join(sorted(unknown))}; there are {', '.join(ARCHIVES)}")
+        known = (*ARCHIVES, *SURVEYS)
+        if unknown := set(archives) - set(known):
+            raise ValueError(f"no stand-in for {', '.join(sorted(unknown))}; there are {', '.join(known)}")
         with ExitStack() as undo:
             box = cls()
             undo.enter_context(box)  # closes it if making the data fails
-            for name in archives:
+            for name in sorted(archives, key=known.index):
                 mount: Callable[..., str] = import_module(f"deployments.sandbox.{name}").mount
                 box.endpoints[name] = mount(box, root, seed=seed, scale=scale, targets=targets)
             undo.pop_all()

@@ -76,8 +76,8 @@ class Job:
     error: str = ""
     result: bytes = b""
     duration: float = 3600.0
-    created: str = field(default_factory=lambda: _now())
-    destruction: str = field(default_factory=lambda: _now(days=3))
+    created: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
+    destruction: str = field(default_factory=lambda: f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M:%SZ}")
     cursor: duckdb.DuckDBPyConnection | None = None
 
 
@@ -109,19 +109,23 @@ class TapService:
         self.queries: list[str] = []
         self.jobs: dict[str, Job] = {}
         self._faults: list[str] = []
-        self._schemas = {name: table.schema for name, table in tables.items()}
-        self._changed = threading.Condition()
-        self._slots = threading.Semaphore(running)
+        self._schemas: dict[str, pa.Schema] = {}
+        self._changed, self._slots = threading.Condition(), threading.Semaphore(running)
         self._threads: list[threading.Thread] = []
         self._db = duckdb.connect(config={"enable_external_access": "false", "threads": 2})
         self._db.execute(_MACROS)
         for name, table in tables.items():
-            if "." in name:
-                self._db.execute(f"CREATE SCHEMA IF NOT EXISTS {name.partition('.')[0]}")
-            self._db.register("arrow", table)
-            self._db.execute(f"CREATE TABLE {name} AS FROM arrow {'ORDER BY dec' * ('dec' in table.column_names)}")
-            self._db.unregister("arrow")
+            self.add(name, table)
         box.mount(self.path, self._handle)
+
+    def add(self, name: str, table: pa.Table) -> None:
+        """Have one more table."""
+        if "." in name:
+            self._db.execute(f"CREATE SCHEMA IF NOT EXISTS {name.partition('.')[0]}")
+        self._db.register("arrow", table)
+        self._db.execute(f"CREATE TABLE {name} AS FROM arrow {'ORDER BY dec' * ('dec' in table.column_names)}")
+        self._db.unregister("arrow")
+        self._schemas[name] = table.schema
 
     def fault(self, kind: str, times: int = 1) -> None:
         """Spoil the next `times` answers or jobs.
@@ -444,7 +448,3 @@ def _xml(body: str) -> Response:
 def _uws(root: str, body: str) -> Response:
     spaces = 'xmlns:uws="http://www.ivoa.net/xml/UWS/v1.0" xmlns:xlink="http://www.w3.org/1999/xlink"'
     return _xml(f'<uws:{root} version="1.1" {spaces}>{body}</uws:{root}>')
-
-
-def _now(days: int = 0) -> str:
-    return f"{datetime.now(UTC) + timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}"

@@ -2,8 +2,8 @@
 
 Blocks run from the top to the bottom in one empty folder: those of `bash` in one shell, those of `python` in one
 Python, which starts where the shell is by then. What they print goes to a terminal of 80 columns, and what commands
-print differs there: tables are narrower than in a file. A block of `text` after one of them is what it prints; `...` in it
-stands for anything, as in a doctest. A comment before a block says what is special about it:
+print differs there: tables are narrower than in a file. A block of `text` after one of them is what it prints; `...`
+in it stands for anything, as in a doctest. A comment before a block says what is special about it:
 
     <!-- another terminal -->    a server: run beside the rest, until it prints the text that follows
     <!-- fails -->               ends with another exit code than 0
@@ -20,8 +20,8 @@ import pty
 import re
 import shutil
 import signal
-import subprocess
 import struct
+import subprocess
 import sys
 import termios
 import textwrap

@@ -69,10 +69,10 @@ def test_over_the_services_with_every_loss_named(
     catalog: Catalog, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Sandbox.start(tmp_path / "box", archives=()) as box:
-        tap = sandbox_rxte.mount(box, tmp_path / "box", seed=6, scale=0.001)
+        files = sandbox_rxte.mount(box, tmp_path / "box", seed=6, scale=0.001)
         service = box.services["rxte"]
-        monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__HEASARC", tap)
-        monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__RXTE", service.ftp_url)
+        monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__HEASARC", box.endpoints["heasarc"])
+        monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__RXTE", files)
         monkeypatch.setenv("LIGHTLAKE_RETRIES", "0")
         state = pull_rxte(target=PLACE, return_state=True)
         every = {row["obsid"] for row in service.table.to_pylist() if row["obsid"] and row["target_name"] == "ETA_CAR"}

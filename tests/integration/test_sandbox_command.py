@@ -5,11 +5,19 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import pytest
+import pyvo
 from helpers.processes import Run, child_environment
+
+from deployments.sandbox import server
+from deployments.sandbox.server import Sandbox
+from lake.errors import GranuleRejected
+from tasks.sources.virac.tile import open_tile
 
 
 def test_settings_lead_to_archives_that_answer(tmp_path: Path) -> None:
@@ -36,3 +44,36 @@ def test_an_unknown_archive_is_named(run: Run) -> None:
     done = run("sandbox", "--archive", "nobody")
     assert done.code == 2
     assert "no simulated nobody (there are: icecube, gaia" in done.err
+
+
+def test_rxte_beside_heasarc_has_one_service(tmp_path: Path) -> None:
+    with Sandbox.start(tmp_path, archives=["rxte", "heasarc"], scale=0.001) as box:
+        assert set(box.endpoints) == {"heasarc", "rxte"}
+        service = pyvo.dal.TAPService(box.endpoints["heasarc"])
+        for table in ("fermigtrig", "xtemaster"):
+            assert len(service.run_sync(f"SELECT ra FROM {table}").to_table()) > 1
+        listing = httpx.get(f"{box.endpoints['rxte']}/xte/data/archive/")
+        assert "AO" in listing.text
+
+
+def test_rxte_is_served_only_if_it_is_named(tmp_path: Path) -> None:
+    with Sandbox.start(tmp_path, archives=["rxte"], scale=0.001) as box:
+        assert set(box.endpoints) == {"heasarc", "rxte"}
+    assert "rxte" not in server.ARCHIVES
+
+
+def test_tiles_some_of_them_broken(run: Run) -> None:
+    done = run("sandbox", "tiles", "tiles", "--tiles", 3, "--broken", 1, "--sources", 20)
+    assert (done.code, done.out.split(",")[:2]) == (0, ["tiles: 3 tiles", " 1 broken"])
+    readable = 0
+    for path in Path("tiles").glob("*.hdf5"):
+        with suppress(GranuleRejected), open_tile(path) as tile:
+            readable += len(tile) == 20
+    assert readable == 2
+
+
+@pytest.mark.parametrize("given", [["--broken", 4], ["--tiles", 0], ["--sources", 1]])
+def test_tiles_that_cannot_be(run: Run, given: list[object]) -> None:
+    done = run("sandbox", "tiles", "tiles", "--tiles", 3, *given)
+    assert done.code == 2
+    assert not Path("tiles").exists()

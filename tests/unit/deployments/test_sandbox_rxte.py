@@ -295,7 +295,7 @@ def test_xtemaster_has_the_services_columns(mirror: tuple[Path, pa.Table], data_
 
 
 def test_a_cone_by_tap(box: Sandbox) -> None:
-    service = pyvo.dal.TAPService(box.endpoints["rxte"])
+    service = pyvo.dal.TAPService(box.endpoints["heasarc"])
     ra, dec = rxte.TARGETS[0][1:]
     found = service.run_sync(
         'SELECT target_name, cycle, prnb, obsid, "time", exposure, ra, dec FROM xtemaster WHERE 1=CONTAINS('
