@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from helpers.page_needs import needs, provide
 from helpers.pages import agrees, blocks, run_page
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -13,8 +14,10 @@ PAGES = [page for part in ("tutorials", "how-to") for page in sorted((DOCS / par
 
 @pytest.mark.docs
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.stem}")
-def test_a_page(page: Path, tmp_path: Path) -> None:
-    assert run_page(page, tmp_path / "reader")
+def test_a_page(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    folder = tmp_path / "reader"
+    environment = provide(page, folder / "work", request.getfixturevalue)
+    assert run_page(page, folder, **environment)
 
 
 def page_of(folder: Path, text: str) -> Path:
@@ -104,6 +107,21 @@ def test_what_is_not_run_is_left_out(tmp_path: Path) -> None:
     )
     (done,) = run_page(page_of(tmp_path, text), tmp_path / "reader")
     assert done.code == "echo 1\n"
+
+
+def test_a_page_has_what_it_needs(tmp_path: Path) -> None:
+    page = page_of(tmp_path, "# A title\n\n<!-- needs: postgres clone -->\n\n```bash\ntrue\n```\n")
+    assert needs(page) == ["postgres", "clone"]
+    work = tmp_path / "work"
+    given = provide(page, work, {"postgres": "host=127.0.0.1 port=5 user=me dbname=mine"}.__getitem__)
+    assert (given["PGHOST"], given["PGPORT"], given["PGUSER"], given["PGDATABASE"]) == ("127.0.0.1", "5", "me", "mine")
+    assert Path(given["PYTHONPATH"], "lake", "cli.py").is_file()
+    assert given["PYTHONPATH"] == str(work / "lightlake")
+
+
+def test_a_need_that_nobody_knows_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="needs oracle"):
+        provide(page_of(tmp_path, "<!-- needs: oracle -->\n"), tmp_path, str)
 
 
 def test_output_agrees() -> None:

@@ -9,6 +9,8 @@ stands for anything, as in a doctest. A comment before a block says what is spec
     <!-- not run: REASON -->     is not run
     <!-- not compared -->        the output is an example
     <!-- file: NAME -->          is not run, but written to a file of that name, where the shell is
+
+A page that needs a server, or a clone of the project, says so by a comment of its own: see `helpers.page_needs`.
 """
 
 from __future__ import annotations
@@ -240,7 +242,7 @@ def run_page(page: Path, folder: Path, timeout_s: float = 240, **environment: st
     page
         A file of Markdown.
     folder
-        A folder that does not exist; the blocks run in `work` in it.
+        A folder of its own; the blocks run in `work` in it, which is made unless it is there.
     timeout_s
         For each block.
     environment
@@ -252,7 +254,7 @@ def run_page(page: Path, folder: Path, timeout_s: float = 240, **environment: st
         A block does otherwise than the page says; the message has its line.
     """
     work = folder / "work"
-    work.mkdir(parents=True)
+    work.mkdir(parents=True, exist_ok=True)
     run = [block for block in blocks(page) if not block.note.startswith("not run: ")]
     with ExitStack() as stack:
         reader = Reader(work, terminal(folder, **environment), timeout_s, stack)
