@@ -124,6 +124,11 @@ def test_a_need_that_nobody_knows_is_named(tmp_path: Path) -> None:
         provide(page_of(tmp_path, "<!-- needs: oracle -->\n"), tmp_path, str)
 
 
+def test_a_comment_is_of_the_block_after_it(tmp_path: Path) -> None:
+    text = "<!-- needs: s3 -->\n\nText.\n\n<!-- fails -->\n```bash\nfalse\n```\n"
+    assert [block.note for block in blocks(page_of(tmp_path, text))] == ["fails"]
+
+
 def test_output_agrees() -> None:
     assert agrees("a  \nb 12 s\n", "a\nb ... s")
     assert not agrees("a\nb\nc\n", "a\nb\n")

@@ -32,7 +32,7 @@ from queue import Empty, Queue
 from helpers.processes import child_environment
 
 FENCE = re.compile(
-    r"(?:^<!-- (?P<note>.*?) -->\n+)?^(?P<indent> *)```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^(?P=indent)```$",
+    r"(?:^<!-- (?P<note>[^\n]*?) -->\n+)?^(?P<indent> *)```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
 NOTES = ("another terminal", "fails", "not run: ", "not compared", "file: ")
