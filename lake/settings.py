@@ -50,7 +50,7 @@ class Settings(BaseSettings):
         default_factory=dict, repr=False, description="Where to reach an archive, instead of its public address."
     )
     tables: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="More tables of events, by name: see 'Adding a table' in the README."
+        default_factory=dict, description="More tables of HEASARC, by name: see docs/how-to/heasarc-table.md."
     )
     cache_dir: Path = Field(Path("~/.cache/lightlake"), description="Folder of downloaded files.")
     runner: Literal["threads", "processes", "dask"] = Field(

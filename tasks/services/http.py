@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
+from html import unescape
 from importlib.metadata import version
 from typing import Any, Self
 
@@ -180,10 +181,15 @@ class Session:
         Names for messages.
     timeout_s, deadline_s
         Longest silence, and longest time for all requests together.
+    service
+        Name of the setting of the address, for messages, if it is not the archive's.
     """
 
-    def __init__(self, archive: str, url: str, timeout_s: float, deadline_s: float) -> None:
+    def __init__(
+        self, archive: str, url: str, timeout_s: float, deadline_s: float, *, service: str | None = None
+    ) -> None:
         self.archive, self.url, self.deadline_s = archive, url, deadline_s
+        self.setting = f"LIGHTLAKE_ENDPOINTS__{(service or archive).upper()}"
         self.deadline = time.monotonic() + deadline_s
         self._client = Client(timeout_s)
 
@@ -195,7 +201,7 @@ class Session:
 
     def budget(self) -> Budget:
         """Return what the next answer may come to."""
-        failed = failing(self.archive, self.url, f"check LIGHTLAKE_ENDPOINTS__{self.archive.upper()}")
+        failed = failing(self.archive, self.url, f"check {self.setting}")
         return replace(in_memory(failed, deadline=self.deadline), seconds=self.deadline_s)
 
     def get(self, url: str, **more: Any) -> Reply:
@@ -298,7 +304,7 @@ def excerpt(body: bytes, length: int = 200) -> str:
         (status[1] if status else body).decode(errors="replace"),
         flags=re.S | re.I,
     )
-    return " ".join(text.split())[:length]
+    return " ".join(unescape(text).split())[:length]
 
 
 def retry_after_s(text: str) -> float | None:

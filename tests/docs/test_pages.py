@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from helpers.page_needs import needs, provide
-from helpers.pages import agrees, blocks, run_page
+from helpers.pages import agrees, blocks, run_page, to_run
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = [page for part in ("tutorials", "how-to") for page in sorted((DOCS / part).glob("*.md")) if blocks(page)]
+PAGES = [page for part in ("tutorials", "how-to") for page in sorted((DOCS / part).glob("*.md")) if to_run(page)]
 
 
 @pytest.mark.docs

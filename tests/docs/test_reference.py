@@ -17,7 +17,7 @@ from lake.settings import Settings
 from tasks.sources.registry import REGISTRY
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "deployments" / "cluster" / "README.md")
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "deployments" / "cluster" / "README.md")
 TEXT = "\n".join(page.read_text() for page in PAGES)
 # Settings of the tests, and one of HEASARC's tables and endpoints each as an example.
 OTHERS = re.compile(r"LIGHTLAKE_(?:TEST_\w+|TABLES__\w+|ENDPOINTS__\w+)")
@@ -124,6 +124,8 @@ def test_links_lead_somewhere(page: Path) -> None:
         if not link.startswith("http"):
             file, _, anchor = link.partition("#")
             target = (page.parent / file) if file else page
+            if (ROOT / "docs" / "reference") in target.resolve().parents and not target.exists():
+                continue  # made from the code with the site, which checks these links
             assert target.exists(), link
             assert not anchor or anchor in anchors(target), link
 

@@ -100,6 +100,11 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
+def to_run(page: Path) -> list[Block]:
+    """Return the blocks of a page that are run, or written to a file, here."""
+    return [block for block in blocks(page) if not block.note.startswith("not run: ")]
+
+
 def agrees(printed: str, expected: str) -> bool:
     """Whether output is what a page says; "..." stands for anything, spaces at the ends of lines do not count."""
     tidy = ["\n".join(line.rstrip() for line in text.strip("\n").splitlines()) for text in (printed, expected)]
@@ -173,10 +178,14 @@ def terminal(folder: Path, **more: str) -> dict[str, str]:
     home, programs = folder / "home", folder / "bin"
     home.mkdir()
     programs.mkdir()
-    for name, start in {"lightlake": " -c 'from lake.cli import main; main()'", "python": ""}.items():
-        program = programs / name
-        program.write_text(f'#!/bin/sh\nexec {sys.executable}{start} "$@"\n')
-        program.chmod(0o755)
+    # A file, as pip makes it: DuckDB takes `python -c` for somebody at a prompt, and draws bars of progress.
+    start = {
+        "lightlake": f"#!{sys.executable}\nfrom lake.cli import main\n\nmain()\n",
+        "python": f'#!/bin/sh\nexec {sys.executable} "$@"\n',
+    }
+    for name, text in start.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
     path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     root = str(Path(__file__).parents[2])
     given = {"HOME": str(home), "PATH": path, "COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1", "PYTHONPATH": root}
@@ -255,7 +264,7 @@ def run_page(page: Path, folder: Path, timeout_s: float = 240, **environment: st
     """
     work = folder / "work"
     work.mkdir(parents=True, exist_ok=True)
-    run = [block for block in blocks(page) if not block.note.startswith("not run: ")]
+    run = to_run(page)
     with ExitStack() as stack:
         reader = Reader(work, terminal(folder, **environment), timeout_s, stack)
         for block in run:
