@@ -109,7 +109,7 @@ def test_a_name_that_is_only_part_of_another_is_missed(name: str, text: str) -> 
 
 @pytest.mark.parametrize(("page", "command"), examples(), ids=lambda value: value)
 def test_an_example_is_understood(page: str, command: str) -> None:
-    tokens = shlex.split(command.split(" #")[0].rstrip(" \\"), posix=True)[1:]
+    tokens = shlex.split(re.split(r" [#|] ?", command)[0].rstrip(" \\"), posix=True)[1:]
     app.parse_args(tokens, exit_on_error=False, print_error=False)
 
 
