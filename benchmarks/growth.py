@@ -4,7 +4,7 @@ Each size is pulled from simulated archives in a fresh process. Measured are pro
 archive, rows, bytes of Parquet, memory, granules and time of commits. Archives in buckets are read over S3, with
 targets all over the sky and as many in one field, because their cost depends on the partitions that the targets touch.
 Lines through the smaller sizes predict the largest one, and the error is printed. Times of real services are
-assumptions, named in `PUBLISHED` and `sites`. `--markdown` prints the table of deployments/cluster/README.md.
+assumptions, named in `PUBLISHED` and `sites`. `--markdown` prints the table of docs/how-to/cluster.md.
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ def errors(samples: Sequence[Sample]) -> dict[str, float]:
 
 
 def markdown(loads: Mapping[str, Load], gb: Mapping[str, tuple[float, float]], at: Sequence[Site], sizes: str) -> str:
-    """Write the table of deployments/cluster/README.md."""
+    """Write the table of docs/how-to/cluster.md."""
     columns = ["archive", "requests", "GB read", *(f"hours, {one.name}" for one in at), "GB, 1 machine", "GB, a job"]
     lines = [
         f"Measured at n = {sizes}; extrapolated to {TARGETS:,} targets.",
@@ -294,7 +294,7 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="two archives, a thousand targets at most")
-    parser.add_argument("--markdown", action="store_true", help="print the table of deployments/cluster/README.md, too")
+    parser.add_argument("--markdown", action="store_true", help="print the table of docs/how-to/cluster.md, too")
     parser.add_argument("--jobs", type=int, default=16, help="jobs of the cluster")
     given = parser.parse_args()
     started, load = time.perf_counter(), os.getloadavg()[0]

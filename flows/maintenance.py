@@ -47,14 +47,10 @@ def maintain(lake: LakeField = None) -> State[Compacted]:
         if not ours:
             return Cancelled(message="another run compacts this lake")
         done = compact(opened.catalog)
-    message = (
-        f"{counted(done.files_before, 'file')} became {done.files_after} ({done.bytes_after / 1e6:.1f} MB), "
-        f"{counted(done.quarantined, 'unknown file')} to the quarantine"
-    )
     if opened.catalog.location.kind == "postgres":
         get_run_logger().info("the catalogue has no backup from here: %s", backup_hint(opened.catalog.location))
-    create_table_artifact([asdict(done)], key="maintenance", description=message)
-    return Completed(message=message, data=done)
+    create_table_artifact([asdict(done)], key="maintenance", description=done.summary)
+    return Completed(message=done.summary, data=done)
 
 
 @flow(name="verify", flow_run_name=verify_name, validate_parameters=True)

@@ -188,10 +188,7 @@ def compact(*, lake: LakeURL = None) -> int:
 
     with Lake(lake, writable=True) as opened:
         done = run_compact(opened.catalog)
-    say(
-        f"{counted(done.files_before, 'file')} became {done.files_after} ({done.bytes_after / 1e6:.1f} MB), "
-        f"{counted(done.quarantined, 'unknown file')} moved to the quarantine, in {done.seconds:.1f} s"
-    )
+    say(f"{done.summary}, in {done.seconds:.1f} s")
     if opened.catalog.location.kind == "postgres":
         say(f"the catalogue in PostgreSQL has no backup from here: {backup_hint(opened.catalog.location)}")
     return 0

@@ -49,6 +49,15 @@ class Compacted:
     quarantined: int
     seconds: float
 
+    @property
+    def summary(self) -> str:
+        """Say what it did: a small lake may have more files than before, with the rows that its catalogue held."""
+        with_rows = " and rows that were in the catalogue" if self.files_after > self.files_before else ""
+        return (
+            f"{counted(self.files_before, 'file')}{with_rows} became {counted(self.files_after, 'file')} "
+            f"({self.bytes_after / 1e6:.1f} MB), {counted(self.quarantined, 'unknown file')} moved to the quarantine"
+        )
+
 
 def compact(catalog: Catalog) -> Compacted:
     """Merge small files into few large sorted ones, and make the plain tree equal to the catalogue.

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from html import unescape
 from typing import TYPE_CHECKING, Any, Self
 
 from lake.errors import ArchiveError
@@ -128,10 +129,15 @@ class Session:
         Names for messages.
     timeout_s, deadline_s
         Longest silence, and longest time for all requests together.
+    service
+        Name of the setting of the address, for messages, if it is not the archive's.
     """
 
-    def __init__(self, archive: str, url: str, timeout_s: float, deadline_s: float) -> None:
+    def __init__(
+        self, archive: str, url: str, timeout_s: float, deadline_s: float, *, service: str | None = None
+    ) -> None:
         self.archive, self.url, self.deadline_s = archive, url, deadline_s
+        self.setting = f"LIGHTLAKE_ENDPOINTS__{(service or archive).upper()}"
         self.deadline = time.monotonic() + deadline_s
         self._client = Client(timeout_s)
 
@@ -143,7 +149,7 @@ class Session:
 
     def budget(self) -> Budget:
         """Return what the next answer may come to."""
-        failed = failing(self.archive, self.url, f"check LIGHTLAKE_ENDPOINTS__{self.archive.upper()}")
+        failed = failing(self.archive, self.url, f"check {self.setting}")
         return replace(in_memory(failed, deadline=self.deadline), seconds=self.deadline_s)
 
     def get(self, url: str, **more: Any) -> Reply:
@@ -248,7 +254,7 @@ def excerpt(body: bytes, length: int = 200) -> str:
         (status[1] if status else body).decode(errors="replace"),
         flags=re.S | re.I,
     )
-    return " ".join(text.split())[:length]
+    return " ".join(unescape(text).split())[:length]
 
 
 def retry_after_s(text: str) -> float | None:

@@ -58,6 +58,8 @@ class Service:
         Longest time for one query, from the request to the last byte, however slowly bytes come.
     cap
         Rows at which the service cuts an answer without saying so; None if it reports truncation.
+    service
+        Name of the setting of the address, for messages, if it is not the archive's.
     """
 
     archive: str
@@ -65,6 +67,7 @@ class Service:
     timeout_s: float
     deadline_s: float
     cap: int | None = None
+    service: str | None = None
 
     def query(
         self, adql: str, uploads: Mapping[str, pa.Table] | None = None, *, maxrec: int, asynchronous: bool = False
@@ -102,7 +105,7 @@ class Service:
         from tasks.services.pyvo_requests import PyvoRequests
 
         tables = {name: io.BytesIO(to_votable(table)) for name, table in (uploads or {}).items()}
-        with Session(self.archive, self.url, self.timeout_s, self.deadline_s) as session:
+        with Session(self.archive, self.url, self.timeout_s, self.deadline_s, service=self.service) as session:
             service = TAPService(self.url.rstrip("/"), session=PyvoRequests(session))
             try:
                 if asynchronous:

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from lake.errors import ConfigurationError, GranuleRejected
 from lake.model.declared import FornaxRows, Views
+from lake.names import unknown
 from lake.science.motion import Paths, Span, julian_year
 from lake.science.sky import hpx29, ranks, separation_arcsec
 from lake.science.times import to_bmjd_tdb
@@ -59,7 +60,7 @@ def fetch(table: EventTable, granule: Granule, settings: Settings) -> FetchResul
         If several events were found, or one target was asked for, and every id is that of several.
     """
     endpoint = settings.endpoints.get(SERVICE, ENDPOINT)
-    service = Service(table.name, endpoint, settings.timeout_s, settings.task_timeout_s, CAP)
+    service = Service(table.name, endpoint, settings.timeout_s, settings.task_timeout_s, CAP, SERVICE)
     upload = granule.targets.select(["target_id", "ra", "dec"])
     radius, paths = table.radius_of(granule.parameters), Paths(granule.targets, SPAN)
     moving = radius is not None and bool(paths.moves.any())
@@ -294,11 +295,11 @@ def configured(settings: Settings) -> list[Archive]:
         try:
             archives.append(archive(EventTable.model_validate(described)))
         except ValidationError as error:
-            first = error.errors()[0]
+            first, setting = error.errors()[0], f"LIGHTLAKE_TABLES__{name.upper()}"
+            if first["type"] == "extra_forbidden":
+                raise unknown("key", str(first["loc"][0]), EventTable.model_fields, f"in {setting}") from error
             message = ": ".join([*map(str, first["loc"]), first["msg"].removeprefix("Value error, ")])
-            raise ConfigurationError(
-                f"LIGHTLAKE_TABLES__{name.upper()}: {message}", hint="correct it, or unset it"
-            ) from error
+            raise ConfigurationError(f"{setting}: {message}", hint="correct it, or unset it") from error
     return archives
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers.pages import agrees, blocks, run_page
+from helpers.page_needs import needs, provide
+from helpers.pages import agrees, blocks, run_page, to_run
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = [page for part in ("tutorials", "how-to") for page in sorted((DOCS / part).glob("*.md")) if blocks(page)]
+PAGES = [page for part in ("tutorials", "how-to") for page in sorted((DOCS / part).glob("*.md")) if to_run(page)]
 
 
 @pytest.mark.docs
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.stem}")
-def test_a_page(page: Path, tmp_path: Path) -> None:
-    assert run_page(page, tmp_path / "reader")
+def test_a_page(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    folder = tmp_path / "reader"
+    environment = provide(page, folder / "work", request.getfixturevalue)
+    assert run_page(page, folder, **environment)
 
 
 def page_of(folder: Path, text: str) -> Path:
@@ -118,6 +121,26 @@ sys.stdout.isatty(), os.get_terminal_size().columns
 ```
 """
     assert run_page(page_of(tmp_path, text), tmp_path / "reader")
+
+
+def test_a_page_has_what_it_needs(tmp_path: Path) -> None:
+    page = page_of(tmp_path, "# A title\n\n<!-- needs: postgres clone -->\n\n```bash\ntrue\n```\n")
+    assert needs(page) == ["postgres", "clone"]
+    work = tmp_path / "work"
+    given = provide(page, work, {"postgres": "host=127.0.0.1 port=5 user=me dbname=mine"}.__getitem__)
+    assert (given["PGHOST"], given["PGPORT"], given["PGUSER"], given["PGDATABASE"]) == ("127.0.0.1", "5", "me", "mine")
+    assert Path(given["PYTHONPATH"], "lake", "cli.py").is_file()
+    assert given["PYTHONPATH"] == str(work / "lightlake")
+
+
+def test_a_need_that_nobody_knows_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="needs oracle"):
+        provide(page_of(tmp_path, "<!-- needs: oracle -->\n"), tmp_path, str)
+
+
+def test_a_comment_is_of_the_block_after_it(tmp_path: Path) -> None:
+    text = "<!-- needs: s3 -->\n\nText.\n\n<!-- fails -->\n```bash\nfalse\n```\n"
+    assert [block.note for block in blocks(page_of(tmp_path, text))] == ["fails"]
 
 
 def test_output_agrees() -> None:

@@ -10,6 +10,8 @@ in it stands for anything, as in a doctest. A comment before a block says what i
     <!-- not run: REASON -->     is not run
     <!-- not compared -->        the output is an example
     <!-- file: NAME -->          is not run, but written to a file of that name, where the shell is
+
+A page that needs a server, or a clone of the project, says so by a comment of its own: see `helpers.page_needs`.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from queue import Empty, Queue
 from helpers.processes import child_environment
 
 FENCE = re.compile(
-    r"(?:^<!-- (?P<note>.*?) -->\n+)?^(?P<indent> *)```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^(?P=indent)```$",
+    r"(?:^<!-- (?P<note>[^\n]*?) -->\n+)?^(?P<indent> *)```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
 NOTES = ("another terminal", "fails", "not run: ", "not compared", "file: ")
@@ -101,6 +103,11 @@ def blocks(page: Path) -> list[Block]:
         else:
             last_end = -1
     return found
+
+
+def to_run(page: Path) -> list[Block]:
+    """Return the blocks of a page that are run, or written to a file, here."""
+    return [block for block in blocks(page) if not block.note.startswith("not run: ")]
 
 
 def agrees(printed: str, expected: str) -> bool:
@@ -201,10 +208,14 @@ def terminal(folder: Path, **more: str) -> dict[str, str]:
     home, programs = folder / "home", folder / "bin"
     home.mkdir()
     programs.mkdir()
-    for name, start in {"lightlake": " -c 'from lake.cli import main; main()'", "python": ""}.items():
-        program = programs / name
-        program.write_text(f'#!/bin/sh\nexec {sys.executable}{start} "$@"\n')
-        program.chmod(0o755)
+    # A file, as pip makes it: DuckDB takes `python -c` for somebody at a prompt, and draws bars of progress.
+    start = {
+        "lightlake": f"#!{sys.executable}\nfrom lake.cli import main\n\nmain()\n",
+        "python": f'#!/bin/sh\nexec {sys.executable} "$@"\n',
+    }
+    for name, text in start.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
     path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     root = str(Path(__file__).parents[2])
     given = {"HOME": str(home), "PATH": path, "COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1", "PYTHONPATH": root}
@@ -270,7 +281,7 @@ def run_page(page: Path, folder: Path, timeout_s: float = 240, **environment: st
     page
         A file of Markdown.
     folder
-        A folder that does not exist; the blocks run in `work` in it.
+        A folder of its own; the blocks run in `work` in it, which is made unless it is there.
     timeout_s
         For each block.
     environment
@@ -282,8 +293,8 @@ def run_page(page: Path, folder: Path, timeout_s: float = 240, **environment: st
         A block does otherwise than the page says; the message has its line.
     """
     work = folder / "work"
-    work.mkdir(parents=True)
-    run = [block for block in blocks(page) if not block.note.startswith("not run: ")]
+    work.mkdir(parents=True, exist_ok=True)
+    run = to_run(page)
     with ExitStack() as stack:
         reader = Reader(work, terminal(folder, **environment), timeout_s, stack)
         for block in run:

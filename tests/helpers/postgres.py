@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
+import pytest
 
 from lake.store.connection import extension_file
 
@@ -86,6 +87,18 @@ def running() -> Iterator[Postgres]:
             yield server
         finally:
             server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """Connection string of a new PostgreSQL server; where it is not installed, the tests are skipped."""
+    if binaries() is None:
+        reason = "no PostgreSQL: pg_ctl is neither in PATH nor in /usr/lib/postgresql/*/bin"
+        if "postgres" in os.environ.get("LIGHTLAKE_TEST_REQUIRE", ""):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with running() as server:
+        yield server.connection
 
 
 @contextmanager

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from helpers.browser import page  # noqa: F401
 from helpers.dachs import Dachs, running
-from helpers.postgres import binaries
-from helpers.postgres import running as running_postgres
+from helpers.postgres import postgres  # noqa: F401
 from helpers.processes import run  # noqa: F401
 from helpers.proxy import Proxy, proxy
 from helpers.servers import (  # noqa: F401
@@ -31,26 +30,11 @@ from lake.store.catalog import Catalog
 from lake.store.storage import Storage
 
 
-def _missing(reason: str) -> None:
-    if "postgres" in os.environ.get("LIGHTLAKE_TEST_REQUIRE", ""):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture(autouse=True)
 def _events_go_to_the_server_of_the_test(request: pytest.FixtureRequest) -> None:
     """Begin with a new sender of events: Prefect's client has one, which stays with the server that it saw first."""
     if request.node.get_closest_marker("prefect") or request.node.get_closest_marker("server"):
         send_what_is_left()
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """Connection string of a new PostgreSQL server."""
-    if binaries() is None:
-        _missing("no PostgreSQL: pg_ctl is neither in PATH nor in /usr/lib/postgresql/*/bin")
-    with running_postgres() as server:
-        yield server.connection
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +71,7 @@ def anywhere_catalog(anywhere: Settings, request: pytest.FixtureRequest) -> Iter
 
 
 @pytest.fixture
-def faulty(postgres: str) -> Iterator[Proxy]:
+def faulty(postgres: str) -> Iterator[Proxy]:  # noqa: F811
     """A proxy before PostgreSQL."""
     place = dict(part.split("=", 1) for part in postgres.split())
     with proxy(place["host"], int(place["port"])) as one:
@@ -95,7 +79,7 @@ def faulty(postgres: str) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def through(faulty: Proxy, postgres: str, tmp_path: Path) -> Settings:
+def through(faulty: Proxy, postgres: str, tmp_path: Path) -> Settings:  # noqa: F811
     """Settings of a new lake whose catalogue is reached through the proxy."""
     place = dict(part.split("=", 1) for part in postgres.split())
     where = f"host=127.0.0.1 port={faulty.port} user={place['user']} dbname={place['dbname']}"

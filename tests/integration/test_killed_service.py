@@ -1,7 +1,8 @@
-"""The table of docs/service.md: whatever is killed of server, service, worker and run, the next is done in two minutes.
+"""The table of docs/how-to/prefect.md: whatever is killed of server, service, worker and run, the next comes soon.
 
-A service and a worker, each with a lake of its own, have one Prefect server, which keeps its leases in memory. The
-worker, and those rows that have not gone wrong before, are there with LIGHTLAKE_TEST_FULL: each takes half a minute.
+Soon is within two minutes. A service and a worker, each with a lake of its own, have one Prefect server, which keeps
+its leases in memory. The worker, and those rows that have not gone wrong before, are there with LIGHTLAKE_TEST_FULL:
+each takes half a minute.
 """
 
 from __future__ import annotations

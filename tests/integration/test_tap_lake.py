@@ -154,9 +154,9 @@ def test_events_of_heasarc(catalog: Catalog, lake: Lake, rows: Rows, reached: di
 def test_one_more_table_by_configuration(
     catalog: Catalog, rows: Rows, reached: dict[str, str], prefect_server: PrefectServer, tmp_path: Path
 ) -> None:
-    """The README's line in the environment, and the command after it."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    described = re.search(r"LIGHTLAKE_TABLES__XMMSSC='(.*?)'", readme, re.S)
+    """The setting of the how-to page in the environment, and the command after it."""
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "heasarc-table.md").read_text()
+    described = re.search(r"LIGHTLAKE_TABLES__XMMSSC='(.*?)'", page, re.S)
     ra, dec = positions_in("xmmssc")
     names = [f"X{n}" for n in range(200)]
     add_targets(catalog, pa.table({"ra": ra[:200], "dec": dec[:200] + 4 / 3600, "name": names}), "x")

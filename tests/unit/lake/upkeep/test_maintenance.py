@@ -21,7 +21,7 @@ from lake.store.catalog import Catalog
 from lake.store.connection import extension_file
 from lake.store.s3 import s3_secret
 from lake.store.storage import read_parquet, write_parquet
-from lake.upkeep.compaction import compact
+from lake.upkeep.compaction import Compacted, compact
 from lake.upkeep.maintenance import status, verify
 from lake.upkeep.progress import as_text, progress, slowest
 
@@ -248,6 +248,13 @@ def test_compact_brings_the_lake_to_rest(kept):
     committed(kept, {0: 3}, "after")
     assert content(kept)["s0"] == expected({0: 3})["s0"]
     assert errors(kept) == []
+
+
+@pytest.mark.parametrize(("before", "after", "told"), [(14, 19, True), (19, 14, False), (3, 3, False)])
+def test_a_compaction_says_why_there_are_more_files(before: int, after: int, told: bool) -> None:
+    summary = Compacted(before, after, 100_000, 1, 2.0).summary
+    assert ("in the catalogue" in summary) == told
+    assert f"became {after} files (0.1 MB), 1 unknown file moved" in summary
 
 
 def test_row_groups_stay_small(catalog, on_disk):

@@ -16,7 +16,7 @@ from astropy.coordinates import SkyCoord
 
 from deployments.sandbox.server import Sandbox
 from deployments.sandbox.tap import TapService
-from lake.errors import ConfigurationError, GranuleRejected, TruncatedAnswer
+from lake.errors import ArchiveError, ConfigurationError, GranuleRejected, TruncatedAnswer
 from lake.model.schema import TABLES
 from lake.science.sky import hpx29
 from lake.settings import Settings, load_settings
@@ -162,7 +162,6 @@ def test_a_table_is_added_by_a_few_lines(box: Sandbox, reached: Settings, monkey
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"colour": "red"}, "colour: Extra inputs"),
         ({"error_column": None}, "error_column or radius_arcsec must say"),
         ({"value_column": "flux"}, "value_column and unit go together"),
         ({"table": "a; DROP TABLE b"}, "table: String should match"),
@@ -172,6 +171,24 @@ def test_a_table_is_added_by_a_few_lines(box: Sandbox, reached: Settings, monkey
 def test_a_table_that_is_described_wrongly(given: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigurationError, match=f"LIGHTLAKE_TABLES__MINE: {told}"):
         heasarc.configured(load_settings(tables={"mine": given}))
+
+
+def test_a_key_that_is_misspelt() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        heasarc.configured(load_settings(tables={"mine": {"error_colum": None}}))
+    assert "'error_colum' in LIGHTLAKE_TABLES__MINE" in caught.value.message
+    assert "error_column" in (caught.value.hint or "").split("?")[0]
+
+
+def test_a_column_that_the_service_does_not_have(
+    box: Sandbox, reached: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIGHTLAKE_TABLES__XMMSSC", json.dumps({**XMM, "value_column": "ep_9_flux"}))
+    source = find("xmmssc")
+    with pytest.raises(ArchiveError) as caught:
+        source.fetch(granule(source, targets_at(PLACES[:2])), reached)
+    assert '"ep_9_flux"' in caught.value.message
+    assert caught.value.hint == "check LIGHTLAKE_ENDPOINTS__HEASARC"
 
 
 @pytest.mark.parametrize("name", ["gaia", "fermigtrig", "heasarc", "virac", "rxte_pca"])
