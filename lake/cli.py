@@ -16,7 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from lake.arranged import BACKUPS, FINDINGS, first_of_status, schema_lines, schema_table
 from lake.commands import plug_in
-from lake.errors import ConfigurationError
+from lake.errors import ConfigurationError, with_topic
 from lake.output import TABLE, Output, TableOptions, put, say, terminal_width
 from lake.redact import safe_line, safe_text
 from lake.settings import check_env_file, load_settings
@@ -366,7 +366,7 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        code = _failed(line) if (line := explain(error)) else _failed(_bug(error), 70)
+        code = _failed(with_topic(known)) if (known := explain(error)) else _failed(_bug(error), 70)
     sys.exit(ending_with(code or 0))
 
 

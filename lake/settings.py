@@ -13,6 +13,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from lake.errors import ConfigurationError
 
+# The page that helps with errors from here.
+HELP_TOPIC = "reference/settings"
+
 
 def _parsable(url: str) -> str:
     # A later parser's message may show a part of a password as host or port.
@@ -49,9 +52,7 @@ class Settings(BaseSettings):
     endpoints: dict[str, Annotated[str, AfterValidator(_parsable)]] = Field(
         default_factory=dict, repr=False, description="Where to reach an archive, instead of its public address."
     )
-    tables: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="More tables of events, by name: see 'Adding a table' in the README."
-    )
+    tables: dict[str, dict[str, Any]] = Field(default_factory=dict, description="More tables of events, by name.")
     cache_dir: Path = Field(Path("~/.cache/lightlake"), description="Folder of downloaded files.")
     runner: Literal["threads", "processes", "dask"] = Field(
         "threads", description="What runs the tasks of a flow: threads, processes or a Dask cluster."
@@ -149,7 +150,7 @@ def wrong_values(error: ValidationError) -> list[ConfigurationError]:
         name = "LIGHTLAKE_" + "__".join(str(part) for part in one["loc"]).upper()
         value = f"={one['input']!r}" if one["loc"][0] in _SHOWN else ""
         message = f"{name}{value} is not valid: {one['msg']}"
-        wrong.append(ConfigurationError(message, hint="see 'Settings' in the README"))
+        wrong.append(ConfigurationError(message, hint="correct it, or unset it"))
     return wrong
 
 
@@ -157,7 +158,7 @@ def not_json(error: SettingsError) -> ConfigurationError:
     """Return the error of a variable with invalid JSON, without its value, which may be secret."""
     field = re.search(r'field "(\w+)"', str(error))
     name = f"LIGHTLAKE_{field[1].upper()}" if field else "a LIGHTLAKE_ variable"
-    return ConfigurationError(f"{name} is not valid JSON: {error.__cause__}", hint="see 'Settings' in the README")
+    return ConfigurationError(f"{name} is not valid JSON: {error.__cause__}", hint="quote it for the shell: '{...}'")
 
 
 # Settings whose wrong values messages may show; the others may hold secrets, even in a wrong form.

@@ -112,8 +112,13 @@ class Documentation:
     def _title(self, path: str, links: Mapping[str, str]) -> str:
         """Return a page's first heading; of one that would have to be made for it, the words of the link to it."""
         if path in self.generated:
-            return links.get(path) or Path(path).stem.replace("-", " ").capitalize()
-        return next((title for _, _, title in headings(self.text(path))), Path(path).stem)
+            return links.get(path) or _from_name(path)
+        return self.title(path)
+
+    def title(self, path: str) -> str:
+        """Return the first heading of a page, or what its name says if it has none."""
+        text = self.text(path) if path in self.paths else ""
+        return next((title for _, _, title in headings(text)), _from_name(path))
 
     def find(self, topic: str) -> Page:
         """Return the page of a topic: its path without .md, or the last part of it if only one page has that.
@@ -144,6 +149,10 @@ class Documentation:
         near |= dict.fromkeys(difflib.get_close_matches(asked, pages, _MOST_NEAR))
         meant = f"did you mean {', '.join(list(near)[:_MOST_NEAR])}? " if near else ""
         raise ConfigurationError(f"no page is called {topic!r}", hint=f"{meant}all pages: lightlake help")
+
+
+def _from_name(path: str) -> str:
+    return Path(path).stem.replace("-", " ").capitalize()
 
 
 def without_comments(text: str) -> str:

@@ -204,7 +204,7 @@ def _unknown(name: str) -> Check:
     else:
         near = difflib.get_close_matches(field, Settings.model_fields, 1)
         meant = f"{near[0]}{underscores}{nested}" if near else ""
-    hint = f"rename it if you mean {_PREFIX}{meant.upper()}" if meant else "see 'Settings' in the README"
+    hint = f"rename it if you mean {_PREFIX}{meant.upper()}" if meant else "see: lightlake help reference/settings"
     return Check("settings", "fail", f"{name} is not a setting, and does nothing", hint)
 
 

@@ -31,6 +31,9 @@ from tasks.services.values import dated, measured, places_of, undated_remark, wh
 from tasks.sources.base import Archive, Band, FetchResult, Granule, wrong_name
 from tasks.sources.collector import Collector, Key
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/heasarc-table"
+
 SERVICE = "heasarc"
 ENDPOINT = "https://heasarc.gsfc.nasa.gov/xamin/vo/tap"
 
@@ -391,7 +394,7 @@ def configured(settings: Settings) -> list[Archive]:
             first = error.errors()[0]
             message = ": ".join([*map(str, first["loc"]), first["msg"].removeprefix("Value error, ")])
             raise ConfigurationError(
-                f"LIGHTLAKE_TABLES__{name.upper()}: {message}", hint="see 'Adding a table' in the README"
+                f"LIGHTLAKE_TABLES__{name.upper()}: {message}", hint="correct it, or unset it"
             ) from error
     return archives
 

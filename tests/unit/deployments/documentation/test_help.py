@@ -83,7 +83,7 @@ def test_pages_are_in_the_order_of_their_index(small: Documentation) -> None:
     titles = {page.path: page.title for pages in small.parts.values() for page in pages}
     assert titles["tutorials/a.md"] == "The first"
     assert titles["reference/python.md"] == "Everything in Python", "the link says it, before the page is made"
-    assert titles["notes.md"] == "notes"
+    assert titles["notes.md"] == "Notes"
 
 
 def test_a_page_is_found_by_what_one_may_type(small: Documentation) -> None:

@@ -109,7 +109,7 @@ def test_settings_that_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
         ("LIGHTLAKE_ENDPOINT__ZTF", "fail", "LIGHTLAKE_ENDPOINTS__ZTF"),
         ("LIGHTLAKE_ENDPOINTS_GAIA_DATALINK", "fail", "LIGHTLAKE_ENDPOINTS__GAIA_DATALINK"),
         ("LIGHTLAKE_URL__OTHER", "fail", "LIGHTLAKE_URL"),
-        ("LIGHTLAKE_QQQQ", "fail", "'Settings' in the README"),
+        ("LIGHTLAKE_QQQQ", "fail", "lightlake help reference/settings"),
         ("LIGHLAKE_CATALOG", "warn", "LIGHTLAKE_CATALOG"),
     ],
 )
