@@ -32,7 +32,7 @@ from lake.store.storage import PARTIAL, is_local, path_of, remove, remove_folder
 from lake.text import counted
 
 # The page that helps with errors from here.
-HELP_TOPIC = "how-to/other-tools"
+HELP_TOPIC = "how-to/hats"
 
 # Some 180 MB of Arrow: what a worker of LSDB takes at once.
 ROWS_PER_FILE = 1_000_000
