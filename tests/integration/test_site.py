@@ -144,7 +144,8 @@ def test_a_page_from_a_disk_is_searched(page: Page, site: Path, scheme: str) -> 
     assert page.locator("body").get_attribute("data-md-color-scheme") == {"light": "default", "dark": "slate"}[scheme]
     finds(page, "bmjd_tdb", "bmjd_tdb")
     page.locator(".md-search-result__link").first.click()
-    page.locator("mark", has_text="bmjd_tdb").first.wait_for()
+    page.locator(".md-content", has_text="bmjd_tdb").first.wait_for()
+    assert not page.url.endswith("index.html")
     assert {url.partition(":")[0] for url in asked} <= {"file", "data", "blob"}
     assert said == []
 
