@@ -52,7 +52,9 @@ class Settings(BaseSettings):
     endpoints: dict[str, Annotated[str, AfterValidator(_parsable)]] = Field(
         default_factory=dict, repr=False, description="Where to reach an archive, instead of its public address."
     )
-    tables: dict[str, dict[str, Any]] = Field(default_factory=dict, description="More tables of events, by name.")
+    tables: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="More tables of events, by name: see 'Adding a table' in the README."
+    )
     cache_dir: Path = Field(Path("~/.cache/lightlake"), description="Folder of downloaded files.")
     runner: Literal["threads", "processes", "dask"] = Field(
         "threads", description="What runs the tasks of a flow: threads, processes or a Dask cluster."
