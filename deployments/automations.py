@@ -18,6 +18,9 @@ from deployments.kept_deployment import definition
 from lake.errors import ConfigurationError
 from tasks.events import CURVES_VARIED, LAKE
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/prefect"
+
 FAILED_RUNS, SILENT_RUNS = "lightlake: failed runs", "lightlake: silent runs"
 VARIED = "lightlake: brightenings and fadings"
 

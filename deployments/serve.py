@@ -29,6 +29,9 @@ from lake.redact import safe_line
 from lake.store.claims import Holder, held, holder_of, note
 from lake.text import counted
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/prefect"
+
 # The lake's claim of its service.
 CLAIM = "serve"
 _WHAT = "a service (`lightlake serve`)"

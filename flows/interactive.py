@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from tasks.pull.report import PullReport
     from tasks.samples.given import AddedTargets
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/python"
+
 
 class Targets:
     """The targets of a lake: called, it returns them; `add` adds some.

@@ -16,6 +16,9 @@ from flows.temporary_server import TemporaryServer
 from lake.errors import ConfigurationError, LightlakeError
 from tasks.endings import ending_together
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/prefect"
+
 # Longest wait for Prefect's API: on SQLite it may be busy for half a minute with other writers.
 _PATIENCE_S = 60.0
 

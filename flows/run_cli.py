@@ -17,6 +17,9 @@ from lake.output import TABLE, TableOptions, say
 from lake.text import one_line
 from tasks.pull.recording import STOPPED
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/runs"
+
 run = App(name="run")
 runs = App(name="runs")
 stop = App(name="stop")

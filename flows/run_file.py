@@ -19,6 +19,9 @@ from lake.output import whole_file
 from tasks.options import FormField
 from tasks.samples.collect import translated
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/runs"
+
 # Radius within which the collector joins targets, arcsec.
 CONSOLIDATED_ARCSEC = 18.0
 

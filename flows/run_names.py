@@ -11,6 +11,9 @@ from tasks.sources.base import Archive
 from tasks.sources.collector import Key
 from tasks.sources.registry import expand, known
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/runs"
+
 CORE, ALL = "core", "all"
 
 

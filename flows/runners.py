@@ -21,6 +21,9 @@ from lake.settings import Settings, load_settings
 from tasks.endings import end_with_parent
 from tasks.worker import in_time, logging_to
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/cluster"
+
 # A file of LIGHTLAKE_DASK_CLUSTER may have these arguments of prefect_dask.DaskTaskRunner.
 _MAPPINGS = ("cluster_kwargs", "adapt_kwargs", "client_kwargs")
 

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from lake.commands import plug_in
-from lake.errors import ConfigurationError
+from lake.errors import ConfigurationError, with_topic
 from lake.output import TABLE, Output, TableOptions, put, say, terminal_width
 from lake.redact import safe_line, safe_text
 from lake.store.leaving import ending_with
@@ -375,7 +375,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         from lake.store.failures import explain
 
-        code = _failed(line) if (line := explain(error)) else _failed(_bug(error), 70)
+        code = _failed(with_topic(known)) if (known := explain(error)) else _failed(_bug(error), 70)
     sys.exit(ending_with(code or 0))
 
 

@@ -27,6 +27,9 @@ from lake.science.sky import cone_ranges
 if TYPE_CHECKING:
     from lake.query import Lake
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/python"
+
 # A name, or several; None: all.
 Names = str | Sequence[str] | None
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from lake.query import Lake
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/target-lists"
+
 _MOST_NEAR, _MOST_KNOWN = 3, 20
 
 # As archives are matched by default.

@@ -31,6 +31,9 @@ from lake.store.lock import until_back
 from lake.store.reading import check_reads_only
 from lake.store.storage import Storage
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/queries"
+
 # A query is repeated for so long if its connection to the catalogue is lost.
 _AWAY_FOR_S = 10.0
 

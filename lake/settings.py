@@ -13,6 +13,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from lake.errors import ConfigurationError
 
+# The page that helps with errors from here.
+HELP_TOPIC = "reference/settings"
+
 
 def _parsable(url: str) -> str:
     # A later parser's message may show a part of a password as host or port.

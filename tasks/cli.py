@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from tasks.samples.target_file import TargetFile
     from tasks.sources.base import Archive, Origin
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/target-lists"
+
 archives = App(name="archives")
 targets = App(name="targets", help="Register targets, and list them.")
 

@@ -16,6 +16,9 @@ from pydantic_core import CoreSchema
 from lake.commit.ledger import Select
 from lake.errors import ConfigurationError
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/runs"
+
 R = TypeVar("R")
 
 # Names of the tabs of a parameter that may be left out, instead of "str", "list", "float", ...

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from deployments.documentation.archives import archives_page
 from deployments.documentation.commands import commands_page
+from deployments.documentation.errors import errors_page
 from deployments.documentation.python import python_page
 from deployments.documentation.settings import settings_page
 from deployments.documentation.tables import tables_page
@@ -14,6 +15,7 @@ from deployments.documentation.tables import tables_page
 PAGES: dict[str, Callable[[], str]] = {
     "reference/archives.md": archives_page,
     "reference/commands.md": commands_page,
+    "reference/errors.md": errors_page,
     "reference/python.md": python_page,
     "reference/settings.md": settings_page,
     "reference/tables.md": tables_page,

@@ -18,6 +18,9 @@ from upath import UPath
 from lake.errors import CatalogError
 from lake.store.storage import Storage, flush, is_local, remove_folder
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/keep-a-lake"
+
 FOLDER = "quarantine"
 
 

@@ -25,6 +25,9 @@ from lake.store.claims import held, is_free
 from lake.store.storage import Storage, remove, write_text
 from lake.text import file_name
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/runs"
+
 State = Literal["running", "done", "incomplete", "failed", "stopped", "interrupted"]
 
 # One who only looks whether a run is alive holds its claim for a moment.

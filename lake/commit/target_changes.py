@@ -24,6 +24,9 @@ from lake.store.catalog import Catalog
 from lake.store.connection import rollback
 from lake.store.storage import remove_folder
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/target-lists"
+
 # Tables with rows of a target, children first.
 _OF_TARGETS = ("matches", "coverage", "targets")
 

@@ -26,6 +26,9 @@ from lake.store.catalog import Catalog
 from lake.store.migrations import INLINED_ROWS
 from lake.store.storage import remove_folder
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/target-lists"
+
 # Two positions closer than this are one target, unless the user says otherwise. Archives are matched within 1 arcsec by
 # default, so they could not separate closer targets.
 MATCH_RADIUS_ARCSEC = 1.0

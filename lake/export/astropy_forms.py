@@ -20,6 +20,9 @@ from lake.errors import ConfigurationError
 from lake.export.context import CLOCK_COLUMNS, Context, archives_where_exposures_are_curves
 from lake.export.units import column_of, single_unit, unit_column
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/python"
+
 # What is the same in all rows of a light curve, and identifies it.
 _OF_A_CURVE = ("centre", "target_id", "name", "archive", "release", "source_id", "hpx29", "band")
 

@@ -16,6 +16,9 @@ from lake.export.units import units_of, with_metadata
 if TYPE_CHECKING:
     import pandas as pd
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/python"
+
 Form = Literal["arrow", "pandas", "polars", "astropy", "timeseries", "timeseries_bands", "lightkurve", "fornax"]
 
 # Forms that go through one curve at a time, and say whose it is.

@@ -24,6 +24,9 @@ from lake.output import whole_file
 from lake.query import Lake
 from lake.store.failures import query_failure
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/from-fornax"
+
 INDEX = ("objectid", "label", "band", "time")
 
 _BATCH_ROWS = 32_768

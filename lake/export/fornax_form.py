@@ -10,6 +10,9 @@ from lake.errors import ConfigurationError
 from lake.model import fornax
 from lake.model.declared import declarations
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/from-fornax"
+
 
 def fornax_rows(rows: pa.Table, ask: Callable[..., pa.Table]) -> pa.Table:
     """Return what view fornax has of some measurements of targets, with the unit of each flux.

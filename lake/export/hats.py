@@ -31,6 +31,9 @@ from lake.store.s3 import reached
 from lake.store.storage import PARTIAL, is_local, path_of, remove, remove_folder, write_text
 from lake.text import counted
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/hats"
+
 # Some 180 MB of Arrow: what a worker of LSDB takes at once.
 ROWS_PER_FILE = 1_000_000
 MARGIN_ARCSEC = 10.0

@@ -16,6 +16,9 @@ from lake.export.context import Context, Row
 from lake.export.units import single_unit
 from lake.science.sky import hpx29_to_radec
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/python"
+
 # How an exposure's details call the part of a mission that it is of, as lightkurve's keywords do in capitals.
 _SEQUENCES = ("sector", "quarter", "campaign")
 

@@ -16,6 +16,9 @@ from lake.errors import CatalogError, ConfigurationError
 from lake.store.location import CatalogLocation
 from lake.store.storage import PARTIAL, Storage, is_local, publish, remove
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/backups"
+
 FOLDER = "backups"
 
 _NAME = re.compile(r"catalog-(\d{8}T\d{6}Z)\.sqlite")

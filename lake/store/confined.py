@@ -22,6 +22,9 @@ from lake.model.table import quoted
 from lake.settings import Settings
 from lake.store.storage import Storage
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/queries"
+
 # Memory for a query, unless LIGHTLAKE_DUCKDB_MEMORY says otherwise; and disk space to spill to.
 MEMORY = "1GB"
 SPILLED = "10GB"

@@ -20,6 +20,10 @@ from lake.store.location import CatalogLocation
 from lake.store.storage import Storage
 from lake.store.walk import shown
 
+_UPKEEP = "how-to/keep-a-lake"
+# No page helps with all others: they are of the system, and may come from any command.
+HELP_TOPIC = ""
+
 # The hint for writes through a handle that only reads.
 READING_ONLY = "rows are added by commands such as lightlake targets add and lightlake pull"
 
@@ -52,6 +56,9 @@ _FINAL = re.compile(r"FATAL: ++(?!the database system is|terminating|sorry, too 
 
 class DiskFull(ConfigurationError):
     """A disk is full: nothing can be written there until there is free space."""
+
+    advice = "Free some space, then run it again. Nothing committed is lost."
+    topic = "how-to/keep-a-lake"
 
 
 def has_free_space(folder: str | os.PathLike[str]) -> bool:
@@ -158,7 +165,7 @@ def write_failure(
         hint = "end the query that keeps a SQLite catalogue busy, and this process; then try again"
     elif "lightlake_fence" in str(error):
         hint = f"the catalogue's fence is missing, or not usable: check {location}; run: lightlake init {storage.root}"
-    return CatalogError(f"cannot write the catalogue {location}: {first_line(error)}", hint=hint)
+    return CatalogError(f"cannot write the catalogue {location}: {first_line(error)}", hint=hint, topic=_UPKEEP)
 
 
 def overtaken(location: CatalogLocation) -> Interrupted:
@@ -206,7 +213,7 @@ def read_failure(error: duckdb.Error, location: CatalogLocation, folders: Iterab
         hint += "; a damaged SQLite file comes back by: lightlake restore"
     if "database is locked" in str(error):
         hint = "end the process that holds it, or raise LIGHTLAKE_LOCK_TIMEOUT_S"
-    return CatalogError(f"cannot read the catalogue {location}: {first_line(error)}", hint=hint)
+    return CatalogError(f"cannot read the catalogue {location}: {first_line(error)}", hint=hint, topic=_UPKEEP)
 
 
 def query_failure(error: duckdb.Error, location: CatalogLocation, storage: Storage) -> LightlakeError:
@@ -216,10 +223,12 @@ def query_failure(error: duckdb.Error, location: CatalogLocation, storage: Stora
     if isinstance(error, duckdb.IOException):
         if not storage.is_local and "HTTP" in str(error):
             return s3.s3_trouble(storage.root, error)
-        return CatalogError(f"a file of the lake cannot be read: {error}", hint="run: lightlake verify")
+        return CatalogError(f"a file of the lake cannot be read: {error}", hint="run: lightlake verify", topic=_UPKEEP)
     # Without the copy of the SQL with a caret under it.
     message = " ".join(str(error).partition("\n\n")[0].split())
-    return ConfigurationError(f"the SQL failed: {message}", hint="see the tables with: lightlake schema")
+    return ConfigurationError(
+        f"the SQL failed: {message}", hint="see the tables with: lightlake schema", topic="how-to/queries"
+    )
 
 
 def explain(error: BaseException) -> LightlakeError | None:
@@ -249,16 +258,23 @@ def explain(error: BaseException) -> LightlakeError | None:
     if kind == "pydantic_core" and hasattr(error, "errors"):
         wrong = error.errors()[0]
         message = f"{'.'.join(map(str, wrong['loc']))} is not valid: {wrong['msg']}"
-        return ConfigurationError(f"{getattr(error, 'title', 'a setting')}: {message}", hint="run: lightlake doctor")
+        return ConfigurationError(
+            f"{getattr(error, 'title', 'a setting')}: {message}",
+            hint="run: lightlake doctor",
+            topic="reference/settings",
+        )
     if isinstance(error, UnicodeEncodeError):  # an argument or a name in bytes of another encoding
         return ConfigurationError(
             f"text that is not UTF-8: {shown(str(error.object))[:100]}", hint="give it in UTF-8: see LANG, and LC_ALL"
         )
     if kind in ("duckdb", "_duckdb", "sqlite3"):
-        return CatalogError(f"the database failed: {first}", hint="run: lightlake doctor; and: lightlake verify")
+        return CatalogError(
+            f"the database failed: {first}", hint="run: lightlake doctor; and: lightlake verify", topic=_UPKEEP
+        )
     if kind in ("botocore", "aiobotocore", "aiohttp"):
         return ConfigurationError(
             f"S3 does not answer as it should: {first or type(error).__name__}",
             hint="check AWS_ENDPOINT_URL, the credentials (AWS_PROFILE, ...) and LIGHTLAKE_STORAGE_OPTIONS",
+            topic="how-to/s3",
         )
     return None

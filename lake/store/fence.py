@@ -21,6 +21,9 @@ from lake.model.table import quoted
 from lake.store.location import CatalogLocation
 from lake.store.pruning import METADATA
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/postgresql"
+
 _NAME = "lightlake_fence"
 _TRIGGER = f"{_NAME}_at_commit"  # DuckDB would take a trigger with the table's name for the table
 _AUTHOR = "lightlake"

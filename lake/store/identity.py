@@ -11,6 +11,9 @@ import uuid
 from lake.errors import CatalogError, NoLake
 from lake.store.storage import Storage, write_text
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/backups"
+
 MARK = "lake.json"
 
 

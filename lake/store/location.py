@@ -11,6 +11,9 @@ from lake.model.table import quoted
 from lake.redact import redacted
 from lake.store.storage import Storage
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/postgresql"
+
 _KEEPALIVES = (
     "connect_timeout=15",
     "keepalives_idle=30",

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from lake.store.storage import Storage
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/s3"
+
 # Options of s3fs that say how to reach S3; both it and DuckDB receive these.
 _ACCESS = (
     "key",
@@ -52,7 +55,7 @@ _TUNING = (
     "skip_instance_cache",
 )
 
-_HINT = "see 'A lake on S3' in the README"
+_HINT = "check LIGHTLAKE_STORAGE_OPTIONS, which takes s3fs's options, and AWS's environment and files"
 AWS = "https://s3.amazonaws.com"
 
 

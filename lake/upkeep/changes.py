@@ -18,6 +18,9 @@ from lake.text import counted
 if TYPE_CHECKING:
     from lake.query import Lake
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/files-and-citations"
+
 # Points that are so many standard deviations off what their light curve was are a brightening or a fading.
 SIGMA = 5.0
 

@@ -33,6 +33,9 @@ from lake.store.storage import is_local, read_parquet, remove
 from lake.text import counted
 from lake.upkeep.maintenance import live_files
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/backups"
+
 _NAMED = 5
 
 _GRANULES = pa.schema([("archive", pa.string()), ("release", pa.string()), ("granule", pa.string())])

@@ -16,6 +16,9 @@ from lake.names import unknown
 from lake.query import Lake
 from lake.text import counted, one_line
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/runs"
+
 # Granules of the ledger that are answers of archives; the others are samples.
 _OF_ARCHIVES = f"NOT starts_with(granule, '{SAMPLE_GRANULE}')"
 

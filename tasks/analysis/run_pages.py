@@ -14,6 +14,9 @@ from tasks.analysis.figures.light_curve import WIDTH
 from tasks.analysis.figures.page import Packed, write_page
 from tasks.analysis.figures.pictures import chart_png
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/runs"
+
 # A plot has at most so many points of a line: beyond that, looks are joined.
 _MOST = 600
 

@@ -5,6 +5,9 @@ from tasks.archives.stage import complete, fetch_granule, lost, made_sound, spli
 from tasks.archives.work import commit_batch, fetch_batch, mark_batch_failed
 from tasks.worker import is_passing, lake_at
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/runs"
+
 __all__ = [
     "Batch",
     "commit_batch",

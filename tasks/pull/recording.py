@@ -43,6 +43,9 @@ logger = logging.getLogger("lightlake")
 class RunStopped(LightlakeError):
     """Ends a run that somebody asked to stop."""
 
+    advice = "Start it again when it may run: it asks for the rest."
+    topic = "how-to/runs"
+
 
 def check_run_id(run_id: str) -> str:
     """Return a run's id, which becomes a part of file names.

@@ -16,6 +16,9 @@ from tasks.endings import end_with_parent
 from tasks.services.request_counters import Threads
 from tasks.worker import in_time
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/cluster"
+
 T = TypeVar("T")
 
 

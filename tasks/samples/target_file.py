@@ -28,6 +28,9 @@ TARGETS = pa.schema(
 class NoPositions(ConfigurationError):
     """A file has rows, and no columns that are known to hold positions."""
 
+    advice = "Name the columns: `--ra` and `--dec`; or `--name` if it has names only."
+    topic = "how-to/target-lists"
+
 
 @dataclass(frozen=True)
 class BadRow:

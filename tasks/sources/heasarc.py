@@ -31,6 +31,9 @@ from tasks.sources.base import Archive, Band, FetchResult, Granule
 from tasks.sources.collector import Collector, Key
 from tasks.sources.event_table import ARCSEC, EventTable
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/heasarc-table"
+
 SERVICE = "heasarc"
 ENDPOINT = "https://heasarc.gsfc.nasa.gov/xamin/vo/tap"
 

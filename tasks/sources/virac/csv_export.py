@@ -30,6 +30,9 @@ from lake.science.sky import HPX_ORDER
 from lake.text import counted
 from tasks.sources.virac.csv_lines import HEADER, Bytes, LineFormatter
 
+# The page that helps with errors from here.
+HELP_TOPIC = "how-to/from-virac-csv"
+
 # Most sources, and granules of these, in one query of rows; and sources listed at once. At 700 rows a source this is
 # some 0.5 GB.
 _SOURCES, _GRANULES, _LISTED = 2_000, 32, 100_000
