@@ -1,4 +1,4 @@
-"""Tutorials and how-to pages run as they stand, against simulated archives, and print what they say."""
+"""Pages with commands or Python run as they stand, against simulated archives, and print what they say."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 from helpers.pages import agrees, blocks, run_page
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = [page for part in ("tutorials", "how-to") for page in sorted((DOCS / part).glob("*.md")) if blocks(page)]
+PARTS = ("tutorials", "how-to", "explanation")
+PAGES = [page for part in PARTS for page in sorted((DOCS / part).glob("*.md")) if blocks(page)]
 
 
 @pytest.mark.docs
