@@ -1,13 +1,10 @@
-"""The queries of README.md and docs/queries.md run as they are written, on a small lake."""
+"""The queries of docs/queries.md run as they are written, on a small lake."""
 
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from helpers.granules import committed, register
 
@@ -43,32 +40,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LIGHTLAKE_URL", "my-lake")
     command("targets", "rename", "T0", "TXS 0506+056")
     return tmp_path
-
-
-def test_the_commands(folder: Path) -> None:
-    (text,) = blocks("README.md", "bash", "Ask")
-    lines = [shlex.split(line, comments=True) for line in text.splitlines()]
-    assert len(lines) == 5
-    for line in lines:
-        command(*line[1:])
-    assert pq.read_table("light_curves.parquet").num_rows > 0
-    assert "TXS 0506+056" in Path("txs.html").read_text()
-    assert {path.name for path in Path("figures").glob("*.html")} == {
-        "index.html",
-        "TXS_0506+056.html",
-        "T1.html",
-        "T2.html",
-    }
-
-
-def test_the_python_of_the_readme(folder: Path) -> None:
-    (code,) = blocks("README.md", "python", "Ask")
-    names: dict[str, object] = {}
-    exec(compile(code, "README.md", "exec"), names)
-    assert names["curve"]["mjd"].unit == "d"  # type: ignore[index]
-    assert len(names["curve"]) == 6
-    assert isinstance(names["around"], pa.Table)
-    assert names["frame"]["status"].tolist() == []  # type: ignore[index]
 
 
 def test_a_confined_query(folder: Path) -> None:
