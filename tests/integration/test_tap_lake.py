@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -39,15 +39,6 @@ FULL = bool(os.environ.get("LIGHTLAKE_TEST_FULL"))
 TARGETS = 50_000 if FULL else 12_000
 SOURCES = TABLES["gaiadr3.gaia_source"]
 Rows = Callable[..., list[dict[str, Any]]]
-# One more table, as a setting.
-XMMSSC = {
-    "id_columns": ["detid"],
-    "radius_arcsec": 5,
-    "error_column": None,
-    "value_column": "ep_8_flux",
-    "value_err_column": "ep_8_flux_error",
-    "unit": "erg.cm**-2.s**-1",
-}
 
 
 @pytest.fixture(scope="module")
@@ -163,11 +154,13 @@ def test_events_of_heasarc(catalog: Catalog, lake: Lake, rows: Rows, reached: di
 def test_one_more_table_by_configuration(
     catalog: Catalog, rows: Rows, reached: dict[str, str], prefect_server: PrefectServer, tmp_path: Path
 ) -> None:
-    """A line in the environment, and the command after it."""
+    """The README's line in the environment, and the command after it."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    described = re.search(r"LIGHTLAKE_TABLES__XMMSSC='(.*?)'", readme, re.S)
     ra, dec = positions_in("xmmssc")
     names = [f"X{n}" for n in range(200)]
     add_targets(catalog, pa.table({"ra": ra[:200], "dec": dec[:200] + 4 / 3600, "name": names}), "x")
-    environment = {**reached, **prefect_server.environment, "LIGHTLAKE_TABLES__XMMSSC": json.dumps(XMMSSC)}
+    environment = {**reached, **prefect_server.environment, "LIGHTLAKE_TABLES__XMMSSC": described[1]}
     done = lightlake("pull", "xmmssc", cwd=tmp_path, environment=environment)
     assert (done.returncode, done.stdout) == (0, "xmmssc: 200 of 200 targets answered, 200 rows\n")
     assert errors(catalog) == []
