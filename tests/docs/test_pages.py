@@ -1,4 +1,4 @@
-"""Tutorials and how-to pages run as they stand, against simulated archives, and print what they say."""
+"""Pages with commands or Python run as they stand, against simulated archives, and print what they say."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from helpers.page_needs import needs, provide
 from helpers.pages import agrees, blocks, run_page, to_run
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = [page for part in ("tutorials", "how-to") for page in sorted((DOCS / part).glob("*.md")) if to_run(page)]
+PARTS = ("tutorials", "how-to", "explanation")
+PAGES = [page for part in PARTS for page in sorted((DOCS / part).glob("*.md")) if to_run(page)]
 
 
 @pytest.mark.docs

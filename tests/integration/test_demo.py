@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers.processes import Run, lightlake
+from PIL import Image
 
 from deployments.demo import LISTED, OBSERVED, PAPER, QUESTIONS, TARGETS
+from deployments.documentation.picture import screenshot
 from tasks.sources.registry import REGISTRY
 
 pytestmark = pytest.mark.long
+
+PICTURE = Path(__file__).parents[2] / "docs" / "images" / "demo.png"
+
+
+def check_picture(page: Path) -> None:
+    """The picture of the README is that of this page; letters may be drawn a little differently."""
+    if shutil.which("chromium") is None:
+        assert "chromium" not in os.environ.get("LIGHTLAKE_TEST_REQUIRE", ""), "chromium is not installed"
+        return
+    shown, kept = (
+        np.asarray(Image.open(io.BytesIO(png)).convert("L"), float) for png in (screenshot(page), PICTURE.read_bytes())
+    )
+    assert shown.shape == kept.shape
+    assert np.mean(np.abs(shown - kept) > 64) < 0.006
 
 
 def test_the_demo_fills_a_lake_and_the_second_run_has_nothing_to_do(tmp_path: Path, run: Run) -> None:
@@ -45,6 +65,8 @@ def test_the_demo_fills_a_lake_and_the_second_run_has_nothing_to_do(tmp_path: Pa
     # Nothing of it went anywhere but into its folder.
     assert not (tmp_path / "home").exists() or not list((tmp_path / "home").rglob("*.zip"))
     assert {path.name for path in tmp_path.iterdir()} - {"home", "work"} == {"lightlake-demo"}
+
+    check_picture(page)
 
     stamp = page.stat().st_mtime_ns
     second = lightlake("demo", cwd=tmp_path, environment=home)
