@@ -49,7 +49,7 @@ def transit(bjd: Floats) -> Floats:
 def wasp_126(seed: int) -> Star:
     """Return the file of its light curve, in two-minute cadences."""
     rng = np.random.default_rng(seed)
-    time = _FIRST + np.arange(_CADENCES) * _CADENCE
+    time: Floats = _FIRST + np.arange(_CADENCES, dtype=np.float64) * _CADENCE
     flux = _FLUX * transit(time + _BTJD) + rng.normal(0, _NOISE, _CADENCES)
     # The instrument's drift, which PDCSAP is without; and cadences that the pipeline flags.
     drift = 1 + 0.004 * np.sin((time - _FIRST) / 4.3)
