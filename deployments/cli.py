@@ -129,7 +129,7 @@ def write_sandbox_tiles(folder: Path, *, tiles: int = 8, broken: int = 2, source
 
     if not (tiles > 0 and 0 <= broken <= tiles and 1 < sources <= 400_000):
         raise ConfigurationError(
-            f"there are no {tiles} tiles, {broken} of them broken, of {sources} sources",
+            f"cannot make that: --tiles {tiles} --broken {broken} --sources {sources}",
             hint="give one tile or more, no more broken ones than tiles, and 2 to 400000 sources",
         )
     if folder.exists() and not folder.is_dir():

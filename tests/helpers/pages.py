@@ -210,7 +210,7 @@ def terminal(folder: Path, **more: str) -> dict[str, str]:
     programs.mkdir()
     # A file, as pip makes it: DuckDB takes `python -c` for somebody at a prompt, and draws bars of progress.
     start = {
-        "lightlake": f"#!{sys.executable}\nfrom lake.cli import main\n\nif __name__ == \"__main__\":\n    main()\n",
+        "lightlake": f'#!{sys.executable}\nfrom lake.cli import main\n\nif __name__ == "__main__":\n    main()\n',
         "python": f'#!/bin/sh\nexec {sys.executable} "$@"\n',
     }
     for name, text in start.items():
