@@ -159,7 +159,7 @@ def test_upkeep_reports_and_failures_are_told(catalog: Catalog, hook: tuple[str,
     register(catalog, range(6))
     state = maintain(return_state=True)
     assert state.is_completed()
-    assert "files became" in (state.message or "")
+    assert " became " in (state.message or "")
     assert verify(quick=True, return_state=True).is_completed()
     block = CustomWebhookNotificationBlock(name="hook", url=url, json_data={"text": "{{subject}}: {{body}}"})
     block.save("observers", overwrite=True)
