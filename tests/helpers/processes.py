@@ -100,7 +100,16 @@ def kill_tree(process: subprocess.Popen[bytes]) -> int:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     process.wait()
+    # The others are not ours to wait for, and hold their locks until they are over.
+    until(lambda: all(map(_is_over, doomed)), lambda: f"{doomed} were killed, and one is there")
     return len(doomed)
+
+
+def _is_over(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
 
 
 def marked(marker: str) -> list[str]:
