@@ -64,6 +64,14 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 FULL_NAMES = {one.flow.name: one.full_name for one in deployed()}
 
 
+@pytest.fixture
+def nothing_deployed() -> None:
+    """Deployments of a server outlive a test, with what was switched off."""
+    with get_client(sync_client=True) as client:
+        for one in client.read_deployments():
+            client.delete_deployment(one.id)
+
+
 @pytest.mark.usefixtures("pull_settings")
 def test_two_runs_of_one_archive_take_turns(
     catalog: Catalog, rows: Rows, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -311,6 +319,7 @@ def test_a_second_service_is_refused_and_told_who_has_the_lake(lake: Lake, monke
     assert claims.holder_of(lake.storage, serve.CLAIM) is None
 
 
+@pytest.mark.usefixtures("nothing_deployed")
 def test_what_somebody_paused_stays_paused(lake: Lake) -> None:
     """And what a service paused when it ended comes back, unless another has taken over."""
     root, said = str(lake.storage.root), list[str]()
@@ -363,6 +372,7 @@ def test_what_somebody_paused_stays_paused(lake: Lake) -> None:
         assert paused.paused_by_services() == sorted(names)
 
 
+@pytest.mark.usefixtures("nothing_deployed")
 def test_deployments_of_former_names_give_way(lake: Lake) -> None:
     """With what somebody has paused and switched off there."""
     root, said = str(lake.storage.root), list[str]()
