@@ -101,9 +101,9 @@ def column_of(name: str, kind: pa.DataType) -> Column | None:
     >>> column_of("mjd", pa.float64()).unit, column_of("x", pa.int32())
     ('d', None)
     """
-    if name in OTHER_UNITS:
+    # Loading the sources takes longer than many a query, and no column is called count_star() or 1.
+    if name in OTHER_UNITS or not name.isidentifier():
         return None
-    # Loading the sources takes longer than many a query.
     known = _columns(declared=False).get(name) or _columns(declared=True).get(name, [])
     floating = pa.types.is_floating(kind)
     fitting = [column for column, own in known if own == kind or (floating and pa.types.is_floating(own))]

@@ -28,7 +28,7 @@ def test_sources_give_names_of_the_core_other_units_only_where_they_are_known_to
 def test_an_answer_of_the_core_needs_no_source(template: Path) -> None:
     code = (
         "import sys, lake; opened = lake.open(sys.argv[1]); "
-        "rows = opened.sql('SELECT mjd, name FROM target_lightcurves'); "
+        "rows = opened.sql('SELECT mjd, name, 1, mjd + 1 FROM target_lightcurves'); "
         "print(rows.schema.field('mjd').metadata[b'unit'].decode()); "
         "print(*{name.split('.')[0] for name in sys.modules} & {'tasks', 'pandas', 'astropy', 'httpx', 'prefect'})"
     )
