@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
 
-from deployments.sandbox import literature, papers
+from deployments.sandbox import literature, papers, sesame, simbad
 from deployments.sandbox.papers import Published
 from deployments.sandbox.planet import wasp_126
 from deployments.sandbox.server import ARCHIVES, SURVEYS, Sandbox
@@ -25,6 +25,7 @@ from lake.store.catalog import Catalog
 from lake.store.storage import Storage
 from lake.text import counted
 from lake.upkeep.maintenance import status
+from tasks.doctor import endpoints
 from tasks.pull.report import PullReport
 from tasks.samples.collect import add_collected, collect
 from tasks.samples.files import read_targets
@@ -37,6 +38,8 @@ OBSERVED = 4
 SEED = 20210126
 # A tenth of IceCube's events, generated in a second or two.
 SCALE = 0.1
+# Settings of archives that are not simulated lead there: to an answer of 404, or to no folder.
+NOT_SIMULATED = "not-simulated"
 
 # Well-known active galaxies and two Galactic landmarks; ICRS degrees, rounded to an arcsecond or so (SIMBAD).
 TARGETS = (
@@ -193,17 +196,36 @@ def serve_archives(folder: Path, archives: Sequence[str] | None, env: Path | Non
         literature.add(sandbox)
         if mast := sandbox.services.get("tess_kepler"):
             mast.add(wasp_126(SEED))
-        lines = [f"LIGHTLAKE_ENDPOINTS__{name.upper()}={url}" for name, url in sorted(sandbox.endpoints.items())]
+        # Many commands ask these two for names.
+        if "simbad" not in sandbox.services:
+            sandbox.services["simbad"] = names = simbad.mount(sandbox)
+            sandbox.endpoints["simbad"] = names.url
+        if "sesame" not in sandbox.services:
+            sandbox.endpoints["sesame"] = sesame.mount(sandbox, folder)
+        served = counted(len(sandbox.endpoints), "simulated service")
+        lines = [f"LIGHTLAKE_ENDPOINTS__{name.upper()}={url}" for name, url in _all_endpoints(sandbox, folder)]
         if env is not None:
             with whole_file(env) as file:
                 file.write("".join(f"{line}\n" for line in lines).encode())
-            say(f"{env}: {counted(len(lines), 'setting')}")
+            say(f"{env}: {served}, and no other is asked")
         else:
             say("\n".join(f"export {line}" for line in lines))
+            say(f"{served}, and no other is asked")
         say("serving until Ctrl-C")
         sys.stdout.flush()
         ended.wait()
     return 0
+
+
+def _all_endpoints(sandbox: Sandbox, folder: Path) -> list[tuple[str, str]]:
+    """Return where each archive and service is: real measurements among simulated ones would be taken for them."""
+    settings = load_settings().model_copy(update={"endpoints": dict(sandbox.endpoints)})
+    found = dict(sandbox.endpoints)
+    for one in endpoints(settings):
+        if one.is_public:
+            nowhere = folder / NOT_SIMULATED if one.url.startswith("s3://") else sandbox.url(NOT_SIMULATED)
+            found[one.name] = f"{nowhere}/{one.name}"
+    return sorted(found.items())
 
 
 def _bring_photons(url: str) -> bool:

@@ -17,6 +17,8 @@ from helpers.processes import Run, child_environment
 from deployments.sandbox import server
 from deployments.sandbox.server import Sandbox
 from lake.errors import GranuleRejected
+from lake.settings import load_settings
+from tasks.doctor import endpoints
 from tasks.sources.virac.tile import open_tile
 
 
@@ -30,10 +32,17 @@ def test_settings_lead_to_archives_that_answer(tmp_path: Path) -> None:
             assert process.stdout
             while (line := process.stdout.readline()) and "serving" not in line:
                 pass
-            name, _, url = (tmp_path / ".env").read_text().strip().partition("=")
-            assert name == "LIGHTLAKE_ENDPOINTS__HCV"
-            answer = httpx.get(f"{url}/hcv/metadata")
-            assert (urlsplit(url).hostname, answer.status_code) == ("127.0.0.1", 200)
+            lines = (tmp_path / ".env").read_text().splitlines()
+            url = {name: url for name, _, url in (line.partition("=") for line in lines)}
+            answer = httpx.get(f"{url['LIGHTLAKE_ENDPOINTS__HCV']}/hcv/metadata")
+            assert answer.status_code == 200
+            # Nobody takes real measurements for simulated ones: all other archives and services lead nowhere.
+            there = endpoints(load_settings(endpoints={name.rpartition("__")[2].lower(): url[name] for name in url}))
+            assert {urlsplit(one.url).hostname for one in there} == {"127.0.0.1", None}
+            nowhere = [one for one in url.values() if "not-simulated" in one]
+            assert {httpx.get(one).status_code for one in nowhere if one.startswith("http")} == {404}
+            assert not any(Path(one).exists() for one in nowhere if not one.startswith("http"))
+            assert len(nowhere) == len(url) - 3  # HCV; SIMBAD and Sesame for names
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 0
         finally:
