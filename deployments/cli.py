@@ -88,8 +88,8 @@ def run_sandbox(
 
     They run on this machine until Ctrl-C or SIGTERM. They answer as the archives do, with generated data; each has
     something at the positions of the demo's targets. NED and VizieR list the samples lamassa15, macleod16_own and
-    green22, and with them the archives have something there, too. TESS has the transits of WASP-126 b. The settings lead
-    to nothing else: an archive that is not simulated is not asked.
+    green22, and with them the archives have something there, too. TESS has the transits of WASP-126 b. The settings
+    lead to nothing else: an archive that is not simulated is not asked.
 
     Parameters
     ----------

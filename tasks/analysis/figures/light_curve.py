@@ -36,8 +36,12 @@ _FEWEST_ZOOMED = 20
 # More points than this in a panel are drawn small, so that they do not hide each other.
 _FEW_POINTS = 600
 
-# Dates at the ticks of an axis in MJD, which counts days from 1858-11-17; the Unix epoch is MJD 40587.
-_DATE = "utcFormat((datum.value - 40587) * 86400000, '%Y-%m-%d')"
+# Dates at the ticks of an axis in MJD, which counts days from 1858-11-17; the Unix epoch is MJD 40587. Ticks within a
+# day have their time, too, to a second where they are not at whole minutes.
+_DATE = (
+    "utcFormat(round((datum.value - 40587) * 86400000), datum.value % 1 === 0 ? '%Y-%m-%d' : "
+    "abs(datum.value * 1440 - round(datum.value * 1440)) < 1e-3 ? '%Y-%m-%d %H:%M' : '%Y-%m-%d %H:%M:%S')"
+)
 
 # Zooming by the wheel alone would hold up a reader who scrolls.
 _ZOOM = "wheel![event.shiftKey]"
@@ -205,7 +209,7 @@ def _ends(frame: pd.DataFrame, look: Look) -> list[float]:
     if not len(frame):
         return [51544.0, 60310.0]
     first, last = float(frame.x.min()), float(frame.x.max())
-    margin = max(0.02 * (last - first), 0.02)
+    margin = 0.02 * (last - first) or 0.02
     return [first - margin, last + margin]
 
 
@@ -216,7 +220,7 @@ def _x(ends: Sequence[float], look: Look, *, dates: bool = False) -> Any:
     axis = (
         alt.Axis(orient="top", labelExpr=_DATE, title=None, grid=False, tickCount=6)
         if dates
-        else alt.Axis(format="d", tickCount=8, title="MJD")
+        else alt.Axis(format="f", tickCount=8, title="MJD")  # f has as many decimals as its ticks need
     )
     return alt.X("x:Q", axis=axis, scale=alt.Scale(domain=list(ends), nice=False, zero=False))
 

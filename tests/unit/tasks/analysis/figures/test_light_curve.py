@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,6 +184,31 @@ def test_dates_stand_above_the_axis_in_mjd_and_phases_have_none() -> None:
     folded = drawn(Look(fold=Fold(2.5, 58000.0)))
     assert "dates" not in [one["name"] for one in views(folded)]
     assert layer(folded, "panel_mJy", "point")["encoding"]["x"]["scale"]["domain"] == [-0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("span_d", "mjd", "date"),
+    [(0.03, "58000.015", "2017-09-04 00:21:36"), (2.0, "58000.8", "2017-09-04 12:00"), (900.0, "58300", "2018-03-23")],
+)
+def test_ticks_have_as_many_digits_as_they_need(span_d: float, mjd: str, date: str) -> None:
+    """MJD 58000 is 2017-09-04 (aa.usno.navy.mil/data/JulianDate); 0.015 d later it is 00:21:36."""
+    times = [58000 + span_d * i / 39 for i in range(40)]
+    table = pa.Table.from_pylist(
+        [
+            dict.fromkeys(SCHEMA.names)
+            | {"archive": "ztf", "band": "ztf_g", "unit": "mJy", "mjd": time, "flux": 1.0}
+            | {"detected": True, "good": True}
+            for time in times
+        ],
+        SCHEMA,
+    )
+    svg = vl_convert.vegalite_to_svg(drawn(table=table))
+    labels = re.findall(r"<text[^>]*>([^<]+)</text>", svg)
+    days, dates = ([one for one in labels if re.match(pattern, one)] for pattern in (r"5\d{4}", r"20\d\d-"))
+    assert mjd in days
+    assert date in dates
+    assert len(days) >= 2 * 4  # of two axes
+    assert (len({*days}), len({*dates})) == (len(days) / 2, len(dates))
 
 
 def test_files_are_of_the_kind_that_their_name_says(tmp_path: Path) -> None:
