@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID
 
@@ -30,8 +32,15 @@ _MISSED = 3
 _OURS = {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{NAME}"}
 
 
-def reach_api() -> str:
+def reach_api(within_s: float = 0.0, say: Callable[[str], None] = lambda _: None) -> str:
     """Return the URL of Prefect's API.
+
+    Parameters
+    ----------
+    within_s
+        Longest wait for a server that is starting.
+    say
+        Called with a line if there is one to wait for.
 
     Raises
     ------
@@ -44,8 +53,14 @@ def reach_api() -> str:
             "no Prefect server is configured",
             hint="run: prefect server start; and: prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api",
         )
+    end = time.monotonic() + within_s
     with get_client(sync_client=True) as client:
         error = client.api_healthcheck()
+        if error is not None and within_s:
+            say(f"waiting up to {within_s:g} s for Prefect's API at {api}")
+        while error is not None and time.monotonic() < end:
+            time.sleep(0.5)
+            error = client.api_healthcheck()
     if error is not None:
         raise ConfigurationError(
             f"Prefect's API at {api} does not answer: {error}",
@@ -163,7 +178,7 @@ def crash_silent_runs() -> str:
     )
     with get_client(sync_client=True) as client:
         _put(client, automation)
-    return f"{SILENT_RUNS}: crashed after {within.total_seconds():g} s"
+    return f"{SILENT_RUNS}: a run without a sign of life counts as crashed after {within.total_seconds():g} s"
 
 
 def _put(client: SyncPrefectClient, wanted: AutomationCore) -> None:

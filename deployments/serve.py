@@ -36,6 +36,9 @@ HELP_TOPIC = "how-to/prefect"
 CLAIM = "serve"
 _WHAT = "a service (`lightlake serve`)"
 
+# Longest wait for a server of Prefect that is starting, s.
+STARTING_S = 30.0
+
 # Longest wait for a service that is ending, s; it may take half a minute to end its runs.
 ENDING_S = 90.0
 
@@ -64,7 +67,7 @@ def serve(
     ConfigurationError
         If Prefect's API or the block is not available, or another service has the lake.
     """
-    api = reach_api()
+    api = reach_api(STARTING_S, say)
     with _only_service(lake, say):
         try:
             say(crash_silent_runs())

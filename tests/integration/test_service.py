@@ -217,6 +217,33 @@ def test_what_cannot_be_is_one_clear_error() -> None:
         reach_api()
 
 
+def test_a_server_that_is_starting_is_waited_for() -> None:
+    class Healthy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Healthy, bind_and_activate=False)
+    server.server_bind()  # its port is taken, and refuses until it listens
+    started = threading.Thread(target=server.serve_forever, daemon=True)
+    said = list[str]()
+
+    def say(line: str) -> None:
+        said.append(line)
+        server.server_activate()
+        started.start()
+
+    api = f"http://127.0.0.1:{server.server_address[1]}/api"
+    with temporary_settings({PREFECT_API_URL: api}):
+        assert reach_api(60, say) == api
+    assert [api in line for line in said] == [True]
+    server.shutdown()
+    server.server_close()
+
+
 @pytest.mark.parametrize("api", ["http://127.0.0.1:9/api", None])
 def test_targets_are_added_whether_prefect_can_be_told_or_not(
     api: str | None,

@@ -154,7 +154,7 @@ def test_a_worker_dies_and_another_goes_on_by_hand_and_by_schedule(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT_S}):
-        assert crash_silent_runs() == f"{SILENT_RUNS}: crashed after {3 * HEARTBEAT_S} s"
+        assert f"crashed after {3 * HEARTBEAT_S} s" in crash_silent_runs()
         assert crash_silent_runs()
     assert len(prefect.read_automations_by_name(SILENT_RUNS)) == 1
     monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__ZTF", f"{tmp_path}/ztf/{{release}}/hats")
