@@ -104,6 +104,8 @@ class Sandbox:
         Bytes of the answers' bodies so far.
     drip : tuple[int, float]
         Bytes and seconds between them of a 'slow' answer.
+    wait_s : float
+        Seconds before each answer.
     """
 
     def __init__(self) -> None:
@@ -112,6 +114,7 @@ class Sandbox:
         self.requests: list[Seen] = []
         self.sent = 0
         self.drip = (1024, 0.1)
+        self.wait_s = 0.0
         self.closing = threading.Event()
         self._lock = threading.Lock()
         self._handlers: dict[str, Handler] = {}
@@ -276,6 +279,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         url = urlsplit(self.path)
         request = Request(self.command, unquote(url.path), url.query, self.headers, body)
+        if box.wait_s:
+            box.closing.wait(box.wait_s)
         kind = box._take_fault(request.method, request.path)
         if kind == "hang":
             box.requests.append(Seen(self.command, self.path, 0))

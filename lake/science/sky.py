@@ -271,7 +271,7 @@ def _together(rows: Ints, ra: Floats, dec: Floats, radius: Floats, chunk: int) -
     for one in np.unique(classes):
         alike = rows[classes == one]
         if alike.size > chunk:
-            alike = alike[np.argsort(hpx29(ra[alike], dec[alike]), kind="stable")]
+            alike = alike[np.argsort(hpx29(ra[alike], dec[alike]))]
         for start in range(0, alike.size, chunk):
             yield alike[start : start + chunk]
 
@@ -378,7 +378,7 @@ def apply_proper_motion(
 
 
 def _sorted(i: Ints, j: Ints, separation: Floats) -> Pairs:
-    order = np.argsort(i, kind="stable")
+    order = np.argsort(i)
     keys = i[order]
     same = np.flatnonzero(keys[1:] == keys[:-1])
     # Where the rest is sorted within a few groups, this takes a fifth of sorting by three keys.
