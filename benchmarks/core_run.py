@@ -98,13 +98,14 @@ def started(run_file: Path, url: str, environment: dict[str, str]) -> subprocess
         return subprocess.Popen([*command, "--local"], env={**os.environ, **environment}, stdout=log, stderr=log)
 
 
-def share_done(url: str, n: int) -> float:
+def share_done(url: str) -> float:
     """Return the share of answers that are in the lake."""
     from flows.run_names import core
     from lake.query import Lake
 
     with Lake(url) as lake:
-        return float(lake.sql("SELECT count(*) AS n FROM coverage")["n"][0].as_py()) / (n * len(core()))
+        done, targets = (lake.sql(f"SELECT count(*) AS n FROM {one}")["n"][0].as_py() for one in ("coverage", "targets"))
+    return float(done) / (targets * len(core()))
 
 
 def measured(folder: Path, n: int, environment: dict[str, str]) -> dict[str, Any]:
@@ -116,9 +117,9 @@ def measured(folder: Path, n: int, environment: dict[str, str]) -> dict[str, Any
     url, run_file = prepare(folder, n)
     began = time.monotonic()
     process = started(run_file, url, environment)
-    while process.poll() is None and share_done(url, n) < KILLED_AT:
+    while process.poll() is None and share_done(url) < KILLED_AT:
         time.sleep(5)
-    killed_at = share_done(url, n)
+    killed_at = share_done(url)
     was_running = process.poll() is None
     process.kill()
     process.wait()
@@ -130,7 +131,7 @@ def measured(folder: Path, n: int, environment: dict[str, str]) -> dict[str, Any
         processes = of_processes(lake, RUN_ID).to_pylist()
         twice = lake.sql("SELECT count(*) - count(DISTINCT (archive, target_id)) AS n FROM coverage")["n"][0].as_py()
         errors = [finding.message for finding in verify(lake.catalog, quick=True) if finding.is_error]
-    if code or twice or errors or share_done(url, n) != 1 or not was_running:
+    if code or twice or errors or share_done(url) != 1 or not was_running:
         raise RuntimeError(f"exit {code}, {twice} answers twice, killed while running: {was_running}, {errors}")
     memory = max(one["most_memory_mb"] for one in processes)
     size = sum(path.stat().st_size for path in Path(url, "data").rglob("*.parquet"))
