@@ -104,7 +104,9 @@ def share_done(url: str) -> float:
     from lake.query import Lake
 
     with Lake(url) as lake:
-        done, targets = (lake.sql(f"SELECT count(*) AS n FROM {one}")["n"][0].as_py() for one in ("coverage", "targets"))
+        done, targets = (
+            lake.sql(f"SELECT count(*) AS n FROM {one}")["n"][0].as_py() for one in ("coverage", "targets")
+        )
     return float(done) / (targets * len(core()))
 
 

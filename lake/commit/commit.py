@@ -31,6 +31,8 @@ from lake.text import file_name
 # A live archive may move a source slightly within a release. Its earlier rows are searched in the pixels of this order
 # (26 arcsec wide) around its new position.
 _MOVED_ORDER = 13
+# Neighbours of at most so many pixels.
+_MOST_PIXELS = 10_000
 
 
 @dataclass(frozen=True)
@@ -357,12 +359,25 @@ class _Merge:
 
 def _around(pixels: np.ndarray) -> list[tuple[int, int]]:
     """Return ranges of hpx29 that cover some pixels and their neighbours."""
-    shift = 2 * (HPX_ORDER - _MOVED_ORDER)
-    own = np.unique(pixels >> shift)
-    near = np.unique(np.append(own, hpgeom.neighbors(2**_MOVED_ORDER, own)))
+    order = _MOVED_ORDER
+    own = _distinct(pixels >> 2 * (HPX_ORDER - order))
+    # Wider pixels have wider neighbours: that covers what is asked, and costs less where there are many.
+    while own.size > _MOST_PIXELS:
+        order -= 1
+        own = _distinct(own >> 2)
+    shift = 2 * (HPX_ORDER - order)
+    near = _distinct(np.append(own, hpgeom.neighbors(2**order, own)))
     near = near[near >= 0]  # -1 is a missing neighbour
     # Adjacent pixels may be far apart in the index: then two ranges, at the cost of one SELECT each.
     widest = int(np.argmax(np.diff(near)))
     far = near[widest + 1] - near[widest] > (near[-1] - near[0]) / 2
     parts = np.split(near, [widest + 1] if far else [])
     return [(int(part[0]) << shift, (int(part[-1]) + 1 << shift) - 1) for part in parts]
+
+
+def _distinct(values: np.ndarray) -> np.ndarray:
+    """Return sorted distinct values; np.unique takes many times as long if they are many."""
+    ordered = np.sort(values)
+    is_first = np.ones(ordered.shape, bool)
+    is_first[1:] = ordered[1:] != ordered[:-1]
+    return np.asarray(ordered[is_first])

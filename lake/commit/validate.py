@@ -203,18 +203,16 @@ def _check_positions(sources: pa.Table) -> None:
 
 
 def _check_source_known(name: str, table: pa.Table, sources: pa.Table) -> None:
-    known = sources["source_id"].combine_chunks()
-    values = _values(table["source_id"])
-    _refuse(
-        name, "source_id", values, pc.invert(pc.is_in(values, value_set=known)), "is not among the granule's sources"
-    )
-    pixels = sources["hpx29"].combine_chunks()
-    theirs = [
-        pixels.take(pc.index_in(chunk.dictionary, value_set=known)).take(chunk.indices)
+    known, pixels = (sources[column].combine_chunks() for column in ("source_id", "hpx29"))
+    places = [
+        pc.index_in(chunk.dictionary, value_set=known).take(chunk.indices)
         if pa.types.is_dictionary(chunk.type)
-        else pixels.take(pc.index_in(chunk, value_set=known))
+        else pc.index_in(chunk, value_set=known)
         for chunk in table["source_id"].chunks
     ]
+    unknown = pc.is_null(pa.chunked_array(places, pa.int32()))
+    _refuse(name, "source_id", table["source_id"], unknown, "is not among the granule's sources")
+    theirs = [pixels.take(place) for place in places]
     other = pc.not_equal(table["hpx29"], pa.chunked_array(theirs, pixels.type))
     _refuse(name, "hpx29", table["hpx29"], other, "differs from its source's")
 

@@ -187,7 +187,14 @@ class SkyIndex:
         self._tree = _tree(unit_vectors(self._ra[self._rows], self._dec[self._rows]))
 
     def within(
-        self, ra: ArrayLike, dec: ArrayLike, radius_arcsec: ArrayLike, strict: bool = False, chunk: int = 50_000
+        self,
+        ra: ArrayLike,
+        dec: ArrayLike,
+        radius_arcsec: ArrayLike,
+        strict: bool = False,
+        chunk: int = 50_000,
+        *,
+        closer_arcsec: ArrayLike = np.inf,
     ) -> Pairs:
         """Find all pairs of a query position and an indexed one that are within a radius.
 
@@ -201,6 +208,8 @@ class SkyIndex:
             Keep separations < radius instead of <= radius.
         chunk
             Query positions searched at a time. Memory grows with this and with the pairs found.
+        closer_arcsec
+            Keep only separations less than this, too: one for all, or one per indexed position.
 
         Returns
         -------
@@ -210,15 +219,19 @@ class SkyIndex:
         """
         lon, lat = (np.atleast_1d(a) for a in _positions(ra, dec))
         radius = np.broadcast_to(_radii(radius_arcsec, missing_ok=True), lon.shape)
+        closer = np.broadcast_to(np.asarray(closer_arcsec, dtype=np.float64), self._ra.shape)
         usable = np.flatnonzero(~(np.isnan(lon) | np.isnan(lat) | np.isnan(radius)))
+        reach, own_reach = _chords(radius), _chords(closer)
         parts = []
         for rows in _together(usable, lon, lat, radius, chunk):
-            reach = 2 * np.sin(radius[rows].max() / ARCSEC_PER_RAD / 2) + _CHORD_PAD
             queries = _tree(unit_vectors(lon[rows], lat[rows]))
-            found = queries.sparse_distance_matrix(self._tree, reach, output_type="ndarray")
+            found = queries.sparse_distance_matrix(self._tree, reach[rows].max(), output_type="ndarray")
             i, j = rows[found["i"]], self._rows[found["j"]]
+            # By the chord first, which is known; the separation decides.
+            near = np.flatnonzero((found["v"] <= reach[i]) & (found["v"] <= own_reach[j]))
+            i, j = i[near], j[near]
             separation = separation_arcsec(lon[i], lat[i], self._ra[j], self._dec[j])
-            close = separation < radius[i] if strict else separation <= radius[i]
+            close = (separation < radius[i] if strict else separation <= radius[i]) & (separation < closer[j])
             parts.append((i[close], j[close], separation[close]))
         if not parts:
             return usable, usable, np.empty(0)
@@ -255,6 +268,11 @@ class SkyIndex:
             reach, _ = self._tree.query(directions, k=2, distance_upper_bound=chord(radius_arcsec) + 2 * _CHORD_PAD)
             alone[self._rows] = ~np.isfinite(reach[:, 1])
         return alone
+
+
+def _chords(radius_arcsec: Floats) -> Floats:
+    """Return how far trees look for angles; everything has a chord of 2 at most."""
+    return 2 * np.sin(np.minimum(radius_arcsec / ARCSEC_PER_RAD, np.pi) / 2) + _CHORD_PAD
 
 
 def _tree(directions: Floats) -> cKDTree:
@@ -380,11 +398,14 @@ def apply_proper_motion(
 def _sorted(i: Ints, j: Ints, separation: Floats) -> Pairs:
     order = np.argsort(i)
     keys = i[order]
-    same = np.flatnonzero(keys[1:] == keys[:-1])
-    # Where the rest is sorted within a few groups, this takes a fifth of sorting by three keys.
-    several = np.union1d(same, same + 1)
-    tied = order[several]
-    order[several] = tied[np.lexsort((j[tied], separation[tied], i[tied]))]
+    same = keys[1:] == keys[:-1]
+    if same.any():
+        # Sorting by three keys takes longer, so only where the first does not decide.
+        several = np.zeros(len(keys), bool)
+        several[1:] = same
+        several[:-1] |= same
+        tied = order[several]
+        order[several] = tied[np.lexsort((j[tied], separation[tied], i[tied]))]
     return i[order], j[order], separation[order]
 
 

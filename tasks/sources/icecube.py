@@ -14,11 +14,13 @@ import zipfile
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
+from pyarrow import csv
 
 from lake.commit.sound import named
 from lake.errors import ArchiveError
@@ -32,9 +34,6 @@ from tasks.services.http import failing
 from tasks.services.values import dated
 from tasks.sources.base import Archive, Band, FetchResult, Granule
 from tasks.sources.collector import Collector, Key
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 NAME = "icecube"
 RELEASE = "20210126"
@@ -60,8 +59,8 @@ class Events:
         frames differ by 0.02 arcsec, the positions are good to 0.2 deg at best).
     """
 
-    season: NDArray[np.object_]
-    source_id: NDArray[np.object_]
+    season: pa.StringArray
+    source_id: pa.StringArray
     mjd: NDArray[np.float64]
     log10_energy: NDArray[np.float64]
     angular_err_deg: NDArray[np.float64]
@@ -103,15 +102,15 @@ def harvest(
     An event is matched if its distance is at most max_search_radius_deg and less than its angular error.
     """
     ra, dec = targets["ra"].to_numpy(), targets["dec"].to_numpy()
-    row, event, separation = events.index.within(ra, dec, max_search_radius_deg * 3600)
-    near = separation < events.angular_err_deg[event] * 3600
-    row, event, separation = row[near], event[near], separation[near]
+    row, event, separation = events.index.within(
+        ra, dec, max_search_radius_deg * 3600, closer_arcsec=events.angular_err_deg * 3600
+    )
     seen, place = np.unique(event, return_inverse=True)
     pixel = hpx29(events.ra[seen], events.dec[seen])
     n = len(seen)
     sources = pa.table(
         {
-            "source_id": pa.array(events.source_id[seen], pa.string()),
+            "source_id": events.source_id.take(pa.array(seen)),
             "hpx29": pixel,
             "ra": events.ra[seen],
             "dec": events.dec[seen],
@@ -121,7 +120,7 @@ def harvest(
     matches = pa.table(
         {
             "target_id": targets["target_id"].combine_chunks().take(pa.array(row)),
-            "source_id": pa.array(events.source_id[event], pa.string()),
+            "source_id": sources["source_id"].take(pa.array(place)),
             "hpx29": pixel[place],
             "separation_arcsec": separation,
             "rank": ranks(row),
@@ -144,7 +143,7 @@ def harvest(
             "unit": ["GeV"] * n,
             "detected": [True] * n,
             "good": [True] * n,
-            "exposure_id": pa.array(events.season[seen], pa.string()),
+            "exposure_id": events.season.take(pa.array(seen)),
         }
     )
     return FetchResult(sources, matches, lightcurves, events.exposures, endpoint, events.remark)
@@ -218,9 +217,7 @@ def read_events(files: dict[str, tuple[IO[bytes] | None, IO[bytes] | None]], end
     ArchiveError
         If a season's events are missing, or a file is not in the release's form.
     """
-    import pandas as pd
-
-    frames, exposures = [], []
+    tables, exposures = [], []
     for season, (events, uptime) in files.items():
         if events is None:
             raise ArchiveError(
@@ -229,32 +226,50 @@ def read_events(files: dict[str, tuple[IO[bytes] | None, IO[bytes] | None]], end
                 endpoint=endpoint,
                 hint="get the whole release, or ask for fewer seasons",
             )
-        frame = _read_columns(events, f"events/{season}_exp.csv", _EVENT_COLUMNS, endpoint)
-        printed = frame["MJD[days]"]
-        again = printed.groupby(printed).cumcount()
-        frame["source_id"] = f"{season}-" + printed + np.where(again > 0, "-" + (again + 1).astype(str), "")
-        frame["season"] = season
-        frames.append(frame)
-        frame["MJD[days]"] = pd.to_numeric(printed, errors="coerce")
-        exposures.append(_exposure(season, frame["MJD[days]"].to_numpy(float), uptime, endpoint))
-    every = pd.concat(frames, ignore_index=True)
-    numbers = {name: every[name].to_numpy(float) for name in _EVENT_COLUMNS[:5]}
-    is_sound = dated(numbers["MJD[days]"]) & (numbers["AngErr[deg]"] >= 0) & (np.abs(numbers["Dec[deg]"]) <= 90)
-    is_sound &= (numbers["RA[deg]"] >= 0) & (numbers["RA[deg]"] <= 360)
-    odd = every[~is_sound]["source_id"].tolist()
-    every = every[is_sound]
-    mjd, log10_energy, angular_err_deg, ra, dec = (every[name].to_numpy(float) for name in _EVENT_COLUMNS[:5])
+        table = _read_columns(events, f"events/{season}_exp.csv", _EVENT_COLUMNS, endpoint)
+        printed = table[_EVENT_COLUMNS[0]].combine_chunks()
+        mjd = _numbers(printed)
+        same = {"season": pa.repeat(season, len(printed)), "source_id": _source_ids(season, printed), "mjd": mjd}
+        tables.append(pa.table({**same, **{name: table[name] for name in _EVENT_COLUMNS[1:5]}}))
+        exposures.append(_exposure(season, mjd, uptime, endpoint))
+    every = pa.concat_tables(tables).combine_chunks()
+    mjd, log10_energy, angular_err_deg, ra, dec = (every[name].to_numpy() for name in ("mjd", *_EVENT_COLUMNS[1:5]))
+    is_sound = dated(mjd) & (angular_err_deg >= 0) & (np.abs(dec) <= 90) & (ra >= 0) & (ra <= 360)
+    odd = every["source_id"].filter(pa.array(~is_sound)).to_pylist()
+    season, source_id = (every[name].combine_chunks().filter(pa.array(is_sound)) for name in ("season", "source_id"))
     return Events(
-        season=every["season"].to_numpy(object),
-        source_id=every["source_id"].to_numpy(object),
-        mjd=mjd,
-        log10_energy=log10_energy,
-        angular_err_deg=angular_err_deg,
-        ra=ra,
-        dec=dec,
+        season=season,
+        source_id=source_id,
+        mjd=mjd[is_sound],
+        log10_energy=log10_energy[is_sound],
+        angular_err_deg=angular_err_deg[is_sound],
+        ra=ra[is_sound],
+        dec=dec[is_sound],
         exposures=pa.Table.from_pylist(exposures),
         remark=f"events without a time, a place or its error, left out: {len(odd)}{named(odd)}" if odd else None,
     )
+
+
+def _source_ids(season: str, printed: pa.StringArray) -> pa.StringArray:
+    """Return what identifies events: season and time as printed, and a number from the second of the same on."""
+    ids = pc.binary_join_element_wise(season, printed, "-")
+    codes = printed.dictionary_encode().indices.to_numpy()
+    order = np.argsort(codes, kind="stable")
+    number = np.empty(len(codes), np.int32)
+    number[order] = ranks(codes[order])
+    again = pa.array(number > 1)
+    numbered = pc.binary_join_element_wise(ids, pa.array(number).cast(pa.string()), "-")
+    return pc.if_else(again, numbered, ids)
+
+
+def _numbers(printed: pa.StringArray) -> NDArray[np.float64]:
+    """Convert text to numbers, NaN for what is none."""
+    try:
+        return np.asarray(printed.cast(pa.float64()))
+    except pa.ArrowInvalid:
+        import pandas as pd
+
+        return pd.to_numeric(pd.Series(printed.to_pylist(), dtype=object), errors="coerce").to_numpy(float)
 
 
 def _exposure(season: str, times: NDArray[np.float64], uptime: IO[bytes] | None, endpoint: str) -> dict[str, object]:
@@ -262,11 +277,8 @@ def _exposure(season: str, times: NDArray[np.float64], uptime: IO[bytes] | None,
     same = {"exposure_id": season, "band": BAND}
     if uptime is None:
         return {**same, **_ends(times, times), "details": "{}"}
-    import pandas as pd
-
     runs = _read_columns(uptime, f"uptime/{season}_exp.csv", ("MJD_start[days]", "MJD_stop[days]"), endpoint)
-    runs["MJD_start[days]"] = pd.to_numeric(runs["MJD_start[days]"], errors="coerce")
-    start, stop = runs.to_numpy(float).T
+    start, stop = _numbers(runs[0].combine_chunks()), runs[1].to_numpy()
     known = dated(start) & dated(stop) & (stop >= start)
     return {
         **same,
@@ -281,44 +293,71 @@ def _ends(start: NDArray[np.float64], stop: NDArray[np.float64]) -> dict[str, ob
     return {"mjd_start": start.min() if start.size else None, "mjd_stop": stop.max() if stop.size else None}
 
 
-def _read_columns(file: IO[bytes], name: str, columns: tuple[str, ...], endpoint: str) -> pd.DataFrame:
+def _read_columns(file: IO[bytes], name: str, columns: tuple[str, ...], endpoint: str) -> pa.Table:
     """Read a file of the release: white space between columns, a header that starts with '#'.
 
     The first column comes as text, the others as float64, NaN for what is no number.
     """
-    import pandas as pd
-
     header = file.readline().decode(errors="replace")
     if header.lstrip("#").split() != list(columns):
         raise ArchiveError(
             f"{name} does not start with the release's header: {header.strip()[:80]!r}", archive=NAME, endpoint=endpoint
         )
-    types = {column: (str if column == columns[0] else float) for column in columns}
-    begin = file.tell()
-
-    def read(**more: Any) -> pd.DataFrame:
-        file.seek(begin)
-        frame: pd.DataFrame = pd.read_csv(file, sep=r"\s+", header=None, names=list(columns), index_col=False, **more)
-        return frame
-
+    body = file.read()
     try:
-        try:
-            frame = read(dtype=types)
-            is_whole = not frame[[columns[0], columns[-1]]].isna().any(axis=None)
-        except ValueError:
-            is_whole = False
-        if not is_whole:
-            # As text, which takes longer: a line that is cut short lacks its last values, one odd value is no damage.
-            frame = read(dtype=str, keep_default_na=False)
-            if (frame.isna() | (frame == "")).any(axis=None):
-                raise ValueError("rows or values are missing")
-            numbers = {column: pd.to_numeric(frame[column], errors="coerce") for column in columns[1:]}
-            frame = frame.assign(**numbers)
-        if frame.empty or frame[list(columns[1:])].isna().all().any():
+        table = _read_regular(body, columns)
+        if table is None:
+            table = _read_irregular(body, columns)
+        if not table.num_rows or any(np.isnan(table[column].to_numpy()).all() for column in columns[1:]):
             raise ValueError("rows or values are missing")
     except ValueError as error:  # of which pandas' own are kinds
         raise ArchiveError(f"{name} is damaged: {error}", archive=NAME, endpoint=endpoint) from error
-    return frame
+    return table
+
+
+def _read_regular(body: bytes, columns: tuple[str, ...]) -> pa.Table | None:
+    """Read lines that all have as many numbers as there are columns; None if some have not."""
+    text = np.frombuffer(body, np.uint8)
+    is_blank, is_end = text == ord(" "), text == ord("\n")
+    # One blank between two values, none at either end of a line.
+    after, before = np.append(True, (is_blank | is_end)[:-1]), np.append(is_end[1:], True)
+    tidy = text[~(is_blank & (after | before))]
+    types = {column: (pa.string() if column == columns[0] else pa.float64()) for column in columns}
+    try:
+        table: pa.Table = csv.read_csv(
+            pa.BufferReader(tidy.tobytes()),
+            csv.ReadOptions(column_names=list(columns)),
+            csv.ParseOptions(delimiter=" ", quote_char=False),
+            csv.ConvertOptions(column_types=types, null_values=[]),
+        )
+    except pa.ArrowInvalid:
+        return None
+    return table if pc.all(pc.greater(pc.binary_length(table[0]), 0)).as_py() else None
+
+
+def _read_irregular(body: bytes, columns: tuple[str, ...]) -> pa.Table:
+    """Read all as text, which takes longer: a line that is cut short lacks its last values, an odd value is no damage.
+
+    Raises
+    ------
+    ValueError
+        If values are missing.
+    """
+    import pandas as pd
+
+    frame = pd.read_csv(
+        io.BytesIO(body),
+        sep=r"\s+",
+        header=None,
+        names=list(columns),
+        index_col=False,
+        dtype=str,
+        keep_default_na=False,
+    )
+    if (frame.isna() | (frame == "")).any(axis=None):
+        raise ValueError("rows or values are missing")
+    numbers = {column: pd.to_numeric(frame[column], errors="coerce").to_numpy(float) for column in columns[1:]}
+    return pa.table({columns[0]: pa.array(frame[columns[0]], pa.string()), **numbers})
 
 
 ARCHIVE = Archive(

@@ -3,15 +3,19 @@
 from pathlib import Path
 
 import duckdb
+import hpgeom
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from helpers.granules import attempt, committed, content, count, errors, expected, register, staged, tables, target_ids
 
 from lake.commit import transaction
+from lake.commit.commit import _around as around
 from lake.commit.commit import commit
 from lake.commit.staging import Manifest, stage
 from lake.errors import GranuleRejected, StagingLost
+from lake.science.sky import hpx29
 from lake.upkeep.maintenance import verify
 
 
@@ -422,3 +426,16 @@ def test_a_commit_that_fails_leaves_no_file_in_the_tree(catalog, monkeypatch):
     committed(catalog, range(3, 6), "g1")
     assert content(catalog) == expected(dict.fromkeys(range(6), 1))
     assert errors(catalog) == []
+
+
+@pytest.mark.parametrize("n", [1, 100, 30_000])
+@pytest.mark.parametrize("width_deg", [0.01, 5.0, 180.0])
+def test_moved_sources_are_searched_in_all_pixels_around(n: int, width_deg: float) -> None:
+    rng = np.random.default_rng(n)
+    ra, dec = 45 + width_deg * rng.uniform(-1, 1, n), np.clip(width_deg * rng.uniform(-0.5, 0.5, n), -90, 90)
+    ranges = around(hpx29(ra, dec))
+    own = np.unique(hpx29(ra, dec) >> 32)  # order 13, 26 arcsec wide
+    near = np.append(own, hpgeom.neighbors(2**13, own))
+    pixels = near[near >= 0] << 32
+    assert np.all(sum((low <= pixels) & (pixels + 2**32 - 1 <= high) for low, high in ranges) == 1)
+    assert len(ranges) in (1, 2)
