@@ -11,7 +11,7 @@ from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnusedCliTokensError
 
 from lake.commands import plug_in
 from lake.errors import ConfigurationError, with_topic
@@ -61,11 +61,13 @@ def init(url: str | None = None) -> int:
     """
     from lake.settings import load_settings
     from lake.store.catalog import Catalog
+    from lake.store.identity import check_room
     from lake.store.storage import Storage
     from lake.upkeep.renaming import rename_archives
 
     settings = load_settings()
     catalog = Catalog(Storage.from_url(url or settings.url), settings)
+    check_room(catalog.storage)
     changed = catalog.create()
     lines = rename_archives(catalog)
     for line in lines:
@@ -363,7 +365,7 @@ def main(arguments: list[str] | None = None) -> None:
     except CycloptsError as error:
         if debug:
             raise
-        code = _failed(error)
+        code = _failed(_usage(error))
     except KeyboardInterrupt:
         code = _failed("stopped", 130)
     except BrokenPipeError:  # the reader has closed the pipe, and wants no more output
@@ -391,6 +393,20 @@ def _prepare() -> None:
         Path.home()
     except RuntimeError:  # no HOME, and an unknown user: what needs a home reports it
         os.environ["HOME"] = "/nonexistent"
+
+
+def _usage(error: CycloptsError) -> str:
+    """Say what is wrong with a command line."""
+    chain = " ".join(error.command_chain or ())
+    if isinstance(error, MissingArgumentError) and error.keyword is None and error.argument is not None:
+        # One that was not given at all; what may stand without its name is called as the help calls it.
+        parameter = error.argument.names[0]
+        is_positional = error.argument.field_info.is_positional
+        name = parameter.removeprefix("--").replace("-", "_").upper() if is_positional else parameter
+        return f"{chain}: {name} is missing (see: lightlake {chain} --help)"
+    if isinstance(error, UnusedCliTokensError):
+        return f"{chain}: one argument too many: {' '.join(error.unused_tokens or ())} (see: lightlake {chain} --help)"
+    return str(error)
 
 
 def _bug(error: Exception) -> str:

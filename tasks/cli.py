@@ -216,6 +216,8 @@ def _say_taken(found: TargetFile) -> None:
     if found.unused:
         more = f" and {len(found.unused) - _COLUMNS_SHOWN} more" if len(found.unused) > _COLUMNS_SHOWN else ""
         say(one_line(f"not taken: {', '.join(found.unused[:_COLUMNS_SHOWN])}{more}"))
+        if not any(taken.quantity == "name" for taken in found.taken):
+            say("note: the targets have no names; --name COLUMN says which column has them")
     for remark in found.remarks:
         say(one_line(f"note: {remark}"))
 

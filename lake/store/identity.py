@@ -8,13 +8,16 @@ from __future__ import annotations
 import json
 import uuid
 
-from lake.errors import CatalogError, NoLake
+from lake.errors import CatalogError, ConfigurationError, NoLake
 from lake.store.storage import Storage, write_text
+from lake.text import counted
 
 # The page that helps with errors from here.
 HELP_TOPIC = "how-to/backups"
 
 MARK = "lake.json"
+# What an attempt to make a lake may have left in its folder.
+_OWN = ("catalog.", "staging")
 
 
 def new_id() -> str:
@@ -97,8 +100,34 @@ def no_lake(storage: Storage, catalogue: str, place: str | None = None) -> Catal
         )
     return NoLake(
         f"there is no lake {place or f'in the catalogue {catalogue}'}",
-        hint=f"make one with: lightlake init {storage.root}",
+        hint=f"make one with: lightlake init {storage.root}; or name yours with --lake or LIGHTLAKE_URL",
     )
+
+
+def check_room(storage: Storage) -> None:
+    """Check that a folder for a new lake holds nothing else, but for hidden files.
+
+    Raises
+    ------
+    ConfigurationError
+        If it does: a lake among other files is a mistake, such as a forgotten name of its own folder.
+    """
+    if not storage.is_local:
+        return
+    try:
+        there = sorted(one.name for one in storage.root.iterdir())
+    except OSError:  # there is none yet, or making one there says what is wrong
+        return
+    others = [name for name in there if not name.startswith(".") and name != "lost+found"]
+    if not others or not {MARK, "catalog.sqlite", "data"}.isdisjoint(others):
+        return
+    others = [name for name in others if not name.startswith(_OWN)]
+    if others:
+        more = f" and {counted(len(others) - 1, 'other')}" if len(others) > 1 else ""
+        raise ConfigurationError(
+            f"{storage.root} is no lake, and is not empty: it has {others[0]}{more}",
+            hint="give a new folder: lightlake init FOLDER",
+        )
 
 
 def foreign(storage: Storage, catalogue: str) -> CatalogError:

@@ -36,6 +36,8 @@ from tasks.samples.table import InputTable
 from tasks.samples.tables import FORMATS, read_lines, read_tables
 from tasks.samples.target_file import TARGETS, BadRow, NoPositions, Taken, TargetFile, list_bad_rows
 
+# Files that hold no list, so that nobody is asked for an object of that name.
+_OTHER_FILES = (".xlsx", ".xls", ".ods", ".numbers", ".docx", ".pdf", ".json", ".zip")
 _NUMERIC = re.compile(r"[-+]?\d[\d.:]*")
 # Ids that a reason names.
 _SHOWN = 5
@@ -103,7 +105,8 @@ def _is_path(one: str) -> bool:
     try:
         path = Path(one)
         name = path.name.lower().removesuffix(".gz")
-        if path.is_file() or name.endswith(tuple(suffix for some in FORMATS.values() for suffix in some)):
+        suffixes = (*_OTHER_FILES, *(suffix for some in FORMATS.values() for suffix in some))
+        if path.is_file() or name.endswith(suffixes):
             return True
         return one.startswith(("/", "./", "../", "~")) or (path.parent != Path() and path.parent.is_dir())
     except (OSError, ValueError):  # too long for a path, or with characters that none has

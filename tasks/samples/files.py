@@ -164,7 +164,7 @@ def _choose(
     header = "" if filled[0].has_header else " and no header line"
     raise NoPositions(
         f"{where} has no columns that are known to hold {what}{header}; it has: {_with_samples(filled[0])}",
-        hint="say which ones do with ra_column and dec_column, and their frame with frame",
+        hint="say which ones do with --ra and --dec (ra_column, dec_column), and their frame with --frame",
     )
 
 

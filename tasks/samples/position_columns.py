@@ -61,7 +61,7 @@ def find_position(
     if ra_column or dec_column:
         if not (ra_column and dec_column):
             raise ConfigurationError(
-                f"{where}: ra_column and dec_column go together",
+                f"{where}: --ra and --dec (ra_column, dec_column) go together",
                 hint="give both; the same name twice if one column holds both coordinates",
             )
         found: tuple[Column, Column] | None = (named(columns, ra_column, where), named(columns, dec_column, where))
@@ -82,7 +82,7 @@ def find_position(
     if lon.frame and lat.frame and lon.frame.title != lat.frame.title:
         raise ConfigurationError(
             f"{where}: {lon.name} is in {lon.frame.title} and {lat.name} in {lat.frame.title}",
-            hint="name two columns of one frame with ra_column and dec_column",
+            hint="name two columns of one frame with --ra and --dec (ra_column, dec_column)",
         )
     for one, other in ((lon, lat), (lat, lon)):
         if one.declared_unit in ("rad", "radian", "radians", "arcmin", "arcsec", "mas") and not other.declared_unit:
@@ -104,7 +104,7 @@ def find_position(
     if not has_ra and _is_equatorial(lon):
         raise ConfigurationError(
             f"{where}: {lon.name} is a right ascension, and the file says {stated_by}",
-            hint="say which with frame, and name the columns with ra_column and dec_column",
+            hint="say which with --frame, and name the columns with --ra and --dec (ra_column, dec_column)",
         )
     if has_ra and (in_words := frame_in_words(lon.description, is_of_position=True)) is not None:
         if known is not None and not same(known, in_words[0]):
@@ -228,6 +228,7 @@ def _only(pairs: list[tuple[Column, Column]], where: str) -> tuple[Column, Colum
     if len(pairs) > 1:
         choice = ", ".join(dict.fromkeys(f"{lon.name} with {lat.name}" for lon, lat in pairs))
         raise ConfigurationError(
-            f"{where} has positions in more than one place: {choice}", hint="say which with ra_column and dec_column"
+            f"{where} has positions in more than one place: {choice}",
+            hint="say which with --ra and --dec (ra_column, dec_column)",
         )
     return pairs[0] if pairs else None

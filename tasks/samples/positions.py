@@ -188,7 +188,7 @@ def refuse_offsets(name: str, unit: str | None, lon: Floats, lat: Floats) -> Non
     if unit in ("arcmin", "arcsec", "mas") and known.any() and np.abs([lon[known], lat[known]]).max() < 1.0:
         raise ConfigurationError(
             f"{name} in {unit} is never beyond a degree: it looks like an offset or an error, and no position",
-            hint="name the columns that hold positions with ra_column and dec_column, or give degrees",
+            hint="name the columns that hold positions with --ra and --dec (ra_column, dec_column), or give degrees",
         )
 
 

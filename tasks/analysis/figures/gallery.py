@@ -41,7 +41,10 @@ _NOT_A_FILE = re.compile(r"[^A-Za-z0-9.+-]+")
 _TARGETS = """
     SELECT t.target_id, t.name, t.ra, t.dec, t.redshift, coalesce(sum(s.n), 0)::BIGINT AS measurements,
         count(DISTINCT m.archive) AS archives,
-        max(s.flux_std / nullif(abs(s.flux_mean), 0)) FILTER (WHERE s.unit = 'mJy' AND s.n_good >= 10) AS scatter,
+        -- A mean that is not above its own uncertainty says nothing of what varies around it.
+        max(s.flux_std / s.flux_mean) FILTER (
+            WHERE s.unit = 'mJy' AND s.n_good >= 10 AND s.flux_mean > 5 * s.flux_std / sqrt(s.n_good)
+        ) AS scatter,
         coalesce(md5(string_agg(concat_ws('|', s.archive, s.source_id, s.band, s.granule, s.n), ' '
             ORDER BY s.archive, s.source_id, s.band)), '') AS content
     FROM targets t LEFT JOIN matches m USING (target_id)

@@ -144,6 +144,8 @@ def light_curve(made: Points, about: About, look: Look, styles: Mapping[tuple[st
 
 def caption(made: Points, about: About, look: Look) -> list[str]:
     """Return the sentences below a figure: what is drawn, what is not and why, and where it is from."""
+    if not made.total:
+        return ["No measurements.", *about.sources]
     lines = [f"{made.total:,} {'measurement' if made.total == 1 else 'measurements'}. Drawn: {_counts(made.drawn)}."]
     if made.left_out:
         lines.append(f"Not drawn: {_counts(made.left_out)}.")
@@ -195,7 +197,7 @@ def _legend(frame: pd.DataFrame, styles: Mapping[tuple[str, str], Style]) -> dic
         "color": alt.Color(
             "series:N",
             scale=alt.Scale(domain=names, range=[styles[first[name]].colour for name in names]),
-            legend=alt.Legend(title=None),
+            legend=alt.Legend(title=None) if names else None,  # an empty one has no size
         ),
         "shape": alt.Shape(
             "series:N", scale=alt.Scale(domain=names, range=[styles[first[name]].shape for name in names])

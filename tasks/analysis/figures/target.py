@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -19,6 +20,9 @@ from lake.text import counted
 from tasks.analysis.figures.bands import Style, styles
 from tasks.analysis.figures.light_curve import About, light_curve
 from tasks.analysis.figures.points import Fold, Look, points
+
+# Endpoints on this machine: simulated archives, above all.
+_NEARBY = re.compile(r"/|file:|https?://(127\.|localhost|\[::1\])")
 
 _COLUMNS = (
     "archive, release, band, source_id, mjd, bmjd_tdb, flux, flux_err, mag, mag_err, mag_system, unit, detected, good, "
@@ -85,6 +89,8 @@ def words(lake: Lake, target_id: int, rows: pa.Table) -> About:
     if target["redshift"] is not None:
         subtitle.append(f"z = {target['redshift']:.4g}")
     subtitle += labels
+    asked = lake.sql("SELECT DISTINCT archive, endpoint FROM ledger WHERE status = 'done'").to_pylist()
+    nearby = {one["archive"] for one in asked if _NEARBY.match(one["endpoint"] or "")}
     drawn = rows.group_by(["archive", "release"]).aggregate([("source_id", "count_distinct")]).to_pylist()
     known = {
         one["archive"]: one for one in lake.sql("SELECT archive, title, bibcode, licence FROM archives").to_pylist()
@@ -94,16 +100,26 @@ def words(lake: Lake, target_id: int, rows: pa.Table) -> About:
         about = known.get(one["archive"], {})
         cited = f" ({about['bibcode']})" if about.get("bibcode") else ""
         n = one["source_id_count_distinct"]
+        near = " From a copy or a simulation on this machine." if one["archive"] in nearby else ""
         terms = f" Terms of use: {about['licence'].rstrip('.')}." if about.get("licence") else ""
-        sources.append(
-            f"{about.get('title') or one['archive']}, release {one['release']}{cited}: {counted(n, 'source')}.{terms}"
-        )
-    if sources:
+        what = f"{about.get('title') or one['archive']}, release {one['release']}{cited}: {counted(n, 'source')}."
+        sources.append(f"{what}{near}{terms}")
+    if not drawn:
+        sources.append(_answers(lake, target_id))
+    if sources and drawn:
         sources.append(f"To cite and acknowledge: lightlake cite --target {target_id}")
     releases = {(one["archive"], one["release"]) for one in drawn}
     with lake.snapshot() as cursor:
         cite = citation_of(lake, target=target_id, found=releases, within=cursor).lines()
     return About(target["name"] or str(target_id), ", ".join(subtitle), tuple(sources), tuple(cite))
+
+
+def _answers(lake: Lake, target_id: int) -> str:
+    """Tell what the archives have answered on a target."""
+    answers = lake.sql(
+        "SELECT archive || ' ' || status AS answer FROM coverage WHERE target_id = $id ORDER BY ALL", {"id": target_id}
+    )["answer"].to_pylist()
+    return f"Answers of archives: {', '.join(answers)}." if answers else "No archive was asked."
 
 
 def band_styles(lake: Lake) -> Mapping[tuple[str, str], Style]:
@@ -130,6 +146,8 @@ def _archives() -> tuple[str, ...]:
 
 def _from_the_first(rows: pa.Table, look: Look, period_d: float) -> Look:
     """Return how a figure looks whose phases count from the first measurement."""
+    if not rows.num_rows:
+        raise ConfigurationError("there are no measurements of it", hint="see what archives answered: lightlake status")
     first = pc.min(rows["bmjd_tdb"]).as_py()
     if first is None:
         raise ConfigurationError("no time of it is known at the barycentre", hint="leave out --fold")
