@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import Run, fresh, peak_rss_mb, print_result, print_table, use_cores
+from benchmarks.measure import Run, fresh, import_all, peak_rss_mb, print_result, print_table, use_cores
 
 FULL, QUICK, CADENCES, CORES = 1000, 100, 3649, 2
 BAND = "tess_tess_spoc_pdcsap"
@@ -56,6 +56,7 @@ def _warm(seconds: float) -> None:
     """Import what is needed, and wait until every process has one of these calls."""
     import tasks.sources.tess_kepler.mast_fits  # noqa: F401
 
+    import_all()
     time.sleep(seconds)
 
 

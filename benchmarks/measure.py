@@ -87,6 +87,12 @@ def fresh(function: Callable[..., Any], *arguments: Any, processes: int = 1) -> 
     )
 
 
+def import_all() -> None:
+    """Import what is imported at its first use: a process does it once, whatever it does then."""
+    for name in ("erfa", "httpx", "lake.query", "pandas", "pyarrow.dataset", "scipy.spatial", "tasks.worker"):
+        importlib.import_module(name)
+
+
 Prepared = Callable[[], Any]
 
 

@@ -42,7 +42,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from benchmarks.measure import Run, fresh, peak_rss_mb, print_result, print_table, use_cores
+from benchmarks.measure import Run, fresh, import_all, peak_rss_mb, print_result, print_table, use_cores
 
 CORES, SEED, RADIUS_ARCSEC = 2, 20260521, 1.0
 FILTERS, BAD_CATFLAGS = (1, 2, 3), 32_768
@@ -160,6 +160,7 @@ def _planned(folder: str, collection: str, targets: str, n: int) -> tuple[Any, I
     from tasks.register import register_archive
     from tasks.sources.registry import find
 
+    import_all()
     catalog = Catalog(Storage.from_url(folder), load_settings(url=folder))
     catalog.create()
     # Two random positions may be within an arcsecond; they must stay two targets.

@@ -34,9 +34,6 @@ ARCSEC_PER_RAD = 180.0 * ARCSEC_PER_DEG / np.pi
 # separation then decides.
 _CHORD_PAD = 1e-14
 
-# More positions than fit into a processor's cache.
-_MANY = 50_000
-
 # hpgeom works with z = cos(theta), which resolves only 2^-26 rad = 3 mas near a pole. Cones are searched this much
 # wider, with pixels well above that: order 20 is 0.2 arcsec.
 _CONE_PAD_ARCSEC = 0.01
@@ -186,9 +183,7 @@ class SkyIndex:
 
     def __init__(self, ra: ArrayLike, dec: ArrayLike) -> None:
         self._ra, self._dec = (np.atleast_1d(a) for a in _positions(ra, dec))
-        rows = np.flatnonzero(~(np.isnan(self._ra) | np.isnan(self._dec)))
-        # Neighbours on the sky are neighbours in memory.
-        self._rows = rows[np.argsort(hpx29(self._ra[rows], self._dec[rows]))] if rows.size > _MANY else rows
+        self._rows = np.flatnonzero(~(np.isnan(self._ra) | np.isnan(self._dec)))
         self._tree = _tree(unit_vectors(self._ra[self._rows], self._dec[self._rows]))
 
     def within(
