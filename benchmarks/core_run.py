@@ -107,7 +107,7 @@ def share_done(url: str) -> float:
         done, targets = (
             lake.sql(f"SELECT count(*) AS n FROM {one}")["n"][0].as_py() for one in ("coverage", "targets")
         )
-    return float(done) / (targets * len(core()))
+    return float(done / (targets * len(core())))
 
 
 def measured(folder: Path, n: int, environment: dict[str, str]) -> dict[str, Any]:
