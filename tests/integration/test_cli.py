@@ -53,6 +53,19 @@ def listing(tmp_path: Path) -> Path:
 # --- a lake ---
 
 
+def test_a_folder_with_other_files_becomes_no_lake(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "papers"
+    folder.mkdir()
+    for name in ("draft.tex", "figures"):
+        (folder / name).write_text("")
+    refused(run("init", folder), r"papers is no lake, and is not empty: it has draft.tex and 1 other.*init FOLDER")
+    assert sorted(one.name for one in folder.iterdir()) == ["draft.tex", "figures"]
+    for name in ("draft.tex", "figures"):
+        (folder / name).rename(folder / f".{name}")
+    assert run("init", folder).code == 0
+    assert run("init", folder).code == 0, "a lake is one of its own"
+
+
 def test_init_is_idempotent(run: Run, tmp_path: Path) -> None:
     first = run("init", tmp_path / "new")
     assert (first.code, first.out) == (0, f"made the lake at {tmp_path / 'new'}\n")
@@ -278,7 +291,10 @@ def test_pull_and_status(
         (["nonsense"], "nonsense"),
         (["status", "--nonsense"], "--nonsense"),
         (["status", "--output", "xml"], "xml"),
-        (["sql"], "query"),
+        (["sql"], r"sql: QUERY is missing \(see: lightlake sql --help"),
+        (["pull"], "pull: ARCHIVE is missing"),
+        (["pull", "gaia", "ztf"], "pull: one argument too many: ztf"),
+        (["plot", "M 87"], "plot: --to is missing"),
         (["status", "--lake", "nowhere"], r"no lake at \S+/nowhere \(make one with: lightlake init"),
         (["init", "ftp://host/lake"], r"cannot keep a lake at 'ftp://host/lake'"),
         (["status", "--lake", "ftp://host/lake"], "ftp://"),
@@ -295,6 +311,7 @@ def test_pull_and_status(
         (["sql", "SELECT 1", "--output", "parquet"], "parquet is not printed"),
         (["sql", "SELECT 1", "--output", "csv", "--to", "no/such/folder.csv"], "cannot write no/such/folder.csv"),
         (["targets", "add", "nowhere.csv", "--sample", "s"], "nowhere.csv does not exist"),
+        (["targets", "add", "nowhere.xlsx", "--sample", "s"], "nowhere.xlsx does not exist"),
         (["targets", "add", "LISTING", "--sample", "s", "--label", "klass"], r"klass.*class"),
         (["targets", "add", "LISTING", "--sample", "s", "--ra", "alpha", "--dec", "dec"], "alpha"),
         (["targets", "add", "LISTING", "--sample", "s", "--ra", "ra"], "go together"),

@@ -35,7 +35,8 @@ def test_postgres(postgres: str, tmp_path: Path) -> None:
     settings = load_settings(url=str(tmp_path / "lake"), catalog=f"postgres:{postgres} schema=doctor")
     storage = Storage.from_url(settings.url)
     none = one(catalogue(storage, settings, 5.0))
-    assert (none.status, none.hint) == ("warn", f"make one with: lightlake init {storage.root}")
+    assert none.status == "warn"
+    assert none.hint.startswith(f"make one with: lightlake init {storage.root}; ")
     catalog = Catalog(storage, settings)
     catalog.create()
     catalog.close()

@@ -93,3 +93,14 @@ def test_a_sample_is_drawn_once_and_again_where_it_changed(
     assert (
         "5 figures drawn" in run("plot", "--sample", "five", "--to", folder, "--lake", url, "--scale", "symlog").out
     ), "they look different"
+
+
+@pytest.mark.parametrize("kind", ["png", "json"])
+def test_a_target_without_measurements_stops_no_other(url: str, run: Run, tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "figures"
+    done = run("plot", "--sample", "five", "--format", kind, "--to", folder, "--lake", url)
+    assert (done.code, "5 figures drawn" in done.out) == (0, True), done.err
+    assert len(list(folder.glob(f"*.{kind}"))) == 5 + (kind == "json")  # figures.json says what is drawn
+    if kind == "json":
+        (empty,) = folder.glob("xxx*.json")
+        assert json.loads(empty.read_text())["usermeta"]["caption"] == ["No measurements.", "No archive was asked."]

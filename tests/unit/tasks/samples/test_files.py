@@ -292,7 +292,7 @@ def test_columns_by_ucd_go_before_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ("x,y", r"no columns that are known to hold positions; it has: x, y \(say which ones do with ra_column"),
+        ("x,y", r"no columns that are known to hold positions; it has: x, y \(say which ones do with --ra and --dec"),
         ("ra,RA,dec", "positions in more than one place: ra with dec, RA with dec"),
         ("ra,dec,ra_deg,dec_deg", "more than one place: ra with dec, ra_deg with dec_deg"),
     ],

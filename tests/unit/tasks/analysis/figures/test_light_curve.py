@@ -249,4 +249,6 @@ def test_any_name_of_a_band_can_be_drawn(band: str) -> None:
 def test_a_target_without_measurements_has_an_empty_figure() -> None:
     spec = drawn(table=rows().slice(0, 0))
     assert spec["datasets"] == {}
-    vl_convert.vegalite_to_svg(spec)
+    assert spec["usermeta"]["caption"][0] == "No measurements."
+    for kind in ("svg", "png", "pdf"):
+        assert encoded(spec, kind)
