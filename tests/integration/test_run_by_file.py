@@ -249,9 +249,11 @@ def test_killed_and_started_again_it_asks_for_the_rest(
 
 @pytest.mark.crash
 @pytest.mark.usefixtures("quick_again")
+@pytest.mark.parametrize("runner", ["threads", "dask"])
 def test_stopped_by_another_process_it_ends_soon_and_loses_nothing(
-    catalog: Catalog, box: Sandbox, tmp_path: Path, run: Run
+    catalog: Catalog, box: Sandbox, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, runner: str
 ) -> None:
+    monkeypatch.setenv("LIGHTLAKE_RUNNER", runner)
     register(catalog, range(12))
     file = slow_file(tmp_path, box)
     process = in_background(tmp_path, "run", file)
@@ -268,6 +270,7 @@ def test_stopped_by_another_process_it_ends_soon_and_loses_nothing(
     assert run("stop", "slow").code == 2
     assert run("stop", "nobody").code == 2
     box.clear_faults()
+    monkeypatch.delenv("LIGHTLAKE_RUNNER")
     assert run("run", file).code == 0
     assert rows_of("SELECT archive, sum(n_targets) AS n FROM ledger GROUP BY 1 ORDER BY 1") == [
         {"archive": "gaia", "n": 12},
