@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,20 @@ class PrefectServer:
         """What a child process needs to use it."""
         return {"PREFECT_API_URL": self.api, "PREFECT_HOME": str(self.home)}
 
+    def used(self) -> AbstractContextManager[Any]:
+        """Use it in this process."""
+        from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+        return temporary_settings({PREFECT_API_URL: self.api, PREFECT_HOME: self.home})
+
+
+@pytest.fixture(autouse=True)
+def own_prefect(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Use the Prefect server that a test asks for: the process may have a second one, of tests before."""
+    names = [name for name in ("prefect_server", "prefect_on_postgres") if name in request.fixturenames]
+    with request.getfixturevalue(names[-1]).used() if names else nullcontext():
+        yield
+
 
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
@@ -55,11 +69,9 @@ def prefect_on_postgres(tmp_path_factory: pytest.TempPathFactory, postgres: str)
 
 @contextmanager
 def _prefect(home: Path, *options: str, **more: str) -> Iterator[PrefectServer]:
-    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
-
     server, process = start_prefect(home, *options, **more)
     try:
-        with temporary_settings({PREFECT_API_URL: server.api, PREFECT_HOME: home}):
+        with server.used():
             yield server
             send_what_is_left()
     finally:

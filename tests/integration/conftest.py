@@ -16,6 +16,7 @@ from helpers.processes import run  # noqa: F401
 from helpers.proxy import Proxy, proxy
 from helpers.servers import (  # noqa: F401
     archive_root,
+    own_prefect,
     prefect_on_postgres,
     prefect_server,
     pull_settings,
