@@ -32,18 +32,21 @@ from lake.store.catalog import Catalog
 from lake.upkeep.maintenance import verify
 from tasks.sources.registry import REGISTRY
 
-# What `lightlake serve` does, but that the first archive's clock is a fast one.
+# What `lightlake serve` does, but that the first archive's clock is a fast one, and no other strikes during the test.
 SERVE = """
 import sys
 from dataclasses import replace
-from datetime import timedelta
-from prefect.schedules import Interval
+from datetime import UTC, datetime, timedelta
+from prefect.schedules import Cron, Interval
 from deployments.deployed import deployed
 from deployments.serve import serve
 from lake.query import Lake
 
 soon = Interval(timedelta(seconds=15), slug="soon", parameters={"archive": "icecube", "sample": "pulled"})
-first, *others = deployed(sys.argv[1])
+half_a_day_on = datetime.now(UTC) + timedelta(hours=12)
+later = (Cron(f"{half_a_day_on.minute} {half_a_day_on.hour} * * *", timezone="UTC", slug="later"),)
+first, *rest = deployed(sys.argv[1])
+others = [replace(one, schedules=one.schedules and later) for one in rest]
 with Lake(sys.argv[1], writable=True) as lake:
     served = [replace(first, schedules=(soon,)), *others]
     serve(lake, served, limit=2, notify=None, say=lambda line: print(line, flush=True))
