@@ -52,7 +52,8 @@ def task_runner(settings: Settings | None = None) -> TaskRunner[Any]:
     elif settings.dask_address:
         runner = DaskTaskRunner(address=settings.dask_address)
     else:
-        runner = DaskTaskRunner(cluster_kwargs={"n_workers": settings.workers, "threads_per_worker": 1})
+        local = {"n_workers": settings.workers, "threads_per_worker": 1, "preload": ["flows.temporary_server"]}
+        runner = DaskTaskRunner(cluster_kwargs=local)
     return runner
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import prefect
 from prefect.server.api.server import SubprocessASGIServer
-from prefect.settings import get_current_settings
+from prefect.settings import PREFECT_API_URL, get_current_settings
 
 # The server reads from a pipe that is never written to; the read ends when the process with the other end ends.
 _SERVER = """
@@ -57,3 +57,9 @@ class TemporaryServer(SubprocessASGIServer):
             )
         finally:
             os.close(pipe)
+
+
+def dask_setup(worker: object) -> None:
+    """Prepare a Dask worker that loads this module first: a server that Prefect starts there ends with it."""
+    if not PREFECT_API_URL.value():
+        TemporaryServer()

@@ -16,7 +16,7 @@ import pytest
 from helpers.archives import register
 from helpers.figures import figure
 from helpers.literature import Literature, positions
-from helpers.processes import Run, child_environment, until
+from helpers.processes import Run, child_environment, marked, until
 
 from deployments.sandbox.papers import Published
 from deployments.sandbox.server import Sandbox
@@ -265,6 +265,8 @@ def test_stopped_by_another_process_it_ends_soon_and_loses_nothing(
     finally:
         process.kill()
         process.wait()
+    ours = f"LIGHTLAKE_URL={os.environ['LIGHTLAKE_URL']}"
+    until(lambda: not marked(ours), lambda: f"left: {marked(ours)}", 60)
     assert state("slow") == "stopped"
     assert [row["state"] for row in rows_of("FROM runs")] == ["stopped"]
     assert run("stop", "slow").code == 2
