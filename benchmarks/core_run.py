@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import print_result, print_table
-from benchmarks.served import BUCKET, IN_BUCKETS, SEED, bucket
+from benchmarks.served import BUCKET, IN_BUCKETS, SEED, bucket, serving_elsewhere
 
 ALL_SKY = (("heasarc",), ("icecube",))
 ARCHIVES = (("gaia",), *ALL_SKY, ("ztf", "wise"))
@@ -163,18 +163,9 @@ def main() -> None:
         folder = (given.folder or Path(temporary)).absolute()
         root = folder / "archives"
         root.mkdir(parents=True, exist_ok=True)
-        (root / "environment.json").unlink(missing_ok=True)
         arguments = ["--serve", "--folder", str(root), "--targets", str(n)]
-        server = subprocess.Popen([sys.executable, "-m", "benchmarks.core_run", *arguments])
-        try:
-            while not (root / "environment.json").exists():
-                if server.poll() is not None:
-                    raise RuntimeError("the simulated archives ended")
-                time.sleep(1)
-            found = measured(folder, n, json.loads((root / "environment.json").read_text()))
-        finally:
-            server.terminate()
-            server.wait()
+        with serving_elsewhere("benchmarks.core_run", root, *arguments) as environment:
+            found = measured(folder, n, environment)
     rows = [
         (one["archive"], one["targets"], one["rows"], one["hours"], one["cpu_s"], (one["received_bytes"] or 0) / 1e6)
         for one in found["archives"]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import print_result, print_table
-from benchmarks.served import BUCKET, IN_BUCKETS, SEED, bucket, positions
+from benchmarks.served import BUCKET, IN_BUCKETS, SEED, bucket, positions, serving_elsewhere
 
 WAIT_S = 0.2
 SERVICES = ("gaia", "heasarc", "icecube", "ztf", "wise", "panstarrs", "hcv", "tess_kepler")
@@ -81,18 +81,9 @@ def main() -> None:
         root = Path(temporary, "archives")
         root.mkdir()
         arguments = ["--serve", str(root), "--targets", str(n)]
-        server = subprocess.Popen([sys.executable, "-m", "benchmarks.refresh", *arguments])
-        try:
-            while not (root / "environment.json").exists():
-                if server.poll() is not None:
-                    raise RuntimeError("the simulated archives ended")
-                time.sleep(0.2)
-            environment = json.loads((root / "environment.json").read_text())
+        with serving_elsewhere("benchmarks.refresh", root, *arguments) as environment:
             alone = {name: run(Path(temporary), n, environment, "pull", name) for name in sorted(REGISTRY)}
             together = run(Path(temporary), n, environment, "refresh")
-        finally:
-            server.terminate()
-            server.wait()
     whole = sum(one["answers"] for one in alone.values())
     if together["answers"] != whole or whole != n * len(alone):
         raise RuntimeError(f"{together['answers']} answers together, {whole} one by one, of {n * len(alone)}")

@@ -6,7 +6,10 @@ requests that it makes on S3.
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,6 +99,32 @@ def serving(root: Path, archives: list[str], targets: list[tuple[float, float]])
                 os.environ.pop(name)
                 if value is not None:
                     os.environ[name] = value
+
+
+@contextmanager
+def serving_elsewhere(module: str, root: Path, *arguments: str) -> Iterator[dict[str, str]]:
+    """Serve archives in a process of its own, so that it slows nothing here; yield the environment that leads to them.
+
+    Parameters
+    ----------
+    module
+        A benchmark that serves if these arguments say so, and writes the environment to environment.json.
+    root
+        Folder of that file.
+    """
+    file = root / "environment.json"
+    file.unlink(missing_ok=True)
+    server = subprocess.Popen([sys.executable, "-m", module, *arguments])
+    try:
+        while not file.exists():
+            if server.poll() is not None:
+                raise RuntimeError("the simulated archives ended")
+            time.sleep(0.2)
+        environment: dict[str, str] = json.loads(file.read_text())
+        yield environment
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def bucket(folder: Path) -> Handler:
