@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +12,9 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import ArrayLike
 
-from lake.errors import ConfigurationError
+from lake.errors import CatalogError, ConfigurationError
 from lake.names import (
     check_archive,
     check_band,
@@ -23,6 +26,7 @@ from lake.names import (
     target_ids_of,
 )
 from lake.science.sky import cone_ranges
+from lake.store.listing import LISTED, TableFiles
 
 if TYPE_CHECKING:
     from lake.query import Lake
@@ -60,22 +64,19 @@ def of_targets(
         If a target, an archive or a band is unknown.
     """
     archives, bands = names_of(archive), names_of(band)
-    with lake.snapshot() as cursor:
-        ask = partial(lake.run, within=cursor)
-        one = is_one_target(target)
-        known = one and isinstance(target, int)
-        if known:
-            ids = [int(target)]
-        elif one:
-            ids = [target_id_of(target, radius_arcsec, ask)]
-        else:
-            ids = target_ids_of(listed_targets(target), radius_arcsec, ask)
-        sources = _matches(lake, cursor, ids, archives)
-        if known and not sources.num_rows:
-            target_id_of(target, radius_arcsec, ask)  # raises if there is no such target
+    one = is_one_target(target)
+    known = one and isinstance(target, int)
+    ids = [int(target)] if known else _ids(lake, target, radius_arcsec)
+
+    def measured(rows: _Rows) -> pa.Table:
+        sources = _matches(rows, ids, archives)
         if named or not one:
-            sources = _with_names(lake, cursor, ids, sources)
-        found = _measurements(lake, cursor, _shown(lake, cursor, sources), bands, good)
+            sources = _with_names(rows, ids, sources)
+        return _measurements(rows, _shown(lake, sources), bands, good)
+
+    found = _answer(lake, measured)
+    if known and not found.num_rows:
+        _ids(lake, target, radius_arcsec)  # raises if there is no such target
     if (renamed := _renamed(lake, found, archives)) != archives:
         again: Any = ids[0] if one else ids
         return of_targets(lake, again, renamed, bands, good, radius_arcsec, named=named)
@@ -101,13 +102,17 @@ def of_cones(
     if radius_arcsec is None:
         raise ConfigurationError("a cone needs a radius", hint="give radius_arcsec")
     archives, bands = names_of(archive), names_of(band)
-    with lake.snapshot() as cursor:
-        centres, one = _centres(lake, cursor, ra, dec)
-        if one:
-            sources = _in_cone(lake, cursor, *centres[0], radius_arcsec, archives)
-        else:
-            sources = _in_cones(lake, cursor, centres, radius_arcsec, archives)
-        found = _measurements(lake, cursor, _shown(lake, cursor, sources), bands, good)
+    centres, one = _centres(lake, ra, dec)
+
+    def measured(rows: _Rows) -> pa.Table:
+        sources = (
+            _in_cone(rows, *centres[0], radius_arcsec, archives)
+            if one
+            else _in_cones(rows, centres, radius_arcsec, archives)
+        )
+        return _measurements(rows, _shown(lake, sources), bands, good)
+
+    found = _answer(lake, measured)
     if (renamed := _renamed(lake, found, archives)) != archives:
         return of_cones(lake, ra, dec, radius_arcsec, renamed, bands, good)
     _check_names(lake, found, archives, bands)
@@ -121,7 +126,46 @@ def names_of(given: Names) -> list[str] | None:
     return [given] if isinstance(given, str) else list(dict.fromkeys(given))
 
 
-def _matches(lake: Lake, cursor: duckdb.DuckDBPyConnection, ids: Sequence[int], archives: list[str] | None) -> pa.Table:
+@dataclass(frozen=True)
+class _Rows:
+    """Where rows come from: files that are known to hold them, or DuckLake."""
+
+    lake: Lake
+    cursor: duckdb.DuckDBPyConnection
+    files: Mapping[str, TableFiles]
+
+    def of(self, table: str, first: ArrayLike, last: ArrayLike | None = None) -> str:
+        """Return the SQL of a table that has all rows whose key is one of some, or in one of some sorted ranges."""
+        if table not in self.files:
+            return table
+        first = np.sort(np.asarray(first, np.int64)) if last is None else first
+        return self.files[table].rows(first, first if last is None else last)
+
+    def ask(self, query: str, parameters: dict[str, Any] | None = None, **tables: pa.Table) -> pa.Table:
+        """Run SQL."""
+        return self.lake.run(query, parameters, within=self.cursor, **tables)
+
+
+def _answer(lake: Lake, work: Callable[[_Rows], pa.Table]) -> pa.Table:
+    """Do a piece of work with the files of a lake, or else by DuckLake."""
+    cursor, files = lake.files()
+    if len(files) == len(LISTED):
+        with suppress(CatalogError):  # a file went away meanwhile, or is damaged, which the second reading says
+            return work(_Rows(lake, cursor, files))
+    with lake.snapshot() as within:
+        return work(_Rows(lake, within, {}))
+
+
+def _ids(lake: Lake, target: Any, radius_arcsec: float) -> list[int]:
+    """Return the ids of a target or of several."""
+    with lake.snapshot() as cursor:
+        ask = partial(lake.run, within=cursor)
+        if is_one_target(target):
+            return [target_id_of(target, radius_arcsec, ask)]
+        return target_ids_of(listed_targets(target), radius_arcsec, ask)
+
+
+def _matches(rows: _Rows, ids: Sequence[int], archives: list[str] | None) -> pa.Table:
     number = ""
     if len(ids) != 1:
         number = "list_position($ids::BIGINT[], target_id)::BIGINT AS number, target_id, "
@@ -129,25 +173,23 @@ def _matches(lake: Lake, cursor: duckdb.DuckDBPyConnection, ids: Sequence[int], 
     where, more = _of_archives(archives)
     # The ids as literals: DuckLake skips files for them.
     listed = ", ".join(map(str, ids)) or "NULL"
-    return lake.run(
-        f"SELECT {number}archive, release, source_id, hpx29, rank, separation_arcsec FROM matches "
+    return rows.ask(
+        f"SELECT {number}archive, release, source_id, hpx29, rank, separation_arcsec FROM {rows.of('matches', ids)} "
         f"WHERE target_id IN ({listed}){where}",
         parameters | more,
-        within=cursor,
     )
 
 
-def _with_names(lake: Lake, cursor: duckdb.DuckDBPyConnection, ids: Sequence[int], sources: pa.Table) -> pa.Table:
+def _with_names(rows: _Rows, ids: Sequence[int], sources: pa.Table) -> pa.Table:
     """Add the targets' ids and names, and the number of each in the list."""
     n = sources.num_rows
     if "target_id" not in sources.column_names:
         numbers = pa.array(np.ones(n, np.int64))
         sources = sources.append_column("number", numbers)
         sources = sources.append_column("target_id", pa.array([ids[0]] * n, pa.int64()))
-    names = lake.run(
-        f"SELECT target_id, name FROM targets WHERE target_id IN ({', '.join(map(str, ids)) or 'NULL'})",
-        None,
-        within=cursor,
+    names = rows.ask(
+        f"SELECT target_id, name FROM {rows.of('targets', ids)} "
+        f"WHERE target_id IN ({', '.join(map(str, ids)) or 'NULL'})"
     )
     called = dict(zip(names["target_id"].to_pylist(), names["name"].to_pylist(), strict=True))
     return sources.append_column(
@@ -155,9 +197,7 @@ def _with_names(lake: Lake, cursor: duckdb.DuckDBPyConnection, ids: Sequence[int
     )
 
 
-def _centres(
-    lake: Lake, cursor: duckdb.DuckDBPyConnection, ra: Any, dec: Any
-) -> tuple[list[tuple[float, float]], bool]:
+def _centres(lake: Lake, ra: Any, dec: Any) -> tuple[list[tuple[float, float]], bool]:
     """Return the centres of cones, and whether one was asked for."""
     if dec is not None:
         one = np.ndim(ra) == 0 and np.ndim(dec) == 0
@@ -167,45 +207,34 @@ def _centres(
     targets = [ra] if one else listed_targets(ra)
     places = [position_of(target) for target in targets]
     if unplaced := [target for target, place in zip(targets, places, strict=True) if place is None]:
-        # By its own id each: one that is named twice is two cones.
-        ask = partial(lake.run, within=cursor)
-        ids = [target_ids_of([target], 0.0, ask)[0] for target in unplaced]
-        rows = ask(f"SELECT target_id, ra, dec FROM targets WHERE target_id IN ({', '.join(map(str, ids))})", None)
+        with lake.snapshot() as cursor:
+            # By its own id each: one that is named twice is two cones.
+            ask = partial(lake.run, within=cursor)
+            ids = [target_ids_of([target], 0.0, ask)[0] for target in unplaced]
+            rows = ask(f"SELECT target_id, ra, dec FROM targets WHERE target_id IN ({', '.join(map(str, ids))})", None)
         where = {row["target_id"]: (row["ra"], row["dec"]) for row in rows.to_pylist()}
         left = iter([where[one_id] for one_id in ids])
         places = [next(left) if place is None else place for place in places]
     return [place for place in places if place is not None], one
 
 
-def _in_cone(
-    lake: Lake,
-    cursor: duckdb.DuckDBPyConnection,
-    ra: float,
-    dec: float,
-    radius_arcsec: float,
-    archives: list[str] | None,
-) -> pa.Table:
+def _in_cone(rows: _Rows, ra: float, dec: float, radius_arcsec: float, archives: list[str] | None) -> pa.Table:
     # One SELECT for each range: DuckLake skips files for a BETWEEN, not for several joined by OR.
     parts = " UNION ALL ".join(
-        f"SELECT * FROM sources WHERE hpx29 BETWEEN {low} AND {high}"
+        f"SELECT * FROM {rows.of('sources', [low], [high])} WHERE hpx29 BETWEEN {low} AND {high}"
         for low, high in cone_ranges(ra, dec, radius_arcsec, max_ranges=2)
     )
     where, more = _of_archives(archives)
-    return lake.run(
+    return rows.ask(
         "SELECT archive, release, source_id, hpx29, ra, dec, "
         "separation_arcsec($ra, $dec, ra, dec) AS separation_arcsec "
         f"FROM ({parts}) WHERE separation_arcsec($ra, $dec, ra, dec) <= $radius{where}",
         {"ra": ra, "dec": dec, "radius": radius_arcsec, **more},
-        within=cursor,
     )
 
 
 def _in_cones(
-    lake: Lake,
-    cursor: duckdb.DuckDBPyConnection,
-    centres: Sequence[tuple[float, float]],
-    radius_arcsec: float,
-    archives: list[str] | None,
+    rows: _Rows, centres: Sequence[tuple[float, float]], radius_arcsec: float, archives: list[str] | None
 ) -> pa.Table:
     ranges = [
         (number, ra, dec, low, high)
@@ -215,17 +244,30 @@ def _in_cones(
     columns = list(zip(*ranges, strict=True)) or [()] * 5
     where, more = _of_archives(archives)
     first, last = min(columns[3], default=0), max(columns[4], default=0)
-    return lake.run(
+    near = rows.of("sources", *_apart(columns[3], columns[4]))
+    return rows.ask(
         "SELECT centre, archive, release, source_id, hpx29, sources.ra, sources.dec, "
         "separation_arcsec(cones.ra, cones.dec, sources.ra, sources.dec) AS separation_arcsec FROM ("
         "SELECT unnest($centre::BIGINT[]) AS centre, unnest($ra::DOUBLE[]) AS ra, unnest($dec::DOUBLE[]) AS dec, "
         "unnest($low::BIGINT[]) AS low, unnest($high::BIGINT[]) AS high) AS cones "
-        f"JOIN (FROM sources WHERE hpx29 BETWEEN {first} AND {last}) AS sources ON hpx29 BETWEEN low AND high "
+        f"JOIN (FROM {near} WHERE hpx29 BETWEEN {first} AND {last}) AS sources ON hpx29 BETWEEN low AND high "
         f"WHERE separation_arcsec(cones.ra, cones.dec, sources.ra, sources.dec) <= $radius{where}",
         dict(zip(("centre", "ra", "dec", "low", "high"), map(list, columns), strict=True))
         | {"radius": radius_arcsec, **more},
-        within=cursor,
     )
+
+
+def _apart(low: Sequence[int], high: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Sort ranges, and join those that overlap."""
+    first: list[int] = []
+    last: list[int] = []
+    for one, other in sorted(zip(low, high, strict=True)):
+        if last and one <= last[-1]:
+            last[-1] = max(last[-1], other)
+        else:
+            first.append(one)
+            last.append(other)
+    return first, last
 
 
 def _of_archives(archives: list[str] | None) -> tuple[str, dict[str, Any]]:
@@ -236,28 +278,26 @@ def _of_archives(archives: list[str] | None) -> tuple[str, dict[str, Any]]:
     return f" AND archive IN ({', '.join(f'${key}' for key in names) or 'NULL'})", names
 
 
-def _shown(lake: Lake, cursor: duckdb.DuckDBPyConnection, sources: pa.Table) -> pa.Table:
+def _shown(lake: Lake, sources: pa.Table) -> pa.Table:
     """Keep only sources of the release that table archives names."""
     releases = sources.select(["archive", "release"]).group_by(["archive", "release"]).aggregate([])
     if len(pc.unique(releases["archive"])) == releases.num_rows:
         return sources  # the usual case, without a query of a third table
-    current = lake.run("SELECT archive, release FROM archives", None, within=cursor)
+    current = lake.run("SELECT archive, release FROM archives", None)
     return sources.join(current, ["archive", "release"], join_type="left semi")
 
 
-def _measurements(
-    lake: Lake, cursor: duckdb.DuckDBPyConnection, sources: pa.Table, bands: list[str] | None, good: bool
-) -> pa.Table:
+def _measurements(rows: _Rows, sources: pa.Table, bands: list[str] | None, good: bool) -> pa.Table:
     extra = [name for name in sources.column_names if name not in _KEYS]
     first = [f"wanted.{name}, " for name in _FIRST[1:] if name in extra]
     last = ", ".join(f"wanted.{name}" for name in extra if name not in _FIRST)
     parameters: dict[str, Any] = {} if bands is None else {"bands": bands}
-    tables, wanted, near = {"wanted": sources}, "wanted", "lightcurves"
+    places = pc.unique(sources["hpx29"]).to_pylist()
+    tables, wanted, near = {"wanted": sources}, "wanted", rows.of("lightcurves", places)
     if sources.num_rows <= _LONGEST_LIST:
         # For each column in a condition, and each registered table, DuckLake searches the statistics of its files
         # again. So rows are found by hpx29 only, and then joined.
-        pixels = ", ".join(map(str, pc.unique(sources["hpx29"]).to_pylist()))
-        near = f"(SELECT * FROM lightcurves WHERE hpx29 IN ({pixels or 'NULL'}))"
+        near = f"(SELECT * FROM {near} WHERE hpx29 IN ({', '.join(map(str, places)) or 'NULL'}))"
         columns = ", ".join(
             f"unnest(${name}_list::{_SQL_TYPES[str(sources[name].type)]}[]) AS {name}" for name in sources.column_names
         )
@@ -265,13 +305,12 @@ def _measurements(
         parameters |= {f"{name}_list": sources[name].to_pylist() for name in sources.column_names}
     where = [*([] if bands is None else ["list_contains($bands::VARCHAR[], band)"]), *(["good"] if good else [])]
     order = [name for name in _FIRST[:2] if name in extra]
-    return lake.run(
+    return rows.ask(
         f"WITH near AS {'NOT ' if tables else ''}MATERIALIZED (FROM {near}), wanted AS (FROM {wanted}) "
         f"SELECT {''.join(first)}near.*, {last} FROM near JOIN wanted USING ({', '.join(_KEYS)}) "
         f"WHERE {' AND '.join(where) or 'true'} "
         f"ORDER BY {', '.join([*order, 'archive', 'band', 'mjd', 'source_id', 'release'])}",
         parameters,
-        within=cursor,
         **tables,
     )
 

@@ -19,7 +19,7 @@ _MADE = re.compile(r"\s*CREATE OR REPLACE (VIEW|MACRO) (\w+)(?:\((.*?)\))? AS( T
 
 # Great-circle distance by the formula that is stable for small and for antipodal angles alike:
 # T. Vincenty 1975, Survey Review 23, 88, on a sphere.
-_SEPARATION = """
+SEPARATION = """
 CREATE OR REPLACE MACRO separation_arcsec(ra1, dec1, ra2, dec2) AS
     3600 * degrees(atan2(
         sqrt(
@@ -151,7 +151,7 @@ def view_statements(declared: Sequence[Declaration]) -> list[str]:
     by_exposure = [one.archive for one in declared if one.views.exposure_is_curve]
     a_light_curve = _A_LIGHT_CURVE.format(by_exposure=listed(by_exposure))
     return [
-        _SEPARATION,
+        SEPARATION,
         _IN_CONE.format(name="targets_in_cone", table="targets"),
         _IN_CONE.format(name="sources_in_cone", table="sources"),
         _LIGHTCURVES_IN_CONE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
@@ -15,6 +16,7 @@ import duckdb
 from lake.errors import CatalogError, NoLake, ReadOnly
 from lake.model.declared import all_tables
 from lake.model.schema import SCHEMA_VERSION
+from lake.model.views import SEPARATION
 from lake.settings import Settings
 from lake.store import confined, fence, s3
 from lake.store.access import (
@@ -71,6 +73,7 @@ class Catalog:
         self._private: TemporaryDirectory[str] | None = None
         self.as_of: float | None = None  # of a copy: when the catalogue was last written
         self._commits = 0
+        self._outside = threading.local()
 
     def create(self) -> bool:
         """Create the catalogue, or migrate it to the schema version and views of this software.
@@ -246,6 +249,21 @@ class Catalog:
         cursor.execute("USE lake")
         return cursor
 
+    def cursor_outside(self) -> duckdb.DuckDBPyConnection:
+        """Return this thread's connection whose default database is not the lake.
+
+        Queries of the catalogue's database, and of files by their paths, begin no transaction of DuckLake there.
+        """
+        if not self._attached:
+            self.open()
+        instance = self._duckdb()
+        kept = getattr(self._outside, "kept", None)
+        if kept is None or kept[0] is not instance:
+            cursor = instance.cursor()
+            cursor.execute(SEPARATION.replace("OR REPLACE", "OR REPLACE TEMP"))
+            kept = self._outside.kept = instance, cursor
+        return kept[1]
+
     def _tables(self) -> list[str]:
         query = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake' ORDER BY ALL"
         return [row[0] for row in self.cursor().execute(query).fetchall()]
@@ -266,6 +284,7 @@ class Catalog:
 
     def close(self) -> None:
         """Close all connections to the catalogue."""
+        self._outside = threading.local()
         if self._instance is not None:
             self._instance.close()
             self._instance = None

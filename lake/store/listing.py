@@ -1,0 +1,201 @@
+"""Find the files that hold rows of some keys, and read them directly: faster than a query by way of DuckLake.
+
+DuckLake searches the statistics of all files for each table of each query. Here the ranges of the keys are read once
+for each snapshot, and kept. A table whose rows are not just those of its files is left to DuckLake.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+import duckdb
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lake.model.table import quoted
+from lake.store.location import CatalogLocation
+from lake.store.pruning import METADATA
+from lake.store.storage import Storage
+
+# Tables that can be listed, and the key that selects files.
+LISTED = {"targets": "target_id", "matches": "target_id", "sources": "hpx29", "lightcurves": "hpx29"}
+
+# DuckLake's names of the types of columns, in SQL.
+_TYPES = {
+    "varchar": "VARCHAR",
+    "int64": "BIGINT",
+    "int32": "INTEGER",
+    "float64": "DOUBLE",
+    "float32": "FLOAT",
+    "boolean": "BOOLEAN",
+    "timestamptz": "TIMESTAMPTZ",
+}
+
+_NEWEST = (
+    "SELECT snapshot_id, snapshot_time, next_file_id FROM {schema}.ducklake_snapshot ORDER BY snapshot_id DESC LIMIT 1"
+)
+
+_COLUMNS = """
+    SELECT t.table_id, t.table_name, t.path, c.column_id, c.column_name, c.column_type, c.begin_snapshot
+    FROM {schema}.ducklake_table AS t JOIN {schema}.ducklake_column AS c ON c.table_id = t.table_id
+    WHERE t.end_snapshot IS NULL AND c.end_snapshot IS NULL AND t.table_name IN ({names})
+    ORDER BY t.table_id, c.column_order
+"""
+
+# The statistics come first, and CROSS JOIN keeps SQLite to that order: they have no index, and one reading will do.
+_FILES = """
+    SELECT s.table_id, f.path, s.min_value, s.max_value, f.begin_snapshot
+    FROM {schema}.ducklake_file_column_stats AS s CROSS JOIN {schema}.ducklake_data_file AS f
+    WHERE ({keys}) AND f.data_file_id = s.data_file_id AND f.end_snapshot IS NULL
+"""
+
+_LIVE = """
+    SELECT table_id, count(*) AS n FROM {schema}.ducklake_data_file
+    WHERE end_snapshot IS NULL AND path_is_relative GROUP BY table_id
+"""
+
+# Rows that are not in files, and rows of files that are no more.
+_CHANGED = """
+    SELECT table_id FROM {schema}.ducklake_delete_file WHERE end_snapshot IS NULL
+    UNION SELECT table_id FROM {schema}.ducklake_inlined_data_tables
+"""
+
+
+@dataclass(frozen=True)
+class TableFiles:
+    """The files of a table, with the range of its key in each.
+
+    Parameters
+    ----------
+    columns
+        Their types in SQL, in order.
+    paths, archives
+        Of each file; paths are escaped, since DuckDB takes them for patterns, and the archive is None where the table is not partitioned.
+    low, high
+        Of the key.
+    """
+
+    columns: Mapping[str, str]
+    paths: NDArray[np.object_]
+    archives: NDArray[np.object_]
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+
+    def rows(self, first: ArrayLike, last: ArrayLike) -> str:
+        """Return the SQL of a table with all rows whose key is in one of some ranges, and others.
+
+        Parameters
+        ----------
+        first, last
+            The ranges, in order and apart from each other.
+        """
+        first, last = np.asarray(first, np.int64), np.asarray(last, np.int64)
+        met = np.searchsorted(last, self.low, "left") < np.searchsorted(first, self.high, "right")
+        by_archive: dict[str | None, list[str]] = {}
+        for path, archive in zip(self.paths[met], self.archives[met], strict=True):
+            by_archive.setdefault(archive, []).append(quoted(path))
+        if not by_archive:
+            nothing = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in self.columns.items())
+            return f"(SELECT {nothing} WHERE false)"
+        parts = []
+        for archive, paths in by_archive.items():
+            # Folders above the lake may look like Hive's, so the path says nothing of a row.
+            names = [f'"{name}"' if archive is None or name != "archive" else quoted(archive) for name in self.columns]
+            chosen = ", ".join(f'{value} AS "{name}"' for value, name in zip(names, self.columns, strict=True))
+            parts.append(
+                f"SELECT {chosen} FROM system.main.read_parquet([{', '.join(paths)}], hive_partitioning = false)"
+            )
+        return f"({' UNION ALL '.join(parts)})"
+
+
+class Listing:
+    """The files of the newest snapshot of a lake, by table.
+
+    Parameters
+    ----------
+    location, storage
+        Of its catalogue and its files.
+    """
+
+    def __init__(self, location: CatalogLocation, storage: Storage) -> None:
+        self._location, self._storage = location, storage
+        self._kept: tuple[tuple[object, ...], dict[str, TableFiles]] | None = None
+
+    def newest(self, cursor: duckdb.DuckDBPyConnection) -> dict[str, TableFiles]:
+        """Return the tables that can be read by their files alone.
+
+        Parameters
+        ----------
+        cursor
+            Connection to the DuckDB that has the lake attached, but another default database: with the lake as default,
+            each of these queries would begin a transaction of DuckLake.
+        """
+        (snapshot,) = self._ask(cursor, _NEWEST)
+        kept = self._kept
+        if kept is None or kept[0] != snapshot:
+            kept = self._kept = snapshot, self._read(cursor)
+        return kept[1]
+
+    def _ask(self, cursor: duckdb.DuckDBPyConnection, query: str, **parts: str) -> list[tuple[object, ...]]:
+        text = query.format(schema=f'"{self._location.schema}"', **parts)
+        # In the database itself, which has indexes.
+        return cursor.execute(f"FROM {self._location.kind}_query('{METADATA}', ?)", [text]).fetchall()
+
+    def _read(self, cursor: duckdb.DuckDBPyConnection) -> dict[str, TableFiles]:
+        names = ", ".join(map(quoted, LISTED))
+        tables: dict[int, tuple[str, str, dict[str, str], int]] = {}
+        keys = {}
+        for table_id, table, folder, column_id, column, kind, since in self._ask(cursor, _COLUMNS, names=names):
+            of = tables.setdefault(int(str(table_id)), (str(table), str(folder), {}, 0))
+            of[2][str(column)] = _TYPES.get(str(kind), "")
+            tables[int(str(table_id))] = (*of[:3], max(of[3], int(str(since))))
+            if column == LISTED[str(table)]:
+                keys[int(str(table_id))] = int(str(column_id))
+        changed = {int(str(row[0])) for row in self._ask(cursor, _CHANGED)} | self._deleted(cursor, list(tables))
+        live = {int(str(table_id)): int(str(n)) for table_id, n in self._ask(cursor, _LIVE)}
+        pairs = " OR ".join(f"s.table_id = {table} AND s.column_id = {column}" for table, column in keys.items())
+        files: dict[int, list[tuple[object, ...]]] = {table: [] for table in tables}
+        for table_id, *file in self._ask(cursor, _FILES, keys=pairs or "false"):
+            files[int(str(table_id))].append(tuple(file))
+        found = {}
+        for table_id, (table, folder, columns, since) in tables.items():
+            own = files[table_id]
+            # A file from before a column was added has other columns; one without a range cannot be chosen.
+            is_whole = len(own) == live.get(table_id, 0) and all(low is not None for _, low, _, _ in own)
+            if table_id in changed or not is_whole or not all(columns.values()):
+                continue
+            if any(int(str(begin)) < since for *_, begin in own):
+                continue
+            root = f"{self._storage.data / 'main'}/{folder}"
+            archives = [_archive(str(path)) if "archive" in columns else None for path, *_ in own]
+            if "archive" in columns and None in archives:
+                continue
+            found[table] = TableFiles(
+                columns,
+                np.array([glob.escape(f"{root}{path}") for path, *_ in own], object),
+                np.array(archives, object),
+                np.array([int(str(low)) for _, low, _, _ in own], np.int64),
+                np.array([int(str(high)) for _, _, high, _ in own], np.int64),
+            )
+        return found
+
+    def _deleted(self, cursor: duckdb.DuckDBPyConnection, tables: list[int]) -> set[int]:
+        """Return the tables that have deletions in the catalogue itself."""
+        names = ", ".join(quoted(f"ducklake_inlined_delete_{table}") for table in tables) or "NULL"
+        if self._location.kind == "sqlite":
+            query = f"SELECT name FROM sqlite_master WHERE name IN ({names})"
+        else:
+            schema = quoted(self._location.schema)
+            query = (
+                f"SELECT tablename::text AS name FROM pg_tables WHERE schemaname = {schema} AND tablename IN ({names})"
+            )
+        return {int(str(name).rpartition("_")[2]) for (name,) in self._ask(cursor, query.replace("{", "{{"))}
+
+
+def _archive(path: str) -> str | None:
+    """Return the archive of a file, from its path in the table's folder."""
+    key, _, value = path.partition("/")[0].partition("=")
+    return unquote(value) if key == "archive" else None

@@ -1,0 +1,130 @@
+"""Rows that are read by their files are those that DuckLake returns, in every state of a lake."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.granules import committed, positions, register, target_ids
+
+from lake.query import Lake
+from lake.store.catalog import Catalog
+from lake.store.listing import LISTED, TableFiles
+from lake.store.storage import Storage
+from lake.upkeep.compaction import compact
+
+TARGETS = 30
+
+
+def questions(opened):
+    """Answers of one target, of several, in one cone, in several, and where there is nothing."""
+    ra, dec = (float(axis[0]) for axis in positions([4]))
+    yield from (opened.light_curve(target) for target in target_ids([0, 4, 29]))
+    yield opened.light_curve(target_ids(range(0, TARGETS, 3)))
+    yield opened.light_curve("T4", form="pandas")
+    yield opened.cone(ra, dec, 5)
+    yield opened.cone(ra, dec, 200_000.0)
+    yield opened.cone([ra, 0.0, ra], [dec, 89.0, dec], 5)
+    yield opened.cone(0.0, 89.0, 5)
+
+
+def check(opened, direct=True):
+    """Compare the answers of both ways, and whether files are read directly at all."""
+    assert (set(opened.files()[1]) == set(LISTED)) is direct
+    with pytest.MonkeyPatch.context() as patch:
+        answers = list(questions(opened))
+        patch.setattr(Lake, "files", lambda self: (self.catalog.cursor_outside(), {}))
+        for mine, theirs in zip(answers, questions(opened), strict=True):
+            assert mine.equals(theirs)
+        assert sum(len(answer) for answer in answers) > 0
+
+
+def test_the_answers_are_those_of_ducklake(lake):
+    register(lake.catalog, range(TARGETS))
+    committed(lake.catalog, {number: 1 + number % 3 for number in range(20)}, "g0", targets=range(20))
+    check(lake)
+    committed(lake.catalog, range(15, 28), "g1", archive="wise", release="neo7")
+    check(lake)
+    # A source that changes leaves a file with a deletion, which only DuckLake follows.
+    committed(lake.catalog, {4: 3}, "g2", targets=[4])
+    assert "lightcurves" not in lake.files()[1]
+    check(lake, direct=False)
+    compact(lake.catalog)
+    check(lake)
+    # A release that takes over is another state of the same files.
+    committed(lake.catalog, {4: 5}, "g3", release="DR2", targets=[4])
+    check(lake)
+
+
+def test_folders_above_the_lake_say_nothing_of_its_rows(prepared, settings, tmp_path):
+    def fill(catalog):
+        register(catalog, range(TARGETS))
+        committed(catalog, range(20), "g0")
+
+    catalog = prepared(fill)
+    catalog.close()
+    hostile = tmp_path / "year=2024" / "it's [a] *?" / "lake"
+    shutil.copytree(Path(settings.url), hostile)
+    with Lake(hostile) as opened:
+        check(opened)
+        assert set(opened.light_curve(target_ids([4])[0])["archive"].to_pylist()) == {"ztf"}
+
+
+def test_a_file_that_went_away_meanwhile_is_no_error(lake):
+    register(lake.catalog, range(TARGETS))
+    committed(lake.catalog, range(20), "g0")
+    expected = lake.light_curve(target_ids([4])[0])
+    key, tables = lake._listing._kept
+    gone = {
+        name: TableFiles(files.columns, files.paths + ".gone", files.archives, files.low, files.high)
+        for name, files in tables.items()
+    }
+    lake._listing._kept = key, gone
+    assert lake.light_curve(target_ids([4])[0]).equals(expected)
+
+
+def test_another_catalogue_in_the_same_place_is_another_state(prepared, settings, tmp_path):
+    def fill(catalog):
+        register(catalog, range(TARGETS))
+        committed(catalog, range(10), "g0")
+
+    catalog = prepared(fill)
+    catalog.close()
+    elsewhere = tmp_path / "earlier"
+    shutil.copytree(Path(settings.url), elsewhere)
+    first = Catalog(Storage.from_url(settings.url), settings)
+    committed(first, {14: 1}, "g1")
+    first.close()
+    other = Catalog(Storage.from_url(str(elsewhere)), settings)
+    committed(other, {25: 2}, "g1")
+    other.close()
+    # As a restored backup: the same number of a snapshot, with other files.
+    with Lake(settings.url, settings) as opened:
+        before = opened._listing.newest(opened.catalog.cursor_outside())
+        opened.close()
+        shutil.rmtree(settings.url)
+        shutil.copytree(elsewhere, settings.url)
+        after = opened._listing.newest(opened.catalog.cursor_outside())
+        assert set(before["matches"].paths) != set(after["matches"].paths)
+        check(opened)
+
+
+def test_ranges_choose_the_files_that_meet_them():
+    files = TableFiles(
+        {"hpx29": "BIGINT"},
+        np.array(["a", "b", "c"], object),
+        np.array([None] * 3, object),
+        np.array([0, 10, 20]),
+        np.array([9, 19, 29]),
+    )
+
+    def chosen(first, last):
+        return [name for name in "abc" if f"'{name}'" in files.rows(first, last)]
+
+    assert chosen([9], [9]) == ["a"]
+    assert chosen([9], [10]) == ["a", "b"]
+    assert chosen([-5, 25], [-1, 40]) == ["c"]
+    assert chosen([0, 12, 14], [0, 13, 15]) == ["a", "b"]
+    assert chosen([30], [40]) == chosen([], []) == []
