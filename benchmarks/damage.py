@@ -140,7 +140,7 @@ def cost(root: Path, repeats: int) -> dict[str, float]:
     catalog = Catalog(Storage.from_url(root), load_settings(url=str(root)))
     cursor = catalog.cursor()
     start = time.perf_counter()
-    refuse_damaged(cursor, catalog.storage)
+    refuse_damaged(cursor, catalog)
     looking = time.perf_counter() - start
     cursor.close()
     start = time.perf_counter()

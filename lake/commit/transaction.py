@@ -208,7 +208,7 @@ class Change:
             settle(self.catalog, self._intent)
         self._forget()
         with suppress(duckdb.Error):  # the data are committed; without this, queries are slower until the next compact
-            note_no_nan(self.cursor, self.catalog.location.kind, self.catalog.location.schema)
+            note_no_nan(self.catalog.cursor_outside(), self.catalog.location.kind, self.catalog.location.schema)
 
     def _landed(self) -> bool:
         """Check over a new connection whether the transaction is in the catalogue.

@@ -367,8 +367,8 @@ class Catalog:
 
     def fence(self) -> int:
         """Take the newest fence number: no earlier writer can commit any more. The caller holds the lock."""
-        with self.changing(), closing(self.cursor()) as cursor:
-            return fence.take(cursor, self.location, self.settings.lock_timeout_s)
+        with self.changing():
+            return fence.take(self.cursor_outside(), self.location, self.settings.lock_timeout_s)
 
     @contextmanager
     def claim(self, name: str, *, strict: bool = False) -> Iterator[bool]:

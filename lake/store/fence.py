@@ -118,7 +118,7 @@ def take(cursor: duckdb.DuckDBPyConnection, location: CatalogLocation, timeout_s
     Parameters
     ----------
     cursor
-        Connection to the lake, not in a transaction; the caller has just taken the catalogue's lock.
+        Connection beside the lake, not in a transaction; the caller has just taken the catalogue's lock.
     location
         The catalogue.
     timeout_s

@@ -73,7 +73,8 @@ class TableFiles:
     columns
         Their types in SQL, in order.
     paths, archives
-        Of each file; paths are escaped, since DuckDB takes them for patterns, and the archive is None where the table is not partitioned.
+        Of each file. Paths are escaped, since DuckDB takes them for patterns; an archive is None where the table has no
+        partitions.
     low, high
         Of the key.
     """

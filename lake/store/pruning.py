@@ -23,7 +23,8 @@ def note_no_nan(cursor: duckdb.DuckDBPyConnection, kind: str, schema: str, *, ne
     Parameters
     ----------
     cursor
-        Connection to the lake, not in a transaction; the caller holds the catalogue's lock.
+        Connection to the lake, not in a transaction; the caller holds the catalogue's lock. If newest, one outside of
+        the lake will do.
     kind, schema
         The catalogue's database, sqlite or postgres, and its schema.
     newest

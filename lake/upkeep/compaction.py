@@ -79,8 +79,8 @@ def compact(catalog: Catalog) -> Compacted:
         nonlocal before
         with closing(catalog.cursor()) as cursor:
             with _at_once(cursor):
-                before = before or sum(len(live_files(cursor, catalog.storage, table)) for table in all_tables())
-                refuse_damaged(cursor, catalog.storage)
+                before = before or sum(map(len, live_files(cursor, catalog).values()))
+                refuse_damaged(cursor, catalog)
             index_statistics(cursor, catalog.location.kind, catalog.location.schema)
         _rewrite(catalog, number)
         _refresh_file_records(catalog, number)
@@ -88,7 +88,7 @@ def compact(catalog: Catalog) -> Compacted:
         with closing(catalog.cursor()) as cursor:
             note_no_nan(cursor, catalog.location.kind, catalog.location.schema, newest=False)
             with _at_once(cursor):
-                live = [path for table in all_tables() for path in live_files(cursor, catalog.storage, table)]
+                live = [path for files in live_files(cursor, catalog).values() for path in files]
         back_up(catalog.location, catalog.storage, catalog.settings.backups)
         return len(live), sum(path.stat().st_size for path in live)
 
@@ -125,7 +125,7 @@ def _rewrite(catalog: Catalog, number: int) -> None:
         cursor.execute("CALL ducklake_cleanup_old_files('lake', cleanup_all => true)").fetchall()
 
 
-def refuse_damaged(cursor: duckdb.DuckDBPyConnection, storage: Storage, *, archive: str | None = None) -> None:
+def refuse_damaged(cursor: duckdb.DuckDBPyConnection, catalog: Catalog, *, archive: str | None = None) -> None:
     """Compare the checksums of all files that a compaction may read with those of their commits.
 
     A file with a flipped bit can often be read, and its rewritten rows would get a valid checksum.
@@ -141,11 +141,12 @@ def refuse_damaged(cursor: duckdb.DuckDBPyConnection, storage: Storage, *, archi
         Names the files that are not as they were committed.
     """
     candidates = []
+    storage = catalog.storage
     recorded = recorded_files(cursor, storage)
-    for table in all_tables():
+    for table, files in live_files(cursor, catalog).items():
         records = recorded[table]
         folders: dict[UPath, list[UPath]] = {}
-        for path, delete in live_files(cursor, storage, table).items():
+        for path, delete in files.items():
             if delete is not None or (archive is not None and path.parent.name == f"archive={archive}"):
                 candidates.append((path, records.get(path)))
             elif path not in records or records[path][1] < TARGET_FILE_BYTES:
@@ -172,15 +173,16 @@ def refuse_damaged(cursor: duckdb.DuckDBPyConnection, storage: Storage, *, archi
 def _refresh_file_records(catalog: Catalog, number: int) -> None:
     """Update table files: forget files that are gone, and record the checksums of files that compaction wrote."""
     with Change(catalog, number, rewrites=True) as change:
-        note_files(change.cursor, catalog.storage)
+        note_files(change.cursor, catalog)
         change.keep_aside(("files",))
 
 
-def note_files(cursor: duckdb.DuckDBPyConnection, storage: Storage) -> None:
+def note_files(cursor: duckdb.DuckDBPyConnection, catalog: Catalog) -> None:
     """Update table files inside a transaction: remove files that are gone, record new ones with their checksums."""
     recorded = {row[0] for row in cursor.execute("SELECT path FROM files").fetchall()}
+    storage = catalog.storage
     live = {
-        storage.relative(path): (table, path) for table in all_tables() for path in live_files(cursor, storage, table)
+        storage.relative(path): (table, path) for table, files in live_files(cursor, catalog).items() for path in files
     }
     gone = sorted(recorded - live.keys())
     new = [live[name] for name in sorted(live.keys() - recorded) if live[name][0] not in BOOKKEEPING]

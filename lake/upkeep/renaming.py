@@ -66,7 +66,7 @@ def _rename(
     catalog: Catalog, number: int, *, former: str, archive: str, changes: Mapping[str, Mapping[str, str]]
 ) -> None:
     with closing(catalog.cursor()) as cursor:
-        refuse_damaged(cursor, catalog.storage, archive=former)
+        refuse_damaged(cursor, catalog, archive=former)
     with Change(catalog, number, rewrites=True) as change:
         for table in _naming():
             # A table at a time, whole files: what is inserted is sorted, and no delete file stays behind.
@@ -78,7 +78,7 @@ def _rename(
                 f"ORDER BY {', '.join(table.sort or table.key)}"
             )
             change.cursor.execute(f"DELETE FROM {table.name} WHERE archive = ?", [former])
-        note_files(change.cursor, catalog.storage)
+        note_files(change.cursor, catalog)
         change.keep_aside(table.name for table in (*_naming(), TABLES["files"]))
 
 

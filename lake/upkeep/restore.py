@@ -164,8 +164,7 @@ def _take_out_missing(catalog: Catalog) -> list[str]:
     storage = catalog.storage
     gone: list[UPath] = []
     with closing(catalog.cursor()) as cursor:
-        for table in all_tables():
-            live = live_files(cursor, storage, table)
+        for table, live in live_files(cursor, catalog).items():
             there = set(storage.table_files(table))
             for path, delete in live.items():
                 if path not in there or (delete is not None and delete not in there):
