@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 
 from lake.errors import CatalogError, ConfigurationError
+from lake.model.table import quoted
 from lake.names import (
     check_archive,
     check_band,
@@ -141,9 +142,9 @@ class _Rows:
         first = np.sort(np.asarray(first, np.int64)) if last is None else first
         return self.files[table].rows(first, first if last is None else last)
 
-    def ask(self, query: str, parameters: dict[str, Any] | None = None, **tables: pa.Table) -> pa.Table:
+    def ask(self, query: str, **tables: pa.Table) -> pa.Table:
         """Run SQL."""
-        return self.lake.run(query, parameters, within=self.cursor, **tables)
+        return self.lake.run(query, None, within=self.cursor, **tables)
 
 
 def _answer(lake: Lake, work: Callable[[_Rows], pa.Table]) -> pa.Table:
@@ -166,17 +167,12 @@ def _ids(lake: Lake, target: Any, radius_arcsec: float) -> list[int]:
 
 
 def _matches(rows: _Rows, ids: Sequence[int], archives: list[str] | None) -> pa.Table:
-    number = ""
-    if len(ids) != 1:
-        number = "list_position($ids::BIGINT[], target_id)::BIGINT AS number, target_id, "
-    parameters: dict[str, Any] = {"ids": list(ids)} if number else {}
-    where, more = _of_archives(archives)
     # The ids as literals: DuckLake skips files for them.
-    listed = ", ".join(map(str, ids)) or "NULL"
+    listed_ids = ", ".join(map(str, ids)) or "NULL"
+    number = f"list_position([{listed_ids}], target_id)::BIGINT AS number, target_id, " if len(ids) != 1 else ""
     return rows.ask(
         f"SELECT {number}archive, release, source_id, hpx29, rank, separation_arcsec FROM {rows.of('matches', ids)} "
-        f"WHERE target_id IN ({listed}){where}",
-        parameters | more,
+        f"WHERE target_id IN ({listed_ids}){_of_archives(archives)}"
     )
 
 
@@ -224,12 +220,10 @@ def _in_cone(rows: _Rows, ra: float, dec: float, radius_arcsec: float, archives:
         f"SELECT * FROM {rows.of('sources', [low], [high])} WHERE hpx29 BETWEEN {low} AND {high}"
         for low, high in cone_ranges(ra, dec, radius_arcsec, max_ranges=2)
     )
-    where, more = _of_archives(archives)
+    distance = f"separation_arcsec({_number(ra)}, {_number(dec)}, ra, dec)"
     return rows.ask(
-        "SELECT archive, release, source_id, hpx29, ra, dec, "
-        "separation_arcsec($ra, $dec, ra, dec) AS separation_arcsec "
-        f"FROM ({parts}) WHERE separation_arcsec($ra, $dec, ra, dec) <= $radius{where}",
-        {"ra": ra, "dec": dec, "radius": radius_arcsec, **more},
+        f"SELECT archive, release, source_id, hpx29, ra, dec, {distance} AS separation_arcsec "
+        f"FROM ({parts}) WHERE {distance} <= {_number(radius_arcsec)}{_of_archives(archives)}"
     )
 
 
@@ -242,18 +236,20 @@ def _in_cones(
         for low, high in cone_ranges(ra, dec, radius_arcsec, max_ranges=2)
     ]
     columns = list(zip(*ranges, strict=True)) or [()] * 5
-    where, more = _of_archives(archives)
     first, last = min(columns[3], default=0), max(columns[4], default=0)
     near = rows.of("sources", *_apart(columns[3], columns[4]))
+    kinds = ("BIGINT", "DOUBLE", "DOUBLE", "BIGINT", "BIGINT")
+    lists = ", ".join(
+        f"unnest({_list(values, kind)}) AS {name}"
+        for name, values, kind in zip(("centre", "ra", "dec", "low", "high"), columns, kinds, strict=True)
+    )
     return rows.ask(
         "SELECT centre, archive, release, source_id, hpx29, sources.ra, sources.dec, "
-        "separation_arcsec(cones.ra, cones.dec, sources.ra, sources.dec) AS separation_arcsec FROM ("
-        "SELECT unnest($centre::BIGINT[]) AS centre, unnest($ra::DOUBLE[]) AS ra, unnest($dec::DOUBLE[]) AS dec, "
-        "unnest($low::BIGINT[]) AS low, unnest($high::BIGINT[]) AS high) AS cones "
+        "separation_arcsec(cones.ra, cones.dec, sources.ra, sources.dec) AS separation_arcsec "
+        f"FROM (SELECT {lists}) AS cones "
         f"JOIN (FROM {near} WHERE hpx29 BETWEEN {first} AND {last}) AS sources ON hpx29 BETWEEN low AND high "
-        f"WHERE separation_arcsec(cones.ra, cones.dec, sources.ra, sources.dec) <= $radius{where}",
-        dict(zip(("centre", "ra", "dec", "low", "high"), map(list, columns), strict=True))
-        | {"radius": radius_arcsec, **more},
+        "WHERE separation_arcsec(cones.ra, cones.dec, sources.ra, sources.dec) "
+        f"<= {_number(radius_arcsec)}{_of_archives(archives)}"
     )
 
 
@@ -270,18 +266,37 @@ def _apart(low: Sequence[int], high: Sequence[int]) -> tuple[list[int], list[int
     return first, last
 
 
-def _of_archives(archives: list[str] | None) -> tuple[str, dict[str, Any]]:
-    """Return a condition of SQL, to follow others, and its parameters."""
-    if archives is None:
-        return "", {}
-    names = {f"archive_{number}": name for number, name in enumerate(archives)}
-    return f" AND archive IN ({', '.join(f'${key}' for key in names) or 'NULL'})", names
+# Values are written into the SQL: for parameters DuckDB imports pandas, which takes longer than the query.
+
+
+def _number(value: float) -> str:
+    """Return a number as SQL, to the last bit: DuckDB takes 0.1 for a decimal."""
+    return f"'{float(value)!r}'::DOUBLE"
+
+
+def _list(values: Iterable[Any], kind: str) -> str:
+    """Return a list in SQL, of a type in SQL."""
+    written = [
+        "NULL" if value is None else quoted(value if isinstance(value, str) else repr(value)) for value in values
+    ]
+    return f"[{', '.join(written)}]::{kind}[]"
+
+
+def _one_of(column: str, names: Iterable[str]) -> str:
+    """Return the condition that a column has one of some names; no name in a lake has a NUL."""
+    known = ", ".join(quoted(name) for name in names if "\0" not in name)
+    return f"{column} IN ({known or 'NULL'})"
+
+
+def _of_archives(archives: list[str] | None) -> str:
+    """Return a condition of SQL, to follow others."""
+    return "" if archives is None else f" AND {_one_of('archive', archives)}"
 
 
 def _shown(lake: Lake, sources: pa.Table) -> pa.Table:
     """Keep only sources of the release that table archives names."""
-    releases = sources.select(["archive", "release"]).group_by(["archive", "release"]).aggregate([])
-    if len(pc.unique(releases["archive"])) == releases.num_rows:
+    releases = set(zip(sources["archive"].to_pylist(), sources["release"].to_pylist(), strict=True))
+    if len({archive for archive, _ in releases}) == len(releases):
         return sources  # the usual case, without a query of a third table
     current = lake.run("SELECT archive, release FROM archives", None)
     return sources.join(current, ["archive", "release"], join_type="left semi")
@@ -291,26 +306,24 @@ def _measurements(rows: _Rows, sources: pa.Table, bands: list[str] | None, good:
     extra = [name for name in sources.column_names if name not in _KEYS]
     first = [f"wanted.{name}, " for name in _FIRST[1:] if name in extra]
     last = ", ".join(f"wanted.{name}" for name in extra if name not in _FIRST)
-    parameters: dict[str, Any] = {} if bands is None else {"bands": bands}
     places = pc.unique(sources["hpx29"]).to_pylist()
     tables, wanted, near = {"wanted": sources}, "wanted", rows.of("lightcurves", places)
-    if sources.num_rows <= _LONGEST_LIST:
+    if is_short := sources.num_rows <= _LONGEST_LIST:
         # For each column in a condition, and each registered table, DuckLake searches the statistics of its files
-        # again. So rows are found by hpx29 only, and then joined.
+        # again, and for a table DuckDB imports pandas. So rows are found by hpx29 only, and then joined.
         near = f"(SELECT * FROM {near} WHERE hpx29 IN ({', '.join(map(str, places)) or 'NULL'}))"
         columns = ", ".join(
-            f"unnest(${name}_list::{_SQL_TYPES[str(sources[name].type)]}[]) AS {name}" for name in sources.column_names
+            f"unnest({_list(sources[name].to_pylist(), _SQL_TYPES[str(sources[name].type)])}) AS {name}"
+            for name in sources.column_names
         )
         tables, wanted = {}, f"(SELECT {columns})"
-        parameters |= {f"{name}_list": sources[name].to_pylist() for name in sources.column_names}
-    where = [*([] if bands is None else ["list_contains($bands::VARCHAR[], band)"]), *(["good"] if good else [])]
+    where = [*([] if bands is None else [_one_of("band", bands)]), *(["good"] if good else [])]
     order = [name for name in _FIRST[:2] if name in extra]
     return rows.ask(
-        f"WITH near AS {'NOT ' if tables else ''}MATERIALIZED (FROM {near}), wanted AS (FROM {wanted}) "
+        f"WITH near AS {'' if is_short else 'NOT '}MATERIALIZED (FROM {near}), wanted AS (FROM {wanted}) "
         f"SELECT {''.join(first)}near.*, {last} FROM near JOIN wanted USING ({', '.join(_KEYS)}) "
         f"WHERE {' AND '.join(where) or 'true'} "
         f"ORDER BY {', '.join([*order, 'archive', 'band', 'mjd', 'source_id', 'release'])}",
-        parameters,
         **tables,
     )
 

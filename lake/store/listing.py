@@ -142,8 +142,8 @@ class Listing:
 
     def _ask(self, cursor: duckdb.DuckDBPyConnection, query: str, **parts: str) -> list[tuple[object, ...]]:
         text = query.format(schema=f'"{self._location.schema}"', **parts)
-        # In the database itself, which has indexes.
-        return cursor.execute(f"FROM {self._location.kind}_query('{METADATA}', ?)", [text]).fetchall()
+        # In the database itself, which has indexes. As a literal: for parameters DuckDB imports pandas.
+        return cursor.execute(f"FROM {self._location.kind}_query('{METADATA}', {quoted(text)})").fetchall()
 
     def _read(self, cursor: duckdb.DuckDBPyConnection) -> dict[str, TableFiles]:
         names = ", ".join(map(quoted, LISTED))
