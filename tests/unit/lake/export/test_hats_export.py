@@ -29,8 +29,8 @@ from lake.store.catalog import Catalog
 from lake.store.storage import Storage
 
 NESTED = helper.NESTED.split(", ")
-# So few that the field is divided.
-ROWS = 150
+# So few that the field is divided; and some more, where fewer files will do.
+ROWS, MORE_ROWS = 150, 500
 
 
 @pytest.fixture(scope="module")
@@ -237,10 +237,10 @@ def test_a_stopped_export_is_no_collection_and_goes_on(
 
     monkeypatch.setattr(hats_files, "write_rows", full)
     with pytest.raises(OSError, match="No space"):
-        export_collection(own, to, rows_per_file=ROWS, workers=1)
+        export_collection(own, to, rows_per_file=MORE_ROWS, workers=1)
     assert not to.exists()
     monkeypatch.undo()
-    done = export_collection(own, to, rows_per_file=ROWS)
+    done = export_collection(own, to, rows_per_file=MORE_ROWS)
     assert done.kept == 3
     assert flat(rows_of(to / "targets")) == helper.measured(own)
     assert [path.name for path in to.parent.iterdir()] == ["edges"], "nothing is left beside it"
@@ -251,9 +251,9 @@ def test_what_was_begun_of_another_snapshot_is_not_used(own: Lake, to: Path, mon
     with monkeypatch.context() as patch:
         patch.setattr(hats_files, "write_properties", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            export_collection(own, to, rows_per_file=ROWS)
+            export_collection(own, to, rows_per_file=MORE_ROWS)
     add_targets(own.catalog, pa.table({"ra": [50.0], "dec": [50.0], "name": ["new"]}), "edges")
-    done = export_collection(own, to, rows_per_file=ROWS)
+    done = export_collection(own, to, rows_per_file=MORE_ROWS)
     assert done.kept == 0
     assert "new" in rows_of(to / "targets")["name"].to_pylist()
 
@@ -269,7 +269,7 @@ def test_a_commit_meanwhile_is_not_seen(own: Lake, to: Path, monkeypatch: pytest
         write(*arguments)
 
     monkeypatch.setattr(hats_files, "write_rows", commit)
-    done = export_collection(own, to, rows_per_file=ROWS, workers=1)
+    done = export_collection(own, to, rows_per_file=MORE_ROWS, workers=1)
     assert len(helper.measured(own)) > len(before) == done.rows
     assert flat(rows_of(to / "targets")) == before
 
