@@ -147,9 +147,18 @@ class _Rows:
         return self.lake.run(query, None, within=self.cursor, **tables)
 
 
+def files_of(lake: Lake) -> tuple[duckdb.DuckDBPyConnection, dict[str, TableFiles]]:
+    """Return the tables whose files can be read directly, and the cursor for it; none if that cannot be found out."""
+    cursor = lake.catalog.cursor_outside()
+    try:
+        return cursor, lake.listing.newest(cursor)
+    except duckdb.Error:  # DuckLake says what is wrong
+        return cursor, {}
+
+
 def _answer(lake: Lake, work: Callable[[_Rows], pa.Table]) -> pa.Table:
     """Do a piece of work with the files of a lake, or else by DuckLake."""
-    cursor, files = lake.files()
+    cursor, files = files_of(lake)
     if len(files) == len(LISTED):
         with suppress(CatalogError):  # a file went away meanwhile, or is damaged, which the second reading says
             return work(_Rows(lake, cursor, files))

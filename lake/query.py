@@ -27,7 +27,7 @@ from lake.store.catalog import Catalog
 from lake.store.confined import Guard, time_limit
 from lake.store.connection import ended_by_signals, rollback
 from lake.store.failures import query_failure
-from lake.store.listing import Listing, TableFiles
+from lake.store.listing import Listing
 from lake.store.lock import until_back
 from lake.store.reading import check_reads_only
 from lake.store.storage import Storage
@@ -87,7 +87,7 @@ class Lake:
         self.confined = confined
         self._guard = Guard(self.catalog.cursor()) if confined else None
         self._own = threading.local()  # a cursor for each thread: a new one costs a millisecond
-        self._listing = Listing(self.catalog.location, self.storage)
+        self.listing = Listing(self.catalog.location, self.storage)
 
     def __enter__(self) -> Self:
         return self
@@ -226,17 +226,6 @@ class Lake:
             yield cursor
         finally:
             rollback(cursor)
-
-    def files(self) -> tuple[duckdb.DuckDBPyConnection, dict[str, TableFiles]]:
-        """Return the tables whose files can be read directly, and the cursor for it; none if that cannot be found out.
-
-        All are of one state of the lake, the newest.
-        """
-        try:
-            cursor = self.catalog.cursor_outside()
-            return cursor, self._listing.newest(cursor)
-        except duckdb.Error:  # DuckLake says what is wrong
-            return self.catalog.cursor_outside(), {}
 
     def targets(self, sample: str | None = None, *, form: Form = "arrow") -> Any:
         """Return all targets, or those of a sample, with their labels and other names.

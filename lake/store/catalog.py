@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import stat
-import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
@@ -16,7 +15,6 @@ import duckdb
 from lake.errors import CatalogError, NoLake, ReadOnly
 from lake.model.declared import all_tables
 from lake.model.schema import SCHEMA_VERSION
-from lake.model.views import SEPARATION
 from lake.settings import Settings
 from lake.store import confined, fence, s3
 from lake.store.access import (
@@ -30,12 +28,13 @@ from lake.store.access import (
     share_catalogue,
 )
 from lake.store.backup import back_up
-from lake.store.connection import connect, copy_catalogue, rollback
+from lake.store.connection import Outside, connect, copy_catalogue, rollback
 from lake.store.failures import READING_ONLY, check_free_space, disk_full, has_free_space, read_failure, write_failure
 from lake.store.identity import check_same, foreign, has_data, mark_tree, new_id, no_lake, tree_id
+from lake.store.listing import newest_version
 from lake.store.location import CatalogLocation
 from lake.store.lock import advisory_lock, file_lock, until_back
-from lake.store.migrations import has_declared, make_tables, migrate, schema_version
+from lake.store.migrations import check_current, check_not_newer, has_declared, make_tables, migrate, schema_version
 from lake.store.pruning import METADATA, index_statistics, note_no_nan
 from lake.store.storage import Storage
 from lake.text import file_name
@@ -73,7 +72,7 @@ class Catalog:
         self._private: TemporaryDirectory[str] | None = None
         self.as_of: float | None = None  # of a copy: when the catalogue was last written
         self._commits = 0
-        self._outside = threading.local()
+        self._outside = Outside()
 
     def create(self) -> bool:
         """Create the catalogue, or migrate it to the schema version and views of this software.
@@ -150,7 +149,7 @@ class Catalog:
         found, own_id = schema_version(cursor)
         if not found and has_data(self.storage):
             raise self._empty()
-        _check_not_newer(found or 0, self.location)
+        check_not_newer(found or 0, self.location)
         return found, bool(found) and self._marked(cursor, own_id)
 
     def _upgrade(self, cursor: duckdb.DuckDBPyConnection, found: int | None) -> None:
@@ -225,7 +224,8 @@ class Catalog:
                 check_folders(Path(str(self.storage.root)))
             self.storage.check_reachable()
         self._attach_existing()
-        found, own_id = schema_version(self.cursor())
+        quick = newest_version(self.cursor_outside(), self.location, self.storage)
+        found, own_id = quick or schema_version(self.cursor())
         if found is None and (tables := self._tables()):
             raise CatalogError(
                 f"the catalogue {self.location} has the table {tables[0]}, but schema_version is missing",
@@ -233,12 +233,7 @@ class Catalog:
             )
         if not found:
             raise self._empty()
-        _check_not_newer(found, self.location)
-        if found < SCHEMA_VERSION:
-            raise CatalogError(
-                f"the lake at {self.storage.root} has schema version {found}, this software has {SCHEMA_VERSION}",
-                hint=f"migrate it with: lightlake init {self.storage.root}",
-            )
+        check_current(found, self.location, self.storage)
         check_same(self.storage, str(self.location), own_id)
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
@@ -256,13 +251,7 @@ class Catalog:
         """
         if not self._attached:
             self.open()
-        instance = self._duckdb()
-        kept = getattr(self._outside, "kept", None)
-        if kept is None or kept[0] is not instance:
-            cursor = instance.cursor()
-            cursor.execute(SEPARATION.replace("OR REPLACE", "OR REPLACE TEMP"))
-            kept = self._outside.kept = instance, cursor
-        return kept[1]
+        return self._outside.of(self._duckdb())
 
     def _tables(self) -> list[str]:
         query = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake' ORDER BY ALL"
@@ -284,7 +273,7 @@ class Catalog:
 
     def close(self) -> None:
         """Close all connections to the catalogue."""
-        self._outside = threading.local()
+        self._outside = Outside()
         if self._instance is not None:
             self._instance.close()
             self._instance = None
@@ -458,11 +447,3 @@ class Catalog:
         if "explicitly disabled" in str(error):  # DuckLake will not create one while attaching
             return self._empty()
         return read_failure(error, self.location, self._folders())
-
-
-def _check_not_newer(found: int, location: CatalogLocation) -> None:
-    if found > SCHEMA_VERSION:
-        raise CatalogError(
-            f"the catalogue {location} has schema version {found}, newer than this software's {SCHEMA_VERSION}",
-            hint="upgrade with: pip install --upgrade lightlake",
-        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from upath import UPath
 
 from lake.errors import ConfigurationError
 from lake.model.table import quoted
+from lake.model.views import SEPARATION
 from lake.settings import Settings
 from lake.store.access import may
 from lake.store.s3 import s3_secret
@@ -60,6 +62,22 @@ def connect(settings: Settings, storage: Storage, kind: str) -> duckdb.DuckDBPyC
     if kind == "sqlite":
         connection.execute(CONSISTENT_SCANS)
     return connection
+
+
+class Outside:
+    """A connection for each thread, whose default database is not the lake."""
+
+    def __init__(self) -> None:
+        self._own = threading.local()
+
+    def of(self, instance: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+        """Return this thread's connection to a DuckDB; it can compute separations as the lake does."""
+        kept = getattr(self._own, "kept", None)
+        if kept is None or kept[0] is not instance:
+            cursor = instance.cursor()
+            cursor.execute(SEPARATION.replace("OR REPLACE", "OR REPLACE TEMP"))
+            kept = self._own.kept = instance, cursor
+        return kept[1]
 
 
 def rollback(cursor: duckdb.DuckDBPyConnection) -> bool:

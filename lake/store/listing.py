@@ -141,9 +141,7 @@ class Listing:
         return kept[1]
 
     def _ask(self, cursor: duckdb.DuckDBPyConnection, query: str, **parts: str) -> list[tuple[object, ...]]:
-        text = query.format(schema=f'"{self._location.schema}"', **parts)
-        # In the database itself, which has indexes. As a literal: for parameters DuckDB imports pandas.
-        return cursor.execute(f"FROM {self._location.kind}_query('{METADATA}', {quoted(text)})").fetchall()
+        return _ask(cursor, self._location, query, **parts)
 
     def _read(self, cursor: duckdb.DuckDBPyConnection) -> dict[str, TableFiles]:
         names = ", ".join(map(quoted, LISTED))
@@ -194,6 +192,65 @@ class Listing:
                 f"SELECT tablename::text AS name FROM pg_tables WHERE schemaname = {schema} AND tablename IN ({names})"
             )
         return {int(str(name).rpartition("_")[2]) for (name,) in self._ask(cursor, query.replace("{", "{{"))}
+
+
+_VERSIONS = """
+    SELECT 'inlined' AS held, i.table_name AS place FROM {schema}.ducklake_inlined_data_tables AS i
+    JOIN {schema}.ducklake_table AS t ON t.table_id = i.table_id
+    WHERE t.table_name = 'schema_version' AND t.end_snapshot IS NULL
+    UNION ALL SELECT 'file' AS held, t.path || f.path AS place FROM {schema}.ducklake_data_file AS f
+    JOIN {schema}.ducklake_table AS t ON t.table_id = f.table_id
+    WHERE t.table_name = 'schema_version' AND t.end_snapshot IS NULL AND f.end_snapshot IS NULL
+    UNION ALL SELECT 'deleted' AS held, '' AS place FROM {schema}.ducklake_delete_file AS d
+    JOIN {schema}.ducklake_table AS t ON t.table_id = d.table_id
+    WHERE t.table_name = 'schema_version' AND t.end_snapshot IS NULL AND d.end_snapshot IS NULL
+"""
+
+
+def newest_version(
+    cursor: duckdb.DuckDBPyConnection, location: CatalogLocation, storage: Storage
+) -> tuple[int, str] | None:
+    """Return version and id of a lake without DuckLake, which would load all tables and views for it; None if unsure.
+
+    Parameters
+    ----------
+    cursor
+        As in `Listing.newest`.
+    location, storage
+        Of its catalogue and its files.
+    """
+    try:
+        found = _versions(cursor, location, storage)
+    except duckdb.Error:  # DuckLake says what is wrong
+        return None
+    version, _, lake_id = max(found, default=(0, "", None))
+    return (version, str(lake_id)) if version and lake_id else None
+
+
+def _versions(
+    cursor: duckdb.DuckDBPyConnection, location: CatalogLocation, storage: Storage
+) -> list[tuple[int, str, object]]:
+    found: list[tuple[object, ...]] = []
+    columns = "version, lake_id, CAST(applied_at AS VARCHAR) AS applied_at"
+    for held, place in _ask(cursor, location, _VERSIONS):
+        if held == "inlined":
+            found += _ask(cursor, location, f'SELECT {columns} FROM {{schema}}."{place}" WHERE end_snapshot IS NULL')
+        elif held == "file":
+            path = quoted(glob.escape(f"{storage.data / 'main'}/{place}"))
+            rows = f"SELECT {columns} FROM system.main.read_parquet({path}, hive_partitioning = false)"
+            found += cursor.execute(rows).fetchall()
+        else:
+            return []
+    return [(int(str(version)), str(applied), lake_id) for version, lake_id, applied in found]
+
+
+def _ask(
+    cursor: duckdb.DuckDBPyConnection, location: CatalogLocation, query: str, **parts: str
+) -> list[tuple[object, ...]]:
+    """Ask the catalogue's database itself, which has indexes."""
+    text = query.format(schema=f'"{location.schema}"', **parts)
+    # As a literal: for parameters DuckDB imports pandas.
+    return cursor.execute(f"FROM {location.kind}_query('{METADATA}', {quoted(text)})").fetchall()
 
 
 def _archive(path: str) -> str | None:

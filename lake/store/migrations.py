@@ -10,12 +10,14 @@ from importlib.metadata import version
 
 import duckdb
 
+from lake.errors import CatalogError
 from lake.model.declared import all_tables, declarations, declared_tables
 from lake.model.schema import SCHEMA_VERSION, TABLES
 from lake.model.table import add_statements, comment_statement, create_statements
 from lake.model.views import view_comments, view_statements
 from lake.store import fence
-from lake.store.storage import ROW_GROUP_ROWS
+from lake.store.location import CatalogLocation
+from lake.store.storage import ROW_GROUP_ROWS, Storage
 
 SOFTWARE = f"lightlake {version('lightlake')}"
 
@@ -70,6 +72,25 @@ def schema_version(cursor: duckdb.DuckDBPyConnection) -> tuple[int | None, str |
             raise
         return None, None
     return (int(newest[0]["version"]), newest[0].get("lake_id")) if newest else (0, None)
+
+
+def check_not_newer(found: int, location: CatalogLocation) -> None:
+    """Raise CatalogError if a catalogue has a newer version than this software."""
+    if found > SCHEMA_VERSION:
+        raise CatalogError(
+            f"the catalogue {location} has schema version {found}, newer than this software's {SCHEMA_VERSION}",
+            hint="upgrade with: pip install --upgrade lightlake",
+        )
+
+
+def check_current(found: int, location: CatalogLocation, storage: Storage) -> None:
+    """Raise CatalogError if a lake has another version than this software."""
+    check_not_newer(found, location)
+    if found < SCHEMA_VERSION:
+        raise CatalogError(
+            f"the lake at {storage.root} has schema version {found}, this software has {SCHEMA_VERSION}",
+            hint=f"migrate it with: lightlake init {storage.root}",
+        )
 
 
 def _has_table(cursor: duckdb.DuckDBPyConnection, name: str) -> bool:

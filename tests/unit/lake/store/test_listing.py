@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers.granules import committed, positions, register, target_ids
 
+from lake.light_curves import files_of
 from lake.query import Lake
 from lake.store.catalog import Catalog
 from lake.store.listing import LISTED, TableFiles
@@ -32,10 +33,10 @@ def questions(opened):
 
 def check(opened, direct=True):
     """Compare the answers of both ways, and whether files are read directly at all."""
-    assert (set(opened.files()[1]) == set(LISTED)) is direct
+    assert (set(files_of(opened)[1]) == set(LISTED)) is direct
     with pytest.MonkeyPatch.context() as patch:
         answers = list(questions(opened))
-        patch.setattr(Lake, "files", lambda self: (self.catalog.cursor_outside(), {}))
+        patch.setattr("lake.light_curves.files_of", lambda opened: (opened.catalog.cursor_outside(), {}))
         for mine, theirs in zip(answers, questions(opened), strict=True):
             assert mine.equals(theirs)
         assert sum(len(answer) for answer in answers) > 0
@@ -49,7 +50,7 @@ def test_the_answers_are_those_of_ducklake(lake):
     check(lake)
     # A source that changes leaves a file with a deletion, which only DuckLake follows.
     committed(lake.catalog, {4: 3}, "g2", targets=[4])
-    assert "lightcurves" not in lake.files()[1]
+    assert "lightcurves" not in files_of(lake)[1]
     check(lake, direct=False)
     compact(lake.catalog)
     check(lake)
@@ -76,12 +77,12 @@ def test_a_file_that_went_away_meanwhile_is_no_error(lake):
     register(lake.catalog, range(TARGETS))
     committed(lake.catalog, range(20), "g0")
     expected = lake.light_curve(target_ids([4])[0])
-    key, tables = lake._listing._kept
+    key, tables = lake.listing._kept
     gone = {
         name: TableFiles(files.columns, files.paths + ".gone", files.archives, files.low, files.high)
         for name, files in tables.items()
     }
-    lake._listing._kept = key, gone
+    lake.listing._kept = key, gone
     assert lake.light_curve(target_ids([4])[0]).equals(expected)
 
 
@@ -102,11 +103,11 @@ def test_another_catalogue_in_the_same_place_is_another_state(prepared, settings
     other.close()
     # As a restored backup: the same number of a snapshot, with other files.
     with Lake(settings.url, settings) as opened:
-        before = opened._listing.newest(opened.catalog.cursor_outside())
+        before = opened.listing.newest(opened.catalog.cursor_outside())
         opened.close()
         shutil.rmtree(settings.url)
         shutil.copytree(elsewhere, settings.url)
-        after = opened._listing.newest(opened.catalog.cursor_outside())
+        after = opened.listing.newest(opened.catalog.cursor_outside())
         assert set(before["matches"].paths) != set(after["matches"].paths)
         check(opened)
 
