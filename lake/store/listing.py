@@ -34,6 +34,9 @@ _TYPES = {
     "timestamptz": "TIMESTAMPTZ",
 }
 
+# So often the files are read, at most, while others commit.
+_LOOKS = 4
+
 _NEWEST = (
     "SELECT snapshot_id, snapshot_time, next_file_id FROM {schema}.ducklake_snapshot ORDER BY snapshot_id DESC LIMIT 1"
 )
@@ -134,11 +137,13 @@ class Listing:
             Connection to the DuckDB that has the lake attached, but another default database: with the lake as default,
             each of these queries would begin a transaction of DuckLake.
         """
-        (snapshot,) = self._ask(cursor, _NEWEST)
-        kept = self._kept
-        if kept is None or kept[0] != snapshot:
-            kept = self._kept = snapshot, self._read(cursor)
-        return kept[1]
+        for _ in range(_LOOKS):
+            (snapshot,) = self._ask(cursor, _NEWEST)
+            if self._kept is not None and self._kept[0] == snapshot:
+                return self._kept[1]
+            # What is read is of one state if that is still the newest one then: otherwise the next turn reads it again.
+            self._kept = snapshot, self._read(cursor)
+        return {}
 
     def _ask(self, cursor: duckdb.DuckDBPyConnection, query: str, **parts: str) -> list[tuple[object, ...]]:
         return _ask(cursor, self._location, query, **parts)
@@ -223,7 +228,7 @@ def newest_version(
         found = _versions(cursor, location, storage)
     except duckdb.Error:  # DuckLake says what is wrong
         return None
-    version, _, lake_id = max(found, default=(0, "", None))
+    version, _, lake_id = max(found, default=(0, "", None), key=lambda row: row[:2])
     return (version, str(lake_id)) if version and lake_id else None
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.granules import committed, positions, register, target_ids
+from helpers.granules import committed, positions, register, rows_of, target_ids
 
 from lake.light_curves import files_of
 from lake.query import Lake
 from lake.store.catalog import Catalog
-from lake.store.listing import LISTED, TableFiles
+from lake.store.listing import LISTED, Listing, TableFiles
 from lake.store.storage import Storage
 from lake.upkeep.compaction import compact
 
@@ -84,6 +84,25 @@ def test_a_file_that_went_away_meanwhile_is_no_error(lake):
     }
     lake.listing._kept = key, gone
     assert lake.light_curve(target_ids([4])[0]).equals(expected)
+
+
+def test_a_commit_while_files_are_listed_does_not_mix_two_states(lake, monkeypatch):
+    register(lake.catalog, range(TARGETS))
+    committed(lake.catalog, range(20), "g0")
+    ask, commits = Listing._ask, iter([{4: 3}, {20: 1}])
+
+    def slow(self, cursor, query, **parts):
+        found = ask(self, cursor, query, **parts)
+        # Between the list of what was deleted and that of files.
+        if "ducklake_delete_file" in query and (sources := next(commits, None)):
+            committed(lake.catalog, sources, f"g{min(sources)}", again=1)
+        return found
+
+    monkeypatch.setattr(Listing, "_ask", slow)
+    curve = lake.light_curve(target_ids([4])[0])
+    assert sorted(curve["flux"].to_pylist()) == sorted(flux for _, _, flux in rows_of(4, 3))
+    monkeypatch.undo()
+    check(lake, direct=False)
 
 
 def test_another_catalogue_in_the_same_place_is_another_state(prepared, settings, tmp_path):
