@@ -217,6 +217,8 @@ def newest_version(
 ) -> tuple[int, str] | None:
     """Return version and id of a lake without DuckLake, which would load all tables and views for it; None if unsure.
 
+    In PostgreSQL, DuckLake keeps the texts of such rows as bytes: there it has to read them itself.
+
     Parameters
     ----------
     cursor
@@ -224,6 +226,8 @@ def newest_version(
     location, storage
         Of its catalogue and its files.
     """
+    if location.kind != "sqlite":
+        return None
     try:
         found = _versions(cursor, location, storage)
     except duckdb.Error:  # DuckLake says what is wrong

@@ -10,9 +10,11 @@ from helpers.granules import committed, content, count, errors, expected, regist
 from lake.commit.intents import PUBLISHING
 from lake.commit.target_changes import remove_targets, rename_target
 from lake.errors import CatalogError, ConfigurationError, LightlakeError, ReadOnly
+from lake.light_curves import files_of
 from lake.query import Lake
 from lake.settings import load_settings
 from lake.store.catalog import Catalog
+from lake.store.listing import LISTED
 from lake.store.storage import Storage
 from lake.upkeep.compaction import compact
 
@@ -42,6 +44,7 @@ def test_a_whole_life(postgres, tmp_path):
     assert errors(catalog) == []
     catalog.close()
     with Lake(settings.url, settings) as lake:
+        assert set(files_of(lake)[1]) == set(LISTED), "files are read directly"
         assert lake.light_curve("T3").num_rows == lake.light_curve("T1").num_rows == 6
         assert "METADATA_SCHEMA 'lake_" in lake.attach_snippet()
 
