@@ -214,7 +214,7 @@ def _killed_in_mid_run(
         assert kill_tree(process) >= 2
     sandbox.drip = drip
     assert _ended(prefect, run) is None
-    assert _places() == 4
+    until(lambda: _places() == 4, log.read_text)  # a busy machine takes a moment to end what was killed
     return run
 
 
