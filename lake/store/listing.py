@@ -139,8 +139,9 @@ class Listing:
         """
         for _ in range(_LOOKS):
             (snapshot,) = self._ask(cursor, _NEWEST)
-            if self._kept is not None and self._kept[0] == snapshot:
-                return self._kept[1]
+            kept = self._kept  # another thread may replace it
+            if kept is not None and kept[0] == snapshot:
+                return kept[1]
             # What is read is of one state if that is still the newest one then: otherwise the next turn reads it again.
             self._kept = snapshot, self._read(cursor)
         return {}
@@ -196,7 +197,7 @@ class Listing:
             query = (
                 f"SELECT tablename::text AS name FROM pg_tables WHERE schemaname = {schema} AND tablename IN ({names})"
             )
-        return {int(str(name).rpartition("_")[2]) for (name,) in self._ask(cursor, query.replace("{", "{{"))}
+        return {int(str(name).rpartition("_")[2]) for (name,) in self._ask(cursor, query)}
 
 
 _VERSIONS = """
