@@ -7,12 +7,14 @@ A position that is infinite or beyond a pole, or a radius out of range, is a Val
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import hpgeom
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from lake.science.zones import Zones, height_for, sorted_pairs, together
 
 if TYPE_CHECKING:
     from scipy.spatial import cKDTree
@@ -30,8 +32,8 @@ HPX_PIXELS = 12 * HPX_NSIDE**2
 ARCSEC_PER_DEG = 3600.0
 ARCSEC_PER_RAD = 180.0 * ARCSEC_PER_DEG / np.pi
 
-# Rounding moves a chord by less than 2e-15; trees look this much further (2e-9 arcsec), and the exact
-# separation then decides.
+# Rounding moves a chord by less than 2e-15; the tree of `nearest` looks this much further (2e-9 arcsec), and the
+# exact separation then decides.
 _CHORD_PAD = 1e-14
 
 # hpgeom works with z = cos(theta), which resolves only 2^-26 rad = 3 mas near a pole. Cones are searched this much
@@ -184,7 +186,22 @@ class SkyIndex:
     def __init__(self, ra: ArrayLike, dec: ArrayLike) -> None:
         self._ra, self._dec = (np.atleast_1d(a) for a in _positions(ra, dec))
         self._rows = np.flatnonzero(~(np.isnan(self._ra) | np.isnan(self._dec)))
-        self._tree = _tree(unit_vectors(self._ra[self._rows], self._dec[self._rows]))
+        self._zones: tuple[float, Zones] | None = None
+
+    @cached_property
+    def _tree(self) -> cKDTree:
+        from scipy.spatial import cKDTree  # a third of what `import lake` would take
+
+        # The simplest kind is built in a third of the time, and searched as fast.
+        directions = unit_vectors(self._ra[self._rows], self._dec[self._rows])
+        return cKDTree(directions, balanced_tree=False, compact_nodes=False)
+
+    def _zones_for(self, radius_arcsec: float) -> Zones:
+        height = height_for(radius_arcsec)
+        if self._zones is None or self._zones[0] != height:
+            # Only one is kept: each is as large as the catalogue.
+            self._zones = height, Zones(self._ra[self._rows], self._dec[self._rows], height)
+        return self._zones[1]
 
     def within(
         self,
@@ -220,22 +237,22 @@ class SkyIndex:
         lon, lat = (np.atleast_1d(a) for a in _positions(ra, dec))
         radius = np.broadcast_to(_radii(radius_arcsec, missing_ok=True), lon.shape)
         closer = np.broadcast_to(np.asarray(closer_arcsec, dtype=np.float64), self._ra.shape)
+        is_limited = np.ndim(closer_arcsec) > 0 or closer_arcsec != np.inf
         usable = np.flatnonzero(~(np.isnan(lon) | np.isnan(lat) | np.isnan(radius)))
-        reach, own_reach = _chords(radius), _chords(closer)
         parts = []
-        for rows in _together(usable, lon, lat, radius, chunk):
-            queries = _tree(unit_vectors(lon[rows], lat[rows]))
-            found = queries.sparse_distance_matrix(self._tree, reach[rows].max(), output_type="ndarray")
-            i, j = rows[found["i"]], self._rows[found["j"]]
-            # By the chord first, which is known; the separation decides.
-            near = np.flatnonzero((found["v"] <= reach[i]) & (found["v"] <= own_reach[j]))
-            i, j = i[near], j[near]
-            separation = separation_arcsec(lon[i], lat[i], self._ra[j], self._dec[j])
-            close = (separation < radius[i] if strict else separation <= radius[i]) & (separation < closer[j])
-            parts.append((i[close], j[close], separation[close]))
+        for rows, widest in together(usable, lon, lat, radius, chunk):
+            if not self._rows.size:
+                break
+            ra_of, dec_of, radius_of = lon[rows], lat[rows], radius[rows]
+            for at, found in self._zones_for(widest).near(ra_of, dec_of, radius_of / ARCSEC_PER_DEG):
+                j = self._rows[found]
+                separation = separation_arcsec(ra_of[at], dec_of[at], self._ra[j], self._dec[j])
+                inside = separation < radius_of[at] if strict else separation <= radius_of[at]
+                close = np.flatnonzero(inside & (separation < closer[j]) if is_limited else inside)
+                parts.append((rows[at[close]], j[close], separation[close]))
         if not parts:
-            return usable, usable, np.empty(0)
-        return _sorted(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+            return usable[:0], usable[:0], np.empty(0)
+        return sorted_pairs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def nearest(self, ra: ArrayLike, dec: ArrayLike, radius_arcsec: float) -> Pairs:
         """Find the nearest indexed position within a radius of each query position that has one.
@@ -268,30 +285,6 @@ class SkyIndex:
             reach, _ = self._tree.query(directions, k=2, distance_upper_bound=chord(radius_arcsec) + 2 * _CHORD_PAD)
             alone[self._rows] = ~np.isfinite(reach[:, 1])
         return alone
-
-
-def _chords(radius_arcsec: Floats) -> Floats:
-    """Return how far trees look for angles; everything has a chord of 2 at most."""
-    return 2 * np.sin(np.minimum(radius_arcsec / ARCSEC_PER_RAD, np.pi) / 2) + _CHORD_PAD
-
-
-def _tree(directions: Floats) -> cKDTree:
-    """Return a tree of directions; the simplest kind is built in a third of the time, and searched as fast."""
-    from scipy.spatial import cKDTree  # a third of what `import lake` would take
-
-    return cKDTree(directions, balanced_tree=False, compact_nodes=False)
-
-
-def _together(rows: Ints, ra: Floats, dec: Floats, radius: Floats, chunk: int) -> Iterator[Ints]:
-    """Return pieces of the rows to search with one radius each: alike in radius, and neighbours on the sky."""
-    # Their radii differ by less than a factor of 2, so that not many pairs are found in vain.
-    classes = np.frexp(radius[rows])[1]
-    for one in np.unique(classes):
-        alike = rows[classes == one]
-        if alike.size > chunk:
-            alike = alike[np.argsort(hpx29(ra[alike], dec[alike]))]
-        for start in range(0, alike.size, chunk):
-            yield alike[start : start + chunk]
 
 
 def match(
@@ -330,7 +323,7 @@ def match(
     if np.ndim(radius_arcsec) == 0:
         return SkyIndex(ra2, dec2).within(ra1, dec1, radius_arcsec, strict, chunk)
     j, i, separation = SkyIndex(ra1, dec1).within(ra2, dec2, radius_arcsec, strict, chunk)
-    return _sorted(i, j, separation)
+    return sorted_pairs(i, j, separation)
 
 
 def ranks(i: ArrayLike) -> NDArray[np.int32]:
@@ -395,22 +388,10 @@ def apply_proper_motion(
     return np.where(still, lon, moved_lon), np.where(still, lat, moved_lat)
 
 
-def _sorted(i: Ints, j: Ints, separation: Floats) -> Pairs:
-    order = np.argsort(i)
-    keys = i[order]
-    same = keys[1:] == keys[:-1]
-    if same.any():
-        # Sorting by three keys takes longer, so only where the first does not decide.
-        several = np.zeros(len(keys), bool)
-        several[1:] = same
-        several[:-1] |= same
-        tied = order[several]
-        order[several] = tied[np.lexsort((j[tied], separation[tied], i[tied]))]
-    return i[order], j[order], separation[order]
-
-
 def _turned(lon: Floats) -> Floats:
     """Bring right ascension into [0, 360); the remainder of a tiny negative angle rounds to 360 itself."""
+    if np.all((lon >= 0.0) & (lon < 360.0)):
+        return lon + 0.0  # no negative zero
     turned = np.mod(lon, 360.0)
     return np.where(turned >= 360.0, 0.0, turned)
 

@@ -109,6 +109,39 @@ def test_match_is_brute_force(data, ra, dec, radius, own, strict):
     assert np.all(ranks(i)[np.unique(i, return_index=True)[1]] == 1)
 
 
+@settings(max_examples=examples(50))
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([(0.0, 90.0), (77.0, -90.0), (0.0, 0.0), (359.9999, 60.0), (180.0, 89.9), (0.0, -89.99)]),
+    st.sampled_from([0.0, 1e-6, 0.1, 30.0, 3600.0, 90 * 3600.0, 647999.0, 648000.0]),
+    st.sampled_from([0.0, 1e-3, 1.0, 100.0]),
+    st.booleans(),
+)
+@example(1, (0.0, 90.0), 0.0, 0.0, False)
+@example(1, (0.0, 0.0), 30.0, 1.0, True)
+def test_match_is_brute_force_in_crowds_and_at_the_seams(seed, centre, radius, spread, own):
+    rng = np.random.default_rng(seed)
+    # A crowd, of which some rows are the same position, both ends of the sky, and rows far from all others.
+    scale = min(max(radius, 1e-3) * spread, 648000.0) / 3600
+    sides = []
+    for n in (60, 80):
+        ra, dec = _turned(*centre, rng.uniform(0, scale, n), rng.uniform(0, 7, n))
+        far_ra, far_dec = rng.uniform(0, 360, 10), np.degrees(np.arcsin(rng.uniform(-1, 1, 10)))
+        ends = ([0.0, 359.9999999, 12.0, 200.0, (centre[0] + 180) % 360], [0.0, 0.0, 90.0, -90.0, -centre[1]])
+        sides.append((np.concatenate([ra, ra[:5], far_ra, ends[0]]), np.concatenate([dec, dec[:5], far_dec, ends[1]])))
+    (ra1, dec1), (ra2, dec2) = sides
+    ra2[:10], dec2[:10] = ra1[:10], dec1[:10]
+    # Each row's own radius, from far less to all of it.
+    radii = radius * 10.0 ** rng.uniform(-4, 0, ra2.size) if own else np.full(ra2.size, radius)
+    apart = separation_arcsec(ra1[:, None], dec1[:, None], ra2, dec2)
+    i, j, separation = match(ra1, dec1, ra2, dec2, radii if own else radius, chunk=17)
+    row, other = np.nonzero(apart <= radii)
+    order = np.lexsort((other, apart[row, other], row))
+    assert np.array_equal(i, row[order])
+    assert np.array_equal(j, other[order])
+    assert np.array_equal(separation, apart[i, j])
+
+
 @given(RA, DEC, st.floats(-10000, 10000), st.floats(-10000, 10000), st.floats(-100, 100))
 def test_proper_motion_goes_and_comes_back(ra, dec, pm_ra, pm_dec, years):
     there = apply_proper_motion(ra, dec, pm_ra, pm_dec, 2000.0, 2000.0 + years)
