@@ -200,7 +200,11 @@ class SkyIndex:
         height = height_for(radius_arcsec)
         if self._zones is None or self._zones[0] != height:
             # Only one is kept: each is as large as the catalogue.
-            self._zones = height, Zones(self._ra[self._rows], self._dec[self._rows], height)
+            if self._rows.size == self._ra.size:
+                zones = Zones(self._ra, self._dec, height)
+            else:
+                zones = Zones(self._ra[self._rows], self._dec[self._rows], height, self._rows)
+            self._zones = height, zones
         return self._zones[1]
 
     def within(
@@ -239,20 +243,25 @@ class SkyIndex:
         closer = np.broadcast_to(np.asarray(closer_arcsec, dtype=np.float64), self._ra.shape)
         is_limited = np.ndim(closer_arcsec) > 0 or closer_arcsec != np.inf
         usable = np.flatnonzero(~(np.isnan(lon) | np.isnan(lat) | np.isnan(radius)))
+        every = usable.size == lon.size
+        if not every:
+            lon, lat, radius = lon[usable], lat[usable], radius[usable]
         parts = []
-        for rows, widest in together(usable, lon, lat, radius, chunk):
+        for rows, ra_of, dec_of, widest in together(lon, lat, radius, chunk):
             if not self._rows.size:
                 break
-            ra_of, dec_of, radius_of = lon[rows], lat[rows], radius[rows]
-            for at, found in self._zones_for(widest).near(ra_of, dec_of, radius_of / ARCSEC_PER_DEG):
-                j = self._rows[found]
-                separation = separation_arcsec(ra_of[at], dec_of[at], self._ra[j], self._dec[j])
+            zones, radius_of = self._zones_for(widest), radius[rows]
+            for at, place in zones.near(ra_of, dec_of, radius_of / ARCSEC_PER_DEG):
+                separation = separation_arcsec(ra_of[at], dec_of[at], zones.ra[place], zones.dec[place])
                 inside = separation < radius_of[at] if strict else separation <= radius_of[at]
-                close = np.flatnonzero(inside & (separation < closer[j]) if is_limited else inside)
-                parts.append((rows[at[close]], j[close], separation[close]))
+                if is_limited:
+                    inside &= separation < closer[zones.rows[place]]
+                close = np.flatnonzero(inside)
+                parts.append((rows[at[close]], zones.rows[place[close]], separation[close]))
         if not parts:
             return usable[:0], usable[:0], np.empty(0)
-        return sorted_pairs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        i, j, separation = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return sorted_pairs(i if every else usable[i], j, separation)
 
     def nearest(self, ra: ArrayLike, dec: ArrayLike, radius_arcsec: float) -> Pairs:
         """Find the nearest indexed position within a radius of each query position that has one.

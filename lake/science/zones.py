@@ -38,9 +38,11 @@ class Zones:
         Positions, degrees.
     height_deg
         Height of a zone.
+    numbers
+        What the rows are called, if not 0, 1, ...
     """
 
-    def __init__(self, ra: Floats, dec: Floats, height_deg: float) -> None:
+    def __init__(self, ra: Floats, dec: Floats, height_deg: float, numbers: Ints | None = None) -> None:
         self._height = height_deg
         zone_bits = int(self._zone(90.0)).bit_length()
         self._row_bits = int(max(ra.size - 1, 1)).bit_length()
@@ -48,9 +50,10 @@ class Zones:
         keys = ((self._zone(dec) << self._ra_bits) | self._ra_key(ra)) << self._row_bits
         keys |= np.arange(ra.size)
         keys.sort()
-        self.rows = keys & ((1 << self._row_bits) - 1)
         self._keys = keys
-        self._dec = dec[self.rows]
+        order = keys & ((1 << self._row_bits) - 1)
+        self.ra, self.dec = ra[order], dec[order]
+        self.rows = order if numbers is None else numbers[order]
 
     def _zone(self, dec: Floats | float) -> Ints:
         return np.floor((np.clip(dec, -90.0, 90.0) + 90.0) / self._height).astype(np.int64)
@@ -59,7 +62,7 @@ class Zones:
         return np.minimum((ra * (2.0**self._ra_bits / 360.0)).astype(np.int64), (1 << self._ra_bits) - 1)
 
     def near(self, ra: Floats, dec: Floats, radius_deg: Floats) -> Iterator[tuple[Ints, Ints]]:
-        """Find pairs of a position and a row that may lie within a radius: all that do, and some more.
+        """Find pairs of a position and a sorted row that may lie within a radius: all that do, and some more.
 
         Parameters
         ----------
@@ -71,7 +74,7 @@ class Zones:
         Yields
         ------
         tuple
-            Indices of positions, and of rows.
+            Indices of positions, and of `rows`, `ra` and `dec`, which are sorted.
         """
         wide = radius_deg * (1 + _PAD_RATIO) + _PAD_DEG
         low, high = dec - wide, dec + wide
@@ -100,8 +103,8 @@ class Zones:
                 start, stop = self._ranges(zone | lows[meets], zone | highs[meets])
                 for position, place in _expanded(start, stop):
                     i = circle[position]
-                    close = np.flatnonzero(np.abs(self._dec[place] - dec[i]) <= wide[i])
-                    yield i[close], self.rows[place[close]]
+                    close = np.flatnonzero(np.abs(self.dec[place] - dec[i]) <= wide[i])
+                    yield i[close], place[close]
 
     def _ranges(self, low: Ints, high: Ints) -> tuple[Ints, Ints]:
         """Return where ranges of keys, inclusive, begin and end."""
@@ -124,27 +127,35 @@ def height_for(radius_arcsec: float) -> float:
     return float(min(2.0 ** np.floor(np.log2(wanted)), 180.0))
 
 
-def together(rows: Ints, ra: Floats, dec: Floats, radius: Floats, chunk: int) -> Iterator[tuple[Ints, float]]:
-    """Return pieces of the rows that are alike in radius and neighbours on the sky, and the largest radius alike.
+def together(ra: Floats, dec: Floats, radius: Floats, chunk: int) -> Iterator[tuple[Ints, Floats, Floats, float]]:
+    """Return pieces of positions that are alike in radius and neighbours on the sky, and the largest radius alike.
 
     Parameters
     ----------
-    rows
-        Rows of the other columns.
     ra, dec, radius
         Positions, degrees, and their radii, arcseconds.
     chunk
         Rows of a piece.
+
+    Yields
+    ------
+    tuple
+        Rows, right ascensions, declinations, largest radius.
     """
+    if not ra.size:
+        return
     # Their radii differ by less than a factor of 2, so that zones suit them all.
-    classes = np.frexp(radius[rows])[1]
-    for one in np.unique(classes):
-        alike = rows[classes == one]
+    exponents = np.frexp(radius)[1] if radius.min() < radius.max() else np.zeros(1, np.intc)
+    for exponent in np.unique(exponents):
+        alike = np.arange(ra.size) if exponents.size < ra.size else np.flatnonzero(exponents == exponent)
         widest = float(radius[alike].max())
+        lon, lat = (ra, dec) if alike.size == ra.size else (ra[alike], dec[alike])
         if alike.size > chunk:
-            alike = alike[Zones(ra[alike], dec[alike], height_for(widest)).rows]
+            zones = Zones(lon, lat, height_for(widest))
+            lon, lat, alike = zones.ra, zones.dec, alike[zones.rows] if alike.size < ra.size else zones.rows
         for start in range(0, alike.size, chunk):
-            yield alike[start : start + chunk], widest
+            piece = slice(start, start + chunk)
+            yield alike[piece], lon[piece], lat[piece], widest
 
 
 def sorted_pairs(i: Ints, j: Ints, separation: Floats) -> tuple[Ints, Ints, Floats]:
