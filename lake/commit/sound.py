@@ -8,7 +8,8 @@ Each kind is counted for the ledger, with the names of sources and files.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
 
 import numpy as np
 import pyarrow as pa
@@ -65,7 +66,8 @@ def sound(tables: Mapping[str, pa.Table]) -> tuple[Tables, list[str]]:
     made, remarks = dict(tables), list[str]()
     if "lightcurves" in tables and "mjd" in tables["lightcurves"].column_names:
         check_clock(tables["lightcurves"]["mjd"].to_numpy())
-    files = _files(tables.get("exposures"))
+    # Most granules need no names of files, and it takes reading every exposure's details to know them.
+    files = cache(partial(_files, tables.get("exposures")))
     for name in ("sources", "matches", "lightcurves", "exposures", *(name for name in made if name not in TABLES)):
         if name in made and made[name].num_rows:
             table, replaced = _without_odd_values(name, made[name], files)
@@ -161,7 +163,9 @@ def rejected_remark(rejected: Mapping[str, str]) -> str | None:
     return f"sources rejected: {len(rejected)}{named(rejected)}: {reasons}"
 
 
-def _without_odd_values(name: str, table: pa.Table, files: Mapping[str, str]) -> tuple[pa.Table, list[str]]:
+def _without_odd_values(
+    name: str, table: pa.Table, files: Callable[[], Mapping[str, str]]
+) -> tuple[pa.Table, list[str]]:
     """Replace impossible values of a table by NULL."""
     remarks: list[str] = []
     for column in table_named(name).columns:
@@ -207,7 +211,7 @@ def _odd(column: Column, values: pa.ChunkedArray) -> tuple[list[tuple[str, pa.Ch
     return kinds, values
 
 
-def _complete_rows(name: str, table: pa.Table, files: Mapping[str, str]) -> tuple[pa.Table, list[str]]:
+def _complete_rows(name: str, table: pa.Table, files: Callable[[], Mapping[str, str]]) -> tuple[pa.Table, list[str]]:
     """Drop rows that lack a needed value."""
     remarks = []
     for column, what in _NEEDED.get(name, ()):
@@ -242,7 +246,7 @@ def _detected(rows: pa.Table) -> pa.Table:
     return rows
 
 
-def _whose(rows: pa.Table, files: Mapping[str, str]) -> Sequence[str | None]:
+def _whose(rows: pa.Table, files: Callable[[], Mapping[str, str]]) -> Sequence[str | None]:
     """Return the sources of rows, with their files where known."""
     rows = rows.slice(0, 10_000)
     if "source_id" not in rows.column_names:
@@ -252,8 +256,9 @@ def _whose(rows: pa.Table, files: Mapping[str, str]) -> Sequence[str | None]:
         return ids
     exposures = _ids(rows, "exposure_id")
     bands = _ids(rows, "band") if "band" in rows.column_names else [None] * len(ids)
+    known = files()
     found = [
-        files.get(f"{exposure}\n{band}", files.get(exposure or "", ""))
+        known.get(f"{exposure}\n{band}", known.get(exposure or "", ""))
         for exposure, band in zip(exposures, bands, strict=True)
     ]
     return [f"{one} in {file}" if one and file else one for one, file in zip(ids, found, strict=True)]

@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from typing_extensions import TypeIs
 from upath import UPath
@@ -25,6 +23,7 @@ from lake.errors import ConfigurationError
 from lake.model.schema import TABLES
 from lake.settings import load_settings
 from lake.store import s3
+from lake.store.row_groups import compact, encodings, row_groups
 from lake.store.walk import files_below
 
 # Small row groups make a query of one object cheap: 26-38 ms against 47 ms and more with larger ones,
@@ -243,14 +242,16 @@ def write_parquet(tables: pa.Table | Iterable[pa.Table], path: UPath | Path) -> 
         first = second  # encodings are chosen by rows
     rows = 0
     try:
-        with path.open("wb") as file, pq.ParquetWriter(file, first.schema, **_encodings(first)) as writer:
+        with (
+            path.open("wb") as file,
+            pq.ParquetWriter(file, first.schema, **encodings(first.slice(0, ROW_GROUP_ROWS))) as writer,
+        ):
             # Readers take column types from here: those of the values, where rows have dictionaries.
             schema = decoded(first.slice(0, 0)).schema.serialize()
             writer.add_key_value_metadata({"ARROW:schema": base64.b64encode(schema)})
-            for part in itertools.chain([first], parts):
-                for start in range(0, part.num_rows, ROW_GROUP_ROWS):
-                    writer.write_table(_compact(part.slice(start, ROW_GROUP_ROWS)), row_group_size=ROW_GROUP_ROWS)
-                rows += part.num_rows
+            for group in row_groups(itertools.chain([first], parts), ROW_GROUP_ROWS):
+                writer.write_table(compact(group), row_group_size=ROW_GROUP_ROWS)
+                rows += group.num_rows
             if not rows:
                 writer.write_table(first)
     except BaseException as error:
@@ -269,44 +270,6 @@ def decoded(table: pa.Table, names: Collection[str] | None = None) -> pa.Table:
         if pa.types.is_dictionary(field.type) and (names is None or field.name in names):
             plain = field.type.value_type
             table = table.set_column(place, field.with_type(plain), table[place].cast(plain))
-    return table
-
-
-def _encodings(table: pa.Table) -> dict[str, Any]:
-    """Choose how columns are written: a dictionary only where values repeat, else the bytes of floats split.
-
-    Measurements hardly ever repeat, and a dictionary of them takes more room than they do.
-    """
-    head = table.slice(0, ROW_GROUP_ROWS)
-    floats = [field.name for field in table.schema if pa.types.is_floating(field.type)]
-    split = [name for name in floats if pc.count_distinct(head[name]).as_py() > head.num_rows / 2]
-    return {
-        "compression": "zstd",
-        "use_dictionary": [name for name in table.column_names if name not in split],
-        "use_byte_stream_split": split,
-        "write_statistics": True,
-        # Read by read_parquet and by other readers, but not by DuckDB; a commit, a compaction and verify compare the
-        # checksum of the whole file.
-        "write_page_checksum": True,
-        "store_schema": False,  # write_parquet does
-    }
-
-
-def _compact(table: pa.Table) -> pa.Table:
-    """Drop unused values from dictionaries: each row group is written with all of its dictionaries."""
-    for place, field in enumerate(table.schema):
-        if not pa.types.is_dictionary(field.type):
-            continue
-        column = table[field.name].combine_chunks()
-        if len(column.dictionary) <= 1 or column.null_count:
-            continue
-        indices = column.indices.to_numpy()
-        used = np.zeros(len(column.dictionary), bool)
-        used[indices] = True
-        if not used.all():
-            smaller = (np.cumsum(used) - 1).astype(indices.dtype)[indices]
-            kept = column.dictionary.filter(pa.array(used))
-            table = table.set_column(place, field, pa.DictionaryArray.from_arrays(pa.array(smaller), kept))
     return table
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,16 @@ def without_odd(given: NDArray[Any], low: float, high: float) -> tuple[NDArray[A
     odd = (given < low) | (given > high) | np.isinf(given)
     n = int(np.count_nonzero(odd))
     return np.where(odd, np.nan, given) if n else given, n
+
+
+def as_json(columns: Mapping[str, Sequence[str | int]]) -> list[str]:
+    """Return an object in JSON for each row of some columns."""
+    encode = json.JSONEncoder().encode  # once for each distinct value: many pawprints share them
+    texts = []
+    for name, column in columns.items():
+        known = {value: f"{encode(name)}: {encode(value)}" for value in set(column)}
+        texts.append([known[value] for value in column])
+    return [f"{{{', '.join(row)}}}" for row in zip(*texts, strict=True)]
 
 
 def objtype_bits(given: NDArray[Any]) -> tuple[Ints, NDArray[np.bool_]]:

@@ -193,8 +193,13 @@ class Tile:
         if kind not in kinds or (kind == "O" and h5py.check_string_dtype(dataset.dtype) is None):
             raise GranuleRejected(f"{group}/{name} has the type {dataset.dtype}")
         if kind in "SO":
-            texts = [value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in values]
-            return np.array([text.strip(" \0") for text in texts], dtype=np.str_)
+            # Many rows share a value, such as a filter.
+            given = values.tolist()
+            texts = {
+                value: (value.decode(errors="replace") if isinstance(value, bytes) else str(value)).strip(" \0")
+                for value in set(given)
+            }
+            return np.array([texts[value] for value in given], dtype=np.str_)
         return values.astype(values.dtype.newbyteorder("="), copy=False)  # Arrow takes no other
 
     def _columns(self, group: str, required: dict[str, str], optional: dict[str, str]) -> Columns:

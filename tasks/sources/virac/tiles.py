@@ -7,7 +7,6 @@ rows at a time, so memory does not grow with the tile.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +25,7 @@ from lake.text import counted
 from tasks.services.values import possible
 from tasks.sources.base import Band, Origin
 from tasks.sources.statistics import statistics_of_sorted
-from tasks.sources.virac.columns import AMBIGUOUS, ODD_VALUES, objtype_bits, without_odd
+from tasks.sources.virac.columns import AMBIGUOUS, ODD_VALUES, as_json, objtype_bits, without_odd
 from tasks.sources.virac.options import MIN_KS
 from tasks.sources.virac.tile import BANDS, Columns, Tile
 from tasks.sources.virac.views import VIEWS
@@ -52,7 +51,7 @@ LEFT_OUT = "ks_detections_le_min"
 
 # Rows that are read at once, and made into Arrow tables at once; and cells of the table of sources and pawprints that
 # finds which were covered. With 60 bytes a row of arrays that is some 0.5 GB.
-_ROWS_READ, _ROWS_MADE, _CELLS = 8_000_000, 1_000_000, 25_000_000
+_ROWS_READ, _ROWS_MADE, _CELLS = 2_000_000, 131_072, 25_000_000
 _SOURCES_COUNTED = 20_000
 
 # What a magnitude can be: the limits of column mag.
@@ -195,12 +194,9 @@ class Extraction:
         paws = self.tile.pawprints
         n = len(paws)
         exptime = paws.columns.get("exptime")
-        details_of = {
-            name: paws.columns[name].tolist() for name in ("filename", "tile", "tileloc") if name in paws.columns
-        }
-        details = [
-            json.dumps(dict(zip(details_of, row, strict=True))) for row in zip(*details_of.values(), strict=True)
-        ]
+        details = as_json(
+            {name: paws.columns[name].tolist() for name in ("filename", "tile", "tileloc") if name in paws.columns}
+        )
         columns = {
             name: pa.array(paws.columns[theirs].astype(np.float32), from_pandas=True)
             for name, theirs in (("seeing_arcsec", "seeing"), ("sky_level", "skylevel"), ("ellipticity", "ellipticity"))

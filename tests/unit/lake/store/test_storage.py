@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import duckdb
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from lake.errors import ConfigurationError
 from lake.store import storage
+from lake.store.row_groups import compact, row_groups
 from lake.store.storage import ROW_GROUP_ROWS, Storage, decoded, read_parquet, write_parquet
 
 
@@ -50,7 +53,7 @@ def test_parts_are_one_file(tmp_path):
     assert write_parquet((table.slice(at, 300) for at in range(0, 1000, 300)), path) == 1000
     assert read_parquet(path) == decoded(table)
     assert storage.parquet_rows(path) == 1000
-    assert [group.num_values for group in groups(path, "n")] == [300, 300, 300, 100]
+    assert [group.num_values for group in groups(path, "n")] == [1000]
 
 
 def test_parts_are_held_one_at_a_time(tmp_path):
@@ -132,7 +135,7 @@ def test_dictionaries_hold_what_a_row_group_has(tmp_path):
         assert (group.statistics.min, group.statistics.max) == (min(own), max(own))
         # 5,000 names of 9 bytes are 45 kB; a third of them is in each group, whose rows take 11 bits and less.
         assert group.total_uncompressed_size < 9 * len(set(own)) + 2 * len(own) + 1000
-    compacted = storage._compact(table.slice(0, ROW_GROUP_ROWS))["name"].chunk(0)
+    compacted = compact(table.slice(0, ROW_GROUP_ROWS))["name"].chunk(0)
     assert len(compacted.dictionary) == len(set(names[:ROW_GROUP_ROWS]))
     assert compacted.to_pylist() == names[:ROW_GROUP_ROWS]
 
@@ -148,7 +151,7 @@ def test_compacting_changes_no_value(chunks, start, n):
     arrays = [dictionary(one, [f"{place}-{i}" for i in range(7)]) for place, one in enumerate(chunks)]
     table = pa.table({"a": pa.chunked_array(arrays, pa.dictionary(pa.int32(), pa.string()))}).slice(start, n)
     if table.num_rows:
-        assert storage._compact(table)["a"].to_pylist() == table["a"].to_pylist()
+        assert compact(table)["a"].to_pylist() == table["a"].to_pylist()
 
 
 def test_nulls_are_kept_with_and_without_dictionaries(tmp_path):
@@ -250,3 +253,22 @@ def test_pages_are_compared_with_their_checksums(tmp_path):
     path.write_bytes(data)
     with pytest.raises(OSError, match="CRC checksum"):
         read_parquet(path)
+
+
+def test_row_groups_are_full_whatever_the_parts(tmp_path):
+    table, path = some(2 * ROW_GROUP_ROWS + 7), tmp_path / "x.parquet"
+    cuts = [0, 5, 5, ROW_GROUP_ROWS - 1, 2 * ROW_GROUP_ROWS + 3, table.num_rows]
+    parts = [table.slice(start, end - start) for start, end in pairwise(cuts)]
+    assert write_parquet(iter(parts), path) == table.num_rows
+    assert [group.num_values for group in groups(path, "flux")] == [ROW_GROUP_ROWS, ROW_GROUP_ROWS, 7]
+    assert read_parquet(path) == decoded(table)
+
+
+def test_parts_of_more_values_than_their_indices_can_name_are_written(tmp_path):
+    parts = [
+        pa.table({"name": pa.DictionaryArray.from_arrays(pa.array(np.arange(100, dtype=np.int8)), pa.array(names))})
+        for names in ([f"a{at}" for at in range(100)], [f"b{at}" for at in range(100)])
+    ]
+    assert [group.num_rows for group in row_groups(parts, ROW_GROUP_ROWS)] == [100, 100]
+    assert write_parquet(iter(parts), tmp_path / "x.parquet") == 200
+    assert read_parquet(tmp_path / "x.parquet")["name"].to_pylist()[99:101] == ["a99", "b0"]
