@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lake.commit.staging import cast_tables
-from lake.commit.validate import validate
+from lake.commit.validate import is_within, validate
 from lake.errors import GranuleRejected
 from lake.model.declared import table_named
 from lake.model.schema import TABLES
@@ -192,11 +192,10 @@ def _odd(column: Column, values: pa.ChunkedArray) -> tuple[list[tuple[str, pa.Ch
         return [], values
     if column.type == "FLOAT" and pa.types.is_float64(values.type):
         values = values.cast(pa.float32(), safe=False)  # values too large for the lake's type become infinite
-    lowest, highest = pc.min_max(values).as_py().values()
+    if is_within(values, column.low, column.high):
+        return [], values
     low = -float("inf") if column.low is None else column.low
     high = float("inf") if column.high is None else column.high
-    if lowest is None or (low <= lowest and highest <= high and abs(lowest) < float("inf") > abs(highest)):
-        return [], values
     kinds = []
     infinite = pc.fill_null(pc.is_inf(values), False) if pa.types.is_floating(values.type) else None
     if infinite is not None and _count(infinite):

@@ -157,19 +157,32 @@ def _refuse(table: str, column: str, values: pa.ChunkedArray, broken: pa.Chunked
         raise _Broken(f"{table}.{column} {rule} in {count} of {counted(len(values), 'row')}, such as {first!r}", broken)
 
 
+def is_within(values: pa.ChunkedArray, low: float | None, high: float | None) -> bool:
+    """Say whether all numbers are finite and in a range; NULL and NaN count for nothing."""
+    least, most = -np.inf if low is None else low, np.inf if high is None else high
+    for chunk in values.chunks:
+        if chunk.null_count == len(chunk):
+            continue
+        # The numbers with what is below NULL, which is mostly NaN or 0: thirty times as fast as Arrow's extremes.
+        every = np.frombuffer(chunk.buffers()[1], chunk.type.to_pandas_dtype())[chunk.offset :][: len(chunk)]
+        if not _is_finite_within(np.fmin.reduce(every), np.fmax.reduce(every), least, most):
+            lowest, highest = pc.min_max(chunk).as_py().values()
+            if not _is_finite_within(lowest, highest, least, most):
+                return False
+    return True
+
+
+def _is_finite_within(lowest: float, highest: float, low: float, high: float) -> bool:
+    return bool(np.isfinite(lowest) and np.isfinite(highest) and lowest >= low and highest <= high)
+
+
 def _check_values(spec: Table, column: Column, values: pa.ChunkedArray) -> None:
     if column.required and values.null_count:
         reason = f"{spec.name}.{column.name} is NULL in {values.null_count} of {counted(len(values), 'row')}"
         raise _Broken(reason, values.is_null())
-    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
-        low, high = pc.min_max(values).as_py().values()
-        if low is None or (
-            (column.low is None or low >= column.low)
-            and (column.high is None or high <= column.high)
-            and np.isfinite(low)
-            and np.isfinite(high)
-        ):
-            return  # the quickest check, for most columns; the rest finds what is wrong
+    is_number = pa.types.is_integer(values.type) or pa.types.is_floating(values.type)
+    if is_number and is_within(values, column.low, column.high):
+        return  # the quickest check, for most columns; the rest finds what is wrong
     if pa.types.is_floating(values.type):
         _refuse(spec.name, column.name, values, pc.invert(pc.is_finite(values)), "is not a finite number")
     if column.low is not None:

@@ -29,9 +29,21 @@ ODD_VALUES = "values that no measurement has (sentinels, negative errors, infini
 
 def without_odd(given: NDArray[Any], low: float, high: float) -> tuple[NDArray[Any], int]:
     """Replace infinities and values out of a range by NaN, and count them."""
+    if len(given):
+        least, most = np.fmin.reduce(given), np.fmax.reduce(given)
+        if least >= low and most <= high and np.isfinite(least) and np.isfinite(most):
+            return given, 0
     odd = (given < low) | (given > high) | np.isinf(given)
     n = int(np.count_nonzero(odd))
     return np.where(odd, np.nan, given) if n else given, n
+
+
+def or_null(values: NDArray[Any]) -> pa.Array:
+    """Convert floats to Arrow, NaN to NULL, without a copy of them: they must not change afterwards."""
+    missing = np.isnan(values)
+    known = pa.py_buffer(np.packbits(~missing, bitorder="little")) if missing.any() else None
+    buffers = [known, pa.py_buffer(np.ascontiguousarray(values))]
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), buffers)
 
 
 def as_json(columns: Mapping[str, Sequence[str | int]]) -> list[str]:

@@ -25,7 +25,7 @@ from lake.text import counted
 from tasks.services.values import possible
 from tasks.sources.base import Band, Origin
 from tasks.sources.statistics import statistics_of_sorted
-from tasks.sources.virac.columns import AMBIGUOUS, ODD_VALUES, as_json, objtype_bits, without_odd
+from tasks.sources.virac.columns import AMBIGUOUS, ODD_VALUES, as_json, objtype_bits, or_null, without_odd
 from tasks.sources.virac.options import MIN_KS
 from tasks.sources.virac.tile import BANDS, Columns, Tile
 from tasks.sources.virac.views import VIEWS
@@ -294,16 +294,19 @@ class Extraction:
         seen[cells["catindexidcovered"]] = True
         rows = np.flatnonzero(seen)
         detection = cells["catindexid"]
-        self._check_cells(sources, seen, rows, cells)
-        place_of = np.empty(len(seen), np.int32)
+        self._check_covered(sources, seen, detection)
+        self._check_once(sources, "catindexidcovered", cells["catindexidcovered"], len(rows))
+        place_of = np.empty(len(seen), np.int64)
         place_of[rows] = np.arange(len(rows))
         at = place_of[detection]
         detected = np.zeros(len(rows), bool)
         detected[at] = True
         n_detected = int(np.count_nonzero(detected))
+        self._check_once(sources, "catindexid", detection, n_detected)
         self.detections += n_detected
         self.non_detections += len(rows) - n_detected
-        source, paw = np.divmod(rows, n_paws)
+        source = rows // n_paws
+        paw = rows - source * n_paws
         table = self._measurements(len(rows), at, paws.band[paw], arrays)
         detected = detected & table.pop("measured")
         mjd = paws.columns["mjdobs"][paw]
@@ -312,7 +315,7 @@ class Extraction:
             **self._keys(len(rows)),
             "source_id": pa.DictionaryArray.from_arrays(pa.array(source.astype(np.int32)), ids),
             "hpx29": self._hpx29[sources][source],
-            "band": pa.DictionaryArray.from_arrays(pa.array(paws.band[paw]), pa.array(BANDS)),
+            "band": pa.DictionaryArray.from_arrays(pa.array(paws.band[paw].astype(np.int32)), pa.array(BANDS)),
             "mjd": mjd,
             "bmjd_tdb": self._clock.to_bmjd_tdb(paw, found["ra"][sources], found["dec"][sources], source),
             "unit": constant("mJy", len(rows)),
@@ -322,31 +325,28 @@ class Extraction:
         }
         if "exptime" in paws.columns:
             exptime = possible(paws.columns["exptime"], "exposure_s").astype(np.float32)  # counted with the exposures
-            columns["exposure_s"] = pa.array(exptime[paw], from_pandas=True)
+            columns["exposure_s"] = or_null(exptime[paw])
         made = pa.table(columns)
         if set(self.cut.bands) < set(BANDS):
             wanted = np.isin(paws.band[paw], [BANDS.index(band) for band in self.cut.bands])
             made = made.filter(pa.array(wanted))
         return made
 
-    def _check_cells(self, sources: Ints, seen: NDArray[np.bool_], rows: Ints, cells: Mapping[str, Ints]) -> None:
-        names, n_paws = self.tile.sources["sourceid"], len(self.tile.pawprints)
-        detection, covered = cells["catindexid"], cells["catindexidcovered"]
-        if not seen[detection].all():
-            uncovered = detection[~seen[detection]][0]
+    def _check_covered(self, sources: Ints, seen: NDArray[np.bool_], detection: Ints) -> None:
+        is_covered, n_paws = seen[detection], len(self.tile.pawprints)
+        if not is_covered.all():
+            uncovered = detection[~is_covered][0]
             raise GranuleRejected(
-                f"source {names[sources[uncovered // n_paws]]} has a detection in a pawprint that does not cover it: "
-                f"catindexid {self.tile.pawprints.columns['catindexid'][uncovered % n_paws]}"
+                f"source {self.tile.sources['sourceid'][sources[uncovered // n_paws]]} has a detection in a pawprint "
+                f"that does not cover it: catindexid {self.tile.pawprints.columns['catindexid'][uncovered % n_paws]}"
             )
-        for name, array, distinct in (("catindexidcovered", covered, len(rows)), ("catindexid", detection, None)):
-            if distinct is None:
-                twice = np.zeros(len(seen), bool)
-                twice[array] = True
-                distinct = int(np.count_nonzero(twice))
-            if distinct < len(array):
-                ordered = np.sort(array)
-                one = ordered[1:][ordered[1:] == ordered[:-1]][0]
-                raise GranuleRejected(f"source {names[sources[one // n_paws]]} has a pawprint twice in {name}")
+
+    def _check_once(self, sources: Ints, name: str, cells: Ints, distinct: int) -> None:
+        if distinct < len(cells):
+            ordered = np.sort(cells)
+            one = ordered[1:][ordered[1:] == ordered[:-1]][0]
+            source = self.tile.sources["sourceid"][sources[one // len(self.tile.pawprints)]]
+            raise GranuleRejected(f"source {source} has a pawprint twice in {name}")
 
     @cached_property
     def _clock(self) -> EarthTimes:
@@ -361,7 +361,7 @@ class Extraction:
         self.odd_values += n
         return values
 
-    def _measurements(self, n: int, at: NDArray[np.int32], band: NDArray[np.int8], arrays: Columns) -> dict[str, Any]:
+    def _measurements(self, n: int, at: Ints, band: NDArray[np.int8], arrays: Columns) -> dict[str, Any]:
         """Return the columns of detections, NULL elsewhere; and where there is a flux."""
         mag = self._sound(arrays["hfad_mag"], *_MAGNITUDES).astype(np.float64)
         mag_err = self._sound(arrays["hfad_emag"], 0.0, np.inf).astype(np.float64)
@@ -373,8 +373,8 @@ class Extraction:
         columns = {}
         for name, value in values.items():
             column = np.full(n, np.nan, np.float32)
-            column[at] = value
-            columns[name] = pa.array(column, from_pandas=True)
+            column[at] = value.astype(np.float32, copy=False)
+            columns[name] = or_null(column)
         ambiguous = arrays["ambiguous_match"] != 0
         word, has_type = np.where(ambiguous, AMBIGUOUS, 0).astype(np.int64), np.ones(len(at), bool)
         if "objtype" in arrays:
@@ -404,7 +404,7 @@ def _flat(arrays: Sequence[NDArray[Any]] | NDArray[np.object_]) -> NDArray[Any]:
 
 def constant(value: str, n: int) -> pa.Array:
     """Repeat a text n times, as a dictionary."""
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int8)), pa.array([value]))
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([value]))
 
 
 def _band(name: str) -> Band:

@@ -1,10 +1,11 @@
 """Every rule that a granule must keep, each broken alone."""
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from helpers.granules import ARCHIVE, RELEASE, tables
 
-from lake.commit.validate import validate, validate_rows
+from lake.commit.validate import is_within, validate, validate_rows
 from lake.errors import GranuleRejected
 from lake.model.schema import TABLES
 from lake.store.storage import decoded
@@ -157,3 +158,37 @@ def test_casting_keeps_dictionaries_of_text_and_only_those():
     assert TABLES["lightcurves"].cast(large)["band"].type == pa.string()
     numbers = rows.set_column(rows.column_names.index("band"), "band", rows["hpx29"].dictionary_encode())
     assert set(TABLES["lightcurves"].cast(numbers)["band"].to_pylist()) == {str(v) for v in rows["hpx29"].to_pylist()}
+
+
+@pytest.mark.parametrize("below_null", [np.nan, 0.0, 1e9, -np.inf])
+@pytest.mark.parametrize(
+    ("values", "is_sound"),
+    [
+        ([1.0, None, 5.0], True),
+        ([None, 0.0], True),
+        ([None, None], True),
+        ([], True),
+        ([1.0, np.nan, None], True),  # Table.cast has made NaN NULL
+        ([5.5, None], False),
+        ([None, -0.1], False),
+        ([np.inf, 1.0], False),
+        ([1.0, -np.inf], False),
+    ],
+)
+def test_numbers_in_range_are_told_whatever_is_below_null(values, is_sound, below_null):
+    missing = np.array([value is None for value in [7.0, *values, -7.0]])
+    numbers = np.array([below_null if value is None else value for value in [7.0, *values, -7.0]], np.float32)
+    part = pa.array(numbers, mask=missing).slice(1, len(values))
+    assert is_within(pa.chunked_array([part]), 0.0, 5.0) == is_sound
+    assert is_within(pa.chunked_array([part, pa.array([1.0], pa.float32()), part]), 0.0, 5.0) == is_sound
+    assert (
+        is_within(pa.chunked_array([part]), None, None)
+        == np.isfinite([one for one in values if one is not None and not np.isnan(one)]).all()
+    )
+
+
+def test_whole_numbers_in_range_are_told():
+    column = pa.chunked_array([pa.array([1, None, 3]), pa.array([2])])
+    assert is_within(column, 1, 3)
+    assert not is_within(column, 2, None)
+    assert not is_within(column, None, 2)

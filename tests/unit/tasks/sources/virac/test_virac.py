@@ -43,6 +43,7 @@ from lake.errors import ConfigurationError, GranuleRejected
 from lake.store.storage import decoded, read_parquet
 from tasks.sources.statistics import statistics
 from tasks.sources.virac import tiles as virac
+from tasks.sources.virac.columns import or_null, without_odd
 from tasks.sources.virac.tile import Tile, open_tile
 from tasks.sources.virac.tiles import AST_RES_CHISQ_MAX, Extraction, Selection
 
@@ -432,7 +433,7 @@ def test_a_pawprint_twice_is_noticed_and_would_be_by_the_sums(tmp_path, monkeypa
         with pytest.raises(GranuleRejected, match=rf"source \d+ has a pawprint twice in {name}$"):
             extracted(path)
         with monkeypatch.context() as patch:
-            patch.setattr(Extraction, "_check_cells", lambda *_: None)
+            patch.setattr(Extraction, "_check_once", lambda *_: None)
             with pytest.raises(GranuleRejected, match="non-detections were made of"):
                 extracted(path)
 
@@ -754,3 +755,23 @@ def test_the_tile_class_is_what_open_tile_gives(tmp_path):
         assert isinstance(opened, Tile)
         assert len(opened) == 16
         assert len(opened.pawprints) == 70
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("values", [[], [1.5], [np.nan], [0.5, np.nan, np.inf, -0.0] * 5])
+def test_floats_become_arrow_with_null_for_nan(values, kind):
+    made, expected = or_null(np.array(values, kind)), pa.array(np.array(values, kind), from_pandas=True)
+    made.validate(full=True)
+    assert made.equals(expected)
+    assert made.null_count == expected.null_count
+
+
+def test_values_that_no_measurement_has_are_found_among_missing_ones():
+    given = np.array([np.nan, -1.0, 3.0, np.inf], np.float32)
+    found, n = without_odd(given, 0.0, np.inf)
+    assert n == 2
+    assert np.isnan(found).tolist() == [True, True, False, True]
+    same, n = without_odd(given[:3], -5.0, 5.0)
+    assert n == 0
+    assert same is not found
+    assert np.isnan(same).tolist() == [True, False, False]
