@@ -20,7 +20,6 @@ Accuracy:
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -64,9 +63,6 @@ _GRID_D = 0.5
 
 # Times are converted in chunks of this many; each needs some 250 bytes meanwhile.
 _AT_ONCE = 1 << 16
-
-# The grid is computed and cached in blocks of a month: 2.6 ms and 6 kB each.
-_BLOCK, _BLOCKS_KEPT = 64, 4096
 
 
 def to_bmjd_tdb(mjd: ArrayLike, ra_deg: ArrayLike, dec_deg: ArrayLike, *, scale: str, frame: str) -> Floats:
@@ -243,13 +239,13 @@ def _to_tdb_s(mjd: Floats, scale: str) -> Floats:
         to_tt += ((whole - MJD_OFFSET - day) + (rest - fraction)) * DAY_S
     if scale in ("utc", "tai"):
         to_tt += TT_MINUS_TAI_S
-    left, part, (tdb_tt,) = _tabulated(mjd + to_tt / DAY_S, _tdb_tt)
+    left, part, (tdb_tt,) = _TDB_TT.around(mjd + to_tt / DAY_S)
     return np.asarray(to_tt + tdb_tt[left] * (1 - part) + tdb_tt[left + 1] * part)
 
 
 def _ephemeris(tdb: Floats) -> tuple[Floats, Floats, Floats]:
     """Interpolate barycentric positions of the Earth and the Sun, light seconds, and the Sun's velocity over c."""
-    left, part, (earth, speed, sun, sun_speed) = _tabulated(tdb, _positions)
+    left, part, (earth, speed, sun, sun_speed) = _POSITIONS.around(tdb)
     s = part[:, None]
     cubic = (1 + 2 * s) * (1 - s) ** 2, s * (1 - s) ** 2, s**2 * (3 - 2 * s), s**2 * (s - 1)
 
@@ -264,36 +260,58 @@ def _ephemeris(tdb: Floats) -> tuple[Floats, Floats, Floats]:
 Tables = tuple[Floats, ...]
 
 
-@lru_cache(maxsize=_BLOCKS_KEPT)
-def _tdb_tt(block: int) -> Tables:
-    """Compute TDB - TT in seconds at the nodes of a block of the grid."""
-    return (erfa.dtdb(MJD_OFFSET, _nodes(block), 0.0, 0.0, 0.0, 0.0),)
+class Grid:
+    """Functions of time at the nodes of a grid, each computed when a time beside it is first asked for.
+
+    The grid is the same for every call, so a result does not depend on the other times. Times that are far apart, such
+    as those of pointed observations, cost two nodes each; what is never asked for takes no memory.
+
+    Parameters
+    ----------
+    compute
+        Returns an array for each function, the first axis along the times, MJD, that it is given.
+    """
+
+    def __init__(self, compute: Callable[[Floats], Tables]) -> None:
+        self._compute = compute
+        # A node more at either end: a time near the limits may be in another scale.
+        self._first = int(np.floor(FIRST_MJD / _GRID_D)) - 1
+        self._n = int(np.ceil(LAST_MJD / _GRID_D)) + 2 - self._first
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all nodes."""
+        self.known = np.zeros(self._n, bool)
+        like = self._compute(np.array([FIRST_MJD]))
+        self._values = tuple(np.zeros((self._n, *one.shape[1:])) for one in like)
+
+    def around(self, mjd: Floats) -> tuple[NDArray[np.intp], Floats, Tables]:
+        """Return the index of the node before each time, the fraction of the step after it, and the values at nodes."""
+        step = np.floor(mjd / _GRID_D)
+        left = step.astype(np.intp) - self._first
+        new = left[~(self.known[left] & self.known[left + 1])]
+        if new.size:
+            nodes = np.unique(np.concatenate([new, new + 1]))
+            nodes = nodes[~self.known[nodes]]
+            for values, made in zip(self._values, self._compute((nodes + self._first) * _GRID_D), strict=True):
+                values[nodes] = made
+            self.known[nodes] = True  # last: another thread may read meanwhile
+        return left, np.asarray(mjd / _GRID_D - step), self._values
 
 
-@lru_cache(maxsize=_BLOCKS_KEPT)
-def _positions(block: int) -> Tables:
-    """Compute barycentric position and velocity of Earth and Sun, au and au per step, at the nodes of a block."""
-    from_sun, from_bary, _ = erfa.epv00(MJD_OFFSET, _nodes(block))
+def _tdb_tt(mjd: Floats) -> Tables:
+    """Compute TDB - TT in seconds."""
+    return (np.asarray(erfa.dtdb(MJD_OFFSET, mjd, 0.0, 0.0, 0.0, 0.0)),)
+
+
+def _positions(mjd: Floats) -> Tables:
+    """Compute barycentric position and velocity of Earth and Sun, au and au per step of the grid."""
+    from_sun, from_bary = erfa.epv00(MJD_OFFSET, mjd)[:2]
     earth, speed = from_bary["p"], from_bary["v"] * _GRID_D
     return earth, speed, earth - from_sun["p"], speed - from_sun["v"] * _GRID_D
 
 
-def _nodes(block: int) -> Floats:
-    return np.asarray(np.arange(block * _BLOCK, (block + 1) * _BLOCK + 1) * _GRID_D, np.float64)
-
-
-def _tabulated(mjd: Floats, table: Callable[[int], Tables]) -> tuple[NDArray[np.intp], Floats, Tables]:
-    """Return the index of the node before each time, the fraction of the step after it, and the values at the nodes.
-
-    The grid is the same for every call, so a result does not depend on the other times. Blocks are cached.
-    """
-    step = np.floor(mjd / _GRID_D).astype(np.int64)
-    block = step // _BLOCK
-    needed = np.unique(block)
-    tables = [table(int(one)) for one in needed]
-    values = tuple(np.concatenate(parts) for parts in zip(*tables, strict=True)) if tables else table(0)
-    left = np.searchsorted(needed, block) * (_BLOCK + 1) + step - block * _BLOCK
-    return left, mjd / _GRID_D - step, values
+_TDB_TT, _POSITIONS = Grid(_tdb_tt), Grid(_positions)
 
 
 def _along(vectors: Floats, row: NDArray[np.intp], source: Floats) -> Floats:

@@ -11,6 +11,8 @@ from astropy.utils import iers
 
 from lake.science.sky import apply_proper_motion, unit_vectors
 from lake.science.times import (
+    _POSITIONS,
+    _TDB_TT,
     AU_LIGHT_S,
     BKJD_OFFSET,
     BTJD_OFFSET,
@@ -20,10 +22,8 @@ from lake.science.times import (
     SCALES,
     TT_MINUS_TAI_S,
     EarthTimes,
+    Grid,
     _ephemeris,
-    _positions,
-    _tabulated,
-    _tdb_tt,
     _to_tdb_s,
     met_to_mjd,
     to_bmjd_tdb,
@@ -222,9 +222,9 @@ def test_interpolation_is_far_below_a_microsecond():
     assert np.abs(sun - (from_bary["p"] - from_sun["p"]) * AU_LIGHT_S).max() < 5e-8
     np.testing.assert_allclose(speed, (from_bary["v"] - from_sun["v"]) * AU_LIGHT_S / DAY_S, atol=1e-9)
     assert np.abs(_to_tdb_s(tdb, "tt") - erfa.dtdb(MJD_OFFSET, tdb, 0, 0, 0, 0)).max() < 5e-8
-    # Nodes of whole blocks: from 0 to 32 d, from 32 to 64 d (a node at 32 d in each), and one far off.
-    times = np.array([3.0, 3.5, 3.4999, 31.9, 32.0, 640.25, -0.25])
-    left, part, (nodes,) = _tabulated(times, lambda block: (np.arange(block * 64, block * 64 + 65) * 0.5,))
+    # Beside each other, with a node in common, far off, and at both ends.
+    times = np.array([20000.0, 20000.5, 20000.4999, 20031.9, 20032.0, 60640.25, 15020.0, 88069.0])
+    left, part, (nodes,) = Grid(lambda mjd: (mjd,)).around(times)
     np.testing.assert_allclose(nodes[left] + part * (nodes[left + 1] - nodes[left]), times, atol=1e-12)
     assert (nodes[left + 1] - nodes[left] == 0.5).all()
     assert part[2] == pytest.approx(0.9998)
@@ -239,14 +239,27 @@ def test_a_result_does_not_depend_on_its_company():
         assert together.tolist() == alone
 
 
-def test_the_earth_is_computed_once_a_block_however_many_times_there_are():
+def test_the_earth_is_computed_once_a_node_and_only_where_there_are_times():
     rng = np.random.default_rng(4)
     mjd, ra, dec = rng.uniform(56000, 60000, 200_000), rng.uniform(0, 360, 200_000), rng.uniform(-90, 90, 200_000)
-    for table in (_positions, _tdb_tt):
-        table.cache_clear()
+    for grid in (_POSITIONS, _TDB_TT):
+        grid.clear()
     to_bmjd_tdb(mjd, ra, dec, scale="utc", frame="heliocentre")
-    for table in (_positions, _tdb_tt):
-        assert 100 < table.cache_info().misses < 150  # of 32 days each
+    for grid in (_POSITIONS, _TDB_TT):
+        assert 7_900 < np.count_nonzero(grid.known) < 8_010  # each of half a day
+        grid.clear()
+    to_bmjd_tdb([50100.0, 51000.3, 55900.8], 10.0, 20.0, scale="tt", frame="geocentre")
+    for grid in (_POSITIONS, _TDB_TT):
+        assert np.count_nonzero(grid.known) == 6
+
+
+def test_a_node_is_computed_once():
+    asked = []
+    grid = Grid(lambda mjd: (asked.extend(mjd.tolist()) or mjd,))
+    asked.clear()
+    for times in ([50000.1, 50000.2, 50000.6], [50000.7, 50001.1], [50000.1]):
+        grid.around(np.array(times))
+    assert asked == [50000.0, 50000.5, 50001.0, 50001.5]
 
 
 def test_missing_stays_missing_and_shapes_broadcast():
