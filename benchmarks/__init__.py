@@ -8,6 +8,11 @@
 `fits`              TESS files against lightkurve (extra `test`)
 `rxte`, `virac`     extraction of the surveys against plain loops
 `exports`           HATS collections and Fornax frames: time and memory
+`match`             matching two catalogues, against astropy, DuckDB and LSDB
+`refresh`           a refresh of all archives side by side, against each alone
+`figures`           drawing the figures of a sample
+`hst`               light curves of COS exposures against loops with astropy and numpy
+`samples`           registering large samples of SDSS
 `python`            light curves of 1,000 targets by one call against 1,000 calls; what forms cost
 `damage`            flipped bits: what queries, `verify` and `compact` find, and what checksums cost
 `orchestration`     what Prefect and Dask add to a granule (extra `dask`)

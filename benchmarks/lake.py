@@ -39,6 +39,7 @@ from benchmarks.lake_sides import (
     Target,
     ask_in_turn,
     one_side,
+    open_lake,
     pandas_in_memory,
     tree,
     warm,
@@ -75,6 +76,7 @@ def build(urls: dict[str, str], granules: int, brief: bool) -> dict[str, Any]:
         "commit_ms_per_granule": 1e3 * median(committed.value),
         "commit_ms_first": 1e3 * median(committed.value[:edge]),
         "commit_ms_last": 1e3 * median(committed.value[-edge:]),
+        "commit_growth": median(committed.value[-edge:]) / median(committed.value[:edge]),
         "commit_total_s": committed.seconds,
         "commit_peak_rss_mb": committed.peak_rss_mb,
         "compaction_s": compacted.seconds,
@@ -172,6 +174,9 @@ def _ratios(kind: str, timed: dict[str, float], scratch: dict[str, Run]) -> dict
     if kind == "point":
         by_name = timed["lake, by name"]
         result |= {"point_query_by_name_ms": 1e3 * by_name, "point_query_by_name_vs_glob": timed[written] / by_name}
+        result["point_query_vs_compacted_glob"] = timed[others["glob_compacted"]] / lake
+    else:
+        result["cone_ms"] = 1e3 * lake
     for key, name in others.items():
         result[f"{kind}_query_vs_{key}"] = timed[name] / lake
         result[f"{kind}_query_{key}_ms"] = 1e3 * timed[name]
@@ -201,6 +206,8 @@ def main() -> None:
             result.items(),
         )
         fresh(warm, urls)
+        opening = fresh(open_lake, urls["compacted"], processes=1 + 2 * times)
+        result |= {"open_ms": 1e3 * opening.seconds, "open_process_ms": 1e3 * opening.wall_s}
         for kind in SIDES:
             raced = fresh(ask_in_turn, kind, urls, granules, count).value
             timed, asked = raced["seconds"], raced["asked"]

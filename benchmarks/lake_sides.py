@@ -30,6 +30,11 @@ def _lake(url: str) -> Any:
     return Lake(url)
 
 
+def open_lake(url: str) -> None:
+    """Open a lake, with all imports; runs in a fresh process."""
+    _lake(url).close()
+
+
 def _glob(url: str, table: str) -> str:
     return f"read_parquet('{tree(url, table)}/archive=*/*.parquet', hive_partitioning=true)"
 

@@ -27,6 +27,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.measure import Prepared, Race, print_result, print_table, race
+from benchmarks.virac_published import print_stages, published
 
 # The generator's faint sources have up to 40 Ks detections, which this cut excludes; others have 200 to 600 epochs.
 MIN_KS = 40
@@ -293,7 +294,11 @@ def main() -> None:
     """Race the benchmark."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="tiles of 2,000 sources, under a minute")
-    quick = parser.parse_args().quick
+    parser.add_argument(
+        "--published", type=Path, metavar="FILE", help="the published extractor's script, to run it, too"
+    )
+    given = parser.parse_args()
+    quick = given.quick
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the tiles go, too
     size = QUICK if quick else FULL
     started, load = time.perf_counter(), os.getloadavg()[0]
@@ -303,6 +308,14 @@ def main() -> None:
         tiles = write_tiles(folder, size)
         whole = compare_whole(folder, tiles)
         runs = compare_speed(folder, tiles, size.turns)
+        other: list[float] = []  # sources/s of the published extractor
+        for turn in range(size.turns if given.published else 0):
+            seconds, files = published(
+                given.published.absolute(), folder / f"published-{turn}", tiles["part"][0], MIN_KS
+            )
+            other.append(size.part / seconds)
+            print(f"published extractor: {files:,} of {size.part:,} sources in {seconds:.1f} s")
+            shutil.rmtree(folder / f"published-{turn}")
         large = [(nside, n, *extract_large(folder, tiles["warm"][0], nside, n)) for nside, n in size.large]
 
     kept_share = whole["kept"] / whole["sources"]
@@ -364,6 +377,8 @@ def main() -> None:
     )
     one, two = (rates[f"lightlake, {n}p"]["sources"] / rates[f"per source, {n}p"]["sources"] for n in (1, 2))
     ours_s = rates["lightlake, 1p"]["seconds"]
+    limits_s = [rates[limit]["seconds"] for limit in ("read HDF5", "encode Parquet")]
+    print_stages(ours_s, *limits_s)
     result = {
         "quick": quick,
         "throughput_ratio_1p": one,
@@ -372,6 +387,9 @@ def main() -> None:
         "bytes_ratio": whole["lake_bytes"] / whole["csv_bytes"],
         "bytes_ratio_same_columns": whole["lake_same_columns"] / whole["csv_bytes"],
         "files_ratio": whole["lake_files"] / whole["csv_files"],
+        "published_ratio_1p": rates["lightlake, 1p"]["sources"] / median(other) if other else None,
+        "limit_ratio": ours_s / sum(limits_s),
+        "scaling_2p": rates["lightlake, 2p"]["sources"] / rates["lightlake, 1p"]["sources"],
         "read_limit": ours_s / rates["read HDF5"]["seconds"],
         "encode_limit": ours_s / rates["encode Parquet"]["seconds"],
         "limits_cpu_ratio_1p": whole["sources"]
