@@ -23,7 +23,7 @@ def published(script: Path, folder: Path, tile: Path, min_ks: int) -> tuple[floa
     tiles.mkdir(parents=True)
     out.mkdir()
     os.link(tile, tiles / tile.name)
-    command = [sys.executable, script, "--input-dir", tiles, "--output-dir", out, "--workers", "1"]
+    command = [sys.executable, str(script), "--input-dir", str(tiles), "--output-dir", str(out), "--workers", "1"]
     command += ["--min-ks", str(min_ks), "--shard", "0", "--total-shards", "1"]
     started = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
