@@ -15,9 +15,13 @@ import csv
 import io
 import re
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
+from threading import Thread
 
 import numpy as np
 import pyarrow as pa
@@ -29,15 +33,20 @@ from lake.errors import ArchiveError
 from lake.science.sky import ARCSEC_PER_DEG, HPX_ORDER, SkyIndex, cone_ranges, hpx29, match
 from tasks.services.parquet import bounds, column_names, excluded, nested_paths, pick, pick_epochs
 from tasks.services.store import Store
+from tasks.services.usage import counted
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Allowed = Mapping[str, Sequence[int] | Ints]
+_Found = list[tuple[pa.Table, pa.Table | None]]
 
 # The index that HATS adds to every row; it may come from better positions than those of the row. Positions kept
 # as float32 are off by 0.055 arcsec at most (half of 2^-15 deg at RA 360), so that pruning looks this much farther.
 INDEX = "_healpix_29"
 _PAD_ARCSEC = 0.2
+
+# Partitions of one granule that are read at a time: decoding takes a core, and S3 some time until the first byte.
+_AT_ONCE = 2
 
 # Beyond that a list of partitions makes no sense: it takes a gigabyte to hold.
 _MOST_PARTITIONS = 10_000_000
@@ -288,7 +297,9 @@ class Scan:
 
 
 def scan(catalogue: Catalogue, near: Near, wanted: Scan) -> tuple[pa.Table | None, pa.Table | None]:
-    """Read the rows near some targets, each partition once; memory is bounded by a row group and what is found.
+    """Read the rows near some targets, each partition once.
+
+    Partitions are read side by side; memory is bounded by a row group of each that is read, and what is found.
 
     Returns
     -------
@@ -306,15 +317,21 @@ def scan(catalogue: Catalogue, near: Near, wanted: Scan) -> tuple[pa.Table | Non
 
 def _scanned(catalogue: Catalogue, near: Near, wanted: Scan) -> tuple[pa.Table | None, pa.Table | None]:
     tables, curves, n = [], [], 0
+
+    def read(number: int) -> list[tuple[pa.Table, pa.Table | None]]:
+        found = []
+        for path in catalogue.files(number):
+            with catalogue.store.parquet(path) as file:
+                found += _groups(catalogue, path, file, near, wanted)
+        return found
+
     try:
-        for number in catalogue.needed(near):
-            for path in catalogue.files(number):
-                with catalogue.store.parquet(path) as file:
-                    for rows, light in _groups(catalogue, path, file, near, wanted):
-                        tables.append(rows)
-                        if light is not None:
-                            curves.append(light.set_column(0, "row", pc.add(light["row"], n)))
-                        n += rows.num_rows
+        for found in _side_by_side(read, catalogue.needed(near)):
+            for rows, light in found:
+                tables.append(rows)
+                if light is not None:
+                    curves.append(light.set_column(0, "row", pc.add(light["row"], n)))
+                n += rows.num_rows
     except ArchiveError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             _forget(catalogue)  # the archive may have been cut into other partitions since
@@ -323,6 +340,37 @@ def _scanned(catalogue: Catalogue, near: Near, wanted: Scan) -> tuple[pa.Table |
     rows = pa.concat_tables(tables, **join) if tables else None
     light = pa.concat_tables(curves, **join) if curves else None
     return _each_once(rows, light) if rows is not None and wanted.distinct else (rows, light)
+
+
+def _side_by_side(read: Callable[[int], _Found], numbers: Sequence[int]) -> Iterator[_Found]:
+    """Yield what is read of partitions, in their order, a few at a time; after an error no more are begun.
+
+    The threads are daemons, as a server that never ends its answer must not keep the process from ending.
+    """
+    if len(numbers) < 2:
+        yield from map(read, numbers)
+        return
+    results: list[Future[_Found]] = [Future() for _ in numbers]
+    waiting = deque(zip(results, numbers, strict=True))
+
+    def work() -> None:
+        while waiting:
+            try:
+                result, number = waiting.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            try:
+                result.set_result(read(number))
+            except BaseException as error:  # noqa: BLE001 - raised where the result is wanted
+                result.set_exception(error)
+
+    for _ in range(min(_AT_ONCE, len(numbers))):
+        Thread(target=copy_context().run, args=(counted, work), name="lightlake-partition", daemon=True).start()
+    try:
+        for result in results:
+            yield result.result()
+    finally:
+        waiting.clear()
 
 
 def _each_once(rows: pa.Table, curves: pa.Table | None) -> tuple[pa.Table, pa.Table | None]:

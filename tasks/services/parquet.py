@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 # Rows decoded at a time: of plain columns, and of nested light curves with some hundred epochs each.
-_ROWS, _NESTED_ROWS = 131_072, 512
+_ROWS, _NESTED_ROWS = 131_072, 64
 
 
 def column_names(file: pq.ParquetFile) -> dict[str, str]:
@@ -35,9 +36,15 @@ def bounds(file: pq.ParquetFile, group: int, column: str) -> tuple[float, float]
     return statistics.min, statistics.max
 
 
+# Of open files: asked for each row group and column.
+_LEAVES: WeakKeyDictionary[pq.ParquetFile, dict[str, int]] = WeakKeyDictionary()
+
+
 def leaf_numbers(file: pq.ParquetFile) -> dict[str, int]:
     """Return the numbers of the leaf columns of a file, by their paths."""
-    return {file.schema.column(number).path: number for number in range(len(file.schema))}
+    if file not in _LEAVES:
+        _LEAVES[file] = {file.schema.column(number).path: number for number in range(len(file.schema))}
+    return _LEAVES[file]
 
 
 def nested_paths(file: pq.ParquetFile, nested: str, fields: Sequence[str]) -> list[str] | None:
