@@ -319,7 +319,7 @@ def _scanned(catalogue: Catalogue, near: Near, wanted: Scan) -> tuple[pa.Table |
     tables, curves, n = [], [], 0
 
     def read(number: int) -> list[tuple[pa.Table, pa.Table | None]]:
-        found = []
+        found: _Found = []
         for path in catalogue.files(number):
             with catalogue.store.parquet(path) as file:
                 found += _groups(catalogue, path, file, near, wanted)

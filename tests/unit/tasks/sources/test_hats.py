@@ -405,6 +405,58 @@ def test_damage_inside_a_file(tmp_path: Path) -> None:
     assert caught.value.transient
 
 
+def test_partitions_are_read_side_by_side_and_come_in_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ra, dec = np.array([0.5, 50.5, 100.5, 200.5]), np.array([0.5, 30.5, -30.5, 60.5])
+    folder = tmp_path / "catalogue"
+    write_hats(folder, pa.table({"number": np.arange(len(ra)), "ra": ra, "dec": dec}), orders=(2, 2))
+    catalogue = read_catalogue(store_at(folder))
+    near = Near(ra, dec, 1.0)
+    together = threading.Barrier(2)
+    genuine, waited = Catalogue.files, []
+
+    def files(self: Catalogue, number: int) -> list[str]:
+        waited.append(together.wait(30))  # breaks if one thread reads one after the other
+        return genuine(self, number)
+
+    monkeypatch.setattr(Catalogue, "files", files)
+    rows, _ = scan(catalogue, near, Scan(("number",)))
+    assert len(waited) == 4
+    assert rows is not None
+    found = hpx29(rows["ra"].to_numpy(), rows["dec"].to_numpy())
+    assert len(found) == 4
+    assert (np.diff(found) > 0).all()
+
+
+def test_after_a_failure_no_more_partitions_are_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ra, dec = np.linspace(0.5, 340.5, 12), np.zeros(12)
+    folder = tmp_path / "catalogue"
+    write_hats(folder, pa.table({"number": np.arange(len(ra)), "ra": ra, "dec": dec}), orders=(2, 2))
+    catalogue = read_catalogue(store_at(folder))
+    first, *_ = catalogue.needed(near := Near(ra, dec, 1.0))
+    over, begun, genuine = threading.Event(), [], Catalogue.files
+
+    def files(self: Catalogue, number: int) -> list[str]:
+        begun.append(number)
+        if number == first:
+            raise catalogue.store.trouble("", "the first one is broken")
+        over.wait(30)  # a server that does not answer holds up neither the failure nor the end
+        return genuine(self, number)
+
+    monkeypatch.setattr(Catalogue, "files", files)
+    try:
+        with pytest.raises(ArchiveError, match="the first one is broken"):
+            scan(catalogue, near, Scan(("number",)))
+        threads = [one for one in threading.enumerate() if one.name == "lightlake-partition"]
+        assert all(one.daemon for one in threads)
+    finally:
+        over.set()
+    for one in threads:
+        one.join(30)
+    assert len(begun) <= 3
+
+
 def test_a_missing_column_is_final(tmp_path: Path) -> None:
     catalogue, near, _ = one_row(tmp_path)
     with pytest.raises(ArchiveError, match="the file has no objid, light curves") as caught:
