@@ -287,7 +287,7 @@ class Grid:
 
     def around(self, mjd: Floats) -> tuple[NDArray[np.intp], Floats, Tables]:
         """Return the index of the node before each time, the fraction of the step after it, and the values at nodes."""
-        step = np.floor(mjd / _GRID_D)
+        step = np.floor(np.nan_to_num(mjd, nan=FIRST_MJD) / _GRID_D)  # the fraction of a NaN stays one
         left = step.astype(np.intp) - self._first
         new = left[~(self.known[left] & self.known[left + 1])]
         if new.size:

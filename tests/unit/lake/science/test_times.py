@@ -327,6 +327,14 @@ def test_shared_times_in_any_order_or_none():
     assert np.isnan(clock.to_bmjd_tdb(np.array([0]), [np.nan], [5.0], np.array([0]))).all()
 
 
+def test_a_time_that_is_not_known_harms_no_other():
+    zero = np.zeros(3, np.int64)
+    known, unknown, other = EarthTimes([58000.0, np.nan, 55000.0], "tt").to_bmjd_tdb(np.arange(3), [10.0], [5.0], zero)
+    assert np.isnan(unknown)
+    alone = EarthTimes([58000.0, 55000.0], "tt").to_bmjd_tdb(np.arange(2), [10.0], [5.0], zero[:2])
+    assert alone.tolist() == [known, other]
+
+
 @pytest.mark.parametrize(
     ("mjd", "scale", "said"),
     [
