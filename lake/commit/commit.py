@@ -18,14 +18,13 @@ from upath import UPath
 
 from lake.commit import ledger
 from lake.commit.ledger import Attempt
-from lake.commit.staging import Manifest
+from lake.commit.staging import Manifest, check_staged
 from lake.commit.transaction import Change, write
-from lake.errors import StagingLost
 from lake.model.declared import source_tables, table_named
 from lake.science.sky import HPX_ORDER
 from lake.store.catalog import Catalog
 from lake.store.migrations import INLINED_ROWS
-from lake.store.storage import Storage, checksum, parquet_rows, read_parquet, remove_folder, write_parquet
+from lake.store.storage import read_parquet, remove_folder, write_parquet
 from lake.text import file_name
 
 # A live archive may move a source slightly within a release. Its earlier rows are searched in the pixels of this order
@@ -86,7 +85,7 @@ def commit_together(catalog: Catalog, manifest: Manifest) -> list[Receipt]:
             numbers = ledger.numbers(change.cursor, manifest.attempts)
             if numbers is None:
                 return 0, 0
-            _check_staged(catalog.storage, manifest)
+            check_staged(catalog.storage, manifest)
             return _Merge(change, catalog, manifest).run(numbers)
 
     replaced, kept = write(catalog, work)
@@ -114,18 +113,6 @@ def _receipt(attempt: Attempt, replaced: int, kept: int) -> Receipt:
         attempt.requests,
         attempt.peak_rss_mb,
     )
-
-
-def _check_staged(storage: Storage, manifest: Manifest) -> None:
-    for file in manifest.files:
-        path = storage.path(manifest.folder) / file.name
-        try:
-            if parquet_rows(path) != file.rows or checksum(path) != file.blake2b:
-                raise StagingLost(f"staged file {path} is not the one in its manifest", hint="pull it again")
-        except FileNotFoundError as error:
-            raise StagingLost(f"staged file {path} is gone", hint="pull it again") from error
-        except pa.ArrowInvalid as error:
-            raise StagingLost(f"staged file {path} is damaged: {error}", hint="pull it again") from error
 
 
 class _Merge:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import duckdb
 import pyarrow as pa
 
+from lake.errors import LightlakeError
 from lake.model.schema import TABLES
 from lake.redact import redacted, safe_line, safe_text
 from lake.science.motion import Followed
@@ -111,8 +112,18 @@ def canonical(parameters: Mapping[str, Any]) -> str:
     return json.dumps(parameters, sort_keys=True, separators=(",", ":"), default=str)
 
 
+class PartlyCommitted(LightlakeError):
+    """Some of the attempts that were to be committed together are in the ledger, others are not."""
+
+
 def numbers(cursor: duckdb.DuckDBPyConnection, attempts: Sequence[Attempt]) -> list[int] | None:
-    """Return the numbers in the ledger of attempts that are committed together; None if they are in it already."""
+    """Return the numbers in the ledger of attempts that are committed together; None if they are in it already.
+
+    Raises
+    ------
+    PartlyCommitted
+        If only some of them are.
+    """
     granules = [attempt.granule for attempt in attempts]
     known_rows = cursor.execute(
         "SELECT granule, max(attempt), list(started_at) FROM ledger "
@@ -121,8 +132,12 @@ def numbers(cursor: duckdb.DuckDBPyConnection, attempts: Sequence[Attempt]) -> l
     ).fetchall()
     earlier = {granule: (last, set(starts)) for granule, last, starts in known_rows}
     known = [earlier.get(granule, (0, set())) for granule in granules]
-    if any(attempt.started_at in starts for attempt, (_, starts) in zip(attempts, known, strict=True)):
+    recorded = [attempt.started_at in starts for attempt, (_, starts) in zip(attempts, known, strict=True)]
+    if all(recorded):
         return None
+    if any(recorded):
+        granule = granules[recorded.index(True)]
+        raise PartlyCommitted(f"{granule} is committed, others of its batch are not", hint="commit them one by one")
     return [int(last) + 1 for last, _ in known]
 
 

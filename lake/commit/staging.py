@@ -18,10 +18,10 @@ from upath import UPath
 
 from lake.commit.ledger import Attempt
 from lake.commit.validate import validate, validate_rows
-from lake.errors import GranuleRejected, LightlakeError, SchemaError
+from lake.errors import GranuleRejected, LightlakeError, SchemaError, StagingLost
 from lake.model.declared import all_tables, table_named
 from lake.model.schema import TABLES
-from lake.store.storage import ROW_GROUP_ROWS, checksum, decoded, write_parquet, write_text
+from lake.store.storage import ROW_GROUP_ROWS, Storage, checksum, decoded, parquet_rows, write_parquet, write_text
 
 MANIFEST = "manifest.json"
 
@@ -247,8 +247,7 @@ def _finish(
     rows: Sequence[Mapping[str, int]] | None = None,
 ) -> Manifest:
     """Write the tables and the manifest, with each attempt's share of them."""
-    for name in list(tables):
-        files += _stage(folder, name, _ordered(tables.pop(name), table_named(name).sort))  # frees each table in turn
+    files += stage_files(folder, tables)
     rows = rows or [{file.table: file.rows for file in files}]
     size, total = sum(file.bytes for file in files), sum(sum(each.values()) for each in rows)
     counted = tuple(
@@ -263,6 +262,27 @@ def _finish(
     manifest = Manifest(str(folder), counted, tuple(files))
     write_text(folder / MANIFEST, manifest.as_json())
     return manifest
+
+
+def stage_files(folder: UPath, tables: dict[str, pa.Table]) -> list[StagedFile]:
+    """Write tables to a staging folder, each in its sort order, and remove them from the mapping, which frees them."""
+    files = []
+    for name in list(tables):
+        files += _stage(folder, name, _ordered(tables.pop(name), table_named(name).sort))
+    return files
+
+
+def check_staged(storage: Storage, manifest: Manifest) -> None:
+    """Raise StagingLost if the staged files are not those of a manifest."""
+    for file in manifest.files:
+        path = storage.path(manifest.folder) / file.name
+        try:
+            if parquet_rows(path) != file.rows or checksum(path) != file.blake2b:
+                raise StagingLost(f"staged file {path} is not the one in its manifest", hint="pull it again")
+        except FileNotFoundError as error:
+            raise StagingLost(f"staged file {path} is gone", hint="pull it again") from error
+        except pa.ArrowInvalid as error:
+            raise StagingLost(f"staged file {path} is damaged: {error}", hint="pull it again") from error
 
 
 def cast_tables(tables: Tables) -> dict[str, pa.Table]:

@@ -10,9 +10,12 @@ from collections.abc import Iterator, Sequence
 
 from upath import UPath
 
-from lake.commit.commit import Receipt, commit
+from lake.commit.commit import Receipt, commit_together
+from lake.commit.gather import gather
+from lake.commit.ledger import PartlyCommitted
 from lake.commit.staging import Manifest
 from lake.errors import ArchiveError, GranuleRejected, StagingLost, TruncatedAnswer
+from lake.store.catalog import Catalog
 from lake.store.storage import path_of, remove_folder
 from lake.text import file_name
 from tasks.archives.batches import Batch, read_granules
@@ -97,17 +100,28 @@ def mark_batch_failed(batch: Batch, error: BaseException) -> list[Manifest]:
 
 
 def commit_batch(url: str, manifests: Sequence[Manifest]) -> list[Receipt]:
-    """Commit staged granules, one transaction each.
+    """Commit staged granules: small ones in one transaction, if they do not contradict each other.
 
     Raises
     ------
     StagingLost
         If staged files are gone or damaged; their folder is removed, so that the next try fetches them again.
     """
-    catalog, receipts = lake_at(url).catalog, []
+    catalog = lake_at(url).catalog
+    try:
+        receipts = _commit_each(catalog, gather(catalog.storage, manifests))
+    except PartlyCommitted:  # an earlier try was stopped between its commit and its end
+        receipts = _commit_each(catalog, manifests)
+    for manifest in manifests:
+        remove_folder(path_of(manifest.folder))  # what was joined was committed from a folder of its own
+    return receipts
+
+
+def _commit_each(catalog: Catalog, manifests: Sequence[Manifest]) -> list[Receipt]:
+    receipts = []
     for manifest in manifests:
         try:
-            receipts.append(commit(catalog, manifest))
+            receipts += commit_together(catalog, manifest)
         except StagingLost:
             remove_folder(path_of(manifest.folder))
             raise

@@ -520,8 +520,8 @@ def child(catalog: Catalog, tmp_path: Path, *, pause_s: float = 0.0, **options: 
     here = {name: value for name, value in os.environ.items() if name.startswith("LIGHTLAKE_")}
     code = (
         "import time; from tasks.sources.hst_timetag import work; work.BATCH_GRANULES = 2; "
-        "from lake.commit import commit; true = commit._check_staged; "
-        f"commit._check_staged = lambda *a: (time.sleep({pause_s}), true(*a)); "
+        "from lake.commit import commit; true = commit.check_staged; "
+        f"commit.check_staged = lambda *a: (time.sleep({pause_s}), true(*a)); "
         "from flows import local; from tasks.sources.hst_timetag.options import HstOptions; "
         "from tasks.sources.protocol import Request; from lake.settings import load_settings; "
         f"print(local.pull({str(catalog.storage.root)!r}, "

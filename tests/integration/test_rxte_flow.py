@@ -205,7 +205,7 @@ def test_killed_and_resumed(
     code = (
         "import time; from tasks.sources.rxte import observations as rxte_pull; rxte_pull.TOGETHER['products'] = 2; "
         "from lake.commit import commit; "
-        "true = commit._check_staged; commit._check_staged = lambda *a: (time.sleep(1.0), true(*a)); "
+        "true = commit.check_staged; commit.check_staged = lambda *a: (time.sleep(1.0), true(*a)); "
         "from lake.cli import main; main()"
     )
     child = subprocess.Popen(

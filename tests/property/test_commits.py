@@ -4,11 +4,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from helpers.granules import committed, content, count, errors, expected, register
+from helpers.granules import committed, content, count, errors, expected, register, staged
 from helpers.profiles import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lake.commit.commit import commit_together
+from lake.commit.gather import gather
 from lake.settings import load_settings
 from lake.store.catalog import Catalog
 from lake.store.storage import Storage
@@ -83,3 +85,37 @@ def test_the_order_of_unchanged_content_does_not_matter(template, sets, order):
         _run(catalog, [dict.fromkeys(sorted(one), 1) for one in sets], held, first=len(sets))
         assert count(catalog, "files WHERE table_name = 'lightcurves'") == files, "a repeated pull changes nothing"
         assert errors(catalog) == []
+
+
+# Each granule has targets of its own, and sources and exposures that others may have, too.
+BLOCK = 3
+answers = st.lists(
+    st.tuples(
+        st.dictionaries(st.integers(0, SOURCES - 1), st.integers(1, 2), max_size=5),
+        st.dictionaries(st.sampled_from("abc"), st.integers(58000, 58001), max_size=2),
+    ),
+    min_size=2,
+    max_size=SOURCES // BLOCK,
+)
+
+
+@FEW
+@given(answers=answers)
+def test_granules_committed_together_are_as_one_after_the_other(template, answers):
+    found = []
+    for together in (False, True):
+        with _Fresh(template) as catalog:
+            register(catalog, range(SOURCES))
+            manifests = [
+                staged(catalog, sources, f"g{n}", targets=range(n * BLOCK, (n + 1) * BLOCK), exposures=exposures)
+                for n, (sources, exposures) in enumerate(answers)
+            ]
+            for manifest in gather(catalog.storage, manifests) if together else manifests:
+                commit_together(catalog, manifest)
+            assert errors(catalog) == []
+            cursor = catalog.cursor()
+            tables = ("sources", "lightcurves", "statistics", "exposures", "matches", "coverage")
+            found.append([cursor.execute(f"FROM {name} ORDER BY ALL").fetchall() for name in tables])
+            found[-1].append(cursor.execute("SELECT * EXCLUDE snapshot_id FROM ledger ORDER BY ALL").fetchall())
+            cursor.close()
+    assert found[0] == found[1]
