@@ -8,12 +8,9 @@ files are in the page cache, and DuckDB's caches have their defaults. ``--quick`
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,7 +25,7 @@ from benchmarks.lake_rows import (
     register,
     run_compact,
     run_verify,
-    stage_some,
+    stage_all,
 )
 from benchmarks.lake_sides import (
     HEADLINE,
@@ -55,10 +52,7 @@ def build(urls: dict[str, str], granules: int, brief: bool) -> dict[str, Any]:
     url = urls["compacted"]
     registered = fresh(register, url, granules)
     started = time.perf_counter()
-    workers = os.cpu_count() or 1
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(stage_some, url, granules, first, workers) for first in range(workers)]
-        stage_s = median([seconds for job in jobs for seconds in job.result()])
+    stage_s = median(stage_all(url, granules))
     staged_s = time.perf_counter() - started
     committed = fresh(commit_all, url, granules)
     edge = min(100, granules // 4)

@@ -35,7 +35,8 @@ def open_lake(url: str) -> None:
     _lake(url).close()
 
 
-def _glob(url: str, table: str) -> str:
+def glob(url: str, table: str) -> str:
+    """Return the SQL that reads all files of a table of a lake."""
     return f"read_parquet('{tree(url, table)}/archive=*/*.parquet', hive_partitioning=true)"
 
 
@@ -73,7 +74,7 @@ def _duckdb(cached: bool = False) -> Any:
 
 def glob_point(url: str, cached: bool = False) -> Callable[[Target], Any]:
     connection = _duckdb(cached)
-    rows = _glob(url, "lightcurves")
+    rows = glob(url, "lightcurves")
     return lambda target: connection.execute(f"SELECT * FROM {rows} WHERE source_id = '{target[3]}'").to_arrow_table()
 
 
@@ -82,7 +83,7 @@ def glob_point_hpx29(url: str) -> Callable[[Target], Any]:
     from lake.science.sky import cone_ranges
 
     connection = _duckdb()
-    rows = _glob(url, "lightcurves")
+    rows = glob(url, "lightcurves")
 
     def ask(target: Target) -> Any:
         ranges = cone_ranges(target[1], target[2], 1.0, max_ranges=1)
@@ -108,13 +109,13 @@ def glob_cone(url: str, hpx29: bool = False) -> Callable[[Target], Any]:
             f"""
             SELECT curves.*, found.ra, found.dec
             FROM (
-                SELECT * FROM {_glob(url, "sources")}
+                SELECT * FROM {glob(url, "sources")}
                 WHERE dec BETWEEN {dec - radius} AND {dec + radius} AND ra BETWEEN {ra - width} AND {ra + width}
                     AND 2 * degrees(asin(sqrt(pow(sin(radians(dec - {dec}) / 2), 2)
                         + cos(radians(dec)) * cos(radians({dec})) * pow(sin(radians(ra - {ra}) / 2), 2))))
                         <= {radius}
             ) AS found
-            JOIN {_glob(url, "lightcurves")} AS curves USING ({keys})
+            JOIN {glob(url, "lightcurves")} AS curves USING ({keys})
             """
         ).to_arrow_table()
 

@@ -44,7 +44,7 @@ class Run:
     peak_rss_mb: float
 
 
-def fresh(function: Callable[..., Any], *arguments: Any, processes: int = 1) -> Run:
+def fresh(function: Callable[..., Any], *arguments: Any, processes: int = 1, python: str = sys.executable) -> Run:
     """Call a function of a module in fresh processes, one after the other.
 
     Parameters
@@ -54,6 +54,8 @@ def fresh(function: Callable[..., Any], *arguments: Any, processes: int = 1) -> 
         module, so imports that should be measured belong inside the function.
     processes
         Number of processes.
+    python
+        The Python that runs it. Another one has other libraries, but not Lightlake's.
 
     Raises
     ------
@@ -68,7 +70,7 @@ def fresh(function: Callable[..., Any], *arguments: Any, processes: int = 1) -> 
     for _ in range(processes):
         started = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.measure", module, function.__name__],
+            [python, "-m", "benchmarks.measure", module, function.__name__],
             input=json.dumps(arguments),
             capture_output=True,
             text=True,
@@ -224,6 +226,33 @@ def interleaved(
             if turn:
                 seconds[side].append(elapsed)
     return {side: median(times) for side, times in seconds.items()}
+
+
+def ask_each(prepare: Callable[[], Callable[[Any], Any]], questions: Sequence[Any]) -> tuple[Any, dict[str, float]]:
+    """Open one side and ask it each question.
+
+    Parameters
+    ----------
+    prepare
+        Imports and opens; returns the function that answers a question.
+    questions
+        At least two.
+
+    Returns
+    -------
+    tuple
+        The last answer, and the seconds of opening (`open_s`), of the first question (`first_s`), and the median of the
+        others (`question_s`).
+    """
+    started = time.perf_counter()
+    ask = prepare()
+    open_s = time.perf_counter() - started
+    seconds = []
+    for question in questions:
+        started = time.perf_counter()
+        answer = ask(question)
+        seconds.append(time.perf_counter() - started)
+    return answer, {"open_s": open_s, "first_s": seconds[0], "question_s": median(seconds[1:])}
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
