@@ -70,7 +70,7 @@ class Size:
 
 
 FULL = Size(2000, (1, 100, 10_000), 1_000_000, 5)
-QUICK = Size(120, (1, 100, 10_000), 100_000, 3)
+QUICK = Size(105, (1, 100, 10_000), 100_000, 3)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def build(folder: str, size: Size, call: Call, lsdb: str | None) -> list[tuple[s
         run = call(function, *arguments, **of_lsdb)
         # Granules are staged by processes of their own, whose memory is not seen.
         peak = None if function is stage_all else run.peak_rss_mb
-        done.append((name, run.seconds, peak, made and _megabytes(folder, made)))
+        done.append((name, run.seconds, peak, _megabytes(folder, made) if made else None))
     return done
 
 
@@ -247,8 +247,8 @@ def ratios(timed: Mapping[str, Mapping[str, Timed]]) -> dict[str, float | None]:
             if peer == "lake_sql" and peer not in sides:
                 continue
             side = sides.get(peer)
-            result[f"{name}_vs_{peer}"] = side and side.question_s / lake.question_s
-            result[f"{name}_scratch_vs_{peer}"] = side and side.scratch_s / lake.scratch_s
+            result[f"{name}_vs_{peer}"] = side.question_s / lake.question_s if side else None
+            result[f"{name}_scratch_vs_{peer}"] = side.scratch_s / lake.scratch_s if side else None
     return result
 
 

@@ -10,47 +10,15 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.lake_sides import COLUMNS, glob, tree
+from benchmarks.match import pairs_by_zones
 from benchmarks.measure import ask_each
 
 # A longer list of ids is joined: DuckDB prunes row groups by a short one.
 LONGEST_LIST = 1000
-# Height of the zones in which DuckDB searches pairs: much more than the radius, so that most circles are in one.
-ZONE_DEG = 20 / 3600
-
 PER_NIGHT = "SELECT floor(mjd)::BIGINT AS night, band, count(*) AS n, avg(flux) AS flux FROM {rows} GROUP BY ALL"
 BRIGHTENED = """
     SELECT source_id, band, avg(flux) FILTER (mjd < $since) AS earlier, avg(flux) FILTER (mjd >= $since) AS newest
     FROM {rows} WHERE good GROUP BY ALL HAVING newest > earlier * $factor"""
-
-# Pairs within a radius, by zones of declination and cells of right ascension (J. Gray et al. 2007, "The Zones
-# Algorithm"). A zone has so many cells that none is narrower than the zone is high. A circle is in all zones and cells
-# that it touches, also over a pole and RA 0.
-PAIRS = f"""
-    WITH zoned AS (
-        SELECT row, ra, dec, unnest(range(
-            floor((dec - $radius) / {ZONE_DEG})::BIGINT, floor((dec + $radius) / {ZONE_DEG})::BIGINT + 1)) AS zone
-        FROM read_parquet($first)
-    ), wide AS (
-        SELECT *, cells_of(zone) AS n, CASE WHEN cos(radians(dec)) > 1.001 * sin(radians($radius))
-            THEN 1.001 * degrees(asin(sin(radians($radius)) / cos(radians(dec)))) ELSE 360 END AS width
-        FROM zoned
-    ), touched AS (
-        SELECT *, floor((ra - width) / 360 * n)::BIGINT AS low, floor((ra + width) / 360 * n)::BIGINT AS high FROM wide
-    ), here AS (
-        SELECT row, ra, dec, zone, unnest(CASE WHEN high - low + 1 >= n THEN range(n)
-            ELSE list_transform(range(low, high + 1), lambda cell: (cell + n) % n) END) AS cell
-        FROM touched
-    ), there AS (
-        SELECT row, ra, dec, floor(dec / {ZONE_DEG})::BIGINT AS zone,
-            least(floor(ra / 360 * cells_of(zone))::BIGINT, cells_of(zone) - 1) AS cell
-        FROM read_parquet($second)
-    )
-    SELECT here.row AS first, there.row AS second FROM here JOIN there USING (zone, cell)
-    WHERE 2 * degrees(asin(sqrt(pow(sin(radians(there.dec - here.dec) / 2), 2) + cos(radians(here.dec))
-        * cos(radians(there.dec)) * pow(sin(radians(there.ra - here.ra) / 2), 2)))) <= $radius"""
-CELLS = f"""
-    CREATE MACRO cells_of(zone) AS greatest(1, floor(
-        360 * cos(radians(least(90, greatest(abs(zone), abs(zone + 1)) * {ZONE_DEG}))) / {ZONE_DEG})::BIGINT)"""
 
 # Opens what a side needs, and returns the function that answers.
 Side = Callable[[str], Callable[[Any], Any]]
@@ -127,8 +95,8 @@ def lake_crossmatch(folder: str) -> Callable[[Any], Any]:
 
     def answer(question: Any) -> Any:
         first, second = (pq.read_table(f"{folder}/{name}.parquet") for name in ("first", "second"))
-        places = [one[name].to_numpy() for one in (first, second) for name in ("ra", "dec")]
-        i, j, _ = match(*places, question["radius_arcsec"])
+        ra1, dec1, ra2, dec2 = (one[name].to_numpy() for one in (first, second) for name in ("ra", "dec"))
+        i, j, _ = match(ra1, dec1, ra2, dec2, question["radius_arcsec"])
         return pa.table({"first": first["row"].to_numpy()[i], "second": second["row"].to_numpy()[j]})
 
     return answer
@@ -167,13 +135,9 @@ def duckdb_brightened(folder: str) -> Callable[[Any], Any]:
 
 def duckdb_crossmatch(folder: str) -> Callable[[Any], Any]:
     connection = _duckdb()
-    connection.execute(CELLS)
-
-    def answer(question: Any) -> Any:
-        files = {name: f"{folder}/{name}.parquet" for name in ("first", "second")}
-        return connection.execute(PAIRS, {**files, "radius": question["radius_arcsec"] / 3600}).to_arrow_table()
-
-    return answer
+    first, second = (f"read_parquet('{folder}/{name}.parquet')" for name in ("first", "second"))
+    # Not execute(): DuckDB 1.5.5 does not come back from this query if its rows are streamed.
+    return lambda question: connection.sql(pairs_by_zones(first, second, question["radius_arcsec"])).to_arrow_table()
 
 
 def _frame(folder: str, *columns: str, filters: Any = None) -> Any:
