@@ -2,6 +2,7 @@
 
 ==================  ================================================================================================
 `lake`              point and cone queries against globs of Parquet files and pandas; commits and compaction
+`peers`             light curves by id, crossmatch, nights, what brightened: against LSDB, DuckDB and pandas
 `targets`           registering many targets
 `pull`, `tap`       pulls of IceCube, and of archives with TAP, against plain loops over the same service
 `parquet`           ZTF, unWISE and Pan-STARRS1 against LSDB (extra `benchmarks`)

@@ -87,6 +87,7 @@ class Timed:
     """The cost of a side: seconds of a question, and of a process that asks one; the share of its answer in that."""
 
     question_s: float
+    question_cpu_s: float
     scratch_s: float
     share: float
     peak_rss_mb: float
@@ -206,7 +207,9 @@ def ask_all(folder: str, name: str, pattern: Pattern, call: Call, lsdb: str | No
         check_same(f"{name}, {side}", expected, answer, ANSWERS[pattern.kind][1])
         times = run.value
         scratch = run.wall_s - run.seconds + times["open_s"] + times["first_s"]
-        timed[side] = Timed(times["question_s"], scratch, times["first_s"] / scratch, run.peak_rss_mb)
+        timed[side] = Timed(
+            times["question_s"], times["question_cpu_s"], scratch, times["first_s"] / scratch, run.peak_rss_mb
+        )
     return timed
 
 
@@ -238,7 +241,7 @@ def check_same(what: str, expected: pa.Table, found: pa.Table, keys: int) -> Non
 
 
 def ratios(timed: Mapping[str, Mapping[str, Timed]]) -> dict[str, float | None]:
-    """Return a peer's seconds over the lake's for each pattern, for an open connection and from scratch."""
+    """Return a peer's seconds over the lake's for each pattern: open, the same by processor time, and from scratch."""
     result: dict[str, float | None] = {}
     for name, sides in timed.items():
         lake = sides["lake"]
@@ -248,6 +251,7 @@ def ratios(timed: Mapping[str, Mapping[str, Timed]]) -> dict[str, float | None]:
                 continue
             side = sides.get(peer)
             result[f"{name}_vs_{peer}"] = side.question_s / lake.question_s if side else None
+            result[f"{name}_cpu_vs_{peer}"] = side.question_cpu_s / lake.question_cpu_s if side else None
             result[f"{name}_scratch_vs_{peer}"] = side.scratch_s / lake.scratch_s if side else None
     return result
 
@@ -256,12 +260,24 @@ def _print_sides(pattern: Pattern, sides: Mapping[str, Timed]) -> None:
     lake = sides["lake"]
     print_table(
         f"{pattern.title}; median of {len(pattern.questions) - 1}",
-        ("side", "s", "times the lake", "from scratch, s", "times the lake", "share of the answer", "peak RSS, MB"),
+        (
+            "side",
+            "s",
+            "times the lake",
+            "CPU s",
+            "times the lake",
+            "from scratch, s",
+            "times the lake",
+            "share of the answer",
+            "peak RSS, MB",
+        ),
         [
             (
                 name,
                 one.question_s,
                 one.question_s / lake.question_s,
+                one.question_cpu_s,
+                one.question_cpu_s / lake.question_cpu_s,
                 one.scratch_s,
                 one.scratch_s / lake.scratch_s,
                 f"{one.share:.0%}",

@@ -58,15 +58,15 @@ def test_all_sides_agree(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     result = ratios(timed)
     for name in NAMES:
         assert {f"{name}_s", f"{name}_scratch_s"} <= set(result)
-        for of in (f"{name}_vs", f"{name}_scratch_vs"):
+        for of in (f"{name}_vs", f"{name}_cpu_vs", f"{name}_scratch_vs"):
             assert all(result[f"{of}_{peer}"] is not None for peer in ("duckdb", "pandas"))
             assert result[f"{of}_lsdb"] is None
 
 
 def test_a_ratio_is_the_peers_time_over_the_lakes() -> None:
-    sides = {"lake": Timed(2.0, 4.0, 0.5, 100), "lsdb": Timed(3.0, 20.0, 0.2, 100)}
+    sides = {"lake": Timed(2.0, 1.0, 4.0, 0.5, 100), "lsdb": Timed(3.0, 4.0, 20.0, 0.2, 100)}
     result = ratios({"per_night": sides})
-    assert (result["per_night_vs_lsdb"], result["per_night_scratch_vs_lsdb"]) == (1.5, 5.0)
+    assert [result[f"per_night_{of}vs_lsdb"] for of in ("", "cpu_", "scratch_")] == [1.5, 4.0, 5.0]
     assert result["per_night_vs_duckdb"] is None
     assert "per_night_vs_lake_sql" not in result
 
