@@ -117,7 +117,7 @@ def plan_batches(
             del waiting[:most]
     if open_end is not None:
         waiting.append(open_end)
-    share = most if archive.plan is None else granules_per_task(len(waiting), most, lake.settings.workers)
+    share = granules_per_task(len(waiting), most, lake.settings.workers)
     for first in range(0, len(waiting), share):
         yield _batch(archive, key, folder, waiting[first : first + share])
 
