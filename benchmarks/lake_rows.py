@@ -1,4 +1,4 @@
-"""The lake that `benchmarks.lake` asks: rows of a ZTF-like archive, committed granule by granule as a pull does."""
+"""The lake that `benchmarks.lake` asks: rows of a ZTF-like archive, committed in batches as a pull does."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ SOURCES = 100  # of a granule
 BANDS = ("ztf_g", "ztf_r")
 EPOCHS = 50  # of a source in a band
 ROWS = SOURCES * len(BANDS) * EPOCHS
+ALONE = 10  # one batch of so many is committed granule by granule
 ARCHIVE = "ztf"
 RELEASE = "dr24"
 
@@ -185,24 +186,36 @@ def stage_all(url: str, granules: int) -> list[float]:
         return [seconds for job in jobs for seconds in job.result()]
 
 
-def commit_all(url: str, granules: int) -> list[float]:
-    """Commit the staged granules in the order of the sky, in one process; return the seconds of each."""
-    from lake.commit.commit import commit
+def commit_all(url: str, granules: int) -> dict[str, list[float]]:
+    """Commit the staged granules in the order of the sky, in one process, and a few of them one by one.
+
+    Returns
+    -------
+    dict
+        Seconds of each granule that was committed in a batch, as a pull does it, and of each that was committed alone.
+    """
+    from lake.commit.commit import commit_together
+    from lake.commit.gather import gather
     from lake.commit.staging import Manifest
     from lake.settings import Settings
     from lake.store.catalog import Catalog
     from lake.store.storage import Storage
+    from tasks.sources.base import Limits
 
     storage = Storage.from_url(url)
     catalog = Catalog(storage, Settings())
-    seconds = []
-    for index in range(granules):
-        manifest = Manifest.read(storage.staging / granule_id(index))
-        assert manifest is not None
-        started = time.perf_counter()
-        receipt = commit(catalog, manifest)
-        seconds.append(time.perf_counter() - started)
-        assert receipt.n_rows == ROWS
+    seconds: dict[str, list[float]] = {"batch": [], "alone": []}
+    size = Limits().granules
+    for number, first in enumerate(range(0, granules, size)):
+        read = [Manifest.read(storage.staging / granule_id(i)) for i in range(first, min(first + size, granules))]
+        manifests = [manifest for manifest in read if manifest is not None]
+        alone = number % ALONE == 1
+        for some in [[manifest] for manifest in manifests] if alone else [manifests]:
+            started = time.perf_counter()
+            receipts = [one for manifest in gather(storage, some) for one in commit_together(catalog, manifest)]
+            took = (time.perf_counter() - started) / len(some)
+            seconds["alone" if alone else "batch"] += [took] * len(some)
+            assert [one.n_rows for one in receipts] == [ROWS] * len(some)
     return seconds
 
 

@@ -168,11 +168,18 @@ def _answer(lake: Lake, work: Callable[[_Rows], pa.Table]) -> pa.Table:
 
 def _ids(lake: Lake, target: Any, radius_arcsec: float) -> list[int]:
     """Return the ids of a target or of several."""
+    # One name may be asked for again and again, such as once for each archive.
+    known = lake.listing.ids_by_name(files_of(lake)[1]) if isinstance(target, str) else {}
+    if isinstance(target, str) and target in known:
+        return [known[target]]
     with lake.snapshot() as cursor:
         ask = partial(lake.run, within=cursor)
-        if is_one_target(target):
-            return [target_id_of(target, radius_arcsec, ask)]
-        return target_ids_of(listed_targets(target), radius_arcsec, ask)
+        if not is_one_target(target):
+            return target_ids_of(listed_targets(target), radius_arcsec, ask)
+        found = target_id_of(target, radius_arcsec, ask)
+    if isinstance(target, str):
+        known[target] = found
+    return [found]
 
 
 def _matches(rows: _Rows, ids: Sequence[int], archives: list[str] | None) -> pa.Table:

@@ -127,6 +127,7 @@ class Listing:
     def __init__(self, location: CatalogLocation, storage: Storage) -> None:
         self._location, self._storage = location, storage
         self._kept: tuple[tuple[object, ...], dict[str, TableFiles]] | None = None
+        self._named: tuple[Mapping[str, TableFiles], dict[str, int]] = {}, {}
 
     def newest(self, cursor: duckdb.DuckDBPyConnection) -> dict[str, TableFiles]:
         """Return the tables that can be read by their files alone.
@@ -145,6 +146,12 @@ class Listing:
             # What is read is of one state if that is still the newest one then: otherwise the next turn reads it again.
             self._kept = snapshot, self._read(cursor)
         return {}
+
+    def ids_by_name(self, files: Mapping[str, TableFiles]) -> dict[str, int]:
+        """Return the ids of targets that were found by name while these were the newest files; more can be added."""
+        if self._named[0] is not files:
+            self._named = files, {}
+        return self._named[1]
 
     def _ask(self, cursor: duckdb.DuckDBPyConnection, query: str, **parts: str) -> list[tuple[object, ...]]:
         return _ask(cursor, self._location, query, **parts)

@@ -19,7 +19,7 @@ from lake.model.schema import TABLES
 from lake.query import Lake
 from lake.store.storage import is_local, path_of
 from tasks.services.request_counters import summarise
-from tasks.sources.base import Archive, Granule
+from tasks.sources.base import Archive, Granule, granules_per_task
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,8 @@ def plan_batches(
             del waiting[:most]
     if open_end is not None:
         waiting.append(open_end)
-    share = most
-    if archive.plan is not None:
-        share = min(share, -(-len(waiting) // lake.settings.workers))
-    for first in range(0, len(waiting), max(share, 1)):
+    share = granules_per_task(len(waiting), most, lake.settings.workers)
+    for first in range(0, len(waiting), share):
         yield _batch(archive, key, folder, waiting[first : first + share])
 
 

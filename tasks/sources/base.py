@@ -259,6 +259,20 @@ class Limits:
     bytes: int | None = None
 
 
+def granules_per_task(n: int, most: int, workers: int) -> int:
+    """Return how many of the last n granules a task carries.
+
+    All workers get some, if there are enough; a task carries a quarter of the most at least, since each one costs a
+    commit.
+
+    Examples
+    --------
+    >>> [granules_per_task(n, most=250, workers=4) for n in (2000, 400, 8)]
+    [250, 100, 62]
+    """
+    return max(1, most // 4, min(most, -(-n // workers)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Archive(Origin):
     """An archive that is asked for targets.

@@ -314,7 +314,7 @@ def test_a_slow_batch_keeps_no_other_from_its_worker(
 def test_what_was_staged_and_is_gone_is_fetched_anew(
     catalog: Catalog, rows: Rows, madeup: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, asked = work.commit, []
+    real, asked = work.commit_together, []
 
     def commit(catalog: Any, manifest: Any) -> Any:
         if len(asked) == 1:
@@ -326,7 +326,7 @@ def test_what_was_staged_and_is_gone_is_fetched_anew(
         asked.append(numbers_of(granule))
         return harvest(granule)
 
-    monkeypatch.setattr(work, "commit", commit)
+    monkeypatch.setattr(work, "commit_together", commit)
     madeup(fetch=fetch)
     register(catalog, range(2))
     assert pull("madeup").failed == 0
@@ -390,7 +390,7 @@ def test_a_commit_that_fails_is_tried_again(
 ) -> None:
     """A staging that was lost is fetched anew; a catalogue that could not be written is asked again."""
     asked: list[int] = []
-    real, tried = work.commit, []
+    real, tried = work.commit_together, []
 
     def commit(*given: Any, **more: Any) -> Any:
         tried.append(1)
@@ -402,7 +402,7 @@ def test_a_commit_that_fails_is_tried_again(
         asked.extend(numbers_of(granule))
         return harvest(granule)
 
-    monkeypatch.setattr(work, "commit", commit)
+    monkeypatch.setattr(work, "commit_together", commit)
     madeup(fetch=fetch)
     register(catalog, range(2))
     assert pull("madeup").failed == 0
@@ -414,21 +414,21 @@ def test_a_commit_that_fails_is_tried_again(
 def test_a_catalogue_that_cannot_be_written_ends_the_pull(
     catalog: Catalog, rows: Rows, madeup: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = work.commit
+    real = work.commit_together
 
     def commit(catalog: Any, manifest: Any) -> Any:
         if manifest.attempt.status == "done":
             raise CatalogError("it is read-only")
         return real(catalog, manifest)
 
-    monkeypatch.setattr(work, "commit", commit)
+    monkeypatch.setattr(work, "commit_together", commit)
     monkeypatch.setattr(driver, "_COMMIT_PAUSE_S", 0.0)
     madeup()
     register(catalog, range(2))
     (outcome,) = pull_several(Request("madeup"), told=False)
     assert isinstance(outcome, CatalogError)
     assert counts(rows) == {}
-    monkeypatch.setattr(work, "commit", real)
+    monkeypatch.setattr(work, "commit_together", real)
     assert pull("madeup").failed == 0
     assert sum(counts(rows).values()) == 2
     assert errors(catalog) == []

@@ -124,8 +124,9 @@ class Hst:
         now = status_of(run.lake, jobs, request.select)
         run.log.info("%d %s, %d to do", len(jobs), what or self.what, len(now.waiting))
         planned += jobs
+        folder = run.lake.storage.staging / run.id / NAME
         return Stage(
-            batches(run.url, run.lake.storage.staging / run.id / NAME, now.waiting, self.options),
+            batches(run.url, folder, now.waiting, self.options, run.settings.workers),
             len(now.waiting),
             {"known": len(jobs), "done_before": now.done, "rejected_before": now.skipped},
             tuple(planned),

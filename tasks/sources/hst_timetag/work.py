@@ -24,6 +24,7 @@ from lake.settings import Settings, load_settings
 from lake.store.memory import peak_rss_mb
 from lake.store.storage import path_of
 from tasks.services.request_counters import count_requests, summarise
+from tasks.sources.base import granules_per_task
 from tasks.sources.hst_timetag.composites import Group, Member, composite
 from tasks.sources.hst_timetag.exposure import Exposure, open_exposure, open_exposures
 from tasks.sources.hst_timetag.files import Files, Piece, located
@@ -131,11 +132,12 @@ class Batch:
 Staged = tuple[list[str], Manifest]
 
 
-def batches(url: str, folder: UPath, jobs: Sequence[Job], options: HstOptions) -> Iterator[Batch]:
-    """Yield granules in the batches that tasks carry."""
+def batches(url: str, folder: UPath, jobs: Sequence[Job], options: HstOptions, workers: int) -> Iterator[Batch]:
+    """Yield granules in the batches that tasks carry; if there are few, all workers get some."""
     some: list[Job] = []
+    most = granules_per_task(len(jobs), BATCH_GRANULES, workers)
     for job in jobs:
-        if some and (len(some) == BATCH_GRANULES or sum(one.bytes for one in some) + job.bytes > BATCH_BYTES):
+        if some and (len(some) == most or sum(one.bytes for one in some) + job.bytes > BATCH_BYTES):
             yield Batch(url, str(folder), tuple(some), options)
             some = []
         some.append(job)

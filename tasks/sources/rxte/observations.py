@@ -31,7 +31,7 @@ from lake.store.memory import peak_rss_mb
 from lake.store.storage import is_local, path_of
 from tasks.register import register_archive
 from tasks.services.request_counters import count_requests, summarise
-from tasks.sources.base import Band, Origin
+from tasks.sources.base import Band, Origin, granules_per_task
 from tasks.sources.granule_status import GranuleStatus, granule_status
 from tasks.sources.observed import granule_id
 from tasks.sources.protocol import Receipts
@@ -201,10 +201,10 @@ class Part:
 
     @classmethod
     def each(
-        cls, url: str, folder: UPath, observations: Sequence[Observation], extraction: Extraction
+        cls, url: str, folder: UPath, observations: Sequence[Observation], extraction: Extraction, workers: int
     ) -> Iterator[Part]:
-        """Yield observations as parts."""
-        size = extraction.together
+        """Yield observations as parts; if there are few, all workers get some."""
+        size = granules_per_task(len(observations), extraction.together, workers)
         for first in range(0, len(observations), size):
             yield cls(url, str(folder), tuple(observations[first : first + size]), extraction)
 

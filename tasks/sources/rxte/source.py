@@ -132,7 +132,7 @@ class Rxte:
 
             answer = (targets, found, extraction, self.parameters, asked_at, endpoint, asking.facts())
             yield Stage(
-                Part.each(run.url, folder, now.waiting, extraction),
+                Part.each(run.url, folder, now.waiting, extraction, run.settings.workers),
                 len(now.waiting),
                 {"known": len(observations), "done_before": now.done, "rejected_before": skipped},
                 tuple(planned),

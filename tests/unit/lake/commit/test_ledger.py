@@ -5,7 +5,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from helpers.granules import ARCHIVE, ASKED, PARAMETERS, RELEASE, attempt, committed, register, target_ids
 
-from lake.commit.ledger import Attempt, canonical, count_pending, count_rejected, dated_ahead, numbers, pending, waiting
+from lake.commit.ledger import (
+    Attempt,
+    PartlyCommitted,
+    canonical,
+    count_pending,
+    count_rejected,
+    dated_ahead,
+    numbers,
+    pending,
+    waiting,
+)
 
 
 def _asked_for(catalog, *more, batch_size=100, **options):
@@ -127,7 +137,9 @@ def test_attempts_are_numbered_and_known_again(catalog):
     assert numbers(cursor, [attempt("g0", again=1)]) == [2]
     assert numbers(cursor, [attempt("g1")]) == [1]
     assert numbers(cursor, [attempt("g1"), attempt("g0", again=1)]) == [1, 2]
-    assert numbers(cursor, [attempt("g1"), attempt("g0")]) is None
+    assert numbers(cursor, [attempt("g0"), attempt("g0")]) is None
+    with pytest.raises(PartlyCommitted, match="g0"):
+        numbers(cursor, [attempt("g1"), attempt("g0")])
 
 
 def test_an_attempt_survives_json():

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from helpers.granules import committed, positions, register, rows_of, target_ids
 
+from lake.commit.target_changes import remove_targets, rename_target
+from lake.errors import ConfigurationError
 from lake.light_curves import files_of
+from lake.names import target_id_of
 from lake.query import Lake
 from lake.store.catalog import Catalog
 from lake.store.listing import LISTED, Listing, TableFiles
@@ -84,6 +87,23 @@ def test_a_file_that_went_away_meanwhile_is_no_error(lake):
     }
     lake.listing._kept = key, gone
     assert lake.light_curve(target_ids([4])[0]).equals(expected)
+
+
+def test_a_name_is_looked_up_once_in_a_state_of_the_lake(lake, monkeypatch):
+    register(lake.catalog, range(TARGETS))
+    committed(lake.catalog, range(20), "g0")
+    asked = []
+    monkeypatch.setattr("lake.light_curves.target_id_of", lambda *given: asked.append(given[0]) or target_id_of(*given))
+    by_id = {number: lake.light_curve(one) for number, one in zip((3, 4), target_ids([3, 4]), strict=True)}
+    for name, number in (("T4", 4), ("T4", 4), ("T3", 3)):
+        assert lake.light_curve(name).equals(by_id[number])
+    assert asked == ["T4", "T3"]
+    remove_targets(lake.catalog, "T4")
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="T4"):
+            lake.light_curve("T4")
+    rename_target(lake.catalog, "T3", "T4")
+    assert lake.light_curve("T4").equals(by_id[3])
 
 
 def test_a_commit_while_files_are_listed_does_not_mix_two_states(lake, monkeypatch):

@@ -76,6 +76,13 @@ def planned(lake: Lake, archive: Archive, folder: Path, **more: Any) -> list[Bat
     return list(plan_batches(lake, archive, more.pop("parameters", DEPTH), more.pop("samples", None), folder, **more))
 
 
+def planned_as_one(lake: Lake, archive: Archive, folder: Path) -> Batch:
+    """Plan for one worker, which gets all granules in one batch if they are few."""
+    lake.settings = lake.settings.model_copy(update={"workers": 1})
+    (batch,) = planned(lake, archive, folder)
+    return batch
+
+
 def whole(catalog: Catalog) -> bool:
     return not [finding for finding in verify(catalog) if finding.is_error]
 
@@ -167,6 +174,15 @@ def test_answers_of_live_archives_age(catalog: Catalog, lake: Lake, madeup: Arch
     assert count_to_ask(lake, madeup, DEPTH, None) == 0
 
 
+def test_a_few_granules_are_shared_by_all_workers(
+    catalog: Catalog, lake: Lake, madeup: Archive, tmp_path: Path
+) -> None:
+    register(catalog, range(47))
+    archive = replace(madeup, batch_size=5)  # of 10 granules 4 are a batch, and 4 again
+    assert [len(batch.granules) for batch in planned(lake, archive, tmp_path)] == [4, 4, 1, 1]
+    assert len(planned_as_one(lake, replace(madeup, batch_size=20), tmp_path).granules) == 3
+
+
 def test_an_archive_may_cut_granules_its_own_way(
     catalog: Catalog, lake: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -246,8 +262,7 @@ def test_registering_an_archive_again_changes_nothing(lake: Lake, madeup: Archiv
 
 def only_batch(catalog: Catalog, lake: Lake, folder: Path, n: int = 8) -> Batch:
     register(catalog, range(n))
-    (batch,) = planned(lake, REGISTRY["madeup"], folder / "plan")
-    return batch
+    return planned_as_one(lake, REGISTRY["madeup"], folder / "plan")
 
 
 def test_coverage_counts_sources_and_rows_of_each_target(
@@ -556,7 +571,7 @@ def test_a_granule_that_is_cut_is_asked_again_in_halves(
     register(catalog, range(13))
     archive = cutting(monkeypatch, most)
     register_archive(lake, archive)
-    (batch,) = planned(lake, archive, tmp_path / "plan")
+    batch = planned_as_one(lake, archive, tmp_path / "plan")
     manifests = fetch_batch(batch)
     receipts = commit_batch(lake.settings.url, manifests)
     report = PullReport("madeup", "DR1").plus(0, [(None, one) for one in receipts])
@@ -580,7 +595,7 @@ def test_one_target_that_is_cut_fails_and_says_so(
 ) -> None:
     register(catalog, range(3))
     archive = cutting(monkeypatch, 0)
-    (batch,) = planned(lake, archive, tmp_path / "plan")
+    batch = planned_as_one(lake, archive, tmp_path / "plan")
     receipts = commit_batch(lake.settings.url, fetch_batch(batch))
     assert Counter(receipt.status for receipt in receipts) == {"split": 2, "failed": 3}
     report = PullReport("madeup", "DR1").plus(0, [(None, one) for one in receipts])
@@ -596,7 +611,7 @@ def test_a_retry_goes_on_with_the_halves(
     register(catalog, range(8))
     seen: list[int] = []
     archive = cutting(monkeypatch, 4, seen)
-    (batch,) = planned(lake, archive, tmp_path / "plan")
+    batch = planned_as_one(lake, archive, tmp_path / "plan")
     calls = iter([None, None, refusal()])
 
     def failing(granule: Granule, settings: Settings) -> FetchResult:
@@ -620,7 +635,7 @@ def test_committing_a_split_twice_changes_nothing(
 ) -> None:
     register(catalog, range(8))
     archive = cutting(monkeypatch, 4)
-    (batch,) = planned(lake, archive, tmp_path / "plan")
+    batch = planned_as_one(lake, archive, tmp_path / "plan")
     manifests = fetch_batch(batch)
     commit_batch(lake.settings.url, manifests)
     before = lake.sql("SELECT * FROM ledger ORDER BY ALL").to_pylist()
