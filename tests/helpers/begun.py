@@ -1,9 +1,9 @@
 """A Python that has imported what `lightlake` takes longest for, and forks: each child is a command that has begun.
 
-Pages of the documentation start the command hundreds of times, and importing other people's packages is more than half
-of what it does. So `lightlake` of a page (see `helpers.pages`) only asks this process, which forks: the child has the
-terminal, folder, environment and arguments of who asked, and runs the command's own code from its first line on. What
-asked passes signals on, and ends as the child ends. Nothing of the project is imported here.
+Tests, and pages of the documentation most of all, start the command hundreds of times, and importing other people's
+packages is more than half of what it does. So `lightlake` of theirs only asks this process, which forks: the child has
+the terminal, folder, environment and arguments of who asked, and runs the command's own code from its first line on.
+What asked passes signals on, and ends as the child ends. Nothing of the project is imported here.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ from typing import Any
 # Of these, nothing depends on the environment or starts a thread when it is imported.
 MODULES = ("numpy", "pandas", "pyarrow", "pyarrow.compute", "pyarrow.parquet", "duckdb", "cyclopts", "rich.console",
     "rich.table", "pydantic_settings", "yaml", "filelock", "tenacity", "scipy.special")  # fmt: skip
+
+# The command, as pip makes it.
+MAIN = 'from lake.cli import main\n\nif __name__ == "__main__":\n    main()\n'
 
 # What asks: it needs little of Python, and begins the command itself where nobody answers.
 ASK = """\
@@ -80,6 +83,17 @@ def serving() -> str:
 def program(script: Path) -> str:
     """Return a program that runs a script of Python in a child of the process."""
     return ASK.format(python=sys.executable, script=str(script), path=serving())
+
+
+@cache
+def command() -> str:
+    """Return the path of a program that is the command `lightlake`."""
+    folder = Path(serving()).parent
+    script, asks = folder / "lightlake.py", folder / "lightlake"
+    script.write_text(MAIN)
+    asks.write_text(program(script))
+    asks.chmod(0o755)
+    return str(asks)
 
 
 def _serve(path: str) -> None:
@@ -164,9 +178,9 @@ def _run(asked: dict[str, Any]) -> int:
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["environment"])
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115
-    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115
-    sys.stderr = open(2, "w", 1, "utf-8", "backslashreplace", closefd=False)  # noqa: PTH123, SIM115
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", 1, "utf-8", "backslashreplace", closefd=False)  # noqa: SIM115
     script = asked["script"]
     sys.argv[:] = [script, *asked["arguments"]]
     added = [path for path in asked["environment"].get("PYTHONPATH", "").split(os.pathsep) if path]

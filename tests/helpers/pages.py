@@ -34,7 +34,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, Queue
 
-from helpers.begun import program
+from helpers.begun import MAIN, program
 from helpers.processes import child_environment
 
 FENCE = re.compile(
@@ -212,7 +212,7 @@ def terminal(folder: Path, **more: str) -> dict[str, str]:
     # A file, as pip makes it: DuckDB takes `python -c` for somebody at a prompt, and draws bars of progress.
     script = folder / "installed" / "lightlake"
     script.parent.mkdir()
-    script.write_text('from lake.cli import main\n\nif __name__ == "__main__":\n    main()\n')
+    script.write_text(MAIN)
     start = {"lightlake": program(script), "python": f'#!/bin/sh\nexec {sys.executable} "$@"\n'}
     for name, text in start.items():
         (programs / name).write_text(text)
@@ -220,7 +220,9 @@ def terminal(folder: Path, **more: str) -> dict[str, str]:
     path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     root = str(Path(__file__).parents[2])
     given = {"HOME": str(home), "PATH": path, "COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1", "PYTHONPATH": root}
-    return child_environment(**{**given, "PREFECT_HOME": str(home / "prefect"), **more})
+    # A service asks each other second what is to run, instead of every ten.
+    given |= {"PREFECT_HOME": str(home / "prefect"), "PREFECT_RUNNER_POLL_FREQUENCY": "2"}
+    return child_environment(**{**given, **more})
 
 
 class Reader:

@@ -151,9 +151,7 @@ def test_events_of_heasarc(catalog: Catalog, lake: Lake, rows: Rows, reached: di
     assert reasons == {f"{lost} events of {name} have no position and match nothing" if lost else None}
 
 
-def test_one_more_table_by_configuration(
-    catalog: Catalog, rows: Rows, reached: dict[str, str], tmp_path: Path
-) -> None:
+def test_one_more_table_by_configuration(catalog: Catalog, rows: Rows, reached: dict[str, str], tmp_path: Path) -> None:
     """The setting of the how-to page in the environment, and the command after it."""
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "heasarc-table.md").read_text()
     described = re.search(r"LIGHTLAKE_TABLES__XMMSSC='(.*?)'", page, re.S)
