@@ -28,9 +28,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-# Of these, nothing depends on the environment or starts a thread when it is imported.
+# Of these, nothing depends on the environment or starts a thread when it is imported; astropy makes a folder at home.
 MODULES = ("numpy", "pandas", "pyarrow", "pyarrow.compute", "pyarrow.parquet", "duckdb", "cyclopts", "rich.console",
-    "rich.table", "pydantic_settings", "yaml", "filelock", "tenacity", "scipy.special")  # fmt: skip
+    "rich.table", "pydantic_settings", "yaml", "filelock", "tenacity", "scipy.special", "httpx", "fsspec", "upath",
+    "h5py", "hpgeom", "psutil", "altair", "astropy.units", "astropy.table", "astropy.time", "astropy.coordinates",
+    "astropy.timeseries", "astropy.io.fits", "astropy.io.votable")  # fmt: skip
 
 # The command, as pip makes it.
 MAIN = 'from lake.cli import main\n\nif __name__ == "__main__":\n    main()\n'
@@ -71,7 +73,13 @@ def serving() -> str:
     folder = tempfile.mkdtemp(prefix="begun-")
     path = str(Path(folder) / "socket")
     command = [sys.executable, __file__, path]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, "HOME": folder},
+    )
     assert process.stdout is not None
     assert process.stdin is not None
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
