@@ -37,6 +37,7 @@ Fill = Callable[[Catalog], None]
 
 # Files that take longest, much of it waiting: begun last, they would keep one process busy and the others idle.
 _LONG = (
+    "test_tutorials",
     "test_pages",
     "test_slurm",
     "test_virac_flow",

@@ -44,7 +44,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     url = str(folder / "lake")
     places = [(ra, dec) for _, ra, dec, _ in TARGETS]
     with (
-        Sandbox.start(folder / "archives", archives=ARCHIVES, seed=20210126, scale=0.1, targets=places) as sandbox,
+        Sandbox.start(folder / "archives", archives=ARCHIVES, seed=20210126, scale=0.02, targets=places) as sandbox,
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv("LIGHTLAKE_CACHE_DIR", str(folder / "cache"))

@@ -1,4 +1,7 @@
-"""Pages with commands or Python run as they stand, against simulated archives, and print what they say."""
+"""Pages with commands or Python run as they stand, against simulated archives, and print what they say.
+
+Tutorials, which take longest, are in a file of their own, for another process of the tests.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from helpers.page_needs import needs, provide
 from helpers.pages import agrees, blocks, run_page, to_run
 
 DOCS = Path(__file__).parents[2] / "docs"
-PARTS = ("tutorials", "how-to", "explanation")
+PARTS = ("how-to", "explanation")
 PAGES = [page for part in PARTS for page in sorted((DOCS / part).glob("*.md")) if to_run(page)]
 
 

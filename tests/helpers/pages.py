@@ -30,10 +30,11 @@ import textwrap
 import threading
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, Queue
 
+from helpers.begun import MAIN, program
 from helpers.processes import child_environment
 
 FENCE = re.compile(
@@ -209,17 +210,19 @@ def terminal(folder: Path, **more: str) -> dict[str, str]:
     home.mkdir()
     programs.mkdir()
     # A file, as pip makes it: DuckDB takes `python -c` for somebody at a prompt, and draws bars of progress.
-    start = {
-        "lightlake": f'#!{sys.executable}\nfrom lake.cli import main\n\nif __name__ == "__main__":\n    main()\n',
-        "python": f'#!/bin/sh\nexec {sys.executable} "$@"\n',
-    }
+    script = folder / "installed" / "lightlake"
+    script.parent.mkdir()
+    script.write_text(MAIN)
+    start = {"lightlake": program(script), "python": f'#!/bin/sh\nexec {sys.executable} "$@"\n'}
     for name, text in start.items():
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     root = str(Path(__file__).parents[2])
     given = {"HOME": str(home), "PATH": path, "COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1", "PYTHONPATH": root}
-    return child_environment(**{**given, "PREFECT_HOME": str(home / "prefect"), **more})
+    # A service asks each other second what is to run, instead of every ten.
+    given |= {"PREFECT_HOME": str(home / "prefect"), "PREFECT_RUNNER_POLL_FREQUENCY": "2"}
+    return child_environment(**{**given, **more})
 
 
 class Reader:
@@ -244,8 +247,9 @@ class Reader:
         said = self.shell.read_until(END, 30)[0]
         return dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
 
-    def run(self, block: Block) -> None:
-        """Run a block; AssertionError if it does otherwise than the page says."""
+    def run(self, block: Block) -> str:
+        """Run a block, and return what it printed; AssertionError if it does otherwise than the page says."""
+        said = ""
         if block.note.startswith("file: "):
             (self._here() / block.note.removeprefix("file: ")).write_text(block.code)
         elif block.note == "another terminal":
@@ -255,6 +259,7 @@ class Reader:
             assert (code != "0") == (block.note == "fails"), f"exit code {code}\n{said}"
             if block.printed is not None and block.compared:
                 assert agrees(said, block.printed), f"printed\n{said}\ninstead of\n{block.printed}"
+        return said
 
     def _serve(self, block: Block) -> None:
         assert block.printed, "the page does not say what it prints when it is ready"
@@ -273,8 +278,10 @@ class Reader:
         return self.python.read_until(END, self.timeout_s)
 
 
-def run_page(page: Path, folder: Path, timeout_s: float = 240, **environment: str) -> list[Block]:
-    """Run a page's blocks in a folder, and return those that ran.
+def run_page(
+    page: Path, folder: Path, timeout_s: float = 240, *, keep: bool = False, **environment: str
+) -> list[Block]:
+    """Run a page's blocks in a folder, and return those that ran, with what they printed.
 
     Parameters
     ----------
@@ -284,6 +291,8 @@ def run_page(page: Path, folder: Path, timeout_s: float = 240, **environment: st
         A folder of its own; the blocks run in `work` in it, which is made unless it is there.
     timeout_s
         For each block.
+    keep
+        Leave the folder as it is then.
     environment
         More variables.
 
@@ -294,13 +303,14 @@ def run_page(page: Path, folder: Path, timeout_s: float = 240, **environment: st
     """
     work = folder / "work"
     work.mkdir(parents=True, exist_ok=True)
-    run = to_run(page)
+    ran = []
     with ExitStack() as stack:
         reader = Reader(work, terminal(folder, **environment), timeout_s, stack)
-        for block in run:
+        for block in to_run(page):
             try:
-                reader.run(block)
+                ran.append(replace(block, printed=reader.run(block)))
             except AssertionError as error:
                 raise AssertionError(f"{page.name}, line {block.line}: {error}") from None
-    shutil.rmtree(folder, ignore_errors=True)
-    return run
+    if not keep:
+        shutil.rmtree(folder, ignore_errors=True)
+    return ran

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from helpers.begun import command
 from lake.cli import main
 
 CLUSTER = Path(__file__).parents[2] / "deployments" / "cluster"
@@ -38,9 +38,9 @@ def child_environment(**more: str) -> dict[str, str]:
 def lightlake(
     *arguments: object, cwd: Path, environment: Mapping[str, str] | None = None, timeout_s: float = 500
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command in a child process."""
+    """Run the command in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-c", "from lake.cli import main; main()", *map(str, arguments)],
+        [command(), *map(str, arguments)],
         cwd=cwd,
         env=child_environment(**(environment or {})),
         capture_output=True,

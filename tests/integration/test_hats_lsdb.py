@@ -43,7 +43,7 @@ def test_lsdb_gives_what_brute_force_gives(lake: Lake, tmp_path: Path) -> None:
     ids, ra, dec = (targets[name].to_numpy() for name in ("target_id", "ra", "dec"))
     names = dict(zip(targets["name"].to_pylist(), ids.tolist(), strict=True))
     # About corners and edges of pixels, a pole, RA 0; and wide ones.
-    centres = [*range(0, len(ids), 9)]
+    centres = [*range(0, len(ids), 18)]
     cones = [(float(ra[n]), float(dec[n]), radius) for n in centres for radius in (9.0, 20_000.0)]
     looked_up = [int(one) for one in ids[::13]]
     named = [one for one in names if one is not None][::17]

@@ -41,8 +41,8 @@ pytestmark = pytest.mark.crash
 
 FULL = bool(os.environ.get("LIGHTLAKE_TEST_FULL"))
 # Numbers of exposures and targets, and the share that is broken: in the short test, too, each way occurs.
-EXPOSURES, TARGETS, SHARE = (500, 23, 0.05) if FULL else (60, 9, 1 / 7)
-KILLS = 5
+EXPOSURES, TARGETS, SHARE = (500, 23, 0.05) if FULL else (40, 9, 1 / 4)
+KILLS = 5 if FULL else 3
 # The published list of bad proposals is empty.
 WAYS = tuple(how for how in BROKEN if how != "proposal")
 REASONS = {

@@ -90,7 +90,7 @@ def test_lock_sessions_that_end_end_no_process(administrator, new, through):
     for one in writers:
         one.start()
     ended, generator = 0, random.Random(1)
-    most = 40 if FULL else 15
+    most = 40 if FULL else 8
     while ended < most and any(one.is_alive() for one in writers):
         ended += end_lock_sessions(administrator)
         writers[0].join(generator.uniform(0.05, 0.4))
@@ -175,7 +175,7 @@ def _check(catalog, brought, failures):
     assert errors(catalog) == []
 
 
-FAULTS = 200 if FULL else 12
+FAULTS = 200 if FULL else 6
 
 
 @pytest.mark.crash
@@ -207,7 +207,7 @@ def test_four_writers_whose_connections_to_s3_fail(s3, s3_lake, tmp_path, monkey
 def test_four_writers_while_the_server_restarts(tmp_path):
     """With LIGHTLAKE_TEST_FULL for two hours."""
     generator = random.Random(3)
-    longest = 7200 if FULL else 20
+    longest, wait = (7200, 8) if FULL else (10, 3)
     with running_postgres() as server:
         settings = load_settings(
             url=str(tmp_path / "lake"), catalog=f"postgres:{server.connection} schema=lake", lock_timeout_s=100.0
@@ -220,7 +220,7 @@ def test_four_writers_while_the_server_restarts(tmp_path):
             def restart():
                 started = time.monotonic()
                 while time.monotonic() - started < longest:
-                    end.wait(generator.uniform(1, 8))
+                    end.wait(generator.uniform(1, wait))
                     server.stop(generator.choice(["fast", "immediate"]))
                     end.wait(generator.uniform(0, 2))
                     server.start()

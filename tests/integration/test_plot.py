@@ -14,6 +14,7 @@ from helpers.processes import Run
 
 from lake.commit.targets import add_targets
 from lake.store.catalog import Catalog
+from tasks.analysis.figures import gallery
 
 NAMES = ["M 87", "<b>x</b>", "../../etc", "m 87", "x" * 300]
 
@@ -67,8 +68,10 @@ def test_a_sample_is_drawn_once_and_again_where_it_changed(
     url: str, catalog: Catalog, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str
 ) -> None:
     monkeypatch.setenv("LIGHTLAKE_WORKERS", workers)
+    monkeypatch.setattr(gallery, "_A_PROCESS", 1)
     folder = tmp_path / "figures"
     assert "5 figures drawn" in run("plot", "--sample", "five", "--to", folder, "--lake", url).out
+    monkeypatch.setattr(gallery, "_A_PROCESS", 100)  # the rest in this process
     pages = sorted(path.name for path in folder.glob("*.html"))
     assert len(pages) == 6
     assert "M_87.html" in pages

@@ -212,6 +212,13 @@ def slow_file(tmp_path: Path, box: Sandbox, run_id: str = "slow") -> Path:
     return file
 
 
+def until_answered(archive: str, tmp_path: Path) -> None:
+    """Wait until the run has an answer of an archive; the lake is opened once, for that takes the longest."""
+    with Lake(load_settings().url) as opened:
+        query = f"FROM ledger WHERE archive = '{archive}'"
+        until(lambda: opened.sql(query).num_rows, (tmp_path / "said.txt").read_text)
+
+
 @pytest.fixture
 def quick_again(box: Sandbox) -> Iterator[None]:
     yield
@@ -227,7 +234,7 @@ def test_killed_and_started_again_it_asks_for_the_rest(
     file = slow_file(tmp_path, box)
     process = in_background(tmp_path, "run", file)
     try:
-        until(lambda: rows_of("FROM ledger WHERE archive = 'icecube'"), (tmp_path / "said.txt").read_text)
+        until_answered("icecube", tmp_path)
         assert state("slow") == "running"
         assert run("run", file).code == 2  # the same run twice at a time
     finally:
@@ -254,11 +261,12 @@ def test_stopped_by_another_process_it_ends_soon_and_loses_nothing(
     catalog: Catalog, box: Sandbox, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, runner: str
 ) -> None:
     monkeypatch.setenv("LIGHTLAKE_RUNNER", runner)
+    monkeypatch.setenv("LIGHTLAKE_WORKERS", "2")  # one for each archive
     register(catalog, range(12))
     file = slow_file(tmp_path, box)
     process = in_background(tmp_path, "run", file)
     try:
-        until(lambda: rows_of("FROM ledger WHERE archive = 'icecube'"), (tmp_path / "said.txt").read_text)
+        until_answered("icecube", tmp_path)
         stopped = run("stop", "slow", "--wait-s", "120")
         assert stopped.code == 0, stopped.out + stopped.err
         assert process.wait(60) == STOPPED

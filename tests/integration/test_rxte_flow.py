@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv as csv
 import pytest
-from helpers.processes import Run, child_environment, lightlake
+from helpers.processes import Run, child_environment
 from helpers.servers import artifacts
 
 from deployments.sandbox import rxte as sandbox_rxte
@@ -194,13 +194,14 @@ def test_killed_and_resumed(
     catalog: Catalog,
     rows: Rows,
     mirror: list[dict[str, Any]],
+    run: Run,
     tmp_path: Path,
     pull_settings: dict[str, str],
     how: signal.Signals,
     runner: str,
 ) -> None:
     here = {**pull_settings, "LIGHTLAKE_WORKERS": "1", "LIGHTLAKE_ENDPOINTS__RXTE": str(tmp_path / "mirror")}
-    command = ["rxte", PLACE, "--xtemaster", str(tmp_path / "xtemaster.csv"), "--runner", runner]
+    command = ["rxte", PLACE, "--xtemaster", str(tmp_path / "xtemaster.csv")]
     # Small batches, slowly: so that there is something to be killed.
     code = (
         "import time; from tasks.sources.rxte import observations as rxte_pull; rxte_pull.TOGETHER['products'] = 2; "
@@ -209,7 +210,7 @@ def test_killed_and_resumed(
         "from lake.cli import main; main()"
     )
     child = subprocess.Popen(
-        [sys.executable, "-c", code, *command],
+        [sys.executable, "-c", code, *command, "--runner", runner],
         env=child_environment(**here),
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
@@ -229,9 +230,9 @@ def test_killed_and_resumed(
     done = rows("SELECT count(*) AS n FROM ledger WHERE n_targets = 0")[0]["n"]
     wanted = [row for row in mirror if not row["is_slew"]]
     assert 0 < done < len(wanted)
-    finished = lightlake(*command, cwd=tmp_path, environment=here)
+    finished = run(*command)
     bad = sum(bool(row["broken"]) for row in wanted)
-    assert finished.returncode == (1 if "REJECTED" in finished.stdout else 0), finished.stderr
+    assert finished.code == (1 if "REJECTED" in finished.out else 0), finished.err
     counted = rows("SELECT status, count(*) AS n FROM ledger WHERE n_targets = 0 GROUP BY ALL")
     assert sum(row["n"] for row in counted) == len(wanted), "each once"
     assert rows("SELECT count(*) AS n FROM sources") == [{"n": len(wanted) - bad}]

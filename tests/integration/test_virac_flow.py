@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.processes import Run, child_environment, lightlake
+from helpers.processes import Run, child_environment
 from helpers.servers import artifacts
 from prefect.settings import PREFECT_API_URL
 from prefect.states import State
@@ -146,8 +146,8 @@ def test_the_command_is_watched_ended_by_sigterm_and_goes_on(
     catalog: Catalog, rows: Rows, run: Run, tmp_path: Path, pull_settings: dict[str, str], by: str
 ) -> None:
     sandbox_virac.write_tiles(tmp_path / "tiles", TILES, seed=7, **SMALL)
-    command = ["virac", str(tmp_path / "tiles"), "--runner", "processes", by]
-    arguments = [sys.executable, "-c", "from lake.cli import main; main()", *command]
+    command = ["virac", str(tmp_path / "tiles"), by]
+    arguments = [sys.executable, "-c", "from lake.cli import main; main()", *command, "--runner", "processes"]
     here = {**pull_settings, "LIGHTLAKE_WORKERS": "2", "PREFECT_API_URL": str(PREFECT_API_URL.value())}
     process = subprocess.Popen(
         arguments,
@@ -168,9 +168,9 @@ def test_the_command_is_watched_ended_by_sigterm_and_goes_on(
     done = rows("SELECT count(*) AS n FROM ledger")[0]["n"]
     assert 0 < done < TILES
     assert f"{done} granules ended of {TILES}" in run("status", "virac").out
-    finished = lightlake(*command, cwd=tmp_path, environment=here)
-    assert finished.returncode == 0, finished.stderr
-    assert f"{TILES} of {TILES} tiles are in the lake" in finished.stdout
+    finished = run(*command)
+    assert finished.code == 0, finished.err
+    assert f"{TILES} of {TILES} tiles are in the lake" in finished.out
     assert rows("SELECT status, count(*) AS n FROM ledger GROUP BY ALL") == [{"status": "done", "n": TILES}]
     assert f"{TILES} done, 0 empty, 0 rejected, 0 failed" in run("status", "virac", "--watch").out
 

@@ -25,7 +25,7 @@ from tasks.sources.virac.tiles import Selection
 pytestmark = pytest.mark.crash
 
 FULL = bool(os.environ.get("LIGHTLAKE_TEST_FULL"))
-TILES, KILLS = (500, 10) if FULL else (40, 3)
+TILES, KILLS = (500, 10) if FULL else (24, 2)
 
 WORKER = """
 import sys

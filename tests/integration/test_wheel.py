@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -36,9 +37,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             (source / name).write_bytes((ROOT / name).read_bytes())
     subprocess.run([sys.executable, "-m", "venv", folder / "builder"], check=True)
     python = folder / "builder" / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "build"], check=True, env=child_environment())
+    # What pyproject.toml names, once: `build` would make an environment with it for each of the two.
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "build", *needed], check=True, env=child_environment())
     made = subprocess.run(
-        [python, "-m", "build", "--outdir", folder / "dist", source],
+        [python, "-m", "build", "--no-isolation", "--outdir", folder / "dist", source],
         capture_output=True,
         text=True,
         check=False,

@@ -30,8 +30,9 @@ from tasks.analysis.html_pages import Column, Page, link, thumbnail
 Format = Literal["html", "png", "svg", "pdf", "json"]
 
 INDEX, NOTED = "index.html", "figures.json"
-# A task draws so many targets.
+# A task draws so many targets. To start a process takes as long as to draw some ten.
 _A_TASK = 4
+_A_PROCESS = 16
 _THUMBNAIL = (240, 56)
 _MOST_DOTS = 250
 
@@ -92,7 +93,7 @@ def draw_sample(
     kind
         Form of the files.
     workers
-        Processes.
+        Processes, at most; few figures are drawn in this one.
     begin, advance
         Called with the number of figures to be drawn, then of those that were.
     """
@@ -118,7 +119,7 @@ def draw_sample(
     pieces = [due[start : start + _A_TASK] for start in range(0, len(due), _A_TASK)]
     drawing = partial(_draw, str(lake.storage.root), folder=str(folder), look=look, archive=archive, kind=kind)
     tasks = {tuple(piece): {i: files[i] for i in piece} for piece in pieces}
-    for piece in _done(drawing, tasks, workers):
+    for piece in _done(drawing, tasks, min(workers, len(due) // _A_PROCESS)):
         noted |= {files[i]: keys[i] for i in piece}
         _note(folder, noted)
         advance(len(piece))
@@ -130,7 +131,7 @@ def _done(
     drawing: Callable[[Mapping[int, str]], None], tasks: Mapping[tuple[int, ...], Mapping[int, str]], workers: int
 ) -> Iterator[tuple[int, ...]]:
     """Do tasks, and yield each that is done: here, unless several processes would do them at the same time."""
-    if min(workers, len(tasks)) < 2:  # a process takes longer to start than a task
+    if min(workers, len(tasks)) < 2:
         for piece, files in tasks.items():
             drawing(files)
             yield piece

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,10 @@ from lake.store.catalog import Catalog
 from lake.upkeep.renaming import rename_archives
 
 FORMER, NAME = "lightkurve", "tess_kepler"
-STEPS = ("after BEGIN 1", "before insert 5", "after delete 4", "before COMMIT 1", "after COMMIT 1", "before compact")
+# To others, all moments of a transaction before its COMMIT are alike: by default one of them, the last.
+STEPS = ("before COMMIT 1", "after COMMIT 1", "before compact")
+if os.environ.get("LIGHTLAKE_TEST_FULL"):
+    STEPS += ("after BEGIN 1", "before insert 5", "after delete 4")
 NAMING = [table for table in TABLES.values() if "archive" in table.names]
 Held = dict[str, list[tuple[Any, ...]]]
 
@@ -48,9 +53,8 @@ def plain(catalog: Catalog, table: str) -> list[tuple[Any, ...]]:
     ).fetchall()
 
 
-@pytest.fixture
-def before(catalog: Catalog) -> Held:
-    """A lake with rows under the former name, and others; those rows."""
+def _fill(catalog: Catalog) -> None:
+    """Bring rows under the former name, and others."""
     register(catalog, range(60))
     for number in range(3):
         sources = range(20 * number, 20 * number + 20)
@@ -59,7 +63,12 @@ def before(catalog: Catalog) -> Held:
     cursor = catalog.cursor()
     cursor.execute("INSERT INTO bands (archive, band, description) VALUES ('lightkurve', 'g', 'PDCSAP')")
     cursor.close()
-    return held(catalog, FORMER)
+
+
+@pytest.fixture
+def before(prepared: Callable[..., Catalog]) -> Held:
+    """Those rows, in the lake of the test."""
+    return held(prepared(_fill), FORMER)
 
 
 def check_renamed(catalog: Catalog, before: Held) -> None:
@@ -80,10 +89,7 @@ def test_all_rows_get_the_new_name(catalog: Catalog, before: Held) -> None:
 
 
 @pytest.mark.crash
-@pytest.mark.parametrize(
-    "step",
-    ["after BEGIN 1", "before insert 5", "after delete 4", "before COMMIT 1", "after COMMIT 1", "before compact"],
-)
+@pytest.mark.parametrize("step", STEPS)
 def test_a_rename_that_is_killed_is_done_when_it_is_run_again(
     catalog: Catalog, settings: Settings, before: Held, step: str
 ) -> None:
