@@ -85,4 +85,6 @@ def test_margins_are_complete_to_the_radius(clusters, limit, radius):
         for row in rows:
             near = hpgeom.query_circle(2**order, ra[row], dec[row], (1.6 * radius + 5) / 3600, inclusive=True)
             edges = near.astype(np.int64) << beneath
-            assert ((edges < part.pixel.high) & (edges + (1 << beneath) > part.pixel.low)).any(), "far beyond the radius"
+            assert ((edges < part.pixel.high) & (edges + (1 << beneath) > part.pixel.low)).any(), (
+                "far beyond the radius"
+            )
