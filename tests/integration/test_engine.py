@@ -130,7 +130,9 @@ def test_every_target_is_answered_and_the_next_pull_asks_only_what_is_new(
     assert errors(catalog) == []
 
 
-@pytest.mark.parametrize("kinds", [["status:503", "status:503"], ["truncate", "garbage", "short"]])
+@pytest.mark.parametrize(
+    "kinds", [pytest.param(["status:503"] * 2, marks=pytest.mark.long), ["truncate", "garbage", "short"]]
+)
 def test_what_can_pass_is_tried_again(
     catalog: Catalog, rows: Rows, sandbox: Sandbox, kinds: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -382,7 +384,7 @@ def test_a_service_that_asks_to_be_left_alone_is_asked_by_nobody(
     assert all(one >= 12 for one in first[3:]), first
 
 
-@pytest.mark.parametrize("error", [StagingLost("gone"), CatalogError("locked")])
+@pytest.mark.parametrize("error", [pytest.param(StagingLost("gone"), marks=pytest.mark.long), CatalogError("locked")])
 def test_a_commit_that_fails_is_tried_again(
     catalog: Catalog, rows: Rows, madeup: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch, error: LightlakeError
 ) -> None:

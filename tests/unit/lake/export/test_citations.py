@@ -32,11 +32,11 @@ def lake(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
     """The lake, for all tests: they only read it."""
     root = tmp_path_factory.mktemp("citations") / "lake"
     shutil.copytree(template, root)
-    settings = load_settings(url=str(root), duckdb_threads=1)
-    catalog = Catalog(Storage(root), settings)
+    chosen = load_settings(url=str(root), duckdb_threads=1)
+    catalog = Catalog(Storage(root), chosen)
     fill(catalog)
     catalog.close()
-    with Lake(root, settings) as opened:
+    with Lake(root, chosen) as opened:
         yield opened
 
 
