@@ -58,7 +58,7 @@ def test_each_target_is_in_exactly_one_pixel(clusters, limit, finest, data):
 
 
 @example([(45.0, 90.0, 1.0, 3), (45.0, 0.0, 1.0, 3)], 1, 10.0)
-@settings(max_examples=examples(8))
+@settings(max_examples=examples(16))
 @given(CLUSTERS, st.integers(1, 20), RADIUS)
 def test_margins_are_complete_to_the_radius(clusters, limit, radius):
     ra, dec, pixels = sky(clusters)

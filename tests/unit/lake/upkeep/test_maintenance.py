@@ -211,7 +211,7 @@ def _plain(catalog, table):
 
 
 def test_compact_brings_the_lake_to_rest(kept):
-    for k in range(3):
+    for k in range(5):
         committed(
             kept, {s: 1 + (s % 3 == k % 3) for s in range(2 * k, 2 * k + 4)}, f"h{k}", exposures={"e1": 58000.0 + k}
         )
