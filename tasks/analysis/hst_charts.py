@@ -42,11 +42,12 @@ _THIN = 0.04
 
 
 def themed(chart: Any) -> Any:
-    """Return a chart in the style of the pages."""
-    return (
-        chart.configure(font=FONT, background="#ffffff")
-        .configure_view(stroke=LINE)
-        .configure_axis(
+    """Give a chart the style of the pages, and return it; Altair would copy the whole chart for each setting."""
+    chart.config = alt.Config(
+        font=FONT,
+        background="#ffffff",
+        view=alt.ViewConfig(stroke=LINE),
+        axis=alt.AxisConfig(
             gridColor=LINE,
             domainColor="#9aa5b1",
             tickColor="#9aa5b1",
@@ -54,10 +55,11 @@ def themed(chart: Any) -> Any:
             labelFontSize=11,
             titleColor=INK,
             titleFontWeight="normal",
-        )
-        .configure_title(anchor="start", color=INK, fontSize=14, fontWeight="bold", offset=8)
-        .configure_legend(labelColor=GREY, titleColor=INK, titleFontWeight="normal", labelFontSize=11)
+        ),
+        title=alt.TitleConfig(anchor="start", color=INK, fontSize=14, fontWeight="bold", offset=8),
+        legend=alt.LegendConfig(labelColor=GREY, titleColor=INK, titleFontWeight="normal", labelFontSize=11),
     )
+    return chart
 
 
 def drawable(bins: pa.Table) -> tuple[pd.DataFrame, int]:

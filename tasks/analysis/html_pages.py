@@ -148,7 +148,7 @@ class Page:
         """Add a chart; `beside` is how many pixels its axes and legends take."""
         name = f"chart{len(self.specs)}"
         with alt.data_transformers.disable_max_rows():
-            self.specs.append(json_in_page(chart.to_json(indent=None)))
+            self.specs.append(json_in_page(chart.to_json(indent=None, validate=False)))
         self.body.append(f'<div class="card drawn"><div data-chart="{name}" data-beside="{beside}"></div></div>')
 
     def table(self, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> None:

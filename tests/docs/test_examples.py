@@ -40,22 +40,23 @@ def without_example(path: Path, of_class: str | None = None) -> list[str]:
     return [node.name for node in public if ">>> " not in (ast.get_docstring(node) or "")]
 
 
-@pytest.fixture
-def my_lake(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def filled(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The lake of the examples: two quasars, with light curves of one archive."""
-    root = tmp_path / "my-lake"
+    root = tmp_path_factory.mktemp("examples") / "my-lake"
     shutil.copytree(template, root)
     catalog = Catalog(Storage(root), load_settings(url=str(root)))
     ra, dec = positions([0, 1])
     add_targets(catalog, pa.table({"ra": ra, "dec": dec, "name": ["A", "B"], "label": ["QSO", "QSO"]}), "quasars")
     committed(catalog, [0, 1])
     catalog.close()
-    monkeypatch.chdir(tmp_path)
     return root
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_examples_run(name: str, my_lake: Path) -> None:
+def test_examples_run(name: str, filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(filled, tmp_path / "my-lake")
+    monkeypatch.chdir(tmp_path)
     result = doctest.testmod(importlib.import_module(name), extraglobs={"lake": lake})
     assert result.attempted > 0
     assert result.failed == 0

@@ -1,15 +1,10 @@
-"""How many examples hypothesis tries: few by default, many with --hypothesis-profile=many, as .ci/run does.
-
-With LIGHTLAKE_TEST_FULL, many are twice as many.
-"""
+"""How many examples hypothesis tries: few by default, many with --hypothesis-profile=many, as .ci/run does."""
 
 from __future__ import annotations
 
-import os
-
 from hypothesis import settings
 
-FEW, MANY = 25, 200 if os.environ.get("LIGHTLAKE_TEST_FULL") else 100
+FEW, MANY = 25, 200
 
 settings.register_profile("few", max_examples=FEW, deadline=None)
 settings.register_profile("many", settings.get_profile("few"), max_examples=MANY, print_blob=True)

@@ -9,10 +9,8 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from dask import config
 from helpers.archives import register
 from prefect import flow
-from prefect_dask import DaskTaskRunner
 
 from flows.pull import pull_archive
 from flows.runners import PrefectRunner
@@ -37,6 +35,8 @@ def test_a_pull_on_dask(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    from prefect_dask import DaskTaskRunner  # here: every process of the tests imports this file
+
     (tmp_path / "cluster.yaml").write_text(INSIDE)
     monkeypatch.setenv("LIGHTLAKE_RUNNER", "dask")
     monkeypatch.setenv("LIGHTLAKE_DASK_CLUSTER", str(tmp_path / "cluster.yaml"))
@@ -74,6 +74,8 @@ def three(folder: Path) -> list[Any]:
 
 
 def test_what_a_lost_worker_had_is_told_and_the_rest_is_done(tmp_path: Path) -> None:
+    from dask import config
+
     with config.set({"distributed.scheduler.allowed-failures": 0}):
         found = three(tmp_path)
     assert (found[0], found[2]) == (0, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,12 +20,15 @@ from tasks.analysis.figures import gallery
 NAMES = ["M 87", "<b>x</b>", "../../etc", "m 87", "x" * 300]
 
 
-@pytest.fixture
-def url(catalog: Catalog) -> str:
+def _fill(catalog: Catalog) -> None:
     ra, dec = positions(range(len(NAMES)))
     add_targets(catalog, pa.table({"name": NAMES, "ra": ra, "dec": dec, "redshift": [0.1] * len(NAMES)}), "five")
     committed(catalog, range(4), "g0")
-    return str(catalog.storage.root)
+
+
+@pytest.fixture
+def url(prepared: Callable[[Callable[[Catalog], None]], Catalog]) -> str:
+    return str(prepared(_fill).storage.root)
 
 
 def test_one_target_by_any_form(url: str, run: Run, tmp_path: Path) -> None:
@@ -98,8 +102,11 @@ def test_a_sample_is_drawn_once_and_again_where_it_changed(
     ), "they look different"
 
 
-@pytest.mark.parametrize("kind", ["png", "json"])
-def test_a_target_without_measurements_stops_no_other(url: str, run: Run, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "workers"), [("png", "1"), ("json", "2")])
+def test_a_target_without_measurements_stops_no_other(
+    url: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, workers: str
+) -> None:
+    monkeypatch.setenv("LIGHTLAKE_WORKERS", workers)
     folder = tmp_path / "figures"
     done = run("plot", "--sample", "five", "--format", kind, "--to", folder, "--lake", url)
     assert (done.code, "5 figures drawn" in done.out) == (0, True), done.err

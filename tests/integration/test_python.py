@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +36,25 @@ ROOT = Path(__file__).parents[2]
 PAPER = "macleod16"
 
 
+def _fill(catalog: Catalog) -> None:
+    register(catalog, range(2), "quasars")
+    committed(catalog, range(2), "g0")
+    catalog.cursor().execute("UPDATE targets SET name = CASE name WHEN 'T0' THEN 'A' ELSE 'B' END")
+
+
 @pytest.fixture
 def my_lake(
-    catalog: Catalog, sandbox: Sandbox, pull_settings: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: Callable[[Callable[[Catalog], None]], Catalog],
+    sandbox: Sandbox,
+    pull_settings: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> str:
     """The lake of the examples: two quasars, with light curves of one archive; and services for the rest."""
     papers.mount(sandbox, {LITERATURE[PAPER].bibcode: [Published("X", 150.0, 2.0), Published("Y", 151.0, 3.0)]})
     for name, url in sandbox.endpoints.items():
         monkeypatch.setenv(f"LIGHTLAKE_ENDPOINTS__{name.upper()}", url)
-    register(catalog, range(2), "quasars")
-    committed(catalog, range(2), "g0")
-    catalog.cursor().execute("UPDATE targets SET name = CASE name WHEN 'T0' THEN 'A' ELSE 'B' END")
-    url = str(catalog.storage.root)
+    url = str(prepared(_fill).storage.root)
     (tmp_path / "my-lake").symlink_to(url)
     monkeypatch.chdir(tmp_path)
     return url
@@ -264,6 +272,7 @@ lake.light_curve("A")
 """
 
 
+@pytest.mark.long  # test_a_notebook_shows_bars_and_tables has the same of a shell without the package
 def test_in_a_real_kernel(my_lake: str, tmp_path: Path) -> None:
     pytest.importorskip("ipykernel")
     client = pytest.importorskip("jupyter_client")

@@ -124,9 +124,9 @@ def rows_in(path: Path) -> int:
 
 
 def test_the_extension_decides_in_every_command(url: str, run: Run, tmp_path: Path) -> None:
-    """Each command in two forms, so that all of them are seen, and what is printed is what is written."""
+    """Each command in a form, so that all forms are seen twice, and what is printed is what is written."""
     for number, (what, (words, rows)) in enumerate(TABLES.items()):
-        for form in FORMS if what == "sql" else (FORMS[number % 6], FORMS[(number + 3) % 6]):
+        for form in FORMS if what == "sql" else (FORMS[number % 6],):
             path = tmp_path / f"{number}.{form}"
             done = run(*words, "--to", path)
             assert done.code in (0, 1), (what, done)

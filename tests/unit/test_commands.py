@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -54,45 +54,48 @@ def test_help_lists_every_command_with_its_line(capsys: pytest.CaptureFixture[st
         assert first_line(entry.value).startswith(told)
 
 
-def texts() -> Iterator[tuple[str, str, bool]]:
-    """Yield where each string of the code is, its text, and whether it is a hint; what is computed in it is a word."""
+@cache  # not at import: every process of the tests imports this
+def texts() -> list[tuple[str, str, bool]]:
+    """Return where each string of the code is, its text, and whether it is a hint; what is computed in it is a word."""
+    found = []
     for package in ("lake", "tasks", "flows", "deployments"):
         for file in (ROOT / package).rglob("*.py"):
             tree = ast.parse(file.read_text())
+            nodes = list(ast.walk(tree))
             hints = {
                 id(inner)
-                for node in ast.walk(tree)
+                for node in nodes
                 if isinstance(node, ast.keyword) and node.arg == "hint"
                 for inner in ast.walk(node.value)
             }
-            words = {id(one) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for one in node.values}
-            words |= {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
-            for node in ast.walk(tree):
+            words = {id(one) for node in nodes if isinstance(node, ast.JoinedStr) for one in node.values}
+            words |= {id(node.value) for node in nodes if isinstance(node, ast.Expr)}  # docstrings
+            for node in nodes:
                 if id(node) in words or not isinstance(node, ast.JoinedStr | ast.Constant):
                     continue
                 parts = node.values if isinstance(node, ast.JoinedStr) else [node]
                 text = "".join(str(one.value) if isinstance(one, ast.Constant) else "COMPUTED" for one in parts)
-                yield f"{file.relative_to(ROOT)}:{node.lineno}", text, id(node) in hints
+                found.append((f"{file.relative_to(ROOT)}:{node.lineno}", text, id(node) in hints))
+    return found
 
 
-TEXTS = list(texts())
-EVERY_OPTION = set().union(*map(options, COMMANDS))
 # Options of other programs that hints name.
 OTHERS = {"--schema", "--prefect-file", "--all", "--upgrade"}
 
 
 def test_hints_name_options_that_exist() -> None:
     seen = 0
-    for where, text, is_hint in TEXTS:
+    known = OTHERS.union(*map(options, COMMANDS))
+    for where, text, is_hint in texts():
         for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", text if is_hint else ""):
-            assert option in EVERY_OPTION | OTHERS, f"{where}: no command has {option}: {text}"
+            assert option in known, f"{where}: no command has {option}: {text}"
             seen += 1
     assert seen > 25
 
 
 def test_messages_name_commands_that_exist_with_their_options() -> None:
     seen = 0
-    for where, text, _ in TEXTS:
+    for where, text, _ in texts():
         for first, rest in re.findall(r"(?:(?<=: )|(?<=`)|(?<=&& )|(?<=  ))lightlake ([a-z]+)([^;`\n]*)", text):
             assert f"lightlake {first}" in COMMANDS, f"{where}: {text}"
             path = f"lightlake {first}"

@@ -123,23 +123,24 @@ def light_curve(made: Points, about: About, look: Look, styles: Mapping[tuple[st
         if name == _RATE and rows.exposure_s.notna().any():
             panels.append(_exposures(name, legend, ends, look))
     subtitle = [one_line(about.subtitle)] if about.subtitle else []
-    spec = (
-        alt.vconcat(*panels, spacing=14)
-        .resolve_scale(color="shared", shape="shared")
-        .properties(
-            title=alt.TitleParams(
-                one_line(about.title), subtitle=subtitle, anchor="start", fontSize=17, subtitleFontSize=12
-            ),
-            usermeta={"caption": caption(made, about, look), "cite": list(about.cite)},
-        )
-        .configure_legend(orient="bottom", columns=5, symbolOpacity=1, labelLimit=220, title=None)
-        .configure_axis(gridColor="#e4e4e4", labelOverlap=True, titleFontWeight="normal")
-        .configure_view(stroke="#999999")
-        .to_dict()
-    )
-    # Altair would copy and check all of it many times.
+    spec = alt.vconcat(*panels, spacing=14).to_dict(validate=False)
+    # Altair would copy and check all that is drawn many times: for each of these, and the data with it.
+    spec["resolve"] = {"scale": {"color": "shared", "shape": "shared"}}
+    spec["title"] = {
+        "text": one_line(about.title),
+        "subtitle": subtitle,
+        "anchor": "start",
+        "fontSize": 17,
+        "subtitleFontSize": 12,
+    }
+    spec["usermeta"] = {"caption": caption(made, about, look), "cite": list(about.cite)}
+    spec["config"] = {
+        "view": {**spec["config"]["view"], "stroke": "#999999"},
+        "axis": {"gridColor": "#e4e4e4", "labelOverlap": True, "titleFontWeight": "normal"},
+        "legend": {"orient": "bottom", "columns": 5, "symbolOpacity": 1, "labelLimit": 220, "title": None},
+    }
     spec["datasets"] = {name: _records(rows) for name, rows in data.items() if len(rows)}
-    return dict(spec)
+    return spec
 
 
 def caption(made: Points, about: About, look: Look) -> list[str]:

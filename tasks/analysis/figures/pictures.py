@@ -96,7 +96,7 @@ def chart_png(chart: Any) -> bytes:
     import vl_convert
 
     with alt.data_transformers.disable_max_rows():
-        spec = chart.to_json()
+        spec = chart.to_json(validate=False)  # as tests do
     return packed_png(vl_convert.vegalite_to_png(spec))
 
 

@@ -46,7 +46,7 @@ SLEW, NO_EXPOSURE = set("AZ"), set("AZRSGCD")
 @pytest.fixture(scope="module")
 def mirror(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pa.Table]:
     root = tmp_path_factory.mktemp("mirror")
-    return root, rxte.write_mirror(root, n_obsids=220, seed=11, std2=0.01)
+    return root, rxte.write_mirror(root, n_obsids=220, seed=11, std2=0.01, bins=(100, 160))
 
 
 @pytest.fixture(scope="module")

@@ -315,11 +315,11 @@ def test_wrong_arguments_and_failures_leave_nothing(tmp_path: Path, monkeypatch:
 
 
 def test_every_breakage_breaks_what_it_says_and_no_more(tmp_path: Path) -> None:
-    for layout in ["contiguous", "chunked+gzip"]:
-        for kind in virac.BREAKAGES:
-            path = write(tmp_path, 512, layout=layout, gzip_series=True, filters="str")
-            virac.BREAKAGES[kind](path)
-            assert defects(path, 512) == {DEFECTS[kind]}
+    for number, kind in enumerate(virac.BREAKAGES):
+        layout = ["contiguous", "chunked+gzip"][number % 2]
+        path = write(tmp_path, 512, layout=layout, gzip_series=True, filters="str")
+        virac.BREAKAGES[kind](path)
+        assert defects(path, 512) == {DEFECTS[kind]}
 
 
 def test_folders_of_tiles(tmp_path: Path) -> None:

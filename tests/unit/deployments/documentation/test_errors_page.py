@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
+from pathlib import Path
 
 import pytest
 from helpers.commands import ROOT, commands, parameters
@@ -14,9 +16,16 @@ from deployments.documentation.pages import Documentation
 from lake.errors import EXIT_CODES, ArchiveError, ConfigurationError, LightlakeError, NoLake, topic_of, with_topic
 from tasks.pull.recording import STOPPED
 
-FILES = [file for package in ("lake", "tasks", "flows", "deployments") for file in (ROOT / package).rglob("*.py")]
-TREES = {file: ast.parse(file.read_text()) for file in FILES}
-PAGE = errors_page()
+
+@cache  # not at import: every process of the tests imports this
+def trees() -> dict[Path, ast.Module]:
+    files = [file for package in ("lake", "tasks", "flows", "deployments") for file in (ROOT / package).rglob("*.py")]
+    return {file: ast.parse(file.read_text()) for file in files}
+
+
+@cache
+def page() -> str:
+    return errors_page()
 
 
 def all_kinds(kind: type[LightlakeError] = LightlakeError) -> list[type[LightlakeError]]:
@@ -26,7 +35,7 @@ def all_kinds(kind: type[LightlakeError] = LightlakeError) -> list[type[Lightlak
 def topics() -> dict[str, str]:
     """Every page that code names for its errors, and where."""
     found = {kind.topic: kind.__name__ for kind in kinds().values() if kind.topic}
-    for file, tree in TREES.items():
+    for file, tree in trees().items():
         for node in ast.walk(tree):
             value = None
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
@@ -51,7 +60,7 @@ def test_every_kind_of_error_has_its_words() -> None:
     assert set(all_kinds()) == set(kinds().values())
     assert list(undescribed(kinds().values())) == []
     for name in kinds().keys() - {"LightlakeError"}:
-        assert f"| `{name}` |" in PAGE
+        assert f"| `{name}` |" in page()
 
     class Nameless(ConfigurationError):
         pass
@@ -72,8 +81,8 @@ def test_options_of_the_advice_exist() -> None:
 def test_every_message_is_on_the_page() -> None:
     """Each text that begins with words of its own, as the code has it."""
     seen = 0
-    plain = PAGE.replace("\\", "").replace("&lt;", "<")
-    for tree in TREES.values():
+    plain = page().replace("\\", "").replace("&lt;", "<")
+    for tree in trees().values():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in kinds() and node.args:
                 text = node.args[0].values[0] if isinstance(node.args[0], ast.JoinedStr) else node.args[0]
@@ -81,12 +90,13 @@ def test_every_message_is_on_the_page() -> None:
                     assert " ".join(text.value.split()).replace("\\", "") in plain
                     seen += 1
     assert seen > 250
-    assert len(messages()) > 350
-    assert all(one.hint for one in messages() if one.kind == "NoLake")
+    every = messages()
+    assert len(every) > 350
+    assert all(one.hint for one in every if one.kind == "NoLake")
 
 
 def test_tables_of_the_page_have_whole_rows() -> None:
-    rows = [line for line in PAGE.splitlines() if line.startswith("|")]
+    rows = [line for line in page().splitlines() if line.startswith("|")]
     assert len(rows) > 250
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {3, 5}
     assert not [row for row in rows if row.startswith(f"| {COMPUTED} |")]
@@ -94,7 +104,7 @@ def test_tables_of_the_page_have_whole_rows() -> None:
 
 def test_exit_codes_are_those_of_the_code() -> None:
     used = {STOPPED}
-    for file, tree in TREES.items():
+    for file, tree in trees().items():
         if file.stem == "cli" or file.stem.endswith("_cli"):
             for node in ast.walk(tree):
                 value = node.value if isinstance(node, ast.Return) else None
@@ -104,7 +114,7 @@ def test_exit_codes_are_those_of_the_code() -> None:
                     used.add(value.value)
     assert {0, 3, 70, 130} <= used
     assert used <= EXIT_CODES.keys()
-    assert all(f"| {code} |" in PAGE for code in EXIT_CODES)
+    assert all(f"| {code} |" in page() for code in EXIT_CODES)
 
 
 def test_the_module_that_raises_an_error_names_its_page() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Iterator
 from itertools import product
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from helpers.every_archive import every_origin, fill
-from hypothesis import HealthCheck, given, settings
+from helpers.profiles import examples
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lake.errors import ConfigurationError
@@ -17,15 +20,23 @@ from lake.export.citations import Citation, cite
 from lake.model.declared import declarations
 from lake.model.papers import Paper
 from lake.query import Lake
+from lake.settings import load_settings
 from lake.store.catalog import Catalog
+from lake.store.storage import Storage
 
 ALL = {origin.name for origin in every_origin()}
 
 
-@pytest.fixture
-def lake(prepared: Callable[[Callable[[Catalog], None]], Catalog]) -> Iterator[Lake]:
-    catalog = prepared(fill)
-    with Lake(str(catalog.storage.root), catalog.settings) as opened:
+@pytest.fixture(scope="module")
+def lake(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+    """The lake, for all tests: they only read it."""
+    root = tmp_path_factory.mktemp("citations") / "lake"
+    shutil.copytree(template, root)
+    chosen = load_settings(url=str(root), duckdb_threads=1)
+    catalog = Catalog(Storage(root), chosen)
+    fill(catalog)
+    catalog.close()
+    with Lake(root, chosen) as opened:
         yield opened
 
 
@@ -92,7 +103,7 @@ PARTS = list(
 
 
 @given(one=st.sampled_from(PARTS))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(12))
 def test_no_archive_of_the_rows_is_missed(lake: Lake, one: tuple[str, str, str, str]) -> None:
     source, condition, columns, limit = one
     groups = "GROUP BY archive" if "count" in columns else ""

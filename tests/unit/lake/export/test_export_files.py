@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,25 +23,33 @@ from astropy.table import QTable, Table
 from astropy.time import Time
 from astropy.units import Unit, UnitsWarning
 from helpers.every_archive import every_origin, fill
-from hypothesis import given
+from helpers.profiles import examples
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lake.errors import ConfigurationError, ReadOnly
 from lake.export.files import WRITERS, Selection, export
 from lake.export.rows import refposition, staged
 from lake.query import Lake
+from lake.settings import load_settings
 from lake.store.catalog import Catalog
+from lake.store.storage import Storage
 
 # A microsecond.
 TIME_D = 1e-6 / 86400
 Row = dict[str, Any]
 
 
-@pytest.fixture
-def lake(prepared: Callable[[Callable[[Catalog], None]], Catalog]) -> Iterator[Lake]:
-    """A lake with every archive, open for reading."""
-    catalog = prepared(fill)
-    with Lake(str(catalog.storage.root), catalog.settings) as opened:
+@pytest.fixture(scope="module")
+def lake(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+    """A lake with every archive, open for reading, for all tests."""
+    root = tmp_path_factory.mktemp("files") / "lake"
+    shutil.copytree(template, root)
+    chosen = load_settings(url=str(root), duckdb_threads=1)
+    catalog = Catalog(Storage(root), chosen)
+    fill(catalog)
+    catalog.close()
+    with Lake(root, chosen) as opened:
         yield opened
 
 
@@ -270,6 +279,7 @@ SCHEMA = pa.schema(
 
 
 @pytest.mark.parametrize("form", ["votable", "fits", "ecsv", "parquet"])
+@settings(max_examples=examples(12))
 @given(rows=st.lists(VALUES, min_size=1, max_size=8))
 def test_any_values_come_back(form: str, tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> None:
     folder = tmp_path_factory.mktemp("any")

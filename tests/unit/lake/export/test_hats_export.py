@@ -29,8 +29,8 @@ from lake.store.catalog import Catalog
 from lake.store.storage import Storage
 
 NESTED = helper.NESTED.split(", ")
-# So few that the field is divided; and some more, where fewer files will do.
-ROWS, MORE_ROWS = 150, 500
+# So few that pixels are divided where targets are many; and of the field alone, so few that it is read in parts.
+ROWS, FEW_ROWS = 350, 200
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,10 @@ def properties(path: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines)
 
 
+def in_field(lake: Lake) -> list[dict[str, Any]]:
+    return helper.measured(lake, "target_id IN (SELECT target_id FROM labels WHERE sample = 'field')")
+
+
 @pytest.fixture
 def to(tmp_path: Path) -> Path:
     return tmp_path / "out" / "edges"
@@ -133,14 +137,14 @@ def test_the_margin_has_all_within_its_radius_of_a_pixel(held: Lake, exported: t
     seen = {
         pixel: set(pq.ParquetFile(path).read(["target_id"])["target_id"].to_pylist()) for pixel, path in main.items()
     }
-    beyond = 0
+    beyond, measured = 0, helper.measured(held)
     for pixel, path in margin.items():
         rows = pq.ParquetFile(path).read()
         assert not seen.get(pixel, set()) & set(rows["target_id"].to_pylist())
         seen.setdefault(pixel, set()).update(rows["target_id"].to_pylist())
         beyond += rows.num_rows
         ids = rows["target_id"].to_pylist()
-        assert flat(rows) == [row for row in helper.measured(held) if row["target_id"] in ids]
+        assert flat(rows) == [row for row in measured if row["target_id"] in ids]
     assert beyond == done.in_margins > 50
     assert set(margin) - set(main), "pixels without targets of their own have a margin, too"
     targets = held.sql("FROM targets")
@@ -237,12 +241,12 @@ def test_a_stopped_export_is_no_collection_and_goes_on(
 
     monkeypatch.setattr(hats_files, "write_rows", full)
     with pytest.raises(OSError, match="No space"):
-        export_collection(own, to, rows_per_file=MORE_ROWS, workers=1)
+        export_collection(own, to, sample="field", rows_per_file=FEW_ROWS, workers=1)
     assert not to.exists()
     monkeypatch.undo()
-    done = export_collection(own, to, rows_per_file=MORE_ROWS)
+    done = export_collection(own, to, sample="field", rows_per_file=FEW_ROWS)
     assert done.kept == 3
-    assert flat(rows_of(to / "targets")) == helper.measured(own)
+    assert flat(rows_of(to / "targets")) == in_field(own)
     assert [path.name for path in to.parent.iterdir()] == ["edges"], "nothing is left beside it"
     assert not list(to.rglob("*.part"))
 
@@ -251,16 +255,16 @@ def test_what_was_begun_of_another_snapshot_is_not_used(own: Lake, to: Path, mon
     with monkeypatch.context() as patch:
         patch.setattr(hats_files, "write_properties", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            export_collection(own, to, rows_per_file=MORE_ROWS)
-    add_targets(own.catalog, pa.table({"ra": [50.0], "dec": [50.0], "name": ["new"]}), "edges")
-    done = export_collection(own, to, rows_per_file=MORE_ROWS)
+            export_collection(own, to, sample="field")
+    add_targets(own.catalog, pa.table({"ra": [50.0], "dec": [50.0], "name": ["new"]}), "field")
+    done = export_collection(own, to, sample="field")
     assert done.kept == 0
     assert "new" in rows_of(to / "targets")["name"].to_pylist()
 
 
 def test_a_commit_meanwhile_is_not_seen(own: Lake, to: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    register(own.catalog, range(3), "edges")
-    before = helper.measured(own)
+    register(own.catalog, range(3), "field")
+    before = in_field(own)
     write = hats_files.write_rows
 
     def commit(*arguments: Any) -> None:
@@ -269,8 +273,8 @@ def test_a_commit_meanwhile_is_not_seen(own: Lake, to: Path, monkeypatch: pytest
         write(*arguments)
 
     monkeypatch.setattr(hats_files, "write_rows", commit)
-    done = export_collection(own, to, rows_per_file=MORE_ROWS, workers=1)
-    assert len(helper.measured(own)) > len(before) == done.rows
+    done = export_collection(own, to, sample="field", rows_per_file=FEW_ROWS, workers=1)
+    assert len(in_field(own)) > len(before) == done.rows
     assert flat(rows_of(to / "targets")) == before
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,6 @@ from lake.commit.targets import add_targets
 from lake.errors import ConfigurationError
 from lake.query import Lake
 from lake.settings import load_settings
-from lake.store.catalog import Catalog
-from lake.store.storage import Storage
 from tasks.samples.exported import COLUMNS, export_targets
 from tasks.samples.files import read_targets
 
@@ -83,12 +82,10 @@ def _held(lake: Lake, sample: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def other(tmp_path: Path) -> Iterator[Lake]:
+def other(template: Path, tmp_path: Path) -> Iterator[Lake]:
     """Another lake."""
     url = tmp_path / "other"
-    catalog = Catalog(Storage(url), load_settings(url=str(url), catalog=None))
-    catalog.create()
-    catalog.close()
+    shutil.copytree(template, url)
     with Lake(url, load_settings(url=str(url), catalog=None), writable=True) as opened:
         yield opened
 

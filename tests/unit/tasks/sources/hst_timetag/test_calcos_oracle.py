@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,17 +14,21 @@ from tasks.sources.hst_timetag.events import open_events
 from tasks.sources.hst_timetag.extract import Selection, extract
 from tasks.sources.hst_timetag.reference import sensitivities
 
-calcos = pytest.importorskip("calcos.extract", reason="calcos is not installed", exc_type=ImportError)
-
-pytestmark = pytest.mark.oracle
+pytestmark = [pytest.mark.oracle, pytest.mark.usefixtures("calcos")]
 
 NT, NWL = 4, 5
 TIMES = (55_000.0, 56_000.0, 57_500.0, 59_000.0)
 
 
+@pytest.fixture(scope="module")
+def calcos() -> Any:
+    """Import it here, and not in each process that only collects tests."""
+    return pytest.importorskip("calcos.extract", reason="calcos is not installed", exc_type=ImportError)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("start_mjd", [54_500.0, 55_000.5, 56_700.0, 57_499.0, 60_500.0])
-def test_the_sensitivity_declines_as_in_calcos(start_mjd: float, tmp_path: Path) -> None:
+def test_the_sensitivity_declines_as_in_calcos(start_mjd: float, tmp_path: Path, calcos: Any) -> None:
     random = np.random.default_rng(7)
     wavelengths = [1000.0, 1200.0, 1250.0, 1500.0, 1900.0]
     keys = {"SEGMENT": ["FUVA"], "OPT_ELEM": ["G140L"], "APERTURE": ["PSA"], "CENWAVE": [1105]}

@@ -75,7 +75,7 @@ def apart(days: float, period_s: float, *, exposures: int = 3, seed: int = 3) ->
     return times, random.poisson(50 * (1 + 0.4 * np.sin(2 * np.pi * times / period_s))).astype(float)
 
 
-@pytest.mark.parametrize("period_s", [7.3, 48.0, 377.0])
+@pytest.mark.parametrize("period_s", [pytest.param(7.3, marks=pytest.mark.long), 48.0, 377.0])
 def test_a_large_grid_is_searched_in_blocks_with_the_same_result(
     period_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

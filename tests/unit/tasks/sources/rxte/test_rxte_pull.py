@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
@@ -59,15 +60,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pa.Table]:
     return folder, rows
 
 
-@pytest.fixture
-def lake(catalog: Catalog, made: tuple[Path, pa.Table], monkeypatch: pytest.MonkeyPatch) -> Lake:
-    monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__RXTE", str(made[0] / "mirror"))
-    monkeypatch.setenv("LIGHTLAKE_RETRY_DELAY_S", "0")
+def _fill(catalog: Catalog) -> None:
     names, ra, dec = zip(*TARGETS, strict=True)
     add_targets(catalog, pa.table({"name": names, "ra": ra, "dec": dec}), "sources")
-    opened = lake_at(str(catalog.storage.root))
-    rxte_pull.register(opened, ALL)
-    return opened
+    rxte_pull.register(lake_at(str(catalog.storage.root)), ALL)
+
+
+@pytest.fixture
+def lake(
+    prepared: Callable[[Callable[[Catalog], None]], Catalog],
+    made: tuple[Path, pa.Table],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Lake:
+    monkeypatch.setenv("LIGHTLAKE_ENDPOINTS__RXTE", str(made[0] / "mirror"))
+    monkeypatch.setenv("LIGHTLAKE_RETRY_DELAY_S", "0")
+    return lake_at(str(prepared(_fill).storage.root))
 
 
 def url(lake: Lake) -> str:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import h5py
@@ -79,14 +80,22 @@ def lines(text: bytes) -> list[list[str]]:
     return list(csv.reader(text.decode("ascii").splitlines()))
 
 
+def _fill(catalog: Catalog) -> None:
+    with TemporaryDirectory() as folder:
+        put(catalog, tile(Path(folder)))
+
+
 @pytest.fixture
-def held(catalog: Catalog, lake: Lake, tmp_path: Path) -> Lake:
-    put(catalog, tile(tmp_path / "tiles"))
+def held(prepared: Callable[[Callable[[Catalog], None]], Catalog], request: pytest.FixtureRequest) -> Lake:
+    """A lake that has a tile."""
+    prepared(_fill)
+    lake: Lake = request.getfixturevalue("lake")
     return lake
 
 
 @pytest.fixture
-def expected(held: Lake, tmp_path: Path) -> dict[str, bytes]:
+def expected(tmp_path: Path) -> dict[str, bytes]:
+    tile(tmp_path / "tiles")
     extract_tile(tmp_path / "tiles" / "n1024_9000000.hdf5", tmp_path / "expected")
     return files(tmp_path / "expected")
 

@@ -34,7 +34,7 @@ from tasks.sources.virac.options import ViracOptions
 from tasks.sources.virac.pieces import TileFile
 from tasks.worker import OutOfTime, lake_at, logger, untimed
 
-TILES = 10
+TILES = 6
 SMALL = {"n_sources": 8, "n_pawprints": 60, "epochs": (25, 50)}
 
 Pulled = Callable[..., PullReport]
