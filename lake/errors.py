@@ -169,6 +169,13 @@ class StagingLost(LightlakeError):
     topic = "explanation/commits"
 
 
+class PartlyCommitted(LightlakeError):
+    """Some granules of a task are in the ledger, others are not; the rest is committed one by one."""
+
+    advice = "Run it again."
+    topic = "explanation/commits"
+
+
 class ArchiveError(LightlakeError):
     """An archive did not answer a request.
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import duckdb
 import pyarrow as pa
 
-from lake.errors import LightlakeError
+from lake.errors import PartlyCommitted
 from lake.model.schema import TABLES
 from lake.redact import redacted, safe_line, safe_text
 from lake.science.motion import Followed
@@ -112,10 +112,6 @@ def canonical(parameters: Mapping[str, Any]) -> str:
     return json.dumps(parameters, sort_keys=True, separators=(",", ":"), default=str)
 
 
-class PartlyCommitted(LightlakeError):
-    """Some of the attempts that were to be committed together are in the ledger, others are not."""
-
-
 def numbers(cursor: duckdb.DuckDBPyConnection, attempts: Sequence[Attempt]) -> list[int] | None:
     """Return the numbers in the ledger of attempts that are committed together; None if they are in it already.
 
@@ -137,7 +133,7 @@ def numbers(cursor: duckdb.DuckDBPyConnection, attempts: Sequence[Attempt]) -> l
         return None
     if any(recorded):
         granule = granules[recorded.index(True)]
-        raise PartlyCommitted(f"{granule} is committed, others of its batch are not", hint="commit them one by one")
+        raise PartlyCommitted(f"{granule} is committed, others of its batch are not", hint="run it again")
     return [int(last) + 1 for last, _ in known]
 
 

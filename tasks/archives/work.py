@@ -12,9 +12,8 @@ from upath import UPath
 
 from lake.commit.commit import Receipt, commit_together
 from lake.commit.gather import gather
-from lake.commit.ledger import PartlyCommitted
 from lake.commit.staging import Manifest
-from lake.errors import ArchiveError, GranuleRejected, StagingLost, TruncatedAnswer
+from lake.errors import ArchiveError, GranuleRejected, PartlyCommitted, StagingLost, TruncatedAnswer
 from lake.store.catalog import Catalog
 from lake.store.storage import path_of, remove_folder
 from lake.text import file_name

@@ -99,7 +99,7 @@ answers = st.lists(
 )
 
 
-@FEW
+@settings(FEW, max_examples=examples(2))
 @given(answers=answers)
 def test_granules_committed_together_are_as_one_after_the_other(template, answers):
     found = []

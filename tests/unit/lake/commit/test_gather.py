@@ -8,8 +8,7 @@ from helpers.granules import content, count, errors, expected, register, staged,
 from lake.commit import gather as gathering
 from lake.commit.commit import commit, commit_together
 from lake.commit.gather import gather
-from lake.commit.ledger import PartlyCommitted
-from lake.errors import StagingLost
+from lake.errors import PartlyCommitted, StagingLost
 
 BLOCK = 6
 

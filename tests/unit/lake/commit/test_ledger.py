@@ -5,17 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from helpers.granules import ARCHIVE, ASKED, PARAMETERS, RELEASE, attempt, committed, register, target_ids
 
-from lake.commit.ledger import (
-    Attempt,
-    PartlyCommitted,
-    canonical,
-    count_pending,
-    count_rejected,
-    dated_ahead,
-    numbers,
-    pending,
-    waiting,
-)
+from lake.commit.ledger import Attempt, canonical, count_pending, count_rejected, dated_ahead, numbers, pending, waiting
+from lake.errors import PartlyCommitted
 
 
 def _asked_for(catalog, *more, batch_size=100, **options):
