@@ -233,7 +233,7 @@ def rxte(url: str, mirror: str) -> dict[str, Any]:
     rxte_pull.register(opened, extraction)
     found = select(opened.sql("FROM targets"), read_csv(f"{mirror}/xtemaster.csv")).each()
     started = time.perf_counter()
-    parts = list(rxte_pull.Part.each(url, opened.storage.staging / "benchmark", found, extraction))
+    parts = list(rxte_pull.Part.each(url, opened.storage.staging / "benchmark", found, extraction, 1))
     for part in parts:
         rxte_pull.commit(url, rxte_pull.fetch(part, True))
     return {"granules": len(found), "batches": len(parts), "work_s": time.perf_counter() - started}
