@@ -46,9 +46,13 @@ def write_catalogues(folder: str, margin_arcsec: float) -> None:
     lsdb = importlib.import_module("lsdb")
     for name in CATALOGUES:
         made = lsdb.from_dataframe(
-            pd.read_parquet(f"{folder}/{name}.parquet"), ra_column="ra", dec_column="dec", catalog_name=name,
-            partition_rows=PARTITION_ROWS, margin_threshold=margin_arcsec,
-        )  # fmt: skip
+            pd.read_parquet(f"{folder}/{name}.parquet"),
+            ra_column="ra",
+            dec_column="dec",
+            catalog_name=name,
+            partition_rows=PARTITION_ROWS,
+            margin_threshold=margin_arcsec,
+        )
         made.write_catalog(f"{folder}/{name}-hats", progress_bar=False)
 
 
@@ -116,9 +120,13 @@ def _crossmatch(folder: str) -> Callable[[Any], Any]:
 
     def answer(question: Any) -> Any:
         pairs = first.crossmatch(
-            second, radius_arcsec=question["radius_arcsec"], n_neighbors=NEIGHBOURS, require_right_margin=True,
-            suffixes=("_1", "_2"), suffix_method="all_columns",
-        )  # fmt: skip
+            second,
+            radius_arcsec=question["radius_arcsec"],
+            n_neighbors=NEIGHBOURS,
+            require_right_margin=True,
+            suffixes=("_1", "_2"),
+            suffix_method="all_columns",
+        )
         found = pairs.compute(progress_bar=False)
         return found[["row_1", "row_2"]].rename(columns={"row_1": "first", "row_2": "second"})
 

@@ -80,6 +80,7 @@ def _fits(manifest: Manifest, tables: Tables, held: Tables) -> bool:
     """Say whether a granule may be committed with others; drop its rows of sources and exposures that they have."""
     if _common(tables, held, "coverage", "target_id") is not None:
         return False
+    rest: Tables = {}
     for key, names in (("source_id", source_tables(manifest.attempt.archive)), ("exposure_id", ("exposures",))):
         common = _common(tables, held, names[0], key)
         if common is None:
@@ -88,9 +89,9 @@ def _fits(manifest: Manifest, tables: Tables, held: Tables) -> bool:
             mine, theirs = (_rows_of(side, name, key, common) for side in (tables, held))
             if not mine.equals(theirs):
                 return False
-        for name in names:
             if name in tables:
-                tables[name] = tables[name].filter(pc.invert(pc.is_in(tables[name][key], value_set=common)))
+                rest[name] = tables[name].filter(pc.invert(pc.is_in(tables[name][key], value_set=common)))
+    tables.update(rest)  # only now: one that does not fit is committed with all of its rows
     return True
 
 

@@ -29,10 +29,36 @@ from pathlib import Path
 from typing import Any
 
 # Of these, nothing depends on the environment or starts a thread when it is imported; astropy makes a folder at home.
-MODULES = ("numpy", "pandas", "pyarrow", "pyarrow.compute", "pyarrow.parquet", "duckdb", "cyclopts", "rich.console",
-    "rich.table", "pydantic_settings", "yaml", "filelock", "tenacity", "scipy.special", "httpx", "fsspec", "upath",
-    "h5py", "hpgeom", "psutil", "altair", "astropy.units", "astropy.table", "astropy.time", "astropy.coordinates",
-    "astropy.timeseries", "astropy.io.fits", "astropy.io.votable")  # fmt: skip
+MODULES = (
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "pyarrow.compute",
+    "pyarrow.parquet",
+    "duckdb",
+    "cyclopts",
+    "rich.console",
+    "rich.table",
+    "pydantic_settings",
+    "yaml",
+    "filelock",
+    "tenacity",
+    "scipy.special",
+    "httpx",
+    "fsspec",
+    "upath",
+    "h5py",
+    "hpgeom",
+    "psutil",
+    "altair",
+    "astropy.units",
+    "astropy.table",
+    "astropy.time",
+    "astropy.coordinates",
+    "astropy.timeseries",
+    "astropy.io.fits",
+    "astropy.io.votable",
+)
 
 # The command, as pip makes it.
 MAIN = 'from lake.cli import main\n\nif __name__ == "__main__":\n    main()\n'

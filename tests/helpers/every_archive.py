@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +15,10 @@ import pyarrow as pa
 from helpers.granules import positions, register, target_ids
 from lake.commit.transaction import Change, write
 from lake.model.schema import TABLES
+from lake.query import Lake
+from lake.settings import load_settings
 from lake.store.catalog import Catalog
+from lake.store.storage import Storage
 from tasks.sources.base import Origin
 from tasks.sources.declared import origins
 
@@ -49,6 +56,18 @@ def rows_of(origin: Origin) -> list[dict[str, object]]:
                 }
             )
     return rows
+
+
+@contextmanager
+def filled_lake(template: Path, root: Path) -> Iterator[Lake]:
+    """Open a copy of an empty lake, with every archive in it, for reading."""
+    shutil.copytree(template, root)
+    settings = load_settings(url=str(root), duckdb_threads=1)
+    catalog = Catalog(Storage(root), settings)
+    fill(catalog)
+    catalog.close()
+    with Lake(root, settings) as opened:
+        yield opened
 
 
 def fill(catalog: Catalog) -> None:

@@ -88,3 +88,10 @@ def test_what_is_in_the_ledger_in_part_is_not_taken_for_done(lake):
     commit(lake, manifests[1])
     (receipt, _) = commit_together(lake, joined)  # both are in it now
     assert (receipt.granule, count(lake, "ledger")) == ("g0", 2)
+
+
+def test_who_comes_after_keeps_all_of_its_rows(lake):
+    manifests = _staged(lake, [({1: 1}, {"a": 0}), ({1: 1, 7: 1}, {"a": 1}), ({13: 1}, {})])
+    first, joined = gather(lake.storage, manifests)
+    assert first == manifests[0]
+    assert {file.table: file.rows for file in joined.files}["sources"] == 3

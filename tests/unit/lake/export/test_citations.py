@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from helpers.every_archive import every_origin, fill
+from helpers.every_archive import every_origin, filled_lake
 from helpers.profiles import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,9 +19,7 @@ from lake.export.citations import Citation, cite
 from lake.model.declared import declarations
 from lake.model.papers import Paper
 from lake.query import Lake
-from lake.settings import load_settings
 from lake.store.catalog import Catalog
-from lake.store.storage import Storage
 
 ALL = {origin.name for origin in every_origin()}
 
@@ -30,13 +27,7 @@ ALL = {origin.name for origin in every_origin()}
 @pytest.fixture(scope="module")
 def lake(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     """The lake, for all tests: they only read it."""
-    root = tmp_path_factory.mktemp("citations") / "lake"
-    shutil.copytree(template, root)
-    chosen = load_settings(url=str(root), duckdb_threads=1)
-    catalog = Catalog(Storage(root), chosen)
-    fill(catalog)
-    catalog.close()
-    with Lake(root, chosen) as opened:
+    with filled_lake(template, tmp_path_factory.mktemp("citations") / "lake") as opened:
         yield opened
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from astropy.io.votable.ucd import check_ucd
 from astropy.table import QTable, Table
 from astropy.time import Time
 from astropy.units import Unit, UnitsWarning
-from helpers.every_archive import every_origin, fill
+from helpers.every_archive import every_origin, filled_lake
 from helpers.profiles import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,9 +30,6 @@ from lake.errors import ConfigurationError, ReadOnly
 from lake.export.files import WRITERS, Selection, export
 from lake.export.rows import refposition, staged
 from lake.query import Lake
-from lake.settings import load_settings
-from lake.store.catalog import Catalog
-from lake.store.storage import Storage
 
 # A microsecond.
 TIME_D = 1e-6 / 86400
@@ -43,13 +39,7 @@ Row = dict[str, Any]
 @pytest.fixture(scope="module")
 def lake(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     """A lake with every archive, open for reading, for all tests."""
-    root = tmp_path_factory.mktemp("files") / "lake"
-    shutil.copytree(template, root)
-    chosen = load_settings(url=str(root), duckdb_threads=1)
-    catalog = Catalog(Storage(root), chosen)
-    fill(catalog)
-    catalog.close()
-    with Lake(root, chosen) as opened:
+    with filled_lake(template, tmp_path_factory.mktemp("files") / "lake") as opened:
         yield opened
 
 

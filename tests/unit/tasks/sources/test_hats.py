@@ -174,8 +174,14 @@ def test_partitions_are_files_or_folders(tmp_path: Path, suffix: str) -> None:
 
 
 # Half of all combinations, in which any two come together; the others take as long again.
-HERE = {(1.0, 0, "float64"), (45.0, 0, "float32"), (1.0, 1, "float32"), (45.0, 1, "float64"), (1.0, 2, "float64"),
-    (45.0, 2, "float32")}  # fmt: skip
+HERE = {
+    (1.0, 0, "float64"),
+    (45.0, 0, "float32"),
+    (1.0, 1, "float32"),
+    (45.0, 1, "float64"),
+    (1.0, 2, "float64"),
+    (45.0, 2, "float32"),
+}
 
 
 @pytest.mark.parametrize(
