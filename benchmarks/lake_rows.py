@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,6 +27,7 @@ ROWS = SOURCES * len(BANDS) * EPOCHS
 ALONE = 10  # one batch of so many is committed granule by granule
 ARCHIVE = "ztf"
 RELEASE = "dr24"
+DAYS = (58_200.0, 60_900.0)  # MJD
 
 
 def sky(granules: int) -> dict[str, NDArray[Any]]:
@@ -50,40 +52,82 @@ def sky(granules: int) -> dict[str, NDArray[Any]]:
 
 def granule(index: int, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> dict[str, pa.Table]:
     """Generate the tables of granule `index`, at the positions of its targets."""
+    from tasks.sources.statistics import statistics_of_sorted
+
+    tables = sources_at(index, ra, dec, granule_id(index))
+    curves = curves_at(index, tables["sources"])
+    return {**tables, "lightcurves": curves, "statistics": statistics_of_sorted(curves)}
+
+
+def sources_at(
+    index: int, ra: NDArray[np.float64], dec: NDArray[np.float64], name: str, archive: str = ARCHIVE
+) -> dict[str, pa.Table]:
+    """Generate the sources of granule `name`, or of part `index` of it, one at each target; matches and coverage."""
     import numpy as np
     import pyarrow as pa
 
     from lake.science.sky import hpx29, separation_arcsec
-    from tasks.sources.statistics import statistics
 
-    rng = np.random.default_rng([SEED, index])
-    name = granule_id(index)
-    src_ra, src_dec = ra + rng.normal(0, 2e-5, SOURCES), dec + rng.normal(0, 2e-5, SOURCES)
-    pixel = hpx29(src_ra, src_dec)
-    ids = source_ids(index, ra, dec)
-    n = SOURCES * len(BANDS) * EPOCHS
-    source = np.repeat(np.arange(SOURCES), len(BANDS) * EPOCHS)
-    band = np.tile(np.repeat(np.arange(len(BANDS)), EPOCHS), SOURCES)
-    mjd = np.sort(rng.uniform(58_200, 60_900, (SOURCES * len(BANDS), EPOCHS))).ravel()
-    mag = (rng.uniform(15, 20.5, SOURCES)[source] + 0.4 * band + rng.normal(0, 0.1, n)).astype(np.float32)
+    rng = np.random.default_rng([SEED, index, *archive.encode()])
+    n = len(ra)
+    src_ra, src_dec = ra + rng.normal(0, 2e-5, n), dec + rng.normal(0, 2e-5, n)
+    same = {
+        "archive": pa.repeat(archive, n),
+        "release": pa.repeat(RELEASE, n),
+        "granule": pa.repeat(name, n),
+        "source_id": source_ids(index, ra, dec),
+        "hpx29": hpx29(src_ra, src_dec),
+    }
+    target_id = hpx29(ra, dec)
+    return {
+        "sources": pa.table({**same, "ra": src_ra % 360, "dec": src_dec}),
+        "matches": pa.table(
+            {
+                **same,
+                "target_id": target_id,
+                "separation_arcsec": separation_arcsec(ra, dec, src_ra, src_dec),
+                "rank": np.ones(n, np.int32),
+            }
+        ),
+        "coverage": pa.table(
+            {
+                **{key: same[key] for key in ("archive", "release", "granule")},
+                "target_id": target_id,
+                "status": pa.repeat("found", n),
+                "n_sources": np.ones(n, np.int64),
+                "n_rows": np.full(n, len(BANDS) * EPOCHS),
+                "parameters": pa.repeat('{"radius_arcsec":1.0}', n),
+                "asked_at": pa.repeat(pa.scalar(0, pa.timestamp("us", tz="UTC")), n),
+            }
+        ),
+    }
+
+
+def curves_at(
+    index: int, sources: pa.Table, bands: Sequence[str] = BANDS, days: tuple[float, float] = DAYS
+) -> pa.Table:
+    """Generate the light curves of sources, in the lake's sort order, each observed EPOCHS times in some days."""
+    import numpy as np
+    import pyarrow as pa
+
+    each = len(bands) * EPOCHS
+    sources = sources.sort_by([("hpx29", "ascending"), ("source_id", "ascending")])
+    count, n = sources.num_rows, sources.num_rows * each
+    rng = np.random.default_rng([SEED, index, *sources["archive"][0].as_py().encode(), EPOCHS])
+    band = np.tile(np.repeat(np.arange(len(bands)), EPOCHS), count)
+    mjd = np.sort(rng.uniform(*days, (count * len(bands), EPOCHS))).ravel()
+    mag = (np.repeat(rng.uniform(15, 20.5, count), each) + 0.4 * band + rng.normal(0, 0.1, n)).astype(np.float32)
     mag_err = (0.01 + 0.1 * 10 ** (0.3 * (mag - 20))).astype(np.float32)
     flux = 3.631e6 * 10 ** (-0.4 * mag.astype(np.float64))
     quality = np.where(rng.random(n) < 0.05, 32_768, 0)
-    same = {
-        "archive": pa.repeat(ARCHIVE, SOURCES),
-        "release": pa.repeat(RELEASE, SOURCES),
-        "granule": pa.repeat(name, SOURCES),
-        "source_id": ids,
-        "hpx29": pixel,
-    }
-    curves = pa.table(
+    source = np.repeat(np.arange(count, dtype=np.int32), each)
+    same = {name: pa.repeat(sources[name][0], n) for name in ("archive", "release", "granule")}
+    return pa.table(
         {
-            "archive": pa.repeat(ARCHIVE, n),
-            "release": pa.repeat(RELEASE, n),
-            "granule": pa.repeat(name, n),
-            "source_id": ids.take(source),
-            "hpx29": pixel[source],
-            "band": pa.array(BANDS).take(band),
+            **same,
+            "source_id": pa.DictionaryArray.from_arrays(source, sources["source_id"].combine_chunks()),
+            "hpx29": sources["hpx29"].to_numpy()[source],
+            "band": pa.DictionaryArray.from_arrays(pa.array(band, pa.int32()), pa.array(bands)),
             "mjd": mjd,
             "bmjd_tdb": mjd + 0.0057 * np.cos(mjd / 58.1),
             "flux": flux,
@@ -96,31 +140,6 @@ def granule(index: int, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> di
             "quality": quality,
         }
     )
-    target_id = hpx29(ra, dec)
-    return {
-        "sources": pa.table({**same, "ra": src_ra % 360, "dec": src_dec}),
-        "matches": pa.table(
-            {
-                **same,
-                "target_id": target_id,
-                "separation_arcsec": separation_arcsec(ra, dec, src_ra, src_dec),
-                "rank": np.ones(SOURCES, np.int32),
-            }
-        ),
-        "lightcurves": curves,
-        "statistics": statistics(curves),
-        "coverage": pa.table(
-            {
-                **{key: same[key] for key in ("archive", "release", "granule")},
-                "target_id": target_id,
-                "status": pa.repeat("found", SOURCES),
-                "n_sources": np.ones(SOURCES, np.int64),
-                "n_rows": np.full(SOURCES, len(BANDS) * EPOCHS),
-                "parameters": pa.repeat('{"radius_arcsec":1.0}', SOURCES),
-                "asked_at": pa.repeat(pa.scalar(0, pa.timestamp("us", tz="UTC")), SOURCES),
-            }
-        ),
-    }
 
 
 def source_ids(index: int, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> pa.Array:
