@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -12,10 +12,9 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
 from lake.errors import CatalogError, ConfigurationError
-from lake.model.table import quoted
 from lake.names import (
     check_archive,
     check_band,
@@ -26,8 +25,9 @@ from lake.names import (
     target_id_of,
     target_ids_of,
 )
-from lake.science.sky import cone_ranges
+from lake.science.sky import cone_ranges, separation_arcsec
 from lake.store.listing import LISTED, TableFiles
+from lake.store.lookup import Ranges
 
 if TYPE_CHECKING:
     from lake.query import Lake
@@ -38,15 +38,17 @@ HELP_TOPIC = "how-to/python"
 # A name, or several; None: all.
 Names = str | Sequence[str] | None
 
-# For more sources than this a join is as fast as a list, which only serves to skip files.
-_LONGEST_LIST = 2000
+Integers = NDArray[np.integer[Any]]
 
-_SQL_TYPES = {"string": "VARCHAR", "int64": "BIGINT", "int32": "INTEGER", "double": "DOUBLE"}
+# For more ranges than this, one condition with a list of them is faster than a query of each.
+_FEW_RANGES = 8
 
-_KEYS = ("archive", "release", "hpx29", "source_id")
+_KEYS = ("archive", "release", "source_id")
 
 # What goes before the columns of a measurement, if there are several targets or cones.
 _FIRST = ("number", "centre", "target_id", "name")
+
+_OF_A_MATCH = ("archive", "release", "source_id", "hpx29", "rank", "separation_arcsec")
 
 
 def of_targets(
@@ -106,11 +108,8 @@ def of_cones(
     centres, one = _centres(lake, ra, dec)
 
     def measured(rows: _Rows) -> pa.Table:
-        sources = (
-            _in_cone(rows, *centres[0], radius_arcsec, archives)
-            if one
-            else _in_cones(rows, centres, radius_arcsec, archives)
-        )
+        sources = _in_cones(rows, centres, radius_arcsec, archives)
+        sources = sources.drop_columns(["centre"]) if one else sources
         return _measurements(rows, _shown(lake, sources), bands, good)
 
     found = _answer(lake, measured)
@@ -127,6 +126,10 @@ def names_of(given: Names) -> list[str] | None:
     return [given] if isinstance(given, str) else list(dict.fromkeys(given))
 
 
+class _GoneAway(Exception):
+    """A file is gone, since its rows are in another one now, or cannot be read."""
+
+
 @dataclass(frozen=True)
 class _Rows:
     """Where rows come from: files that are known to hold them, or DuckLake."""
@@ -135,16 +138,37 @@ class _Rows:
     cursor: duckdb.DuckDBPyConnection
     files: Mapping[str, TableFiles]
 
-    def of(self, table: str, first: ArrayLike, last: ArrayLike | None = None) -> str:
-        """Return the SQL of a table that has all rows whose key is one of some, or in one of some sorted ranges."""
-        if table not in self.files:
-            return table
-        first = np.sort(np.asarray(first, np.int64)) if last is None else first
-        return self.files[table].rows(first, first if last is None else last)
+    def of(self, table: str, ranges: Ranges, names: Sequence[str] | None = None) -> pa.Table:
+        """Return the rows of a table whose key is in some ranges; some columns, or all. Text may be in dictionaries."""
+        files = self.files.get(table)
+        if files is not None and self.lake.storage.is_local:
+            try:
+                return files.read(self.lake.listing.footers, ranges, names)
+            except FileNotFoundError as error:
+                raise _GoneAway from error
+        query = _query(table if files is None else files.rows(ranges), LISTED[table], ranges, names)
+        try:
+            return self.lake.run(query, None, within=self.cursor)
+        except CatalogError as error:
+            if files is None:
+                raise
+            raise _GoneAway from error  # or it is damaged, which the second reading says
 
-    def ask(self, query: str, **tables: pa.Table) -> pa.Table:
-        """Run SQL."""
-        return self.lake.run(query, None, within=self.cursor, **tables)
+
+def _query(source: str, key: str, ranges: Ranges, names: Sequence[str] | None) -> str:
+    """Return the SQL of all rows of a source whose key is in some ranges, each once."""
+    # Literals: DuckLake skips files for these, but not for several conditions joined by OR; and for parameters, as for
+    # a registered table, DuckDB imports pandas, which takes longer than a query.
+    first, last = ranges.first.tolist(), ranges.last.tolist()
+    rows = f"SELECT {', '.join(f'held.{name}' for name in names or '*')} FROM {source} AS held"
+    if first == last:
+        return f"{rows} WHERE {key} IN ({', '.join(map(str, first)) or 'NULL'})"
+    if len(first) <= _FEW_RANGES:
+        return " UNION ALL ".join(
+            f"{rows} WHERE {key} BETWEEN {low} AND {high}" for low, high in zip(first, last, strict=True)
+        )
+    wanted = f"(SELECT unnest({first}) AS low, unnest({last}) AS high)"
+    return f"{rows} JOIN {wanted} ON {key} BETWEEN low AND high WHERE {key} BETWEEN {first[0]} AND {last[-1]}"
 
 
 def files_of(lake: Lake) -> tuple[duckdb.DuckDBPyConnection, dict[str, TableFiles]]:
@@ -158,9 +182,10 @@ def files_of(lake: Lake) -> tuple[duckdb.DuckDBPyConnection, dict[str, TableFile
 
 def _answer(lake: Lake, work: Callable[[_Rows], pa.Table]) -> pa.Table:
     """Do a piece of work with the files of a lake, or else by DuckLake."""
+    # A confined lake has a time limit, which DuckDB keeps.
     cursor, files = files_of(lake)
-    if len(files) == len(LISTED):
-        with suppress(CatalogError):  # a file went away meanwhile, or is damaged, which the second reading says
+    if len(files) == len(LISTED) and not (lake.confined and lake.storage.is_local):
+        with suppress(_GoneAway):
             return work(_Rows(lake, cursor, files))
     with lake.snapshot() as within:
         return work(_Rows(lake, within, {}))
@@ -183,30 +208,23 @@ def _ids(lake: Lake, target: Any, radius_arcsec: float) -> list[int]:
 
 
 def _matches(rows: _Rows, ids: Sequence[int], archives: list[str] | None) -> pa.Table:
-    # The ids as literals: DuckLake skips files for them.
-    listed_ids = ", ".join(map(str, ids)) or "NULL"
-    number = f"list_position([{listed_ids}], target_id)::BIGINT AS number, target_id, " if len(ids) != 1 else ""
-    return rows.ask(
-        f"SELECT {number}archive, release, source_id, hpx29, rank, separation_arcsec FROM {rows.of('matches', ids)} "
-        f"WHERE target_id IN ({listed_ids}){_of_archives(archives)}"
-    )
+    found = rows.of("matches", Ranges.of_keys(ids), ("target_id", *_OF_A_MATCH))
+    found = _only(found, "archive", archives)
+    if len(ids) == 1:
+        return found.drop_columns(["target_id"])
+    number = pc.index_in(found["target_id"], pa.array(ids, pa.int64())).cast(pa.int64())
+    return found.add_column(0, "number", number)
 
 
 def _with_names(rows: _Rows, ids: Sequence[int], sources: pa.Table) -> pa.Table:
     """Add the targets' ids and names, and the number of each in the list."""
     n = sources.num_rows
     if "target_id" not in sources.column_names:
-        numbers = pa.array(np.ones(n, np.int64))
-        sources = sources.append_column("number", numbers)
-        sources = sources.append_column("target_id", pa.array([ids[0]] * n, pa.int64()))
-    names = rows.ask(
-        f"SELECT target_id, name FROM {rows.of('targets', ids)} "
-        f"WHERE target_id IN ({', '.join(map(str, ids)) or 'NULL'})"
-    )
-    called = dict(zip(names["target_id"].to_pylist(), names["name"].to_pylist(), strict=True))
-    return sources.append_column(
-        "name", pa.array([called[one] for one in sources["target_id"].to_pylist()], pa.string())
-    )
+        sources = sources.append_column("number", pa.array(np.zeros(n, np.int64)))
+        sources = sources.append_column("target_id", pa.array(np.full(n, ids[0], np.int64)))
+    known = rows.of("targets", Ranges.of_keys(ids), ("target_id", "name"))
+    names = known["name"].cast(pa.string()).combine_chunks()
+    return sources.append_column("name", names.take(pc.index_in(sources["target_id"], known["target_id"])))
 
 
 def _centres(lake: Lake, ra: Any, dec: Any) -> tuple[list[tuple[float, float]], bool]:
@@ -230,118 +248,136 @@ def _centres(lake: Lake, ra: Any, dec: Any) -> tuple[list[tuple[float, float]], 
     return [place for place in places if place is not None], one
 
 
-def _in_cone(rows: _Rows, ra: float, dec: float, radius_arcsec: float, archives: list[str] | None) -> pa.Table:
-    # One SELECT for each range: DuckLake skips files for a BETWEEN, not for several joined by OR.
-    parts = " UNION ALL ".join(
-        f"SELECT * FROM {rows.of('sources', [low], [high])} WHERE hpx29 BETWEEN {low} AND {high}"
-        for low, high in cone_ranges(ra, dec, radius_arcsec, max_ranges=2)
-    )
-    distance = f"separation_arcsec({_number(ra)}, {_number(dec)}, ra, dec)"
-    return rows.ask(
-        f"SELECT archive, release, source_id, hpx29, ra, dec, {distance} AS separation_arcsec "
-        f"FROM ({parts}) WHERE {distance} <= {_number(radius_arcsec)}{_of_archives(archives)}"
-    )
-
-
 def _in_cones(
     rows: _Rows, centres: Sequence[tuple[float, float]], radius_arcsec: float, archives: list[str] | None
 ) -> pa.Table:
+    """Return the sources within a radius of each centre, with its number."""
     ranges = [
-        (number, ra, dec, low, high)
+        (number, low, high)
         for number, (ra, dec) in enumerate(centres)
         for low, high in cone_ranges(ra, dec, radius_arcsec, max_ranges=2)
     ]
-    columns = list(zip(*ranges, strict=True)) or [()] * 5
-    first, last = min(columns[3], default=0), max(columns[4], default=0)
-    near = rows.of("sources", *_apart(columns[3], columns[4]))
-    kinds = ("BIGINT", "DOUBLE", "DOUBLE", "BIGINT", "BIGINT")
-    lists = ", ".join(
-        f"unnest({_list(values, kind)}) AS {name}"
-        for name, values, kind in zip(("centre", "ra", "dec", "low", "high"), columns, kinds, strict=True)
-    )
-    return rows.ask(
-        "SELECT centre, archive, release, source_id, hpx29, sources.ra, sources.dec, "
-        "separation_arcsec(cones.ra, cones.dec, sources.ra, sources.dec) AS separation_arcsec "
-        f"FROM (SELECT {lists}) AS cones "
-        f"JOIN (FROM {near} WHERE hpx29 BETWEEN {first} AND {last}) AS sources ON hpx29 BETWEEN low AND high "
-        "WHERE separation_arcsec(cones.ra, cones.dec, sources.ra, sources.dec) "
-        f"<= {_number(radius_arcsec)}{_of_archives(archives)}"
-    )
+    numbers, low, high = np.array(ranges, np.int64).reshape(-1, 3).T
+    wanted = Ranges.joined(low.tolist(), high.tolist())
+    near = rows.of("sources", wanted, ("archive", "release", "source_id", "hpx29", "ra", "dec"))
+    near = _only(near, "archive", archives)
+    near = near.take(pc.sort_indices(near["hpx29"]))
+    # The ranges of a cone are apart, so a source comes once for each cone.
+    keys = near["hpx29"].to_numpy()
+    places, of_range = _expanded(np.searchsorted(keys, low, "left"), np.searchsorted(keys, high, "right"))
+    near, number = near.take(places), numbers[of_range]
+    centre_ra, centre_dec = (np.array(axis, float)[number] for axis in zip(*centres, strict=True))
+    distance = separation_arcsec(centre_ra, centre_dec, near["ra"].to_numpy(), near["dec"].to_numpy())
+    near = near.add_column(0, "centre", pa.array(number)).append_column("separation_arcsec", pa.array(distance))
+    return near.filter(pa.array(distance <= radius_arcsec))
 
 
-def _apart(low: Sequence[int], high: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Sort ranges, and join those that overlap."""
-    first: list[int] = []
-    last: list[int] = []
-    for one, other in sorted(zip(low, high, strict=True)):
-        if last and one <= last[-1]:
-            last[-1] = max(last[-1], other)
-        else:
-            first.append(one)
-            last.append(other)
-    return first, last
+def _expanded(start: Integers, stop: Integers) -> tuple[Integers, Integers]:
+    """Return all places of some slices, one slice after the other, and the slice of each place.
+
+    Examples
+    --------
+    >>> places, of_slice = _expanded(np.array([3, 0, 7]), np.array([5, 0, 8]))
+    >>> places.tolist(), of_slice.tolist()
+    ([3, 4, 7], [0, 0, 2])
+    """
+    counts = np.maximum(stop - start, 0)
+    of_slice = np.repeat(np.arange(len(counts)), counts)
+    before = np.cumsum(counts) - counts
+    return np.arange(len(of_slice)) - before[of_slice] + start[of_slice], of_slice
 
 
-# Values are written into the SQL: for parameters DuckDB imports pandas, which takes longer than the query.
-
-
-def _number(value: float) -> str:
-    """Return a number as SQL, to the last bit: DuckDB takes 0.1 for a decimal."""
-    return f"'{float(value)!r}'::DOUBLE"
-
-
-def _list(values: Iterable[Any], kind: str) -> str:
-    """Return a list in SQL, of a type in SQL."""
-    written = [
-        "NULL" if value is None else quoted(value if isinstance(value, str) else repr(value)) for value in values
-    ]
-    return f"[{', '.join(written)}]::{kind}[]"
-
-
-def _one_of(column: str, names: Iterable[str]) -> str:
-    """Return the condition that a column has one of some names; no name in a lake has a NUL."""
-    known = ", ".join(quoted(name) for name in names if "\0" not in name)
-    return f"{column} IN ({known or 'NULL'})"
-
-
-def _of_archives(archives: list[str] | None) -> str:
-    """Return a condition of SQL, to follow others."""
-    return "" if archives is None else f" AND {_one_of('archive', archives)}"
+def _only(rows: pa.Table, column: str, names: Sequence[str] | None) -> pa.Table:
+    """Return the rows that have one of some names in a column; all if names is None."""
+    return rows if names is None else rows.filter(pc.is_in(rows[column], pa.array(names, pa.string())))
 
 
 def _shown(lake: Lake, sources: pa.Table) -> pa.Table:
     """Keep only sources of the release that table archives names."""
-    releases = set(zip(sources["archive"].to_pylist(), sources["release"].to_pylist(), strict=True))
-    if len({archive for archive, _ in releases}) == len(releases):
+    releases = sources.select(["archive", "release"]).group_by(["archive", "release"]).aggregate([])
+    if len(set(releases["archive"].to_pylist())) == len(releases):
         return sources  # the usual case, without a query of a third table
     current = lake.run("SELECT archive, release FROM archives", None)
     return sources.join(current, ["archive", "release"], join_type="left semi")
 
 
 def _measurements(rows: _Rows, sources: pa.Table, bands: list[str] | None, good: bool) -> pa.Table:
-    extra = [name for name in sources.column_names if name not in _KEYS]
-    first = [f"wanted.{name}, " for name in _FIRST[1:] if name in extra]
-    last = ", ".join(f"wanted.{name}" for name in extra if name not in _FIRST)
-    places = pc.unique(sources["hpx29"]).to_pylist()
-    tables, wanted, near = {"wanted": sources}, "wanted", rows.of("lightcurves", places)
-    if is_short := sources.num_rows <= _LONGEST_LIST:
-        # For each column in a condition, and each registered table, DuckLake searches the statistics of its files
-        # again, and for a table DuckDB imports pandas. So rows are found by hpx29 only, and then joined.
-        near = f"(SELECT * FROM {near} WHERE hpx29 IN ({', '.join(map(str, places)) or 'NULL'}))"
-        columns = ", ".join(
-            f"unnest({_list(sources[name].to_pylist(), _SQL_TYPES[str(sources[name].type)])}) AS {name}"
-            for name in sources.column_names
-        )
-        tables, wanted = {}, f"(SELECT {columns})"
-    where = [*([] if bands is None else [_one_of("band", bands)]), *(["good"] if good else [])]
-    order = [name for name in _FIRST[:2] if name in extra]
-    return rows.ask(
-        f"WITH near AS {'' if is_short else 'NOT '}MATERIALIZED (FROM {near}), wanted AS (FROM {wanted}) "
-        f"SELECT {''.join(first)}near.*, {last} FROM near JOIN wanted USING ({', '.join(_KEYS)}) "
-        f"WHERE {' AND '.join(where) or 'true'} "
-        f"ORDER BY {', '.join([*order, 'archive', 'band', 'mjd', 'source_id', 'release'])}",
-        **tables,
-    )
+    """Return the measurements of sources, in order; those of one that is there twice come twice."""
+    near = _only(rows.of("lightcurves", Ranges.of_keys(sources["hpx29"])), "band", bands)
+    if good:
+        near = near.filter(near["good"])
+    place, source = _joined(near, sources)
+    order = _in_order(near, place, sources, source)
+    place, source = pa.array(place[order]), pa.array(source[order])
+    others = [name for name in sources.column_names if name not in (*_KEYS, "hpx29", "number")]
+    first = [name for name in _FIRST if name in others]
+    columns = {name: _taken(sources[name], source) for name in first}
+    columns |= {name: _taken(near[name], place) for name in near.column_names}
+    columns |= {name: _taken(sources[name], source) for name in others if name not in first}
+    return pa.table(columns)
+
+
+def _taken(column: pa.ChunkedArray, places: pa.Array) -> pa.Array:
+    """Return values by their places; text without its dictionary."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if column.null_count == len(column):
+        return pa.nulls(len(places), kind)
+    column = column.combine_chunks()
+    if not pa.types.is_dictionary(column.type):
+        return column.take(places)
+    return column.dictionary.take(column.indices.take(places))
+
+
+def _codes(column: pa.ChunkedArray, known: pa.Array | None = None) -> tuple[Integers, pa.Array]:
+    """Return the number of each text, -1 if it is none of the known ones, and the texts by number, in their order."""
+    column = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    column = column.unify_dictionaries()
+    values = column.chunk(0).dictionary if column.num_chunks else pa.array([], pa.string())
+    if known is None:
+        known = values.take(pc.sort_indices(values))
+    to_known = pc.index_in(values, known).fill_null(-1).to_numpy()
+    indices = [chunk.indices.to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    numbers = np.concatenate(indices) if indices else np.array([], np.int64)
+    return np.append(to_known, -1)[numbers].astype(np.int64), known
+
+
+def _joined(near: pa.Table, sources: pa.Table) -> tuple[Integers, Integers]:
+    """Return the pairs of a measurement and its source, by their places in the tables."""
+    of_source, of_row = np.zeros(sources.num_rows, np.int64), np.zeros(near.num_rows, np.int64)
+    is_known = np.ones(near.num_rows, bool)
+    for name in _KEYS:
+        codes, known = _codes(sources[name])
+        of_source = of_source * len(known) + codes
+        codes, _ = _codes(near[name], known)
+        of_row = of_row * len(known) + codes
+        is_known &= codes >= 0
+    by_key = np.argsort(of_source, kind="stable")
+    ordered = of_source[by_key]
+    stop = np.searchsorted(ordered, of_row, "right")
+    place, row = _expanded(np.where(is_known, np.searchsorted(ordered, of_row, "left"), stop), stop)
+    source = by_key[place]
+    same = near["hpx29"].to_numpy()[row] == sources["hpx29"].to_numpy()[source]
+    return row[same], source[same]
+
+
+def _in_order(near: pa.Table, row: Integers, sources: pa.Table, source: Integers) -> Integers:
+    """Return the order of pairs: by number in the list or centre, archive, band, time, source and release."""
+    groups = np.zeros(len(row), np.int64)
+    for name in _FIRST[:2]:
+        if name in sources.column_names:
+            groups = (
+                groups * (sources.num_rows + 1) + np.unique(sources[name].to_numpy(), return_inverse=True)[1][source]
+            )
+    for name in ("archive", "band"):
+        codes, known = _codes(near[name])
+        groups = groups * len(known) + codes[row]
+    mjd = near["mjd"].to_numpy()[row]
+    order = np.lexsort((mjd, groups))
+    same = (np.diff(mjd[order]) == 0) & (np.diff(groups[order]) == 0)
+    if same.any():  # which is rare, and text sorts slowly
+        last = [_codes(near[name])[0][row] for name in ("release", "source_id")]
+        order = np.lexsort((*last, mjd, groups))
+    return order
 
 
 def _values(found: pa.Table, column: str) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -91,6 +91,7 @@ def _columns(*, declared: bool) -> dict[str, list[tuple[Column, pa.DataType]]]:
     return known
 
 
+@lru_cache
 def column_of(name: str, kind: pa.DataType) -> Column | None:
     """Return the schema's column of that name and kind; None if an answer's column is something else.
 
@@ -130,15 +131,23 @@ def single_unit(table: pa.Table, name: str) -> str | None:
     return _unit_at(table, table.column_names.index(name))
 
 
-def _unit_at(table: pa.Table, number: int) -> str | None:
-    # By number, since two columns of an answer may have one name.
+def _unit_at(table: pa.Table, number: int, units: dict[str, list[Any]] | None = None) -> str | None:
+    """Return the unit of a column by number, since two columns of an answer may have one name.
+
+    Parameters
+    ----------
+    units
+        What columns of units have, by name, as far as it is known; more is added.
+    """
     names, values = table.column_names, table.column(number)
     beside = unit_column(names[number], names)
     if beside is not None:
-        units = table.column(names.index(beside))
-        named = pc.unique(units).to_pylist()
+        units = {} if units is None else units
+        if beside not in units:
+            units[beside] = pc.unique(table.column(names.index(beside))).to_pylist()
+        named = units[beside]
         if len(named) > 1:  # those of values
-            named = pc.unique(units.filter(values.is_valid())).to_pylist()
+            named = pc.unique(table.column(names.index(beside)).filter(values.is_valid())).to_pylist()
         return named[0] if len(named) == 1 else None
     column = column_of(names[number], values.type)
     return column.unit if column is not None else None
@@ -146,17 +155,20 @@ def _unit_at(table: pa.Table, number: int) -> str | None:
 
 def with_metadata(table: pa.Table) -> pa.Table:
     """Return a table whose fields say unit, ucd and description in their metadata, as far as they are known."""
+    units: dict[str, list[Any]] = {}
     fields = []
     for number, field in enumerate(table.schema):
-        column, unit = column_of(field.name, field.type), _unit_at(table, number)
-        said = {
-            "unit": unit,
-            "ucd": column.ucd if column else None,
-            "description": column.description if column else None,
-        }
-        known = {key: value for key, value in said.items() if value}
+        column, unit = column_of(field.name, field.type), _unit_at(table, number, units)
+        known = {"unit": unit} if unit else {}
+        known |= _said(column)
         fields.append(field.with_metadata(known) if known else field)
-    return table.replace_schema_metadata(None).cast(pa.schema(fields)) if table.num_columns else table
+    return pa.Table.from_arrays(table.columns, schema=pa.schema(fields)) if fields else table
+
+
+def _said(column: Column | None) -> dict[str, str]:
+    """Return what a column says of itself, but for its unit."""
+    said = {} if column is None else {"ucd": column.ucd, "description": column.description}
+    return {key: value for key, value in said.items() if value}
 
 
 def units_of(table: pa.Table) -> dict[str, str]:

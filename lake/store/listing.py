@@ -7,32 +7,35 @@ for each snapshot, and kept. A table whose rows are not just those of its files 
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
 import duckdb
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from lake.model.table import quoted
 from lake.store.location import CatalogLocation
+from lake.store.lookup import Footers, Ranges, read_rows
 from lake.store.pruning import METADATA
 from lake.store.storage import Storage
 
 # Tables that can be listed, and the key that selects files.
 LISTED = {"targets": "target_id", "matches": "target_id", "sources": "hpx29", "lightcurves": "hpx29"}
 
-# DuckLake's names of the types of columns, in SQL.
+# DuckLake's names of the types of columns, in SQL, and in Arrow.
 _TYPES = {
-    "varchar": "VARCHAR",
-    "int64": "BIGINT",
-    "int32": "INTEGER",
-    "float64": "DOUBLE",
-    "float32": "FLOAT",
-    "boolean": "BOOLEAN",
-    "timestamptz": "TIMESTAMPTZ",
+    "varchar": ("VARCHAR", pa.string()),
+    "int64": ("BIGINT", pa.int64()),
+    "int32": ("INTEGER", pa.int32()),
+    "float64": ("DOUBLE", pa.float64()),
+    "float32": ("FLOAT", pa.float32()),
+    "boolean": ("BOOLEAN", pa.bool_()),
+    "timestamptz": ("TIMESTAMPTZ", pa.timestamp("us", "UTC")),
 }
+_ARROW = dict(_TYPES.values())
 
 # So often the files are read, at most, while others commit.
 _LOOKS = 4
@@ -73,40 +76,63 @@ class TableFiles:
 
     Parameters
     ----------
+    key
+        The column that selects files.
     columns
         Their types in SQL, in order.
     paths, archives
-        Of each file. Paths are escaped, since DuckDB takes them for patterns; an archive is None where the table has no
-        partitions.
+        Of each file; an archive is None where the table has no partitions.
     low, high
         Of the key.
     """
 
+    key: str
     columns: Mapping[str, str]
     paths: NDArray[np.object_]
     archives: NDArray[np.object_]
     low: NDArray[np.int64]
     high: NDArray[np.int64]
 
-    def rows(self, first: ArrayLike, last: ArrayLike) -> str:
-        """Return the SQL of a table with all rows whose key is in one of some ranges, and others.
+    def read(self, footers: Footers, ranges: Ranges, names: Sequence[str] | None = None) -> pa.Table:
+        """Read the rows whose key is in some ranges, from files of this machine; text may come as dictionaries.
 
         Parameters
         ----------
-        first, last
-            The ranges, in order and apart from each other.
+        names
+            Columns; None: all.
+
+        Raises
+        ------
+        FileNotFoundError
+            If a file is gone: compaction removes files.
+        CatalogError
+            If a file cannot be read: see `lake.store.lookup.read_rows`.
         """
-        first, last = np.asarray(first, np.int64), np.asarray(last, np.int64)
-        met = np.searchsorted(last, self.low, "left") < np.searchsorted(first, self.high, "right")
+        met = ranges.meet(self.low, self.high)
+        paths, archives = self.paths[met].tolist(), self.archives[met].tolist()
+        schema = pa.schema([(name, _ARROW[self.columns[name]]) for name in names or self.columns])
+        # Folders above the lake may look like Hive's, and DuckLake takes the archive of a file from its folder.
+        stored = schema if None in archives else pa.schema([field for field in schema if field.name != "archive"])
+        parts = []
+        for place, part in read_rows(footers, paths, self.key, ranges, stored):
+            if len(stored) < len(schema):
+                archive = pa.DictionaryArray.from_arrays(np.zeros(part.num_rows, np.int32), [archives[place]])
+                part = part.add_column(schema.get_field_index("archive"), "archive", archive)
+            parts.append(part)
+        return pa.concat_tables(parts).unify_dictionaries() if parts else schema.empty_table()
+
+    def rows(self, ranges: Ranges) -> str:
+        """Return the SQL of a table with all rows whose key is in some ranges, and others."""
+        met = ranges.meet(self.low, self.high)
         by_archive: dict[str | None, list[str]] = {}
         for path, archive in zip(self.paths[met], self.archives[met], strict=True):
-            by_archive.setdefault(archive, []).append(quoted(path))
+            by_archive.setdefault(archive, []).append(quoted(glob.escape(path)))  # DuckDB takes it for a pattern
         if not by_archive:
             nothing = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in self.columns.items())
             return f"(SELECT {nothing} WHERE false)"
         parts = []
         for archive, paths in by_archive.items():
-            # Folders above the lake may look like Hive's, so the path says nothing of a row.
+            # As in read.
             names = [f'"{name}"' if archive is None or name != "archive" else quoted(archive) for name in self.columns]
             chosen = ", ".join(f'{value} AS "{name}"' for value, name in zip(names, self.columns, strict=True))
             parts.append(
@@ -128,6 +154,7 @@ class Listing:
         self._location, self._storage = location, storage
         self._kept: tuple[tuple[object, ...], dict[str, TableFiles]] | None = None
         self._named: tuple[Mapping[str, TableFiles], dict[str, int]] = {}, {}
+        self.footers = Footers()
 
     def newest(self, cursor: duckdb.DuckDBPyConnection) -> dict[str, TableFiles]:
         """Return the tables that can be read by their files alone.
@@ -162,7 +189,7 @@ class Listing:
         keys = {}
         for table_id, table, folder, column_id, column, kind, since in self._ask(cursor, _COLUMNS, names=names):
             of = tables.setdefault(int(str(table_id)), (str(table), str(folder), {}, 0))
-            of[2][str(column)] = _TYPES.get(str(kind), "")
+            of[2][str(column)] = _TYPES.get(str(kind), ("", None))[0]
             tables[int(str(table_id))] = (*of[:3], max(of[3], int(str(since))))
             if column == LISTED[str(table)]:
                 keys[int(str(table_id))] = int(str(column_id))
@@ -186,8 +213,9 @@ class Listing:
             if "archive" in columns and None in archives:
                 continue
             found[table] = TableFiles(
+                LISTED[table],
                 columns,
-                np.array([glob.escape(f"{root}{path}") for path, *_ in own], object),
+                np.array([f"{root}{path}" for path, *_ in own], object),
                 np.array(archives, object),
                 np.array([int(str(low)) for _, low, _, _ in own], np.int64),
                 np.array([int(str(high)) for _, _, high, _ in own], np.int64),

@@ -206,12 +206,6 @@ def test_a_cone_is_what_brute_force_finds(crowded_lake, crowded):
             np.testing.assert_allclose(found["separation_arcsec"].to_numpy(), distance[rows], atol=1e-6)
 
 
-def test_a_cone_of_more_sources_than_fit_a_list(crowded_lake, monkeypatch):
-    few = crowded_lake.cone(*CENTRES[0], 10)
-    monkeypatch.setattr("lake.light_curves._LONGEST_LIST", 3)
-    assert crowded_lake.cone(*CENTRES[0], 10).sort_by("source_id").equals(few.sort_by("source_id"))
-
-
 def test_a_stock_client_sees_the_same(held):
     ra, dec = positions([4])
     questions = (

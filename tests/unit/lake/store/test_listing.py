@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from lake.names import target_id_of
 from lake.query import Lake
 from lake.store.catalog import Catalog
 from lake.store.listing import LISTED, Listing, TableFiles
+from lake.store.lookup import Ranges
 from lake.store.storage import Storage
 from lake.upkeep.compaction import compact
 
@@ -32,6 +34,8 @@ def questions(opened):
     yield opened.cone(ra, dec, 200_000.0)
     yield opened.cone([ra, 0.0, ra], [dec, 89.0, dec], 5)
     yield opened.cone(0.0, 89.0, 5)
+    # More ranges than conditions of SQL are written for one by one.
+    yield opened.cone(*positions(range(15)), 5)
 
 
 def check(opened, direct=True):
@@ -81,10 +85,7 @@ def test_a_file_that_went_away_meanwhile_is_no_error(lake):
     committed(lake.catalog, range(20), "g0")
     expected = lake.light_curve(target_ids([4])[0])
     key, tables = lake.listing._kept
-    gone = {
-        name: TableFiles(files.columns, files.paths + ".gone", files.archives, files.low, files.high)
-        for name, files in tables.items()
-    }
+    gone = {name: replace(files, paths=files.paths + ".gone") for name, files in tables.items()}
     lake.listing._kept = key, gone
     assert lake.light_curve(target_ids([4])[0]).equals(expected)
 
@@ -153,6 +154,7 @@ def test_another_catalogue_in_the_same_place_is_another_state(prepared, settings
 
 def test_ranges_choose_the_files_that_meet_them():
     files = TableFiles(
+        "hpx29",
         {"hpx29": "BIGINT"},
         np.array(["a", "b", "c"], object),
         np.array([None] * 3, object),
@@ -161,7 +163,7 @@ def test_ranges_choose_the_files_that_meet_them():
     )
 
     def chosen(first, last):
-        return [name for name in "abc" if f"'{name}'" in files.rows(first, last)]
+        return [name for name in "abc" if f"'{name}'" in files.rows(Ranges(np.array(first), np.array(last)))]
 
     assert chosen([9], [9]) == ["a"]
     assert chosen([9], [10]) == ["a", "b"]

@@ -1,0 +1,223 @@
+"""Read the rows of some keys from sorted Parquet files of this machine: only the row groups that may have them.
+
+DuckDB prepares a reader for each column of each row group before it skips one, which takes longer than to read the one
+that is needed. Here the ranges of the key in all row groups of a file are found once, and kept with its footer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import ArrayLike, NDArray
+
+from lake.errors import CatalogError
+
+# Footers are kept of so many row groups; one takes some 20 kB. A lake of a thousand million rows has 30,000.
+_KEPT_GROUPS = 10_000
+
+# Several row groups are read at a time.
+_THREADS = 4
+
+_LOWEST, _HIGHEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Ranges of a key, in order and apart from each other.
+
+    Parameters
+    ----------
+    first, last
+        Of each range, inclusive.
+    """
+
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+
+    @classmethod
+    def of_keys(cls, keys: ArrayLike) -> Ranges:
+        """Return the ranges of one key each."""
+        found = np.unique(np.asarray(keys, np.int64))
+        return cls(found, found)
+
+    @classmethod
+    def joined(cls, low: Sequence[int], high: Sequence[int]) -> Ranges:
+        """Sort ranges, and join those that overlap.
+
+        Examples
+        --------
+        >>> found = Ranges.joined([20, 0, 5], [30, 9, 12])
+        >>> found.first.tolist(), found.last.tolist()
+        ([0, 20], [12, 30])
+        """
+        first: list[int] = []
+        last: list[int] = []
+        for one, other in sorted(zip(low, high, strict=True)):
+            if last and one <= last[-1]:
+                last[-1] = max(last[-1], other)
+            else:
+                first.append(one)
+                last.append(other)
+        return cls(np.array(first, np.int64), np.array(last, np.int64))
+
+    def meet(self, low: NDArray[np.int64], high: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Say which ranges, of files for instance, have a key in common with one of these."""
+        return np.asarray(np.searchsorted(self.last, low, "left") < np.searchsorted(self.first, high, "right"))
+
+    def rows(self, keys: NDArray[np.int64]) -> slice | NDArray[np.int64]:
+        """Return the places of the keys that are in a range; a slice, if they are next to each other."""
+        if not bool((keys[1:] >= keys[:-1]).all()):
+            return np.flatnonzero(self.meet(keys, keys))
+        start, stop = np.searchsorted(keys, self.first, "left"), np.searchsorted(keys, self.last, "right")
+        some = stop > start
+        start, stop = start[some], stop[some]
+        if len(start) < 2 or bool((start[1:] == stop[:-1]).all()):
+            return slice(int(start[0]), int(stop[-1])) if len(start) else slice(0, 0)
+        return np.concatenate([np.arange(a, b) for a, b in zip(start, stop, strict=True)])
+
+
+@dataclass(frozen=True)
+class _Footer:
+    """The footer of a file, and the ranges of the key in its row groups."""
+
+    metadata: pq.FileMetaData
+    columns: dict[str, int]
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+
+
+class Footers:
+    """The footers of files that were read last; they never change."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, _Footer] = OrderedDict()
+        self._groups = 0
+        self._lock = threading.Lock()
+
+    def of(self, path: str, key: str) -> _Footer:
+        """Return the footer of a file; read it, if it is not kept."""
+        with self._lock:
+            if (kept := self._kept.get(path)) is not None:
+                self._kept.move_to_end(path)
+                return kept
+        footer = _read_footer(path, key)
+        with self._lock:
+            if path not in self._kept:
+                self._kept[path] = footer
+                self._groups += footer.metadata.num_row_groups
+                while self._groups > _KEPT_GROUPS and len(self._kept) > 1:
+                    self._groups -= self._kept.popitem(last=False)[1].metadata.num_row_groups
+        return footer
+
+
+def _read_footer(path: str, key: str) -> _Footer:
+    metadata = pq.read_metadata(path)
+    columns = {metadata.schema.column(place).path: place for place in range(metadata.num_columns)}
+    ranges = [
+        (found.min, found.max) if found is not None and found.has_min_max else (_LOWEST, _HIGHEST)
+        for group in range(metadata.num_row_groups)
+        for found in [metadata.row_group(group).column(columns[key]).statistics]
+    ]
+    low, high = np.array(ranges, np.int64).reshape(-1, 2).T
+    return _Footer(metadata, columns, low, high)
+
+
+def read_rows(
+    footers: Footers, paths: Sequence[str], key: str, ranges: Ranges, schema: pa.Schema
+) -> Iterator[tuple[int, pa.Table]]:
+    """Yield the rows of local files whose key is in a range, with the place of their file, in the files' order.
+
+    Parameters
+    ----------
+    footers
+        Those that are known; others are added.
+    paths
+        Of the files.
+    key
+        The column of 64-bit integers.
+    ranges
+        Of the key.
+    schema
+        Columns that are wanted. Text comes as dictionaries.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is gone.
+    CatalogError
+        If it cannot be read, or a page is not that of its checksum. Files that a pull wrote have checksums; those of
+        DuckDB, after a compaction, have none.
+    """
+    wanted = []
+    for place, path in enumerate(paths):
+        with _readable(path):
+            footer = footers.of(path, key)
+        groups = np.flatnonzero(ranges.meet(footer.low, footer.high)).tolist()
+        wanted += [(place, path, footer, group) for group in groups]
+
+    def read(one: tuple[int, str, _Footer, int]) -> tuple[int, pa.Table]:
+        place, path, footer, group = one
+        with _readable(path):
+            return place, _read_group(path, footer, group, key, ranges, schema)
+
+    if len(wanted) == 1:
+        yield read(wanted[0])
+        return
+    with ThreadPoolExecutor(_THREADS) as pool:
+        yield from pool.map(read, wanted)
+
+
+@contextmanager
+def _readable(path: str) -> Iterator[None]:
+    """Name the file that cannot be read."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException, KeyError) as error:
+        message = f"a file of the lake cannot be read: {path}: {' '.join(str(error).split())}"
+        raise CatalogError(message, hint="run: lightlake verify", topic="how-to/keep-a-lake") from error
+
+
+def _read_group(path: str, footer: _Footer, group: int, key: str, ranges: Ranges, schema: pa.Schema) -> pa.Table:
+    """Read the rows of a row group: the key first, then the other columns, unless they have only NULL."""
+    text = [field.name for field in schema if pa.types.is_string(field.type)]
+    chunks = footer.metadata.row_group(group)
+    with pq.ParquetFile(path, metadata=footer.metadata, read_dictionary=text, page_checksum_verification=True) as file:
+
+        def columns_of(names: Sequence[str]) -> pa.Table:
+            places = [footer.columns[name] for name in names]
+            return file.reader.read_row_group(group, column_indices=places, use_threads=False)
+
+        keys = columns_of([key])
+        rows = ranges.rows(keys[key].to_numpy())
+        n = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+        is_null = {
+            name: found is not None and found.null_count == chunks.num_rows
+            for name in schema.names
+            for found in [chunks.column(footer.columns[name]).statistics]
+        }
+        stored = columns_of([name for name in schema.names if not is_null[name] and name != key]) if n else keys
+    columns = []
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        if is_null[name] or not n:
+            kind = pa.dictionary(pa.int32(), kind) if name in text else kind
+            columns.append(pa.chunked_array([pa.nulls(n, kind)]))
+            continue
+        column = (keys if name == key else stored)[name]
+        column = column[rows] if isinstance(rows, slice) else column.take(pa.array(rows))
+        if name not in text:
+            column = column.cast(kind)
+        elif sum(len(chunk.dictionary) for chunk in column.chunks) > n:
+            # The texts of all rows of the group: those of other rows would be looked through again and again.
+            column = column.cast(kind).dictionary_encode()
+        columns.append(column)
+    return pa.table(columns, names=schema.names)
