@@ -26,6 +26,7 @@ from lake.names import (
     target_ids_of,
 )
 from lake.science.sky import cone_ranges, separation_arcsec
+from lake.store.arrays import from_numpy, texts, to_numpy
 from lake.store.listing import LISTED, TableFiles
 from lake.store.lookup import Ranges
 
@@ -212,7 +213,7 @@ def _matches(rows: _Rows, ids: Sequence[int], archives: list[str] | None) -> pa.
     found = _only(found, "archive", archives)
     if len(ids) == 1:
         return found.drop_columns(["target_id"])
-    number = pc.index_in(found["target_id"], pa.array(ids, pa.int64())).cast(pa.int64())
+    number = pc.index_in(found["target_id"], from_numpy(np.array(ids, np.int64))).cast(pa.int64())
     return found.add_column(0, "number", number)
 
 
@@ -220,8 +221,8 @@ def _with_names(rows: _Rows, ids: Sequence[int], sources: pa.Table) -> pa.Table:
     """Add the targets' ids and names, and the number of each in the list."""
     n = sources.num_rows
     if "target_id" not in sources.column_names:
-        sources = sources.append_column("number", pa.array(np.zeros(n, np.int64)))
-        sources = sources.append_column("target_id", pa.array(np.full(n, ids[0], np.int64)))
+        sources = sources.append_column("number", from_numpy(np.zeros(n, np.int64)))
+        sources = sources.append_column("target_id", from_numpy(np.full(n, ids[0], np.int64)))
     known = rows.of("targets", Ranges.of_keys(ids), ("target_id", "name"))
     names = known["name"].cast(pa.string()).combine_chunks()
     return sources.append_column("name", names.take(pc.index_in(sources["target_id"], known["target_id"])))
@@ -263,13 +264,13 @@ def _in_cones(
     near = _only(near, "archive", archives)
     near = near.take(pc.sort_indices(near["hpx29"]))
     # The ranges of a cone are apart, so a source comes once for each cone.
-    keys = near["hpx29"].to_numpy()
+    keys = to_numpy(near["hpx29"])
     places, of_range = _expanded(np.searchsorted(keys, low, "left"), np.searchsorted(keys, high, "right"))
-    near, number = near.take(places), numbers[of_range]
+    near, number = near.take(from_numpy(places)), numbers[of_range]
     centre_ra, centre_dec = (np.array(axis, float)[number] for axis in zip(*centres, strict=True))
-    distance = separation_arcsec(centre_ra, centre_dec, near["ra"].to_numpy(), near["dec"].to_numpy())
-    near = near.add_column(0, "centre", pa.array(number)).append_column("separation_arcsec", pa.array(distance))
-    return near.filter(pa.array(distance <= radius_arcsec))
+    distance = separation_arcsec(centre_ra, centre_dec, to_numpy(near["ra"]), to_numpy(near["dec"]))
+    near = near.add_column(0, "centre", from_numpy(number)).append_column("separation_arcsec", from_numpy(distance))
+    return near.take(from_numpy(np.flatnonzero(distance <= radius_arcsec)))
 
 
 def _expanded(start: Integers, stop: Integers) -> tuple[Integers, Integers]:
@@ -289,13 +290,13 @@ def _expanded(start: Integers, stop: Integers) -> tuple[Integers, Integers]:
 
 def _only(rows: pa.Table, column: str, names: Sequence[str] | None) -> pa.Table:
     """Return the rows that have one of some names in a column; all if names is None."""
-    return rows if names is None else rows.filter(pc.is_in(rows[column], pa.array(names, pa.string())))
+    return rows if names is None else rows.filter(pc.is_in(rows[column], texts(names)))
 
 
 def _shown(lake: Lake, sources: pa.Table) -> pa.Table:
     """Keep only sources of the release that table archives names."""
-    releases = sources.select(["archive", "release"]).group_by(["archive", "release"]).aggregate([])
-    if len(set(releases["archive"].to_pylist())) == len(releases):
+    releases = set(zip(sources["archive"].to_pylist(), sources["release"].to_pylist(), strict=True))
+    if len({archive for archive, _ in releases}) == len(releases):
         return sources  # the usual case, without a query of a third table
     current = lake.run("SELECT archive, release FROM archives", None)
     return sources.join(current, ["archive", "release"], join_type="left semi")
@@ -303,12 +304,12 @@ def _shown(lake: Lake, sources: pa.Table) -> pa.Table:
 
 def _measurements(rows: _Rows, sources: pa.Table, bands: list[str] | None, good: bool) -> pa.Table:
     """Return the measurements of sources, in order; those of one that is there twice come twice."""
-    near = _only(rows.of("lightcurves", Ranges.of_keys(sources["hpx29"])), "band", bands)
+    near = _only(rows.of("lightcurves", Ranges.of_keys(to_numpy(sources["hpx29"]))), "band", bands)
     if good:
         near = near.filter(near["good"])
     place, source = _joined(near, sources)
     order = _in_order(near, place, sources, source)
-    place, source = pa.array(place[order]), pa.array(source[order])
+    place, source = from_numpy(place[order]), from_numpy(source[order])
     others = [name for name in sources.column_names if name not in (*_KEYS, "hpx29", "number")]
     first = [name for name in _FIRST if name in others]
     columns = {name: _taken(sources[name], source) for name in first}
@@ -332,13 +333,12 @@ def _codes(column: pa.ChunkedArray, known: pa.Array | None = None) -> tuple[Inte
     """Return the number of each text, -1 if it is none of the known ones, and the texts by number, in their order."""
     column = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     column = column.unify_dictionaries()
-    values = column.chunk(0).dictionary if column.num_chunks else pa.array([], pa.string())
+    values = column.chunk(0).dictionary if column.num_chunks else texts([])
     if known is None:
         known = values.take(pc.sort_indices(values))
-    to_known = pc.index_in(values, known).fill_null(-1).to_numpy()
-    indices = [chunk.indices.to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    numbers = np.concatenate(indices) if indices else np.array([], np.int64)
-    return np.append(to_known, -1)[numbers].astype(np.int64), known
+    to_known = pc.coalesce(pc.index_in(values, known), from_numpy(np.full(len(values), -1, np.int32)))
+    indices = np.concatenate([np.empty(0, np.int32), *(to_numpy(chunk.indices) for chunk in column.chunks)])
+    return to_numpy(to_known)[indices].astype(np.int64), known
 
 
 def _joined(near: pa.Table, sources: pa.Table) -> tuple[Integers, Integers]:
@@ -356,7 +356,7 @@ def _joined(near: pa.Table, sources: pa.Table) -> tuple[Integers, Integers]:
     stop = np.searchsorted(ordered, of_row, "right")
     place, row = _expanded(np.where(is_known, np.searchsorted(ordered, of_row, "left"), stop), stop)
     source = by_key[place]
-    same = near["hpx29"].to_numpy()[row] == sources["hpx29"].to_numpy()[source]
+    same = to_numpy(near["hpx29"])[row] == to_numpy(sources["hpx29"])[source]
     return row[same], source[same]
 
 
@@ -366,12 +366,12 @@ def _in_order(near: pa.Table, row: Integers, sources: pa.Table, source: Integers
     for name in _FIRST[:2]:
         if name in sources.column_names:
             groups = (
-                groups * (sources.num_rows + 1) + np.unique(sources[name].to_numpy(), return_inverse=True)[1][source]
+                groups * (sources.num_rows + 1) + np.unique(to_numpy(sources[name]), return_inverse=True)[1][source]
             )
     for name in ("archive", "band"):
         codes, known = _codes(near[name])
         groups = groups * len(known) + codes[row]
-    mjd = near["mjd"].to_numpy()[row]
+    mjd = to_numpy(near["mjd"])[row]
     order = np.lexsort((mjd, groups))
     same = (np.diff(mjd[order]) == 0) & (np.diff(groups[order]) == 0)
     if same.any():  # which is rare, and text sorts slowly

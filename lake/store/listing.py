@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lake.model.table import quoted
+from lake.store.arrays import repeated
 from lake.store.location import CatalogLocation
 from lake.store.lookup import Footers, Ranges, read_rows
 from lake.store.pruning import METADATA
@@ -116,7 +117,7 @@ class TableFiles:
         parts = []
         for place, part in read_rows(footers, paths, self.key, ranges, stored):
             if len(stored) < len(schema):
-                archive = pa.DictionaryArray.from_arrays(np.zeros(part.num_rows, np.int32), [archives[place]])
+                archive = repeated(archives[place], part.num_rows)
                 part = part.add_column(schema.get_field_index("archive"), "archive", archive)
             parts.append(part)
         return pa.concat_tables(parts).unify_dictionaries() if parts else schema.empty_table()

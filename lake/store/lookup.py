@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from lake.errors import CatalogError
+from lake.store.arrays import from_numpy, to_numpy
 
 # Footers are kept of so many row groups; one takes some 20 kB. A lake of a thousand million rows has 30,000.
 _KEPT_GROUPS = 10_000
@@ -198,7 +199,7 @@ def _read_group(path: str, footer: _Footer, group: int, key: str, ranges: Ranges
             return file.reader.read_row_group(group, column_indices=places, use_threads=False)
 
         keys = columns_of([key])
-        rows = ranges.rows(keys[key].to_numpy())
+        rows = ranges.rows(to_numpy(keys[key]))
         n = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
         is_null = {
             name: found is not None and found.null_count == chunks.num_rows
@@ -213,7 +214,7 @@ def _read_group(path: str, footer: _Footer, group: int, key: str, ranges: Ranges
             columns.append(pa.chunked_array([pa.nulls(n, kind)]))
             continue
         column = (keys if name == key else stored)[name]
-        column = column[rows] if isinstance(rows, slice) else column.take(pa.array(rows))
+        column = column[rows] if isinstance(rows, slice) else column.take(from_numpy(rows))
         if name not in text:
             column = column.cast(kind)
         elif sum(len(chunk.dictionary) for chunk in column.chunks) > n:

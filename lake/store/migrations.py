@@ -21,8 +21,17 @@ from lake.store.storage import ROW_GROUP_ROWS, Storage
 
 SOFTWARE = f"lightlake {version('lightlake')}"
 
-# Compaction merges the small files of granules into files of this size.
+# Compaction merges the small files of granules into files of this size, and leaves those that have half of it.
 TARGET_FILE_BYTES = 256_000_000
+MERGED_BELOW_BYTES = TARGET_FILE_BYTES // 2
+
+_WRITING = {
+    "parquet_row_group_size": str(ROW_GROUP_ROWS),
+    "parquet_compression": "zstd",
+    # The bytes of floats are split, as `lake.store.row_groups` does: smaller, and read sooner.
+    "parquet_version": "2",
+    "target_file_size": str(TARGET_FILE_BYTES),
+}
 
 # Small inserts into these tables stay in the catalogue database until compaction. All other rows, and their deletions,
 # go to Parquet files at once, which plain readers see.
@@ -98,16 +107,21 @@ def _has_table(cursor: duckdb.DuckDBPyConnection, name: str) -> bool:
     return bool(cursor.execute(query, [name]).fetchall()[0][0])
 
 
+def set_writing(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Tell DuckLake how to write files, in a lake of an earlier version, too; the caller holds the lock."""
+    known = dict(
+        cursor.execute("SELECT option_name, value FROM ducklake_options('lake') WHERE scope = 'GLOBAL'").fetchall()
+    )
+    for option, value in _WRITING.items():
+        if str(known.get(option)).removeprefix("V") != value:
+            cursor.execute("CALL ducklake_set_option('lake', ?, ?)", [option, value])
+
+
 def make_tables(cursor: duckdb.DuckDBPyConnection, found: int | None) -> None:
     """Create the tables of a new lake; `found` is 0 if that was begun before."""
     if found is None:
-        for option, value in (
-            ("parquet_row_group_size", str(ROW_GROUP_ROWS)),
-            ("parquet_compression", "zstd"),
-            ("target_file_size", f"{TARGET_FILE_BYTES}B"),
-            ("data_inlining_row_limit", "0"),
-        ):
-            cursor.execute("CALL ducklake_set_option('lake', ?, ?)", [option, value])
+        set_writing(cursor)
+        cursor.execute("CALL ducklake_set_option('lake', 'data_inlining_row_limit', '0')")
         cursor.execute("BEGIN")
         for table in TABLES.values():
             for statement in create_statements(table):

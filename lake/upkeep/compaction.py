@@ -21,7 +21,7 @@ from lake.model.declared import all_tables
 from lake.store.backup import back_up
 from lake.store.catalog import Catalog
 from lake.store.connection import rollback
-from lake.store.migrations import TARGET_FILE_BYTES
+from lake.store.migrations import MERGED_BELOW_BYTES, set_writing
 from lake.store.pruning import index_statistics, note_no_nan
 from lake.store.storage import Storage, remove_folder
 from lake.text import counted
@@ -29,6 +29,9 @@ from lake.upkeep.maintenance import BOOKKEEPING, damage, live_files, recorded_fi
 
 # A staging folder untouched for this long belongs to a dead process.
 STALE_AFTER = timedelta(days=1)
+
+# So many files of a table are made in one transaction.
+_MERGED_AT_ONCE = 8
 
 _NAMED = 3
 
@@ -82,6 +85,7 @@ def compact(catalog: Catalog) -> Compacted:
                 before = before or sum(map(len, live_files(cursor, catalog).values()))
                 refuse_damaged(cursor, catalog)
             index_statistics(cursor, catalog.location.kind, catalog.location.schema)
+            set_writing(cursor)
         _rewrite(catalog, number)
         _refresh_file_records(catalog, number)
         moved.extend(set_aside_unknown(catalog, number))
@@ -111,15 +115,28 @@ def _at_once(cursor: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
 def _rewrite(catalog: Catalog, number: int) -> None:
     """Rewrite and remove files; each step of DuckLake is a change of its own."""
-    for step in (
-        "ducklake_flush_inlined_data('lake')",
-        "ducklake_rewrite_data_files('lake', delete_threshold => 0)",
-        "ducklake_merge_adjacent_files('lake')",
-    ):
+    for step in ("ducklake_flush_inlined_data('lake')", "ducklake_rewrite_data_files('lake', delete_threshold => 0)"):
         with Change(catalog, number, rewrites=True) as change:
             change.cursor.execute(f"CALL {step}").fetchall()
             change.keep_aside(all_tables())
-    # These write no files, and delete only those that DuckLake scheduled before.
+    while _merge(catalog, number):
+        _clean(catalog)  # a large lake needs room for few files at a time, not for a second copy of all
+    _clean(catalog)
+
+
+def _merge(catalog: Catalog, number: int) -> bool:
+    """Merge small files into some large ones, a few of each table; return whether there may be more."""
+    with Change(catalog, number, rewrites=True) as change:
+        merged = change.cursor.execute(
+            "SELECT table_name, sum(files_created) FROM ducklake_merge_adjacent_files('lake', "
+            f"max_compacted_files => {_MERGED_AT_ONCE}, max_file_size => {MERGED_BELOW_BYTES}) GROUP BY ALL"
+        ).fetchall()
+        change.keep_aside(all_tables())
+    return any(created >= _MERGED_AT_ONCE for _, created in merged)
+
+
+def _clean(catalog: Catalog) -> None:
+    """Remove files that only old snapshots have. This writes none."""
     with closing(catalog.cursor()) as cursor:
         cursor.execute("CALL ducklake_expire_snapshots('lake', older_than => now())").fetchall()
         cursor.execute("CALL ducklake_cleanup_old_files('lake', cleanup_all => true)").fetchall()
@@ -149,7 +166,7 @@ def refuse_damaged(cursor: duckdb.DuckDBPyConnection, catalog: Catalog, *, archi
         for path, delete in files.items():
             if delete is not None or (archive is not None and path.parent.name == f"archive={archive}"):
                 candidates.append((path, records.get(path)))
-            elif path not in records or records[path][1] < TARGET_FILE_BYTES:
+            elif path not in records or records[path][1] < MERGED_BELOW_BYTES:
                 folders.setdefault(path.parent, []).append(path)
         # A file that is alone in its folder is not merged.
         candidates += [(path, records.get(path)) for paths in folders.values() if len(paths) > 1 for path in paths]
