@@ -191,8 +191,12 @@ def _readable(path: str) -> Iterator[None]:
 def _read_group(path: str, footer: _Footer, group: int, key: str, ranges: Ranges, schema: pa.Schema) -> pa.Table:
     """Read the rows of a row group: the key first, then the other columns, unless they have only NULL."""
     text = [field.name for field in schema if pa.types.is_string(field.type)]
-    chunks = footer.metadata.row_group(group)
-    with pq.ParquetFile(path, metadata=footer.metadata, read_dictionary=text, page_checksum_verification=True) as file:
+    chunks = {name: footer.metadata.row_group(group).column(footer.columns[name]) for name in schema.names}
+    # Of texts that hardly repeat DuckDB stores differences, which Arrow reads as plain texts only.
+    repeated = [name for name in text if not any("DELTA" in encoding for encoding in chunks[name].encodings)]
+    with pq.ParquetFile(
+        path, metadata=footer.metadata, read_dictionary=repeated, page_checksum_verification=True
+    ) as file:
 
         def columns_of(names: Sequence[str]) -> pa.Table:
             places = [footer.columns[name] for name in names]
@@ -202,9 +206,9 @@ def _read_group(path: str, footer: _Footer, group: int, key: str, ranges: Ranges
         rows = ranges.rows(to_numpy(keys[key]))
         n = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
         is_null = {
-            name: found is not None and found.null_count == chunks.num_rows
-            for name in schema.names
-            for found in [chunks.column(footer.columns[name]).statistics]
+            name: found is not None and found.null_count == keys.num_rows
+            for name, chunk in chunks.items()
+            for found in [chunk.statistics]
         }
         stored = columns_of([name for name in schema.names if not is_null[name] and name != key]) if n else keys
     columns = []
@@ -217,7 +221,7 @@ def _read_group(path: str, footer: _Footer, group: int, key: str, ranges: Ranges
         column = column[rows] if isinstance(rows, slice) else column.take(from_numpy(rows))
         if name not in text:
             column = column.cast(kind)
-        elif sum(len(chunk.dictionary) for chunk in column.chunks) > n:
+        elif name not in repeated or sum(len(chunk.dictionary) for chunk in column.chunks) > n:
             # The texts of all rows of the group: those of other rows would be looked through again and again.
             column = column.cast(kind).dictionary_encode()
         columns.append(column)

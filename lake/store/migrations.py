@@ -30,7 +30,7 @@ _WRITING = {
     "parquet_compression": "zstd",
     # The bytes of floats are split, as `lake.store.row_groups` does: smaller, and read sooner.
     "parquet_version": "2",
-    "target_file_size": str(TARGET_FILE_BYTES),
+    "target_file_size": f"{TARGET_FILE_BYTES}B",
 }
 
 # Small inserts into these tables stay in the catalogue database until compaction. All other rows, and their deletions,
@@ -113,7 +113,7 @@ def set_writing(cursor: duckdb.DuckDBPyConnection) -> None:
         cursor.execute("SELECT option_name, value FROM ducklake_options('lake') WHERE scope = 'GLOBAL'").fetchall()
     )
     for option, value in _WRITING.items():
-        if str(known.get(option)).removeprefix("V") != value:
+        if str(known.get(option)).removeprefix("V") != value.removesuffix("B"):  # as DuckLake says them
             cursor.execute("CALL ducklake_set_option('lake', ?, ?)", [option, value])
 
 

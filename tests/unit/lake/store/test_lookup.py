@@ -19,12 +19,12 @@ SCHEMA = pa.schema({"name": pa.string(), "key": pa.int64(), "flux": pa.float32()
 KEYS = st.integers(-5, 40)
 
 
-def written(path, keys, rows_of_group=4):
+def written(path, keys, rows_of_group=4, **options):
     """Write a file with a row for each key; every third name is missing."""
     names = [None if key % 3 == 0 else f"s{key % 7}" for key in keys]
     flux = np.arange(len(keys), dtype=np.float32)
     table = pa.table([names, keys, flux, pa.nulls(len(keys), pa.float32())], schema=SCHEMA)
-    pq.write_table(table, path, row_group_size=rows_of_group, write_page_checksum=True)
+    pq.write_table(table, path, row_group_size=rows_of_group, write_page_checksum=True, **options)
     return table
 
 
@@ -61,6 +61,14 @@ def test_some_columns_in_the_order_that_is_asked_for(folder):
     schema = pa.schema([SCHEMA.field("flux"), SCHEMA.field("name")])
     ((_, part),) = found([path], Ranges.of_keys([7]), schema)
     assert part.equals(table.slice(7, 1).select(["flux", "name"]))
+
+
+@pytest.mark.parametrize("encoding", ["DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY", "PLAIN"])
+def test_texts_that_are_stored_in_other_ways(folder, encoding):
+    path = folder / f"{encoding}.parquet"
+    table = written(path, list(range(20)), use_dictionary=False, column_encoding={"name": encoding})
+    parts = found([path], Ranges.joined([3], [13]))
+    assert pa.concat_tables([part for _, part in parts]).equals(table.slice(3, 11))
 
 
 def test_footers_of_few_row_groups_are_kept(folder, monkeypatch):

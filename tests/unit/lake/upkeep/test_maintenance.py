@@ -21,7 +21,8 @@ from lake.store.catalog import Catalog
 from lake.store.connection import extension_file
 from lake.store.s3 import s3_secret
 from lake.store.storage import read_parquet, write_parquet
-from lake.upkeep.compaction import Compacted, compact
+from lake.upkeep import compaction
+from lake.upkeep.compaction import Compacted, _merge, compact
 from lake.upkeep.maintenance import status, verify
 from lake.upkeep.progress import as_text, progress, slowest
 
@@ -271,6 +272,44 @@ def test_row_groups_stay_small(catalog, on_disk):
     sizes = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
     assert sum(sizes) == made
     assert max(sizes) <= 32_768
+
+
+def test_a_lake_of_before_is_written_as_a_new_one_is(kept):
+    """The bytes of floats are split in files that compaction writes, as in those of granules."""
+
+    def encodings():
+        group = pq.read_metadata(_file(kept, "lightcurves")).row_group(0)
+        return {group.column(n).path_in_schema: group.column(n).encodings for n in range(group.num_columns)}
+
+    for number in range(2):
+        committed(kept, dict.fromkeys(range(10 * number, 10 * number + 10), 40), f"h{number}")
+    with closing(kept.cursor()) as cursor:
+        cursor.execute("CALL ducklake_set_option('lake', 'parquet_version', 1)")
+    compact(kept)
+    assert "BYTE_STREAM_SPLIT" in encodings()["flux"]
+
+
+def test_files_of_half_the_size_stay_and_others_are_merged_a_few_at_a_time(kept, monkeypatch):
+    for number in range(2, 6):
+        archive = "ztf" if number < 4 else "wise"
+        committed(kept, range(10 * number, 10 * number + 10), f"h{number}", archive=archive)
+    sizes = {path.name: path.stat().st_size for path in kept.storage.table_files("lightcurves")}
+    monkeypatch.setattr(compaction, "_MERGED_AT_ONCE", 1)
+    changes = []
+    monkeypatch.setattr(compaction, "_merge", lambda *given: changes.append(_merge(*given)) or changes[-1])
+    monkeypatch.setattr(compaction, "MERGED_BELOW_BYTES", min(sizes.values()))
+    before = content(kept)
+    compact(kept)
+    assert {path.name for path in kept.storage.table_files("lightcurves")} == set(sizes)
+    monkeypatch.undo()
+    monkeypatch.setattr(compaction, "_MERGED_AT_ONCE", 1)
+    monkeypatch.setattr(compaction, "_merge", lambda *given: changes.append(_merge(*given)) or changes[-1])
+    changes.clear()
+    compact(kept)
+    assert changes == [True, True, False]
+    assert len(list(kept.storage.table_files("lightcurves"))) == 2
+    assert content(kept) == before
+    assert errors(kept) == []
 
 
 def test_compact_clears_staging_of_the_dead_and_leaves_that_of_the_living(kept, on_disk):
