@@ -267,7 +267,7 @@ def size(url: str) -> dict[str, float]:
     return {"files": len(files), "gb": sum(files) / 1e9}
 
 
-def main(folder: Path, sizes: tuple[int, ...] = SIZES) -> None:
+def compare(folder: Path, sizes: tuple[int, ...] = SIZES) -> None:
     """Make the lakes in a folder, or go on with them, and ask them."""
     result: dict[str, Any] = {}
     lines: dict[str, list[Any]] = {}

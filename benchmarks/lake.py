@@ -3,6 +3,7 @@
 ``python -m benchmarks.lake`` makes 20 million rows of a ZTF-like archive in 2,000 granules as a pull does, keeps a copy
 as written, compacts the other, and queries both in several ways. All answers are compared with the generated rows. All
 files are in the page cache, and DuckDB's caches have their defaults. ``--quick`` takes a tenth of the granules.
+``--huge`` makes lakes of 10, 100 and 1,000 million rows instead, and asks them the same questions: see benchmarks.huge.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.huge import compare
 from benchmarks.lake_rows import (
     BANDS,
     EPOCHS,
@@ -183,8 +185,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_GRANULES} granules, not {GRANULES}")
     parser.add_argument("--granules", type=int, help=f"another number of granules of {ROWS:,} rows")
-    parser.add_argument("--keep", metavar="DIR", help="make the lakes in this new folder, and keep them")
+    parser.add_argument("--huge", action="store_true", help="up to 1,000 million rows: 30 GB, most of an hour")
+    parser.add_argument("--keep", metavar="DIR", help="make the lakes here, and keep them; --huge goes on with them")
     options = parser.parse_args()
+    if options.huge:
+        with tempfile.TemporaryDirectory(prefix="lightlake-benchmark-") as temporary:
+            return compare(Path(options.keep or temporary).absolute())
     granules = options.granules or (QUICK_GRANULES if options.quick else GRANULES)
     count, times = (11, 1) if options.quick else (25, 3)
     started = time.perf_counter()
