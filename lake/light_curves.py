@@ -194,6 +194,11 @@ def _answer(lake: Lake, work: Callable[[_Rows], pa.Table]) -> pa.Table:
 
 def _ids(lake: Lake, target: Any, radius_arcsec: float) -> list[int]:
     """Return the ids of a target or of several."""
+    if not is_one_target(target) and all(isinstance(one, int | np.integer) for one in target):
+        ids = dict.fromkeys(map(int, target))
+        held = _answer(lake, lambda rows: rows.of("targets", Ranges.of_keys(list(ids)), ("target_id",)))
+        if held.num_rows == len(ids):
+            return list(ids)
     # One name may be asked for again and again, such as once for each archive.
     known = lake.listing.ids_by_name(files_of(lake)[1]) if isinstance(target, str) else {}
     if isinstance(target, str) and target in known:
