@@ -172,8 +172,11 @@ def read_rows(
     if len(wanted) == 1:
         yield read(wanted[0])
         return
-    with ThreadPoolExecutor(_THREADS) as pool:
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
         yield from pool.map(read, wanted)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
@@ -197,12 +200,7 @@ def _read_group(path: str, footer: _Footer, group: int, key: str, ranges: Ranges
     with pq.ParquetFile(
         path, metadata=footer.metadata, read_dictionary=repeated, page_checksum_verification=True
     ) as file:
-
-        def columns_of(names: Sequence[str]) -> pa.Table:
-            places = [footer.columns[name] for name in names]
-            return file.reader.read_row_group(group, column_indices=places, use_threads=False)
-
-        keys = columns_of([key])
+        keys = file.read_row_group(group, [key], use_threads=False)
         rows = ranges.rows(to_numpy(keys[key]))
         n = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
         is_null = {
@@ -210,7 +208,10 @@ def _read_group(path: str, footer: _Footer, group: int, key: str, ranges: Ranges
             for name, chunk in chunks.items()
             for found in [chunk.statistics]
         }
-        stored = columns_of([name for name in schema.names if not is_null[name] and name != key]) if n else keys
+        others = [name for name in schema.names if not is_null[name] and name != key]
+        stored = file.read_row_group(group, others, use_threads=False) if n else keys
+    # Copied: a slice would keep the memory of the whole group.
+    places = from_numpy(np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows)
     columns = []
     for name, kind in zip(schema.names, schema.types, strict=True):
         if is_null[name] or not n:
@@ -218,7 +219,7 @@ def _read_group(path: str, footer: _Footer, group: int, key: str, ranges: Ranges
             columns.append(pa.chunked_array([pa.nulls(n, kind)]))
             continue
         column = (keys if name == key else stored)[name]
-        column = column[rows] if isinstance(rows, slice) else column.take(from_numpy(rows))
+        column = column if n == keys.num_rows else column.take(places)
         if name not in text:
             column = column.cast(kind)
         elif name not in repeated or sum(len(chunk.dictionary) for chunk in column.chunks) > n:
