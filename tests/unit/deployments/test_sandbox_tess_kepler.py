@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.sandbox import tess_kepler
+from deployments.sandbox.mast_stars import star, stars
 from deployments.sandbox.server import Sandbox
-from deployments.sandbox.tess_kepler import COLUMNS_CONFIG, DOWNLOAD, INVOKE, Service, star
+from deployments.sandbox.tess_kepler import COLUMNS_CONFIG, DOWNLOAD, INVOKE, Service
 from lake.science.sky import separation_arcsec
 from tasks.sources.tess_kepler.mast_fits import read_product
 from tasks.sources.tess_kepler.mast_products import named
@@ -137,7 +137,7 @@ def test_columns_as_astroquery_asks_for_them(box: Sandbox) -> None:
 
 
 def test_the_same_arguments_give_the_same_files(tmp_path: Path) -> None:
-    one, again, other = (tess_kepler.stars(PLACES, seed=seed, n=20) for seed in (SEED, SEED, SEED + 1))
+    one, again, other = (stars(PLACES, seed=seed, n=20) for seed in (SEED, SEED, SEED + 1))
     made = [[(file.uri, file.place) for file in files] for files in (one, again, other)]
     assert made[0] == made[1] != made[2]
     place = PLACES[4]
