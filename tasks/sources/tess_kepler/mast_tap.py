@@ -130,7 +130,8 @@ class Caom:
 
     def _rows(self, adql: str) -> Rows:
         ask = partial(self._service.query, adql, maxrec=MAXREC)
-        return with_retries(ask, self._settings).to_pylist()
+        rows: Rows = with_retries(ask, self._settings).to_pylist()
+        return rows
 
 
 def places_adql(places: Iterable[tuple[float, float]], reach_deg: float) -> str:
