@@ -102,6 +102,7 @@ def fetch(granule: Granule, settings: Settings) -> FetchResult:
         SEARCHES.keep(asked, (found, odd))
         message = f"{counted(len(chosen), 'file')} of {size / 1e6:.0f} MB, more than a granule holds"
         raise TruncatedAnswer(message, archive=NAME, endpoint=url)
+    SEARCHES.forget(asked)
     with Files(url, settings, NAME) as files:
         made = harvest(granule, rows, _read(files, chosen), url)
     return replace(made, remark="; ".join(filter(None, [*odd, made.remark])) or None)

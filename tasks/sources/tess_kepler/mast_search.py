@@ -29,8 +29,9 @@ Row = dict[str, Any]
 Rows = list[Row]
 Places = tuple[Floats, Floats]
 
-# Targets in one search of the portal, which takes three requests; more are searched over TAP. Nothing is published on
-# how many positions the portal matches in reasonable time: so many it has always been asked for here.
+# Targets in one search of the portal, which takes three requests; more are searched over TAP, or by several searches.
+# Nothing is published on how many positions the portal matches in reasonable time: so many have always been asked here.
+# A granule whose answer over TAP is cut is split, and so gets to the portal at last.
 PORTAL_TARGETS = 20
 
 # Kepler's and K2's light curves have been of either type (lightkurve 2.6.0, search.py).

@@ -1,7 +1,7 @@
-"""What a search has found for a granule whose files were too many: its halves are not searched again.
+"""What a search has found for a granule whose files were too many: its parts are not searched again.
 
 A granule is searched as a whole, and split until its files fit into memory. The parts are fetched next, by the same
-process. They are strictly less than what was asked, so that a target that is asked anew is always searched anew.
+process. Each part takes what was found for it once: what is asked anew is searched anew.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tasks.sources.tess_kepler.mast_choice import Source
@@ -46,8 +46,20 @@ class Question:
         return cls(how, frozenset(ids), frozenset(places))
 
     def is_part_of(self, other: Question) -> bool:
-        """Say whether another question asked for all of this, and for more."""
-        return self != other and self.how == other.how and self.ids <= other.ids and self.places <= other.places
+        """Say whether another question asked for all of this."""
+        return self.how == other.how and self.ids <= other.ids and self.places <= other.places
+
+    def without(self, part: Question) -> Question:
+        """Return what is left of it."""
+        return replace(self, ids=self.ids - part.ids, places=self.places - part.places)
+
+
+@dataclass
+class _Kept:
+    at: float
+    whole: Question
+    left: Question
+    answer: Answer
 
 
 class Searches:
@@ -61,19 +73,30 @@ class Searches:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._lock = clock, threading.Lock()
-        self._kept: deque[tuple[float, Question, Answer]] = deque(maxlen=_MOST)
+        self._kept: deque[_Kept] = deque(maxlen=_MOST)
 
     def keep(self, asked: Question, answer: Answer) -> None:
-        """Remember what a search has found."""
+        """Remember what a search has found, for the parts that it is split into; once, if it is such a part itself."""
         with self._lock:
-            self._kept.appendleft((self._clock(), asked, answer))
+            if self._of(asked) is None:
+                self._kept.appendleft(_Kept(self._clock(), asked, asked, answer))
 
     def find(self, asked: Question) -> Answer | None:
         """Return what a search of all of this, and more, has found; None if there was none of late."""
         with self._lock:
-            now = self._clock()
-            fresh = (answer for at, whole, answer in self._kept if now - at < _SECONDS and asked.is_part_of(whole))
-            return next(fresh, None)
+            kept = self._of(asked)
+            return None if kept is None else kept.answer
+
+    def forget(self, part: Question) -> None:
+        """Forget what was found for a part that is fetched now."""
+        with self._lock:
+            for kept in self._kept:
+                kept.left = kept.left.without(part) if kept.left.how == part.how else kept.left
+
+    def _of(self, asked: Question) -> _Kept | None:
+        now = self._clock()
+        fresh = (kept for kept in self._kept if now - kept.at < _SECONDS and asked != kept.whole)
+        return next((kept for kept in fresh if asked.is_part_of(kept.left)), None)
 
 
 SEARCHES = Searches()

@@ -45,6 +45,8 @@ PLACES = 50
 # Names in a query. Each has up to some 400 light curves: in 100 sectors two by SPOC, one by TESS-SPOC and one by QLP.
 NAMES = 250
 
+_HINT = f"if it stays so, LIGHTLAKE_ENDPOINTS__{SETTING.upper()}= (empty) lets MAST's portal search"
+
 # MAST writes Kepler; headers of its files KEPLER.
 _COLLECTIONS = "'TESS', 'Kepler', 'KEPLER', 'K2', 'HLSP'"
 _OBSERVATION = (
@@ -124,13 +126,16 @@ class Caom:
 
     def failed(self, message: str) -> ArchiveError:
         """Return the error that an answer amounts to which makes no sense; it may pass."""
-        hint = f"if it stays so, check LIGHTLAKE_ENDPOINTS__{SETTING.upper()}; empty, it lets the portal search"
         archive, url = self._service.archive, self._service.url
-        return ArchiveError(message, archive=archive, endpoint=url, transient=True, hint=hint)
+        return ArchiveError(message, archive=archive, endpoint=url, transient=True, hint=_HINT)
 
     def _rows(self, adql: str) -> Rows:
         ask = partial(self._service.query, adql, maxrec=MAXREC)
-        rows: Rows = with_retries(ask, self._settings).to_pylist()
+        try:
+            rows: Rows = with_retries(ask, self._settings).to_pylist()
+        except ArchiveError as error:
+            error.hint = error.hint or _HINT
+            raise
         return rows
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ def box(served: Sandbox) -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def reached(box: Sandbox, tmp_path: Path) -> Settings:
+def reached(box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setattr(tess_kepler, "SEARCHES", Searches())
     return load_settings(
         url=str(tmp_path),
         endpoints=dict(box.endpoints),
@@ -221,6 +223,7 @@ def test_a_broken_answer_is_not_taken_and_one_query_is_repeated(box: Sandbox, re
     with pytest.raises(ArchiveError) as caught:
         found_at(box, reached, PLACES)
     assert caught.value.transient
+    assert "LIGHTLAKE_ENDPOINTS__MAST_TAP= (empty)" in (caught.value.hint or "")
     box.clear_faults()
     whole = found_at(box, reached, PLACES)
     asked(box)
@@ -272,19 +275,36 @@ def test_a_granule_that_is_split_is_searched_once(
     assert asked(box) == {"tap": 2}, "once for all parts, and the files are in the cache"
     rows = [row for part in parts for row in map(repr, part.lightcurves.to_pylist())]
     assert sorted(rows) == sorted(map(repr, whole.lightcurves.to_pylist()))
+    half = granule(PLACES).halves()[0]
+    monkeypatch.setattr(tess_kepler, "MOST_BYTES", 10**9)
+    tess_kepler.fetch(half, reached)
+    assert asked(box) == {"portal": 3}, "what is asked anew is searched anew"
+    monkeypatch.setattr(tess_kepler, "MOST_BYTES", 120_000)
     with pytest.raises(TruncatedAnswer):
         tess_kepler.fetch(granule(PLACES), reached)
-    assert asked(box) == {"tap": 2}, "what is asked anew is searched anew"
+    assert asked(box) == {"tap": 2}, "as is the whole"
 
 
-def test_searches_are_remembered_for_their_parts_and_not_for_ever() -> None:
+def test_a_service_that_cuts_every_answer_leaves_the_search_to_the_portal(box: Sandbox, reached: Settings) -> None:
+    """Granules are split until they are small enough for it; nothing is lost on the way."""
+    whole = tess_kepler.fetch(granule(PLACES), reached)
+    asked(box)
+    box.services["tess_kepler"].caom.hard_limit = 1
+    with pytest.raises(TruncatedAnswer):
+        tess_kepler.fetch(granule(PLACES), reached)
+    parts = [tess_kepler.fetch(part, reached) for part in granule(PLACES).halves()]
+    assert asked(box) == {"tap": 1, "portal": 6}
+    assert sum(part.lightcurves.num_rows for part in parts) == whole.lightcurves.num_rows
+
+
+def test_what_was_found_is_taken_once_by_each_part_and_not_kept_for_ever() -> None:
     now = [0.0]
     searches = Searches(lambda: now[0])
     whole = Question.of(("url", 1.0), [("TIC", 1), ("TIC", 2)], [10.0, 20.0], [1.0, 2.0])
+    part, rest = (Question.of(("url", 1.0), [("TIC", number)], [10.0 * number], [float(number)]) for number in (1, 2))
     answer: tuple[list[Found], list[str]] = ([], ["a remark"])
     searches.keep(whole, answer)
-    part = Question.of(("url", 1.0), [("TIC", 1)], [20.0], [2.0])
-    assert searches.find(part) is answer
+    assert searches.find(part) is searches.find(rest) is answer
     assert searches.find(whole) is None
     for other in (
         Question.of(("url", 2.0), [("TIC", 1)], [20.0], [2.0]),
@@ -292,8 +312,12 @@ def test_searches_are_remembered_for_their_parts_and_not_for_ever() -> None:
         Question.of(("url", 1.0), [("TIC", 1)], [20.0], [3.0]),
     ):
         assert searches.find(other) is None
-    now[0] = 3600.0
+    searches.forget(replace(rest, how=("url", 2.0)))
+    searches.forget(part)
     assert searches.find(part) is None
+    assert searches.find(rest) is answer
+    now[0] = 3600.0
+    assert searches.find(rest) is None
 
 
 @pytest.mark.parametrize(
