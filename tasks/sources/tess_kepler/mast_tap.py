@@ -42,7 +42,8 @@ PATH = "/vo-tap/api/v0.1/caom"
 MAXREC = 100_000
 # Places in a query: so many have been tried, and took a sixth of the time that the gateway gives.
 PLACES = 50
-# Names in a query. Each has up to some 400 light curves: in 100 sectors two by SPOC, one by TESS-SPOC and one by QLP.
+# Names in a query. No target was in more than half of 100 sectors, each with two light curves by SPOC, one by TESS-SPOC
+# and one by QLP: half as many rows as an answer may have.
 NAMES = 250
 
 _HINT = f"if it stays so, LIGHTLAKE_ENDPOINTS__{SETTING.upper()}= (empty) lets MAST's portal search"
@@ -109,12 +110,11 @@ class Caom:
 
     def light_curves(self, names: Sequence[str], types: Sequence[str], authors: Sequence[str]) -> tuple[Rows, Rows]:
         """Return the observations of targets with these names, of these types and authors, and their light curves."""
-        wanted = {author.lower() for author in authors}
         joined = [
             row
             for some in _portions(names, NAMES)
-            for row in self._rows(names_adql(some))
-            if str(row.get("dataproduct_type")).lower() in types and str(row.get("provenance_name")).lower() in wanted
+            for row in self._rows(names_adql(some, authors))
+            if str(row.get("dataproduct_type")).lower() in types
         ]
         unique = {(row["obsid"], row["obs_id"]): row for row in joined}
         observations = [{name: row[name] for name in _OBSERVATION} for row in unique.values()]
@@ -148,15 +148,14 @@ def places_adql(places: Iterable[tuple[float, float]], reach_deg: float) -> str:
     )
 
 
-def names_adql(names: Iterable[str]) -> str:
-    """Write the query for the observations of targets with some names, and for their light curves."""
+def names_adql(names: Iterable[str], authors: Iterable[str]) -> str:
+    """Write the query for the observations by some authors of targets with some names, and for their light curves."""
     columns = ", ".join([*(f"o.{name}" for name in _OBSERVATION), *(f"a.{name}" for name in _FILE)])
-    quoted = ", ".join("'{}'".format(name.replace("'", "''")) for name in names)
     return (
         f"SELECT {columns}\nFROM dbo.obspointing AS o\n"
         "JOIN dbo.caomplane AS p ON p.planetid = o.objid\nJOIN dbo.caomartifact AS a ON a.planetid = p.planetid\n"
-        f"WHERE o.obs_collection IN ({_COLLECTIONS}) AND o.target_name IN ({quoted})\n"
-        "AND a.productfilename LIKE '%lc.fits%'"
+        f"WHERE o.obs_collection IN ({_COLLECTIONS}) AND o.target_name IN ({_quoted(names)})\n"
+        f"AND o.provenance_name IN ({_quoted(authors)}) AND a.productfilename LIKE '%lc.fits%'"
     )
 
 
@@ -185,6 +184,10 @@ def ranges(ra: float, dec: float, reach_deg: float) -> tuple[Range, list[Range]]
 def _box(dec: Range, ra: Sequence[Range]) -> str:
     either = " OR ".join(f"s_ra BETWEEN {west:.9f} AND {east:.9f}" for west, east in ra)
     return f"(s_dec BETWEEN {dec[0]:.9f} AND {dec[1]:.9f} AND ({either}))"
+
+
+def _quoted(texts: Iterable[str]) -> str:
+    return ", ".join("'{}'".format(text.replace("'", "''")) for text in texts)
 
 
 def _portions(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -355,6 +355,6 @@ def test_a_circle_is_within_its_ranges(ra: float, dec: float, reach: float, angl
 
 
 def test_names_are_quoted_and_all_light_curves_asked_for() -> None:
-    assert "('kplr000001001', 'it''s')" in names_adql(["kplr000001001", "it's"])
-    assert "LIKE '%lc.fits%'" in names_adql(["1"])
+    assert "('kplr000001001', 'it''s')" in names_adql(["kplr000001001", "it's"], AUTHORS)
+    assert "LIKE '%lc.fits%'" in names_adql(["1"], ["QLP"])
     assert all("lc.fits" in name for name in NAMES.values())
