@@ -285,7 +285,7 @@ ARCHIVE = Archive(
     time_frame="barycentre",
     bands=BANDS,
     radius_arcsec=1.0,
-    batch_size=200,  # four queries for places and one or two for files; as many light curves as a granule holds
+    batch_size=100,  # two queries over TAP for places, one for files; a task has four times as many targets
     plan=plan,
     patient=True,
     cadence="live",
@@ -298,7 +298,7 @@ ARCHIVE = Archive(
     "NASA Explorer Program, for Kepler and K2 by the NASA Science Mission Directorate. STScI is operated by the "
     "Association of Universities for Research in Astronomy, Inc., under NASA contract NAS 5-26555.",
     bibcode="2015JATIS...1a4003R",
-    access="MAST's portal searches for up to 200 targets, its TAP service for more, 50 positions to a query. "
+    access="MAST's portal searches for up to 100 targets, its TAP service for more, 50 positions to a query. "
     "LIGHTLAKE_ENDPOINTS__MAST_TAP is another address of that service; empty, the portal searches for all. Then one "
     "FITS file comes for each sector, quarter or campaign. Files stay in the cache with "
     "checksums: a later pull downloads only new ones, and a broken download continues where it stopped. "
