@@ -165,7 +165,6 @@ SERVICES = {
     "HCV": Asked(f"{_HCV}/hcvsummary.json", f"{_HCV}/hcvsummary.json", "hcv", _fetch("hcv"), "json"),
     "light curves of HCV": Asked(f"{_HCV}/hcv.json", f"{_HCV}/hcv.json", "hcv", _fetch("hcv"), "json"),
     "MAST": Asked(sandbox_mast.INVOKE, sandbox_mast.INVOKE, "tess_kepler", _fetch("tess_kepler"), "json"),
-    "MAST's TAP": Asked(MAST_TAP, MAST_TAP, "tess_kepler", _caom, "votable"),
     "files of MAST": Asked(sandbox_mast.DOWNLOAD, sandbox_mast.DOWNLOAD, "tess_kepler", _fetch("tess_kepler"), "file"),
     "HST": Asked(f"{_HST}/search", "hst", "hst_timetag", _exposures, "json"),
     "columns of HST": Asked(sandbox_hst.COLUMNS, "hst", "hst_timetag", _exposures, "json"),
@@ -173,6 +172,7 @@ SERVICES = {
     "files of HST": Asked(f"{_HST}/retrieve_product", f"{_HST}/retrieve_product", "hst_timetag", _events, "file"),
     "SIMBAD": Asked(sandbox_simbad.TAP_PATH, "simbad", "simbad", _names, "votable"),
     "ESO": Asked(sandbox_eso.TAP_PATH, "virac", "virac", _eso, "votable"),
+    "MAST's TAP": Asked(MAST_TAP, MAST_TAP, "tess_kepler", _caom, "votable"),
 }
 # By default all faults of one request of each kind, and of the others every fourth: they are made in the same way.
 _THOROUGH = ("a file", "TAP", "a job of TAP", "MAST")
