@@ -84,7 +84,8 @@ def fetch(granule: Granule, settings: Settings) -> FetchResult:
     places, odd = (ra[by_place], dec[by_place]), list[str]()
     how = (url, settings.endpoints.get(TAP_SETTING), radius, tuple(parameters["authors"]))
     asked = Question.of(how, (one for one in ids if one is not None), places[0].tolist(), places[1].tolist())
-    if not url.startswith(("http://", "https://")):
+    is_web = url.startswith(("http://", "https://"))
+    if not is_web:
         found = mast_mirror.find(url, settings, numbers, places, radius, NAME)
     elif (before := SEARCHES.find(asked)) is not None:
         found, odd = before
@@ -99,7 +100,8 @@ def fetch(granule: Granule, settings: Settings) -> FetchResult:
     )
     size = sum(file.size or _USUAL_BYTES for file in chosen)
     if size > MOST_BYTES and granule.targets.num_rows > 1:
-        SEARCHES.keep(asked, (found, odd))
+        if is_web:
+            SEARCHES.keep(asked, (found, odd))
         message = f"{counted(len(chosen), 'file')} of {size / 1e6:.0f} MB, more than a granule holds"
         raise TruncatedAnswer(message, archive=NAME, endpoint=url)
     SEARCHES.forget(asked)

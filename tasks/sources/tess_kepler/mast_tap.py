@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lake.errors import ArchiveError
+from lake.errors import ArchiveError, TruncatedAnswer
 from lake.settings import Settings
 from tasks.services import tap
 from tasks.services.retry import with_retries
@@ -133,6 +133,8 @@ class Caom:
         ask = partial(self._service.query, adql, maxrec=MAXREC)
         try:
             rows: Rows = with_retries(ask, self._settings).to_pylist()
+        except TruncatedAnswer:
+            raise
         except ArchiveError as error:
             error.hint = error.hint or _HINT
             raise
