@@ -11,12 +11,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -40,11 +41,14 @@ class Counts:
         Requests, and bytes of the answers' bodies.
     partitions
         Opened files of a partitioned catalogue.
+    kinds
+        Requests by the part of a service that answered them.
     """
 
     requests: int
     bytes: int
     partitions: int
+    kinds: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ class Served:
         self.box.requests.clear()
         self.box.sent = 0
         files = {one.path.split("?")[0] for one in seen if one.path.split("?")[0].endswith(".parquet")}
-        return Counts(len(seen), sent, len({file for file in files if "Npix" in file or "healpix" in file}))
+        kinds = Counter(self.box.prefix_of(unquote(one.path.split("?")[0])) or "nothing" for one in seen)
+        return Counts(len(seen), sent, len({file for file in files if "Npix" in file or "healpix" in file}), kinds)
 
 
 def positions(n: int, spread: str) -> list[tuple[float, float]]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.sandbox.tess_kepler import star
+from deployments.sandbox.mast_stars import star
 
 if TYPE_CHECKING:
-    from deployments.sandbox.tess_kepler import Star
+    from deployments.sandbox.mast_stars import Star
 
 TIC, SECTOR = 25155310, 1
 PLACE = (63.37389, -69.22679)

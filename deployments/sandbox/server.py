@@ -219,8 +219,12 @@ class Sandbox:
                     return self._faults.pop(index)[1]
         return None
 
+    def prefix_of(self, path: str) -> str | None:
+        """Return the mounted prefix that answers a path; None if nothing does."""
+        return max((p for p in self._handlers if _below(path, p)), key=len, default=None)
+
     def _answer(self, request: Request) -> Response:
-        prefix = max((p for p in self._handlers if _below(request.path, p)), key=len, default=None)
+        prefix = self.prefix_of(request.path)
         return _file_or_404(None) if prefix is None else self._handlers[prefix](request)
 
 

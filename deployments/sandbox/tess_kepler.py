@@ -1,17 +1,15 @@
-"""Stand-in for MAST where it keeps light curves of TESS, Kepler and K2: the portal's API, and downloads by dataURI.
+"""Stand-in for MAST where it keeps light curves of TESS, Kepler and K2: the portal, its TAP service, and downloads.
 
 Services, columns, dataURIs and the look of values are the portal's; stars and light curves are random. A file is made
-when it is first listed. Downloads have byte ranges and validators. What astroquery asks for columns is answered, too.
+when it is first needed. Downloads have byte ranges and validators. What astroquery asks for columns is answered, too.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,18 +17,15 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from deployments.sandbox.gaia import _uniform as uniform
 from deployments.sandbox.hcv import distance_deg
-from deployments.sandbox.heasarc import offset
-from deployments.sandbox.mast_fits import product
+from deployments.sandbox.mast_caom import CaomService
+from deployments.sandbox.mast_stars import FIRST_DAY, KINDS, Star, Targets, number, stars
 from deployments.sandbox.server import Request, Response
-from deployments.sandbox.ztf import keys
 
 if TYPE_CHECKING:
     from deployments.sandbox.server import Sandbox
 
 Floats = NDArray[np.float64]
-Targets = Sequence[tuple[float, float]]
 Row = dict[str, Any]
 
 INVOKE, DOWNLOAD = "/api/v0/invoke", "/api/v0.1/Download/file"
@@ -39,77 +34,7 @@ FULL_CADENCES = 2_000
 """Cadences of a file at scale 1: a tenth of SPOC's."""
 MOST_ROWS = 50_000
 
-# Author and obs_collection, exposure time (s) and folder of the dataURI, filled in with the target and sequence.
-_KINDS: dict[str, tuple[str, str, float, str]] = {
-    "spoc": ("SPOC", "TESS", 120, "TESS/product"),
-    "spoc_fast": ("SPOC", "TESS", 20, "TESS/product"),
-    "tess_spoc": ("TESS-SPOC", "HLSP", 600, "HLSP/tess-spoc/s{sequence:04d}/target/{long}"),
-    "qlp": ("QLP", "HLSP", 1800, "HLSP/qlp/s{sequence:04d}/{long}"),
-    "kepler": ("Kepler", "Kepler", 1800, "KEPLER/url/missions/kepler/lightcurves/{start}/{target:09d}"),
-    "kepler_short": ("Kepler", "Kepler", 60, "KEPLER/url/missions/kepler/lightcurves/{start}/{target:09d}"),
-    "k2": ("K2", "K2", 1800, "K2/url/missions/k2/lightcurves/c{sequence}/{block}"),
-    "everest": ("EVEREST", "HLSP", 1800, "HLSP/everest/v2/c{sequence:02d}/{block}"),
-    "k2sff": ("K2SFF", "HLSP", 1800, "HLSP/k2sff/c{sequence:02d}/{block}"),
-}
-_NAMES = {
-    "spoc": "tess{stamp}-s{sequence:04d}-{target:016d}-0120-s_lc.fits",
-    "spoc_fast": "tess{stamp}-s{sequence:04d}-{target:016d}-0120-a_fast-lc.fits",
-    "tess_spoc": "hlsp_tess-spoc_tess_phot_{target:016d}-s{sequence:04d}_tess_v1_lc.fits",
-    "qlp": "hlsp_qlp_tess_ffi_s{sequence:04d}-{target:016d}_tess_v01_llc.fits",
-    "kepler": "kplr{target:09d}-{stamp}_llc.fits",
-    "kepler_short": "kplr{target:09d}-{stamp}_slc.fits",
-    "k2": "ktwo{target:09d}-c{sequence:02d}_llc.fits",
-    "everest": "hlsp_everest_k2_llc_{target:09d}-c{sequence:02d}_kepler_v2.0_lc.fits",
-    "k2sff": "hlsp_k2sff_k2_lightcurve_{target:09d}-c{sequence:02d}_kepler_v1_llc.fits",
-}
-# Days of the mission on which observations of a sequence begin: the first, and from one to the next.
-_FIRST_DAY = {"TESS": (1325.2953, 27.4), "Kepler": (131.513, 93.0), "K2": (1940.0, 75.0)}
 _NUMERIC = {"s_ra", "s_dec", "t_min", "t_max", "t_exptime", "em_min", "em_max", "t_obs_release"}
-
-
-@dataclass(frozen=True)
-class Star:
-    """What one target has in one sector, quarter or campaign, by one pipeline."""
-
-    kind: str
-    target: int
-    sequence: int
-    place: tuple[float, float]
-    name: str
-    make: Callable[[], bytes]
-
-    @property
-    def mission(self) -> str:
-        """TESS, Kepler or K2."""
-        return (
-            "Kepler" if self.kind.startswith("kepler") else "K2" if self.kind in ("k2", "everest", "k2sff") else "TESS"
-        )
-
-    @property
-    def uri(self) -> str:
-        """The dataURI."""
-        digits = f"{self.target:016d}"
-        folder = _KINDS[self.kind][3].format(
-            target=self.target,
-            sequence=self.sequence,
-            start=f"{self.target:09d}"[:4],
-            long="/".join(digits[n : n + 4] for n in range(0, 16, 4)),
-            block=f"{self.target // 100_000 * 100_000}/{self.target % 100_000 // 1000 * 1000:05d}",
-        )
-        return f"mast:{folder}/{self.name}"
-
-    @property
-    def target_name(self) -> str:
-        """The target's name, as observations have it."""
-        prefix = {"kepler": "kplr", "kepler_short": "kplr", "k2": "ktwo", "k2sff": "ktwo"}.get(self.kind)
-        return str(self.target) if prefix is None else f"{prefix}{self.target:09d}"
-
-    @property
-    def obs_id(self) -> str:
-        """The observation's name: all quarters of a target of Kepler's are one observation."""
-        if self.mission == "Kepler":
-            return f"kplr{self.target:09d}_{'sc' if self.kind == 'kepler_short' else 'lc'}_Q111111111111111111"
-        return re.sub(r"_(fast-)?l?lc\.fits$", r"_\1", self.name).removesuffix("_").removesuffix("-")
 
 
 def mount(sandbox: Sandbox, root: Path, *, seed: int, scale: float, targets: Targets) -> str:
@@ -141,6 +66,8 @@ class Service:
         Rows at the end of an answer that are counted, but do not come.
     asked : list[tuple[str, dict]]
         Service and parameters of each request, those that were answered with EXECUTING once.
+    caom : CaomService
+        The TAP service on the same observations.
     """
 
     def __init__(self, box: Sandbox, folder: Path, *, seed: int, n: int) -> None:
@@ -153,9 +80,11 @@ class Service:
         box.mount(INVOKE, self._invoke)
         box.mount(DOWNLOAD, self._download)
         box.mount(COLUMNS_CONFIG, self._columns)
+        self.caom = CaomService(box, self._observations, self._files)
 
     def close(self) -> None:
-        """Do nothing: there is nothing to close."""
+        """Close the tables of the TAP service."""
+        self.caom.close()
 
     def add(self, star: Star) -> None:
         """Have one more file; one of the same dataURI is replaced."""
@@ -191,8 +120,8 @@ class Service:
         """Rows of all observations, in an order that says nothing."""
         rows: dict[str, Row] = {}
         for star in self._stars.values():
-            author, collection, exposure_s, _ = _KINDS[star.kind]
-            first, step = _FIRST_DAY[star.mission]
+            author, collection, exposure_s, _ = KINDS[star.kind]
+            first, step = FIRST_DAY[star.mission]
             zero = 56999.5 if star.mission == "TESS" else 54832.5
             start = zero + first + step * (star.sequence - 1)
             ra, dec = star.place
@@ -227,10 +156,10 @@ class Service:
                 "dataRights": "PUBLIC",
                 "mtFlag": False,
                 "srcDen": None,
-                "obsid": str(_number(star.obs_id)),
-                "objID": str(10**10 + _number(star.obs_id)),
+                "obsid": str(number(star.obs_id)),
+                "objID": str(10**10 + number(star.obs_id)),
             }
-        return [rows[name] for name in sorted(rows, key=_number)]
+        return [rows[name] for name in sorted(rows, key=number)]
 
     def _invoke(self, request: Request) -> Response:
         form, _ = request.form()
@@ -286,12 +215,18 @@ class Service:
             ]
         raise ValueError(f"no service {service}")
 
+    def _files(self, names: Collection[str] | None) -> list[Row]:
+        """Rows of the files of some targets, by their names, or of all."""
+        obsids = {row["obs_id"]: row["obsid"] for row in self._observations()}
+        stars = [star for star in self._stars.values() if names is None or star.target_name in names]
+        return [row for star in stars for row in self._products(star, obsids[star.obs_id])]
+
     def _products(self, star: Star, obsid: str) -> list[Row]:
         """Rows of a file, and of others that come with it."""
-        author, collection, _, _ = _KINDS[star.kind]
+        author, collection, _, _ = KINDS[star.kind]
         pixels = re.sub(r"_?(fast-)?[ls]?lc\.fits$", "_tp.fits", star.uri)
         kinds = (
-            (star.uri, "Light curves", "LC", self._made(star).stat().st_size),
+            (star.uri, "Light curves", "LC", star.size or self._made(star).stat().st_size),
             (pixels, "Target pixel files", "TP", 9),
         )
         return [
@@ -331,67 +266,6 @@ class Service:
         names = self._observations()[:1] or [{}]
         kinds = {name: "double" if name in _NUMERIC else "char" for name in names[0]}
         return _json({name: {"text": name, "vot.datatype": kind} for name, kind in kinds.items()})
-
-
-def stars(targets: Targets, *, seed: int, n: int) -> Iterable[Star]:
-    """Yield what there is of stars near targets, all within 0.8 arcsec; kinds take turns, and no target has nothing.
-
-    Parameters
-    ----------
-    targets
-        Positions (right ascension, declination, deg).
-    seed, n
-        Seed of everything random, and cadences of a file.
-    """
-    places = np.asarray(targets, dtype=np.float64).reshape(-1, 2)
-    key = keys(np.arange(len(places)), seed ^ 0x7E55)
-    ra, dec = offset(places, 0.8 * uniform(key, 1) / 3600, 360 * uniform(key, 2))
-    plans = (
-        (("spoc", 1), ("spoc", 2), ("spoc_fast", 2), ("qlp", 1), ("qlp", 2), ("qlp", 3)),
-        (("tess_spoc", 37), ("qlp", 37), ("qlp", 38)),
-        (("kepler", 1), ("kepler", 2), ("kepler_short", 2), ("qlp", 14)),
-        (("k2", 5), ("everest", 5), ("k2sff", 5), ("everest", 6), ("k2sff", 6), ("k2sff", 7)),
-    )
-    # FITS keywords have sixteen digits.
-    for number, place in enumerate(zip(np.round(ra, 9).tolist(), np.round(dec, 9).tolist(), strict=True)):
-        for kind, sequence in plans[number % len(plans)]:
-            tic = 10_000_000 + 1000 * int(90_000 * uniform(key, 3)[number]) + number
-            target = {"kepler": 1_000_000 + number, "k2": 210_000_000 + number}.get(
-                "kepler" if kind.startswith("kepler") else "k2" if kind in ("k2", "everest", "k2sff") else "", tic
-            )
-            yield star(kind, target, sequence, place, seed=seed, n=n)
-
-
-def star(
-    kind: str, target: int, sequence: int, place: tuple[float, float], *, seed: int = 1, n: int = 50, **more: Any
-) -> Star:
-    """Return a file that is made when it is asked for; `more` goes to `mast_fits.product`."""
-    mission = "Kepler" if kind.startswith("kepler") else "K2" if kind in ("k2", "everest", "k2sff") else "TESS"
-    first, step = _FIRST_DAY[mission]
-    stamp = f"{2009 + sequence:04d}{166 + (kind == 'kepler_short'):03d}043257"
-    name = _NAMES[kind].format(target=target, sequence=sequence, stamp=stamp)
-    made_of = {"spoc_fast": "spoc", "kepler_short": "kepler"}.get(kind, kind)
-    cadence_s = {"spoc_fast": 20.0, "kepler_short": 58.85}.get(kind)
-
-    def make() -> bytes:
-        return product(
-            made_of,
-            seed=seed ^ _number(name),
-            n=n,
-            target=target,
-            sequence=sequence,
-            place=place,
-            first=first + step * (sequence - 1),
-            cadence_s=cadence_s,
-            **more,
-        )
-
-    return Star(kind, target, sequence, place, name, make)
-
-
-def _number(text: str) -> int:
-    """Return a number that depends on a text alone."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest())
 
 
 def _near(rows: list[Row], ra: float, dec: float, radius_deg: float) -> list[Row]:

@@ -22,6 +22,7 @@ from deployments.sandbox import virac_tap as sandbox_eso
 from deployments.sandbox.gaia import DATALINK_PATH
 from deployments.sandbox.gaia import TAP_PATH as GAIA_TAP
 from deployments.sandbox.heasarc import URL_PATH as HEASARC_TAP
+from deployments.sandbox.mast_caom import TAP_PATH as MAST_TAP
 from deployments.sandbox.server import Sandbox
 from lake.errors import ArchiveError
 from lake.model.schema import TABLES
@@ -38,6 +39,7 @@ from tasks.sources.hst_timetag import find as hst
 from tasks.sources.hst_timetag.files import Files, pieces_of
 from tasks.sources.hst_timetag.names import ask_simbad
 from tasks.sources.registry import REGISTRY
+from tasks.sources.tess_kepler.mast_tap import Caom, tap_url
 from tasks.sources.virac.tap import SOURCES
 
 PLACES = [((7.0 + 31 * n) % 360, 60 * np.sin(n)) for n in range(4)]
@@ -134,6 +136,12 @@ def _mirror(box: Sandbox, settings: Settings) -> object:
         return store.read("file.bin")
 
 
+def _caom(box: Sandbox, settings: Settings) -> object:
+    service = Caom(tap_url(box.endpoints["tess_kepler"], settings), settings, "tess_kepler")
+    ra, dec = (np.array(values, float) for values in zip(*PLACES, strict=True))
+    return service.near(ra, dec, 1.0)
+
+
 def _fetch(archive: str) -> Ask:
     return partial(_fetched, archive)
 
@@ -164,6 +172,7 @@ SERVICES = {
     "files of HST": Asked(f"{_HST}/retrieve_product", f"{_HST}/retrieve_product", "hst_timetag", _events, "file"),
     "SIMBAD": Asked(sandbox_simbad.TAP_PATH, "simbad", "simbad", _names, "votable"),
     "ESO": Asked(sandbox_eso.TAP_PATH, "virac", "virac", _eso, "votable"),
+    "MAST's TAP": Asked(MAST_TAP, MAST_TAP, "tess_kepler", _caom, "votable"),
 }
 # By default all faults of one request of each kind, and of the others every fourth: they are made in the same way.
 _THOROUGH = ("a file", "TAP", "a job of TAP", "MAST")

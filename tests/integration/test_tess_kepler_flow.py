@@ -10,8 +10,9 @@ import pytest
 from helpers.archives import PLACES
 from prefect.states import State
 
+from deployments.sandbox.mast_stars import star
 from deployments.sandbox.server import Sandbox
-from deployments.sandbox.tess_kepler import DOWNLOAD, INVOKE, Service, star
+from deployments.sandbox.tess_kepler import DOWNLOAD, INVOKE, Service
 from flows.pull import pull_archive
 from lake.commit.targets import add_targets
 from lake.store.catalog import Catalog

@@ -1,7 +1,7 @@
 """TESS, Kepler and K2: the light curves of their pipelines at MAST, or in a folder or bucket that mirrors it.
 
 A target whose name is a number of TIC, KIC or EPIC, such as "TIC 25155310", has the light curves of that number,
-wherever they are; any other target those of every source within the radius. One search serves a whole batch. Of what
+wherever they are; any other target those of every source within the radius. One search serves a whole granule. Of what
 is found one file a sector, quarter or campaign is taken: see mast_choice. Files come from the cache as far as it has
 them, so that a target that is pulled again costs a search and the files that are new.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,6 @@ from lake.science.motion import positions_at
 from lake.science.sky import match, separation_arcsec
 from lake.settings import Settings
 from lake.text import counted
-from tasks.services.retry import with_retries
 from tasks.sources.base import Archive, FetchResult, Granule
 from tasks.sources.collector import Collector, Key
 from tasks.sources.hats import sources_and_matches
@@ -33,7 +32,9 @@ from tasks.sources.tess_kepler.mast_choice import AUTHORS, KEPLER_CADENCES, TESS
 from tasks.sources.tess_kepler.mast_files import Files, Found
 from tasks.sources.tess_kepler.mast_fits import read_product, remark_of, tables_of
 from tasks.sources.tess_kepler.mast_products import BANDS, Product
-from tasks.sources.tess_kepler.mast_search import search
+from tasks.sources.tess_kepler.mast_search import PORTAL_TARGETS, search
+from tasks.sources.tess_kepler.mast_splits import SEARCHES, Question
+from tasks.sources.tess_kepler.mast_tap import SETTING as TAP_SETTING
 from tasks.sources.tess_kepler.views import VIEWS
 
 Floats = NDArray[np.float64]
@@ -81,15 +82,15 @@ def fetch(granule: Granule, settings: Settings) -> FetchResult:
     for one in sorted({one for one in ids if one is not None}):
         numbers.setdefault(one[0], []).append(one[1])
     places, odd = (ra[by_place], dec[by_place]), list[str]()
-    if url.startswith(("http://", "https://")):
-
-        def ask() -> tuple[list[Found], list[str]]:
-            remarks: list[str] = []
-            return search(url, settings, numbers, places, radius, NAME, parameters["authors"], remarks), remarks
-
-        found, odd = with_retries(ask, settings)
-    else:
+    how = (url, settings.endpoints.get(TAP_SETTING), radius, tuple(parameters["authors"]))
+    asked = Question.of(how, (one for one in ids if one is not None), places[0].tolist(), places[1].tolist())
+    is_web = url.startswith(("http://", "https://"))
+    if not is_web:
         found = mast_mirror.find(url, settings, numbers, places, radius, NAME)
+    elif (before := SEARCHES.find(asked)) is not None:
+        found, odd = before
+    else:
+        found = search(url, settings, numbers, places, radius, NAME, parameters["authors"], odd)
     rows = rows_of(found, ids, ra, dec, radius)
     chosen = choose(
         (file for file in found if source_of(file.named) in rows),
@@ -99,11 +100,26 @@ def fetch(granule: Granule, settings: Settings) -> FetchResult:
     )
     size = sum(file.size or _USUAL_BYTES for file in chosen)
     if size > MOST_BYTES and granule.targets.num_rows > 1:
+        if is_web:
+            SEARCHES.keep(asked, (found, odd))
         message = f"{counted(len(chosen), 'file')} of {size / 1e6:.0f} MB, more than a granule holds"
         raise TruncatedAnswer(message, archive=NAME, endpoint=url)
+    SEARCHES.forget(asked)
     with Files(url, settings, NAME) as files:
         made = harvest(granule, rows, _read(files, chosen), url)
     return replace(made, remark="; ".join(filter(None, [*odd, made.remark])) or None)
+
+
+def plan(archive: Archive, targets: pa.Table, settings: Settings, parameters: Mapping[str, Any]) -> list[Granule]:
+    """Cut targets into granules: up to `batch_size` of them are shared out to all workers, more are searched together.
+
+    Few go to the portal, `PORTAL_TARGETS` at a time; granules of more targets to MAST's TAP service.
+    """
+    n = targets.num_rows
+    pieces = -(-n // (PORTAL_TARGETS if n <= archive.batch_size else archive.batch_size))
+    edges = [n * piece // max(pieces, 1) for piece in range(pieces + 1)]
+    parts = (targets.slice(start, end - start) for start, end in pairwise(edges))
+    return [Granule(archive.name, archive.release, dict(parameters), part) for part in parts]
 
 
 def named_ids(targets: pa.Table) -> list[Source | None]:
@@ -266,12 +282,13 @@ ARCHIVE = Archive(
     title="TESS, Kepler and K2 light curves",
     release=RELEASE,
     endpoint="https://mast.stsci.edu",
-    extra_endpoints={"mast_files": ""},  # as in mast_bucket, which takes longer to import
+    extra_endpoints={"mast_files": "", TAP_SETTING: ""},  # as in mast_bucket, which takes longer to import
     time_scale="TDB",
     time_frame="barycentre",
     bands=BANDS,
     radius_arcsec=1.0,
-    batch_size=20,
+    batch_size=100,  # two queries over TAP for places, one for files; a task has four times as many targets
+    plan=plan,
     patient=True,
     cadence="live",
     max_age_days=7.0,
@@ -283,7 +300,9 @@ ARCHIVE = Archive(
     "NASA Explorer Program, for Kepler and K2 by the NASA Science Mission Directorate. STScI is operated by the "
     "Association of Universities for Research in Astronomy, Inc., under NASA contract NAS 5-26555.",
     bibcode="2015JATIS...1a4003R",
-    access="MAST's search, and one FITS file for each sector, quarter or campaign. Files stay in the cache with "
+    access="MAST's portal searches for up to 100 targets, its TAP service for more, 50 positions to a query. "
+    "LIGHTLAKE_ENDPOINTS__MAST_TAP is another address of that service; empty, the portal searches for all. Then one "
+    "FITS file comes for each sector, quarter or campaign. Files stay in the cache with "
     "checksums: a later pull downloads only new ones, and a broken download continues where it stopped. "
     "LIGHTLAKE_ENDPOINTS__TESS_KEPLER may also be a folder or an s3:// prefix: s3://stpubdata, a part or copy of it, "
     "or any tree of files with MAST's names. LIGHTLAKE_ENDPOINTS__MAST_FILES=s3://stpubdata searches at MAST and "

@@ -1,89 +1,79 @@
 """Search MAST for light curves of TESS, Kepler and K2: a few requests for a whole batch of targets.
 
 Places are asked for the targets of MAST that are there, these and those known by number for their observations, and
-the observations for their files. The protocol is the portal's as astroquery.mast 0.4.11 speaks it; its own client polls
-without a pause while a search runs, counts no rows, and keeps addresses in classes that threads share.
+the observations for their files. Few targets are searched by the portal, many over TAP: both list the same database.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import time
-import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lake.errors import ArchiveError, TruncatedAnswer
+from lake.errors import ArchiveError
 from lake.science.sky import match
 from lake.settings import Settings
-from lake.text import counted
-from tasks.services.bounds import parsed_json
-from tasks.services.http import Session
+from tasks.services.retry import with_retries
 from tasks.sources.tess_kepler.mast_choice import AUTHORS, Source, source_of
 from tasks.sources.tess_kepler.mast_files import Found
+from tasks.sources.tess_kepler.mast_portal import Portal
 from tasks.sources.tess_kepler.mast_products import named
+from tasks.sources.tess_kepler.mast_tap import Caom, tap_url
 
 Floats = NDArray[np.float64]
 Row = dict[str, Any]
 Rows = list[Row]
+Places = tuple[Floats, Floats]
 
-SERVICE = "/api/v0/invoke"
-
-# The portal takes pages of up to 50,000 rows, each of some 30 values; smaller ones bound what is held at a time.
-PAGE_ROWS = 5000
-MOST_PAGES = 40
+# Targets in one search of the portal, which takes three requests; more are searched over TAP, or by several searches.
+# Nothing is published on how many positions the portal matches in reasonable time: so many have always been asked here.
+# A granule whose answer over TAP is cut is split, and so gets to the portal at last.
+PORTAL_TARGETS = 20
 
 # Kepler's and K2's light curves have been of either type (lightkurve 2.6.0, search.py).
 _TYPES = ("timeseries", "cube")
 _MISSIONS = {"TESS": "TIC", "KEPLER": "KIC", "K2": "EPIC"}
 _PREFIXES = {"tic": "TIC", "tess": "TIC", "kic": "KIC", "kplr": "KIC", "epic": "EPIC", "ktwo": "EPIC"}
 
-# What is kept of a row: of observations, and of their files.
-_KEPT = (
-    "obsid",
-    "obs_id",
-    "obs_collection",
-    "project",
-    "provenance_name",
-    "dataproduct_type",
-    "target_name",
-    "s_ra",
-    "s_dec",
-    "t_exptime",
-    "parent_obsid",
-    "obsID",
-    "productFilename",
-    "dataURI",
-    "size",
-)
-
-# Observations whose files are asked for in one request: a list of these is some 10 kB.
-_OBSERVATIONS = 1000
 # Asked for beyond the radius, so that rounding at the service loses nothing.
 _PAD_ARCSEC = 0.01
-_FIRST_POLL_S, _LONGEST_POLL_S = 0.5, 10.0
+
+
+class Service(Protocol):
+    """What lists MAST's observations and files: rows with the portal's columns."""
+
+    def near(self, ra: Floats, dec: Floats, reach_arcsec: float) -> Rows:
+        """Return the observations within reach of some positions; others do no harm."""
+
+    def light_curves(self, names: Sequence[str], types: Sequence[str], authors: Sequence[str]) -> tuple[Rows, Rows]:
+        """Return the observations of targets with these names, of these types and authors, and their files."""
+
+    def failed(self, message: str) -> ArchiveError:
+        """Return the error that an answer amounts to which makes no sense."""
 
 
 def search(
     url: str,
     settings: Settings,
     ids: Mapping[str, Collection[int]],
-    places: tuple[Floats, Floats],
+    places: Places,
     radius_arcsec: float,
     archive: str,
     authors: Sequence[str] = tuple(AUTHORS),
     remarks: list[str] | None = None,
 ) -> list[Found]:
-    """Search all files of light curves of some targets at MAST.
+    """Search all files of light curves of some targets at MAST, and retry what may pass.
 
     Parameters
     ----------
     url
-        MAST's address, to which /api/v0/invoke is added.
+        MAST's address.
+    settings
+        Time-outs and retries; the address of MAST's TAP service, if it is another (see `mast_tap.tap_url`).
     ids
         Numbers by catalogue: "TIC", "KIC", "EPIC".
     places
@@ -105,146 +95,80 @@ def search(
     ArchiveError
         If the service does not answer, or not as it should; with the time to wait, if it says one.
     """
-    remarks = [] if remarks is None else remarks
-    with Session(archive, url.rstrip("/") + SERVICE, settings.timeout_s, settings.task_timeout_s) as session:
-        sources = {(catalogue, number) for catalogue, numbers in ids.items() for number in numbers}
-        if len(places[0]):
-            sources |= _at(session, places, radius_arcsec, authors, remarks)
-        if not sources:
-            return []
-        filters = [
-            {"paramName": "target_name", "values": _spelled(sources)},
-            {"paramName": "dataproduct_type", "values": list(_TYPES)},
-            {"paramName": "provenance_name", "values": list(authors)},
-        ]
-        observations = rows_of(session, "Mast.Caom.Filtered", {"columns": "*", "filters": filters})
-        observations = _having(
-            observations, lambda row: _value(row, "obsid", session), "observations without an id", remarks
-        )
-        obsids = list(dict.fromkeys(str(row["obsid"]) for row in observations))
-        files: Rows = []
-        for start in range(0, len(obsids), _OBSERVATIONS):
-            asked = ",".join(obsids[start : start + _OBSERVATIONS])
-            files += rows_of(session, "Mast.Caom.Products", {"obsid": asked})
-        found = _found(observations, files, authors, session, remarks)
+    odd: list[str] = []
+    wanted = [(catalogue, number) for catalogue, numbers in ids.items() for number in dict.fromkeys(numbers)]
+    if len(wanted) + len(places[0]) > PORTAL_TARGETS and (tap := tap_url(url, settings)):
+        found = _found_by(Caom(tap, settings, archive), wanted, places, radius_arcsec, authors, odd)
+    else:
+        found = []
+        for sources, where in _portions(wanted, places):
+            asked = (url, settings, archive, sources, where, radius_arcsec, authors)
+            some, words = with_retries(partial(_by_portal, *asked), settings)
+            found += some
+            odd += words
+    if remarks is not None:
+        remarks += dict.fromkeys(odd)
+    return list({file.uri: file for file in found}.values())
+
+
+def _portions(wanted: Sequence[Source], places: Places) -> Iterator[tuple[Sequence[Source], Places]]:
+    """Yield sources and places, so many at a time as the portal is asked for."""
+    for start in range(0, len(wanted) + len(places[0]), PORTAL_TARGETS):
+        end = start + PORTAL_TARGETS
+        first, last = max(start - len(wanted), 0), max(end - len(wanted), 0)
+        yield wanted[start:end], (places[0][first:last], places[1][first:last])
+
+
+def _by_portal(
+    url: str,
+    settings: Settings,
+    archive: str,
+    wanted: Sequence[Source],
+    places: Places,
+    radius_arcsec: float,
+    authors: Sequence[str],
+) -> tuple[list[Found], list[str]]:
+    odd: list[str] = []
+    with Portal(url, settings, archive) as portal:
+        return _found_by(portal, wanted, places, radius_arcsec, authors, odd), odd
+
+
+def _found_by(
+    service: Service,
+    wanted: Sequence[Source],
+    places: Places,
+    radius_arcsec: float,
+    authors: Sequence[str],
+    remarks: list[str],
+) -> list[Found]:
+    sources = set(wanted)
+    if len(places[0]):
+        sources |= _at(service, places, radius_arcsec, authors, remarks)
+    if not sources:
+        return []
+    observations, files = service.light_curves(_spelled(sources), _TYPES, authors)
+    observations = _having(
+        observations, lambda row: _value(row, "obsid", service), "observations without an id", remarks
+    )
+    found = _found(observations, files, authors, service, remarks)
     return [file for file in found if source_of(file.named) in sources]
 
 
-def rows_of(session: Session, service: str, params: Mapping[str, Any], data: Mapping[str, Any] | None = None) -> Rows:
-    """Fetch all rows of the answer to a request of the portal, however many pages it has.
-
-    Parameters
-    ----------
-    session
-        Its url is that of the portal's API.
-    service, params, data
-        As the portal has them: mast.stsci.edu/api/v0, class MashupRequest.
-
-    Returns
-    -------
-    list of dict
-        Of each row what is used here, None where the service has nothing.
-
-    Raises
-    ------
-    TruncatedAnswer
-        If fewer rows came than there are, the next page is the one before, or there is no end to them.
-    ArchiveError
-        If the service says that it failed, the search does not end, or the answer is not the portal's.
-    """
-    # Without something new in it a request may be answered from what the portal remembers.
-    request = {
-        "service": service,
-        "params": params,
-        "format": "json",
-        "pagesize": PAGE_ROWS,
-        "cacheBreaker": uuid.uuid4().hex,
-        **({"data": data} if data else {}),
-    }
-
-    def cut(what: str) -> TruncatedAnswer:
-        return TruncatedAnswer(f"{service}: {what}", archive=session.archive, endpoint=session.url)
-
-    rows: Rows = []
-    before: Rows = []
-    for page in range(1, MOST_PAGES + 1):
-        answer = _complete(session, {**request, "page": page}, service)
-        came, total = _page(answer, session, service)
-        if page > 1 and came and came == before:
-            raise cut(f"page {page} is page {page - 1} again")
-        rows, before = rows + came, came
-        if total is None and len(came) >= PAGE_ROWS:
-            raise cut(f"{counted(len(came), 'row')} came, and it does not say of how many")
-        if len(rows) > (total or len(rows)):
-            raise cut(f"{counted(len(rows), 'row')} came of {total}")
-        if total is None or len(rows) == total:
-            return rows
-        if len(came) < PAGE_ROWS:
-            raise cut(f"{len(rows)} of {counted(total, 'row')} came")
-    raise cut(f"no end after {counted(len(rows), 'row')}")
-
-
-def _complete(session: Session, request: Mapping[str, Any], service: str) -> Row:
-    """Send a request until the search has ended, and return the answer."""
-    pause = _FIRST_POLL_S
-    while True:
-        answer = _parsed(session.post(session.url, data={"request": json.dumps(request)}).content, session)
-        status, message = answer.get("status"), " ".join(str(answer.get("msg") or "").split())
-        if status == "COMPLETE":
-            if re.search(r"truncat|exceed|too many", message, re.IGNORECASE):
-                raise TruncatedAnswer(f"{service}: {message[:200]}", archive=session.archive, endpoint=session.url)
-            return answer
-        if status != "EXECUTING":
-            raise _failed(f"{service}: status {status}: {message[:200] or 'it does not say why'}", session)
-        if time.monotonic() + pause > session.deadline:
-            raise _failed(f"{service}: still {status} after {session.deadline_s:g} s, given up", session)
-        time.sleep(pause)
-        pause = min(1.5 * pause, _LONGEST_POLL_S)
-
-
-def _parsed(body: bytes, session: Session) -> Row:
-    try:
-        answer = parsed_json(body, session.budget())
-    except ValueError as error:
-        excerpt = " ".join(re.sub(r"<[^>]*>", " ", body[:20_000].decode(errors="replace")).split())[:200]
-        raise _failed(f"the answer is no JSON, or part of one: {excerpt}", session) from error
-    if not isinstance(answer, dict):
-        raise _failed("the answer is not the portal's", session)
-    return answer
-
-
-def _page(answer: Row, session: Session, service: str) -> tuple[Rows, int | None]:
-    """Return the rows of a page, and how many there are on all pages if it says so."""
-    data = answer.get("data")
-    if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
-        raise _failed(f"{service}: the answer has no rows", session)
-    paging = answer.get("paging")
-    total = paging.get("rowsTotal") if isinstance(paging, dict) else None
-    if total is not None and not isinstance(total, int):
-        raise _failed(f"{service}: the answer has {total!r} rows", session)
-    return [{name: row[name] for name in _KEPT if name in row} for row in data], total
-
-
 def _at(
-    session: Session, places: tuple[Floats, Floats], radius_arcsec: float, authors: Sequence[str], remarks: list[str]
+    service: Service, places: Places, radius_arcsec: float, authors: Sequence[str], remarks: list[str]
 ) -> set[Source]:
     """Return the sources observed at some positions. The service returns the observations of all missions."""
     ra, dec = np.mod(places[0], 360.0), places[1]
-    upload = {
-        "fields": [{"name": name, "type": "float"} for name in ("ra", "dec")],
-        "data": [{"ra": lon, "dec": lat} for lon, lat in zip(ra.tolist(), dec.tolist(), strict=True)],
-    }
     reach, wanted = radius_arcsec + _PAD_ARCSEC, {author.lower() for author in authors}
-    params = {"raColumn": "ra", "decColumn": "dec", "radius": reach / 3600}
     rows = [
         row
-        for row in rows_of(session, "Mast.Caom.Crossmatch", params, upload)
+        for row in service.near(ra, dec, reach)
         if str(row.get("dataproduct_type")).lower() in _TYPES
         and str(row.get("obs_collection")).upper() in (*_MISSIONS, "HLSP")
         and (row.get("provenance_name") is None or str(row["provenance_name"]).lower() in wanted)
     ]
-    rows = _having(rows, lambda row: _place(row, session), "observations without a place", remarks)
-    there = np.array([_place(row, session) for row in rows], np.float64).reshape(-1, 2)
+    rows = _having(rows, lambda row: _place(row, service), "observations without a place", remarks)
+    there = np.array([_place(row, service) for row in rows], np.float64).reshape(-1, 2)
     _, near, _ = match(ra, dec, there[:, 0], there[:, 1], reach)
     return {source for place in np.unique(near).tolist() for source in _sources(rows[place])}
 
@@ -266,7 +190,7 @@ def _spelled(sources: Iterable[Source]) -> list[str]:
 
 
 def _found(
-    observations: Rows, files: Rows, authors: Sequence[str], session: Session, remarks: list[str]
+    observations: Rows, files: Rows, authors: Sequence[str], service: Service, remarks: list[str]
 ) -> list[Found]:
     """Return the light curves among the files of observations, each with its observation's position, if it has one."""
     taken = {AUTHORS[author].name for author in authors}
@@ -274,8 +198,8 @@ def _found(
     by_obsid = {str(row["obsid"]): row for row in observations}
     by_name = {row.get("obs_id"): row for row in observations}
     by_source = {source: row for row in observations for source in _sources(row)}
-    placed = _having(observations, lambda row: _place(row, session), "observations without a place", remarks)
-    place_of = {str(row["obsid"]): _place(row, session) for row in placed}
+    placed = _having(observations, lambda row: _place(row, service), "observations without a place", remarks)
+    place_of = {str(row["obsid"]): _place(row, service) for row in placed}
     found, unaddressed = [], list[Row]()
     for row in files:
         name = str(row.get("productFilename") or "")
@@ -286,7 +210,7 @@ def _found(
         of_name = by_name.get(row.get("obs_id")), by_source.get(source_of(what))
         observation = next(filter(None, (*parents, *of_name)), None)
         if observation is None:
-            raise _failed(f"Mast.Caom.Products: it answered with {name}, unasked", session)
+            raise service.failed(f"it answered with {name}, unasked")
         if row.get("dataURI") is None:
             unaddressed.append(row)
             continue
@@ -304,7 +228,7 @@ def _found(
             )
         )
     if unaddressed and not found:
-        _value(unaddressed[0], "dataURI", session)
+        _value(unaddressed[0], "dataURI", service)
     remarks += [f"files without an address, left out: {len(unaddressed)}"] if unaddressed else []
     return found
 
@@ -325,19 +249,14 @@ def _having(rows: Rows, look: Callable[[Row], Any], what: str, remarks: list[str
     return kept
 
 
-def _place(row: Row, session: Session) -> tuple[float, float]:
-    ra, dec = _value(row, "s_ra", session), _value(row, "s_dec", session)
+def _place(row: Row, service: Service) -> tuple[float, float]:
+    ra, dec = _value(row, "s_ra", service), _value(row, "s_dec", service)
     if not (isinstance(ra, int | float) and isinstance(dec, int | float) and 0 <= ra <= 360 and -90 <= dec <= 90):
-        raise _failed(f"an observation of {row.get('target_name')} is at {ra!r}, {dec!r}", session)
+        raise service.failed(f"an observation of {row.get('target_name')} is at {ra!r}, {dec!r}")
     return float(ra), float(dec)
 
 
-def _value(row: Row, name: str, session: Session) -> Any:
+def _value(row: Row, name: str, service: Service) -> Any:
     if row.get(name) is None:
-        raise _failed(f"rows come without {name}", session)
+        raise service.failed(f"rows come without {name}")
     return row[name]
-
-
-def _failed(message: str, session: Session) -> ArchiveError:
-    hint = f"if it stays so, check LIGHTLAKE_ENDPOINTS__{session.archive.upper()}"
-    return ArchiveError(message, archive=session.archive, endpoint=session.url, transient=True, hint=hint)

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pyarrow import fs
 
-from benchmarks.growth import PUBLISHED, Load, Sample, Site, errors, fit, hours, markdown, memory_gb, sites, touched
+from benchmarks.growth import (
+    PUBLISHED,
+    Load,
+    Sample,
+    Site,
+    errors,
+    fit,
+    hours,
+    markdown,
+    memory_gb,
+    requests_by_kind,
+    sites,
+    touched,
+)
 from benchmarks.orchestration import Work, batched
 from benchmarks.served import BUCKET, bucket, positions
 from deployments.sandbox.server import Sandbox
@@ -60,6 +74,16 @@ def test_hours_are_of_whatever_is_longer_and_of_the_commits() -> None:
     waiting = Load(cpu_s=1, requests=72_000, mb=36_000, service_s=3_600, commit_s=0, granules=0, in_bucket=False)
     assert hours(waiting, SITE) == pytest.approx((2 + 1 + 1) / 4)
     assert hours(Load(**{**vars(waiting), "in_bucket": True}), SITE) == pytest.approx((2 + 1 + 1) / 8)
+    assert hours(Load(**{**vars(waiting), "at_once": 2}), SITE) == pytest.approx(((2 + 1) / 2 + 1) / 4)
+
+
+def test_requests_are_extrapolated_by_what_answers_them() -> None:
+    grown = [
+        replace(sample(n), kinds={"/search": 2 + n // 10} | ({"/file": 3 * n} if n > 10 else {})) for n in (10, 40, 160)
+    ]
+    assert requests_by_kind(grown[:1], PUBLISHED["gaia"], 10) == pytest.approx({"/search": 3})
+    found = requests_by_kind(grown[1:], PUBLISHED["gaia"], 1_000)
+    assert found == pytest.approx({"/search": 102, "/file": 3_000})
 
 
 def test_more_jobs_do_not_make_a_service_faster() -> None:

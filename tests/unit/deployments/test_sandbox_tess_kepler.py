@@ -9,10 +9,13 @@ from typing import Any
 
 import httpx
 import pytest
+from pyvo.dal import TAPService
+from pyvo.dal.exceptions import DALQueryError
 
-from deployments.sandbox import tess_kepler
+from deployments.sandbox.mast_caom import TAP_PATH
+from deployments.sandbox.mast_stars import star, stars
 from deployments.sandbox.server import Sandbox
-from deployments.sandbox.tess_kepler import COLUMNS_CONFIG, DOWNLOAD, INVOKE, Service, star
+from deployments.sandbox.tess_kepler import COLUMNS_CONFIG, DOWNLOAD, INVOKE, Service
 from lake.science.sky import separation_arcsec
 from tasks.sources.tess_kepler.mast_fits import read_product
 from tasks.sources.tess_kepler.mast_products import named
@@ -136,8 +139,35 @@ def test_columns_as_astroquery_asks_for_them(box: Sandbox) -> None:
     assert kinds["target_name"]["vot.datatype"] == "char"
 
 
+def test_the_tap_service_has_the_portals_rows_and_the_limits_of_mast(box: Sandbox, service: Service) -> None:
+    caom = TAPService(box.url(TAP_PATH))
+    one = star("kepler", 42, 1, (10.0, 20.0), n=service.n)
+    other = star("kepler", 42, 2, (10.0, 20.0), n=service.n + 1)
+    joined = (
+        "FROM dbo.obspointing AS o JOIN dbo.caomplane AS p ON p.planetid = o.objid "
+        "JOIN dbo.caomartifact AS a ON a.planetid = p.planetid WHERE o.target_name IN ('kplr000000042')"
+    )
+    service.add(one)
+    service.add(other)
+    files = caom.search(f"SELECT a.productfilename, a.contentlength {joined} AND a.contentlength > 9").to_table()
+    assert dict(zip(files["productfilename"], files["contentlength"], strict=True)) == {
+        each.name: len(each.make()) for each in (one, other)
+    }
+    assert len(caom.search("SELECT obsid FROM dbo.obspointing WHERE target_name = 'kplr000000042'")) == 1
+    service.remove(other)
+    assert len(caom.search(f"SELECT a.datauri {joined}")) == 2, "a light curve and pixels"
+    service.remove(one)
+    assert len(caom.search("SELECT obsid FROM dbo.obspointing WHERE target_name = 'kplr000000042'")) == 0
+    for refused in (
+        "SELECT * FROM TAP_UPLOAD.t1",
+        "SELECT * FROM dbo.obspointing WHERE CONTAINS(POINT(s_ra, s_dec), CIRCLE(1, 2, 3)) = 1",
+    ):
+        with pytest.raises(DALQueryError):
+            caom.search(refused)
+
+
 def test_the_same_arguments_give_the_same_files(tmp_path: Path) -> None:
-    one, again, other = (tess_kepler.stars(PLACES, seed=seed, n=20) for seed in (SEED, SEED, SEED + 1))
+    one, again, other = (stars(PLACES, seed=seed, n=20) for seed in (SEED, SEED, SEED + 1))
     made = [[(file.uri, file.place) for file in files] for files in (one, again, other)]
     assert made[0] == made[1] != made[2]
     place = PLACES[4]

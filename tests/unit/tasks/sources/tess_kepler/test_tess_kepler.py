@@ -11,9 +11,10 @@ import pyarrow as pa
 import pytest
 from upath import UPath
 
-from deployments.sandbox import tess_kepler as stand_in
+from deployments.sandbox.mast_stars import KINDS as KINDS_THERE
+from deployments.sandbox.mast_stars import NAMES, Star, star
 from deployments.sandbox.server import Sandbox
-from deployments.sandbox.tess_kepler import DOWNLOAD, INVOKE, Service, Star, star
+from deployments.sandbox.tess_kepler import DOWNLOAD, INVOKE, Service
 from lake.commit.commit import Receipt, commit
 from lake.commit.targets import add_targets
 from lake.errors import ArchiveError, TruncatedAnswer
@@ -483,4 +484,4 @@ def test_what_the_archive_says_of_itself() -> None:
     for word in ("authors", "kepler_cadence", "tess_cadence_s"):
         assert word in ARCHIVE.matching
     assert ARCHIVE.with_defaults({"authors": ["QLP"], "radius_arcsec": 2})["radius_arcsec"] == 2.0
-    assert set(stand_in._NAMES) == set(stand_in._KINDS)
+    assert set(NAMES) == set(KINDS_THERE)
