@@ -15,6 +15,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lake.errors import CatalogError, ConfigurationError
+from lake.matched import expanded, with_sources
+from lake.model.table import quoted
+from lake.model.views import NAMES_OF_TARGETS
 from lake.names import (
     check_archive,
     check_band,
@@ -27,7 +30,7 @@ from lake.names import (
 )
 from lake.science.sky import cone_ranges, separation_arcsec
 from lake.store.arrays import from_numpy, texts, to_numpy
-from lake.store.listing import LISTED, TableFiles
+from lake.store.listing import LISTED, OF_NAMES, TableFiles
 from lake.store.lookup import Ranges
 
 if TYPE_CHECKING:
@@ -43,11 +46,6 @@ Integers = NDArray[np.integer[Any]]
 
 # For more ranges than this, one condition with a list of them is faster than a query of each.
 _FEW_RANGES = 8
-
-_KEYS = ("archive", "release", "source_id")
-
-# What goes before the columns of a measurement, if there are several targets or cones.
-_FIRST = ("number", "centre", "target_id", "name")
 
 _OF_A_MATCH = ("archive", "release", "source_id", "hpx29", "rank", "separation_arcsec")
 
@@ -185,7 +183,7 @@ def _answer(lake: Lake, work: Callable[[_Rows], pa.Table]) -> pa.Table:
     """Do a piece of work with the files of a lake, or else by DuckLake."""
     # A confined lake has a time limit, which DuckDB keeps.
     cursor, files = files_of(lake)
-    if len(files) == len(LISTED) and not (lake.confined and lake.storage.is_local):
+    if LISTED.keys() <= files.keys() and not (lake.confined and lake.storage.is_local):
         with suppress(_GoneAway):
             return work(_Rows(lake, cursor, files))
     with lake.snapshot() as within:
@@ -199,18 +197,36 @@ def _ids(lake: Lake, target: Any, radius_arcsec: float) -> list[int]:
         held = _answer(lake, lambda rows: rows.of("targets", Ranges.of_keys(list(ids)), ("target_id",)))
         if held.num_rows == len(ids):
             return list(ids)
-    # One name may be asked for again and again, such as once for each archive.
-    known = lake.listing.ids_by_name(files_of(lake)[1]) if isinstance(target, str) else {}
-    if isinstance(target, str) and target in known:
-        return [known[target]]
+    if isinstance(target, str):
+        return [_id_by_name(lake, target, radius_arcsec)]
     with lake.snapshot() as cursor:
         ask = partial(lake.run, within=cursor)
         if not is_one_target(target):
             return target_ids_of(listed_targets(target), radius_arcsec, ask)
-        found = target_id_of(target, radius_arcsec, ask)
-    if isinstance(target, str):
-        known[target] = found
-    return [found]
+        return [target_id_of(target, radius_arcsec, ask)]
+
+
+def _id_by_name(lake: Lake, name: str, radius_arcsec: float) -> int:
+    """Return the id of a target, which may be asked for again and again, such as once for each archive."""
+    cursor, files = files_of(lake)
+    known = lake.listing.ids_by_name(files)
+    if name in known:
+        return known[name]
+    if files.keys() >= set(OF_NAMES):
+        tables = [f"{table} AS (FROM {files[table].all_rows()})" for table in OF_NAMES]
+        here = f"WITH {', '.join(tables)}, target_names AS ({NAMES_OF_TARGETS})"
+
+        def ask(query: str, parameters: list[str]) -> pa.Table:
+            for value in parameters:  # all of them are the name; for parameters DuckDB imports pandas
+                query = query.replace("?", quoted(value))
+            return lake.run(f"{here} {query}", None, within=cursor)
+
+        with suppress(CatalogError):  # as in _answer
+            known[name] = target_id_of(name, radius_arcsec, ask)
+            return known[name]
+    with lake.snapshot() as within:
+        known[name] = target_id_of(name, radius_arcsec, partial(lake.run, within=within))
+    return known[name]
 
 
 def _matches(rows: _Rows, ids: Sequence[int], archives: list[str] | None) -> pa.Table:
@@ -270,27 +286,12 @@ def _in_cones(
     near = near.take(pc.sort_indices(near["hpx29"]))
     # The ranges of a cone are apart, so a source comes once for each cone.
     keys = to_numpy(near["hpx29"])
-    places, of_range = _expanded(np.searchsorted(keys, low, "left"), np.searchsorted(keys, high, "right"))
+    places, of_range = expanded(np.searchsorted(keys, low, "left"), np.searchsorted(keys, high, "right"))
     near, number = near.take(from_numpy(places)), numbers[of_range]
     centre_ra, centre_dec = (np.array(axis, float)[number] for axis in zip(*centres, strict=True))
     distance = separation_arcsec(centre_ra, centre_dec, to_numpy(near["ra"]), to_numpy(near["dec"]))
     near = near.add_column(0, "centre", from_numpy(number)).append_column("separation_arcsec", from_numpy(distance))
     return near.take(from_numpy(np.flatnonzero(distance <= radius_arcsec)))
-
-
-def _expanded(start: Integers, stop: Integers) -> tuple[Integers, Integers]:
-    """Return all places of some slices, one slice after the other, and the slice of each place.
-
-    Examples
-    --------
-    >>> places, of_slice = _expanded(np.array([3, 0, 7]), np.array([5, 0, 8]))
-    >>> places.tolist(), of_slice.tolist()
-    ([3, 4, 7], [0, 0, 2])
-    """
-    counts = np.maximum(stop - start, 0)
-    of_slice = np.repeat(np.arange(len(counts)), counts)
-    before = np.cumsum(counts) - counts
-    return np.arange(len(of_slice)) - before[of_slice] + start[of_slice], of_slice
 
 
 def _only(rows: pa.Table, column: str, names: Sequence[str] | None) -> pa.Table:
@@ -312,77 +313,7 @@ def _measurements(rows: _Rows, sources: pa.Table, bands: list[str] | None, good:
     near = _only(rows.of("lightcurves", Ranges.of_keys(to_numpy(sources["hpx29"]))), "band", bands)
     if good:
         near = near.filter(near["good"])
-    place, source = _joined(near, sources)
-    order = _in_order(near, place, sources, source)
-    place, source = from_numpy(place[order]), from_numpy(source[order])
-    others = [name for name in sources.column_names if name not in (*_KEYS, "hpx29", "number")]
-    first = [name for name in _FIRST if name in others]
-    columns = {name: _taken(sources[name], source) for name in first}
-    columns |= {name: _taken(near[name], place) for name in near.column_names}
-    columns |= {name: _taken(sources[name], source) for name in others if name not in first}
-    return pa.table(columns)
-
-
-def _taken(column: pa.ChunkedArray, places: pa.Array) -> pa.Array:
-    """Return values by their places; text without its dictionary."""
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if column.null_count == len(column):
-        return pa.nulls(len(places), kind)
-    column = column.combine_chunks()
-    if not pa.types.is_dictionary(column.type):
-        return column.take(places)
-    return column.dictionary.take(column.indices.take(places))
-
-
-def _codes(column: pa.ChunkedArray, known: pa.Array | None = None) -> tuple[Integers, pa.Array]:
-    """Return the number of each text, -1 if it is none of the known ones, and the texts by number, in their order."""
-    column = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    column = column.unify_dictionaries()
-    values = column.chunk(0).dictionary if column.num_chunks else texts([])
-    if known is None:
-        known = values.take(pc.sort_indices(values))
-    to_known = pc.coalesce(pc.index_in(values, known), from_numpy(np.full(len(values), -1, np.int32)))
-    indices = np.concatenate([np.empty(0, np.int32), *(to_numpy(chunk.indices) for chunk in column.chunks)])
-    return to_numpy(to_known)[indices].astype(np.int64), known
-
-
-def _joined(near: pa.Table, sources: pa.Table) -> tuple[Integers, Integers]:
-    """Return the pairs of a measurement and its source, by their places in the tables."""
-    of_source, of_row = np.zeros(sources.num_rows, np.int64), np.zeros(near.num_rows, np.int64)
-    is_known = np.ones(near.num_rows, bool)
-    for name in _KEYS:
-        codes, known = _codes(sources[name])
-        of_source = of_source * len(known) + codes
-        codes, _ = _codes(near[name], known)
-        of_row = of_row * len(known) + codes
-        is_known &= codes >= 0
-    by_key = np.argsort(of_source, kind="stable")
-    ordered = of_source[by_key]
-    stop = np.searchsorted(ordered, of_row, "right")
-    place, row = _expanded(np.where(is_known, np.searchsorted(ordered, of_row, "left"), stop), stop)
-    source = by_key[place]
-    same = to_numpy(near["hpx29"])[row] == to_numpy(sources["hpx29"])[source]
-    return row[same], source[same]
-
-
-def _in_order(near: pa.Table, row: Integers, sources: pa.Table, source: Integers) -> Integers:
-    """Return the order of pairs: by number in the list or centre, archive, band, time, source and release."""
-    groups = np.zeros(len(row), np.int64)
-    for name in _FIRST[:2]:
-        if name in sources.column_names:
-            groups = (
-                groups * (sources.num_rows + 1) + np.unique(to_numpy(sources[name]), return_inverse=True)[1][source]
-            )
-    for name in ("archive", "band"):
-        codes, known = _codes(near[name])
-        groups = groups * len(known) + codes[row]
-    mjd = to_numpy(near["mjd"])[row]
-    order = np.lexsort((mjd, groups))
-    same = (np.diff(mjd[order]) == 0) & (np.diff(groups[order]) == 0)
-    if same.any():  # which is rare, and text sorts slowly
-        last = [_codes(near[name])[0][row] for name in ("release", "source_id")]
-        order = np.lexsort((*last, mjd, groups))
-    return order
+    return with_sources(near, sources)
 
 
 def _values(found: pa.Table, column: str) -> set[str]:

@@ -115,6 +115,8 @@ def find_target(name: str, ask: Callable[[str, list[str]], pa.Table]) -> int | N
     ConfigurationError
         If several targets have that name.
     """
+    if "\0" in name:  # which no name in a lake has, and no SQL
+        return None
     # Exact first: DuckLake can skip files for that, but not for a function of the name.
     conditions = ["name = ?", "lower(name) = lower(?)"]
     chosen = [f"SELECT target_id FROM target_names WHERE {condition}" for condition in conditions]
@@ -282,7 +284,7 @@ def _ids_by_name(names: list[str], ask: Callable[..., pa.Table], missing: list[s
     found: dict[str, int] = {}
     # As `find_target` does, exact first; it is left with what is rare, or an error.
     for condition in ("target_names.name = wanted.name", "lower(target_names.name) = lower(wanted.name)"):
-        left = [name for name in names if name not in found]
+        left = [name for name in names if name not in found and "\0" not in name]
         if left:
             rows = ask(
                 "SELECT wanted.name, list(DISTINCT target_id) AS ids FROM (SELECT unnest(?::VARCHAR[]) AS name) AS "

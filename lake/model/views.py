@@ -65,14 +65,14 @@ CREATE OR REPLACE VIEW target_lightcurves AS
 """
 
 # A target goes by its main name, by what each list calls it, and by what services of names call it.
-_TARGET_NAMES = """
-CREATE OR REPLACE VIEW target_names AS
+NAMES_OF_TARGETS = """
     SELECT target_id, name FROM targets WHERE name IS NOT NULL
     UNION
     SELECT target_id, name FROM labels WHERE name IS NOT NULL
     UNION
     SELECT target_id, name FROM aliases WHERE target_id IS NOT NULL
 """
+_TARGET_NAMES = f"\nCREATE OR REPLACE VIEW target_names AS{NAMES_OF_TARGETS}"
 
 # What identifies a light curve. DuckDB applies a condition on any of these columns before it computes a window over
 # them, so the list is longer than it must be, and files of other targets are not read. Where an exposure is a light

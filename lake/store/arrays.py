@@ -51,7 +51,7 @@ def texts(values: Sequence[str]) -> pa.Array:
     >>> texts(["Sgr A*", "Mrk 1018"]).to_pylist()
     ['Sgr A*', 'Mrk 1018']
     """
-    written = [value.encode() for value in values]
+    written = [value.encode(errors="surrogatepass") for value in values]
     ends = np.cumsum([0, *map(len, written)]).astype(np.int32)
     return pa.Array.from_buffers(pa.string(), len(written), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(written))])
 

@@ -26,6 +26,10 @@ from lake.store.storage import Storage
 # Tables that can be listed, and the key that selects files.
 LISTED = {"targets": "target_id", "matches": "target_id", "sources": "hpx29", "lightcurves": "hpx29"}
 
+# Tables whose files are all read, for the names of targets.
+OF_NAMES = ("targets", "labels", "aliases")
+_KEYS = {**LISTED, **dict.fromkeys(OF_NAMES, "target_id")}
+
 # DuckLake's names of the types of columns, in SQL, and in Arrow.
 _TYPES = {
     "varchar": ("VARCHAR", pa.string()),
@@ -124,7 +128,13 @@ class TableFiles:
 
     def rows(self, ranges: Ranges) -> str:
         """Return the SQL of a table with all rows whose key is in some ranges, and others."""
-        met = ranges.meet(self.low, self.high)
+        return self._sql(ranges.meet(self.low, self.high))
+
+    def all_rows(self) -> str:
+        """Return the SQL of the whole table."""
+        return self._sql(np.ones(len(self.paths), bool))
+
+    def _sql(self, met: NDArray[np.bool_]) -> str:
         by_archive: dict[str | None, list[str]] = {}
         for path, archive in zip(self.paths[met], self.archives[met], strict=True):
             by_archive.setdefault(archive, []).append(quoted(glob.escape(path)))  # DuckDB takes it for a pattern
@@ -185,14 +195,14 @@ class Listing:
         return _ask(cursor, self._location, query, **parts)
 
     def _read(self, cursor: duckdb.DuckDBPyConnection) -> dict[str, TableFiles]:
-        names = ", ".join(map(quoted, LISTED))
+        names = ", ".join(map(quoted, _KEYS))
         tables: dict[int, tuple[str, str, dict[str, str], int]] = {}
         keys = {}
         for table_id, table, folder, column_id, column, kind, since in self._ask(cursor, _COLUMNS, names=names):
             of = tables.setdefault(int(str(table_id)), (str(table), str(folder), {}, 0))
             of[2][str(column)] = _TYPES.get(str(kind), ("", None))[0]
             tables[int(str(table_id))] = (*of[:3], max(of[3], int(str(since))))
-            if column == LISTED[str(table)]:
+            if column == _KEYS[str(table)]:
                 keys[int(str(table_id))] = int(str(column_id))
         changed = {int(str(row[0])) for row in self._ask(cursor, _CHANGED)} | self._deleted(cursor, list(tables))
         live = {int(str(table_id)): int(str(n)) for table_id, n in self._ask(cursor, _LIVE)}
@@ -214,7 +224,7 @@ class Listing:
             if "archive" in columns and None in archives:
                 continue
             found[table] = TableFiles(
-                LISTED[table],
+                _KEYS[table],
                 columns,
                 np.array([f"{root}{path}" for path, *_ in own], object),
                 np.array(archives, object),
