@@ -192,8 +192,9 @@ def _answer(lake: Lake, work: Callable[[_Rows], pa.Table]) -> pa.Table:
 
 def _ids(lake: Lake, target: Any, radius_arcsec: float) -> list[int]:
     """Return the ids of a target or of several."""
-    if not is_one_target(target) and all(isinstance(one, int | np.integer) for one in target):
-        ids = dict.fromkeys(map(int, target))
+    targets = [] if is_one_target(target) else listed_targets(target)
+    if targets and all(isinstance(one, int | np.integer) for one in targets):
+        ids = dict.fromkeys(map(int, targets))
         held = _answer(lake, lambda rows: rows.of("targets", Ranges.of_keys(list(ids)), ("target_id",)))
         if held.num_rows == len(ids):
             return list(ids)
@@ -202,7 +203,7 @@ def _ids(lake: Lake, target: Any, radius_arcsec: float) -> list[int]:
     with lake.snapshot() as cursor:
         ask = partial(lake.run, within=cursor)
         if not is_one_target(target):
-            return target_ids_of(listed_targets(target), radius_arcsec, ask)
+            return target_ids_of(targets, radius_arcsec, ask)
         return [target_id_of(target, radius_arcsec, ask)]
 
 
@@ -288,7 +289,7 @@ def _in_cones(
     keys = to_numpy(near["hpx29"])
     places, of_range = expanded(np.searchsorted(keys, low, "left"), np.searchsorted(keys, high, "right"))
     near, number = near.take(from_numpy(places)), numbers[of_range]
-    centre_ra, centre_dec = (np.array(axis, float)[number] for axis in zip(*centres, strict=True))
+    centre_ra, centre_dec = np.array(centres, float).reshape(-1, 2)[number].T
     distance = separation_arcsec(centre_ra, centre_dec, to_numpy(near["ra"]), to_numpy(near["dec"]))
     near = near.add_column(0, "centre", from_numpy(number)).append_column("separation_arcsec", from_numpy(distance))
     return near.take(from_numpy(np.flatnonzero(distance <= radius_arcsec)))

@@ -128,8 +128,9 @@ TABLE = TableOptions()
 
 
 def say(text: str) -> None:
-    """Print lines for the user, with control characters escaped."""
+    """Print lines for the user at once, into a file, too; with control characters escaped."""
     sys.stdout.write(visible(text, keep="\n\t") + "\n")
+    sys.stdout.flush()
 
 
 def put(text: str, to: Path | None = None) -> None:

@@ -25,7 +25,7 @@ def to_numpy(column: pa.ChunkedArray | pa.Array) -> NDArray[Any]:
     """
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     if column.null_count:
-        raise ValueError(f"{column.null_count} values are missing")
+        raise ValueError("a column of numbers has NULL")
     kind = column.type.to_pandas_dtype()
     parts = [np.frombuffer(one.buffers()[1], kind)[one.offset : one.offset + len(one)] for one in chunks if len(one)]
     return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, kind), *parts])

@@ -78,7 +78,7 @@ def is_built(cursor: duckdb.DuckDBPyConnection, location: CatalogLocation) -> bo
             "(SELECT count(*) FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid JOIN pg_namespace "
             f"ON pg_namespace.oid = relnamespace WHERE tgname = '{_TRIGGER}' AND nspname = {schema}) AS found"
         )
-    found = cursor.execute(f"FROM {location.kind}_query('{METADATA}', ?)", [query]).fetchall()
+    found = cursor.execute(f"FROM {location.kind}_query('{METADATA}', {quoted(query)})").fetchall()
     return int(found[0][0]) == len((_NAME, _TRIGGER))
 
 
@@ -127,7 +127,7 @@ def take(cursor: duckdb.DuckDBPyConnection, location: CatalogLocation, timeout_s
     if location.kind == "sqlite":
         clock = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"  # of 1970 the Julian day, and milliseconds
         query = f"UPDATE {_NAME} SET number = max(number + 1, {clock}) RETURNING number"
-        return int(cursor.execute(f"FROM sqlite_query('{METADATA}', ?)", [query]).fetchall()[0][0])
+        return int(cursor.execute(f"FROM sqlite_query('{METADATA}', {quoted(query)})").fetchall()[0][0])
     return _settled(cursor, location, timeout_s, overtake=True)
 
 
@@ -140,14 +140,13 @@ def newest(cursor: duckdb.DuckDBPyConnection, location: CatalogLocation) -> int:
 def _settled(cursor: duckdb.DuckDBPyConnection, location: CatalogLocation, timeout_s: float, *, overtake: bool) -> int:
     waiting = max(1, int(timeout_s * 1000))
     query = f"SELECT \"{location.schema}\".{_NAME}('{waiting}', {overtake}) AS number"
-    return int(cursor.execute(f"FROM postgres_query('{METADATA}', ?)", [query]).fetchall()[0][0])
+    return int(cursor.execute(f"FROM postgres_query('{METADATA}', {quoted(query)})").fetchall()[0][0])
 
 
 def sign(cursor: duckdb.DuckDBPyConnection, number: int, change: str) -> None:
     """Sign a cursor's transaction with a number, and with the id of the change."""
-    cursor.execute(
-        "CALL lake.set_commit_message(?, NULL, extra_info => ?)", [_AUTHOR, f"fence {number} change {change}"]
-    )
+    about = quoted(f"fence {number} change {change}")
+    cursor.execute(f"CALL lake.set_commit_message({quoted(_AUTHOR)}, NULL, extra_info => {about})")
 
 
 def has(cursor: duckdb.DuckDBPyConnection, location: CatalogLocation, change: str, timeout_s: float) -> bool:

@@ -13,7 +13,7 @@ import duckdb
 from lake.errors import CatalogError
 from lake.model.declared import all_tables, declarations, declared_tables
 from lake.model.schema import SCHEMA_VERSION, TABLES
-from lake.model.table import add_statements, comment_statement, create_statements
+from lake.model.table import add_statements, comment_statement, create_statements, quoted
 from lake.model.views import view_comments, view_statements
 from lake.store import fence
 from lake.store.location import CatalogLocation
@@ -103,8 +103,8 @@ def check_current(found: int, location: CatalogLocation, storage: Storage) -> No
 
 
 def _has_table(cursor: duckdb.DuckDBPyConnection, name: str) -> bool:
-    query = "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = ?"
-    return bool(cursor.execute(query, [name]).fetchall()[0][0])
+    # As a literal: for parameters DuckDB imports pandas.
+    return bool(cursor.execute(f"SELECT count(*) FROM ({_TABLES} AND table_name = {quoted(name)})").fetchall()[0][0])
 
 
 def set_writing(cursor: duckdb.DuckDBPyConnection) -> None:
@@ -114,7 +114,7 @@ def set_writing(cursor: duckdb.DuckDBPyConnection) -> None:
     )
     for option, value in _WRITING.items():
         if str(known.get(option)).removeprefix("V") != value.removesuffix("B"):  # as DuckLake says them
-            cursor.execute("CALL ducklake_set_option('lake', ?, ?)", [option, value])
+            cursor.execute(f"CALL ducklake_set_option('lake', '{option}', '{value}')")
 
 
 def make_tables(cursor: duckdb.DuckDBPyConnection, found: int | None) -> None:
@@ -133,7 +133,7 @@ def make_tables(cursor: duckdb.DuckDBPyConnection, found: int | None) -> None:
 def _keep_in_catalogue(cursor: duckdb.DuckDBPyConnection) -> None:
     for name in KEPT_IN_CATALOGUE:  # the options of a table cannot be set in the transaction that makes it
         cursor.execute(
-            f"CALL ducklake_set_option('lake', 'data_inlining_row_limit', {INLINED_ROWS}, table_name => ?)", [name]
+            f"CALL ducklake_set_option('lake', 'data_inlining_row_limit', {INLINED_ROWS}, table_name => '{name}')"
         )
 
 
@@ -149,10 +149,11 @@ def migrate(cursor: duckdb.DuckDBPyConnection, found: int, lake_id: str | None, 
     views = (*view_statements(declarations()), *view_comments(declarations()))
     for statement in (*_missing(cursor), *_comments(cursor), *views):
         cursor.execute(statement)
+    own_id = "NULL" if lake_id is None else quoted(lake_id)
     cursor.execute(
-        "INSERT INTO schema_version BY NAME "
-        "SELECT ? AS version, ? AS software, ? AS applied_at, ? AS lake_id, ? AS declared",
-        [SCHEMA_VERSION, SOFTWARE, datetime.now(UTC), lake_id, declared_checksum()],
+        f"INSERT INTO schema_version BY NAME SELECT {SCHEMA_VERSION} AS version, {quoted(SOFTWARE)} AS software, "
+        f"'{datetime.now(UTC).isoformat()}'::TIMESTAMPTZ AS applied_at, {own_id} AS lake_id, "
+        f"{quoted(declared_checksum())} AS declared"
     )
     cursor.execute("COMMIT")
 

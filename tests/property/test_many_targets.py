@@ -131,13 +131,6 @@ def test_many_targets_are_as_many_queries_as_two(held: Lake, monkeypatch: pytest
     assert max(counts) <= 5
 
 
-def test_sources_of_more_targets_than_fit_a_list(held: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    targets = [f"T{number}" for number in range(TARGETS)]
-    few = held.light_curve(targets, band=["g"])
-    monkeypatch.setattr("lake.light_curves._LONGEST_LIST", 3)
-    assert held.light_curve(targets, band=["g"]).equals(few)
-
-
 def test_what_is_unknown_is_named(held: Lake) -> None:
     for ask, message in (
         (lambda: held.light_curve(["T1", "nosuch", "T2", "Mrk 1"]), "2 of 4 targets: 'nosuch', 'Mrk 1'"),
