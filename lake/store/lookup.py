@@ -6,6 +6,7 @@ that is needed. Here the ranges of the key in all row groups of a file are found
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -24,8 +25,8 @@ from lake.store.arrays import from_numpy, to_numpy
 # Footers are kept of so many row groups; one takes some 20 kB. A lake of a thousand million rows has 30,000.
 _KEPT_GROUPS = 10_000
 
-# Several row groups are read at a time.
-_THREADS = 4
+# So many row groups are read at a time: more than there are cores take longer.
+_THREADS = min(os.cpu_count() or 1, 8)
 
 _LOWEST, _HIGHEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
