@@ -12,7 +12,6 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from lake.errors import CatalogError, ConfigurationError
 from lake.matched import expanded, with_sources
@@ -41,8 +40,6 @@ HELP_TOPIC = "how-to/python"
 
 # A name, or several; None: all.
 Names = str | Sequence[str] | None
-
-Integers = NDArray[np.integer[Any]]
 
 # For more ranges than this, one condition with a list of them is faster than a query of each.
 _FEW_RANGES = 8
