@@ -182,7 +182,7 @@ def cone(lake: Any, target: tuple[int, float, float]) -> Any:
     return lake.cone(target[1], target[2], RADIUS_ARCSEC)
 
 
-# SQL of the other questions, and the number of rows of its answer.
+# SQL of the other questions.
 QUESTIONS = {
     "time_range": f"""
         SELECT count(*) AS n, avg(flux) AS mean FROM lightcurves

@@ -28,8 +28,8 @@ def with_sources(near: pa.Table, sources: pa.Table) -> pa.Table:
     near
         Rows of table lightcurves, of these sources and of others.
     sources
-        Archive, release, source_id and hpx29 of each, and what else is to be told of it. Column number is where its
-        target is in a list.
+        Archive, release, source_id and hpx29 of each; other columns are passed on. Column number is the place of its
+        target in a list.
 
     Returns
     -------

@@ -223,12 +223,17 @@ def query_failure(error: duckdb.Error, location: CatalogLocation, storage: Stora
     if isinstance(error, duckdb.IOException):
         if not storage.is_local and "HTTP" in str(error):
             return s3.s3_trouble(storage.root, error)
-        return CatalogError(f"a file of the lake cannot be read: {error}", hint="run: lightlake verify", topic=_UPKEEP)
+        return unreadable_file(error)
     # Without the copy of the SQL with a caret under it.
     message = " ".join(str(error).partition("\n\n")[0].split())
     return ConfigurationError(
         f"the SQL failed: {message}", hint="see the tables with: lightlake schema", topic="how-to/queries"
     )
+
+
+def unreadable_file(why: object) -> CatalogError:
+    """Return the exception to raise when a Parquet file of the lake is damaged, or its owner's only; why names it."""
+    return CatalogError(f"a file of the lake cannot be read: {why}", hint="run: lightlake verify", topic=_UPKEEP)
 
 
 def explain(error: BaseException) -> LightlakeError | None:

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from lake.errors import CatalogError
 from lake.store.arrays import from_numpy, to_numpy
+from lake.store.failures import unreadable_file
 
 # Footers are kept of so many row groups; one takes some 20 kB. A lake of a thousand million rows has 30,000.
 _KEPT_GROUPS = 10_000
@@ -148,7 +148,7 @@ def read_rows(
     ranges
         Of the key.
     schema
-        Columns that are wanted. Text comes as dictionaries.
+        Columns that are wanted. Text may come as dictionaries.
 
     Raises
     ------
@@ -188,8 +188,7 @@ def _readable(path: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException, KeyError) as error:
-        message = f"a file of the lake cannot be read: {path}: {' '.join(str(error).split())}"
-        raise CatalogError(message, hint="run: lightlake verify", topic="how-to/keep-a-lake") from error
+        raise unreadable_file(f"{path}: {' '.join(str(error).split())}") from error
 
 
 def _read_group(path: str, footer: _Footer, group: int, key: str, ranges: Ranges, schema: pa.Schema) -> pa.Table:

@@ -32,8 +32,8 @@ SERVICE = "/api/v0/invoke"
 PAGE_ROWS = 5000
 MOST_PAGES = 40
 
-# What is kept of a row: of observations, and of their files.
-_KEPT = (
+# Columns of observations that are kept; MAST's TAP service has the same.
+OBSERVATION = (
     "obsid",
     "obs_id",
     "obs_collection",
@@ -44,12 +44,10 @@ _KEPT = (
     "s_ra",
     "s_dec",
     "t_exptime",
-    "parent_obsid",
-    "obsID",
-    "productFilename",
-    "dataURI",
-    "size",
 )
+
+# What is kept of a row: of observations, and of their files.
+_KEPT = (*OBSERVATION, "parent_obsid", "obsID", "productFilename", "dataURI", "size")
 
 # Observations whose files are asked for in one request: a list of these is some 10 kB.
 _OBSERVATIONS = 1000

@@ -28,6 +28,7 @@ from lake.errors import ArchiveError, TruncatedAnswer
 from lake.settings import Settings
 from tasks.services import tap
 from tasks.services.retry import with_retries
+from tasks.sources.tess_kepler.mast_portal import OBSERVATION
 
 Floats = NDArray[np.float64]
 Row = dict[str, Any]
@@ -50,18 +51,6 @@ _HINT = f"if it stays so, LIGHTLAKE_ENDPOINTS__{SETTING.upper()}= (empty) lets M
 
 # MAST writes Kepler; headers of its files KEPLER.
 _COLLECTIONS = "'TESS', 'Kepler', 'KEPLER', 'K2', 'HLSP'"
-_OBSERVATION = (
-    "obsid",
-    "obs_id",
-    "obs_collection",
-    "project",
-    "provenance_name",
-    "dataproduct_type",
-    "target_name",
-    "s_ra",
-    "s_dec",
-    "t_exptime",
-)
 # Columns of files, as the portal calls them.
 _FILE = {"productfilename": "productFilename", "datauri": "dataURI", "contentlength": "size"}
 
@@ -117,7 +106,7 @@ class Caom:
             if str(row.get("dataproduct_type")).lower() in types
         ]
         unique = {(row["obsid"], row["obs_id"]): row for row in joined}
-        observations = [{name: row[name] for name in _OBSERVATION} for row in unique.values()]
+        observations = [{name: row[name] for name in OBSERVATION} for row in unique.values()]
         files = [
             {"parent_obsid": row["obsid"], "obs_id": row["obs_id"], **{new: row[name] for name, new in _FILE.items()}}
             for row in joined
@@ -144,7 +133,7 @@ class Caom:
 def places_adql(places: Iterable[tuple[float, float]], reach_deg: float) -> str:
     """Write the query for the observations around some positions, ICRS degrees."""
     return (
-        f"SELECT {', '.join(_OBSERVATION)}\nFROM dbo.obspointing\nWHERE obs_collection IN ({_COLLECTIONS}) AND (\n"
+        f"SELECT {', '.join(OBSERVATION)}\nFROM dbo.obspointing\nWHERE obs_collection IN ({_COLLECTIONS}) AND (\n"
         + "\nOR ".join(_box(*ranges(ra, dec, reach_deg)) for ra, dec in places)
         + ")"
     )
@@ -152,7 +141,7 @@ def places_adql(places: Iterable[tuple[float, float]], reach_deg: float) -> str:
 
 def names_adql(names: Iterable[str], authors: Iterable[str]) -> str:
     """Write the query for the observations by some authors of targets with some names, and for their light curves."""
-    columns = ", ".join([*(f"o.{name}" for name in _OBSERVATION), *(f"a.{name}" for name in _FILE)])
+    columns = ", ".join([*(f"o.{name}" for name in OBSERVATION), *(f"a.{name}" for name in _FILE)])
     return (
         f"SELECT {columns}\nFROM dbo.obspointing AS o\n"
         "JOIN dbo.caomplane AS p ON p.planetid = o.objid\nJOIN dbo.caomartifact AS a ON a.planetid = p.planetid\n"
