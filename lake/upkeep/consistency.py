@@ -49,13 +49,16 @@ def check_constraints(cursor: duckdb.DuckDBPyConnection, filled: Collection[str]
                 broken.append((f"{column.name} < {column.low:g}", f"{column.name} < {column.low}"))
             if column.high is not None:
                 broken.append((f"{column.name} > {column.high:g}", f"{column.name} > {column.high}"))
-        counts = ", ".join(f"count(*) FILTER ({condition})" for _, condition in broken)
-        row = cursor.execute(f"SELECT {counts} FROM {table.name}").fetchall()[0]
+        counts = [f"count(*) FILTER ({condition})" for _, condition in broken]
+        # Of rows with a NULL in a key of one column, too few are counted: such rows are looked at once more.
+        is_unique = table.key and table.name != "lightcurves"  # two measurements may share source, band and time
+        counts.append(f"count(*) - count(DISTINCT ({', '.join(table.key)}))" if is_unique else "0")
+        *row, again = cursor.execute(f"SELECT {', '.join(counts)} FROM {table.name}").fetchall()[0]
         for (rule, _), count in zip(broken, row, strict=True):
             if count:
                 found = f"{table.name}: {rule} in {counted(count, 'row')}"
                 yield Finding("error", "constraints", found, "report this as a bug")
-        if table.key and table.name != "lightcurves":  # two measurements may share source, band and time
+        if again:
             yield from _check_unique(cursor, table)
     source = ("archive", "release", "source_id", "hpx29")
     for child, parent, keys in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -129,7 +130,7 @@ def _verify(catalog: Catalog, *, quick: bool) -> list[Finding]:
     try:
         # All checks see one state of the lake, and DuckLake reads its catalogue once instead of for each query.
         cursor.execute("BEGIN")
-        findings += _check_schema(cursor)
+        findings += _check_schema(cursor, catalog)
         if findings:
             return findings  # all other checks need them
         recorded = recorded_files(cursor, catalog.storage)
@@ -153,12 +154,10 @@ def _verify(catalog: Catalog, *, quick: bool) -> list[Finding]:
         cursor.close()
 
 
-def _check_schema(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
+def _check_schema(cursor: duckdb.DuckDBPyConnection, catalog: Catalog) -> Iterator[Finding]:
     """Find tables and columns that were dropped."""
     there: dict[str, set[str]] = {}
-    for table, column in cursor.execute(
-        "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"
-    ).fetchall():
+    for table, column in _now(cursor, catalog, _COLUMNS):
         there.setdefault(table, set()).add(column)
     hint = "restore the catalogue from a backup made before it was dropped"
     for spec in all_tables().values():
@@ -170,6 +169,15 @@ def _check_schema(cursor: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
                 yield Finding("error", "schema", f"column {name} of table {spec.name} is missing", hint)
 
 
+# DuckDB's own list of columns binds every view first.
+_COLUMNS = """
+    SELECT held.table_name, part.column_name
+    FROM {schema}.ducklake_table AS held
+    JOIN {schema}.ducklake_column AS part ON part.table_id = held.table_id AND {now_part}
+    WHERE {now_held}
+"""
+
+# One question for all tables: DuckLake's own list of one table's files takes as long.
 _LIVE = """
     SELECT held.table_name, held.path AS folder, file.path, gone.path
     FROM {schema}.ducklake_table AS held
@@ -181,20 +189,23 @@ _LIVE = """
 
 def live_files(cursor: duckdb.DuckDBPyConnection, catalog: Catalog) -> dict[str, dict[UPath, UPath | None]]:
     """Return the files of each table at the state of the lake that a cursor sees, each with its delete file."""
-    # One question for all tables: DuckLake's own list of one table's files takes as long.
-    snapshot = cursor.execute("SELECT id FROM ducklake_current_snapshot('lake')").fetchall()[0][0]
-    now = {
-        f"now_{name}": f"{name}.begin_snapshot <= {snapshot} "
-        f"AND ({name}.end_snapshot IS NULL OR {name}.end_snapshot > {snapshot})"
-        for name in ("held", "file", "gone")
-    }
     found: dict[str, dict[UPath, UPath | None]] = {name: {} for name in all_tables()}
-    rows = cursor.execute(_LIVE.format(schema=f'{METADATA}."{catalog.location.schema}"', **now)).fetchall()
-    for table, folder, data, delete in rows:
+    for table, folder, data, delete in _now(cursor, catalog, _LIVE):
         if table in found:
             root = catalog.storage.data / "main" / folder
             found[table][root / data] = root / delete if delete else None
     return found
+
+
+def _now(cursor: duckdb.DuckDBPyConnection, catalog: Catalog, question: str) -> list[tuple[Any, ...]]:
+    """Ask the catalogue's own tables for what is there at the state of the lake that a cursor sees."""
+    snapshot = cursor.execute("SELECT id FROM ducklake_current_snapshot('lake')").fetchall()[0][0]
+    now = {
+        f"now_{name}": f"{name}.begin_snapshot <= {snapshot} "
+        f"AND ({name}.end_snapshot IS NULL OR {name}.end_snapshot > {snapshot})"
+        for name in ("held", "part", "file", "gone")
+    }
+    return cursor.execute(question.format(schema=f'{METADATA}."{catalog.location.schema}"', **now)).fetchall()
 
 
 def recorded_files(cursor: duckdb.DuckDBPyConnection, storage: Storage) -> dict[str, Records]:
