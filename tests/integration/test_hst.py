@@ -234,6 +234,7 @@ def test_a_segment_alone_and_a_lamp_among_others(catalog: Catalog, rows: Rows, m
     assert rows("SELECT DISTINCT status FROM coverage") == [{"status": "found"}]
 
 
+@pytest.mark.long
 def test_broken_exposures_hold_up_nothing_and_are_retried_when_asked(
     catalog: Catalog, rows: Rows, mast: Service
 ) -> None:
@@ -381,6 +382,7 @@ def test_a_member_whose_files_are_gone_fails_the_composite(
     assert rows("SELECT granule, members FROM hst_exposures WHERE product = 'composite'") == [first]
 
 
+@pytest.mark.long
 def test_what_became_public_since_the_last_look(
     catalog: Catalog, rows: Rows, mast: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,6 +85,7 @@ def test_a_latin_1_env_file(run: Run, env_file: None, arguments: list[str]) -> N
     one_line(run(*arguments), r"/\.env is not UTF-8: see line 2")
 
 
+@pytest.mark.long
 def test_what_a_flow_needs_is_missed_before_prefect_starts(
     run: Run, here: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, services: Services
 ) -> None:

@@ -288,6 +288,7 @@ def test_stopped_by_another_process_it_ends_soon_and_loses_nothing(
     ]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_again")
 def test_again_means_once_more_even_if_it_is_interrupted(
     catalog: Catalog, box: Sandbox, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch

@@ -41,7 +41,9 @@ def guarded(archive_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[San
         yield sandbox
 
 
-@pytest.mark.parametrize(("archive", "setting"), [("icecube", "ICECUBE"), ("fermigtrig", "HEASARC")])
+@pytest.mark.parametrize(
+    ("archive", "setting"), [("icecube", "ICECUBE"), pytest.param("fermigtrig", "HEASARC", marks=pytest.mark.long)]
+)
 def test_a_password_is_used_and_not_told(
     archive: str,
     setting: str,

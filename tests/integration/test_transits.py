@@ -117,6 +117,7 @@ def example(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Example
     return Example(folder, "".join(printed), names)
 
 
+@pytest.mark.long
 def test_the_period_is_the_published_one(example: Example) -> None:
     found, best = example.names["found"], example.names["best"]
     # A box begins at tenths of its length, 0.12 d; seven cycles lie between the first transit and the last.
@@ -150,6 +151,7 @@ def drawn(example: Example) -> Callable[[str], np.ndarray]:
     return drawn
 
 
+@pytest.mark.long
 def test_the_folded_plot_shows_the_transit(drawn: Callable[[str], np.ndarray]) -> None:
     x, y = drawn("folded.html").T
     assert len(x) > 17_000

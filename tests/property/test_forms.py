@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -159,6 +160,7 @@ def test_time_series(name: str, seed: int, several: bool) -> None:
     assert len({(series.meta["band"], series.meta["source_id"]) for series in each}) == len(each)
 
 
+@pytest.mark.long
 @ANY
 def test_light_curves_of_lightkurve(name: str, seed: int, several: bool) -> None:
     import astropy.units as u

@@ -39,6 +39,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
     return done.stdout.split()
 
 
+@pytest.mark.long
 def test_bash_completes(scripts: dict[str, Path]) -> None:
     bash = scripts["bash"]
     assert completed(bash, "lightlake", "pu") == ["pull"]

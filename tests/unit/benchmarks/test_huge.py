@@ -18,6 +18,7 @@ from lake.store.storage import Storage
 TARGETS = 13
 
 
+@pytest.mark.long
 def test_granules_of_several_parts_and_their_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"ARCHIVES": ("tess", "wise", "ztf"), "GRANULE": 8, "PART": 4, "SECTOR": 4}.items():
         monkeypatch.setattr(huge, name, value)

@@ -17,6 +17,9 @@ from astropy.coordinates import SkyCoord
 from deployments.sandbox import hcv
 from deployments.sandbox.server import Sandbox
 
+# Tests of the archives see what is wrong with it, too.
+pytestmark = pytest.mark.long
+
 PLACES = [(0.00001, 10.0), (359.99999, -35.0), (123.0, 89.9999), (301.0, -89.99995)] + [
     (7.0 * n, 40 * np.sin(n)) for n in range(36)
 ]

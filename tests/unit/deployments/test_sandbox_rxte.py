@@ -22,6 +22,9 @@ from benchmarks.rxte_loop import collect, run
 from deployments.sandbox import rxte
 from deployments.sandbox.server import Sandbox
 
+# Tests of the archives see what is wrong with it, too.
+pytestmark = pytest.mark.long
+
 KEYWORDS = {
     "EXTNAME": "RATE",
     "TIMESYS": "TT",

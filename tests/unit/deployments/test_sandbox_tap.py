@@ -22,6 +22,9 @@ from deployments.sandbox import heasarc
 from deployments.sandbox.server import Sandbox
 from deployments.sandbox.tap import TapService
 
+# Tests of the archives see what is wrong with it, too.
+pytestmark = pytest.mark.long
+
 CORNERS = [(0.00002, 10.0), (359.99998, -35.0), (123.0, 89.9999), (301.0, -89.99995), (77.3582, 5.6931), (180.0, 0.0)]
 SHAPE_A = """SELECT t.target_id, s.source_id, s.ra, s.dec, s.pmra FROM gaiadr3.gaia_source AS s, tap_upload.targets AS t
 WHERE 1 = CONTAINS(POINT('ICRS', s.ra, s.dec), CIRCLE('ICRS', t.ra, t.dec, t.reach_deg))

@@ -20,6 +20,9 @@ from lake.science.sky import separation_arcsec
 from tasks.sources.tess_kepler.mast_fits import read_product
 from tasks.sources.tess_kepler.mast_products import named
 
+# Tests of the archives see what is wrong with it, too.
+pytestmark = pytest.mark.long
+
 SEED = 11
 PLACES = [(0.00001, 10.0), (359.99999, -35.0), (123.0, 89.9999), (301.0, -89.9), (77.3582, 5.6931)]
 

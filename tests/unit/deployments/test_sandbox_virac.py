@@ -15,6 +15,9 @@ import pytest
 from benchmarks.virac_per_source import HEADER, extract_folder, extract_tile
 from deployments.sandbox import virac
 
+# Tests of the archives see what is wrong with it, too.
+pytestmark = pytest.mark.long
+
 TINY: dict[str, Any] = {"n_sources": 40, "n_pawprints": 130, "epochs": (60, 90), "seed": 5}
 TILES = {1024: 9_000_000, 512: 2_400_001, 256: 600_003}
 DETECTIONS = [name for name in virac.SERIES if name != "catindexidcovered"]

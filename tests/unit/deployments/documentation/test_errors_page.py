@@ -49,6 +49,7 @@ def topics() -> dict[str, str]:
     return found
 
 
+@pytest.mark.long
 def test_a_page_that_an_error_names_is_there() -> None:
     pages = Documentation().paths
     named = topics()

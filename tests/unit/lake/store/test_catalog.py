@@ -248,6 +248,7 @@ with Lake(settings.url, settings) as lake:
 """
 
 
+@pytest.mark.long
 def test_everything_works_without_network_or_home(tmp_path):
     if not shutil.which("unshare") or subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode:
         pytest.skip("no permission to leave the network: unshare -rn")

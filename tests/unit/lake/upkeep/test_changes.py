@@ -77,6 +77,7 @@ def test_a_source_that_went_is_counted(three: Catalog, lake: Lake) -> None:
     assert by_name(lake, before) == {"T0": (0, 0, 6, 1)}
 
 
+@pytest.mark.long
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=4, deadline=None)
 @given(st.lists(st.dictionaries(st.integers(0, 2), st.integers(1, 4), min_size=1), min_size=1, max_size=3))
 def test_changes_lead_from_one_state_to_the_other(three: Catalog, lake: Lake, steps: list[dict[int, int]]) -> None:

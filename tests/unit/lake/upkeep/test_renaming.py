@@ -126,6 +126,7 @@ def test_a_damaged_file_is_not_rewritten(catalog: Catalog, before: Held) -> None
     assert held(catalog, FORMER)["coverage"] == before["coverage"]
 
 
+@pytest.mark.long
 def test_the_former_name_still_finds_the_rows(
     lake: Lake, before: Held, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

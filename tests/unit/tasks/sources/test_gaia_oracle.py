@@ -22,6 +22,8 @@ from tasks.register import register_archive
 from tasks.sources.gaia import archive as gaia
 from tasks.sources.gaia.epochs import ZERO_POINTS
 
+pytestmark = pytest.mark.oracle
+
 BANDS = {"Gaia g": "G", "Gaia bp": "BP", "Gaia rp": "RP"}
 
 

@@ -35,6 +35,7 @@ def held(lake: Lake, data_dir: Path) -> Lake:
     return lake
 
 
+@pytest.mark.long
 def test_missions_have_their_classes_and_the_values_of_their_files(held: Lake, data_dir: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -58,6 +59,7 @@ def test_missions_have_their_classes_and_the_values_of_their_files(held: Lake, d
         assert curve["quality"].tolist() == theirs["quality"].tolist()
 
 
+@pytest.mark.long
 def test_fold_flatten_and_periodogram_work(held: Lake) -> None:
     """The transits of WASP-126 b: Maxted et al. 2016, A&A 591, A55."""
     (curve,) = held.light_curve("TIC 25155310", band="tess_spoc_pdcsap", good=True, form="lightkurve")
