@@ -23,12 +23,12 @@ from upath import UPath
 
 from lake.commit.commit import commit_together
 from lake.commit.ledger import Attempt, Select, canonical
-from lake.commit.staging import Manifest, lost, stage_together
+from lake.commit.staging import Manifest, Tables, lost, stage_together
 from lake.errors import ArchiveError, ConfigurationError, GranuleRejected
 from lake.query import Lake
 from lake.settings import load_settings
-from lake.store.memory import peak_rss_mb
-from lake.store.storage import is_local, path_of
+from lake.store.memory import peak_rss_mb, release_freed_memory
+from lake.store.storage import Storage, is_local, path_of
 from tasks.register import register_archive
 from tasks.services.request_counters import count_requests, summarise
 from tasks.sources.base import Band, Origin, granules_per_task
@@ -43,7 +43,8 @@ from tasks.sources.rxte.cut import ChannelCut
 from tasks.sources.rxte.files import CONNECTIONS, Mirror
 from tasks.sources.rxte.fits import read_light_curve
 from tasks.sources.rxte.mission import PRODUCTS, Observation, gain_epoch, product_of, utc_to_tt
-from tasks.sources.rxte.products import Reading, completed, distinct, read_observation, tables_of
+from tasks.sources.rxte.products import Extracted, distinct, extracted, read_observation
+from tasks.sources.rxte.rows import Reading, readings
 from tasks.worker import current_log, lake_at
 
 # Of column left_out of table sources.
@@ -174,10 +175,20 @@ def with_requested_bands(lake: Lake, extraction: Extraction) -> Extraction:
 def waiting(
     lake: Lake, observations: Sequence[Observation], extraction: Extraction, *, select: Select = "pending"
 ) -> GranuleStatus[Observation]:
-    """Return which observations are to be extracted: see tasks.sources.granule_status."""
+    """Return which observations are to be extracted: see tasks.sources.granule_status.
+
+    Those in the lake have their position there: a commit searches for the rows to replace only near these.
+    """
     origin = extraction.origin
     pieces = {extraction.granule(observation.obsid): observation for observation in observations}
-    return granule_status(lake, origin.name, [origin.release], pieces, select=select)
+    now = granule_status(lake, origin.name, [origin.release], pieces, select=select)
+    rows = lake.sql(
+        "SELECT source_id, ra, dec FROM sources WHERE archive = $archive AND release = $release "
+        "AND source_id IN (SELECT unnest($obsids))",
+        {"archive": origin.name, "release": origin.release, "obsids": [one.obsid for one in now.waiting]},
+    )
+    places = {row["source_id"]: {"ra": row["ra"], "dec": row["dec"]} for row in rows.to_pylist()}
+    return replace(now, waiting=[replace(one, **places.get(one.obsid, {})) for one in now.waiting])
 
 
 @dataclass(frozen=True)
@@ -245,42 +256,55 @@ def fetch(part: Part, last_try: bool) -> Staged:
     ConfigurationError
         If HEASoft is required and not installed.
     """
-    extraction, log, lake, settings = part.extraction, current_log(), lake_at(part.url), load_settings()
+    extraction, log, settings, storage = part.extraction, current_log(), load_settings(), Storage.from_url(part.url)
     tools = rxte_heasoft.find_tools() if extraction.cut and extraction.cut.method == "heasoft" else None
-    logs = (Path(lake.storage.root) if is_local(lake.storage.root) else lake.settings.cache_dir.expanduser()) / "logs"
+    logs = (Path(storage.root) if is_local(storage.root) else settings.cache_dir.expanduser()) / "logs"
     limit_s = _OF_TASK * settings.task_timeout_s / len(part.observations)
+    parameters = canonical(extraction.parameters)
 
-    def one(mirror: Mirror, observation: Observation) -> tuple[Attempt, dict[str, pa.Table]]:
-        granule = extraction.granule(observation.obsid)
-        observation = replace(observation, **places.get(observation.obsid, {}))
-        attempt = Attempt(
-            extraction.origin.name,
-            extraction.origin.release,
-            granule,
-            status="done",
-            started_at=datetime.now(UTC),
-            parameters=canonical(extraction.parameters),
-            endpoint=f"{mirror.url}/{observation.paths[0]}",
-        )
+    def one(mirror: Mirror, observation: Observation) -> tuple[Attempt, Extracted | None]:
+        granule, started_at = extraction.granule(observation.obsid), datetime.now(UTC)
         with count_requests(granule, log) as done:
+            read: Extracted | Exception
             try:
-                reading = _read(mirror, observation, extraction, granule, tools, logs / rxte.NAME, limit_s).sound()
+                read = _read(mirror, observation, extraction, granule, tools, logs / rxte.NAME, limit_s)
             except _OF_ONE as error:
-                return replace(lost(attempt, error), seconds=done.seconds, **done.facts()), {}
-        status = "done" if reading.tables["lightcurves"].num_rows else "empty"
-        attempt = replace(attempt, status=status, reason=reading.remark, seconds=done.seconds, **done.facts())
-        return attempt, reading.tables
+                read = error
+            attempt = Attempt(
+                extraction.origin.name,
+                extraction.origin.release,
+                granule,
+                status="done",
+                started_at=started_at,
+                parameters=parameters,
+                endpoint=f"{mirror.url}/{observation.paths[0]}",
+                seconds=done.seconds,
+                **done.facts(),
+            )
+        return (lost(attempt, read), None) if isinstance(read, Exception) else (attempt, read)
 
-    places = _places(lake, extraction.origin, part.observations)
+    release_freed_memory()
     with Mirror(settings) as mirror:
         if mirror.is_local:
             read = [one(mirror, observation) for observation in part.observations]
         else:
             with ThreadPoolExecutor(CONNECTIONS) as pool:
                 read = list(pool.map(partial(one, mirror), part.observations))
-    attempts, tables = zip(*read, strict=True)
-    obsids, manifest = part.staged(list(zip(attempts, completed(tables), strict=True)))
+    made = iter(readings([found for _, found in read if found is not None]))
+    obsids, manifest = part.staged([_made(attempt, next(made) if found else None) for attempt, found in read])
     return obsids, manifest.with_details(peak_rss_mb=peak_rss_mb())
+
+
+def _made(attempt: Attempt, reading: Reading | Exception | None) -> tuple[Attempt, Tables]:
+    """Return an attempt as it ended, with its tables."""
+    if reading is None:
+        return attempt, {}
+    if isinstance(reading, Exception):
+        return lost(attempt, reading), {}
+    status = "done" if reading.tables["lightcurves"].num_rows else "empty"
+    if (status, reading.remark) != (attempt.status, attempt.reason):
+        attempt = replace(attempt, status=status, reason=reading.remark)
+    return attempt, reading.tables
 
 
 def mark_failed(part: Part, error: BaseException) -> Staged:
@@ -306,16 +330,6 @@ def commit(url: str, fetched: Staged) -> Receipts:
     return list(zip(obsids, commit_together(lake_at(url).catalog, manifest), strict=True))
 
 
-def _places(lake: Lake, origin: Origin, observations: Sequence[Observation]) -> dict[str, dict[str, Any]]:
-    """Return the positions of observations in the lake: a commit searches for the rows to replace only near these."""
-    rows = lake.sql(
-        "SELECT source_id, ra, dec FROM sources WHERE archive = $archive AND release = $release "
-        "AND source_id IN (SELECT unnest($obsids))",
-        {"archive": origin.name, "release": origin.release, "obsids": [one.obsid for one in observations]},
-    )
-    return {row["source_id"]: {"ra": row["ra"], "dec": row["dec"]} for row in rows.to_pylist()}
-
-
 def _read(
     mirror: Mirror,
     observation: Observation,
@@ -324,7 +338,7 @@ def _read(
     tools: rxte_heasoft.Tools | None,
     logs: Path,
     limit_s: float,
-) -> Reading:
+) -> Extracted:
     if extraction.cut is None:
         listed = mirror.light_curves(observation)
         if listed is None:
@@ -362,7 +376,7 @@ def _absent(mirror: Mirror, observation: Observation) -> ArchiveError:
 
 def _by_standard2(
     mirror: Mirror, folder: str, observation: Observation, cut: ChannelCut, epoch: int, granule: str
-) -> Reading:
+) -> Extracted:
     paths = [path for path in mirror.files(f"{folder}/pca") if rxte_standard2.is_standard2(path)]
     curves = []
     if paths:
@@ -370,7 +384,7 @@ def _by_standard2(
         data = {path.rpartition("/")[2]: mirror.read(path) for path in paths}
         curve = rxte_standard2.light_curve(data, cut, epoch, mirror.read(filters[0]) if filters else None)
         curves = [distinct(curve, cut.band)]
-    return tables_of(curves, observation, granule, cut.origin, {"files": paths}, NO_STANDARD_2)
+    return extracted(curves, observation, granule, cut.origin, {"files": paths}, NO_STANDARD_2)
 
 
 def _by_heasoft(
@@ -383,7 +397,7 @@ def _by_heasoft(
     tools: rxte_heasoft.Tools,
     logs: Path,
     limit_s: float,
-) -> Reading:
+) -> Extracted:
     with tempfile.TemporaryDirectory(prefix="lightlake-") as name:
         here = mirror.fetch(folder, Path(name) / observation.obsid)
         done = rxte_heasoft.extract(tools, here, observation, cut, epoch, Path(name), logs, limit_s)
@@ -392,5 +406,5 @@ def _by_heasoft(
     if done.data is not None:
         name = f"{observation.obsid} {cut.band}"
         curves = [distinct(read_light_curve(done.data, cut, name), name)]
-    reading = tables_of(curves, observation, granule, cut.origin, more, NO_GOOD_TIME)
-    return replace(reading, remark=done.remark or reading.remark)
+    read = extracted(curves, observation, granule, cut.origin, more, NO_GOOD_TIME)
+    return replace(read, remark=done.remark or read.remark)

@@ -1,4 +1,4 @@
-"""RXTE's standard products as rows of the lake, one observation at a time.
+"""Read RXTE's standard products, one observation at a time; tasks.sources.rxte.rows makes rows of the lake of them.
 
 An observation gives one source (a target's light curve is that of all that match it), one exposure, and a row for each
 bin of each product that there is. A product that is absent is named in the exposure's details: absence is no error.
@@ -7,19 +7,14 @@ bin of each product that there is. A product that is absent is named in the expo
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
-from lake.commit.sound import sound
-from lake.commit.staging import Tables, joined
 from lake.errors import GranuleRejected
-from lake.model.schema import TABLES
-from lake.science.sky import hpx29, separation_arcsec
+from lake.science.sky import separation_arcsec
 from lake.science.times import DAY_S, met_to_mjd, to_bmjd_tdb
 from lake.text import counted
 from tasks.services.fits import Data, Floats
@@ -27,23 +22,48 @@ from tasks.sources.base import Origin
 from tasks.sources.rxte import mission as rxte
 from tasks.sources.rxte.fits import LightCurve, read_light_curve
 from tasks.sources.rxte.mission import PRODUCTS, Observation, product_of
-from tasks.sources.statistics import statistics_of_sorted
 
 # Of column left_out of table sources.
 NO_PRODUCTS = "no_standard_products"
 
 
 @dataclass(frozen=True)
-class Reading:
-    """An observation's tables by name, and its remarks for the ledger."""
+class Extracted:
+    """What was read of an observation, before it is converted to rows.
 
-    tables: dict[str, pa.Table]
-    remark: str | None = None
+    Parameters
+    ----------
+    observation, granule, origin
+        Which observation, as what granule, and what archive and release the rows are of.
+    curves
+        Its light curves, each of another band, `distinct`; none is a valid answer, too.
+    ra, dec
+        Position of the source, ICRS degrees.
+    epochs
+        Gain epochs, in order.
+    exposure
+        What table exposures says of it.
+    left_out
+        Why there is no light curve, where there is none.
+    remark
+        For the ledger.
+    """
 
-    def sound(self) -> Reading:
-        """Return it with sound values, and remarks on the others."""
-        tables, remarks = sound(self.tables)
-        return Reading(tables, "; ".join(filter(None, [self.remark, *remarks])) or None)
+    observation: Observation
+    granule: str
+    origin: Origin
+    curves: list[LightCurve]
+    ra: float
+    dec: float
+    epochs: list[int]
+    exposure: Mapping[str, Any]
+    left_out: str | None
+    remark: str | None
+
+    @property
+    def n(self) -> int:
+        """Return how many bins it has."""
+        return sum(len(curve.mjd) for curve in self.curves)
 
 
 def barytime_difference(curve: LightCurve, ra: float | None = None, dec: float | None = None) -> Floats | None:
@@ -62,8 +82,8 @@ def barytime_difference(curve: LightCurve, ra: float | None = None, dec: float |
     return np.asarray((ours - met_to_mjd(curve.barytime_s, *curve.mjdref)) * DAY_S)
 
 
-def read_observation(files: Mapping[str, Data], observation: Observation, granule: str) -> Reading:
-    """Convert the products of one observation to tables of the lake.
+def read_observation(files: Mapping[str, Data], observation: Observation, granule: str) -> Extracted:
+    """Read the products of one observation.
 
     Parameters
     ----------
@@ -74,11 +94,6 @@ def read_observation(files: Mapping[str, Data], observation: Observation, granul
         What is known of it before.
     granule
         Id of the granule.
-
-    Returns
-    -------
-    Reading
-        Tables sources, lightcurves and exposures; `completed` adds the rest.
 
     Raises
     ------
@@ -92,29 +107,23 @@ def read_observation(files: Mapping[str, Data], observation: Observation, granul
     curves = [distinct(curve, chosen[curve.product.band]) for curve in curves]
     absent = [band for band in PRODUCTS if band not in chosen]
     more = {"absent": absent, "not_read": left_alone, "files": chosen}
-    return tables_of(curves, observation, granule, rxte.ORIGIN, more, NO_PRODUCTS)
+    return extracted(curves, observation, granule, rxte.ORIGIN, more, NO_PRODUCTS)
 
 
-def tables_of(
+def extracted(
     curves: list[LightCurve],
     observation: Observation,
     granule: str,
     origin: Origin,
     more: Mapping[str, Any],
     nothing: str,
-) -> Reading:
-    """Convert the light curves of one observation to tables of the lake.
+) -> Extracted:
+    """Put together what is known of one observation.
 
     Parameters
     ----------
-    curves
-        Light curves, each of another band, `distinct`; none is a valid answer, too.
-    observation
-        What is known of it before.
-    granule
-        Id of the granule.
-    origin
-        Archive and release that the rows are of.
+    curves, observation, granule, origin
+        As in Extracted.
     more
         What else the exposure's details are to say.
     nothing
@@ -126,61 +135,19 @@ def tables_of(
         If nobody says where the telescope pointed, or the times are not of the mission.
     """
     ra, dec = _position(curves, observation)
-    keys = {"archive": origin.name, "release": origin.release, "granule": granule}
-    pixel = int(hpx29(ra, dec))
     epochs = _epochs(curves, observation)
-    sources = pa.table(
-        {
-            **{name: [value] for name, value in keys.items()},
-            "source_id": [observation.obsid],
-            "hpx29": [pixel],
-            "ra": [ra],
-            "dec": [dec],
-            "left_out": pa.array([None if curves else nothing], pa.string()),
-        }
+    return Extracted(
+        observation,
+        granule,
+        origin,
+        curves,
+        ra,
+        dec,
+        epochs,
+        _exposure(curves, observation, epochs, more),
+        None if curves else nothing,
+        _remark(curves, nothing),
     )
-    tables = {"sources": sources, "exposures": _exposure(curves, observation, keys, epochs, more)}
-    tables["lightcurves"] = (
-        _rows(curves, observation, keys, pixel, len(epochs) > 1) if curves else TABLES["lightcurves"].empty()
-    )
-    return Reading(tables, _remark(curves, nothing))
-
-
-def completed(readings: Sequence[Tables]) -> list[Tables]:
-    """Add to the tables of each observation what is computed for many at once, the quicker way.
-
-    Parameters
-    ----------
-    readings
-        Tables of `tables_of`; those of an observation that gave none may be empty.
-
-    Returns
-    -------
-    list
-        The same, with column bmjd_tdb in table lightcurves, and with table statistics.
-    """
-    lengths = [tables["lightcurves"].num_rows if tables else 0 for tables in readings]
-    lit = [tables for tables, n in zip(readings, lengths, strict=True) if n]
-    if not lit:
-        return list(readings)
-    rows = joined([tables["lightcurves"] for tables in lit])
-    of = np.repeat(np.arange(len(lit)), [n for n in lengths if n])
-    ra, dec = (np.array([tables["sources"][axis][0].as_py() for tables in lit])[of] for axis in ("ra", "dec"))
-    bmjd_tdb = to_bmjd_tdb(rows["mjd"].to_numpy(), ra, dec, scale="tt", frame="geocentre")
-    rows = rows.append_column("bmjd_tdb", pa.array(bmjd_tdb))
-    made = statistics_of_sorted(rows)
-    counts = dict(zip(*made["granule"].combine_chunks().value_counts().flatten(), strict=True))
-    complete: list[Tables] = []
-    row = row_made = 0
-    for tables, n in zip(readings, lengths, strict=True):
-        if not n:
-            complete.append(tables)
-            continue
-        n_made = counts[tables["sources"]["granule"][0]].as_py()
-        parts = {"lightcurves": rows.slice(row, n), "statistics": made.slice(row_made, n_made)}
-        complete.append({**tables, **parts})
-        row, row_made = row + n, row_made + n_made
-    return complete
 
 
 def _choose(files: Mapping[str, Data], observation: Observation) -> tuple[dict[str, str], list[str]]:
@@ -217,63 +184,10 @@ def _epochs(curves: list[LightCurve], observation: Observation) -> list[int]:
         raise GranuleRejected(f"{observation.obsid}: {error}") from error
 
 
-def _rows(
-    curves: list[LightCurve], observation: Observation, keys: Mapping[str, str], pixel: int, spans_edge: bool
-) -> pa.Table:
-    """Make the rows of table lightcurves, sorted as it is, except bmjd_tdb."""
-    lengths = [len(curve.mjd) for curve in curves]
-    n = sum(lengths)
-
-    def of_all(name: str) -> Floats:
-        return np.concatenate([getattr(curve, name) for curve in curves])
-
-    def of_each(values: list[Any]) -> NDArray[Any]:
-        return np.repeat(values, lengths)
-
-    mjd, rate, fracexp = of_all("mjd"), of_all("rate"), of_all("fracexp")
-    unknown = ~np.isfinite(rate)  # what is infinite becomes NULL with all other odd values: lake/commit/sound.py
-    of_observation = rxte.SLEW * observation.id.is_slew | rxte.SCAN * observation.id.is_scan
-    quality: NDArray[Any] = np.where(unknown, rxte.NO_RATE, 0) | np.where(fracexp < 1, rxte.PARTIAL, 0)
-    quality = quality | of_observation | rxte.EPOCH_EDGE * spans_edge
-    quality = quality | of_each([rxte.TIMEPIXR_ASSUMED * ("TIMEPIXR" in curve.details["assumed"]) for curve in curves])
-    on_target = not (observation.id.is_slew or observation.id.is_scan)
-    numbers = {
-        "flux": rate,
-        "flux_err": np.where(unknown, np.nan, of_all("error")),
-        "counts": of_all("counts"),
-        "exposure_s": of_each([curve.bin_s for curve in curves]) * fracexp,
-    }
-    bands = pa.array([curve.product.band for curve in curves])
-    # What the table is sorted by is plain: dictionaries cannot be sorted.
-    return pa.table(
-        {
-            **{name: _same(value, n) for name, value in keys.items()},
-            "source_id": _same(observation.obsid, n).cast(pa.string()),
-            "exposure_id": _same(observation.obsid, n),
-            "hpx29": np.full(n, pixel, np.int64),
-            "band": bands.take(pa.array(of_each(list(range(len(curves)))))),
-            "mjd": mjd,
-            "unit": _same(rxte.UNIT, n),
-            "detected": ~unknown,
-            "good": ~unknown & ~(fracexp <= 0) & on_target,
-            "quality": quality.astype(np.int64),
-            **{name: pa.array(values.astype(np.float32), from_pandas=True) for name, values in numbers.items()},
-        }
-    )
-
-
-def _same(value: str, n: int) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([value]))
-
-
 def _exposure(
-    curves: list[LightCurve],
-    observation: Observation,
-    keys: Mapping[str, str],
-    epochs: list[int],
-    more: Mapping[str, Any],
-) -> pa.Table:
-    """Make the row of table exposures."""
+    curves: list[LightCurve], observation: Observation, epochs: list[int], more: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Make what table exposures says of an observation."""
     starts = [curve.mjd_start for curve in curves if curve.mjd_start is not None]
     stops = [curve.mjd_stop for curve in curves if curve.mjd_stop is not None]
     if not starts and observation.mjd_start is not None:
@@ -307,21 +221,14 @@ def _exposure(
     if pointing and observation.ra is not None and observation.dec is not None:
         details["offset_arcsec"] = round(float(separation_arcsec(*pointing, observation.ra, observation.dec)), 3)
     ra, dec = pointing or (observation.ra, observation.dec)
-    numbers = {
+    return {
         "mjd_start": min(starts, default=None),
         "mjd_stop": max(stops, default=None),
         "exposure_s": observation.exposure_s if observation.exposure_s is not None else next(iter(ontimes), None),
         "ra": ra,
         "dec": dec,
+        "details": json.dumps(details),
     }
-    return pa.table(
-        {
-            **{name: [value] for name, value in keys.items()},
-            "exposure_id": [observation.obsid],
-            **{name: pa.array([value], pa.float64()) for name, value in numbers.items()},
-            "details": [json.dumps(details)],
-        }
-    )
 
 
 def _remark(curves: list[LightCurve], nothing: str) -> str | None:

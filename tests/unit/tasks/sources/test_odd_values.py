@@ -36,6 +36,7 @@ from tasks.sources.registry import REGISTRY
 from tasks.sources.rxte.fits import clock
 from tasks.sources.rxte.mission import PRODUCTS, Observation
 from tasks.sources.rxte.products import read_observation
+from tasks.sources.rxte.rows import Reading, readings
 from tasks.sources.tess_kepler.mast_fits import read_product, tables_of
 
 BUDGET = in_memory(failing("gaia", "here", ""))
@@ -241,7 +242,9 @@ def test_one_odd_time_of_a_file_is_no_time() -> None:
 def test_one_infinite_rate_is_null_and_told(cases_dir: Path) -> None:
     name = "rxte_rate_inf_xp50012010700_n2a.lc"
     observation = Observation("50012-01-07-00", "X", RA, DEC, 51600.0, 500.0, 4, "50012")
-    reading = read_observation({"xp50012010700_n2a.lc": cases_dir / "archives" / name}, observation, "rxte-1").sound()
+    read = read_observation({"xp50012010700_n2a.lc": cases_dir / "archives" / name}, observation, "rxte-1")
+    (reading,) = readings([read])
+    assert isinstance(reading, Reading)
     rows = TABLES["lightcurves"].cast(reading.tables["lightcurves"]).to_pylist()
     odd = [row for row in rows if not row["detected"]]
     assert [(row["flux"], row["flux_err"], row["good"]) for row in odd] == [(None, None, False)]

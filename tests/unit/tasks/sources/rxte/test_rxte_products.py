@@ -27,7 +27,8 @@ from lake.store.catalog import Catalog
 from tasks.sources.rxte import mission as rxte
 from tasks.sources.rxte.fits import read_light_curve
 from tasks.sources.rxte.mission import ORIGIN, PRODUCTS, Observation
-from tasks.sources.rxte.products import barytime_difference, completed, read_observation
+from tasks.sources.rxte.products import barytime_difference, read_observation
+from tasks.sources.rxte.rows import Reading, readings, tables_of
 
 # Keyword DATE-OBS, or the same in the notation of before 2000.
 STARTED = {
@@ -118,8 +119,9 @@ def cast(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
 
 
 def read(files: dict[str, Any], facts: Observation = FACTS) -> tuple[dict[str, pa.Table], dict[str, Any]]:
-    (whole,) = completed([read_observation(files, facts, "rxte-1").tables])
-    tables = cast(whole)
+    (whole,) = readings([read_observation(files, facts, "rxte-1")])
+    assert isinstance(whole, Reading)
+    tables = cast(whole.tables)
     return tables, json.loads(tables["exposures"]["details"][0].as_py())
 
 
@@ -269,7 +271,7 @@ def test_times_are_of_the_middle_of_the_bin_in_tt(header: dict[str, Any], later_
 def test_an_assumed_timepixr_is_flagged_and_told() -> None:
     tables = read_observation({stem(): light_curve(TIMEPIXR=None), stem("n2b"): light_curve()}, FACTS, "g")
     assert tables.remark == "TIMEPIXR is absent, 0 assumed (pca_a)"
-    rows = cast(tables.tables)["lightcurves"]
+    rows = cast(tables_of([tables]))["lightcurves"]
     flagged = {row["band"] for row in rows.to_pylist() if row["quality"] & rxte.TIMEPIXR_ASSUMED}
     assert flagged == {"pca_a"}
     assert read_observation({stem(): light_curve()}, FACTS, "g").remark is None
@@ -403,7 +405,7 @@ def test_bins_that_come_twice_are_once_and_in_order() -> None:
         columns={"TIME": START + np.array([32.0, 0.0, 32.0, 16.0]), "FRACEXP": np.ones(4, np.float32)},
     )
     reading = read_observation({stem(): body}, FACTS, "g")
-    rows = cast(reading.tables)["lightcurves"]
+    rows = cast(tables_of([reading]))["lightcurves"]
     assert rows["flux"].to_pylist() == [2.0, 3.0, 1.0]
     assert reading.remark == "1 bin came twice (pca_a)"
 
@@ -411,7 +413,7 @@ def test_bins_that_come_twice_are_once_and_in_order() -> None:
 def test_bins_without_a_time_cannot_be_kept_and_are_counted() -> None:
     body = light_curve(columns={"TIME": np.array([START, np.nan, START + 32, START + 48])})
     reading = read_observation({stem(): body}, FACTS, "g")
-    assert cast(reading.tables)["lightcurves"].num_rows == 3
+    assert cast(tables_of([reading]))["lightcurves"].num_rows == 3
     assert reading.remark == "1 bin without TIME left out (pca_a)"
 
 
@@ -469,7 +471,7 @@ def test_the_exposure_tells_what_there_was() -> None:
 
 def test_absence_of_all_products_is_recorded_and_no_error() -> None:
     reading = read_observation({}, FACTS, "g")
-    tables = cast(reading.tables)
+    tables = cast(tables_of([reading]))
     assert reading.remark == "no standard products"
     assert (tables["lightcurves"].num_rows, tables["sources"]["left_out"].to_pylist()) == (0, ["no_standard_products"])
     details = json.loads(tables["exposures"]["details"][0].as_py())
@@ -505,7 +507,7 @@ def pull(catalog: Catalog, obsid: str, files: dict[str, Any], parameters: str = 
     attempt = Attempt(
         rxte.NAME, rxte.RELEASE, f"rxte-{obsid}", "done", started_at=datetime.now(UTC), parameters=parameters
     )
-    tables = read_observation(files, facts, attempt.granule).tables
+    tables = tables_of([read_observation(files, facts, attempt.granule)])
     commit(catalog, stage(catalog.storage.staging / attempt.granule, attempt, tables, ORIGIN.band_units))
 
 
@@ -525,10 +527,10 @@ def test_observations_of_one_target_are_side_by_side_in_the_lake(catalog: Catalo
 def test_rows_come_sorted_as_the_table_is() -> None:
     """B.6 item 8: not in the order in which files were read."""
     files = {stem(kind): light_curve() for kind in ("n2e", "n2a", "n2c")}
-    rows = cast(read_observation(files, FACTS, "g").tables)["lightcurves"]
+    rows = cast(tables_of([read_observation(files, FACTS, "g")]))["lightcurves"]
     keys = list(zip(rows["band"].to_pylist(), rows["mjd"].to_pylist(), strict=True))
     assert keys == sorted(keys)
-    again = cast(read_observation(dict(reversed(files.items())), FACTS, "g").tables)["lightcurves"]
+    again = cast(tables_of([read_observation(dict(reversed(files.items())), FACTS, "g")]))["lightcurves"]
     assert again.equals(rows)
 
 
