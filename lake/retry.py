@@ -54,9 +54,22 @@ def retried(
     BaseException
         The last error, or the first that a retry does not mend.
     """
+    try:
+        return work()
+    except BaseException as error:
+        if not is_passing(error):
+            raise
+        failed = [error]
+
+    # Most work ends at its first try, and many pieces of it are quick: they shall not wait for this.
     from tenacity import Retrying, retry_if_exception
 
     deadline = math.inf
+
+    def again() -> Result:
+        if failed:
+            raise failed.pop()  # of the first try
+        return work()
 
     def error_of(state: RetryCallState) -> BaseException:
         error = state.outcome.exception() if state.outcome else None
@@ -82,4 +95,4 @@ def retried(
     policy = Retrying(
         retry=retry_if_exception(is_passing), stop=is_over, wait=pause_s, before_sleep=note, sleep=wait, reraise=True
     )
-    return policy(work)
+    return policy(again)

@@ -90,9 +90,13 @@ def _news(
 ) -> tuple[bool, dict[str, _Wanted]]:
     """Say whether the lake shows a release, and return what is not up to date, by table."""
     ask = partial(lake.run, within=cursor)
-    waiting = ask(
-        """
-        SELECT count(*) AS n
+    shown = ask("SELECT release FROM archives WHERE archive = ?", [archive.name])["release"].to_pylist()
+    # Mostly there is nothing to take over from, which is cheaper to see than what has an answer.
+    taking_over = (
+        shown in ([], [archive.release])
+        or not ask(
+            """
+        SELECT 1
         FROM archives JOIN coverage AS shown ON shown.archive = archives.archive AND shown.release = archives.release
         WHERE archives.archive = $archive AND archives.release <> $release AND shown.status IN ('found', 'empty')
             AND NOT EXISTS (
@@ -100,10 +104,11 @@ def _news(
                 WHERE next.archive = $archive AND next.release = $release AND next.status IN ('found', 'empty')
                     AND next.target_id = shown.target_id
             )
+        LIMIT 1
         """,
-        {"archive": archive.name, "release": archive.release},
+            {"archive": archive.name, "release": archive.release},
+        ).num_rows
     )
-    taking_over = not waiting["n"][0].as_py()
     rows = (
         {"archives": [archive.row()], "bands": archive.band_rows()} if taking_over else {"bands": archive.band_rows()}
     )

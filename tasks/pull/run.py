@@ -103,7 +103,7 @@ def pull(run: Run, source: Source, request: Request, share: int = 1) -> tuple[Or
     lock = exclusive_pull(lake, of_archive(source.name), run.name, run.log, run.check)
     with lock if source.limits.exclusive else nullcontext():
         source = source.prepared(lake, request, run.settings)
-        run.here(source.register, lake)
+        shown = run.here(source.register, lake)
         driver = Driver(run, source, PullReport(source.name, source.origin.release, source.what, request.select))
         for stage in source.plan(run, request):
             before, driver.report = driver.report, driver.report.counting(stage.counts)
@@ -119,7 +119,8 @@ def pull(run: Run, source: Source, request: Request, share: int = 1) -> tuple[Or
             if stage.what is not None:
                 driver.report = driver.report.with_share(stage.what, before)
         remove_folder(lake.storage.staging / run.id / source.name)
-        shown = run.here(source.register, lake)
+        if not shown:  # it may take over now
+            shown = run.here(source.register, lake)
     return source.origin, replace(driver.report, seconds=time.monotonic() - started, shown=shown)
 
 

@@ -154,22 +154,23 @@ def register(lake: Lake, extraction: Extraction) -> bool:
     return register_archive(lake, origin, channels=energies.channels())
 
 
-def with_requested_bands(lake: Lake, extraction: Extraction) -> Extraction:
-    """Return it with all bands of standard products that any run asked for.
+def as_pulled_before(lake: Lake, extraction: Extraction) -> tuple[Extraction, bool]:
+    """Return an extraction with all bands of standard products that any run asked for; and whether there was a run.
 
     The products of an observation are committed as one: with fewer bands than before, the other bands would be
     deleted, while the ledger would still call them done.
     """
-    if extraction.cut is not None:
-        return extraction
     origin = extraction.origin
     asked = lake.sql(
-        "SELECT DISTINCT parameters FROM ledger WHERE archive = ? AND release = ? AND status IN ('done', 'empty')",
+        "SELECT DISTINCT parameters, status IN ('done', 'empty') AS is_done FROM ledger "
+        "WHERE archive = ? AND release = ?",
         [origin.name, origin.release],
     )
-    parameters = [json.loads(one) for one in asked["parameters"].to_pylist()]
+    if extraction.cut is not None:
+        return extraction, not asked.num_rows
+    parameters = [json.loads(row["parameters"]) for row in asked.to_pylist() if row["is_done"]]
     choices = [extraction.bands, *(one["bands"] for one in parameters if "bands" in one)]
-    return Extraction(tuple(chain.from_iterable(choices)) if all(choices) else ())
+    return Extraction(tuple(chain.from_iterable(choices)) if all(choices) else ()), not asked.num_rows
 
 
 def waiting(

@@ -19,7 +19,7 @@ from lake.text import counted
 from tasks.services.request_counters import count_requests
 from tasks.services.retry import with_retries
 from tasks.sources.base import Limits, Origin
-from tasks.sources.granule_status import last_status
+from tasks.sources.granule_status import GranuleStatus, last_status
 from tasks.sources.heasarc import SERVICE
 from tasks.sources.observed import target_of
 from tasks.sources.protocol import Context, Receipts, Request, Stage
@@ -48,12 +48,15 @@ class Rxte:
         Address of the mirror.
     is_far
         The mirror is not a folder here: reading it takes connection slots.
+    is_first
+        The lake has no attempt at any observation, so it need not be asked for them.
     """
 
     options: RxteOptions = field(default_factory=RxteOptions)
     extraction: Extraction = field(default_factory=Extraction)
     endpoint: str = ORIGIN.endpoint
     is_far: bool = False
+    is_first: bool = False
 
     name, what = NAME, "observations"
 
@@ -87,8 +90,8 @@ class Rxte:
         """
         options: RxteOptions = request.options
         with Mirror(settings) as mirror:
-            extraction = rxte_pull.with_requested_bands(lake, options.extraction)
-            return Rxte(options, extraction, mirror.url, not mirror.is_local)
+            extraction, is_first = rxte_pull.as_pulled_before(lake, options.extraction)
+            return Rxte(options, extraction, mirror.url, not mirror.is_local, is_first)
 
     def register(self, lake: Lake) -> bool:
         """Bring the lake's description of it up to date; say whether the lake shows this release."""
@@ -123,7 +126,11 @@ class Rxte:
                     continue
             observations = [one for one in found.each() if one.obsid not in seen]
             seen.update(one.obsid for one in observations)
-            now = rxte_pull.waiting(lake, observations, extraction, select=request.select)
+            now = (
+                GranuleStatus(observations, 0, 0, 0)
+                if self.is_first and request.select != "failed"
+                else rxte_pull.waiting(lake, observations, extraction, select=request.select)
+            )
             run.log.info(
                 "%d observations of %d targets, %d to do", len(observations), targets.num_rows, len(now.waiting)
             )
@@ -150,6 +157,8 @@ class Rxte:
 
     def _rejected(self, lake: Lake) -> int:
         """Count the observations in the ledger that were rejected with these parameters."""
+        if self.is_first:
+            return 0
         origin, parameters = self.origin, canonical(self.extraction.parameters)
         status = last_status(lake, origin.name, [origin.release], parameters=parameters)
         return list(status.values()).count("rejected")

@@ -412,24 +412,24 @@ def test_bands_asked_for_later_do_not_take_others_out(lake: Lake, made: tuple[Pa
     some = found.each()[:20]
 
     def pull(*bands: str) -> set[str]:
-        extraction = rxte_pull.with_requested_bands(lake, Extraction(bands))
+        extraction, _ = rxte_pull.as_pulled_before(lake, Extraction(bands))
         extract_all(url(lake), waiting(lake, some, extraction).waiting, extraction)
         answered(lake, found, extraction)
         return set(lake.sql("SELECT DISTINCT band FROM lightcurves")["band"].to_pylist())
 
-    assert rxte_pull.with_requested_bands(lake, Extraction(("pca_b",))).bands == ("pca_b",)
+    assert rxte_pull.as_pulled_before(lake, Extraction(("pca_b",))) == (Extraction(("pca_b",)), True)
     assert pull("pca_b") == {"pca_b"}
     assert pull("pca_a") == {"pca_a", "pca_b"}
     everything = pull()
     assert everything > {"pca_a", "pca_b"}
     before = lake.sql("FROM lightcurves ORDER BY ALL")
-    again = rxte_pull.with_requested_bands(lake, Extraction(("pca_a",)))
-    assert again == ALL
+    again, is_first = rxte_pull.as_pulled_before(lake, Extraction(("pca_a",)))
+    assert (again, is_first) == (ALL, False)
     done = [one for one in some if one not in waiting(lake, some, again, select="failed").waiting]
     assert waiting(lake, done, again).waiting == []
     assert lake.sql("FROM lightcurves ORDER BY ALL").equals(before)
     cut = extraction_of("standard2", chmin=5, chmax=10)
-    assert rxte_pull.with_requested_bands(lake, cut) == cut
+    assert rxte_pull.as_pulled_before(lake, cut) == (cut, True)
 
 
 @pytest.mark.long
