@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -29,11 +29,11 @@ Floats = NDArray[np.float64]
 Data = bytes | Path | UPath
 
 # Keywords that come whole or as an integer and a fraction, as real files have them.
-_WHOLE = {
-    form: name for name in ("MJDREF", "TIMEZERO", "TSTART", "TSTOP") for form in (name, f"{name[:7]}I", f"{name[:7]}F")
-}
+_FORMS = [(name, f"{name[:7]}I", f"{name[:7]}F") for name in ("MJDREF", "TIMEZERO", "TSTART", "TSTOP")]
 
 BLOCK, _CARD = 2880, 80
+_PLACES = range(0, BLOCK, _CARD)
+_NOTES = ("COMMENT", "HISTORY")
 _NOTHING = object()  # a card without a value, which is not a value of None
 _VALUE = re.compile(r"= *(?:'((?:[^']|'')*)'|([^/]*))")
 _FORM = re.compile(r"(\d*)([LXBIJKAEDCMPQ])")
@@ -70,20 +70,13 @@ class Table:
     size: int
 
     @cached_property
-    def _fields(self) -> dict[str, tuple[int, str, int, int]]:
+    def _fields(self) -> Mapping[str, tuple[int, str, int, int]]:
         """Number, type, values in a row, and offset in it of each numeric column."""
         if len(self.data) < self.size:
             raise GranuleRejected(f"it is cut short: {len(self.data)} of {counted(self.size, 'byte')} of its table")
-        fields: dict[str, tuple[int, str, int, int]] = {}
-        at, length = 0, int(self.header.values.get("NAXIS1", 0))
-        for number, name in enumerate(self.names, 1):
-            form = _FORM.match(self.header.text(f"TFORM{number}"))
-            if form is None:
-                raise GranuleRejected(f"column {name} has the form {self.header.text(f'TFORM{number}')!r}")
-            repeat = int(form[1] or 1)
-            if form[2] in _DTYPE:
-                fields.setdefault(name, (number, form[2], repeat, at))
-            at += -(-repeat // 8) if form[2] == "X" else repeat * _WIDTH[form[2]]
+        length = int(self.header.values.get("NAXIS1", 0))
+        forms = [self.header.text(f"TFORM{number + 1}") for number in range(len(self.names))]
+        fields, at = _layout(tuple(self.names), tuple(forms))
         rows = int(self.header.values.get("NAXIS2", 0))
         if at != length or len(self.data) < rows * length or (rows and not length):
             raise GranuleRejected(f"rows of {counted(length, 'byte does not', 'bytes do not')} hold columns of {at}")
@@ -99,10 +92,11 @@ class Table:
         number, form, repeat, offset = self._fields[name]
         values = self.header.values
         length, n = (int(values.get(axis, 0)) for axis in ("NAXIS1", "NAXIS2"))
-        shape = (repeat,) if repeat != 1 else ()
-        kind = np.dtype({"names": ["x"], "formats": [(_DTYPE[form], shape)], "offsets": [offset], "itemsize": length})
-        raw = np.frombuffer(self.data, kind, n)["x"][(slice(None), part)[: 1 + len(shape)]]
-        column: Floats = raw.astype(np.float64) * values.get(f"TSCAL{number}", 1) + values.get(f"TZERO{number}", 0)
+        raw = np.frombuffer(self.data, _one_column(form, repeat, offset, length), n)["x"]
+        raw = raw if repeat == 1 else raw[:, part]
+        scale, zero = values.get(f"TSCAL{number}", 1), values.get(f"TZERO{number}", 0)
+        column: Floats = raw.astype(np.float64)
+        column = column + zero if isinstance(scale, int) and scale == 1 else column * scale + zero
         if form in "BIJK" and f"TNULL{number}" in values:
             column[raw == values[f"TNULL{number}"]] = np.nan
         return column
@@ -147,10 +141,13 @@ def read_tables(body: bytes) -> Iterator[Table]:
     for header, data, size, *_ in hdus(body):
         if header.text("XTENSION") == "BINTABLE":
             names = [header.text(f"TTYPE{n + 1}") for n in range(_count(header, "TFIELDS", 0))]
+            values = {**primary.values, **header.values}
             # The table's own TSTART is of all its rows, in whatever form; the primary header's may not be.
-            own = {_WHOLE.get(name, name) for name in header.values} | {"EXTNAME"}
-            values = {name: value for name, value in primary.values.items() if _WHOLE.get(name, name) not in own}
-            yield Table(Header({**values, **header.values}, header.notes), names, data, size)
+            for forms in (("EXTNAME",), *(forms for forms in _FORMS if not header.values.keys().isdisjoint(forms))):
+                for form in forms:
+                    if form not in header.values:
+                        values.pop(form, None)
+            yield Table(Header(values, header.notes), names, data, size)
         elif "SIMPLE" in header.values:
             primary = header
 
@@ -168,14 +165,12 @@ def hdus(body: bytes) -> Iterator[Hdu]:
             if len(block) < BLOCK:
                 raise GranuleRejected("it is cut short: a header does not end")
             at += BLOCK
-            for place in range(0, BLOCK, _CARD):
-                key, value = _card(block[place : place + _CARD])
-                if ended := key == "END":
-                    break
-                if key in ("COMMENT", "HISTORY"):
+            cards, ended = _cards(block)
+            for key, value in cards:
+                if key in _NOTES:
                     header.notes.append(value)
-                elif value is not _NOTHING:
-                    header.values.setdefault(key, value)
+                elif key not in header.values:
+                    header.values[key] = value
         values = header.values
         try:
             axes = [int(values[f"NAXIS{n + 1}"]) for n in range(_count(header, "NAXIS"))]
@@ -202,6 +197,29 @@ def check_sums(body: bytes, parts: Sequence[Hdu]) -> None:
                 raise GranuleRejected(f"it is damaged: HDU {number} has not the CHECKSUM it states")
 
 
+@lru_cache(maxsize=1 << 8)
+def _layout(names: tuple[str, ...], forms: tuple[str, ...]) -> tuple[Mapping[str, tuple[int, str, int, int]], int]:
+    """Return the numeric columns as `Table._fields` has them, and the length of a row; many files have the same."""
+    fields: dict[str, tuple[int, str, int, int]] = {}
+    at = 0
+    for number, (name, text) in enumerate(zip(names, forms, strict=True), 1):
+        form = _FORM.match(text)
+        if form is None:
+            raise GranuleRejected(f"column {name} has the form {text!r}")
+        repeat = int(form[1] or 1)
+        if form[2] in _DTYPE:
+            fields.setdefault(name, (number, form[2], repeat, at))
+        at += -(-repeat // 8) if form[2] == "X" else repeat * _WIDTH[form[2]]
+    return fields, at
+
+
+@lru_cache(maxsize=1 << 10)
+def _one_column(form: str, repeat: int, offset: int, length: int) -> np.dtype[Any]:
+    """Return the type of a row of which only one column, x, is read."""
+    kind = (_DTYPE[form], (repeat,) if repeat != 1 else ())
+    return np.dtype({"names": ["x"], "formats": [kind], "offsets": [offset], "itemsize": length})
+
+
 def _count(header: Header, name: str, default: int | None = None) -> int:
     """Return a number of axes or columns; FITS 4.0, sections 4.4.1 and 7.3.1: at most 999."""
     number = int(header.values[name] if default is None else header.values.get(name, default))
@@ -210,13 +228,28 @@ def _count(header: Header, name: str, default: int | None = None) -> int:
     return number
 
 
+@lru_cache(maxsize=1 << 8)
+def _cards(block: str) -> tuple[list[tuple[str, Any]], bool]:
+    """Return the cards of a block that say something, and whether a header ends in it.
+
+    Blocks of files that were made together are often the same, such as their primary headers.
+    """
+    cards: list[tuple[str, Any]] = []
+    for card in map(_card, [block[place : place + _CARD] for place in _PLACES]):
+        if card[1] is not _NOTHING:
+            cards.append(card)
+        elif card[0] == "END":
+            return cards, True
+    return cards, False
+
+
 @lru_cache(maxsize=1 << 14)
 def _card(card: str) -> tuple[str, Any]:
     """Return the keyword and value of a card; cards of one archive's files are nearly all the same."""
     key, text = card[:8].rstrip(), card[8:]
-    if key in ("COMMENT", "HISTORY"):
+    if key in _NOTES:
         return key, text.strip()
-    found = _VALUE.match(text)
+    found = None if key == "END" else _VALUE.match(text)
     return key, _value(found) if found else _NOTHING
 
 

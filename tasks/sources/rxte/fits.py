@@ -27,6 +27,10 @@ from tasks.sources.rxte.mission import Product
 _RATE_UNITS = {"count/s", "counts/s", "ct/s", "cts/s", "count s-1", "counts s-1", "count s**-1", "count.s**-1"}
 _COUNT_UNITS = {"count", "counts", "ct", "cts"}
 
+# What comments say of the channels, first and last, and of a factor; and names of PCUs.
+_CUTS = [re.compile(rf"CH{end} for filtering was +(\d+)") for end in ("MIN", "MAX")]
+_SCALED, _PCU = re.compile(r"Expression: RATE \* ([\d.eE+-]+)"), re.compile(r"Pcu(\d)")
+
 
 class Clock(NamedTuple):
     """The clock in a header, MJDREF in two parts, days; what of it is assumed, and remarks on that."""
@@ -177,26 +181,30 @@ def _light_curve(body: bytes, product: Product | ChannelCut) -> LightCurve:
     dated = np.isfinite(columns["TIME"])
     seconds = columns["TIME"][dated] + zero
     mjd = met_to_mjd(seconds + (0.5 - pixr) * bin_s, *mjdref)
-    # A few times that cannot be are no times; if none can be, it is the clock that is wrong.
-    if (possible := rxte.is_of_mission(mjd)).any():
+    possible = rxte.is_of_mission(mjd)
+    if not possible.all():
+        # A few times that cannot be are no times; if none can be, it is the clock that is wrong.
+        if not possible.any():
+            raise GranuleRejected(rxte.not_of_mission(mjd[0]))
         dated[dated], seconds, mjd = possible, seconds[possible], mjd[possible]
-    try:
-        rxte.gain_epoch(mjd)
-    except ValueError as error_:
-        raise GranuleRejected(str(error_)) from error_
-    given = map(header.number, ("TSTART", "TSTOP"))
-    ends = [None if one is None else float(met_to_mjd(one, *mjdref, zero)) for one in given]
-    odd = [end is not None and not rxte.is_of_mission(end) for end in ends]
-    ends = [None if is_odd else end for is_odd, end in zip(odd, ends, strict=True)]
-    if len(mjd):
+    given = [header.number(name) for name in ("TSTART", "TSTOP")]
+    times_given = met_to_mjd([np.nan if one is None else one for one in given], *mjdref, zero)
+    whether = zip(given, rxte.is_of_mission(times_given), strict=True)
+    odd = [one is not None and not is_possible for one, is_possible in whether]
+    ends = [
+        None if one is None or is_odd else float(end) for one, is_odd, end in zip(given, odd, times_given, strict=True)
+    ]
+    if len(mjd) and None in ends:
         edges = float(mjd.min() - bin_s / 2 / DAY_S), float(mjd.max() + bin_s / 2 / DAY_S)
         ends = [edge if end is None else end for end, edge in zip(ends, edges, strict=True)]
     notes = "\n".join(header.notes)
-    cuts = [re.search(rf"CH{end} for filtering was +(\d+)", notes) for end in ("MIN", "MAX")]
+    cuts = [cut.search(notes) for cut in _CUTS]
     low, high = (min(int(cut[1]), energies.ABSOLUTE_CHANNELS - 1) if cut else None for cut in cuts)
-    rows = " ".join(str(value) for key, value in header.values.items() if key.startswith("ROWID"))
-    scaled = re.search(r"Expression: RATE \* ([\d.eE+-]+)", notes)
-    remarks = [] if dated.all() else [f"{counted((~dated).sum(), 'bin')} without TIME left out"]
+    rows = " ".join([str(header.values[key]) for key in header.values if key[:5] == "ROWID"])
+    scaled = _SCALED.search(notes)
+    if not (every := bool(dated.all())):
+        rate, error, counts, fracexp = (column[dated] for column in (rate, error, counts, fracexp))
+    remarks = [] if every else [f"{counted((~dated).sum(), 'bin')} without TIME left out"]
     remarks += [
         f"{name} is none of the mission" for name, is_odd in zip(("TSTART", "TSTOP"), odd, strict=True) if is_odd
     ]
@@ -204,10 +212,10 @@ def _light_curve(body: bytes, product: Product | ChannelCut) -> LightCurve:
         product,
         seconds,
         mjd,
-        rate[dated],
-        error[dated],
-        counts[dated],
-        fracexp[dated],
+        rate,
+        error,
+        counts,
+        fracexp,
         bin_s,
         pixr,
         mjdref,
@@ -215,7 +223,7 @@ def _light_curve(body: bytes, product: Product | ChannelCut) -> LightCurve:
         ends[1],
         columns["BARYTIME"][dated] + zero if "BARYTIME" in columns else None,
         *pointing(header),
-        tuple(sorted({int(number) for number in re.findall(r"Pcu(\d)", rows)})),
+        tuple(sorted({int(number) for number in _PCU.findall(rows)})),
         None if low is None or high is None or low > high else (low, high),
         header.number("ONTIME"),
         {

@@ -247,8 +247,13 @@ def gain_epoch(mjd_tt: ArrayLike) -> Ints:
     starts, _ = _edges_tt()
     odd = ~is_of_mission(mjd)
     if odd.any():
-        raise ValueError(f"MJD {mjd[odd].flat[0]:.5f} is not of RXTE's life, 1995-12-30 to 2012-01-05")
+        raise ValueError(not_of_mission(mjd[odd].flat[0]))
     return np.asarray(np.searchsorted(starts, mjd, side="right"), np.int64)
+
+
+def not_of_mission(mjd: float) -> str:
+    """Return the reason why a time is refused."""
+    return f"MJD {mjd:.5f} is not of RXTE's life, 1995-12-30 to 2012-01-05"
 
 
 def is_of_mission(mjd_tt: ArrayLike) -> NDArray[np.bool_]:
