@@ -24,6 +24,7 @@ from lake.errors import GranuleRejected
 from lake.model.schema import TABLES
 from lake.science.sky import hpx29
 from lake.store.catalog import Catalog
+from lake.store.storage import decoded
 from tasks.sources.rxte import mission as rxte
 from tasks.sources.rxte.fits import read_light_curve
 from tasks.sources.rxte.mission import ORIGIN, PRODUCTS, Observation
@@ -532,6 +533,34 @@ def test_rows_come_sorted_as_the_table_is() -> None:
     assert keys == sorted(keys)
     again = cast(tables_of([read_observation(dict(reversed(files.items())), FACTS, "g")]))["lightcurves"]
     assert again.equals(rows)
+
+
+def test_many_observations_are_read_as_each_alone() -> None:
+    """Odd values of some are told of these alone, and change nothing of the others."""
+    kinds: list[dict[str, Any]] = [
+        {stem("n2a"): light_curve(), stem("n2b"): light_curve(rate=[1.0, np.nan])},
+        {},
+        {stem("n2a"): light_curve(rate=[1.0, np.inf, 2.0]), stem("n2c"): light_curve(rate=[3.0], TIMEPIXR=None)},
+        {stem("n2d"): light_curve(rate=[])},
+        {stem("s2a"): light_curve(rate=[4.0, 5.0], HDUCLAS2="TOTAL")},
+        {stem("n2a"): light_curve(columns={"ERROR": np.float32([-1.0, 0.1, 0.1, 0.1])})},
+    ]
+    many = []
+    for number in range(40):
+        one = Observation(f"40001-01-{number:02d}-00{'A' * (number % 7 == 3)}", "X", 10.0 + number / 9, -20.0, 51552.0)
+        files = {name.replace("40001010100", one.id.stem): body for name, body in kinds[number % len(kinds)].items()}
+        many.append(read_observation(files, one, f"g{number}"))
+    together, alone = readings(many), [readings([one])[0] for one in many]
+    for here, there in zip(together, alone, strict=True):
+        assert isinstance(here, Reading)
+        assert isinstance(there, Reading)
+        assert here.remark == there.remark
+        for name, table in here.tables.items():
+            ours, theirs = (TABLES[name].cast(decoded(one)) for one in (table, there.tables[name]))
+            assert ours.combine_chunks().equals(theirs.combine_chunks()), name
+    told = [one.remark for one in together if isinstance(one, Reading)]
+    assert sum("infinite values" in str(one) for one in told) == 7
+    assert sum("lightcurves.flux_err" in str(one) for one in told) == 6
 
 
 @pytest.mark.parametrize(
