@@ -165,12 +165,10 @@ def hdus(body: bytes) -> Iterator[Hdu]:
             if len(block) < BLOCK:
                 raise GranuleRejected("it is cut short: a header does not end")
             at += BLOCK
-            cards, ended = _cards(block)
-            for key, value in cards:
-                if key in _NOTES:
-                    header.notes.append(value)
-                elif key not in header.values:
-                    header.values[key] = value
+            values, notes, ended = _cards(block)
+            for key, value in values.items():
+                header.values.setdefault(key, value)
+            header.notes += notes
         values = header.values
         try:
             axes = [int(values[f"NAXIS{n + 1}"]) for n in range(_count(header, "NAXIS"))]
@@ -229,18 +227,22 @@ def _count(header: Header, name: str, default: int | None = None) -> int:
 
 
 @lru_cache(maxsize=1 << 8)
-def _cards(block: str) -> tuple[list[tuple[str, Any]], bool]:
-    """Return the cards of a block that say something, and whether a header ends in it.
+def _cards(block: str) -> tuple[Mapping[str, Any], Sequence[str], bool]:
+    """Return the keywords and notes of a block, and whether a header ends in it.
 
     Blocks of files that were made together are often the same, such as their primary headers.
     """
-    cards: list[tuple[str, Any]] = []
-    for card in map(_card, [block[place : place + _CARD] for place in _PLACES]):
-        if card[1] is not _NOTHING:
-            cards.append(card)
-        elif card[0] == "END":
-            return cards, True
-    return cards, False
+    values: dict[str, Any] = {}
+    notes: list[str] = []
+    for key, value in map(_card, [block[place : place + _CARD] for place in _PLACES]):
+        if value is _NOTHING:
+            if key == "END":
+                return values, notes, True
+        elif key in _NOTES:
+            notes.append(value)
+        else:
+            values.setdefault(key, value)
+    return values, notes, False
 
 
 @lru_cache(maxsize=1 << 14)

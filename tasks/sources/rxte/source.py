@@ -174,8 +174,8 @@ class Rxte:
             self.origin.release,
             canonical(self.parameters),
             request.samples,
-            # An observation that was rejected may be near any target.
-            select="pending" if request.select == "pending" else "all",
+            # An observation that was rejected may be near any target; before a first run, no target has an answer.
+            select="pending" if request.select == "pending" and not self.is_first else "all",
             batch_size=TARGETS,
         )
 
