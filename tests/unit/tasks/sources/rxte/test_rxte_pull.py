@@ -441,7 +441,9 @@ def test_an_observation_that_moved_far_is_there_once(lake: Lake, made: tuple[Pat
     one = next(one for one in good if one.target_name == "ETA_CAR")
     extract_all(url(lake), [one], extraction_of("products", ["pca_a"]))
     answered(lake, found)
-    extract_all(url(lake), [replace(one, dec=(one.dec or 0.0) + 0.05)], ALL)
+    moved = replace(one, dec=(one.dec or 0.0) + 0.05)
+    assert waiting(lake, [moved], ALL).waiting == [one], "where the lake has it"
+    extract_all(url(lake), waiting(lake, [moved], ALL).waiting, ALL)
     answered(lake, found)
     assert lake.sql("SELECT count(*) AS n FROM sources")["n"].to_pylist() == [1]
     assert lake.sql("SELECT DISTINCT obsid FROM rxte WHERE name = 'ETA_CAR'")["obsid"].to_pylist() == [one.obsid]
