@@ -41,7 +41,7 @@ class Reading:
 def readings(many: Sequence[Extracted]) -> list[Reading | Exception]:
     """Convert observations of one archive and release to tables of the lake, with sound values.
 
-    All are done at once, which takes a tenth of the time; the few that have odd values are done alone, so that each
+    All are done at once, which takes a fifth of the time; the few that have odd values are done alone, so that each
     has the remarks on its own, or its own error.
 
     Returns
