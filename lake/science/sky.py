@@ -197,7 +197,7 @@ class SkyIndex:
         return cKDTree(directions, balanced_tree=False, compact_nodes=False)
 
     def _zones_for(self, radius_arcsec: float) -> Zones:
-        height = height_for(radius_arcsec)
+        height = height_for(radius_arcsec, self._rows.size)
         if self._zones is None or self._zones[0] != height:
             # Only one is kept: each is as large as the catalogue.
             if self._rows.size == self._ra.size:
@@ -251,11 +251,13 @@ class SkyIndex:
             if not self._rows.size:
                 break
             zones, radius_of = self._zones_for(widest), radius[rows]
-            for at, place in zones.near(ra_of, dec_of, radius_of / ARCSEC_PER_DEG):
+            closer_of = closer[zones.rows] if is_limited else None
+            closer_deg = None if closer_of is None else closer_of / ARCSEC_PER_DEG
+            for at, place in zones.near(ra_of, dec_of, radius_of / ARCSEC_PER_DEG, closer_deg):
                 separation = separation_arcsec(ra_of[at], dec_of[at], zones.ra[place], zones.dec[place])
                 inside = separation < radius_of[at] if strict else separation <= radius_of[at]
-                if is_limited:
-                    inside &= separation < closer[zones.rows[place]]
+                if closer_of is not None:
+                    inside &= separation < closer_of[place]
                 close = np.flatnonzero(inside)
                 parts.append((rows[at[close]], zones.rows[place[close]], separation[close]))
         if not parts:

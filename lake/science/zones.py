@@ -18,8 +18,11 @@ Ints = NDArray[np.int64]
 
 _ARCSEC_PER_DEG = 3600.0
 
-# Zones are this many times the radius high: most circles then lie in one zone, and ranges stay short.
-_HEIGHT_PER_RADIUS = 8.0
+# Zones are this many times the radius high: most circles then lie in one zone, and ranges stay short. Where a square as
+# wide as the radius has many rows, what a range has beside the circle costs more than several zones.
+_HEIGHT_PER_RADIUS, _HEIGHT_IF_CROWDED = 8.0, 1.0
+_CROWDED = 10.0
+_SKY_DEG2 = 129600 / np.pi
 _MIN_HEIGHT_DEG = 0.5 / _ARCSEC_PER_DEG
 # Ranges look further than the radius by this: 10 times what the rounding of degrees near 360 makes of a separation.
 _PAD_DEG = 2e-9 / _ARCSEC_PER_DEG
@@ -61,7 +64,9 @@ class Zones:
     def _ra_key(self, ra: Floats) -> Ints:
         return np.minimum((ra * (2.0**self._ra_bits / 360.0)).astype(np.int64), (1 << self._ra_bits) - 1)
 
-    def near(self, ra: Floats, dec: Floats, radius_deg: Floats) -> Iterator[tuple[Ints, Ints]]:
+    def near(
+        self, ra: Floats, dec: Floats, radius_deg: Floats, closer_deg: Floats | None = None
+    ) -> Iterator[tuple[Ints, Ints]]:
         """Find pairs of a position and a sorted row that may lie within a radius: all that do, and some more.
 
         Parameters
@@ -70,13 +75,16 @@ class Zones:
             Positions, right ascension in [0, 360), degrees. Neighbours on the sky are found fastest together.
         radius_deg
             The radius of each.
+        closer_deg
+            Of each sorted row, how far it may be at most, if that is less.
 
         Yields
         ------
         tuple
             Indices of positions, and of `rows`, `ra` and `dec`, which are sorted.
         """
-        wide = radius_deg * (1 + _PAD_RATIO) + _PAD_DEG
+        wide = _padded(radius_deg)
+        most = None if closer_deg is None else _padded(closer_deg)
         low, high = dec - wide, dec + wide
         first, last = self._zone(low), self._zone(high)
         # A circle reaches asin(sin r / cos dec) in right ascension, which is at most x + (pi/2 - 1) x^3; one that
@@ -103,7 +111,8 @@ class Zones:
                 start, stop = self._ranges(zone | lows[meets], zone | highs[meets])
                 for position, place in _expanded(start, stop):
                     i = circle[position]
-                    close = np.flatnonzero(np.abs(self.dec[place] - dec[i]) <= wide[i])
+                    reach = wide[i] if most is None else np.minimum(wide[i], most[place])
+                    close = np.flatnonzero(np.abs(self.dec[place] - dec[i]) <= reach)
                     yield i[close], place[close]
 
     def _ranges(self, low: Ints, high: Ints) -> tuple[Ints, Ints]:
@@ -115,15 +124,23 @@ class Zones:
         return at + np.searchsorted(keys, low), at + np.searchsorted(keys, high)
 
 
-def height_for(radius_arcsec: float) -> float:
+def _padded(radius_deg: Floats) -> Floats:
+    return np.asarray(radius_deg * (1 + _PAD_RATIO) + _PAD_DEG)
+
+
+def height_for(radius_arcsec: float, rows: int = 0) -> float:
     """Return the height, degrees, of zones that suit a radius: a power of two, so that like radii share zones.
 
     Parameters
     ----------
     radius_arcsec
         The radius.
+    rows
+        Rows of the catalogue, as if all over the sky.
     """
-    wanted = max(radius_arcsec / _ARCSEC_PER_DEG * _HEIGHT_PER_RADIUS, _MIN_HEIGHT_DEG)
+    radius_deg = radius_arcsec / _ARCSEC_PER_DEG
+    is_crowded = rows * radius_deg**2 > _CROWDED * _SKY_DEG2
+    wanted = max(radius_deg * (_HEIGHT_IF_CROWDED if is_crowded else _HEIGHT_PER_RADIUS), _MIN_HEIGHT_DEG)
     return float(min(2.0 ** np.floor(np.log2(wanted)), 180.0))
 
 
@@ -166,25 +183,35 @@ def sorted_pairs(i: Ints, j: Ints, separation: Floats) -> tuple[Ints, Ints, Floa
     i, j, separation
         The pairs.
     """
+    order = _stable_order(i)
+    i = i[order]
+    same = i[1:] == i[:-1]
+    if same.any():
+        # Sorting by more keys takes longer, so only where the first does not decide.
+        several = np.zeros(i.size, bool)
+        several[1:] = same
+        several[:-1] |= same
+        tied, of = order[several], i[several]
+        by_separation = np.argsort(separation[tied])
+        tied = tied[by_separation[_stable_order(of[by_separation])]]
+        equal = np.append(False, (of[1:] == of[:-1]) & (separation[tied[1:]] == separation[tied[:-1]]))
+        if equal.any():
+            equal[:-1] |= equal[1:]
+            last = tied[equal]
+            tied[equal] = last[np.lexsort((j[last], separation[last], of[equal]))]
+        order[several] = tied
+    return i, j[order], separation[order]
+
+
+def _stable_order(i: Ints) -> Ints:
+    """Return the order that sorts numbers; equal ones stay as they are."""
     bits = int(max(i.size - 1, 1)).bit_length()
     if i.size and int(i.max()).bit_length() + bits <= 62:
         # Sorting integers is several times as fast as finding the order that sorts them.
         keys = (i << bits) | np.arange(i.size)
         keys.sort()
-        order = keys & ((1 << bits) - 1)
-        i = keys >> bits
-    else:
-        order = np.argsort(i, kind="stable")
-        i = i[order]
-    same = i[1:] == i[:-1]
-    if same.any():
-        # Sorting by three keys takes longer, so only where the first does not decide.
-        several = np.zeros(i.size, bool)
-        several[1:] = same
-        several[:-1] |= same
-        tied = order[several]
-        order[several] = tied[np.lexsort((j[tied], separation[tied], i[several]))]
-    return i, j[order], separation[order]
+        return np.asarray(keys & ((1 << bits) - 1))
+    return np.argsort(i, kind="stable")
 
 
 def _expanded(start: Ints, stop: Ints) -> Iterator[tuple[Ints, Ints]]:

@@ -7,6 +7,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from lake.science.sky import (
+    SkyIndex,
     apply_proper_motion,
     cone_ranges,
     hpx29,
@@ -136,6 +137,31 @@ def test_match_is_brute_force_in_crowds_and_at_the_seams(seed, centre, radius, s
     apart = separation_arcsec(ra1[:, None], dec1[:, None], ra2, dec2)
     i, j, separation = match(ra1, dec1, ra2, dec2, radii if own else radius, chunk=17)
     row, other = np.nonzero(apart <= radii)
+    order = np.lexsort((other, apart[row, other], row))
+    assert np.array_equal(i, row[order])
+    assert np.array_equal(j, other[order])
+    assert np.array_equal(separation, apart[i, j])
+
+
+@settings(max_examples=examples(25))
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([(0.0, 90.0), (77.0, -90.0), (0.0, 0.0), (359.9999, 60.0), (0.0, -89.99)]),
+    st.sampled_from([1.0, 3600.0, 5 * 3600.0, 90 * 3600.0]),
+    st.booleans(),
+)
+def test_rows_with_limits_of_their_own_are_found_by_brute_force(seed, centre, radius, crowded):
+    rng = np.random.default_rng(seed)
+    n = 20_000 if crowded else 100  # so many rows have lower zones
+    ra, dec = _turned(*centre, rng.uniform(0, 4 * radius / 3600, n) % 180, rng.uniform(0, 7, n))
+    lon, lat = np.append(ra[:20], centre[0]), np.append(dec[:20], centre[1])
+    apart = separation_arcsec(lon[:, None], lat[:, None], ra, dec)
+    # Some limits are a separation to the last bit, which does not count, and some just above one, which does.
+    limits = radius * 10.0 ** rng.uniform(-3, 0.5, n)
+    limits[: n // 4] = apart[0, : n // 4]
+    limits[n // 4 : n // 2] = np.nextafter(apart[20, n // 4 : n // 2], np.inf)
+    i, j, separation = SkyIndex(ra, dec).within(lon, lat, radius, closer_arcsec=limits)
+    row, other = np.nonzero((apart <= radius) & (apart < limits))
     order = np.lexsort((other, apart[row, other], row))
     assert np.array_equal(i, row[order])
     assert np.array_equal(j, other[order])
