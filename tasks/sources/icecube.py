@@ -8,70 +8,30 @@ events are kept; the three of highest energy, which the Fornax collector publish
 from __future__ import annotations
 
 import io
-import json
 import threading
 import zipfile
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
-from pyarrow import csv
 
-from lake.commit.sound import named
 from lake.errors import ArchiveError
 from lake.model.declared import FornaxRows, Views
-from lake.science.sky import SkyIndex, hpx29, ranks
+from lake.science.sky import hpx29, ranks
 from lake.science.times import to_bmjd_tdb
 from lake.settings import Settings
 from tasks.services.bounds import Budget, in_memory, on_disk, open_zip, read_file
 from tasks.services.download import download
 from tasks.services.http import failing
-from tasks.services.values import dated
 from tasks.sources.base import Archive, Band, FetchResult, Granule
 from tasks.sources.collector import Collector, Key
+from tasks.sources.icecube_release import BAND, NAME, Events, read_events
 
-NAME = "icecube"
 RELEASE = "20210126"
-BAND = "IceCube"
 SEASONS = ("IC40", "IC59", "IC79", "IC86_I", "IC86_II", "IC86_III", "IC86_IV", "IC86_V", "IC86_VI", "IC86_VII")
 FOLDER = "icecube_10year_ps"
-
-# Columns of events/<season>_exp.csv, as the release's readme lists them.
-_EVENT_COLUMNS = ("MJD[days]", "log10(E/GeV)", "AngErr[deg]", "RA[deg]", "Dec[deg]", "Azimuth[deg]", "Zenith[deg]")
-
-
-@dataclass(frozen=True)
-class Events:
-    """The events of some seasons, in the order of the files, and an index over the sky.
-
-    Parameters
-    ----------
-    source_id
-        Season and MJD as printed in the file, which identify an event: IC40-54562.37911273. A second
-        event of the same season and MJD gets the suffix -2.
-    mjd
-        UTC, days; log10_energy in GeV; angular_err_deg; ra and dec in degrees (J2000, taken as ICRS: the
-        frames differ by 0.02 arcsec, the positions are good to 0.2 deg at best).
-    """
-
-    season: pa.StringArray
-    source_id: pa.StringArray
-    mjd: NDArray[np.float64]
-    log10_energy: NDArray[np.float64]
-    angular_err_deg: NDArray[np.float64]
-    ra: NDArray[np.float64]
-    dec: NDArray[np.float64]
-    exposures: pa.Table
-    remark: str | None = None
-    index: SkyIndex = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "index", SkyIndex(self.ra, self.dec))
 
 
 def fetch(granule: Granule, settings: Settings) -> FetchResult:
@@ -110,7 +70,7 @@ def harvest(
     n = len(seen)
     sources = pa.table(
         {
-            "source_id": events.source_id.take(pa.array(seen)),
+            "source_id": events.source_ids(seen),
             "hpx29": pixel,
             "ra": events.ra[seen],
             "dec": events.dec[seen],
@@ -207,157 +167,6 @@ def _check_zip(path: Path) -> str | None:
             return f"{damaged} in it is damaged" if damaged else None
     except (zipfile.BadZipFile, OSError) as error:
         return str(error)
-
-
-def read_events(files: dict[str, tuple[IO[bytes] | None, IO[bytes] | None]], endpoint: str) -> Events:
-    """Read the events, and the detector's up-time, of seasons.
-
-    Raises
-    ------
-    ArchiveError
-        If a season's events are missing, or a file is not in the release's form.
-    """
-    tables, exposures = [], []
-    for season, (events, uptime) in files.items():
-        if events is None:
-            raise ArchiveError(
-                f"the release has no events/{season}_exp.csv",
-                archive=NAME,
-                endpoint=endpoint,
-                hint="get the whole release, or ask for fewer seasons",
-            )
-        table = _read_columns(events, f"events/{season}_exp.csv", _EVENT_COLUMNS, endpoint)
-        printed = table[_EVENT_COLUMNS[0]].combine_chunks()
-        mjd = _numbers(printed)
-        same = {"season": pa.repeat(season, len(printed)), "source_id": _source_ids(season, printed), "mjd": mjd}
-        tables.append(pa.table({**same, **{name: table[name] for name in _EVENT_COLUMNS[1:5]}}))
-        exposures.append(_exposure(season, mjd, uptime, endpoint))
-    every = pa.concat_tables(tables).combine_chunks()
-    mjd, log10_energy, angular_err_deg, ra, dec = (every[name].to_numpy() for name in ("mjd", *_EVENT_COLUMNS[1:5]))
-    is_sound = dated(mjd) & (angular_err_deg >= 0) & (np.abs(dec) <= 90) & (ra >= 0) & (ra <= 360)
-    odd = every["source_id"].filter(pa.array(~is_sound)).to_pylist()
-    season, source_id = (every[name].combine_chunks().filter(pa.array(is_sound)) for name in ("season", "source_id"))
-    return Events(
-        season=season,
-        source_id=source_id,
-        mjd=mjd[is_sound],
-        log10_energy=log10_energy[is_sound],
-        angular_err_deg=angular_err_deg[is_sound],
-        ra=ra[is_sound],
-        dec=dec[is_sound],
-        exposures=pa.Table.from_pylist(exposures),
-        remark=f"events without a time, a place or its error, left out: {len(odd)}{named(odd)}" if odd else None,
-    )
-
-
-def _source_ids(season: str, printed: pa.StringArray) -> pa.StringArray:
-    """Return what identifies events: season and time as printed, and a number from the second of the same on."""
-    ids = pc.binary_join_element_wise(season, printed, "-")
-    codes = printed.dictionary_encode().indices.to_numpy()
-    order = np.argsort(codes, kind="stable")
-    number = np.empty(len(codes), np.int32)
-    number[order] = ranks(codes[order])
-    again = pa.array(number > 1)
-    numbered = pc.binary_join_element_wise(ids, pa.array(number).cast(pa.string()), "-")
-    return pc.if_else(again, numbered, ids)
-
-
-def _numbers(printed: pa.StringArray) -> NDArray[np.float64]:
-    """Convert text to numbers, NaN for what is none."""
-    try:
-        return np.asarray(printed.cast(pa.float64()))
-    except pa.ArrowInvalid:
-        import pandas as pd
-
-        return pd.to_numeric(pd.Series(printed.to_pylist(), dtype=object), errors="coerce").to_numpy(float)
-
-
-def _exposure(season: str, times: NDArray[np.float64], uptime: IO[bytes] | None, endpoint: str) -> dict[str, object]:
-    """Return the row of table exposures for a season: its good runs, where the release lists them."""
-    same = {"exposure_id": season, "band": BAND}
-    if uptime is None:
-        return {**same, **_ends(times, times), "details": "{}"}
-    runs = _read_columns(uptime, f"uptime/{season}_exp.csv", ("MJD_start[days]", "MJD_stop[days]"), endpoint)
-    start, stop = _numbers(runs[0].combine_chunks()), runs[1].to_numpy()
-    known = dated(start) & dated(stop) & (stop >= start)
-    return {
-        **same,
-        **_ends(start[known], stop[known]),
-        "exposure_s": float((stop - start)[known].sum() * 86400),
-        "details": json.dumps({"good_runs": int(known.sum())}),
-    }
-
-
-def _ends(start: NDArray[np.float64], stop: NDArray[np.float64]) -> dict[str, object]:
-    start, stop = start[dated(start)], stop[dated(stop)]
-    return {"mjd_start": start.min() if start.size else None, "mjd_stop": stop.max() if stop.size else None}
-
-
-def _read_columns(file: IO[bytes], name: str, columns: tuple[str, ...], endpoint: str) -> pa.Table:
-    """Read a file of the release: white space between columns, a header that starts with '#'.
-
-    The first column comes as text, the others as float64, NaN for what is no number.
-    """
-    header = file.readline().decode(errors="replace")
-    if header.lstrip("#").split() != list(columns):
-        raise ArchiveError(
-            f"{name} does not start with the release's header: {header.strip()[:80]!r}", archive=NAME, endpoint=endpoint
-        )
-    body = file.read()
-    try:
-        table = _read_regular(body, columns)
-        if table is None:
-            table = _read_irregular(body, columns)
-        if not table.num_rows or any(np.isnan(table[column].to_numpy()).all() for column in columns[1:]):
-            raise ValueError("rows or values are missing")
-    except ValueError as error:  # of which pandas' own are kinds
-        raise ArchiveError(f"{name} is damaged: {error}", archive=NAME, endpoint=endpoint) from error
-    return table
-
-
-def _read_regular(body: bytes, columns: tuple[str, ...]) -> pa.Table | None:
-    """Read lines that all have as many numbers as there are columns; None if some have not."""
-    text = np.frombuffer(body, np.uint8)
-    is_blank, is_end = text == ord(" "), text == ord("\n")
-    # One blank between two values, none at either end of a line.
-    after, before = np.append(True, (is_blank | is_end)[:-1]), np.append(is_end[1:], True)
-    tidy = text[~(is_blank & (after | before))]
-    types = {column: (pa.string() if column == columns[0] else pa.float64()) for column in columns}
-    try:
-        table: pa.Table = csv.read_csv(
-            pa.BufferReader(tidy.tobytes()),
-            csv.ReadOptions(column_names=list(columns)),
-            csv.ParseOptions(delimiter=" ", quote_char=False),
-            csv.ConvertOptions(column_types=types, null_values=[]),
-        )
-    except pa.ArrowInvalid:
-        return None
-    return table if pc.all(pc.greater(pc.binary_length(table[0]), 0)).as_py() else None
-
-
-def _read_irregular(body: bytes, columns: tuple[str, ...]) -> pa.Table:
-    """Read all as text, which takes longer: a line that is cut short lacks its last values, an odd value is no damage.
-
-    Raises
-    ------
-    ValueError
-        If values are missing.
-    """
-    import pandas as pd
-
-    frame = pd.read_csv(
-        io.BytesIO(body),
-        sep=r"\s+",
-        header=None,
-        names=list(columns),
-        index_col=False,
-        dtype=str,
-        keep_default_na=False,
-    )
-    if (frame.isna() | (frame == "")).any(axis=None):
-        raise ValueError("rows or values are missing")
-    numbers = {column: pd.to_numeric(frame[column], errors="coerce").to_numpy(float) for column in columns[1:]}
-    return pa.table({columns[0]: pa.array(frame[columns[0]], pa.string()), **numbers})
 
 
 ARCHIVE = Archive(

@@ -139,9 +139,42 @@ def test_an_event_listed_twice_has_two_ids(tmp_path: Path) -> None:
     write_folder(tmp_path / "release", scale=0.01)
     file = tmp_path / "release" / "events" / "IC86_V_exp.csv"
     events = icecube.read_events({"IC86_V": (io.BytesIO(file.read_bytes()), None)}, "here")
-    ids, counts = np.unique(events.source_id.to_pylist(), return_counts=True)
+    ids, counts = np.unique(events.source_ids(np.arange(len(events.mjd))).to_pylist(), return_counts=True)
     assert counts.max() == 1
     assert sum(str(name).endswith("-2") for name in ids) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"", b""),
+        (b" 54572", b"154572"),  # where the first column begins elsewhere
+        (b" 54572", b" 5457 "),  # no time, but a blank in it
+        (b" 54572.", b" ABCDE."),
+        (b"   3.31  ", b"   -     "),
+        (b"   3.31  ", b" 203.31  "),
+        (b"   3.31  ", b"    nan  "),
+        (b"   3.31  ", b"         "),  # a line of too few values
+        (b"   3.31  ", b"   3,31  "),
+    ],
+)
+def test_columns_in_line_are_read_as_words_are(data_dir: Path, old: bytes, new: bytes) -> None:
+    header, body = (data_dir / "icecube" / "events" / "IC40_exp.csv").read_bytes().split(b"\n", 1)
+    body = body[: 3000 * (body.index(b"\n") + 1)]
+    assert body.count(old)
+    body = body.replace(old, new, 1)
+    words = b"".join(b" ".join(line.split()) + b"\n" for line in body.splitlines())
+    found = []
+    for text in (body, words):
+        try:
+            events = icecube.read_events({"IC40": (io.BytesIO(header + b"\n" + text), None)}, "here")
+        except ArchiveError as error:
+            found.append(str(error))
+            continue
+        values = (events.mjd, events.log10_energy, events.angular_err_deg, events.ra, events.dec)
+        ids = events.source_ids(np.arange(len(events.mjd))).to_pylist()
+        found.append(f"{ids} {events.remark} {[value.tolist() for value in values]}")  # in which NaN is NaN
+    assert found[0] == found[1]
 
 
 def test_zip_and_folder_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
