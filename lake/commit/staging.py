@@ -6,7 +6,7 @@ import json
 import traceback
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any
@@ -84,6 +84,7 @@ def stage(
     lightcurves: Iterable[pa.Table] | None = None,
     afterwards: Callable[[], Tables] | None = None,
     known: pa.Table | None = None,
+    checked: Collection[str] = (),
 ) -> Manifest:
     """Validate a granule's tables and write them to the staging area.
 
@@ -104,6 +105,8 @@ def stage(
         Makes further tables after the light curves are written, such as their statistics.
     known
         Columns source_id and hpx29 of sources in the lake: matches may also refer to these.
+    checked
+        As in `validate`.
 
     Raises
     ------
@@ -111,7 +114,7 @@ def stage(
         If the tables break a rule of the lake.
     """
     tables = cast = cast_tables(tables)  # frees the caller's tables, if nobody else holds them
-    validate(attempt.archive, attempt.release, cast, band_units, known=known)
+    validate(attempt.archive, attempt.release, cast, band_units, known=known, checked=checked)
     if "coverage" in cast:
         answers = Counter(cast["coverage"]["status"].to_pylist())
         # If the whole granule failed, its own status says so.

@@ -25,6 +25,9 @@ from tasks.services.request_counters import facts
 from tasks.sources.base import Archive, FetchResult, Granule
 from tasks.sources.statistics import statistics
 
+# Tables of an answer, which made_sound checks.
+_TABLES = ("sources", "matches", "lightcurves", "exposures")
+
 
 def fetch_granule(archive: Archive, granule: Granule, folder: UPath) -> Manifest:
     """Fetch one granule and stage it.
@@ -53,7 +56,8 @@ def fetch_granule(archive: Archive, granule: Granule, folder: UPath) -> Manifest
     del result
     passed_on = [tables]
     del tables
-    return stage(folder, attempt, passed_on.pop(), archive.band_units)  # which then holds the only reference
+    # It then holds the only reference.
+    return stage(folder, attempt, passed_on.pop(), archive.band_units, checked=_TABLES)
 
 
 def made_sound(result: FetchResult, granule: Granule, band_units: Mapping[str, str | None]) -> FetchResult:
@@ -86,8 +90,7 @@ def complete(
 
 
 def _keyed(result: FetchResult, granule: Granule) -> dict[str, pa.Table]:
-    names = ("sources", "matches", "lightcurves", "exposures")
-    return {name: _with_keys(getattr(result, name), granule) for name in names}
+    return {name: _with_keys(getattr(result, name), granule) for name in _TABLES}
 
 
 def _with_keys(table: pa.Table, granule: Granule) -> pa.Table:
