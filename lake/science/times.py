@@ -20,6 +20,7 @@ Accuracy:
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,8 @@ REFERENCE_POSITIONS = (TOPOCENTER, GEOCENTER, HELIOCENTER, BARYCENTER)
 # epv00 takes 40 us and dtdb 12 us for a time, so both are computed on a grid and interpolated. With steps of half a
 # day the errors are 0.02 us (cubic Hermite, position and velocity) and 0.02 us (linear).
 _GRID_D = 0.5
+# So many nodes are computed at a time, in some milliseconds: what another thread computed meanwhile is not done again.
+_NODES_AT_ONCE = 128
 
 # Times are converted in chunks of this many; each needs some 250 bytes meanwhile.
 _AT_ONCE = 1 << 16
@@ -111,8 +114,9 @@ def to_bmjd_tdb(mjd: ArrayLike, ra_deg: ArrayLike, dec_deg: ArrayLike, *, scale:
     if read.size > _AT_ONCE:
         each = [array.reshape(-1) for array in (read, ra, dec)]
         parts = [slice(start, start + _AT_ONCE) for start in range(0, read.size, _AT_ONCE)]
-        done = [to_bmjd_tdb(*(array[part] for array in each), scale=scale, frame=frame) for part in parts]
-        return np.concatenate(done).reshape(read.shape)
+        with ThreadPoolExecutor(2) as pool:  # most of it is numpy's and ERFA's, which leave Python to others
+            done = pool.map(lambda part: to_bmjd_tdb(*(array[part] for array in each), scale=scale, frame=frame), parts)
+            return np.concatenate(list(done)).reshape(read.shape)
     known = ~np.isnan(read)
     if frame != BARYCENTER:
         known &= ~(np.isnan(ra) | np.isnan(dec))
@@ -291,12 +295,18 @@ class Grid:
         left = step.astype(np.intp) - self._first
         new = left[~(self.known[left] & self.known[left + 1])]
         if new.size:
-            nodes = np.unique(np.concatenate([new, new + 1]))
-            nodes = nodes[~self.known[nodes]]
-            for values, made in zip(self._values, self._compute((nodes + self._first) * _GRID_D), strict=True):
-                values[nodes] = made
-            self.known[nodes] = True  # last: another thread may read meanwhile
+            self._fill(np.unique(np.concatenate([new, new + 1])))
         return left, np.asarray(mjd / _GRID_D - step), self._values
+
+    def _fill(self, nodes: NDArray[np.intp]) -> None:
+        """Compute nodes, in an order of its own, so that threads that need the same ones share the work."""
+        for part in np.random.default_rng().permutation(-(-nodes.size // _NODES_AT_ONCE)):
+            some = nodes[part * _NODES_AT_ONCE :][:_NODES_AT_ONCE]
+            some = some[~self.known[some]]
+            if some.size:
+                for values, made in zip(self._values, self._compute((some + self._first) * _GRID_D), strict=True):
+                    values[some] = made
+                self.known[some] = True  # last: another thread may read meanwhile
 
 
 def _tdb_tt(mjd: Floats) -> Tables:

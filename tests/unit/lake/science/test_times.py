@@ -1,6 +1,7 @@
 """Time scales and the barycentre against published numbers, real archive times and astropy."""
 
 import socket
+import threading
 
 import erfa
 import numpy as np
@@ -260,6 +261,27 @@ def test_a_node_is_computed_once():
     for times in ([50000.1, 50000.2, 50000.6], [50000.7, 50001.1], [50000.1]):
         grid.around(np.array(times))
     assert asked == [50000.0, 50000.5, 50001.0, 50001.5]
+
+
+def test_threads_share_the_nodes_that_they_need():
+    times = np.arange(50_000.0, 51_000.0)
+    asked: list[float] = []
+    begun = threading.Lock()
+
+    def compute(mjd: np.ndarray) -> tuple[np.ndarray]:
+        asked.extend(mjd.tolist())
+        if len(mjd) > 1 and begun.acquire(blocking=False):
+            # While the first thread is at its first part, another does them all.
+            other = threading.Thread(target=grid.around, args=(times,))
+            other.start()
+            other.join()
+        return (mjd,)
+
+    grid = Grid(compute)
+    left, _, (nodes,) = grid.around(times)
+    assert np.array_equal(nodes[left], times)
+    assert len(asked) - len(set(asked)) < 150
+    assert len(asked) > 2000
 
 
 def test_missing_stays_missing_and_shapes_broadcast():
