@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import duckdb
 import numpy as np
 import pyarrow as pa
@@ -46,10 +48,16 @@ def statistics(lightcurves: pa.Table) -> pa.Table:
     rows = TABLES["lightcurves"].cast(lightcurves)
     if rows.num_rows and pc.count_distinct(decoded(rows.select(["source_id"]))["source_id"]).as_py() == rows.num_rows:
         return statistics_of_sorted(rows)  # events: in any order they are sorted by source, and nothing is summed
-    # One thread: several workers run at a time, and each thread has its own memory.
-    with duckdb.connect(config={"threads": 1}) as connection:
+    with _database().cursor() as connection:
         connection.register("rows", rows)
         return TABLES["statistics"].cast(connection.execute(_STATISTICS).to_arrow_table())
+
+
+@cache
+def _database() -> duckdb.DuckDBPyConnection:
+    """Open a database in memory, once a process: that takes longer than to summarise most granules."""
+    # One thread: several workers run at a time, and each thread has its own memory.
+    return duckdb.connect(config={"threads": 1})
 
 
 def statistics_of_sorted(lightcurves: pa.Table) -> pa.Table:
