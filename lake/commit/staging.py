@@ -7,6 +7,8 @@ import traceback
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any
@@ -24,6 +26,12 @@ from lake.model.schema import TABLES
 from lake.store.storage import ROW_GROUP_ROWS, Storage, checksum, decoded, parquet_rows, write_parquet, write_text
 
 MANIFEST = "manifest.json"
+
+# Tables of a granule that are written at a time.
+_AT_ONCE = 2
+
+# If fewer rows than this share have the first key of the row before, that key mostly decides their order.
+_MOSTLY = 0.2
 
 Tables = Mapping[str, pa.Table]
 Units = Mapping[str, str | None]
@@ -269,10 +277,16 @@ def _finish(
 
 def stage_files(folder: UPath, tables: dict[str, pa.Table]) -> list[StagedFile]:
     """Write tables to a staging folder, each in its sort order, and remove them from the mapping, which frees them."""
-    files = []
-    for name in list(tables):
-        files += _stage(folder, name, _ordered(tables.pop(name), table_named(name).sort))
-    return files
+
+    def write(name: str) -> list[StagedFile]:
+        return _stage(folder, name, _ordered(tables.pop(name), table_named(name).sort))
+
+    # Two at a time, the largest first: encoding takes a core, and the disk its time to have all of it.
+    names = list(tables)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        largest_first = sorted(names, key=lambda name: -tables[name].nbytes)
+        written = {name: pool.submit(copy_context().run, write, name) for name in largest_first}
+        return [file for name in names for file in written[name].result()]
 
 
 def check_staged(storage: Storage, manifest: Manifest) -> None:
@@ -303,14 +317,32 @@ def _ordered(table: pa.Table, names: tuple[str, ...]) -> Iterator[pa.Table]:
     if not names:
         yield table
         return
-    keys = pa.table({name: _ranked(table[name]) for name in names})
-    order = pc.sort_indices(keys, [(name, "ascending") for name in names])
+    order = _order(pa.table({name: _ranked(table[name]) for name in names}))
     # A table of many rows that is in order is not copied.
     is_sorted = np.array_equal(order.to_numpy(), np.arange(len(order)))
     table = table if is_sorted else table.combine_chunks()
     for start in range(0, table.num_rows, ROW_GROUP_ROWS):
         rows = slice(start, start + ROW_GROUP_ROWS)
         yield decoded(table[rows] if is_sorted else table.take(order[rows]), names)
+
+
+def _order(keys: pa.Table) -> pa.Array:
+    """Return the order of rows by all keys; where the first one mostly decides, only the rest is sorted by all."""
+    by_all = [(name, "ascending") for name in keys.column_names]
+    first = keys[0]
+    if not pa.types.is_integer(first.type) or first.null_count:
+        return pc.sort_indices(keys, by_all)
+    values = first.to_numpy()
+    order = np.argsort(values)
+    values = values[order]
+    same = values[1:] == values[:-1]
+    if np.count_nonzero(same) > _MOSTLY * len(values):
+        return pc.sort_indices(keys, by_all)
+    tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
+    if tied.size:
+        rows = np.sort(order[tied])  # so that rows of the same keys stay in their order
+        order[tied] = rows[pc.sort_indices(keys.take(pa.array(rows)), by_all).to_numpy()]
+    return pa.array(order)
 
 
 def _ranked(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -246,9 +246,9 @@ def _check_positions(sources: pa.Table) -> None:
 def _check_source_known(name: str, table: pa.Table, sources: pa.Table) -> None:
     known, pixels = (sources[column].combine_chunks() for column in ("source_id", "hpx29"))
     places = [
-        pc.index_in(chunk.dictionary, value_set=known).take(chunk.indices)
+        _places(chunk.dictionary, known).take(chunk.indices)
         if pa.types.is_dictionary(chunk.type)
-        else pc.index_in(chunk, value_set=known)
+        else _places(chunk, known)
         for chunk in table["source_id"].chunks
     ]
     unknown = pc.is_null(pa.chunked_array(places, pa.int32()))
@@ -256,6 +256,13 @@ def _check_source_known(name: str, table: pa.Table, sources: pa.Table) -> None:
     theirs = [pixels.take(place) for place in places]
     other = pc.not_equal(table["hpx29"], pa.chunked_array(theirs, pixels.type))
     _refuse(name, "hpx29", table["hpx29"], other, "differs from its source's")
+
+
+def _places(ids: pa.Array, known: pa.Array) -> pa.Array:
+    """Return where ids are among the known ones; NULL for others."""
+    if ids.equals(known):  # one row for each source, such as an event
+        return pa.array(np.arange(len(ids), dtype=np.int32))
+    return pc.index_in(ids, value_set=known)
 
 
 def _check_units(lightcurves: pa.Table, band_units: Mapping[str, str | None]) -> None:

@@ -72,6 +72,19 @@ def test_a_broken_rule_is_named(table, column, value, reason):
     assert error.value.reason.startswith(reason)
 
 
+def test_tables_that_passed_are_not_checked_again_and_all_others_are():
+    made = _cast(tables(range(4)))
+    odd = made["sources"].set_column(made["sources"].column_names.index("ra"), "ra", pa.array([400.0] * 4))
+    with pytest.raises(GranuleRejected, match="ra is above"):
+        validate(ARCHIVE, RELEASE, {**made, "sources": odd})
+    validate(ARCHIVE, RELEASE, {**made, "sources": odd}, checked=("sources",))
+    few = {**made, "coverage": made["coverage"].slice(1)}
+    with pytest.raises(GranuleRejected, match="is not among the granule's coverage"):
+        validate(ARCHIVE, RELEASE, few, checked=("sources", "matches"))
+    with pytest.raises(GranuleRejected, match=r"statistics\.n is below 1"):
+        validate(ARCHIVE, RELEASE, _cast(_broken("statistics", "n", 0)), checked=("sources", "matches", "lightcurves"))
+
+
 def test_a_sound_granule_passes():
     validate(ARCHIVE, RELEASE, _cast(tables(range(4))), {"g": "mJy", "r": "mJy"})
     validate(ARCHIVE, RELEASE, _cast(tables([], targets=range(3))))
