@@ -304,7 +304,8 @@ class Grid:
             some = nodes[part * _NODES_AT_ONCE :][:_NODES_AT_ONCE]
             some = some[~self.known[some]]
             if some.size:
-                for values, made in zip(self._values, self._compute((some + self._first) * _GRID_D), strict=True):
+                times = np.asarray((some + self._first) * _GRID_D, np.float64)
+                for values, made in zip(self._values, self._compute(times), strict=True):
                     values[some] = made
                 self.known[some] = True  # last: another thread may read meanwhile
 

@@ -85,6 +85,16 @@ def test_tables_that_passed_are_not_checked_again_and_all_others_are():
         validate(ARCHIVE, RELEASE, _cast(_broken("statistics", "n", 0)), checked=("sources", "matches", "lightcurves"))
 
 
+def test_the_same_match_twice_is_named_whether_its_source_is_of_the_granule_or_known():
+    made = _cast(tables(range(3)))
+    twice = {**made, "matches": pa.concat_tables([made["matches"], made["matches"].slice(1, 1)])}
+    # The ids of the sources come twice, too, when all of them are known.
+    both = {**made, "matches": pa.concat_tables([made["matches"], made["matches"]]).combine_chunks()}
+    for broken, known in ((twice, None), (twice, made["sources"]), (both, made["sources"])):
+        with pytest.raises(GranuleRejected, match=r"matches has . keys? more than once"):
+            validate(ARCHIVE, RELEASE, broken, known=known)
+
+
 def test_a_sound_granule_passes():
     validate(ARCHIVE, RELEASE, _cast(tables(range(4))), {"g": "mJy", "r": "mJy"})
     validate(ARCHIVE, RELEASE, _cast(tables([], targets=range(3))))
