@@ -55,7 +55,7 @@ def collector(release: str, n_targets: int) -> dict[str, Any]:
     from astropy import units as u
     from astropy.coordinates import SkyCoord, search_around_sky
 
-    from tasks.sources.icecube import SEASONS
+    from tasks.sources.icecube.archive import SEASONS
 
     targets = _targets(n_targets)
     started = time.perf_counter()

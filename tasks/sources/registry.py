@@ -11,12 +11,13 @@ from lake.errors import ConfigurationError
 from lake.model.declared import current_name
 from lake.names import unknown
 from lake.settings import load_settings
-from tasks.sources import heasarc, icecube, panstarrs, wise, ztf
+from tasks.sources import heasarc, panstarrs, wise, ztf
 from tasks.sources.base import Archive
 from tasks.sources.event_table import EventTable
 from tasks.sources.gaia import archive as gaia
 from tasks.sources.hcv import archive as hcv
 from tasks.sources.hst_timetag import source as hst_timetag
+from tasks.sources.icecube import archive as icecube
 from tasks.sources.protocol import Survey
 from tasks.sources.rxte import source as rxte
 from tasks.sources.tess_kepler import archive as tess_kepler

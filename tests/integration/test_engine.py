@@ -35,8 +35,8 @@ from tasks.pull.driver import Run
 from tasks.pull.report import PullReport
 from tasks.pull.run import pull_all, width_of
 from tasks.pull.runners import LocalRunner
-from tasks.sources import icecube
 from tasks.sources.base import Archive, FetchResult, Granule
+from tasks.sources.icecube import archive as icecube
 from tasks.sources.protocol import Request
 from tasks.sources.registry import REGISTRY
 from tasks.worker import lake_at, logger

@@ -33,8 +33,8 @@ from flows.pull import pull_archive
 from flows.refresh import refresh
 from lake.store.catalog import Catalog
 from lake.upkeep.maintenance import verify
-from tasks.sources import icecube
 from tasks.sources.base import Archive
+from tasks.sources.icecube import archive as icecube
 from tasks.sources.registry import REGISTRY
 
 Rows = Callable[..., list[dict[str, Any]]]

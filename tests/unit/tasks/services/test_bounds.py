@@ -36,9 +36,9 @@ from tasks.services.fits import read_tables, unpacked
 from tasks.services.http import Session, failing
 from tasks.services.store import open_store
 from tasks.services.tap import Service, to_votable
-from tasks.sources import icecube
 from tasks.sources.gaia import epochs as gaia_epochs
 from tasks.sources.hcv.pages import parse as parse_hcv
+from tasks.sources.icecube import archive as icecube
 
 MB = 1_000_000
 ZEROS = gzip.compress(bytes(4 * MB))

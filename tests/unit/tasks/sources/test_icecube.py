@@ -23,8 +23,8 @@ from lake.science.sky import hpx29
 from lake.settings import load_settings
 from tasks.pull import commit_batch, fetch_batch, plan_batches
 from tasks.register import register_archive
-from tasks.sources import icecube
 from tasks.sources.base import Granule
+from tasks.sources.icecube import archive as icecube
 
 IC40 = {"max_search_radius_deg": 2.0, "seasons": ["IC40"]}
 

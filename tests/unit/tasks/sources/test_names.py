@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from lake.errors import ConfigurationError
 from lake.settings import load_settings
-from tasks.sources import heasarc, icecube
+from tasks.sources import heasarc
 from tasks.sources.base import wrong_name
+from tasks.sources.icecube import archive as icecube
 from tasks.sources.registry import REGISTRY, check_parameters, expand, find, known
 
 # Words that have been a type's value in some reader of Hive folders, or may become one.

@@ -25,13 +25,14 @@ from tasks.pull import complete, made_sound
 from tasks.services.bounds import in_memory
 from tasks.services.fits import Header
 from tasks.services.http import failing
-from tasks.sources import heasarc, icecube, panstarrs, wise, ztf
+from tasks.sources import heasarc, panstarrs, wise, ztf
 from tasks.sources.base import FetchResult, Granule
 from tasks.sources.gaia import archive as gaia
 from tasks.sources.gaia import epochs as gaia_epochs
 from tasks.sources.gaia.layouts import EMPTY
 from tasks.sources.hcv import archive as hcv
 from tasks.sources.heasarc import FERMIGTRIG, SAXGRBMGRB
+from tasks.sources.icecube import archive as icecube
 from tasks.sources.registry import REGISTRY
 from tasks.sources.rxte.fits import clock
 from tasks.sources.rxte.mission import PRODUCTS, Observation

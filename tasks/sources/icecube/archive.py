@@ -27,7 +27,7 @@ from tasks.services.download import download
 from tasks.services.http import failing
 from tasks.sources.base import Archive, Band, FetchResult, Granule
 from tasks.sources.collector import Collector, Key
-from tasks.sources.icecube_release import BAND, NAME, Events, read_events
+from tasks.sources.icecube.release import BAND, NAME, Events, read_events
 
 RELEASE = "20210126"
 SEASONS = ("IC40", "IC59", "IC79", "IC86_I", "IC86_II", "IC86_III", "IC86_IV", "IC86_V", "IC86_VI", "IC86_VII")

@@ -1,0 +1,1 @@
+"""IceCube: neutrino candidates."""
