@@ -231,7 +231,7 @@ def commit_all(url: str, granules: int) -> dict[str, list[float]]:
         alone = number % ALONE == 1
         for some in [[manifest] for manifest in manifests] if alone else [manifests]:
             started = time.perf_counter()
-            receipts = [one for manifest in gather(storage, some) for one in commit_together(catalog, manifest)]
+            receipts = [one for joined, _ in gather(storage, some) for one in commit_together(catalog, joined)]
             took = (time.perf_counter() - started) / len(some)
             seconds["alone" if alone else "batch"] += [took] * len(some)
             assert [one.n_rows for one in receipts] == [ROWS] * len(some)

@@ -121,9 +121,9 @@ class EmptySource:
         """Raise the error."""
         raise error
 
-    def commit(self, url: str, fetched: Any) -> Any:
+    def commit(self, url: str, fetched: Sequence[Any]) -> list[Any]:
         """Commit nothing."""
-        return []
+        return [[] for _ in fetched]
 
 
 def _staged(batch: Number, last_try: bool) -> list[Any]:

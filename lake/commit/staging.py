@@ -8,6 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
@@ -23,7 +24,17 @@ from lake.commit.validate import validate, validate_rows
 from lake.errors import GranuleRejected, LightlakeError, SchemaError, StagingLost
 from lake.model.declared import all_tables, table_named
 from lake.model.schema import TABLES
-from lake.store.storage import ROW_GROUP_ROWS, Storage, checksum, decoded, parquet_rows, write_parquet, write_text
+from lake.store.storage import (
+    ROW_GROUP_ROWS,
+    Storage,
+    checksum,
+    checksum_of,
+    decoded,
+    parquet_content,
+    parquet_rows,
+    write_parquet,
+    write_text,
+)
 
 MANIFEST = "manifest.json"
 
@@ -293,13 +304,45 @@ def check_staged(storage: Storage, manifest: Manifest) -> None:
     """Raise StagingLost if the staged files are not those of a manifest."""
     for file in manifest.files:
         path = storage.path(manifest.folder) / file.name
-        try:
+        with _lost_if_broken(path):
             if parquet_rows(path) != file.rows or checksum(path) != file.blake2b:
-                raise StagingLost(f"staged file {path} is not the one in its manifest", hint="pull it again")
-        except FileNotFoundError as error:
-            raise StagingLost(f"staged file {path} is gone", hint="pull it again") from error
-        except pa.ArrowInvalid as error:
-            raise StagingLost(f"staged file {path} is damaged: {error}", hint="pull it again") from error
+                raise _other(path)
+
+
+def read_staged(storage: Storage, manifest: Manifest) -> dict[str, pa.Table]:
+    """Return the tables of small staged files, each read once; light curves have dictionaries, as when they were staged.
+
+    Raises
+    ------
+    StagingLost
+        If the files are not those of the manifest.
+    """
+    tables = {}
+    texts = [field.name for field in TABLES["lightcurves"].arrow if pa.types.is_string(field.type)]
+    for file in manifest.files:
+        path = storage.path(manifest.folder) / file.name
+        with _lost_if_broken(path):
+            content = path.read_bytes()
+            if checksum_of(content) != file.blake2b:
+                raise _other(path)
+            tables[file.table] = table = parquet_content(content, texts if file.table == "lightcurves" else ())
+            if table.num_rows != file.rows:
+                raise _other(path)
+    return tables
+
+
+def _other(path: UPath) -> StagingLost:
+    return StagingLost(f"staged file {path} is not the one in its manifest", hint="pull it again")
+
+
+@contextmanager
+def _lost_if_broken(path: UPath) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StagingLost(f"staged file {path} is gone", hint="pull it again") from error
+    except pa.ArrowInvalid as error:
+        raise StagingLost(f"staged file {path} is damaged: {error}", hint="pull it again") from error
 
 
 def cast_tables(tables: Tables) -> dict[str, pa.Table]:
@@ -317,10 +360,12 @@ def _ordered(table: pa.Table, names: tuple[str, ...]) -> Iterator[pa.Table]:
     if not names:
         yield table
         return
-    order = _order(pa.table({name: _ranked(table[name]) for name in names}))
-    # A table of many rows that is in order is not copied.
-    is_sorted = np.array_equal(order.to_numpy(), np.arange(len(order)))
-    table = table if is_sorted else table.combine_chunks()
+    keys = pa.table({name: _ranked(table[name]) for name in names})
+    # A table of many rows that is in order is not sorted, nor copied: most are.
+    is_sorted = _is_sorted(keys)
+    if not is_sorted:
+        order = _order(keys)
+        table = table.combine_chunks()
     for start in range(0, table.num_rows, ROW_GROUP_ROWS):
         rows = slice(start, start + ROW_GROUP_ROWS)
         yield decoded(table[rows] if is_sorted else table.take(order[rows]), names)
@@ -343,6 +388,19 @@ def _order(keys: pa.Table) -> pa.Array:
         rows = np.sort(order[tied])  # so that rows of the same keys stay in their order
         order[tied] = rows[pc.sort_indices(keys.take(pa.array(rows)), by_all).to_numpy()]
     return pa.array(order)
+
+
+def _is_sorted(keys: pa.Table) -> bool:
+    """Say whether rows are in order; those with NULL or NaN in a key count as not."""
+    same = np.ones(max(keys.num_rows - 1, 0), bool)  # rows whose keys so far are those of the next row
+    for column in keys.columns:
+        if column.null_count:
+            return False
+        values = column.to_numpy()
+        if not (~same | (values[:-1] <= values[1:])).all():
+            return False
+        same &= values[:-1] == values[1:]
+    return True
 
 
 def _ranked(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -282,6 +282,12 @@ def read_parquet(path: UPath | Path, columns: list[str] | None = None) -> pa.Tab
         return decoded(pq.ParquetFile(file, page_checksum_verification=True).read(columns))
 
 
+def parquet_content(content: bytes, dictionaries: Collection[str] = ()) -> pa.Table:
+    """Read the content of a small Parquet file, some of its columns as dictionaries."""
+    file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=list(dictionaries), page_checksum_verification=True)
+    return file.read(use_threads=False)
+
+
 def parquet_rows(path: UPath | Path) -> int:
     """Return the number of rows in a Parquet file's footer."""
     with path.open("rb") as file:
@@ -362,3 +368,8 @@ def checksum(path: UPath | Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def checksum_of(content: bytes) -> str:
+    """Return the same of a content in memory."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -93,9 +93,10 @@ class ArchiveSource:
         """Stage the failed attempts of a batch."""
         return mark_batch_failed(batch, error)
 
-    def commit(self, url: str, fetched: list[Manifest]) -> Receipts:
+    def commit(self, url: str, fetched: Sequence[Sequence[Manifest]]) -> list[Receipts]:
         """Commit what is staged."""
-        return [(None, receipt) for receipt in commit_batch(url, fetched)]
+        receipts = iter(commit_batch(url, [manifest for batch in fetched for manifest in batch]))
+        return [[(None, next(receipts)) for manifest in batch for _ in manifest.attempts] for batch in fetched]
 
 
 def _expiring(archive: Archive, since: datetime | None) -> Archive:

@@ -107,21 +107,23 @@ def commit_batch(url: str, manifests: Sequence[Manifest]) -> list[Receipt]:
         If staged files are gone or damaged; their folder is removed, so that the next try fetches them again.
     """
     catalog = lake_at(url).catalog
-    try:
-        receipts = _commit_each(catalog, gather(catalog.storage, manifests))
-    except PartlyCommitted:  # an earlier try was stopped between its commit and its end
-        receipts = _commit_each(catalog, manifests)
+    receipts = []
+    for joined, group in gather(catalog.storage, manifests):
+        try:
+            receipts += _commit(catalog, joined)
+        except PartlyCommitted:  # an earlier try was stopped between its commit and its end
+            receipts += [receipt for manifest in group for receipt in _commit(catalog, manifest)]
+        finally:
+            if len(group) > 1:
+                remove_folder(path_of(joined.folder))
     for manifest in manifests:
         remove_folder(path_of(manifest.folder))  # what was joined was committed from a folder of its own
     return receipts
 
 
-def _commit_each(catalog: Catalog, manifests: Sequence[Manifest]) -> list[Receipt]:
-    receipts = []
-    for manifest in manifests:
-        try:
-            receipts += commit_together(catalog, manifest)
-        except StagingLost:
-            remove_folder(path_of(manifest.folder))
-            raise
-    return receipts
+def _commit(catalog: Catalog, manifest: Manifest) -> list[Receipt]:
+    try:
+        return commit_together(catalog, manifest)
+    except StagingLost:
+        remove_folder(path_of(manifest.folder))
+        raise

@@ -13,6 +13,7 @@ import queue
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
@@ -171,6 +172,15 @@ class _Try:
     why: BaseException | None = field(default=None, compare=False)
 
 
+@dataclass(frozen=True)
+class _Staged:
+    """What a batch brought, and the future of its receipts."""
+
+    batch: Batch
+    fetched: Any
+    receipts: Future[Receipts]
+
+
 class Driver:
     """Work under way: fetched elsewhere, committed by the run, counted in the report."""
 
@@ -179,6 +189,7 @@ class Driver:
         self.give_up_after = source.limits.give_up_after
         self.fetching: dict[Future[Any], _Try] = {}
         self.committing: dict[Future[Receipts], tuple[_Try, bool]] = {}
+        self.waiting: deque[_Staged] = deque()  # those of them whose commit has not begun
         self.delayed: list[_Try] = []
         self.failed_in_a_row = 0
         self.not_before = 0.0  # when a service that asked for a pause may be asked again
@@ -292,8 +303,36 @@ class Driver:
         self._commit(one, self.source.mark_failed(one.batch, error), fetched=False)
 
     def _commit(self, one: _Try, staged: Any, *, fetched: bool) -> None:
-        future = self.run.post(_commit, self.run, self.source, one.batch, staged)
-        self.committing[future] = one, fetched
+        staged_batch = _Staged(one.batch, staged, Future())
+        self.committing[staged_batch.receipts] = one, fetched
+        self.waiting.append(staged_batch)
+        self.run.post(self._commit_waiting)
+
+    def _commit_waiting(self) -> None:
+        """Commit what waits by now, in the thread that began the run; each batch has posted this, and most find none.
+
+        A transaction takes about as long for many batches as for one. So a source whose batches end faster than they
+        are committed has more of them in the next.
+        """
+        some: list[_Staged] = []
+        while self.waiting and len(some) < self.source.limits.together:
+            some.append(self.waiting.popleft())
+        if len(some) > 1:
+            try:
+                together = _commit(self.run, self.source, some, tries=1)
+            except Exception as error:  # noqa: BLE001 - each of them, alone, has its own
+                self.run.log.warning("%s: committed one by one: %s", _title(some), error)
+            else:
+                for one, receipts in zip(some, together, strict=True):
+                    one.receipts.set_result(receipts)
+                return
+        for one in some:
+            try:
+                (receipts,) = _commit(self.run, self.source, [one])
+            except Exception as error:  # noqa: BLE001 - the driver gets it
+                one.receipts.set_exception(error)
+            else:
+                one.receipts.set_result(receipts)
 
     def _done(self, one: _Try, done: Done) -> None:
         """Report what a worker has committed, and retry the rest."""
@@ -319,12 +358,18 @@ class Driver:
             self.failed_in_a_row = self.failed_in_a_row + 1 if failed else 0
 
 
-def _commit(run: Run, source: Source, batch: Batch, fetched: Any) -> Receipts:
-    """Commit the result of a batch; a catalogue that fails may work a second later."""
-    for left in reversed(range(_COMMITS)):
+def _title(some: Sequence[_Staged]) -> str:
+    first, *others = some
+    return f"{first.batch.title} and {counted(len(others), 'more batch', 'more batches')}" if others else first.batch.title
+
+
+def _commit(run: Run, source: Source, some: Sequence[_Staged], tries: int = _COMMITS) -> list[Receipts]:
+    """Commit the results of batches; a catalogue that fails may work a second later."""
+    fetched = [one.fetched for one in some]
+    for left in reversed(range(tries)):
         try:
             with working_for(source.name):
-                return run.runner.here(f"commit {batch.title}", source.commit, run.url, fetched)
+                return run.runner.here(f"commit {_title(some)}", source.commit, run.url, fetched)
         except LightlakeError as error:
             if is_passing(error) or not left:
                 raise

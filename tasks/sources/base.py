@@ -25,6 +25,8 @@ from tasks.sources.papers import papers_of
 _TYPED = frozenset({"epoch", "inf", "infinity", "null"})
 # Failed batches in a row.
 GIVE_UP_AFTER = 8
+# Batches of an archive that are committed together, at most: meanwhile other sources wait, and the run looks at nothing.
+TOGETHER = 16
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 
@@ -249,6 +251,8 @@ class Limits:
         It retries each request by itself; then its batches are not fetched again after a passing error.
     granules, bytes
         A task carries so many granules, and bytes, at most.
+    together
+        So many batches that wait for their commit are committed together, at most.
     """
 
     service: str | None = None
@@ -257,6 +261,7 @@ class Limits:
     patient: bool = False
     granules: int = 4
     bytes: int | None = None
+    together: int = 1
 
 
 def granules_per_task(n: int, most: int, workers: int) -> int:
@@ -307,7 +312,8 @@ class Archive(Origin):
     @property
     def limits(self) -> Limits:
         """Return its limits."""
-        return Limits(self.service or self.name, give_up_after=self.give_up_after, patient=self.patient)
+        service = self.service or self.name
+        return Limits(service, give_up_after=self.give_up_after, patient=self.patient, together=TOGETHER)
 
     def followed(self, parameters: Mapping[str, Any]) -> Followed | None:
         """Return the mark of answers that followed proper motion; None if the archive never does."""

@@ -173,8 +173,12 @@ class Source(Protocol):
     def mark_failed(self, batch: Any, error: BaseException) -> Any:
         """Return what `commit` takes to mark a batch as failed."""
 
-    def commit(self, url: str, fetched: Any) -> Receipts:
-        """Commit the result of a batch to the lake at a URL."""
+    def commit(self, url: str, fetched: Sequence[Any]) -> list[Receipts]:
+        """Commit the results of one batch or more to the lake at a URL; return the receipts of each, in order.
+
+        There are no more than the limits say. After an error each is given again, alone: what is committed by then
+        must not be committed twice.
+        """
 
 
 class Survey(Source, Protocol):

@@ -110,7 +110,8 @@ def test_granules_committed_together_are_as_one_after_the_other(template, answer
                 staged(catalog, sources, f"g{n}", targets=range(n * BLOCK, (n + 1) * BLOCK), exposures=exposures)
                 for n, (sources, exposures) in enumerate(answers)
             ]
-            for manifest in gather(catalog.storage, manifests) if together else manifests:
+            joined = gather(catalog.storage, manifests)
+            for manifest in (one for one, _ in joined) if together else manifests:
                 commit_together(catalog, manifest)
             assert errors(catalog) == []
             cursor = catalog.cursor()

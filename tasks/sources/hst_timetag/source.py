@@ -260,9 +260,9 @@ class Hst:
         """Stage granules as failed."""
         return work.mark_failed(batch, error)
 
-    def commit(self, url: str, fetched: Staged) -> Receipts:
+    def commit(self, url: str, fetched: Sequence[Staged]) -> list[Receipts]:
         """Commit what is staged."""
-        return work.commit(url, fetched)
+        return [work.commit(url, one) for one in fetched]
 
 
 SOURCE = Hst()

@@ -202,9 +202,9 @@ class Rxte:
         """Stage observations as failed."""
         return rxte_pull.mark_failed(batch, error)
 
-    def commit(self, url: str, fetched: rxte_pull.Staged) -> Receipts:
+    def commit(self, url: str, fetched: Sequence[rxte_pull.Staged]) -> list[Receipts]:
         """Commit what is staged."""
-        return rxte_pull.commit(url, fetched)
+        return [rxte_pull.commit(url, one) for one in fetched]
 
 
 SOURCE = Rxte()

@@ -159,10 +159,10 @@ class Virac:
         """Return the batch and its error, which `commit` marks as failed."""
         return batch, error
 
-    def commit(self, url: str, fetched: tuple[Batch, BaseException]) -> Receipts:
-        """Mark a batch as failed: its worker has committed everything else."""
-        batch, error = fetched
-        return mark_failed(lake_at(url), batch.tiles, batch.cut, error, again=batch.again)
+    def commit(self, url: str, fetched: Sequence[tuple[Batch, BaseException]]) -> list[Receipts]:
+        """Mark batches as failed: their workers have committed everything else."""
+        lake = lake_at(url)
+        return [mark_failed(lake, batch.tiles, batch.cut, error, again=batch.again) for batch, error in fetched]
 
 
 SOURCE = Virac()

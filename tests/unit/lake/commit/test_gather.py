@@ -7,7 +7,6 @@ from helpers.granules import content, count, errors, expected, register, staged,
 
 from lake.commit import gather as gathering
 from lake.commit.commit import commit, commit_together
-from lake.commit.gather import gather
 from lake.errors import PartlyCommitted, StagingLost
 
 BLOCK = 6
@@ -16,6 +15,13 @@ BLOCK = 6
 @pytest.fixture
 def lake(prepared):
     return prepared(lambda catalog: register(catalog, range(4 * BLOCK)))
+
+
+def gather(storage, manifests):
+    """Return what transactions would commit, and see that no granule is lost on the way."""
+    found = list(gathering.gather(storage, manifests))
+    assert [one for _, group in found for one in group] == list(manifests)
+    return [joined for joined, _ in found]
 
 
 def _staged(catalog, granules):
