@@ -30,6 +30,8 @@ from lake.text import file_name
 # A live archive may move a source slightly within a release. Its earlier rows are searched in the pixels of this order
 # (26 arcsec wide) around its new position.
 _MOVED_ORDER = 13
+# A file of the ledger costs each later commit more than so many inserts of a few rows cost this one.
+_MOST_INSERTS = 10
 # Neighbours of at most so many pixels.
 _MOST_PIXELS = 10_000
 
@@ -154,7 +156,7 @@ class _Merge:
                     unwanted.append(answered.select(["target_id"]))
                 paths[table] = self._without(path, "target_id", pa.concat_tables(unwanted))
         snapshot = self.cursor.execute("FROM ducklake_current_snapshot('lake')").fetchall()[0][0] + 1
-        if len(self.attempts) > INLINED_ROWS:
+        if len(self.attempts) > _MOST_INSERTS * INLINED_ROWS:
             path = paths["ledger"] = self.folder / "ledger.parquet"
             write_parquet(ledger.rows(self.attempts, numbers, snapshot), path)
         name = f"{file_name(self.attempts[0].granule)}-{uuid.uuid4().hex[:8]}.parquet"

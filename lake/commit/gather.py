@@ -6,8 +6,11 @@ the lake gets the rows that it would get from their commits one after the other.
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,8 +20,8 @@ from lake.errors import StagingLost
 from lake.model.declared import source_tables, table_named
 from lake.store.storage import Storage, decoded
 
-# More rows are worth a transaction of their own, and would fill the memory.
-MOST_ROWS = 200_000
+# More rows are worth a transaction of their own, and would fill the memory: so many take some 60 MB.
+MOST_ROWS = 400_000
 
 Tables = dict[str, pa.Table]
 
@@ -42,19 +45,37 @@ def gather(storage: Storage, manifests: Sequence[Manifest]) -> Iterator[tuple[Ma
         What one transaction may commit, and the granules that this is: several, or one as it is. All of them are
         yielded, in order. The files of what was joined stay where they are, too.
     """
-    group = _Group()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for some in _within_memory(manifests):
+            if len(some) == 1:
+                yield some[0], some
+                continue
+            group = _Group()
+            for manifest, tables in zip(some, pool.map(partial(_read, storage), some), strict=True):
+                if tables is not None and group.add(manifest, tables):
+                    continue
+                yield from group.joined(storage)
+                group = _Group()
+                if tables is None:
+                    yield manifest, [manifest]
+                else:
+                    group.add(manifest, tables)
+            yield from group.joined(storage)
+
+
+def _within_memory(manifests: Sequence[Manifest]) -> Iterator[list[Manifest]]:
+    """Cut granules into parts that may be read at a time; a large one is a part of its own."""
+    some: list[Manifest] = []
+    held = 0
     for manifest in manifests:
         rows = sum(file.rows for file in manifest.files)
-        if rows > MOST_ROWS or (tables := _read(storage, manifest)) is None:
-            yield from group.joined(storage)
-            group = _Group()
-            yield manifest, [manifest]
-            continue
-        if group.rows + rows > MOST_ROWS or not group.add(manifest, tables):
-            yield from group.joined(storage)
-            group = _Group()
-            group.add(manifest, tables)
-    yield from group.joined(storage)
+        if some and held + rows > MOST_ROWS:
+            yield some
+            some, held = [], 0
+        some.append(manifest)
+        held += rows
+    if some:
+        yield some
 
 
 def _read(storage: Storage, manifest: Manifest) -> Tables | None:
@@ -70,7 +91,6 @@ class _Group:
 
     def __init__(self) -> None:
         self.manifests: list[Manifest] = []
-        self.rows = 0
         self.held: dict[str, list[pa.Table]] = {}
         self.targets: set[int] = set()
         self.keys: dict[str, set[str]] = {"source_id": set(), "exposure_id": set()}
@@ -98,7 +118,6 @@ class _Group:
         for name, table in {**tables, **rest}.items():
             if table.num_rows:
                 self.held.setdefault(name, []).append(table)
-                self.rows += table.num_rows
         self.targets.update(asked)
         for key in of:
             self.keys[key].update(named[key])

@@ -18,7 +18,7 @@ from lake.model.schema import TABLES
 from lake.redact import redacted, safe_line, safe_text
 from lake.science.motion import Followed
 from lake.store.catalog import Catalog
-from lake.store.migrations import SOFTWARE
+from lake.store.migrations import INLINED_ROWS, SOFTWARE
 from lake.store.storage import Storage, write_text
 from lake.store.walk import shown
 
@@ -149,9 +149,10 @@ def rows(attempts: Sequence[Attempt], numbers: Sequence[int], snapshot_id: int) 
 def record(
     cursor: duckdb.DuckDBPyConnection, attempts: Sequence[Attempt], numbers: Sequence[int], snapshot_id: int
 ) -> None:
-    """Write attempts into the ledger, inside the caller's transaction."""
+    """Write attempts into the ledger, inside the caller's transaction: so few at a time that they make no file."""
     cursor.register("attempts", rows(attempts, numbers, snapshot_id))
-    cursor.execute("INSERT INTO ledger BY NAME FROM attempts")
+    for start in range(0, len(attempts), INLINED_ROWS):
+        cursor.execute(f"INSERT INTO ledger BY NAME FROM attempts LIMIT {INLINED_ROWS} OFFSET {start}")
     cursor.unregister("attempts")
 
 

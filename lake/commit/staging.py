@@ -302,8 +302,9 @@ def stage_files(folder: UPath, tables: dict[str, pa.Table]) -> list[StagedFile]:
 
 def check_staged(storage: Storage, manifest: Manifest) -> None:
     """Raise StagingLost if the staged files are not those of a manifest."""
+    folder = storage.path(manifest.folder)
     for file in manifest.files:
-        path = storage.path(manifest.folder) / file.name
+        path = folder / file.name
         with _lost_if_broken(path):
             if parquet_rows(path) != file.rows or checksum(path) != file.blake2b:
                 raise _other(path)
@@ -317,10 +318,10 @@ def read_staged(storage: Storage, manifest: Manifest) -> dict[str, pa.Table]:
     StagingLost
         If the files are not those of the manifest.
     """
-    tables = {}
+    tables, folder = {}, storage.path(manifest.folder)
     texts = [field.name for field in TABLES["lightcurves"].arrow if pa.types.is_string(field.type)]
     for file in manifest.files:
-        path = storage.path(manifest.folder) / file.name
+        path = folder / file.name
         with _lost_if_broken(path):
             content = path.read_bytes()
             if checksum_of(content) != file.blake2b:
@@ -396,10 +397,10 @@ def _is_sorted(keys: pa.Table) -> bool:
     for column in keys.columns:
         if column.null_count:
             return False
-        values = column.to_numpy()
-        if not (~same | (values[:-1] <= values[1:])).all():
+        before, after = column.slice(0, len(same)), column.slice(1)
+        if not (~same | pc.less_equal(before, after).to_numpy()).all():
             return False
-        same &= values[:-1] == values[1:]
+        same &= pc.equal(before, after).to_numpy()
     return True
 
 
