@@ -18,18 +18,20 @@ from typing import Any
 import pyarrow.compute as pc
 import pytest
 from helpers import archives
-from helpers.archives import harvest, numbers_of, refusal, register
+from helpers.archives import PLACES, harvest, numbers_of, refusal, register
 
 from deployments.sandbox.icecube import URL_PATH
 from deployments.sandbox.server import Sandbox
 from flows import local
 from lake.errors import ArchiveError, CatalogError, ConfigurationError, LightlakeError, StagingLost
 from lake.query import Lake
+from lake.science.sky import hpx29
 from lake.settings import Settings, load_settings
 from lake.store.catalog import Catalog
-from lake.store.storage import path_of
+from lake.store.storage import path_of, read_parquet
 from lake.upkeep.maintenance import verify
 from tasks.archives import work
+from tasks.archives.source import ArchiveSource
 from tasks.pull import driver, limits
 from tasks.pull.driver import Run
 from tasks.pull.report import PullReport
@@ -430,6 +432,115 @@ def test_a_catalogue_that_cannot_be_written_ends_the_pull(
     monkeypatch.setattr(work, "commit_together", real)
     assert pull("madeup").failed == 0
     assert sum(counts(rows).values()) == 2
+    assert errors(catalog) == []
+
+
+# Of 24 targets, those of the first of six batches: a granule for each target, in the order of the sky.
+FIRST = set(sorted(range(24), key=lambda n: hpx29(*zip(PLACES[n], strict=True))[0])[:4])
+
+
+@pytest.fixture
+def all_waiting(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Callable[..., FetchResult]]:
+    """Hold the first commit of a pull until all other batches, each of which has ended, wait for theirs."""
+
+    def hold(committed: list[Any], meanwhile: Callable[[], object] = lambda: None) -> Any:
+        begun, waiting, settled = threading.Event(), threading.Event(), [0]
+        real_commit, real_wait = work.commit_together, driver.Driver._commit
+
+        def wait(*given: Any, **more: Any) -> None:
+            real_wait(*given, **more)
+            settled[0] += 1
+            if settled[0] == 6:
+                waiting.set()
+
+        def commit(catalog: Any, manifest: Any) -> Any:
+            if not begun.is_set():
+                begun.set()
+                assert waiting.wait(60), "the others did not end"
+                meanwhile()
+            committed.append(manifest)
+            return real_commit(catalog, manifest)
+
+        def fetch(granule: Granule, settings: Settings) -> FetchResult:
+            assert FIRST.issuperset(numbers_of(granule)) or begun.wait(60), "the first batch is not committed"
+            return harvest(granule)
+
+        monkeypatch.setenv("LIGHTLAKE_WORKERS", "6")
+        monkeypatch.setenv("LIGHTLAKE_ARCHIVE_CONCURRENCY", "6")
+        monkeypatch.setattr(work, "commit_together", commit)
+        monkeypatch.setattr(driver.Driver, "_commit", wait)
+        return fetch
+
+    return hold
+
+
+def test_batches_that_wait_are_committed_together(
+    catalog: Catalog, rows: Rows, madeup: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch, all_waiting: Any
+) -> None:
+    committed: list[Any] = []
+    given: list[tuple[Any, Any]] = []
+    real = ArchiveSource.commit
+
+    def commit(self: ArchiveSource, url: str, fetched: Any) -> Any:
+        receipts = real(self, url, fetched)
+        given.extend(zip(fetched, receipts, strict=True))
+        return receipts
+
+    monkeypatch.setattr(ArchiveSource, "commit", commit)
+    madeup(fetch=all_waiting(committed), batch_size=1)
+    register(catalog, range(24))
+    report = pull("madeup")
+    assert (report.asked, report.failed, report.granules_done + report.granules_empty) == (24, 0, 24)
+    assert [len(manifest.attempts) for manifest in committed] == [4, 20]
+    assert len(rows("SELECT DISTINCT snapshot_id FROM ledger")) == 2
+    assert report.rows == rows("SELECT count(*) AS n FROM lightcurves")[0]["n"]
+    assert len(given) == 6
+    for manifests, receipts in given:
+        assert [receipt.granule for _, receipt in receipts] == [one.attempt.granule for one in manifests]
+    assert errors(catalog) == []
+
+
+def test_a_batch_that_cannot_be_committed_harms_none_that_waits_beside_it(
+    catalog: Catalog,
+    rows: Rows,
+    madeup: Callable[..., Archive],
+    monkeypatch: pytest.MonkeyPatch,
+    all_waiting: Any,
+    lake: Lake,
+) -> None:
+    """What was staged of one is gone: only that is fetched again."""
+    asked: Counter[int] = Counter()
+    lost: list[int] = []
+    again: list[Any] = []
+    real = driver.Driver._retry
+
+    def retry(self: Any, one: Any, error: BaseException) -> bool:
+        again.append(error)
+        return real(self, one, error)
+
+    def lose() -> None:
+        for file in sorted(lake.storage.staging.rglob("lightcurves-*.parquet")):
+            number = int(read_parquet(file)["source_id"][0].as_py().removeprefix("s-T"))
+            if number not in FIRST:
+                lost.append(number)
+                return file.unlink()
+
+    hold = all_waiting([], lose)
+    monkeypatch.setattr(driver.Driver, "_retry", retry)
+
+    def fetch(granule: Granule, settings: Settings) -> FetchResult:
+        asked.update(numbers_of(granule))
+        return hold(granule, settings)
+
+    madeup(fetch=fetch, batch_size=1)
+    register(catalog, range(24))
+    report = pull("madeup")
+    assert (report.asked, report.failed, report.granules_done + report.granules_empty) == (24, 0, 24)
+    assert asked == Counter(range(24)) + Counter(lost)
+    assert len(lost) == 1
+    assert [type(error) for error in again] == [StagingLost], "no other batch is tried again"
+    assert sum(counts(rows).values()) == 24
+    assert report.rows == rows("SELECT count(*) AS n FROM lightcurves")[0]["n"]
     assert errors(catalog) == []
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 from helpers.granules import committed, content, count, errors, expected, register, staged
@@ -15,6 +16,7 @@ from lake.settings import load_settings
 from lake.store.catalog import Catalog
 from lake.store.storage import Storage
 from lake.upkeep.compaction import compact
+from tasks.archives.work import commit_batch
 
 SOURCES = 12
 FEW = settings(max_examples=examples(4), derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -100,23 +102,37 @@ answers = st.lists(
 
 
 @settings(FEW, max_examples=examples(2))
-@given(answers=answers)
-def test_granules_committed_together_are_as_one_after_the_other(template, answers):
+@given(answers=answers, cuts=st.lists(st.integers(1, SOURCES // BLOCK - 1)), before=st.integers(0, SOURCES // BLOCK))
+def test_granules_committed_together_are_as_one_after_the_other(template, answers, cuts, before):
+    """Whatever is committed together, and if some were, when a run was killed, in another company."""
+    n = len(answers)
+    every = list(range(n))
+    edges = sorted({0, n, *(cut for cut in cuts if cut < n)})
     found = []
-    for together in (False, True):
+    for groups in (
+        [[one] for one in every],
+        [every],
+        [every[start:end] for start, end in pairwise(edges)],
+        [every[:before], every],
+    ):
         with _Fresh(template) as catalog:
             register(catalog, range(SOURCES))
             manifests = [
                 staged(catalog, sources, f"g{n}", targets=range(n * BLOCK, (n + 1) * BLOCK), exposures=exposures)
                 for n, (sources, exposures) in enumerate(answers)
             ]
-            joined = gather(catalog.storage, manifests)
-            for manifest in (one for one, _ in joined) if together else manifests:
-                commit_together(catalog, manifest)
+            for group in groups:
+                if group[-1:] != every[-1:]:  # is killed when its rows are in the lake
+                    for manifest, _ in gather(catalog.storage, [manifests[one] for one in group]):
+                        commit_together(catalog, manifest)
+                else:
+                    receipts = commit_batch(str(catalog.storage.root), [manifests[one] for one in group])
+                    assert [receipt.granule for receipt in receipts] == [f"g{one}" for one in group]
             assert errors(catalog) == []
+            assert not list(catalog.storage.staging.rglob("joined-*/*")) or len(groups) > 1
             cursor = catalog.cursor()
             tables = ("sources", "lightcurves", "statistics", "exposures", "matches", "coverage")
             found.append([cursor.execute(f"FROM {name} ORDER BY ALL").fetchall() for name in tables])
             found[-1].append(cursor.execute("SELECT * EXCLUDE snapshot_id FROM ledger ORDER BY ALL").fetchall())
             cursor.close()
-    assert found[0] == found[1]
+    assert all(one == found[0] for one in found)
