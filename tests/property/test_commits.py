@@ -7,7 +7,7 @@ from pathlib import Path
 
 from helpers.granules import committed, content, count, errors, expected, register, staged
 from helpers.profiles import examples
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lake.commit.commit import commit_together
@@ -102,7 +102,8 @@ answers = st.lists(
 
 
 @settings(FEW, max_examples=examples(2))
-@given(answers=answers, cuts=st.lists(st.integers(1, SOURCES // BLOCK - 1)), before=st.integers(0, SOURCES // BLOCK))
+@given(answers=answers, cuts=st.lists(st.integers(1, SOURCES // BLOCK - 1)), before=st.integers(2, SOURCES // BLOCK))
+@example(answers=[({0: 1}, {}), ({4: 1}, {"a": 58000}), ({0: 1, 7: 1}, {})], cuts=[1], before=2)
 def test_granules_committed_together_are_as_one_after_the_other(template, answers, cuts, before):
     """Whatever is committed together, and if some were, when a run was killed, in another company."""
     n = len(answers)
