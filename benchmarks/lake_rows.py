@@ -24,7 +24,7 @@ SOURCES = 100  # of a granule
 BANDS = ("ztf_g", "ztf_r")
 EPOCHS = 50  # of a source in a band
 ROWS = SOURCES * len(BANDS) * EPOCHS
-ALONE = 10  # one batch of so many is committed granule by granule
+APART = 10  # of so many commits, two are of a few granules
 ARCHIVE = "ztf"
 RELEASE = "dr24"
 DAYS = (58_200.0, 60_900.0)  # MJD
@@ -205,13 +205,21 @@ def stage_all(url: str, granules: int) -> list[float]:
         return [seconds for job in jobs for seconds in job.result()]
 
 
+def per_commit(granules: int) -> int:
+    """Return how many granules a pull commits together, when as many wait; of few, a quarter."""
+    from tasks.sources.base import TOGETHER, Limits
+
+    return min(TOGETHER * Limits().granules, -(-granules // 4))
+
+
 def commit_all(url: str, granules: int) -> dict[str, list[float]]:
-    """Commit the staged granules in the order of the sky, in one process, and a few of them one by one.
+    """Commit the staged granules in the order of the sky, in one process.
 
     Returns
     -------
     dict
-        Seconds of each granule that was committed in a batch, as a pull does it, and of each that was committed alone.
+        Seconds of each granule that was committed with all that a pull commits together when batches wait, with those
+        of its task only, or alone.
     """
     from lake.commit.commit import commit_together
     from lake.commit.gather import gather
@@ -223,17 +231,19 @@ def commit_all(url: str, granules: int) -> dict[str, list[float]]:
 
     storage = Storage.from_url(url)
     catalog = Catalog(storage, Settings())
-    seconds: dict[str, list[float]] = {"batch": [], "alone": []}
-    size = Limits().granules
-    for number, first in enumerate(range(0, granules, size)):
-        read = [Manifest.read(storage.staging / granule_id(i)) for i in range(first, min(first + size, granules))]
+    seconds: dict[str, list[float]] = {"batch": [], "task": [], "alone": []}
+    first = number = 0
+    while first < granules:
+        kind = {1: "alone", 2: "task"}.get(number % APART, "batch")
+        after = min(first + (per_commit(granules) if kind == "batch" else Limits().granules), granules)
+        read = [Manifest.read(storage.staging / granule_id(i)) for i in range(first, after)]
         manifests = [manifest for manifest in read if manifest is not None]
-        alone = number % ALONE == 1
-        for some in [[manifest] for manifest in manifests] if alone else [manifests]:
+        first, number = after, number + 1
+        for some in [[manifest] for manifest in manifests] if kind == "alone" else [manifests]:
             started = time.perf_counter()
             receipts = [one for joined, _ in gather(storage, some) for one in commit_together(catalog, joined)]
             took = (time.perf_counter() - started) / len(some)
-            seconds["alone" if alone else "batch"] += [took] * len(some)
+            seconds[kind] += [took] * len(some)
             assert [one.n_rows for one in receipts] == [ROWS] * len(some)
     return seconds
 

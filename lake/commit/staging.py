@@ -311,7 +311,7 @@ def check_staged(storage: Storage, manifest: Manifest) -> None:
 
 
 def read_staged(storage: Storage, manifest: Manifest) -> dict[str, pa.Table]:
-    """Return the tables of small staged files, each read once; light curves have dictionaries, as when they were staged.
+    """Return the tables of small staged files, each read once; light curves have dictionaries.
 
     Raises
     ------

@@ -359,8 +359,8 @@ class Driver:
 
 
 def _title(some: Sequence[_Staged]) -> str:
-    first, *others = some
-    return f"{first.batch.title} and {counted(len(others), 'more batch', 'more batches')}" if others else first.batch.title
+    others = counted(len(some) - 1, "more batch", "more batches")
+    return f"{some[0].batch.title} and {others}" if len(some) > 1 else some[0].batch.title
 
 
 def _commit(run: Run, source: Source, some: Sequence[_Staged], tries: int = _COMMITS) -> list[Receipts]:

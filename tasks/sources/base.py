@@ -25,7 +25,7 @@ from tasks.sources.papers import papers_of
 _TYPED = frozenset({"epoch", "inf", "infinity", "null"})
 # Failed batches in a row.
 GIVE_UP_AFTER = 8
-# Batches of an archive that are committed together, at most: meanwhile other sources wait, and the run looks at nothing.
+# Batches of an archive that are committed together, at most: meanwhile other sources of the run wait.
 TOGETHER = 16
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
