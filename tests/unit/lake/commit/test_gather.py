@@ -8,6 +8,8 @@ from helpers.granules import content, count, errors, expected, register, staged,
 from lake.commit import gather as gathering
 from lake.commit.commit import commit, commit_together
 from lake.errors import PartlyCommitted, StagingLost
+from lake.model.declared import table_named
+from lake.store.storage import read_parquet
 
 BLOCK = 6
 
@@ -101,3 +103,17 @@ def test_who_comes_after_keeps_all_of_its_rows(lake):
     first, joined = gather(lake.storage, manifests)
     assert first == manifests[0]
     assert {file.table: file.rows for file in joined.files}["sources"] == 3
+
+
+def test_rows_of_neighbours_are_in_order(lake):
+    """Whether the granules come in order, in the opposite one, or each between the other's sources."""
+    along = sorted(range(8), key=lambda s: target_ids([s])[0])
+    for first, second in ((along[:4], along[4:]), (along[4:], along[:4]), (along[::2], along[1::2])):
+        manifests = _staged(lake, [(dict.fromkeys(sources, 1), {}) for sources in (first, second)])
+        (joined,) = gather(lake.storage, manifests)
+        for file in joined.files:
+            spec = table_named(file.table)
+            table = read_parquet(Path(joined.folder) / file.name)
+            assert table.equals(table.sort_by([(name, "ascending") for name in spec.sort])), file.table
+            staged_rows = [one.rows for each in manifests for one in each.files if one.table == file.table]
+            assert table.num_rows == file.rows == sum(staged_rows)
