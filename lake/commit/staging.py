@@ -14,16 +14,15 @@ from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from upath import UPath
 
 from lake.commit.ledger import Attempt
 from lake.commit.validate import validate, validate_rows
 from lake.errors import GranuleRejected, LightlakeError, SchemaError, StagingLost
-from lake.model.declared import all_tables, table_named
+from lake.model.declared import table_named
 from lake.model.schema import TABLES
+from lake.store.row_groups import ordered
 from lake.store.storage import (
     ROW_GROUP_ROWS,
     Storage,
@@ -40,9 +39,6 @@ MANIFEST = "manifest.json"
 
 # Tables of a granule that are written at a time.
 _AT_ONCE = 2
-
-# If fewer rows than this share have the first key of the row before, that key mostly decides their order.
-_MOSTLY = 0.2
 
 Tables = Mapping[str, pa.Table]
 Units = Mapping[str, str | None]
@@ -251,7 +247,7 @@ def lost(attempt: Attempt, error: BaseException) -> Attempt:
 
 
 def _joined(parts: Sequence[Tables]) -> dict[str, pa.Table]:
-    names = all_tables()
+    names = dict.fromkeys(name for tables in parts for name in tables)  # all tables of the lake would load all sources
     some = {name: [tables[name] for tables in parts if name in tables and tables[name].num_rows] for name in names}
     return {name: joined(tables) for name, tables in some.items() if tables}
 
@@ -290,7 +286,8 @@ def stage_files(folder: UPath, tables: dict[str, pa.Table]) -> list[StagedFile]:
     """Write tables to a staging folder, each in its sort order, and remove them from the mapping, which frees them."""
 
     def write(name: str) -> list[StagedFile]:
-        return _stage(folder, name, _ordered(tables.pop(name), table_named(name).sort))
+        keys = table_named(name).sort
+        return _stage(folder, name, (decoded(one, keys) for one in ordered(tables.pop(name), keys, ROW_GROUP_ROWS)))
 
     # Two at a time, the largest first: encoding takes a core, and the disk its time to have all of it.
     names = list(tables)
@@ -354,66 +351,6 @@ def cast_tables(tables: Tables) -> dict[str, pa.Table]:
         return {name: table_named(name).cast(forms[name](table)) for name, table in tables.items() if table.num_rows}
     except SchemaError as error:
         raise GranuleRejected(str(error)) from error
-
-
-def _ordered(table: pa.Table, names: tuple[str, ...]) -> Iterator[pa.Table]:
-    """Yield a table's rows in sort order, a row group at a time, to save memory."""
-    if not names:
-        yield table
-        return
-    keys = pa.table({name: _ranked(table[name]) for name in names})
-    # A table of many rows that is in order is not sorted, nor copied: most are.
-    is_sorted = _is_sorted(keys)
-    if not is_sorted:
-        order = _order(keys)
-        table = table.combine_chunks()
-    for start in range(0, table.num_rows, ROW_GROUP_ROWS):
-        rows = slice(start, start + ROW_GROUP_ROWS)
-        yield decoded(table[rows] if is_sorted else table.take(order[rows]), names)
-
-
-def _order(keys: pa.Table) -> pa.Array:
-    """Return the order of rows by all keys; where the first one mostly decides, only the rest is sorted by all."""
-    by_all = [(name, "ascending") for name in keys.column_names]
-    first = keys[0]
-    if not pa.types.is_integer(first.type) or first.null_count:
-        return pc.sort_indices(keys, by_all)
-    values = first.to_numpy()
-    order = np.argsort(values)
-    values = values[order]
-    same = values[1:] == values[:-1]
-    if np.count_nonzero(same) > _MOSTLY * len(values):
-        return pc.sort_indices(keys, by_all)
-    tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
-    if tied.size:
-        rows = np.sort(order[tied])  # so that rows of the same keys stay in their order
-        order[tied] = rows[pc.sort_indices(keys.take(pa.array(rows)), by_all).to_numpy()]
-    return pa.array(order)
-
-
-def _is_sorted(keys: pa.Table) -> bool:
-    """Say whether rows are in order; those with NULL or NaN in a key count as not."""
-    same = np.ones(max(keys.num_rows - 1, 0), bool)  # rows whose keys so far are those of the next row
-    for column in keys.columns:
-        if column.null_count:
-            return False
-        before, after = column.slice(0, len(same)), column.slice(1)
-        if not (~same | pc.less_equal(before, after).to_numpy()).all():
-            return False
-        same &= pc.equal(before, after).to_numpy()
-    return True
-
-
-def _ranked(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return what sorts as a column does: of a dictionary, the places of its values in order, which take less room."""
-    if not pa.types.is_dictionary(column.type):
-        return column
-    if column.null_count or not column.num_chunks:
-        return column.cast(column.type.value_type)
-    column = column.unify_dictionaries()
-    values = column.chunk(0).dictionary
-    rank = pc.rank(values, tiebreaker="dense").cast(pa.int32())
-    return pa.chunked_array([rank.take(chunk.indices) for chunk in column.chunks], pa.int32())
 
 
 def int32_dictionaries(table: pa.Table) -> pa.Table:
