@@ -536,7 +536,7 @@ def test_rows_come_sorted_as_the_table_is() -> None:
 
 
 def test_many_observations_are_read_as_each_alone() -> None:
-    """Odd values of some are told of these alone, and change nothing of the others."""
+    """Observations with odd values have remarks of their own; the others are as if read alone."""
     kinds: list[dict[str, Any]] = [
         {stem("n2a"): light_curve(), stem("n2b"): light_curve(rate=[1.0, np.nan])},
         {},
@@ -558,9 +558,9 @@ def test_many_observations_are_read_as_each_alone() -> None:
         for name, table in here.tables.items():
             ours, theirs = (TABLES[name].cast(decoded(one)) for one in (table, there.tables[name]))
             assert ours.combine_chunks().equals(theirs.combine_chunks()), name
-    told = [one.remark for one in together if isinstance(one, Reading)]
-    assert sum("infinite values" in str(one) for one in told) == 7
-    assert sum("lightcurves.flux_err" in str(one) for one in told) == 6
+    remarks = [one.remark for one in together if isinstance(one, Reading)]
+    assert sum("infinite values" in str(one) for one in remarks) == 7
+    assert sum("lightcurves.flux_err" in str(one) for one in remarks) == 6
 
 
 @pytest.mark.parametrize(
