@@ -3,8 +3,9 @@
 Each size is pulled from simulated archives in a fresh process. Measured are processor time, requests and bytes at the
 archive, rows, bytes of Parquet, memory, granules and time of commits. Archives in buckets are read over S3, with
 targets all over the sky and as many in one field, because their cost depends on the partitions that the targets touch.
-Lines through the smaller sizes predict the largest one, and the error is printed. Times of real services are
-assumptions, named in `PUBLISHED` and `sites`. `--markdown` prints the table of docs/how-to/cluster.md.
+The HCV's cost depends on how close together targets are: they lie as densely as the quasars of the SDSS. Lines through
+the smaller sizes predict the largest one, and the error is printed. Times of real services are assumptions, named in
+`PUBLISHED` and `sites`. `--markdown` prints the table of docs/how-to/cluster.md.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ SIZES: Mapping[str, tuple[int, ...]] = {
     "hcv": (100, 400, 1_600),
     "tess_kepler": (400, 600, 800),
 }
+SPREADS: Mapping[str, tuple[str, ...]] = {**dict.fromkeys(served.IN_BUCKETS, ("sky", "field")), "hcv": ("survey",)}
 QUICK_SIZES: Mapping[str, tuple[int, ...]] = {"gaia": (250, 500, 1_000), "wise": (20, 40, 80)}
 
 
@@ -89,8 +91,9 @@ class Published:
         Share of the partitions that a sample of 500,000 touches.
     partition_mb
         Bytes read of a partition.
-    partition_s, target_s
-        Time of the archive for a partition, or for a target, without other users.
+    partition_s, target_s, found_s, request_s
+        Time of the archive for a partition, for a target, in addition for one that has data, and for a request, without
+        other users.
     at_once
         Requests that a task has under way at the same time.
     source
@@ -103,6 +106,8 @@ class Published:
     partition_mb: float = 0.0
     partition_s: float = 0.0
     target_s: float = 0.0
+    found_s: float = 0.0
+    request_s: float = 0.0
     at_once: int = 1
 
 
@@ -143,6 +148,7 @@ class Load:
     granules: float
     in_bucket: bool
     at_once: int = 1
+    request_s: float = 0.0
 
 
 _COLLECTOR = "the published collector's run of 498,877 targets, one request after the other"
@@ -166,11 +172,12 @@ PUBLISHED: Mapping[str, Published] = {
         partition_mb=10,
         partition_s=2.29,
     ),
-    "hcv": Published("not published; assumed 0.2 s a target", target_s=0.2),
+    "hcv": Published("not published; assumed 0.2 s a request, three at a time", request_s=0.2, at_once=3),
     "tess_kepler": Published(
         "MAST's TAP took 9 s for a query of 50 stars with all of their rows, and 1.6 s for one star (Fabmat1/ASTRA, "
-        "MastArchiveClient.cpp); a task downloads four files at a time",
-        target_s=9 / 50,
+        "MastArchiveClient.cpp), so 1.45 s a query and 0.15 s a star; a task downloads four files at a time",
+        target_s=(1.6 - 7.4 / 49) / 50,
+        found_s=7.4 / 49,
         at_once=4,
     ),
 }
@@ -201,19 +208,20 @@ def touched(n: int, partitions: int) -> float:
     return partitions * -np.expm1(n * np.log1p(-1 / partitions)) if partitions > 1 else float(partitions and n > 0)
 
 
-def load_of(lines: Mapping[str, Line], published: Published, n: int) -> Load:
-    """Extrapolate the work of a pull of n targets from a real archive."""
+def load_of(lines: Mapping[str, Line], published: Published, n: int, share: float = 1.0) -> Load:
+    """Extrapolate the work of a pull of n targets, of which a share has data, from a real archive."""
     parts = touched(n, round(published.partitions * published.share))
     cost = {name: line.at(n, parts) for name, line in lines.items()}
     return Load(
         cpu_s=cost["cpu_s"],
         requests=cost["requests"],
         mb=parts * published.partition_mb if published.partitions else cost["bytes"] / 1e6,
-        service_s=n * published.target_s + parts * published.partition_s,
+        service_s=n * (published.target_s + share * published.found_s) + parts * published.partition_s,
         commit_s=cost["commit_s"],
         granules=cost["granules"],
         in_bucket=published.partitions > 0,
         at_once=published.at_once,
+        request_s=published.request_s,
     )
 
 
@@ -223,7 +231,8 @@ def hours(load: Load, site: Site) -> float:
     Several tasks use an archive at the same time; work that waits for the network gains nothing from more cores.
     """
     at_once = site.buckets if load.in_bucket else site.services
-    waiting = (load.requests * site.latency_s + load.mb / site.mb_per_s) / load.at_once + load.service_s
+    a_request = site.latency_s + load.request_s
+    waiting = (load.requests * a_request + load.mb / site.mb_per_s) / load.at_once + load.service_s
     commits = load.commit_s + load.granules * site.granule_s
     return (max(load.cpu_s / site.cores, waiting / at_once) + commits) / 3600
 
@@ -238,10 +247,10 @@ def idle(url: str) -> int:
     return len(served.new_lake(url, "icecube", 10, "sky")[0].sql("FROM targets"))
 
 
-def measured(archive: str, sizes: Sequence[int], spread: str, folder: Path) -> list[Sample]:
-    """Pull an archive at each size."""
+def measured(archive: str, sizes: Sequence[int], spread: str, folder: Path, share: float = 1.0) -> list[Sample]:
+    """Pull an archive at each size, with data at a share of the targets."""
     samples = []
-    targets = served.positions(max(sizes), spread)
+    targets = served.positions(max(sizes), spread)[:: round(1 / share)]
     with served.serving(folder / f"{archive}-{spread}", [served.service_of(archive)], targets) as box:
         for n in sizes:
             box.counts()
@@ -321,6 +330,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two archives, a thousand targets at most")
     parser.add_argument("--markdown", action="store_true", help="print the table of docs/how-to/cluster.md, too")
     parser.add_argument("--archives", nargs="+", choices=list(SIZES), help="only these; default: all")
+    parser.add_argument("--share", type=float, default=1.0, help="of the targets, so many have data; default: all")
     parser.add_argument("--jobs", type=int, default=16, help="jobs of the cluster")
     given = parser.parse_args()
     started, load = time.perf_counter(), os.getloadavg()[0]
@@ -334,12 +344,13 @@ def main() -> None:
         base_mb = fresh(idle, f"{folder}/idle").peak_rss_mb
         for archive, sizes in chosen.items():
             samples = []
-            for spread in ("sky", "field") if archive in served.IN_BUCKETS else ("sky",):
-                part = measured(archive, sizes, spread, folder)
+            for spread in SPREADS.get(archive, ("sky",)):
+                part = measured(archive, sizes, spread, folder, given.share)
                 rows += [_row(archive, spread, one) for one in part]
                 samples += part
             off[archive] = errors(samples)
-            loads[archive] = load_of({one: fit(samples, one) for one in QUANTITIES}, PUBLISHED[archive], TARGETS)
+            lines = {one: fit(samples, one) for one in QUANTITIES}
+            loads[archive] = load_of(lines, PUBLISHED[archive], TARGETS, given.share)
             by_kind = requests_by_kind(samples, PUBLISHED[archive], TARGETS)
             kinds += [(archive, kind, samples[-1].n, samples[-1].kinds.get(kind, 0), by_kind[kind]) for kind in by_kind]
             peak = max(sample.peak_mb for sample in samples)
@@ -401,6 +412,7 @@ def main() -> None:
             **{f"hours_{name}": hours(one, at[0]) for name, one in loads.items()},
             "worst_error_percent": {name: round(max(one.values()), 1) for name, one in off.items()},
             "jobs": given.jobs,
+            "share": given.share,
             "quick": given.quick,
             "load_average": f"{load:.1f} to {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores",
             "total_s": time.perf_counter() - started,

@@ -29,6 +29,8 @@ BUCKET = "archives"
 IN_BUCKETS = ("ztf", "wise", "panstarrs")
 SEED, SCALE = 20210126, 0.1
 FIELD, FIELD_DEG = (150.0, 2.2), 3.0
+# 500,000 targets in 10,000 square degrees, as quasars of the SDSS.
+SURVEY_PER_DEG2, SURVEY_DEG = 50, 4.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Served:
 
 
 def positions(n: int, spread: str) -> list[tuple[float, float]]:
-    """Generate positions of n targets: over the `sky` north of -30 deg, or in one `field` of six degrees.
+    """Generate positions of n targets: over the `sky` north of -30 deg, in one `field` of six degrees, or a `survey`.
 
     A smaller n returns the first positions of a larger one.
     """
@@ -76,6 +78,9 @@ def positions(n: int, spread: str) -> list[tuple[float, float]]:
     u, v = rng.uniform(size=(2, 100_000))[:, :n]
     if spread == "sky":
         return list(zip((360 * u).tolist(), np.degrees(np.arcsin(-0.5 + 1.5 * v)).tolist(), strict=True))
+    if spread == "survey":
+        east = (np.arange(u.size) + u) / (SURVEY_PER_DEG2 * SURVEY_DEG) / np.cos(np.radians(FIELD[1]))
+        return list(zip((FIELD[0] + east).tolist(), (FIELD[1] + SURVEY_DEG * (v - 0.5)).tolist(), strict=True))
     radius, angle = FIELD_DEG * np.sqrt(u), 2 * np.pi * v
     dec = FIELD[1] + radius * np.sin(angle)
     return list(zip((FIELD[0] + radius * np.cos(angle) / np.cos(np.radians(dec))).tolist(), dec.tolist(), strict=True))

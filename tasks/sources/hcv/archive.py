@@ -1,6 +1,6 @@
 """Hubble Catalog of Variables: variables of the Hubble Source Catalog v3, and their light curves in every filter.
 
-A request to MAST's REST API finds the sources in a cone around a target; one more for each gets its light curves.
+A request to MAST's REST API finds the sources in a field of targets; one more for each source gets its light curves.
 """
 
 from __future__ import annotations
@@ -32,15 +32,13 @@ from tasks.services.values import as_number, as_whole, columns_of, dated, nullab
 from tasks.sources.base import Archive, Band, FetchResult, Granule
 from tasks.sources.collector import DEG, Collector, Key
 from tasks.sources.hats import only_matched, sources_and_matches
+from tasks.sources.hcv.fields import MOST_RADIUS_DEG, place_of, rows_in
 from tasks.sources.hcv.pages import NAME, Ask, Row, Rows, pages
 
 Floats = NDArray[np.float64]
 Place = tuple[float, float]
 
 SUMMARY, CURVES = "hcvsummary", "hcv"
-
-# The service's limit on a cone (MAST's notebook HCV_API_demo).
-MOST_RADIUS_DEG = 0.5
 
 # Of the images of the HSC v3: from the first ones with corrected optics on.
 SPAN = Span(1993.9, 2017.8, "B. C. Whitmore et al. 2016, AJ 151, 134; v3 has images that were public by 2017 October")
@@ -102,10 +100,11 @@ def fetch(granule: Granule, settings: Settings) -> FetchResult:
         for ra, dec, around in zip(paths.ra, paths.dec, reach, strict=True)
     ]
     with _asking(endpoint, settings) as ask:
-        summary = _few_at_a_time(lambda cone: pages(ask, endpoint, SUMMARY, cone), cones)
+        summary = rows_in(ask, endpoint, SUMMARY, cones, _few_at_a_time)
         sources, matches = found(granule.targets, summary, radius, endpoint)
         ids = sources["source_id"].to_pylist()
-        curves = _few_at_a_time(lambda number: pages(ask, endpoint, CURVES, {"MatchID": number}), ids)
+        answers = _few_at_a_time(lambda number: pages(ask, endpoint, CURVES, {"MatchID": number}), ids)
+        curves = [row for answer in answers for row in answer]
     if ids and paths.moves.any():
         sources, matches = found(granule.targets, summary, radius, endpoint, curves)
         left = set(ids) - set(sources["source_id"].to_pylist())
@@ -134,12 +133,12 @@ def _asking(endpoint: str, settings: Settings) -> Iterator[Ask]:
         yield ask
 
 
-def _few_at_a_time(ask: Callable[[Any], Rows], asked: Sequence[Any]) -> Rows:
-    """Return the rows of all answers in order; after the first failure no more requests are sent."""
+def _few_at_a_time(ask: Callable[[Any], Any], asked: Sequence[Any]) -> list[Any]:
+    """Return all answers in order; after the first failure no more requests are sent."""
     with Threads(_AT_ONCE, thread_name_prefix=NAME) as pool:
         futures = [pool.submit(ask, one) for one in asked]
         try:
-            return [row for future in futures for row in future.result()]
+            return [future.result() for future in futures]
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -184,7 +183,8 @@ def _places(summary: Rows) -> tuple[dict[int, Place], list[str], dict[int, list[
     places: dict[int, list[Place]] = {}
     odd = list[str]()
     for row in summary:
-        name, (ra, dec) = _id(row), np.array([as_number(row.get(axis)) for axis in ("ra", "dec")], np.float64)
+        name, *at = place_of(row)
+        ra, dec = np.array(at, np.float64)
         if not (name and on_sky(ra, dec)):
             odd.append(name or str(row.get("matchid")))
             continue
@@ -368,9 +368,10 @@ ARCHIVE = Archive(
     "Hubble Catalog of Variables: Bonanos et al. 2019, A&A 630, A92.",
     bibcode="2019A&A...630A..92B",
     span=SPAN,
-    access="MAST's REST API: one request for the sources of a target, one more for the light curves of each, three "
-    "targets at a time. LIGHTLAKE_ENDPOINTS__HCV is another service. The ledger's reason names what the catalogue did "
-    "not return: a light curve, a time, a filter without a band here.",
+    access="MAST's REST API: one request for the sources of a field of targets, up to a degree wide; one for a target "
+    "where the field has too many; one more for the light curves of each source. Three at a time. "
+    "LIGHTLAKE_ENDPOINTS__HCV is another service. The ledger's reason names what the catalogue did not return: a light "
+    "curve, a time, a filter without a band here.",
     matching="All sources within radius_arcsec are kept and ranked, constant ones too. A target with proper motion is "
     "compared at the time of each measurement.",
     quality="good: there are a magnitude and an error. quality: AutoClass in bits 0 and 1, ExpertClass (1 certain, 2 "

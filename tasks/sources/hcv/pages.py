@@ -36,17 +36,27 @@ def pages(ask: Ask, endpoint: str, table: str, query: Mapping[str, Any]) -> Rows
     rows: Rows = []
     before: Rows = []
     for number in range(1, MOST_PAGES + 1):
-        which = {"page": number} if number > 1 else {}
-        page = parse(ask(table, {**query, "pagesize": PAGE_ROWS, **which}), url)
-        if page and page == before:
+        found = page(ask, endpoint, table, {**query, **({"page": number} if number > 1 else {})}, PAGE_ROWS)
+        if found and found == before:
             raise TruncatedAnswer(f"page {number} is page {number - 1} again", archive=NAME, endpoint=url)
-        rows += page
-        if len(page) < PAGE_ROWS:
+        rows += found
+        if len(found) < PAGE_ROWS:
             return rows
-        before = page
+        before = found
     raise TruncatedAnswer(
         f"no end after {counted(len(rows), 'row')}", archive=NAME, endpoint=url, hint="a smaller radius_arcsec"
     )
+
+
+def page(ask: Ask, endpoint: str, table: str, query: Mapping[str, Any], n_rows: int) -> Rows:
+    """Fetch one page of an answer; if it is full, there may be more.
+
+    Raises
+    ------
+    TruncatedAnswer, ArchiveError
+        As from `parse`.
+    """
+    return parse(ask(table, {**query, "pagesize": n_rows}), f"{endpoint}/{table}.json")
 
 
 def parse(body: bytes, url: str) -> Rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pyarrow import fs
 
@@ -16,6 +17,7 @@ from benchmarks.growth import (
     errors,
     fit,
     hours,
+    load_of,
     markdown,
     memory_gb,
     requests_by_kind,
@@ -75,6 +77,14 @@ def test_hours_are_of_whatever_is_longer_and_of_the_commits() -> None:
     assert hours(waiting, SITE) == pytest.approx((2 + 1 + 1) / 4)
     assert hours(Load(**{**vars(waiting), "in_bucket": True}), SITE) == pytest.approx((2 + 1 + 1) / 8)
     assert hours(Load(**{**vars(waiting), "at_once": 2}), SITE) == pytest.approx(((2 + 1) / 2 + 1) / 4)
+    assert hours(Load(**{**vars(waiting), "request_s": 0.3}), SITE) == pytest.approx((2 + 6 + 1 + 1) / 4)
+
+
+def test_where_few_targets_have_data_an_archive_takes_less() -> None:
+    nothing = {name: fit([sample(10)], name) for name in ("cpu_s", "commit_s", "requests", "bytes", "granules")}
+    known = PUBLISHED["tess_kepler"]
+    assert load_of(nothing, known, 50).service_s == pytest.approx(9.0, abs=0.01)
+    assert load_of(nothing, known, 50, share=1 / 50).service_s == pytest.approx(1.6)
 
 
 def test_requests_are_extrapolated_by_what_answers_them() -> None:
@@ -117,8 +127,14 @@ def test_work_is_compared_with_all_of_its_tasks() -> None:
 
 
 def test_fewer_targets_are_the_first_of_more() -> None:
-    for spread in ("sky", "field"):
+    for spread in ("sky", "field", "survey"):
         assert positions(500, spread)[:20] == positions(20, spread)
+
+
+def test_targets_of_a_survey_lie_as_densely_however_many_there_are() -> None:
+    ra, dec = np.array(positions(2_000, "survey")).T
+    assert ra.max() - ra.min() == pytest.approx(10, abs=0.1)
+    assert dec.max() - dec.min() == pytest.approx(4, abs=0.1)
 
 
 def test_a_folder_is_served_as_a_bucket(tmp_path: Path) -> None:

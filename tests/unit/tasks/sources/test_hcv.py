@@ -505,7 +505,7 @@ def test_few_requests_at_a_time(tmp_path: Path) -> None:
     with Sandbox() as box:
         box.mount("/hsc/v3", slow)
         settings = load_settings(url=str(tmp_path), endpoints={"hcv": box.url("/hsc/v3/")})
-        result = hcv.fetch(granule(targets_at([(1.0 + n, 5.0) for n in range(30)])), settings)
+        result = hcv.fetch(granule(targets_at([(1.0 + 2 * n, 5.0) for n in range(30)])), settings)
         assert (result.sources.num_rows, len(box.requests)) == (0, 30)
     assert 1 <= most <= hcv._AT_ONCE
 

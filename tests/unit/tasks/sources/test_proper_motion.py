@@ -175,7 +175,7 @@ def test_hcv(hubble: Sandbox) -> None:
     mine = [match for match in matches if match["source_id"] == str(number)]
     assert [match["target_id"] for match in mine] == [stars["target_id"][there].as_py()]
     assert mine[0]["separation_arcsec"] < 0.01
-    assert sum("hcvsummary" in one.path for one in hubble.requests[before:]) == 2
+    assert sum("hcvsummary" in one.path for one in hubble.requests[before:]) == 1
     assert set(harvest.lightcurves["source_id"].to_pylist()) <= {match["source_id"] for match in matches}
 
 
