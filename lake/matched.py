@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lake.store.arrays import from_numpy, texts, to_numpy
+from lake.store.arrays import from_numpy, to_numpy
 
 Integers = NDArray[np.integer[Any]]
 
@@ -74,16 +74,15 @@ def _taken(column: pa.ChunkedArray, places: pa.Array) -> pa.Array:
     return column.dictionary.take(column.indices.take(places))
 
 
-def _codes(column: pa.ChunkedArray, known: pa.Array | None = None) -> tuple[Integers, pa.Array]:
+def _codes(column: pa.ChunkedArray, known: Sequence[str] | None = None) -> tuple[Integers, list[str]]:
     """Return the number of each text, -1 if it is none of the known ones, and the texts by number, in their order."""
     column = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    column = column.unify_dictionaries()
-    values = column.chunk(0).dictionary if column.num_chunks else texts([])
-    if known is None:
-        known = values.take(pc.sort_indices(values))
-    to_known = pc.coalesce(pc.index_in(values, known), from_numpy(np.full(len(values), -1, np.int32)))
-    indices = np.concatenate([np.empty(0, np.int32), *(to_numpy(chunk.indices) for chunk in column.chunks)])
-    return to_numpy(to_known)[indices].astype(np.int64), known
+    chunks = (column if column.num_chunks < 2 else column.unify_dictionaries()).chunks
+    values = chunks[0].dictionary.to_pylist() if chunks else []
+    names = sorted(values) if known is None else list(known)
+    numbers = {name: number for number, name in enumerate(names)}
+    of_value = np.array([numbers.get(value, -1) for value in values], np.int64)
+    return of_value[np.concatenate([np.empty(0, np.int32), *(to_numpy(chunk.indices) for chunk in chunks)])], names
 
 
 def _joined(near: pa.Table, sources: pa.Table) -> tuple[Integers, Integers]:

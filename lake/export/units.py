@@ -155,14 +155,22 @@ def _unit_at(table: pa.Table, number: int, units: dict[str, list[Any]] | None = 
 
 def with_metadata(table: pa.Table) -> pa.Table:
     """Return a table whose fields say unit, ucd and description in their metadata, as far as they are known."""
+    names, fields = table.column_names, list(table.schema)
     units: dict[str, list[Any]] = {}
-    fields = []
-    for number, field in enumerate(table.schema):
-        column, unit = column_of(field.name, field.type), _unit_at(table, number, units)
-        known = {"unit": unit} if unit else {}
-        known |= _said(column)
-        fields.append(field.with_metadata(known) if known else field)
+    said = list(_known(tuple((field.name, field.type) for field in fields)))
+    for number, name in enumerate(names):
+        if unit_column(name, names) is not None:
+            unit = _unit_at(table, number, units)
+            said[number] = ({"unit": unit} if unit else {}) | _said(column_of(name, fields[number].type))
+    fields = [field.with_metadata(one) if one else field for field, one in zip(fields, said, strict=True)]
     return pa.Table.from_arrays(table.columns, schema=pa.schema(fields)) if fields else table
+
+
+@lru_cache
+def _known(fields: tuple[tuple[str, pa.DataType], ...]) -> list[dict[str, str]]:
+    """Return what is known of fields by name and type alone."""
+    columns = [column_of(name, kind) for name, kind in fields]
+    return [({"unit": one.unit} if one is not None and one.unit else {}) | _said(one) for one in columns]
 
 
 def _said(column: Column | None) -> dict[str, str]:
