@@ -9,12 +9,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import hpgeom
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from upath import UPath
 
 from lake.commit import ledger
 from lake.commit.ledger import Attempt
@@ -26,6 +26,9 @@ from lake.store.catalog import Catalog
 from lake.store.migrations import INLINED_ROWS
 from lake.store.storage import read_parquet, remove_folder, write_parquet
 from lake.text import file_name
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 # A live archive may move a source slightly within a release. Its earlier rows are searched in the pixels of this order
 # (26 arcsec wide) around its new position.

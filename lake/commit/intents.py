@@ -6,14 +6,16 @@ import json
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-
-from upath import UPath
+from typing import TYPE_CHECKING
 
 from lake.commit.quarantine import set_aside
 from lake.model.declared import all_tables, is_table
 from lake.store.catalog import Catalog
 from lake.store.failures import overtaken
 from lake.store.storage import PARTIAL, Storage, publish, remove, remove_folder, write_text
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 PUBLISHING = "publishing"
 

@@ -9,16 +9,18 @@ import json
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from upath import UPath
 
 from lake.commit.transaction import Change, write
 from lake.model.schema import TABLES
 from lake.store.catalog import Catalog
 from lake.store.storage import Storage, remove, remove_folder, write_parquet, write_text
 from lake.text import file_name
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 FOLDER = "metrics"
 

@@ -12,11 +12,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-
-from upath import UPath
+from typing import TYPE_CHECKING
 
 from lake.errors import CatalogError
 from lake.store.storage import Storage, flush, is_local, remove_folder
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 # The page that helps with errors from here.
 HELP_TOPIC = "how-to/keep-a-lake"

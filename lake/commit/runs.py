@@ -11,10 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
-from upath import UPath
 
 from lake.commit.transaction import Change, write
 from lake.errors import ConfigurationError, ReadOnly
@@ -24,6 +23,9 @@ from lake.store.catalog import Catalog
 from lake.store.claims import held, is_free
 from lake.store.storage import Storage, remove, write_text
 from lake.text import file_name
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 # The page that helps with errors from here.
 HELP_TOPIC = "how-to/runs"

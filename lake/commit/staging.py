@@ -12,10 +12,9 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from upath import UPath
 
 from lake.commit.ledger import Attempt
 from lake.commit.validate import validate, validate_rows
@@ -34,6 +33,9 @@ from lake.store.storage import (
     write_parquet,
     write_text,
 )
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 MANIFEST = "manifest.json"
 

@@ -7,12 +7,11 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from upath import UPath
 
 from lake.commit import ledger
 from lake.commit.aliases import fresh_rows, replace_rows
@@ -25,6 +24,9 @@ from lake.science.sky import HPX_PIXELS, SkyIndex, chord, hpx29, separation_arcs
 from lake.store.catalog import Catalog
 from lake.store.migrations import INLINED_ROWS
 from lake.store.storage import remove_folder
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 # The page that helps with errors from here.
 HELP_TOPIC = "how-to/target-lists"

@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import PurePosixPath
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import duckdb
 import pyarrow as pa
-from upath import UPath
 
 from lake.commit.intents import PUBLISHING, Intent, recover, settle
 from lake.errors import Interrupted, LightlakeError
@@ -29,6 +28,9 @@ from lake.store.lock import until_back
 from lake.store.migrations import INLINED_ROWS
 from lake.store.pruning import note_no_nan
 from lake.store.storage import Storage, checksum, parquet_rows, publish, remove, remove_folder, write_parquet
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 T = TypeVar("T")
 

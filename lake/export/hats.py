@@ -13,12 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import filelock
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from upath import UPath
 
 from lake.errors import ConfigurationError
 from lake.export import hats_files as files
@@ -30,6 +30,9 @@ from lake.query import Lake
 from lake.store.s3 import reached
 from lake.store.storage import PARTIAL, is_local, path_of, remove, remove_folder, write_text
 from lake.text import counted
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 # The page that helps with errors from here.
 HELP_TOPIC = "how-to/hats"
@@ -311,7 +314,7 @@ def _alone(work: UPath, final: UPath) -> Iterator[None]:
     try:
         with lock:
             yield
-            remove(UPath(f"{work}.lock"))
+            remove(Path(f"{work}.lock"))
     except filelock.Timeout:
         raise ConfigurationError(
             f"another export is writing {final}", hint="wait for it, or name another folder"

@@ -6,12 +6,11 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from upath import UPath
 
 from lake.export.healpix import Pixel
 from lake.export.nested import HEALPIX_COLUMN, NESTED
@@ -19,6 +18,9 @@ from lake.export.provenance import Provenance
 from lake.science.sky import HPX_ORDER
 from lake.store.migrations import SOFTWARE
 from lake.store.storage import PARTIAL, flush, is_local, remove, write_text
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 TARGETS = "targets"
 COLLECTION = "collection.properties"

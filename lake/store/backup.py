@@ -9,12 +9,14 @@ import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-
-from upath import UPath
+from typing import TYPE_CHECKING
 
 from lake.errors import CatalogError, ConfigurationError
 from lake.store.location import CatalogLocation
 from lake.store.storage import PARTIAL, Storage, is_local, publish, remove
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 # The page that helps with errors from here.
 HELP_TOPIC = "how-to/backups"
@@ -95,7 +97,7 @@ def back_up(location: CatalogLocation, storage: Storage, keep: int) -> Backup | 
         else:
             with tempfile.TemporaryDirectory(prefix="lightlake-") as work:
                 copy_database(database, Path(work) / "catalog.sqlite")
-                publish(UPath(work) / "catalog.sqlite", backup.path)
+                publish(Path(work) / "catalog.sqlite", backup.path)
         for old in backups(storage)[keep:]:
             remove(old.path)
     except OSError as error:

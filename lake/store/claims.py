@@ -11,14 +11,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
-
-from upath import UPath
+from typing import TYPE_CHECKING, Any
 
 from lake.errors import LightlakeError
 from lake.redact import safe_line
 from lake.store.catalog import Catalog
 from lake.store.storage import Storage, remove, write_text
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 # A holder checks its claim this often, seconds.
 KEEP_S = 3.0

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import gettempdir
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import duckdb
-from upath import UPath
 
 from lake.errors import ConfigurationError
 from lake.model.table import quoted
@@ -22,6 +22,9 @@ from lake.settings import Settings
 from lake.store.access import may
 from lake.store.s3 import s3_secret
 from lake.store.storage import Storage, is_local
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 # Otherwise DuckDB reads each table of the catalogue through its own SQLite connection. A query during a commit then
 # sees two states, with replaced rows twice. It is also slower.

@@ -12,12 +12,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from typing_extensions import TypeIs
-from upath import UPath
 
 from lake.errors import ConfigurationError
 from lake.model.schema import TABLES
@@ -25,6 +24,9 @@ from lake.settings import load_settings
 from lake.store import s3
 from lake.store.row_groups import compact, encodings, row_groups
 from lake.store.walk import files_below
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 # Small row groups make a query of one object cheap: 26-38 ms against 47 ms and more with larger ones,
 # on 100 million rows.
@@ -66,6 +68,8 @@ def path_of(url: str | os.PathLike[str], options: Mapping[str, Any] | None = Non
             raise ConfigurationError(f"{text!r} names no bucket", hint="give s3://BUCKET/PREFIX")
         given = load_settings().storage_options if options is None else options
         try:
+            from upath import UPath
+
             remote: UPath = UPath(text.rstrip("/"), **s3.access(given).options())
             return remote
         except ImportError as error:
@@ -75,7 +79,15 @@ def path_of(url: str | os.PathLike[str], options: Mapping[str, Any] | None = Non
             f"cannot keep a lake at {text!r}: {scheme[1]}:// is not supported",
             hint="give a local folder, such as ./lightlake, or s3://BUCKET/PREFIX",
         )
-    return UPath(Path(text.removeprefix("file://")).expanduser().absolute())
+    return local_path(Path(text.removeprefix("file://")).expanduser().absolute())
+
+
+def local_path(path: str | os.PathLike[str]) -> UPath:
+    """Return a path on a disk of this machine, with the type of all paths of a lake.
+
+    It is a `pathlib.Path`: loading UPath takes longer than many a query.
+    """
+    return cast("UPath", Path(path))
 
 
 def is_local(path: UPath | Path) -> TypeIs[Path]:
@@ -148,7 +160,7 @@ class Storage:
         if not is_local(folder):
             return folder.rglob("*.parquet")
         found = files_below(folder, "*.parquet", _raised, follow_links=False) if folder.exists() else ()
-        return (UPath(path) for path, _ in found)
+        return (local_path(path) for path, _ in found)
 
     def relative(self, path: UPath) -> str:
         """Return a file's path below data/main, as table files records it."""

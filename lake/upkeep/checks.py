@@ -12,9 +12,7 @@ from collections.abc import Mapping
 from contextlib import closing, suppress
 from datetime import UTC
 from pathlib import Path
-from typing import Any, Protocol
-
-from upath import UPath
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lake.commit.ledger import dated_ahead
 from lake.errors import CatalogError, ConfigurationError, NoLake, ReadOnly
@@ -26,6 +24,9 @@ from lake.store.location import CatalogLocation
 from lake.store.s3 import AWS, s3_endpoint, said
 from lake.store.storage import PARTIAL, Storage, is_local, path_of, publish, remove, write_text
 from lake.upkeep.doctor import Check, first_line
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 # With less free space, bytes, nothing works; with less than the second, a large pull may not finish.
 _FULL, _LITTLE = 100 << 20, 2 << 30

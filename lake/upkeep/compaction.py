@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
-from upath import UPath
 
 from lake.commit.intents import set_aside_unknown
 from lake.commit.quarantine import expire
@@ -26,6 +26,9 @@ from lake.store.pruning import index_statistics, note_no_nan
 from lake.store.storage import Storage, remove_folder
 from lake.text import counted
 from lake.upkeep.maintenance import BOOKKEEPING, damage, live_files, recorded_files
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 # A staging folder untouched for this long belongs to a dead process.
 STALE_AFTER = timedelta(days=1)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import duckdb
 import pyarrow as pa
-from upath import UPath
 
 from lake.commit.intents import Intent, intents
 from lake.commit.ledger import SAMPLE_GRANULE
@@ -24,6 +23,9 @@ from lake.store.storage import Storage, changed_at, checksum, is_local, parquet_
 from lake.text import counted
 from lake.upkeep.consistency import Finding, check_constraints, check_coverage
 
+if TYPE_CHECKING:
+    from upath import UPath
+
 _GIVE_UP = "restore it from a backup of the files; or move it away, and give up its rows with: lightlake restore now"
 
 # The catalogue's own bookkeeping: its rows may sit in the catalogue database, and need no plain reader.
@@ -33,7 +35,7 @@ BOOKKEEPING = ("files", "schema_version")
 _LOOKS = 3
 
 # Rows, bytes and checksum of files.
-Records = dict[UPath, tuple[int, int, str]]
+Records: TypeAlias = "dict[UPath, tuple[int, int, str]]"
 
 # The clocks of a catalogue's disk and of S3 differ by less, seconds.
 _SKEW_S = 60

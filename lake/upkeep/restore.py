@@ -13,11 +13,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-from upath import UPath
 
 from lake.commit import ledger
 from lake.commit.intents import intents, put_back, recover, unknown_files
@@ -32,6 +32,9 @@ from lake.store.pruning import METADATA
 from lake.store.storage import is_local, read_parquet, remove
 from lake.text import counted
 from lake.upkeep.maintenance import live_files
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 # The page that helps with errors from here.
 HELP_TOPIC = "how-to/backups"

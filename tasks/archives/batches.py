@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from upath import UPath
 
 from lake.commit.ledger import Select, canonical, count_pending, pending
 from lake.model.schema import TABLES
@@ -20,6 +19,9 @@ from lake.query import Lake
 from lake.store.storage import is_local, path_of
 from tasks.services.request_counters import summarise
 from tasks.sources.base import Archive, Granule, granules_per_task
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 
 @dataclass(frozen=True)

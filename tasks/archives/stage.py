@@ -6,12 +6,11 @@ import time
 from collections.abc import Mapping, Set
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from upath import UPath
 
 from lake.commit.ledger import Attempt, canonical
 from lake.commit.sound import rejected_remark, sound, without_broken
@@ -24,6 +23,9 @@ from lake.store.memory import peak_rss_mb
 from tasks.services.request_counters import facts
 from tasks.sources.base import Archive, FetchResult, Granule
 from tasks.sources.statistics import statistics
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 # Tables of an answer, which made_sound checks.
 _TABLES = ("sources", "matches", "lightcurves", "exposures")

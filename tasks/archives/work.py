@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-
-from upath import UPath
+from typing import TYPE_CHECKING
 
 from lake.commit.commit import Receipt, commit_together
 from lake.commit.gather import gather
@@ -23,6 +22,9 @@ from tasks.services.request_counters import Log, count_requests
 from tasks.sources.base import Granule
 from tasks.sources.registry import find
 from tasks.worker import current_log, lake_at
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 
 def fetch_batch(batch: Batch, *, last_try: bool = True, log: Log | None = None) -> list[Manifest]:

@@ -24,9 +24,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from threading import Thread
-from typing import IO, Any, Protocol, TypeVar
-
-from upath import UPath
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
 from lake.errors import LightlakeError
 from lake.settings import Settings, settings
@@ -34,6 +32,9 @@ from lake.store.leaving import leave_behind
 from lake.text import as_size
 from tasks.services.usage import counted
 from tasks.services.votables import parsed_whole
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 _Result = TypeVar("_Result")
 

@@ -15,18 +15,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from upath import UPath
 
 from lake.errors import GranuleRejected
 from lake.text import counted
 from tasks.services.bounds import gunzipped, in_memory, read_file
 
+if TYPE_CHECKING:
+    from upath import UPath
+
 Floats = NDArray[np.float64]
-Data = bytes | Path | UPath
+Data: TypeAlias = "bytes | Path | UPath"
 
 # Keywords that come whole or as an integer and a fraction, as real files have them.
 _FORMS = [(name, f"{name[:7]}I", f"{name[:7]}F") for name in ("MJDREF", "TIMEZERO", "TSTART", "TSTOP")]

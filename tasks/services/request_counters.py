@@ -11,14 +11,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
-
-from upath import UPath
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lake.redact import safe_line
 from lake.store.storage import write_text
 from lake.text import one_line
 from tasks.services.usage import counted
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 Log = logging.Logger | logging.LoggerAdapter[Any]
 

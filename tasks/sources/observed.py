@@ -7,11 +7,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from upath import UPath
 
 from lake.commit.aliases import keep_aliases
 from lake.commit.commit import Receipt, commit
@@ -26,6 +25,9 @@ from lake.text import one_line
 from tasks.services.request_counters import facts
 from tasks.sources.base import Origin
 from tasks.sources.granule_status import last_status
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 # Ids that a remark names.
 _NAMED = 5

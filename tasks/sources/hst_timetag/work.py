@@ -9,10 +9,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from upath import UPath
 
 from lake.commit.commit import commit_together
 from lake.commit.ledger import Attempt, canonical
@@ -36,6 +35,9 @@ from tasks.sources.hst_timetag.tables import COMPOSITE, EXPOSURE, ORIGIN
 from tasks.sources.observed import granule_id
 from tasks.sources.protocol import Receipts
 from tasks.worker import current_log, lake_at
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 # A task carries so many bytes and granules: some ten seconds of work.
 BATCH_BYTES, BATCH_GRANULES = 1 << 30, 16

@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import csv
-from upath import UPath
 
 from lake.errors import ConfigurationError, GranuleRejected
 from lake.science.sky import hpx29, match, ranks
@@ -167,7 +166,7 @@ def adql(radius_deg: float) -> str:
     )
 
 
-def read_csv(path: str | UPath) -> pa.Table:
+def read_csv(path: str) -> pa.Table:
     """Read rows of xtemaster that were saved as CSV, in any order of columns.
 
     Raises
@@ -175,6 +174,8 @@ def read_csv(path: str | UPath) -> pa.Table:
     GranuleRejected
         If a required column is missing, or has another type.
     """
+    from upath import UPath  # which takes longer to load than many a query
+
     try:
         with UPath(path).open("rb") as file:
             text = csv.ConvertOptions(

@@ -16,10 +16,9 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from upath import UPath
 
 from lake.commit.commit import commit_together
 from lake.commit.ledger import Attempt, Select, canonical
@@ -46,6 +45,9 @@ from tasks.sources.rxte.mission import PRODUCTS, Observation, gain_epoch, produc
 from tasks.sources.rxte.products import Extracted, distinct, extracted, read_observation
 from tasks.sources.rxte.rows import Reading, readings
 from tasks.worker import current_log, lake_at
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 # Of column left_out of table sources.
 NO_GOOD_TIME, NO_STANDARD_2 = "no_good_time", "no_standard2_data"

@@ -15,12 +15,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from upath import UPath
 
 from lake.commit.sound import named
 from lake.errors import GranuleRejected
@@ -31,6 +30,9 @@ from lake.text import counted
 from tasks.services.fits import Floats, Hdu, Header, Table, check_sums, hdus, naming, unpacked
 from tasks.sources.tess_kepler import mast_products as facts
 from tasks.sources.tess_kepler.mast_products import PIPELINES, Curve, Flux, Pipeline, Product
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 # How files spell electrons per second: the real files, and lightkurve's read_generic_lightcurve.
 _ELECTRONS = {"e-/s", "electron/s", "electron / s", "electrons/s", "electron.s**-1"}

@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-
-from upath import UPath
+from typing import TYPE_CHECKING
 
 from lake.commit.commit import Receipt, commit
 from lake.commit.ledger import Attempt, Select, canonical
@@ -38,6 +37,9 @@ from tasks.sources.virac.options import PATTERN
 from tasks.sources.virac.tile import open_tile, tile_of
 from tasks.sources.virac.tiles import NAME, ORIGIN, RELEASE, Extraction, Selection
 from tasks.worker import OutOfTime, is_passing, untimed
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 
 @dataclass(frozen=True)

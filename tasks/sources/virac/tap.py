@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import hpgeom
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from upath import UPath
 
 from lake.commit.ledger import Attempt, canonical
 from lake.commit.sound import sound
@@ -37,6 +37,9 @@ from tasks.sources.virac import columns
 from tasks.sources.virac import tiles as virac
 from tasks.sources.virac.tile import BANDS, SOURCE_NSIDE, SOURCES_PER_PIXEL
 from tasks.sources.virac.tiles import AST_RES_CHISQ_MAX, LEFT_OUT, NAME, Selection, constant, vega_flux
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
