@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lake.store.arrays import from_numpy, to_numpy
+from lake.store.arrays import distinct, from_numpy, to_numpy
 
 Integers = NDArray[np.integer[Any]]
 
@@ -109,9 +109,8 @@ def _in_order(near: pa.Table, row: Integers, sources: pa.Table, source: Integers
     groups = np.zeros(len(row), np.int64)
     for name in _FIRST[:2]:
         if name in sources.column_names:
-            groups = (
-                groups * (sources.num_rows + 1) + np.unique(to_numpy(sources[name]), return_inverse=True)[1][source]
-            )
+            numbers = to_numpy(sources[name])
+            groups = groups * (sources.num_rows + 1) + np.searchsorted(distinct(numbers), numbers)[source]
     for name in ("archive", "band"):
         codes, known = _codes(near[name])
         groups = groups * len(known) + codes[row]

@@ -22,6 +22,7 @@ from lake.commit.staging import Manifest, check_staged
 from lake.commit.transaction import Change, write
 from lake.model.declared import source_tables, table_named
 from lake.science.sky import HPX_ORDER
+from lake.store.arrays import distinct
 from lake.store.catalog import Catalog
 from lake.store.migrations import INLINED_ROWS
 from lake.store.storage import read_parquet, remove_folder, write_parquet
@@ -352,24 +353,16 @@ class _Merge:
 def _around(pixels: np.ndarray) -> list[tuple[int, int]]:
     """Return ranges of hpx29 that cover some pixels and their neighbours."""
     order = _MOVED_ORDER
-    own = _distinct(pixels >> 2 * (HPX_ORDER - order))
+    own = distinct(pixels >> 2 * (HPX_ORDER - order))
     # Wider pixels have wider neighbours: that covers what is asked, and costs less where there are many.
     while own.size > _MOST_PIXELS:
         order -= 1
-        own = _distinct(own >> 2)
+        own = distinct(own >> 2)
     shift = 2 * (HPX_ORDER - order)
-    near = _distinct(np.append(own, hpgeom.neighbors(2**order, own)))
+    near = distinct(np.append(own, hpgeom.neighbors(2**order, own)))
     near = near[near >= 0]  # -1 is a missing neighbour
     # Adjacent pixels may be far apart in the index: then two ranges, at the cost of one SELECT each.
     widest = int(np.argmax(np.diff(near)))
     far = near[widest + 1] - near[widest] > (near[-1] - near[0]) / 2
     parts = np.split(near, [widest + 1] if far else [])
     return [(int(part[0]) << shift, (int(part[-1]) + 1 << shift) - 1) for part in parts]
-
-
-def _distinct(values: np.ndarray) -> np.ndarray:
-    """Return sorted distinct values; np.unique takes many times as long if they are many."""
-    ordered = np.sort(values)
-    is_first = np.ones(ordered.shape, bool)
-    is_first[1:] = ordered[1:] != ordered[:-1]
-    return np.asarray(ordered[is_first])

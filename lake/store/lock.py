@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import duckdb
-import filelock
 
 from lake.errors import ConfigurationError, Interrupted
 from lake.model.table import quoted
@@ -81,6 +80,8 @@ def file_lock(path: Path, timeout_s: float, *, remove: bool = False) -> Iterator
     ConfigurationError
         If the file cannot be written.
     """
+    import filelock  # which readers do without
+
     lock = filelock.FileLock(path, thread_local=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from lake.store.arrays import from_numpy, to_numpy
+from lake.store.arrays import distinct, from_numpy, to_numpy
 from lake.store.failures import unreadable_file
 
 # Footers are kept of so many row groups; one takes some 20 kB. A lake of a thousand million rows has 30,000.
@@ -47,7 +47,7 @@ class Ranges:
     @classmethod
     def of_keys(cls, keys: ArrayLike) -> Ranges:
         """Return the ranges of one key each."""
-        found = np.unique(np.asarray(keys, np.int64))
+        found = distinct(np.asarray(keys, np.int64))
         return cls(found, found)
 
     @classmethod
