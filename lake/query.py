@@ -192,8 +192,11 @@ class Lake:
         if within is not None:
             return self._ask(within, query, parameters, tables)
 
+        # Others may leave tables and settings behind.
+        plain = not tables and ";" not in query and query.lstrip()[:5].upper() in ("SELEC", "FROM ", "WITH ")
+
         def once() -> pa.Table:
-            with closing(self.catalog.cursor()) as cursor:
+            with self.catalog.borrowed() if plain else closing(self.catalog.cursor()) as cursor:
                 return self._ask(cursor, query, parameters, tables)
 
         return until_back(once, _AWAY_FOR_S, self.catalog.renew)

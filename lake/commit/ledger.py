@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -429,11 +429,11 @@ def pending(
     sql, values = _pending_sql(archive, release, parameters, samples, max_age, select, back_off, followed)
     # Only ids are kept. A query that stays open between batches would block commits to a SQLite catalogue, and an open
     # cursor would keep its DuckDB alive.
-    with closing(catalog.cursor()) as cursor:
+    with catalog.borrowed() as cursor:
         ids = cursor.execute(f"SELECT hpx29, target_id {sql} ORDER BY hpx29, target_id", values).to_arrow_table()
     for start in range(0, ids.num_rows, batch_size):
         batch = ids.slice(start, batch_size)
-        with closing(catalog.cursor()) as cursor:
+        with catalog.borrowed() as cursor:
             cursor.register("batch", batch)
             targets = cursor.execute(
                 "SELECT * FROM targets WHERE hpx29 BETWEEN ? AND ? AND target_id IN (SELECT target_id FROM batch) "

@@ -100,35 +100,42 @@ class Change:
         self._has_intent = False
         self._has_rewritten = rewrites
         self._has_copies = False
+        self._rewrites = rewrites
 
     def __enter__(self) -> Self:
-        self.cursor = self.catalog.cursor()
+        # Work that rewrites makes temporary tables.
+        self._lent = closing(self.catalog.cursor()) if self._rewrites else self.catalog.borrowed()
+        self.cursor = self._lent.__enter__()
         try:
             self.cursor.execute("BEGIN")
             fence.sign(self.cursor, self.number, self.id)
             if self._has_rewritten:
                 self._note()
         except BaseException:
-            self._close()
+            self._end()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        at_rest = False
         try:
             if kind is None:
-                self._commit()
+                at_rest = self._commit()
             else:
                 # After an orderly rollback DuckLake has deleted what it wrote.
                 self._has_rewritten &= not rollback(self.cursor)
                 self._undo()
         finally:
-            self._close()
+            self._end(at_rest=at_rest)
 
-    def _close(self) -> None:
-        rollback(self.cursor)
-        self.cursor.close()
+    def _end(self, *, at_rest: bool = False) -> None:
+        if at_rest:
+            self._lent.__exit__(None, None, None)
+        else:
+            rollback(self.cursor)
+            self.cursor.close()
 
     def bring_in(
         self,
@@ -199,10 +206,13 @@ class Change:
                     if path.exists():
                         raise
 
-    def _commit(self) -> None:
+    def _commit(self) -> bool:
+        """Commit, and say whether the connection did without any trouble."""
+        answered = True
         try:
             self.cursor.execute("COMMIT")
         except duckdb.Error:
+            answered = False
             rollback(self.cursor)
             if not self._landed():
                 self._undo()
@@ -211,6 +221,7 @@ class Change:
         self._forget()
         with suppress(duckdb.Error):  # the data are committed; without this, queries are slower until the next compact
             note_no_nan(self.catalog.cursor_outside(), self.catalog.location.kind, self.catalog.location.schema)
+        return answered
 
     def _landed(self) -> bool:
         """Check over a new connection whether the transaction is in the catalogue.

@@ -28,9 +28,9 @@ from lake.store.access import (
     share_catalogue,
 )
 from lake.store.backup import back_up
-from lake.store.connection import Outside, connect, copy_catalogue, rollback
+from lake.store.connection import Idle, Outside, connect, copy_catalogue, rollback
 from lake.store.failures import READING_ONLY, check_free_space, disk_full, has_free_space, read_failure, write_failure
-from lake.store.identity import check_same, foreign, has_data, mark_tree, new_id, no_lake, tree_id
+from lake.store.identity import check_same, foreign, has_data, knows_tree, mark_tree, new_id, no_lake, tree_id
 from lake.store.listing import newest_version
 from lake.store.location import CatalogLocation
 from lake.store.lock import advisory_lock, file_lock, until_back
@@ -73,6 +73,7 @@ class Catalog:
         self.as_of: float | None = None  # of a copy: when the catalogue was last written
         self._commits = 0
         self._outside = Outside()
+        self._idle = Idle()
 
     def create(self) -> bool:
         """Create the catalogue, or migrate it to the schema version and views of this software.
@@ -141,7 +142,7 @@ class Catalog:
                 raise NoLake(f"the catalogue {self.location} holds no lake", hint="use another backup")
             if own_id is not None:
                 check_same(self.storage, str(self.location), own_id)
-            elif not self._knows_tree(cursor):
+            elif not knows_tree(self.storage, self.known_files(cursor)):
                 raise foreign(self.storage, str(self.location))
 
     def _accept(self, cursor: duckdb.DuckDBPyConnection) -> tuple[int | None, bool]:
@@ -171,7 +172,7 @@ class Catalog:
         if own_id is not None and of_tree is not None:
             check_same(self.storage, str(self.location), own_id)
             return False
-        if not self._knows_tree(cursor):
+        if not knows_tree(self.storage, self.known_files(cursor)):
             raise foreign(self.storage, str(self.location))
         if of_tree is None:
             mark_tree(self.storage, own_id or new_id())
@@ -179,14 +180,6 @@ class Catalog:
 
     def _empty(self, place: str | None = None) -> CatalogError:
         return no_lake(self.storage, str(self.location), place)
-
-    def _knows_tree(self, cursor: duckdb.DuckDBPyConnection) -> bool:
-        """Say whether the catalogue and the tree have a file in common, or both have none."""
-        known = self.known_files(cursor)
-        in_tree = (path.name for path in (self.storage.data / "main").rglob("*.parquet"))
-        if not known:
-            return next(in_tree, None) is None
-        return any(name in known for name in in_tree)
 
     def _attach_existing(self) -> None:
         """Attach the existing catalogue.
@@ -244,6 +237,10 @@ class Catalog:
         cursor.execute("USE lake")
         return cursor
 
+    def borrowed(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+        """Lend a connection as `cursor` opens it; it is to come back as `Idle` says."""
+        return self._idle.lend(self.cursor)
+
     def cursor_outside(self) -> duckdb.DuckDBPyConnection:
         """Return this thread's connection whose default database is not the lake.
 
@@ -274,6 +271,7 @@ class Catalog:
     def close(self) -> None:
         """Close all connections to the catalogue."""
         self._outside = Outside()
+        self._idle = self._idle.closed()
         if self._instance is not None:
             self._instance.close()
             self._instance = None
@@ -303,6 +301,7 @@ class Catalog:
         except duckdb.Error as error:
             raise self._unreadable(error) from None
         self._instance, self._attached = instance, True
+        self._idle = self._idle.closed()
 
     def check_writable(self) -> None:
         """Check that this user may write, before any work is done.

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import gettempdir
@@ -81,6 +81,36 @@ class Outside:
             cursor.execute(SEPARATION.replace("OR REPLACE", "OR REPLACE TEMP"))
             kept = self._own.kept = instance, cursor
         return kept[1]
+
+
+class Idle:
+    """Connections to the lake in one DuckDB that nobody uses now: a new one takes 3 ms, as long as a small query."""
+
+    def __init__(self) -> None:
+        self._idle: list[duckdb.DuckDBPyConnection] = []
+
+    @contextmanager
+    def lend(self, new: Callable[[], duckdb.DuckDBPyConnection]) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Lend one, or a new one. After an error it is closed.
+
+        It is to come back at rest: not in a transaction, and without tables or settings of its own.
+        """
+        try:
+            cursor = self._idle.pop()
+        except IndexError:
+            cursor = new()
+        try:
+            yield cursor
+        except BaseException:
+            cursor.close()
+            raise
+        self._idle.append(cursor)
+
+    def closed(self) -> Idle:
+        """Close all; return what takes their place. Those that come back later go with the last user of this."""
+        while self._idle:
+            self._idle.pop().close()
+        return Idle()
 
 
 def rollback(cursor: duckdb.DuckDBPyConnection) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Collection
 
 from lake.errors import CatalogError, ConfigurationError, NoLake
 from lake.store.storage import Storage, write_text
@@ -136,3 +137,11 @@ def foreign(storage: Storage, catalogue: str) -> CatalogError:
         f"the catalogue {catalogue} knows none of the files in the tree at {storage.root}",
         hint="set LIGHTLAKE_CATALOG to the lake's own catalogue, or the URL to its own tree",
     )
+
+
+def knows_tree(storage: Storage, known: Collection[str]) -> bool:
+    """Say whether a catalogue that knows some files has one in common with the tree, or both have none."""
+    in_tree = (path.name for path in (storage.data / "main").rglob("*.parquet"))
+    if not known:
+        return next(in_tree, None) is None
+    return any(name in known for name in in_tree)

@@ -127,7 +127,11 @@ def _twice(catalog: Catalog, *, quick: bool) -> list[Finding]:
 
 
 def _verify(catalog: Catalog, *, quick: bool) -> list[Finding]:
-    cursor = catalog.cursor()
+    with catalog.borrowed() as cursor:
+        return _checked(catalog, cursor, quick=quick)
+
+
+def _checked(catalog: Catalog, cursor: duckdb.DuckDBPyConnection, *, quick: bool) -> list[Finding]:
     findings: list[Finding] = []
     try:
         # All checks see one state of the lake, and DuckLake reads its catalogue once instead of for each query.
@@ -153,7 +157,6 @@ def _verify(catalog: Catalog, *, quick: bool) -> list[Finding]:
         return [*findings, Finding("error", "files", f"cannot be read: {error}", _GIVE_UP)]
     finally:
         rollback(cursor)
-        cursor.close()
 
 
 def _check_schema(cursor: duckdb.DuckDBPyConnection, catalog: Catalog) -> Iterator[Finding]:

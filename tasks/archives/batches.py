@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -71,7 +70,7 @@ def count_to_ask(
     """Count the targets that an archive is still to be asked for."""
     asked = (archive.name, archive.release, canonical(parameters), samples, max_age(archive))
     followed = archive.followed(parameters)
-    with closing(lake.catalog.cursor()) as cursor:
+    with lake.catalog.borrowed() as cursor:
         return count_pending(cursor, *asked, select=select, back_off=back_off, followed=followed)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,7 +140,7 @@ def count_ahead(lake: Lake, archive: Archive) -> int:
     """Count answers of an archive that are dated ahead, and so count as too old: see lake.commit.ledger."""
     if max_age(archive) is None:
         return 0
-    with closing(lake.catalog.cursor()) as cursor:
+    with lake.catalog.borrowed() as cursor:
         return dated_ahead(cursor, "coverage").get(f"{archive.name} {archive.release}", (0, None))[0]
 
 
@@ -172,7 +171,7 @@ def plan(
             archive.name,
         )
     asked = (archive.name, archive.release, canonical(parameters), samples, max_age(archive))
-    with closing(lake.catalog.cursor()) as cursor:
+    with lake.catalog.borrowed() as cursor:
         ahead = waiting(cursor, *asked, select=select, back_off=back_off, followed=archive.followed(parameters))
         past = history(cursor, archive.name, archive.release)
     if not past.n_targets:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -72,7 +71,7 @@ class ArchiveSource:
         """Count the targets that are skipped because their answer was rejected."""
         archive, followed = _expiring(self.origin, request.since), self.origin.followed(self.parameters)
         asked = (archive.name, archive.release, canonical(self.parameters), request.samples)
-        with closing(lake.catalog.cursor()) as cursor:
+        with lake.catalog.borrowed() as cursor:
             if not (every := count_rejected(cursor, *asked, followed)):
                 return 0
             return every - waiting(cursor, *asked, max_age(archive), followed=followed).rejected
