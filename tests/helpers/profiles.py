@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import settings
 
-FEW, MANY = 25, 200
+FEW, MANY = 25, 100
 
 settings.register_profile("few", max_examples=FEW, deadline=None)
 settings.register_profile("many", settings.get_profile("few"), max_examples=MANY, print_blob=True)

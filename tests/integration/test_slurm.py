@@ -27,7 +27,7 @@ from deployments.sandbox.server import Sandbox
 from lake.query import Lake
 from lake.settings import Settings, load_settings
 from lake.store.catalog import Catalog
-from lake.store.storage import Storage
+from lake.store.storage import Storage, is_local
 from lake.upkeep.maintenance import verify
 from tasks.register import register_archive
 from tasks.sources.virac.tiles import ORIGIN
@@ -54,6 +54,8 @@ class Site:
     def staged(self) -> int:
         """Number of granules that are extracted and wait to be committed."""
         staging = self.catalog.storage.staging / "virac"
+        if is_local(staging):
+            return sum(1 for _ in staging.rglob("manifest.json"))
         staging.fs.invalidate_cache()
         return sum(path.endswith("/manifest.json") for path in staging.fs.find(staging.path))
 
