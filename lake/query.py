@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -35,6 +36,8 @@ from lake.store.storage import Storage
 # The page that helps with errors from here.
 HELP_TOPIC = "how-to/queries"
 
+# One statement that leaves nothing behind: others may make tables and change settings.
+_PLAIN = re.compile(r"\s*(select|from|with)\b[^;]*$", re.IGNORECASE)
 # A query is repeated for so long if its connection to the catalogue is lost.
 _AWAY_FOR_S = 10.0
 
@@ -192,10 +195,8 @@ class Lake:
         if within is not None:
             return self._ask(within, query, parameters, tables)
 
-        # Others may leave tables and settings behind.
-        plain = not tables and ";" not in query and query.lstrip()[:5].upper() in ("SELEC", "FROM ", "WITH ")
-
         def once() -> pa.Table:
+            plain = not tables and _PLAIN.match(query)
             with self.catalog.borrowed() if plain else closing(self.catalog.cursor()) as cursor:
                 return self._ask(cursor, query, parameters, tables)
 

@@ -4,7 +4,7 @@ import os
 import random
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pytest
 from helpers.granules import committed, content, errors, expected, register
@@ -56,8 +56,14 @@ def test_who_lost_the_lock_cannot_commit_what_another_has_taken_back(administrat
         def __getattr__(self, name):
             return getattr(self.cursor, name)
 
-    cursor = new.cursor
-    monkeypatch.setattr(new, "cursor", lambda: Slow(cursor()))
+    lend = new.borrowed
+
+    @contextmanager
+    def lent():
+        with lend() as cursor:
+            yield Slow(cursor)
+
+    monkeypatch.setattr(new, "borrowed", lent)
     committed(new, {2: 2, 6: 2}, "g1")
     assert done == [1]
     # The first was refused, and did it again, after the other.

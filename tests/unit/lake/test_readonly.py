@@ -14,6 +14,7 @@ import pytest
 import scipy.spatial  # noqa: F401
 from helpers.granules import committed, content, count, errors, register
 
+import flows.cli  # noqa: F401
 import lake.upkeep.maintenance
 from lake.cli import app
 from lake.commit.intents import PUBLISHING, Intent

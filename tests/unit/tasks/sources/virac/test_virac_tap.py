@@ -233,7 +233,7 @@ def test_staging_gives_what_harvesting_gives(reached: Settings, tmp_path: Path) 
 
 
 def test_a_lake_takes_it_and_only_once(reached: Settings, tmp_path: Path, catalog: Catalog) -> None:
-    folder = UPath(catalog.storage.path("staging")) / "one"
+    folder = catalog.storage.staging / "one"
     for n_before in (0, 1):
         then = Attempt("virac", "VIRAC2", "-", "done", datetime(2026, 1, 1 + n_before, tzinfo=UTC))
         receipt = commit(catalog, stage_range(LOW, HIGH, "virac-one", then, folder, reached, Selection()))
