@@ -84,7 +84,7 @@ class Outside:
 
 
 class Idle:
-    """Connections to the lake in one DuckDB that nobody uses now: a new one takes 3 ms, as long as a small query."""
+    """Connections to the lake in one DuckDB that nobody uses now: to open one takes as long as a small query."""
 
     def __init__(self) -> None:
         self._idle: list[duckdb.DuckDBPyConnection] = []

@@ -33,7 +33,7 @@ from tasks.sources.base import Archive, Band, FetchResult, Granule
 from tasks.sources.collector import DEG, Collector, Key
 from tasks.sources.hats import only_matched, sources_and_matches
 from tasks.sources.hcv.fields import MOST_RADIUS_DEG, place_of, rows_in
-from tasks.sources.hcv.pages import NAME, Ask, Row, Rows, pages
+from tasks.sources.hcv.pages import NAME, Ask, Row, Rows, id_of, pages
 
 Floats = NDArray[np.float64]
 Place = tuple[float, float]
@@ -108,7 +108,7 @@ def fetch(granule: Granule, settings: Settings) -> FetchResult:
     if ids and paths.moves.any():
         sources, matches = found(granule.targets, summary, radius, endpoint, curves)
         left = set(ids) - set(sources["source_id"].to_pylist())
-        curves = [row for row in curves if _id(row) not in left]
+        curves = [row for row in curves if id_of(row) not in left]
     made = harvest(sources, matches, summary, curves, endpoint)
     return replace(made, unanswered=unanswered(granule.targets, summary, matches, radius))
 
@@ -172,7 +172,7 @@ def found(
 def _times(curves: Sequence[Row], numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], Floats]:
     """Return when sources were measured, in Julian years, by their indices among some sorted ids."""
     known = {str(number): place for place, number in enumerate(numbers.tolist())}
-    at = [(known.get(_id(row)), as_number(row.get("mjd"))) for row in curves]
+    at = [(known.get(id_of(row)), as_number(row.get("mjd"))) for row in curves]
     seen = [(place, mjd) for place, mjd in at if place is not None]
     row, time = np.array(seen, np.float64).reshape(-1, 2).T
     return row[dated(time)].astype(np.int64), julian_year(time[dated(time)])
@@ -226,15 +226,15 @@ def harvest(sources: pa.Table, matches: pa.Table, summary: Rows, curves: Rows, e
     except ValueError as error:
         raise _without(SUMMARY, endpoint) from error
     summaries = {
-        (_id(row), str(row["filter"])): (flag_word(row), n) for row, n in zip(summary, counts[:, 0], strict=True)
+        (id_of(row), str(row["filter"])): (flag_word(row), n) for row, n in zip(summary, counts[:, 0], strict=True)
     }
     distinct = list({str(row): row for row in curves}.values())
     try:
         values, odd = columns_of(distinct, ("matchid", "filter"), _NUMBERS, _RANGES)
     except ValueError as error:
         raise _without(CURVES, endpoint) from error
-    rows = [(_id(row), str(row["filter"]), row) for row in distinct if _id(row)]
-    values = values[[bool(_id(row)) for row in distinct]]
+    rows = [(id_of(row), str(row["filter"]), row) for row in distinct if id_of(row)]
+    values = values[[bool(id_of(row)) for row in distinct]]
     points = Counter(row[:2] for row in rows)
     lit = {number for number, _ in points}
     if others := sorted(lit - ids):
@@ -246,7 +246,7 @@ def harvest(sources: pa.Table, matches: pa.Table, summary: Rows, curves: Rows, e
     remarks = [
         _remark("rows of the summary without an id or a place, left out", nowhere),
         _remark("sources with two positions, rejected", list(map(str, twice))),
-        _remark("measurements without an id, left out", [str(row["filter"]) for row in distinct if not _id(row)]),
+        _remark("measurements without an id, left out", [str(row["filter"]) for row in distinct if not id_of(row)]),
         *wrong,
         *odd,
         undated_remark(values[:, 0], lambda mask: [rows[number][0] for number in known[mask]]),
@@ -260,11 +260,6 @@ def harvest(sources: pa.Table, matches: pa.Table, summary: Rows, curves: Rows, e
     lightcurves = pa.concat_tables(made)
     remark = "; ".join(filter(None, remarks)) or None
     return FetchResult(sources, matches, lightcurves, endpoint=endpoint, remark=remark)
-
-
-def _id(row: Row) -> str:
-    """Return the id of a row's source; empty if it has none."""
-    return str(as_whole(row.get("matchid")) or "")
 
 
 def flag_word(row: Row) -> int | None:

@@ -1,4 +1,4 @@
-"""One question for many targets: cones that lie close together are asked for as one, and told apart here.
+"""Ask for cones that lie close together by one request, and find here what is in each of them.
 
 Few targets of a large sample have HST images; that there is nothing is known of a whole field at once.
 """
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from lake.errors import TruncatedAnswer
 from lake.science.sky import separation_arcsec, unit_vectors
-from tasks.services.values import as_number, as_whole, on_sky
-from tasks.sources.hcv.pages import Ask, Row, Rows, page, pages
+from tasks.services.values import as_number, on_sky
+from tasks.sources.hcv.pages import Ask, Row, Rows, id_of, page, pages
 
 Cone = Mapping[str, float]
 Each = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
@@ -25,7 +25,7 @@ MOST_RADIUS_DEG = 0.5
 # Radii of fields; the second where the first one has too many rows.
 _RADII_DEG = (MOST_RADIUS_DEG, MOST_RADIUS_DEG / 10)
 
-# Rows up to which a field is worth more than its cones alone: some 150 kB.
+# A field of more rows is not asked for as a whole: most of them would be of no target.
 FIELD_ROWS = 1000
 
 # So much wider is a field than its cones, so that rounding loses nothing.
@@ -88,7 +88,7 @@ def place_of(row: Row) -> tuple[str, float | None, float | None]:
     >>> place_of({"matchid": 7, "ra": "10.5", "dec": None})
     ('7', 10.5, nan)
     """
-    return str(as_whole(row.get("matchid")) or ""), as_number(row.get("ra")), as_number(row.get("dec"))
+    return id_of(row), as_number(row.get("ra")), as_number(row.get("dec"))
 
 
 def _of_field(ask: Ask, endpoint: str, table: str, field: Sequence[Cone]) -> Rows | None:

@@ -10,6 +10,7 @@ from lake.errors import ArchiveError, TruncatedAnswer
 from lake.text import counted
 from tasks.services.bounds import in_memory, parsed_json
 from tasks.services.http import failing
+from tasks.services.values import as_whole
 
 Row = dict[str, Any]
 Rows = list[Row]
@@ -20,6 +21,17 @@ NAME = "hcv"
 # Example queries in catalogs.mast.stsci.edu/docs/hsc.html ask for up to 5001; larger pages might be cut without notice.
 PAGE_ROWS = 5000
 MOST_PAGES = 20
+
+
+def id_of(row: Row) -> str:
+    """Return the id of a row's source; empty if it has none.
+
+    Examples
+    --------
+    >>> id_of({"matchid": 1905457}), id_of({"matchid": None})
+    ('1905457', '')
+    """
+    return str(as_whole(row.get("matchid")) or "")
 
 
 def pages(ask: Ask, endpoint: str, table: str, query: Mapping[str, Any]) -> Rows:

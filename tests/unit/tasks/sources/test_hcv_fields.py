@@ -92,7 +92,7 @@ def test_where_there_are_too_many_rows_each_target_is_asked_for(
 
 
 @pytest.mark.parametrize("odd", [{"RA": None}, {"Dec": 91.0}, {"MatchID": None}])
-def test_a_row_that_is_nowhere_is_told_by_the_target_that_has_it(
+def test_a_row_without_a_place_is_in_the_remark_as_when_its_target_is_asked_for_alone(
     box: Sandbox, reached: Settings, odd: dict[str, Any]
 ) -> None:
     """The service has it in one target's cone, and so in its field."""
@@ -119,7 +119,7 @@ def test_a_row_that_is_nowhere_is_told_by_the_target_that_has_it(
 
 
 def test_a_source_between_targets_is_nobodys(box: Sandbox, reached: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One with two positions is told by the target that it belongs to, and by no neighbour."""
+    """The remark on one with two positions is that of its own target, and of no neighbour."""
     service, (ra, dec) = box.services["hcv"], PLACES[0]
     twice = int(np.argmin(separation_arcsec(ra, dec, service.ra, service.dec)))
     for name, more in (("ids", 0), ("ra", 0.0001), ("dec", 0)):
@@ -129,8 +129,8 @@ def test_a_source_between_targets_is_nobodys(box: Sandbox, reached: Settings, mo
     before = len(box.requests)
     result = hcv.fetch(granule(places), reached)
     assert (len(searches(box, before)), result.sources.num_rows, result.remark) == (1, 0, None)
-    told = hcv.fetch(granule([*places, PLACES[0]]), reached)
-    assert f"sources with two positions, rejected: 1 ({service.ids[twice]})" in str(told.remark)
+    with_its_own = hcv.fetch(granule([*places, PLACES[0]]), reached)
+    assert f"sources with two positions, rejected: 1 ({service.ids[twice]})" in str(with_its_own.remark)
 
 
 @given(
