@@ -114,7 +114,8 @@ class Catalog:
             fenced = fence.is_built(cursor, self.location)
             is_current = found == SCHEMA_VERSION and has_declared(cursor)
         if not fenced:
-            self.close()  # for SQLite's sake: see fence.build
+            if self.location.kind == "sqlite":
+                self.close()  # see fence.build
             with self.changing():
                 fence.build(self.location, self._duckdb)
             self._attach(create=False)
@@ -219,11 +220,13 @@ class Catalog:
         self._attach_existing()
         quick = newest_version(self.cursor_outside(), self.location, self.storage)
         found, own_id = quick or schema_version(self.cursor())
-        if found is None and (tables := self._tables()):
-            raise CatalogError(
-                f"the catalogue {self.location} has the table {tables[0]}, but schema_version is missing",
-                hint="restore a backup from before it was dropped with: lightlake restore",
-            )
+        if found is None:
+            tables = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake' ORDER BY ALL LIMIT 1"
+            for (table,) in self.cursor().execute(tables).fetchall():
+                raise CatalogError(
+                    f"the catalogue {self.location} has the table {table}, but schema_version is missing",
+                    hint="restore a backup from before it was dropped with: lightlake restore",
+                )
         if not found:
             raise self._empty()
         check_current(found, self.location, self.storage)
@@ -250,10 +253,6 @@ class Catalog:
             self.open()
         return self._outside.of(self._duckdb())
 
-    def _tables(self) -> list[str]:
-        query = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake' ORDER BY ALL"
-        return [row[0] for row in self.cursor().execute(query).fetchall()]
-
     def known_files(self, cursor: duckdb.DuckDBPyConnection) -> set[str]:
         """Return the names of all files in any snapshot of the catalogue, and of those it waits to remove."""
         schema = self.location.schema
@@ -270,12 +269,15 @@ class Catalog:
 
     def close(self) -> None:
         """Close all connections to the catalogue."""
+        with nullcontext() if self._instance is None else closing(self._instance):
+            self._leave()
+
+    def _leave(self) -> None:
+        """Leave the DuckDB to cursors in use: to close one that holds a lock in a lost database ends the process."""
         self._outside = Outside()
         self._idle = self._idle.closed()
-        if self._instance is not None:
-            self._instance.close()
-            self._instance = None
-            self._attached = False
+        self._instance = None
+        self._attached = False
         if self._private is not None:
             self._private.cleanup()
             self._private = self.as_of = None
@@ -414,14 +416,14 @@ class Catalog:
             if self.confined:
                 confined.lock(self._duckdb(), self.storage, self.settings)
         except ReadOnly:
-            self.close()
+            self._leave()
             raise
         except (sqlite3.Error, OSError) as error:  # of the copy
             raise disk_full(error, gettempdir()) or CatalogError(
                 f"cannot read the catalogue {self.location}: {error}", hint="ask its owner to check it"
             ) from error
         except duckdb.Error as error:
-            self.close()
+            self._leave()
             raise self._unreadable(error) from None  # the text may contain a password
         self._attached = True
 

@@ -131,6 +131,27 @@ def test_a_question_is_asked_again_if_its_connection_is_lost(faulty, new, throug
         assert lake.sql("SELECT count(*) AS n FROM sources")["n"][0].as_py() == 3
 
 
+def test_a_first_change_ends_no_process_wherever_the_server_goes_away(faulty, new, through):
+    """Also where it attaches the catalogue, while it holds the lock: in a session that is lost, too."""
+    requests = allowed = 0
+
+    def gone(request):
+        nonlocal requests
+        requests += 1
+        return "reset" if requests > allowed else None
+
+    faulty.choose = gone
+    impatient = through.model_copy(update={"lock_timeout_s": 0.05})
+    for number in range(14, 40, 5):
+        requests, allowed = 0, number
+        with closing(Catalog(Storage.from_url(through.url), impatient)) as catalog, pytest.raises(LightlakeError):
+            register(catalog, range(3))
+    assert requests > allowed
+    faulty.choose = lambda request: None
+    register(new, range(3))
+    assert errors(new) == []
+
+
 def _write_at_once(settings, going, seed):
     """Let four writers commit, register and compact as long as it goes; return what each granule was, and failures."""
     brought, failures = {}, []
