@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lake.errors import CatalogError, ConfigurationError
-from lake.matched import expanded, with_sources
+from lake.matched import with_sources
 from lake.model.table import quoted
 from lake.model.views import NAMES_OF_TARGETS
 from lake.names import (
@@ -28,7 +28,7 @@ from lake.names import (
     target_ids_of,
 )
 from lake.science.sky import cone_ranges, separation_arcsec
-from lake.store.arrays import from_numpy, texts, to_numpy
+from lake.store.arrays import distinct, expanded, from_numpy, numbered, texts, to_numpy
 from lake.store.listing import LISTED, OF_NAMES, TableFiles
 from lake.store.lookup import Ranges
 
@@ -299,8 +299,8 @@ def _only(rows: pa.Table, column: str, names: Sequence[str] | None) -> pa.Table:
 
 def _shown(lake: Lake, sources: pa.Table) -> pa.Table:
     """Keep only sources of the release that table archives names."""
-    releases = set(zip(sources["archive"].to_pylist(), sources["release"].to_pylist(), strict=True))
-    if len({archive for archive, _ in releases}) == len(releases):
+    (archive, _), (release, releases) = numbered(sources["archive"]), numbered(sources["release"])
+    if len(distinct(archive * len(releases) + release)) == len(distinct(archive)):
         return sources  # the usual case, without a query of a third table
     current = lake.run("SELECT archive, release FROM archives", None)
     return sources.join(current, ["archive", "release"], join_type="left semi")

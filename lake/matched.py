@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from lake.store.arrays import distinct, from_numpy, to_numpy
-
-Integers = NDArray[np.integer[Any]]
+from lake.store.arrays import Integers, distinct, expanded, from_numpy, numbered, to_numpy
 
 # What identifies a source.
 _KEYS = ("archive", "release", "source_id")
@@ -48,21 +42,6 @@ def with_sources(near: pa.Table, sources: pa.Table) -> pa.Table:
     return pa.table(columns)
 
 
-def expanded(start: Integers, stop: Integers) -> tuple[Integers, Integers]:
-    """Return all places of some slices, one slice after the other, and the slice of each place.
-
-    Examples
-    --------
-    >>> places, of_slice = expanded(np.array([3, 0, 7]), np.array([5, 0, 8]))
-    >>> places.tolist(), of_slice.tolist()
-    ([3, 4, 7], [0, 0, 2])
-    """
-    counts = np.maximum(stop - start, 0)
-    of_slice = np.repeat(np.arange(len(counts)), counts)
-    before = np.cumsum(counts) - counts
-    return np.arange(len(of_slice)) - before[of_slice] + start[of_slice], of_slice
-
-
 def _taken(column: pa.ChunkedArray, places: pa.Array) -> pa.Array:
     """Return values by their places; text without its dictionary."""
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
@@ -71,37 +50,42 @@ def _taken(column: pa.ChunkedArray, places: pa.Array) -> pa.Array:
     column = column.combine_chunks()
     if not pa.types.is_dictionary(column.type):
         return column.take(places)
+    if len(column.dictionary) == 1 and not column.null_count:
+        return pa.repeat(column.dictionary[0], len(places))
     return column.dictionary.take(column.indices.take(places))
 
 
-def _codes(column: pa.ChunkedArray, known: Sequence[str] | None = None) -> tuple[Integers, list[str]]:
-    """Return the number of each text, -1 if it is none of the known ones, and the texts by number, in their order."""
-    column = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    chunks = (column if column.num_chunks < 2 else column.unify_dictionaries()).chunks
-    values = chunks[0].dictionary.to_pylist() if chunks else []
-    names = sorted(values) if known is None else list(known)
-    numbers = {name: number for number, name in enumerate(names)}
-    of_value = np.array([numbers.get(value, -1) for value in values], np.int64)
-    return of_value[np.concatenate([np.empty(0, np.int32), *(to_numpy(chunk.indices) for chunk in chunks)])], names
+def _runs(*columns: Integers) -> tuple[Integers, Integers]:
+    """Return where runs of equal rows begin and end: in files, the rows of a source in a band are together."""
+    is_first = np.ones(len(columns[0]), bool)
+    is_first[1:] = False
+    for values in columns:
+        is_first[1:] |= values[1:] != values[:-1]
+    start = np.flatnonzero(is_first)
+    return start, np.append(start, len(is_first))[1:]
 
 
 def _joined(near: pa.Table, sources: pa.Table) -> tuple[Integers, Integers]:
     """Return the pairs of a measurement and its source, by their places in the tables."""
     of_source, of_row = np.zeros(sources.num_rows, np.int64), np.zeros(near.num_rows, np.int64)
-    is_known = np.ones(near.num_rows, bool)
+    is_unknown = np.zeros(near.num_rows, bool)
     for name in _KEYS:
-        codes, known = _codes(sources[name])
-        of_source = of_source * len(known) + codes
-        codes, _ = _codes(near[name], known)
-        of_row = of_row * len(known) + codes
-        is_known &= codes >= 0
+        numbers, known = numbered(sources[name])
+        of_source = of_source * len(known) + numbers
+        numbers, _ = numbered(near[name], known)
+        of_row = of_row * len(known) + numbers
+        is_unknown |= numbers < 0
+    of_row[is_unknown] = -1
+    hpx29 = to_numpy(near["hpx29"])
+    first, after = _runs(of_row, hpx29)
     by_key = np.argsort(of_source, kind="stable")
     ordered = of_source[by_key]
-    stop = np.searchsorted(ordered, of_row, "right")
-    place, row = expanded(np.where(is_known, np.searchsorted(ordered, of_row, "left"), stop), stop)
+    place, run = expanded(*(np.searchsorted(ordered, of_row[first], side) for side in ("left", "right")))
     source = by_key[place]
-    same = to_numpy(near["hpx29"])[row] == to_numpy(sources["hpx29"])[source]
-    return row[same], source[same]
+    same = hpx29[first[run]] == to_numpy(sources["hpx29"])[source]
+    run, source = run[same], source[same]
+    rows, pair = expanded(first[run], after[run])
+    return rows, source[pair]
 
 
 def _in_order(near: pa.Table, row: Integers, sources: pa.Table, source: Integers) -> Integers:
@@ -112,12 +96,18 @@ def _in_order(near: pa.Table, row: Integers, sources: pa.Table, source: Integers
             numbers = to_numpy(sources[name])
             groups = groups * (sources.num_rows + 1) + np.searchsorted(distinct(numbers), numbers)[source]
     for name in ("archive", "band"):
-        codes, known = _codes(near[name])
-        groups = groups * len(known) + codes[row]
+        numbers, known = numbered(near[name])
+        groups = groups * len(known) + numbers[row]
     mjd = to_numpy(near["mjd"])[row]
-    order = np.lexsort((mjd, groups))
-    same = (np.diff(mjd[order]) == 0) & (np.diff(groups[order]) == 0)
-    if same.any():  # which is rare, and text sorts slowly
-        last = [_codes(near[name])[0][row] for name in ("release", "source_id")]
+    # In files, the rows of a source in a band are in order of time.
+    first, after = _runs(groups)
+    runs = np.argsort(groups[first], kind="stable")
+    order, _ = expanded(first[runs], after[runs])
+    later, same = np.diff(mjd[order]), np.diff(groups[order]) == 0
+    if (same & (later < 0)).any():
+        order = np.lexsort((mjd, groups))
+        later, same = np.diff(mjd[order]), np.diff(groups[order]) == 0
+    if (same & (later == 0)).any():  # which is rare, and text sorts slowly
+        last = [numbered(near[name])[0][row] for name in ("release", "source_id")]
         order = np.lexsort((*last, mjd, groups))
     return order

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+Integers = NDArray[np.integer[Any]]
+
 
 def to_numpy(column: pa.ChunkedArray | pa.Array) -> NDArray[Any]:
     """Return numbers without NULL as a NumPy array.
@@ -57,6 +59,21 @@ def distinct(values: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(ordered[is_first])
 
 
+def expanded(start: Integers, stop: Integers) -> tuple[Integers, Integers]:
+    """Return all places of some slices, one slice after the other, and the slice of each place.
+
+    Examples
+    --------
+    >>> places, of_slice = expanded(np.array([3, 0, 7]), np.array([5, 0, 8]))
+    >>> places.tolist(), of_slice.tolist()
+    ([3, 4, 7], [0, 0, 2])
+    """
+    counts = np.maximum(stop - start, 0)
+    of_slice = np.repeat(np.arange(len(counts)), counts)
+    before = np.cumsum(counts) - counts
+    return np.arange(len(of_slice)) - before[of_slice] + start[of_slice], of_slice
+
+
 def texts(values: Sequence[str]) -> pa.Array:
     """Return texts as an Arrow array.
 
@@ -68,6 +85,26 @@ def texts(values: Sequence[str]) -> pa.Array:
     written = [value.encode(errors="surrogatepass") for value in values]
     ends = np.cumsum([0, *map(len, written)]).astype(np.int32)
     return pa.Array.from_buffers(pa.string(), len(written), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(written))])
+
+
+def numbered(column: pa.ChunkedArray, known: Sequence[str] | None = None) -> tuple[Integers, list[str]]:
+    """Return the number of each text, -1 if it is none of the known ones, and the texts by number, in their order.
+
+    Examples
+    --------
+    >>> numbers, names = numbered(pa.chunked_array([["wise", "gaia", "wise"]]))
+    >>> numbers.tolist(), names
+    ([1, 0, 1], ['gaia', 'wise'])
+    """
+    column = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    chunks = (column if column.num_chunks < 2 else column.unify_dictionaries()).chunks
+    values = chunks[0].dictionary.to_pylist() if chunks else []
+    names = sorted(values) if known is None else list(known)
+    numbers = {name: number for number, name in enumerate(names)}
+    of_value = np.array([numbers.get(value, -1) for value in values], np.int64)
+    if len(values) == 1 and not column.null_count:  # as archive and release often are
+        return np.full(len(column), of_value[0]), names
+    return of_value[np.concatenate([np.empty(0, np.int32), *(to_numpy(chunk.indices) for chunk in chunks)])], names
 
 
 def repeated(value: str, n: int) -> pa.DictionaryArray:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from lake.store.arrays import distinct, from_numpy, to_numpy
+from lake.store.arrays import Integers, distinct, expanded, from_numpy, to_numpy
 from lake.store.failures import unreadable_file
 
 # Footers are kept of so many row groups; one takes some 20 kB. A lake of a thousand million rows has 30,000.
@@ -27,6 +27,9 @@ _KEPT_GROUPS = 10_000
 
 # So many row groups are read at a time: more than there are cores take longer.
 _THREADS = min(os.cpu_count() or 1, 8)
+
+# Of so many rows at once: to begin reading takes as long as some 10,000 of them.
+_ROWS_AT_ONCE = 2**18
 
 _LOWEST, _HIGHEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
@@ -74,7 +77,7 @@ class Ranges:
         """Say which ranges, of files for instance, have a key in common with one of these."""
         return np.asarray(np.searchsorted(self.last, low, "left") < np.searchsorted(self.first, high, "right"))
 
-    def rows(self, keys: NDArray[np.int64]) -> slice | NDArray[np.int64]:
+    def rows(self, keys: NDArray[np.int64]) -> slice | Integers:
         """Return the places of the keys that are in a range; a slice, if they are next to each other."""
         if not bool((keys[1:] >= keys[:-1]).all()):
             return np.flatnonzero(self.meet(keys, keys))
@@ -83,7 +86,7 @@ class Ranges:
         start, stop = start[some], stop[some]
         if len(start) < 2 or bool((start[1:] == stop[:-1]).all()):
             return slice(int(start[0]), int(stop[-1])) if len(start) else slice(0, 0)
-        return np.concatenate([np.arange(a, b) for a, b in zip(start, stop, strict=True)])
+        return expanded(start, stop)[0]
 
 
 @dataclass(frozen=True)
@@ -163,12 +166,12 @@ def read_rows(
         with _readable(path):
             footer = footers.of(path, key)
         groups = np.flatnonzero(ranges.meet(footer.low, footer.high)).tolist()
-        wanted += [(place, path, footer, group) for group in groups]
+        wanted += [(place, path, footer, some) for some in _together(footer.metadata, groups)]
 
-    def read(one: tuple[int, str, _Footer, int]) -> tuple[int, pa.Table]:
-        place, path, footer, group = one
+    def read(one: tuple[int, str, _Footer, list[int]]) -> tuple[int, pa.Table]:
+        place, path, footer, groups = one
         with _readable(path):
-            return place, _read_group(path, footer, group, key, ranges, schema)
+            return place, _read_groups(path, footer, groups, key, ranges, schema)
 
     if len(wanted) == 1:
         yield read(wanted[0])
@@ -178,6 +181,14 @@ def read_rows(
         yield from pool.map(read, wanted)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _together(metadata: pq.FileMetaData, groups: list[int]) -> list[list[int]]:
+    """Divide the wanted row groups of a file into those that are read at once, about as many by each thread."""
+    most = -(-len(groups) // _THREADS)
+    if most > 1:
+        most = max(1, min(most, _ROWS_AT_ONCE // max(1, metadata.row_group(groups[0]).num_rows)))
+    return [groups[start : start + most] for start in range(0, len(groups), most or 1)]
 
 
 @contextmanager
@@ -191,25 +202,26 @@ def _readable(path: str) -> Iterator[None]:
         raise unreadable_file(f"{path}: {' '.join(str(error).split())}") from error
 
 
-def _read_group(path: str, footer: _Footer, group: int, key: str, ranges: Ranges, schema: pa.Schema) -> pa.Table:
-    """Read the rows of a row group: the key first, then the other columns, unless they have only NULL."""
+def _read_groups(
+    path: str, footer: _Footer, groups: list[int], key: str, ranges: Ranges, schema: pa.Schema
+) -> pa.Table:
+    """Read the rows of some row groups: the key first, then the other columns, unless they have only NULL."""
     text = [field.name for field in schema if pa.types.is_string(field.type)]
-    chunks = {name: footer.metadata.row_group(group).column(footer.columns[name]) for name in schema.names}
+    stored_groups = [footer.metadata.row_group(group) for group in groups]
+    chunks = {name: [group.column(footer.columns[name]) for group in stored_groups] for name in schema.names}
     # Of texts that hardly repeat DuckDB stores differences, which Arrow reads as plain texts only.
-    repeated = [name for name in text if not any("DELTA" in encoding for encoding in chunks[name].encodings)]
+    repeated = [
+        name for name in text if not any("DELTA" in encoding for chunk in chunks[name] for encoding in chunk.encodings)
+    ]
     with pq.ParquetFile(
         path, metadata=footer.metadata, read_dictionary=repeated, page_checksum_verification=True
     ) as file:
-        keys = file.read_row_group(group, [key], use_threads=False)
+        keys = file.read_row_groups(groups, [key], use_threads=False)
         rows = ranges.rows(to_numpy(keys[key]))
         n = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
-        is_null = {
-            name: found is not None and found.null_count == keys.num_rows
-            for name, chunk in chunks.items()
-            for found in [chunk.statistics]
-        }
+        is_null = {name: _nulls(some) == keys.num_rows for name, some in chunks.items()}
         others = [name for name in schema.names if not is_null[name] and name != key]
-        stored = file.read_row_group(group, others, use_threads=False) if n else keys
+        stored = file.read_row_groups(groups, others, use_threads=False) if n else keys
     # Copied: a slice would keep the memory of the whole group.
     places = from_numpy(np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows)
     columns = []
@@ -219,11 +231,19 @@ def _read_group(path: str, footer: _Footer, group: int, key: str, ranges: Ranges
             columns.append(pa.chunked_array([pa.nulls(n, kind)]))
             continue
         column = (keys if name == key else stored)[name]
+        if name in repeated and column.num_chunks > 1:
+            column = column.unify_dictionaries()
         column = column if n == keys.num_rows else column.take(places)
         if name not in text:
             column = column.cast(kind)
-        elif name not in repeated or sum(len(chunk.dictionary) for chunk in column.chunks) > n:
+        elif name not in repeated or len(column.chunk(0).dictionary) > n:
             # The texts of all rows of the group: those of other rows would be looked through again and again.
             column = column.cast(kind).dictionary_encode()
         columns.append(column)
     return pa.table(columns, names=schema.names)
+
+
+def _nulls(chunks: list[pq.ColumnChunkMetaData]) -> int:
+    """Return how many NULLs a column has for certain."""
+    found = [chunk.statistics for chunk in chunks]
+    return sum(one.null_count or 0 for one in found if one is not None)
