@@ -5,8 +5,8 @@ objects by id, a crossmatch of a million positions, fluxes per night and band, a
 ``python -m benchmarks.peers`` makes 20 million rows of a ZTF-like archive as `benchmarks.lake` does, compacts them, and
 exports them as a HATS collection. All sides answer from the same rows, on two cores:
 
-- the lake: `light_curve` for targets, which returns all columns in the order of the targets; SQL; `lake.science.sky`;
-  and lake_sql, SQL by the archive's ids for the five columns that the other sides return;
+- the lake: `light_curve` for five columns of targets, in order of the list, band and time; SQL; `lake.science.sky`;
+  and lake_sql, SQL by the archive's ids for the same columns;
 - duckdb: a glob of the lake's own compacted files; pairs on the sky by zones;
 - pandas: the same files with columns= and filters=; pairs by astropy;
 - lsdb, if --lsdb names a Python that has it: the collection that `lightlake export hats` writes, with its index by id;

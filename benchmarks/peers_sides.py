@@ -56,12 +56,12 @@ def _values(ids: list[str]) -> list[Any]:
 
 
 def lake_by_id(folder: str) -> Callable[[Any], Any]:
-    """Ask for targets, and get all columns."""
+    """Ask for the same columns of targets, in order."""
     lake = _lake(folder)
 
     def answer(question: Any) -> Any:
         ids = question["target_id"]
-        return lake.light_curve(ids if len(ids) > 1 else ids[0])
+        return lake.light_curve(ids if len(ids) > 1 else ids[0], columns=COLUMNS)
 
     return answer
 

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from lake.errors import CatalogError, ConfigurationError
 from lake.matched import with_sources
+from lake.model.schema import TABLES
 from lake.model.table import quoted
 from lake.model.views import NAMES_OF_TARGETS
 from lake.names import (
@@ -26,6 +27,7 @@ from lake.names import (
     position_of,
     target_id_of,
     target_ids_of,
+    unknown,
 )
 from lake.science.sky import cone_ranges, separation_arcsec
 from lake.store.arrays import distinct, expanded, from_numpy, numbered, texts, to_numpy
@@ -44,26 +46,38 @@ Names = str | Sequence[str] | None
 # For more ranges than this, one condition with a list of them is faster than a query of each.
 _FEW_RANGES = 8
 
+_LIGHTCURVES = TABLES["lightcurves"]
 _OF_A_MATCH = ("archive", "release", "source_id", "hpx29", "rank", "separation_arcsec")
 
 
 def of_targets(
-    lake: Lake, target: Any, archive: Names, band: Names, good: bool, radius_arcsec: float, *, named: bool = False
+    lake: Lake,
+    target: Any,
+    archive: Names,
+    band: Names,
+    good: bool,
+    radius_arcsec: float,
+    columns: Names = None,
+    *,
+    named: bool = False,
 ) -> pa.Table:
     """Return the measurements of one target, or of several in their order.
 
     Parameters
     ----------
+    columns
+        Only these; None: all.
     named
         Tell id and name of one target, too: those of several are told in any case.
 
     Raises
     ------
     ConfigurationError
-        If a target, an archive or a band is unknown.
+        If a target, an archive, a band or a column is unknown.
     """
     archives, bands = names_of(archive), names_of(band)
     one = is_one_target(target)
+    wanted = _columns(columns, () if one and not named else ("target_id", "name"), ("rank", "separation_arcsec"))
     known = one and isinstance(target, int)
     ids = [int(target)] if known else _ids(lake, target, radius_arcsec)
 
@@ -71,20 +85,27 @@ def of_targets(
         sources = _matches(rows, ids, archives)
         if named or not one:
             sources = _with_names(rows, ids, sources)
-        return _measurements(rows, _shown(lake, sources), bands, good)
+        return _measurements(rows, _shown(lake, sources), bands, good, wanted)
 
     found = _answer(lake, measured)
     if known and not found.num_rows:
         _ids(lake, target, radius_arcsec)  # raises if there is no such target
     if (renamed := _renamed(lake, found, archives)) != archives:
         again: Any = ids[0] if one else ids
-        return of_targets(lake, again, renamed, bands, good, radius_arcsec, named=named)
+        return of_targets(lake, again, renamed, bands, good, radius_arcsec, wanted, named=named)
     _check_names(lake, found, archives, bands)
-    return found
+    return found if wanted is None else found.select(wanted)
 
 
 def of_cones(
-    lake: Lake, ra: Any, dec: Any, radius_arcsec: float | None, archive: Names, band: Names, good: bool
+    lake: Lake,
+    ra: Any,
+    dec: Any,
+    radius_arcsec: float | None,
+    archive: Names,
+    band: Names,
+    good: bool,
+    columns: Names = None,
 ) -> pa.Table:
     """Return the measurements of all sources in a cone, or in several with the number of each, from 0.
 
@@ -92,27 +113,40 @@ def of_cones(
     ----------
     ra, dec
         Centre, or centres, in ICRS degrees. Without dec, ra is a target or a list of them.
+    columns
+        Only these; None: all.
 
     Raises
     ------
     ConfigurationError
-        If a target, an archive or a band is unknown, or there is no radius.
+        If a target, an archive, a band or a column is unknown, or there is no radius.
     """
     if radius_arcsec is None:
         raise ConfigurationError("a cone needs a radius", hint="give radius_arcsec")
     archives, bands = names_of(archive), names_of(band)
     centres, one = _centres(lake, ra, dec)
+    wanted = _columns(columns, () if one else ("centre",), ("ra", "dec", "separation_arcsec"))
 
     def measured(rows: _Rows) -> pa.Table:
         sources = _in_cones(rows, centres, radius_arcsec, archives)
         sources = sources.drop_columns(["centre"]) if one else sources
-        return _measurements(rows, _shown(lake, sources), bands, good)
+        return _measurements(rows, _shown(lake, sources), bands, good, wanted)
 
     found = _answer(lake, measured)
     if (renamed := _renamed(lake, found, archives)) != archives:
-        return of_cones(lake, ra, dec, radius_arcsec, renamed, bands, good)
+        return of_cones(lake, ra, dec, radius_arcsec, renamed, bands, good, wanted)
     _check_names(lake, found, archives, bands)
-    return found
+    return found if wanted is None else found.select(wanted)
+
+
+def _columns(given: Names, first: Sequence[str], last: Sequence[str]) -> list[str] | None:
+    """Return the columns that are wanted; None: all, those of lightcurves and others."""
+    wanted = names_of(given)
+    known = [*first, *_LIGHTCURVES.names, *last]
+    for name in wanted or ():
+        if name not in known:
+            raise unknown("column", name, known, "of these light curves")
+    return wanted
 
 
 def names_of(given: Names) -> list[str] | None:
@@ -306,12 +340,19 @@ def _shown(lake: Lake, sources: pa.Table) -> pa.Table:
     return sources.join(current, ["archive", "release"], join_type="left semi")
 
 
-def _measurements(rows: _Rows, sources: pa.Table, bands: list[str] | None, good: bool) -> pa.Table:
+def _measurements(
+    rows: _Rows, sources: pa.Table, bands: list[str] | None, good: bool, wanted: list[str] | None
+) -> pa.Table:
     """Return the measurements of sources, in order; those of one that is there twice come twice."""
-    near = _only(rows.of("lightcurves", Ranges.of_keys(to_numpy(sources["hpx29"]))), "band", bands)
+    names = None
+    if wanted is not None:
+        # What they are found and put in order by.
+        needed = {"archive", "release", "source_id", "hpx29", "band", "mjd", *(["good"] if good else []), *wanted}
+        names = [name for name in _LIGHTCURVES.names if name in needed]
+    near = _only(rows.of("lightcurves", Ranges.of_keys(to_numpy(sources["hpx29"])), names), "band", bands)
     if good:
         near = near.filter(near["good"])
-    return with_sources(near, sources)
+    return with_sources(near, sources, None if wanted is None else {"archive", "band", *wanted})
 
 
 def _values(found: pa.Table, column: str) -> set[str]:

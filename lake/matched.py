@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import numpy as np
 import pyarrow as pa
 
@@ -14,7 +16,7 @@ _KEYS = ("archive", "release", "source_id")
 _FIRST = ("number", "centre", "target_id", "name")
 
 
-def with_sources(near: pa.Table, sources: pa.Table) -> pa.Table:
+def with_sources(near: pa.Table, sources: pa.Table, wanted: Container[str] | None = None) -> pa.Table:
     """Return the measurements of sources in order; those of a source that is there twice come twice.
 
     Parameters
@@ -24,6 +26,8 @@ def with_sources(near: pa.Table, sources: pa.Table) -> pa.Table:
     sources
         Archive, release, source_id and hpx29 of each; other columns are passed on. Column number is the place of its
         target in a list.
+    wanted
+        Columns; None: all.
 
     Returns
     -------
@@ -36,9 +40,10 @@ def with_sources(near: pa.Table, sources: pa.Table) -> pa.Table:
     places, of_source = from_numpy(place[order]), from_numpy(source[order])
     others = [name for name in sources.column_names if name not in (*_KEYS, "hpx29", "number")]
     first = [name for name in _FIRST if name in others]
-    columns = {name: _taken(sources[name], of_source) for name in first}
-    columns |= {name: _taken(near[name], places) for name in near.column_names}
-    columns |= {name: _taken(sources[name], of_source) for name in others if name not in first}
+    taken = [(sources, of_source, name) for name in first]
+    taken += [(near, places, name) for name in near.column_names]
+    taken += [(sources, of_source, name) for name in others if name not in first]
+    columns = {name: _taken(of[name], at) for of, at, name in taken if wanted is None or name in wanted}
     return pa.table(columns)
 
 

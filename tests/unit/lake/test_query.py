@@ -10,6 +10,7 @@ import pytest
 from astropy.coordinates import SkyCoord
 from helpers.granules import attempt, committed, positions, register, rows_of, target_ids
 
+from lake import light_curves
 from lake.commit.commit import commit
 from lake.commit.staging import stage
 from lake.commit.targets import add_targets
@@ -51,6 +52,35 @@ def test_by_archive_band_and_quality(held):
     good = held.light_curve("T4", good=True)
     assert 0 < good.num_rows < 6
     assert all(good["good"].to_pylist())
+
+
+@pytest.mark.parametrize("places", [{}, {"files_of": lambda lake: (lake.catalog.cursor_outside(), {})}])
+def test_some_columns_are_those_of_all(held, monkeypatch, places):
+    """From files, and by DuckLake."""
+    for name, function in places.items():
+        monkeypatch.setattr(light_curves, name, function)
+    ra, dec = positions([4])
+    wanted = ["flux", "separation_arcsec", "mjd"]
+    for ask in (
+        lambda **how: held.light_curve("T4", **how),
+        lambda **how: held.light_curve(["T7", "T4"], good=True, band="g", **how),
+        lambda **how: held.cone(ra[0], dec[0], 5, archive="ztf", **how),
+        lambda **how: held.cone(["T7", "T4"], radius_arcsec=5, **how),
+    ):
+        whole = ask()
+        assert whole.num_rows
+        assert ask(columns=wanted).equals(whole.select(wanted))
+        assert ask(columns="mjd").equals(whole.select(["mjd"]))
+    assert held.light_curve(["T7", "T4"], columns=["name"]).column_names == ["name"]
+    assert held.light_curve("T4", columns=["mjd", "flux"], form="pandas").columns.tolist() == ["mjd", "flux"]
+
+
+@pytest.mark.parametrize(("column", "near"), [("fluxes", "flux"), ("rank", "ra"), ("name", None)])
+def test_an_unknown_column_is_one_line_with_near_ones(held, column, near):
+    ra, dec = positions([4])
+    with pytest.raises(ConfigurationError, match=f"unknown column '{column}'") as error:
+        held.cone(ra[0], dec[0], 5, columns=["mjd", column])
+    assert f"did you mean {near}" in str(error.value) if near else "known: " in str(error.value)
 
 
 def test_a_target_without_sources_has_an_empty_light_curve(held):
