@@ -7,7 +7,7 @@ from collections.abc import Container
 import numpy as np
 import pyarrow as pa
 
-from lake.store.arrays import Integers, distinct, expanded, from_numpy, numbered, to_numpy
+from lake.store.arrays import Integers, coded, distinct, expanded, from_numpy, numbered, to_numpy
 
 # What identifies a source.
 _KEYS = ("archive", "release", "source_id")
@@ -35,9 +35,8 @@ def with_sources(near: pa.Table, sources: pa.Table, wanted: Container[str] | Non
         By number or centre, archive, band, time, source and release. Centre, target_id and name come first, if sources
         have them; other columns of sources last.
     """
-    place, source = _joined(near, sources)
-    order = _in_order(near, place, sources, source)
-    places, of_source = from_numpy(place[order]), from_numpy(source[order])
+    rows, source = _in_order(near, sources)
+    places, of_source = from_numpy(rows), from_numpy(source)
     others = [name for name in sources.column_names if name not in (*_KEYS, "hpx29", "number")]
     first = [name for name in _FIRST if name in others]
     taken = [(sources, of_source, name) for name in first]
@@ -60,14 +59,15 @@ def _taken(column: pa.ChunkedArray, places: pa.Array) -> pa.Array:
     return column.dictionary.take(column.indices.take(places))
 
 
-def _runs(*columns: Integers) -> tuple[Integers, Integers]:
-    """Return where runs of equal rows begin and end: in files, the rows of a source in a band are together."""
-    is_first = np.ones(len(columns[0]), bool)
+def _runs(near: pa.Table) -> tuple[Integers, Integers]:
+    """Return where runs of rows of one source and band begin and end: in files, these rows are together."""
+    is_first = np.ones(near.num_rows, bool)
     is_first[1:] = False
-    for values in columns:
+    for name in (*_KEYS, "hpx29", "band"):
+        values = to_numpy(near[name]) if name == "hpx29" else coded(near[name])[0]
         is_first[1:] |= values[1:] != values[:-1]
     start = np.flatnonzero(is_first)
-    return start, np.append(start, len(is_first))[1:]
+    return start, np.append(start, near.num_rows)[1:]
 
 
 def _joined(near: pa.Table, sources: pa.Table) -> tuple[Integers, Integers]:
@@ -81,38 +81,38 @@ def _joined(near: pa.Table, sources: pa.Table) -> tuple[Integers, Integers]:
         of_row = of_row * len(known) + numbers
         is_unknown |= numbers < 0
     of_row[is_unknown] = -1
-    hpx29 = to_numpy(near["hpx29"])
-    first, after = _runs(of_row, hpx29)
     by_key = np.argsort(of_source, kind="stable")
     ordered = of_source[by_key]
-    place, run = expanded(*(np.searchsorted(ordered, of_row[first], side) for side in ("left", "right")))
+    place, row = expanded(*(np.searchsorted(ordered, of_row, side) for side in ("left", "right")))
     source = by_key[place]
-    same = hpx29[first[run]] == to_numpy(sources["hpx29"])[source]
-    run, source = run[same], source[same]
-    rows, pair = expanded(first[run], after[run])
-    return rows, source[pair]
+    same = to_numpy(near["hpx29"])[row] == to_numpy(sources["hpx29"])[source]
+    return row[same], source[same]
 
 
-def _in_order(near: pa.Table, row: Integers, sources: pa.Table, source: Integers) -> Integers:
-    """Return the order of pairs: by number in the list or centre, archive, band, time, source and release."""
-    groups = np.zeros(len(row), np.int64)
+def _in_order(near: pa.Table, sources: pa.Table) -> tuple[Integers, Integers]:
+    """Return the places of a measurement and its source in the tables, in the order of `with_sources`."""
+    start, after = _runs(near)
+    first = near.select([*_KEYS, "hpx29", "band"]).take(from_numpy(start))
+    run, source = _joined(first, sources)
+    groups = np.zeros(len(run), np.int64)
     for name in _FIRST[:2]:
         if name in sources.column_names:
             numbers = to_numpy(sources[name])
             groups = groups * (sources.num_rows + 1) + np.searchsorted(distinct(numbers), numbers)[source]
     for name in ("archive", "band"):
-        numbers, known = numbered(near[name])
-        groups = groups * len(known) + numbers[row]
-    mjd = to_numpy(near["mjd"])[row]
-    # In files, the rows of a source in a band are in order of time.
-    first, after = _runs(groups)
-    runs = np.argsort(groups[first], kind="stable")
-    order, _ = expanded(first[runs], after[runs])
-    later, same = np.diff(mjd[order]), np.diff(groups[order]) == 0
-    if (same & (later < 0)).any():
-        order = np.lexsort((mjd, groups))
-        later, same = np.diff(mjd[order]), np.diff(groups[order]) == 0
-    if (same & (later == 0)).any():  # which is rare, and text sorts slowly
-        last = [numbered(near[name])[0][row] for name in ("release", "source_id")]
-        order = np.lexsort((*last, mjd, groups))
-    return order
+        numbers, known = numbered(first[name])
+        groups = groups * len(known) + numbers[run]
+    by_group = np.argsort(groups, kind="stable")
+    run, source, groups = run[by_group], source[by_group], groups[by_group]
+    rows, of_run = expanded(start[run], after[run])
+    source, groups, mjd = source[of_run], groups[of_run], to_numpy(near["mjd"])[rows]
+    if not (
+        (mjd[1:] <= mjd[:-1]) & (groups[1:] == groups[:-1])
+    ).any():  # in files, rows of a source and band are in order of time
+        return rows, source
+    order = np.lexsort((mjd, groups))
+    mjd, groups = mjd[order], groups[order]
+    if ((mjd[1:] == mjd[:-1]) & (groups[1:] == groups[:-1])).any():  # which is rare, and text sorts slowly
+        last = [numbered(near[name])[0][rows[order]] for name in ("release", "source_id")]
+        order = order[np.lexsort((*last, mjd, groups))]
+    return rows[order], source[order]

@@ -87,6 +87,21 @@ def texts(values: Sequence[str]) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), len(written), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(written))])
 
 
+def coded(column: pa.ChunkedArray) -> tuple[Integers, list[str]]:
+    """Return the place of each text in a list of texts, and this list.
+
+    Examples
+    --------
+    >>> places, names = coded(pa.chunked_array([["wise", "gaia", "wise"]]))
+    >>> places.tolist(), names
+    ([0, 1, 0], ['wise', 'gaia'])
+    """
+    column = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    chunks = (column if column.num_chunks < 2 else column.unify_dictionaries()).chunks
+    places = np.concatenate([np.empty(0, np.int32), *(to_numpy(chunk.indices) for chunk in chunks)])
+    return places, chunks[0].dictionary.to_pylist() if chunks else []
+
+
 def numbered(column: pa.ChunkedArray, known: Sequence[str] | None = None) -> tuple[Integers, list[str]]:
     """Return the number of each text, -1 if it is none of the known ones, and the texts by number, in their order.
 
@@ -96,15 +111,10 @@ def numbered(column: pa.ChunkedArray, known: Sequence[str] | None = None) -> tup
     >>> numbers.tolist(), names
     ([1, 0, 1], ['gaia', 'wise'])
     """
-    column = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    chunks = (column if column.num_chunks < 2 else column.unify_dictionaries()).chunks
-    values = chunks[0].dictionary.to_pylist() if chunks else []
+    places, values = coded(column)
     names = sorted(values) if known is None else list(known)
     numbers = {name: number for number, name in enumerate(names)}
-    of_value = np.array([numbers.get(value, -1) for value in values], np.int64)
-    if len(values) == 1 and not column.null_count:  # as archive and release often are
-        return np.full(len(column), of_value[0]), names
-    return of_value[np.concatenate([np.empty(0, np.int32), *(to_numpy(chunk.indices) for chunk in chunks)])], names
+    return np.array([numbers.get(value, -1) for value in values], np.int64)[places], names
 
 
 def repeated(value: str, n: int) -> pa.DictionaryArray:
