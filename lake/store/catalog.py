@@ -16,7 +16,7 @@ from lake.errors import CatalogError, NoLake, ReadOnly
 from lake.model.declared import all_tables
 from lake.model.schema import SCHEMA_VERSION
 from lake.settings import Settings
-from lake.store import confined, fence, s3
+from lake.store import confined, failures, fence, s3
 from lake.store.access import (
     check_catalogue,
     check_folders,
@@ -29,7 +29,6 @@ from lake.store.access import (
 )
 from lake.store.backup import back_up
 from lake.store.connection import Idle, Outside, connect, copy_catalogue, rollback
-from lake.store.failures import READING_ONLY, check_free_space, disk_full, has_free_space, read_failure, write_failure
 from lake.store.identity import check_same, foreign, has_data, knows_tree, mark_tree, new_id, no_lake, tree_id
 from lake.store.listing import newest_version
 from lake.store.location import CatalogLocation
@@ -218,8 +217,9 @@ class Catalog:
                 check_folders(Path(str(self.storage.root)))
             self.storage.check_reachable()
         self._attach_existing()
-        quick = newest_version(self.cursor_outside(), self.location, self.storage)
-        found, own_id = quick or schema_version(self.cursor())
+        with failures.converted(self._unreadable):
+            quick = newest_version(self.cursor_outside(), self.location, self.storage)
+            found, own_id = quick or schema_version(self.cursor())
         if found is None:
             tables = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake' ORDER BY ALL LIMIT 1"
             for (table,) in self.cursor().execute(tables).fetchall():
@@ -237,7 +237,8 @@ class Catalog:
         if not self._attached:
             self.open()
         cursor = self._duckdb().cursor()
-        cursor.execute("USE lake")
+        with failures.converted(self._unreadable):
+            cursor.execute("USE lake")
         return cursor
 
     def borrowed(self) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
@@ -298,10 +299,8 @@ class Catalog:
             return
         instance = connect(self.settings, self.storage, self.location.kind)
         timeout = self.settings.lock_timeout_s
-        try:
+        with failures.converted(self._unreadable):
             instance.execute(self.location.attach_statement(self.storage, read_only=self.read_only, timeout_s=timeout))
-        except duckdb.Error as error:
-            raise self._unreadable(error) from None
         self._instance, self._attached = instance, True
         self._idle = self._idle.closed()
 
@@ -314,7 +313,7 @@ class Catalog:
             If this catalogue was opened for reading, or this user has no permission to write its file.
         """
         if self.read_only:
-            raise ReadOnly(f"the lake at {self.storage.root} is open for reading only", hint=READING_ONLY)
+            raise ReadOnly(f"the lake at {self.storage.root} is open for reading only", hint=failures.READING_ONLY)
         if self.location.kind == "sqlite":
             check_catalogue(Path(self.location.target))
 
@@ -345,7 +344,7 @@ class Catalog:
         if not reading:
             self.check_writable()
         timeout = self.settings.lock_timeout_s if within_s is None else within_s
-        check_free_space(self._folders())
+        failures.check_free_space(self._folders())
         with self._held("", timeout) as held:
             if not held:
                 raise CatalogError(
@@ -403,7 +402,7 @@ class Catalog:
                 path = Path(location.target)
                 if create:
                     make_catalogue(path)
-                elif self.read_only and not (readable_in_place(path) and has_free_space(path.parent)):
+                elif self.read_only and not (readable_in_place(path) and failures.has_free_space(path.parent)):
                     # SQLite writes its log even to read, which fails on a full disk.
                     self._private = TemporaryDirectory(prefix="lightlake-")
                     self.as_of = last_written(path)
@@ -419,7 +418,7 @@ class Catalog:
             self._leave()
             raise
         except (sqlite3.Error, OSError) as error:  # of the copy
-            raise disk_full(error, gettempdir()) or CatalogError(
+            raise failures.disk_full(error, gettempdir()) or CatalogError(
                 f"cannot read the catalogue {self.location}: {error}", hint="ask its owner to check it"
             ) from error
         except duckdb.Error as error:
@@ -429,15 +428,11 @@ class Catalog:
 
     def unwritable(self, error: duckdb.Error) -> Exception:
         """Return the exception to raise when a commit or maintenance failed."""
-        return write_failure(error, self.location, self.storage, self._folders())
+        return failures.write_failure(error, self.location, self.storage, self._folders())
 
-    @contextmanager
-    def changing(self) -> Iterator[None]:
+    def changing(self) -> AbstractContextManager[None]:
         """Convert a database error of a change: see `unwritable`."""
-        try:
-            yield
-        except duckdb.Error as error:
-            raise self.unwritable(error) from None
+        return failures.converted(self.unwritable)
 
     def _folders(self) -> list[str]:
         """Return the folders on local disks that a change writes to."""
@@ -447,4 +442,4 @@ class Catalog:
     def _unreadable(self, error: duckdb.Error) -> Exception:
         if "explicitly disabled" in str(error):  # DuckLake will not create one while attaching
             return self._empty()
-        return read_failure(error, self.location, self._folders())
+        return failures.read_failure(error, self.location, self._folders())

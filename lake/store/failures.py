@@ -6,7 +6,8 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
@@ -44,6 +45,7 @@ _DISCONNECTED = re.compile(
     r"no connection to the server|could not (receive|send) data|SSL SYSCALL error|connection reset|broken pipe|"
     r"lost synchronization|unexpected (response|message)|message contents do not agree|insufficient data|"
     r"could not serialize access|deadlock detected|"
+    r"current transaction is aborted|fetch from an unsuccessful query result|"  # once it is lost
     r"the database system is|too many clients|connection slots|too many connections|"
     r'failed to execute query "(ROLLBACK|COMMIT|BEGIN[^"]*)": *$',
     re.I | re.M,
@@ -59,6 +61,15 @@ class DiskFull(ConfigurationError):
 
     advice = "Free some space, then run it again. Nothing committed is lost."
     topic = "how-to/keep-a-lake"
+
+
+@contextmanager
+def converted(convert: Callable[[duckdb.Error], Exception]) -> Iterator[None]:
+    """Raise what a function makes of a database error, without its cause: its text may contain a password."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise convert(error) from None
 
 
 def has_free_space(folder: str | os.PathLike[str]) -> bool:
@@ -192,11 +203,11 @@ def _interrupted(error: duckdb.Error, location: CatalogLocation) -> Interrupted 
     return None
 
 
-def _reason(error: duckdb.Error) -> str:
-    """Return the line with the reason, which may come after a line of DuckLake's and a long query."""
+def _reason(error: BaseException) -> str:
+    """Return the line with the reason, which may come after a line of DuckLake's and a long query in quotes."""
     lines = redacted(str(error)).strip().splitlines()
     found = next((line for line in lines if _DISCONNECTED.search(line)), lines[0])
-    return found[-200:].strip()
+    return (found.rpartition('": ')[2].strip() or found)[-200:].strip()
 
 
 def read_failure(error: duckdb.Error, location: CatalogLocation, folders: Iterable[str]) -> CatalogError | DiskFull:
@@ -271,6 +282,12 @@ def explain(error: BaseException) -> LightlakeError | None:
     if isinstance(error, UnicodeEncodeError):  # an argument or a name in bytes of another encoding
         return ConfigurationError(
             f"text that is not UTF-8: {shown(str(error.object))[:100]}", hint="give it in UTF-8: see LANG, and LC_ALL"
+        )
+    if kind in ("duckdb", "_duckdb") and is_disconnected(error):
+        return Interrupted(
+            f"the connection to the catalogue is lost: {_reason(error)}",
+            hint="check LIGHTLAKE_CATALOG and the database; then run it again: nothing committed is lost",
+            topic="how-to/postgresql",
         )
     if kind in ("duckdb", "_duckdb", "sqlite3"):
         return CatalogError(

@@ -14,6 +14,7 @@ from helpers.postgres import running as running_postgres
 from helpers.proxy import AtRandom, proxy
 from helpers.writers import write_at_once
 
+from lake import query
 from lake.errors import Interrupted, LightlakeError
 from lake.query import Lake
 from lake.settings import load_settings
@@ -129,6 +130,33 @@ def test_a_question_is_asked_again_if_its_connection_is_lost(faulty, new, throug
         assert lake.light_curve("T1").num_rows == 6
         faulty.cut()
         assert lake.sql("SELECT count(*) AS n FROM sources")["n"][0].as_py() == 3
+
+
+def test_a_question_is_one_line_wherever_the_server_goes_away(faulty, new, through, monkeypatch):
+    """While the lake is opened, while its files are listed, and between questions."""
+    monkeypatch.setattr(query, "_AWAY_FOR_S", 0.0)
+    register(new, range(3))
+    committed(new, range(3), "g0")
+    requests = allowed = 0
+
+    def gone(request):
+        nonlocal requests
+        requests += 1
+        return "reset" if requests > allowed else None
+
+    def ask():
+        with Lake(through.url, through) as lake:
+            lake.light_curve("T1")
+            lake.targets()
+
+    faulty.choose = gone
+    for number in (8, 13, *range(16, 150, 12)):
+        requests, allowed = 0, number
+        with pytest.raises(Interrupted, match="cannot reach the catalogue") as error:
+            ask()
+        assert requests > allowed
+        assert "\n" not in str(error.value)
+        assert "COPY" not in str(error.value)
 
 
 def test_a_first_change_ends_no_process_wherever_the_server_goes_away(faulty, new, through):

@@ -16,7 +16,7 @@ import pytest
 from helpers.granules import committed, content, errors, expected, register
 from pydantic import ValidationError
 
-from lake.errors import CatalogError, ConfigurationError
+from lake.errors import CatalogError, ConfigurationError, Interrupted
 from lake.query import Lake
 from lake.settings import Settings
 from lake.store.catalog import Catalog
@@ -98,6 +98,9 @@ def test_no_room_is_told_whoever_says_it(error: Exception, tmp_path: Path) -> No
 def test_other_errors_are_not_of_full_disks(tmp_path: Path) -> None:
     assert disk_full(sqlite3.OperationalError("disk I/O error"), tmp_path) is None
     assert isinstance(explain(sqlite3.OperationalError("disk I/O error")), CatalogError)
+    away = duckdb.Error('Failed to prepare "SELECT 1\nFROM a": server closed the connection unexpectedly\n\tThis')
+    assert isinstance(explain(away), Interrupted)
+    assert explain(away).message.endswith("is lost: server closed the connection unexpectedly")
     told = explain(PermissionError(errno.EACCES, "Permission denied", "/a/b\udce9"))
     assert isinstance(told, ConfigurationError)
     assert told.message == r"/a/b\xe9: Permission denied"
