@@ -19,8 +19,9 @@ Accuracy:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -58,9 +59,10 @@ SCALES = ("utc", "tai", "tt", "tdb", "tcb")
 TOPOCENTER, GEOCENTER, HELIOCENTER, BARYCENTER = "topocentre", "geocentre", "heliocentre", "barycentre"
 REFERENCE_POSITIONS = (TOPOCENTER, GEOCENTER, HELIOCENTER, BARYCENTER)
 
-# epv00 takes 40 us and dtdb 12 us for a time, so both are computed on a grid and interpolated. With steps of half a
-# day the errors are 0.02 us (cubic Hermite, position and velocity) and 0.02 us (linear).
-_GRID_D = 0.5
+# epv00 takes 40 us and dtdb 12 us for a time, so both are computed every two days only. The four of these around a
+# node of a grid of half a day give the node, to 0.01 us (Hermite of degree 7, position and velocity) and 0.002 us
+# (cubic); two nodes give a time, to 0.02 us (cubic Hermite) and 0.02 us (linear).
+_EXACT_D, _GRID_D = 2.0, 0.5
 # So many nodes are computed at a time, in some milliseconds: what another thread computed meanwhile is not done again.
 _NODES_AT_ONCE = 128
 
@@ -274,13 +276,19 @@ class Grid:
     ----------
     compute
         Returns an array for each function, the first axis along the times, MJD, that it is given.
+    step_d
+        Days between nodes.
+    beside
+        How many nodes on either side of a time it needs.
     """
 
-    def __init__(self, compute: Callable[[Floats], Tables]) -> None:
+    def __init__(self, compute: Callable[[Floats], Tables], step_d: float = _GRID_D, beside: int = 1) -> None:
         self._compute = compute
-        # A node more at either end: a time near the limits may be in another scale.
-        self._first = int(np.floor(FIRST_MJD / _GRID_D)) - 1
-        self._n = int(np.ceil(LAST_MJD / _GRID_D)) + 2 - self._first
+        self._step_d = step_d
+        self._near = range(1 - beside, beside + 1)
+        # More nodes at either end: a time near the limits may be in another scale, or a node beside one.
+        self._first = int(np.floor(FIRST_MJD / step_d)) - beside - 1
+        self._n = int(np.ceil(LAST_MJD / step_d)) + beside + 2 - self._first
         self.clear()
 
     def clear(self) -> None:
@@ -291,12 +299,14 @@ class Grid:
 
     def around(self, mjd: Floats) -> tuple[NDArray[np.intp], Floats, Tables]:
         """Return the index of the node before each time, the fraction of the step after it, and the values at nodes."""
-        step = np.floor(np.nan_to_num(mjd, nan=FIRST_MJD) / _GRID_D)  # the fraction of a NaN stays one
+        step = np.floor(np.nan_to_num(mjd, nan=FIRST_MJD) / self._step_d)  # the fraction of a NaN stays one
         left = step.astype(np.intp) - self._first
-        new = left[~(self.known[left] & self.known[left + 1])]
-        if new.size:
-            self._fill(np.unique(np.concatenate([new, new + 1])))
-        return left, np.asarray(mjd / _GRID_D - step), self._values
+        is_known = self.known[left]
+        for place in self._near:
+            is_known = is_known & self.known[left + place]
+        if not is_known.all():
+            self._fill(np.unique(np.concatenate([left[~is_known] + place for place in self._near])))
+        return left, np.asarray(mjd / self._step_d - step), self._values
 
     def _fill(self, nodes: NDArray[np.intp]) -> None:
         """Compute nodes, in an order of its own, so that threads that need the same ones share the work."""
@@ -304,22 +314,60 @@ class Grid:
             some = nodes[part * _NODES_AT_ONCE :][:_NODES_AT_ONCE]
             some = some[~self.known[some]]
             if some.size:
-                times = np.asarray((some + self._first) * _GRID_D, np.float64)
+                times = np.asarray((some + self._first) * self._step_d, np.float64)
                 for values, made in zip(self._values, self._compute(times), strict=True):
                     values[some] = made
                 self.known[some] = True  # last: another thread may read meanwhile
 
 
-def _tdb_tt(mjd: Floats) -> Tables:
+def _exact_tdb_tt(mjd: Floats) -> Tables:
     """Compute TDB - TT in seconds."""
     return (np.asarray(erfa.dtdb(MJD_OFFSET, mjd, 0.0, 0.0, 0.0, 0.0)),)
 
 
-def _positions(mjd: Floats) -> Tables:
-    """Compute barycentric position and velocity of Earth and Sun, au and au per step of the grid."""
+def _exact_positions(mjd: Floats) -> Tables:
+    """Compute barycentric position and velocity of Earth and Sun, au and au per step of the exact grid."""
     from_sun, from_bary = erfa.epv00(MJD_OFFSET, mjd)[:2]
-    earth, speed = from_bary["p"], from_bary["v"] * _GRID_D
-    return earth, speed, earth - from_sun["p"], speed - from_sun["v"] * _GRID_D
+    earth, speed = from_bary["p"], from_bary["v"] * _EXACT_D
+    return earth, speed, earth - from_sun["p"], speed - from_sun["v"] * _EXACT_D
+
+
+_EXACT_TDB_TT = Grid(_exact_tdb_tt, _EXACT_D, beside=2)
+_EXACT_POSITIONS = Grid(_exact_positions, _EXACT_D, beside=2)
+
+
+def _lagrange(part: Floats) -> Iterator[tuple[int, Floats, Floats, float]]:
+    """Yield, for the four nodes around each time, the place, Lagrange's polynomial, and its slopes there and at it."""
+    places = (-1, 0, 1, 2)
+    for place in places:
+        others = [other for other in places if other != place]
+        below = prod(place - other for other in others)
+        value = prod(part - other for other in others) / below
+        slope = sum(prod(part - other for other in others if other != left_out) for left_out in others) / below
+        yield place, np.asarray(value), np.asarray(slope), sum(1.0 / (place - other) for other in others)
+
+
+def _tdb_tt(mjd: Floats) -> Tables:
+    """Interpolate TDB - TT in seconds."""
+    left, part, (exact,) = _EXACT_TDB_TT.around(mjd)
+    return (np.asarray(sum(value * exact[left + place] for place, value, _, _ in _lagrange(part))),)
+
+
+def _positions(mjd: Floats) -> Tables:
+    """Interpolate barycentric position and velocity of Earth and Sun, au and au per step of the grid."""
+    left, part, exact = _EXACT_POSITIONS.around(mjd)
+    found = tuple(np.zeros((len(mjd), 3)) for _ in exact)
+    for place, value, slope, own_slope in _lagrange(part):
+        after, square = part - place, value**2
+        straight = 1 - 2 * own_slope * after
+        # Hermite's polynomials of the position and the velocity at this node, and their slopes.
+        of_position, of_speed = straight * square, after * square
+        slopes = 2 * (straight * value * slope - own_slope * square), square + 2 * after * value * slope
+        for p, v, position, speed in zip(exact[::2], exact[1::2], found[::2], found[1::2], strict=True):
+            at, velocity = p[left + place], v[left + place]
+            position += of_position[:, None] * at + of_speed[:, None] * velocity
+            speed += (slopes[0][:, None] * at + slopes[1][:, None] * velocity) * (_GRID_D / _EXACT_D)
+    return found
 
 
 _TDB_TT, _POSITIONS = Grid(_tdb_tt), Grid(_positions)

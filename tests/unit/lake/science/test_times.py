@@ -12,6 +12,8 @@ from astropy.utils import iers
 
 from lake.science.sky import apply_proper_motion, unit_vectors
 from lake.science.times import (
+    _EXACT_POSITIONS,
+    _EXACT_TDB_TT,
     _POSITIONS,
     _TDB_TT,
     AU_LIGHT_S,
@@ -25,6 +27,8 @@ from lake.science.times import (
     EarthTimes,
     Grid,
     _ephemeris,
+    _positions,
+    _tdb_tt,
     _to_tdb_s,
     met_to_mjd,
     to_bmjd_tdb,
@@ -243,15 +247,33 @@ def test_a_result_does_not_depend_on_its_company():
 def test_the_earth_is_computed_once_a_node_and_only_where_there_are_times():
     rng = np.random.default_rng(4)
     mjd, ra, dec = rng.uniform(56000, 60000, 200_000), rng.uniform(0, 360, 200_000), rng.uniform(-90, 90, 200_000)
-    for grid in (_POSITIONS, _TDB_TT):
+    nodes, exact = (_POSITIONS, _TDB_TT), (_EXACT_POSITIONS, _EXACT_TDB_TT)
+    for grid in (*nodes, *exact):
         grid.clear()
     to_bmjd_tdb(mjd, ra, dec, scale="utc", frame="heliocentre")
-    for grid in (_POSITIONS, _TDB_TT):
+    for grid in nodes:
         assert 7_900 < np.count_nonzero(grid.known) < 8_010  # each of half a day
+    for grid in exact:
+        assert 1_990 < np.count_nonzero(grid.known) < 2_010  # each of two days
+    for grid in (*nodes, *exact):
         grid.clear()
-    to_bmjd_tdb([50100.0, 51000.3, 55900.8], 10.0, 20.0, scale="tt", frame="geocentre")
-    for grid in (_POSITIONS, _TDB_TT):
+    to_bmjd_tdb([50100.1, 51000.3, 55900.8], 10.0, 20.0, scale="tt", frame="geocentre")
+    for grid in nodes:
         assert np.count_nonzero(grid.known) == 6
+    for grid in exact:
+        assert np.count_nonzero(grid.known) == 12  # neighbours on the grid need the same four
+
+
+def test_nodes_of_the_grid_are_as_exact_as_it_needs():
+    mjd = np.arange(30000.0, 70000.0, 13.5)
+    from_sun, from_bary = erfa.epv00(MJD_OFFSET, mjd)
+    earth, speed, sun, sun_speed = _positions(mjd)
+    assert np.abs(earth - from_bary["p"]).max() * AU_LIGHT_S < 1.5e-8
+    assert np.abs(sun - (from_bary["p"] - from_sun["p"])).max() * AU_LIGHT_S < 1e-10
+    assert np.abs(speed - from_bary["v"] / 2).max() * AU_LIGHT_S < 1.5e-8  # in half a day
+    assert np.abs(sun_speed - (from_bary["v"] - from_sun["v"]) / 2).max() * AU_LIGHT_S < 1e-10
+    (tdb_tt,) = _tdb_tt(mjd)
+    assert np.abs(tdb_tt - erfa.dtdb(MJD_OFFSET, mjd, 0, 0, 0, 0)).max() < 5e-9
 
 
 def test_a_node_is_computed_once():
