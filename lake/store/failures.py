@@ -50,6 +50,8 @@ _DISCONNECTED = re.compile(
     r'failed to execute query "(ROLLBACK|COMMIT|BEGIN[^"]*)": *$',
     re.I | re.M,
 )
+# What DuckDB says when S3 does not answer.
+_OF_S3 = re.compile(r"\bHTTP (GET|HEAD|PUT|POST|DELETE)\b|\bHTTP \d{3}\b|HTTP code \d{3}")
 # PostgreSQL's own words; and those of them that deny a right.
 _SAID = re.compile(r"\bERROR: .*")
 _DENIED = re.compile(r"\bERROR: +(permission denied|must be owner)")
@@ -289,14 +291,15 @@ def explain(error: BaseException) -> LightlakeError | None:
             hint="check LIGHTLAKE_CATALOG and the database; then run it again: nothing committed is lost",
             topic="how-to/postgresql",
         )
-    if kind in ("duckdb", "_duckdb", "sqlite3"):
-        return CatalogError(
-            f"the database failed: {first}", hint="run: lightlake doctor; and: lightlake verify", topic=_UPKEEP
-        )
-    if kind in ("botocore", "aiobotocore", "aiohttp"):
+    of_database = kind in ("duckdb", "_duckdb", "sqlite3")
+    if kind in ("botocore", "aiobotocore", "aiohttp") or (of_database and _OF_S3.search(first)):
         return ConfigurationError(
             f"S3 does not answer as it should: {first or type(error).__name__}",
             hint="check AWS_ENDPOINT_URL, the credentials (AWS_PROFILE, ...) and LIGHTLAKE_STORAGE_OPTIONS",
             topic="how-to/s3",
+        )
+    if of_database:
+        return CatalogError(
+            f"the database failed: {first}", hint="run: lightlake doctor; and: lightlake verify", topic=_UPKEEP
         )
     return None

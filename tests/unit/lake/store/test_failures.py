@@ -98,6 +98,9 @@ def test_no_room_is_told_whoever_says_it(error: Exception, tmp_path: Path) -> No
 def test_other_errors_are_not_of_full_disks(tmp_path: Path) -> None:
     assert disk_full(sqlite3.OperationalError("disk I/O error"), tmp_path) is None
     assert isinstance(explain(sqlite3.OperationalError("disk I/O error")), CatalogError)
+    unanswered = explain(duckdb.IOException("Failure when receiving data error for HTTP GET to 'http://a/b.parquet'"))
+    assert unanswered.message.startswith("S3 does not answer")
+    assert "AWS_ENDPOINT_URL" in unanswered.hint
     away = duckdb.Error('Failed to prepare "SELECT 1\nFROM a": server closed the connection unexpectedly\n\tThis')
     assert isinstance(explain(away), Interrupted)
     assert explain(away).message.endswith("is lost: server closed the connection unexpectedly")
