@@ -106,9 +106,8 @@ def _in_order(near: pa.Table, sources: pa.Table) -> tuple[Integers, Integers]:
     run, source, groups = run[by_group], source[by_group], groups[by_group]
     rows, of_run = expanded(start[run], after[run])
     source, groups, mjd = source[of_run], groups[of_run], to_numpy(near["mjd"])[rows]
-    if not (
-        (mjd[1:] <= mjd[:-1]) & (groups[1:] == groups[:-1])
-    ).any():  # in files, rows of a source and band are in order of time
+    is_before = (mjd[1:] <= mjd[:-1]) & (groups[1:] == groups[:-1])
+    if not is_before.any():  # in files, the rows of a source and band are in order of time
         return rows, source
     order = np.lexsort((mjd, groups))
     mjd, groups = mjd[order], groups[order]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lake.matched import with_sources
 
+A, B = ("ztf", "DR1", "a"), ("ztf", "DR1", "b")
 KEYS = st.tuples(st.sampled_from(["ztf", "wise"]), st.sampled_from(["DR1", "DR2"]), st.sampled_from(["a", "b", "c"]))
 BY_SOURCE = {"a": 7, "b": 7, "c": 9}  # two sources are in one pixel
 
@@ -37,6 +38,10 @@ def sources(rows):
     return pa.table({**table, "hpx29": pa.array(pixels, pa.int64()), "rank": pa.array(range(len(rows)), pa.int64())})
 
 
+# Times out of order, rows of a source that are apart, and the same time of two sources.
+@example([(A, "g", 2.0), (A, "g", 1.0)], [(A, 0)])
+@example([(A, "g", 1.0), (B, "g", 2.0), (A, "g", 3.0)], [(A, 0), (B, 0)])
+@example([(B, "g", 1.0), (A, "g", 1.0)], [(A, 0), (B, 0)])
 @given(
     st.lists(st.tuples(KEYS, st.sampled_from(["g", "r"]), st.sampled_from([1.0, 2.0, 3.0])), max_size=12, unique=True),
     st.lists(st.tuples(KEYS, st.integers(0, 2)), max_size=6, unique=True),
