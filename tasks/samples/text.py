@@ -276,7 +276,9 @@ def _text_column(cells: list[list[str] | None], i: int, delimiter: str | None) -
 def _are_units(names: list[str], cells: list[str], asked: set[str]) -> bool:
     """Return whether a line below the names holds their units: angles for positions, and no digit."""
     units = [cell for name, cell in zip(names, cells, strict=False) if _names_position([name], asked)]
-    return not re.search(r"\d", "".join(cells)) and any(is_angle(unit.strip("()[]")) for unit in units)
+    # A letter in one of them alone is a mistake in a target: many letters are units.
+    are_angles = bool(units) and all(is_angle(unit.strip("()[]")) for unit in units)
+    return are_angles and not re.search(r"\d", "".join(cells))
 
 
 def _refuse_second_header(rows: list[tuple[int, str]], split: Callable[[str], list[str] | None], where: str) -> None:
