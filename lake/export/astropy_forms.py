@@ -107,7 +107,7 @@ def curves(table: pa.Table) -> Iterator[tuple[pa.Table, dict[str, Any]]]:
     if lacking := [name for name in needed if name not in table.column_names]:
         raise ConfigurationError(
             f"light curves cannot be told apart without columns {', '.join(lacking)}",
-            hint="add them to the SQL or the columns, or use all of light_curve() or cone()",
+            hint="add them to the SQL, or to columns; light_curve() and cone() have them",
         )
     keys = [name for name in _OF_A_CURVE if name in table.column_names]
     by_exposure = archives_where_exposures_are_curves()
@@ -132,7 +132,7 @@ def _series(table: pa.Table, context: Context, drop: Iterable[str]) -> TimeSerie
     if not has_times(table, context):
         raise ConfigurationError(
             f"a time series needs column {CLOCK_COLUMNS[context.clock]}, and archive for an archive's own clock",
-            hint="add it to the SQL or the columns, or use all of light_curve() or cone()",
+            hint="add it to the SQL, or to columns; light_curve() and cone() have it",
         )
     table = table.sort_by([(CLOCK_COLUMNS[context.clock], "ascending")])
     made = qtable(table.drop_columns([name for name in drop if name in table.column_names]), context)

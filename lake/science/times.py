@@ -301,9 +301,7 @@ class Grid:
         """Return the index of the node before each time, the fraction of the step after it, and the values at nodes."""
         step = np.floor(np.nan_to_num(mjd, nan=FIRST_MJD) / self._step_d)  # the fraction of a NaN stays one
         left = step.astype(np.intp) - self._first
-        is_known = self.known[left]
-        for place in self._near:
-            is_known = is_known & self.known[left + place]
+        is_known = np.logical_and.reduce([self.known[left + place] for place in self._near])
         if not is_known.all():
             self._fill(np.unique(np.concatenate([left[~is_known] + place for place in self._near])))
         return left, np.asarray(mjd / self._step_d - step), self._values

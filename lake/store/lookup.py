@@ -25,10 +25,10 @@ from lake.store.failures import unreadable_file
 # Footers are kept of so many row groups; one takes some 20 kB. A lake of a thousand million rows has 30,000.
 _KEPT_GROUPS = 10_000
 
-# So many row groups are read at a time: more than there are cores take longer.
+# So many threads read: more than there are cores take longer.
 _THREADS = min(os.cpu_count() or 1, 8)
 
-# Of so many rows at once: to begin reading takes as long as some 10,000 of them.
+# Row groups of so many rows are read by one call: each call costs time, and more rows memory.
 _ROWS_AT_ONCE = 2**18
 
 _LOWEST, _HIGHEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max

@@ -149,6 +149,18 @@ class AtCommit:
             return self.fault if self.seen == self.number else None
 
 
+class After:
+    """Reset every request after so many, as if the server went away."""
+
+    def __init__(self, allowed: int) -> None:
+        self.allowed = allowed
+        self.requests = 0
+
+    def __call__(self, request: bytes) -> Fault | None:
+        self.requests += 1
+        return "reset" if self.requests > self.allowed else None
+
+
 class AtRandom:
     """One of the faults, now and then; `quiet` lets all through."""
 

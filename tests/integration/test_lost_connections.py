@@ -11,7 +11,7 @@ from helpers.granules import committed, content, errors, expected, register
 from helpers.postgres import administrator as connected
 from helpers.postgres import end_lock_sessions
 from helpers.postgres import running as running_postgres
-from helpers.proxy import AtRandom, proxy
+from helpers.proxy import After, AtRandom, proxy
 from helpers.writers import write_at_once
 
 from lake import query
@@ -137,44 +137,29 @@ def test_a_question_is_one_line_wherever_the_server_goes_away(faulty, new, throu
     monkeypatch.setattr(query, "_AWAY_FOR_S", 0.0)
     register(new, range(3))
     committed(new, range(3), "g0")
-    requests = allowed = 0
-
-    def gone(request):
-        nonlocal requests
-        requests += 1
-        return "reset" if requests > allowed else None
 
     def ask():
         with Lake(through.url, through) as lake:
             lake.light_curve("T1")
             lake.targets()
 
-    faulty.choose = gone
     for number in (8, 13, *range(16, 150, 12)):
-        requests, allowed = 0, number
+        faulty.choose = After(number)
         with pytest.raises(Interrupted, match="cannot reach the catalogue") as error:
             ask()
-        assert requests > allowed
+        assert faulty.choose.requests > number
         assert "\n" not in str(error.value)
         assert "COPY" not in str(error.value)
 
 
 def test_a_first_change_ends_no_process_wherever_the_server_goes_away(faulty, new, through):
     """Also where it attaches the catalogue, while it holds the lock: in a session that is lost, too."""
-    requests = allowed = 0
-
-    def gone(request):
-        nonlocal requests
-        requests += 1
-        return "reset" if requests > allowed else None
-
-    faulty.choose = gone
     impatient = through.model_copy(update={"lock_timeout_s": 0.05})
     for number in range(14, 40, 5):
-        requests, allowed = 0, number
+        faulty.choose = After(number)
         with closing(Catalog(Storage.from_url(through.url), impatient)) as catalog, pytest.raises(LightlakeError):
             register(catalog, range(3))
-    assert requests > allowed
+    assert faulty.choose.requests > number
     faulty.choose = lambda request: None
     register(new, range(3))
     assert errors(new) == []
