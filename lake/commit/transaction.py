@@ -253,7 +253,8 @@ class Change:
         if self._has_copies:
             remove_folder(self._intent.aside)
         if self._has_intent:
-            remove(self._intent.path)
+            with suppress(OSError):  # what is committed is so; the next writer settles an intent that is left
+                remove(self._intent.path)
 
 
 def _of_partition(storage: Storage, table: str, archive: str | None) -> Iterator[UPath]:

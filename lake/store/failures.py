@@ -260,6 +260,7 @@ def explain(error: BaseException) -> LightlakeError | None:
         return full
     kind = type(error).__module__.partition(".")[0]
     first = (str(error).strip().splitlines() or [""])[0]
+    of_s3 = kind in ("botocore", "aiobotocore", "aiohttp") or isinstance(error, s3.S3Unreachable)
     if isinstance(error, OSError) and kind == "builtins":
         named = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
         message = error.strerror or first or type(error).__name__
@@ -292,7 +293,7 @@ def explain(error: BaseException) -> LightlakeError | None:
             topic="how-to/postgresql",
         )
     of_database = kind in ("duckdb", "_duckdb", "sqlite3")
-    if kind in ("botocore", "aiobotocore", "aiohttp") or (of_database and _OF_S3.search(first)):
+    if of_s3 or (of_database and _OF_S3.search(first)):
         return ConfigurationError(
             f"S3 does not answer as it should: {first or type(error).__name__}",
             hint="check AWS_ENDPOINT_URL, the credentials (AWS_PROFILE, ...) and LIGHTLAKE_STORAGE_OPTIONS",

@@ -55,6 +55,11 @@ _TUNING = (
     "skip_instance_cache",
 )
 
+
+class S3Unreachable(ConnectionError):
+    """S3 cannot be reached, or broke off its answer, at each of a few tries; it may answer later."""
+
+
 _HINT = "check LIGHTLAKE_STORAGE_OPTIONS, which takes s3fs's options, and AWS's environment and files"
 AWS = "https://s3.amazonaws.com"
 
@@ -305,10 +310,13 @@ def reached(root: UPath) -> Iterator[None]:
 
 def is_s3_trouble(error: BaseException) -> bool:
     """Say whether an exception may come from a file system on S3."""
+    from aiohttp import ClientError as BrokenOff  # in the middle of a file
     from botocore.exceptions import BotoCoreError, ClientError
 
-    of_this_disk = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-    return isinstance(error, OSError | BotoCoreError | ClientError) and not of_this_disk
+    if isinstance(error, OSError):
+        of_this_disk = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+        return not of_this_disk and not str(error.filename or "").startswith("/")
+    return isinstance(error, BotoCoreError | ClientError | BrokenOff)
 
 
 def s3_trouble(root: UPath, error: BaseException) -> CatalogError:

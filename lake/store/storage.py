@@ -70,6 +70,9 @@ def path_of(url: str | os.PathLike[str], options: Mapping[str, Any] | None = Non
         try:
             from upath import UPath
 
+            from lake.store.s3_files import use_s3_files
+
+            use_s3_files()
             remote: UPath = UPath(text.rstrip("/"), **s3.access(given).options())
             return remote
         except ImportError as error:

@@ -217,7 +217,8 @@ class Recording:
 
     def _safely(self, step: Callable[[], object], what: str) -> None:
         try:
-            step()
+            with self.lake.storage.reached():
+                step()
         except (LightlakeError, duckdb.Error, OSError, pa.ArrowException, ValueError) as error:
             logger.warning("%s was not recorded: %s", what, safe_line(error))
 

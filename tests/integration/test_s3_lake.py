@@ -16,6 +16,7 @@ from helpers.processes import Run
 from helpers.s3 import REGION, S3, FaultyProxy
 
 from lake.commit.commit import commit
+from lake.commit.runs import is_stop_requested
 from lake.commit.staging import Manifest
 from lake.errors import CatalogError, ConfigurationError
 from lake.query import Lake
@@ -149,27 +150,46 @@ def test_a_commit_behind_faults_is_whole_or_not_at_all(
     assert errors(opened) == []
 
 
-def test_errors_of_s3_that_last_are_one_line_of_compact_and_verify(
-    opened: Catalog, place: Settings, s3: S3, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", ["status:403", "reset"])
+def test_errors_of_s3_that_last_are_one_line(
+    opened: Catalog, place: Settings, s3: S3, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     register(opened, range(4))
     committed(opened, range(2), "g0")
     committed(opened, {1: 2, 2: 1}, "g1")
+    manifest = staged(opened, {3: 1}, "g2")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
     with FaultyProxy(s3.endpoint) as proxy:
         for name, value in s3.environment_at(proxy.endpoint).items():
             monkeypatch.setenv(name, value)
         other = Catalog(Storage.from_url(place.url), place)
         other.open()
-        for match in ("GET .*quarantine", "HEAD .*data/main.*parquet"):
-            proxy.fault("status:403", times=10_000, match=match)
-            for act in (compact, verify):
+        changes: list[Callable[[Catalog], object]] = [lambda to: register(to, [9]), lambda to: commit(to, manifest)]
+        for match, acts in (
+            ("GET .*quarantine", [compact, verify]),
+            ("HEAD .*data/main.*parquet", [compact, verify]),
+            ("(PUT|POST) .*staging", changes[:1]),
+            ("(PUT|POST) .*data/main", changes),
+            ("GET .*staging.*parquet", changes[1:]),
+        ):
+            proxy.fault(kind, times=10_000, match=match)
+            for act in acts:
                 with pytest.raises(CatalogError, match=f"{proxy.endpoint}, bucket") as error:
                     act(other)
                 assert "\n" not in str(error.value)
             proxy.heal()
+        # What is committed is committed, even if what was staged cannot be removed.
+        proxy.fault(kind, times=10_000, match="DELETE .*staging|POST .*delete")
+        assert commit(other, manifest).status == "done"
+        proxy.fault(kind, times=10_000, match="list-type")
+        with pytest.raises(OSError, match=r"."):
+            is_stop_requested(other.storage, "run")
+        proxy.heal()
         other.close()
     compact(opened)
-    assert content(opened) == expected({0: 1, 1: 2, 2: 1})
+    assert content(opened) == expected({0: 1, 1: 2, 2: 1, 3: 1})
+    assert errors(opened) == []
 
 
 def test_what_cannot_be_reached_is_told_in_one_line(

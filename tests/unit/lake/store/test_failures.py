@@ -21,6 +21,7 @@ from lake.query import Lake
 from lake.settings import Settings
 from lake.store.catalog import Catalog
 from lake.store.failures import DiskFull, disk_full, explain
+from lake.store.s3 import S3Unreachable
 from lake.store.storage import Storage
 from lake.upkeep.compaction import compact
 
@@ -101,6 +102,7 @@ def test_other_errors_are_not_of_full_disks(tmp_path: Path) -> None:
     unanswered = explain(duckdb.IOException("Failure when receiving data error for HTTP GET to 'http://a/b.parquet'"))
     assert unanswered.message.startswith("S3 does not answer")
     assert "AWS_ENDPOINT_URL" in unanswered.hint
+    assert "AWS_ENDPOINT_URL" in explain(S3Unreachable("Could not connect to the endpoint URL")).hint
     away = duckdb.Error('Failed to prepare "SELECT 1\nFROM a": server closed the connection unexpectedly\n\tThis')
     assert isinstance(explain(away), Interrupted)
     assert explain(away).message.endswith("is lost: server closed the connection unexpectedly")
