@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from botocore.exceptions import ConnectionError as NoConnection
 from botocore.exceptions import HTTPClientError
 from fsspec import get_filesystem_class, register_implementation
 from fsspec.asyn import sync_wrapper
@@ -15,14 +16,14 @@ from lake.store.s3 import S3Unreachable
 class S3Files(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
     """Access to S3.
 
-    s3fs makes OSErrors of what S3 refuses, and leaves botocore's errors where S3 does not answer. What cleans up after a
-    failure, or goes on without a file, looks for OSErrors only.
+    s3fs makes OSErrors of what S3 refuses, and leaves botocore's errors where S3 does not answer. What cleans up after
+    a failure, or goes on without a file, looks for OSErrors only.
     """
 
     async def _call_s3(self, method: str, *args: Any, **kwargs: Any) -> Any:
         try:
             return await super()._call_s3(method, *args, **kwargs)
-        except HTTPClientError as error:
+        except (NoConnection, HTTPClientError) as error:
             raise S3Unreachable(str(error)) from error
 
     call_s3 = sync_wrapper(_call_s3)

@@ -187,6 +187,8 @@ def test_errors_of_s3_that_last_are_one_line(
             is_stop_requested(other.storage, "run")
         proxy.heal()
         other.close()
+    with pytest.raises(OSError, match=r"Could not connect"):
+        is_stop_requested(other.storage, "run")
     compact(opened)
     assert content(opened) == expected({0: 1, 1: 2, 2: 1, 3: 1})
     assert errors(opened) == []
