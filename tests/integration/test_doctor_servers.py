@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from helpers.s3 import S3, FaultyProxy
-from s3fs import S3FileSystem
 
 from lake.model.schema import SCHEMA_VERSION
 from lake.settings import Settings, load_settings
 from lake.store.catalog import Catalog
+from lake.store.s3_files import S3Files
 from lake.store.storage import Storage
 from lake.upkeep.checks import catalogue, clock_of_s3, storage_rights
 from lake.upkeep.doctor import Check
@@ -27,7 +27,7 @@ def one(checks: list[Check]) -> Check:
 
 
 def lake_on(settings: Settings) -> Check:
-    S3FileSystem.clear_instance_cache()  # it keeps clients as the environment was when they were made
+    S3Files.clear_instance_cache()  # it keeps clients as the environment was when they were made
     return one(storage_rights(Storage.from_url(settings.url), settings.storage_options, 2.0))
 
 
