@@ -253,7 +253,7 @@ class Change:
         if self._has_copies:
             remove_folder(self._intent.aside)
         if self._has_intent:
-            with suppress(OSError):  # what is committed is so; the next writer settles an intent that is left
+            with suppress(OSError):  # the transaction is over: the next writer settles an intent that is left
                 remove(self._intent.path)
 
 
