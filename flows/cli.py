@@ -224,12 +224,15 @@ def existing(url: str | None, sample: str | None = None, *, asks_for_targets: bo
 
     A lake without targets has nothing to ask archives for. That is said, and is no error: targets may come later.
     """
+    from lake.light_curves import files_of
     from lake.names import check_sample
     from lake.query import Lake
 
     with Lake(url, writable=True) as lake:
         check_sample(lake, sample)
-        if asks_for_targets and not lake.sql("SELECT 1 FROM targets LIMIT 1").num_rows:
+        # That there are files is found out at once; the first query of DuckLake's loads all that it knows of the lake.
+        is_known = "targets" in (listed := files_of(lake)[1]) and len(listed["targets"].paths)
+        if asks_for_targets and not is_known and not lake.sql("SELECT 1 FROM targets LIMIT 1").num_rows:
             say("note: the lake has no targets yet: lightlake targets add FILE --sample NAME")
         return str(lake.storage.root)
 

@@ -34,7 +34,7 @@ from lake.store.listing import newest_version
 from lake.store.location import CatalogLocation
 from lake.store.lock import advisory_lock, file_lock, until_back
 from lake.store.migrations import check_current, check_not_newer, has_declared, make_tables, migrate, schema_version
-from lake.store.pruning import METADATA, index_statistics, note_no_nan
+from lake.store.pruning import METADATA, begin_statistics, index_statistics, note_no_nan
 from lake.store.storage import Storage
 from lake.text import file_name
 
@@ -165,6 +165,7 @@ class Catalog:
         index_statistics(cursor, self.location.kind, self.location.schema)
         note_no_nan(cursor, self.location.kind, self.location.schema, newest=False)
         migrate(cursor, found or SCHEMA_VERSION, tree_id(self.storage), number)
+        begin_statistics(self.cursor_outside(), self.location.kind, self.location.schema)
 
     def _marked(self, cursor: duckdb.DuckDBPyConnection, own_id: str | None) -> bool:
         """Check that the tree has the catalogue's id, or mark the right tree; return whether it was marked."""

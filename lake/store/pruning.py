@@ -1,8 +1,11 @@
-"""Complete DuckLake's statistics of files, by which it skips files in a query.
+"""Complete DuckLake's statistics of files, by which it skips files in a query, and of tables, which it plans with.
 
 DuckLake uses the range of a float column only if its catalogue says that the file has no NaN, and says nothing for
 files that were registered rather than written by it (duckdb/ducklake, issue 1442). No file of a lake has NaN:
 `lake.model.table` converts NaN to NULL, and `lake.commit.validate` rejects values that are not finite.
+
+Of a table that never had a row, DuckLake has no statistics, and each query of it searches them again for each column:
+40 columns take as long as a commit. So such tables get those of no rows.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import duckdb
 
 from lake.model.table import quoted
+from lake.store.connection import rollback
 
 METADATA = "__ducklake_metadata_lake"
 
@@ -72,3 +76,35 @@ def index_statistics(cursor: duckdb.DuckDBPyConnection, kind: str, schema: str) 
         index = f"CREATE INDEX IF NOT EXISTS lightlake_statistics_{name}"
         index += f' ON "{schema}".ducklake_file_column_stats ({columns})'
         cursor.execute(f"CALL postgres_execute('{METADATA}', {quoted(index)})")
+
+
+def begin_statistics(cursor: duckdb.DuckDBPyConnection, kind: str, schema: str) -> None:
+    """Give the tables that never had a row the statistics of no rows; DuckLake merges those of later rows into them.
+
+    Parameters
+    ----------
+    cursor
+        Connection beside the lake, not in a transaction; the caller holds the catalogue's lock.
+    kind, schema
+        The catalogue's database, sqlite or postgres, and its schema.
+    """
+    never = f'end_snapshot IS NULL AND table_id NOT IN (SELECT table_id FROM "{schema}".ducklake_table_stats)'
+    of_columns = (
+        f'INSERT INTO "{schema}".ducklake_table_column_stats (table_id, column_id, contains_null, contains_nan) '
+        "SELECT table_id, column_id, false, CASE WHEN column_type IN ('float32', 'float64') THEN false END "
+        f'FROM "{schema}".ducklake_column WHERE {never}'
+    )
+    of_tables = (
+        f'INSERT INTO "{schema}".ducklake_table_stats (table_id, record_count, next_row_id, file_size_bytes) '
+        f'SELECT table_id, 0, 0, 0 FROM "{schema}".ducklake_table WHERE {never}'
+    )
+    cursor.execute("BEGIN")
+    try:
+        for insert in (of_columns, of_tables):
+            if kind == "sqlite":
+                cursor.execute(f"FROM sqlite_query('{METADATA}', {quoted(f'{insert} RETURNING 1')})").fetchall()
+            else:
+                cursor.execute(f"CALL postgres_execute('{METADATA}', {quoted(insert)})")
+        cursor.execute("COMMIT")
+    finally:
+        rollback(cursor)

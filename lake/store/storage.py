@@ -272,8 +272,9 @@ def write_parquet(tables: pa.Table | Iterable[pa.Table], path: UPath | Path) -> 
     except BaseException as error:
         with suppress(OSError):
             remove(path)  # closed, it looks as if it were whole
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # what a full disk says has no name
+        # What a full disk says has no name. An error without a number, as of S3, is its text, which a name would hide.
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = str(path)
         raise
     flush(path)
     return rows

@@ -22,7 +22,7 @@ from lake.store.backup import back_up
 from lake.store.catalog import Catalog
 from lake.store.connection import rollback
 from lake.store.migrations import MERGED_BELOW_BYTES, set_writing
-from lake.store.pruning import index_statistics, note_no_nan
+from lake.store.pruning import begin_statistics, index_statistics, note_no_nan
 from lake.store.storage import Storage, remove_folder
 from lake.text import counted
 from lake.upkeep.maintenance import BOOKKEEPING, damage, live_files, recorded_files
@@ -88,6 +88,7 @@ def compact(catalog: Catalog) -> Compacted:
                 before = before or sum(map(len, live_files(cursor, catalog).values()))
                 refuse_damaged(cursor, catalog)
             index_statistics(cursor, catalog.location.kind, catalog.location.schema)
+            begin_statistics(catalog.cursor_outside(), catalog.location.kind, catalog.location.schema)
             set_writing(cursor)
         _rewrite(catalog, number)
         _refresh_file_records(catalog, number)

@@ -235,6 +235,19 @@ def test_verify_and_compact(run: Run, here: Path, catalog: Catalog) -> None:
     assert run("sql", "SELECT count(*) AS n FROM targets", "--output", "csv").out == '"n"\n6\n'
 
 
+@pytest.mark.usefixtures("pull_settings")
+def test_a_pull_says_that_a_lake_has_no_targets_yet(run: Run, catalog: Catalog) -> None:
+    (note, _) = run("pull", "icecube", "--local").out.splitlines()
+    assert "no targets yet" in note
+    register(catalog, range(1))
+    (line,) = run("pull", "icecube", "--local").out.splitlines()
+    assert "1 of 1 target answered" in line
+    # Where not only the files say which targets there are.
+    catalog.cursor().execute("DELETE FROM targets")
+    (note, _) = run("pull", "icecube", "--local").out.splitlines()
+    assert "no targets yet" in note
+
+
 def test_pull_and_status(
     run: Run,
     here: Path,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from itertools import pairwise
+from unittest.mock import Mock
 
 import duckdb
 import numpy as np
@@ -272,3 +274,15 @@ def test_parts_of_more_values_than_their_indices_can_name_are_written(tmp_path):
     assert [group.num_rows for group in row_groups(parts, ROW_GROUP_ROWS)] == [100, 100]
     assert write_parquet(iter(parts), tmp_path / "x.parquet") == 200
     assert read_parquet(tmp_path / "x.parquet")["name"].to_pylist()[99:101] == ["a99", "b0"]
+
+
+def test_an_error_of_writing_names_the_file_or_keeps_its_text(tmp_path, monkeypatch):
+    for error, told in (
+        (OSError(errno.ENOSPC, "No space left on device"), ("No space left on device", "some.parquet")),
+        (ConnectionError("Could not connect to the endpoint"), ("Could not connect to the endpoint",)),
+    ):
+        monkeypatch.setattr(storage, "row_groups", Mock(side_effect=error))
+        with pytest.raises(OSError, match=r".") as raised:
+            write_parquet(some(3), tmp_path / "some.parquet")
+        assert all(part in str(raised.value) for part in told)
+        assert list(tmp_path.iterdir()) == []
