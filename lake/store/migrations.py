@@ -118,16 +118,31 @@ def set_writing(cursor: duckdb.DuckDBPyConnection) -> None:
 
 
 def make_tables(cursor: duckdb.DuckDBPyConnection, found: int | None) -> None:
-    """Create the tables of a new lake; `found` is 0 if that was begun before."""
+    """Create the tables of a new lake; `found` is 0 if that was begun before, and a migration creates what is missing.
+
+    DuckLake makes the room for small inserts with the table, if it is told of them before. Otherwise the first insert
+    makes it, which changes the schema, and then every connection loads the whole schema again.
+    """
     if found is None:
         set_writing(cursor)
-        cursor.execute("CALL ducklake_set_option('lake', 'data_inlining_row_limit', '0')")
-        cursor.execute("BEGIN")
-        for table in TABLES.values():
-            for statement in create_statements(table):
-                cursor.execute(statement)
-        cursor.execute("COMMIT")
+        _keep_rows(cursor, INLINED_ROWS)
+        _create(cursor, KEPT_IN_CATALOGUE)
+    _keep_rows(cursor, 0)
+    if found is None:
+        _create(cursor, [name for name in TABLES if name not in KEPT_IN_CATALOGUE])
     _keep_in_catalogue(cursor)
+
+
+def _create(cursor: duckdb.DuckDBPyConnection, names: Sequence[str]) -> None:
+    cursor.execute("BEGIN")
+    for name in names:
+        for statement in create_statements(TABLES[name]):
+            cursor.execute(statement)
+    cursor.execute("COMMIT")
+
+
+def _keep_rows(cursor: duckdb.DuckDBPyConnection, limit: int) -> None:
+    cursor.execute(f"CALL ducklake_set_option('lake', 'data_inlining_row_limit', {limit})")
 
 
 def _keep_in_catalogue(cursor: duckdb.DuckDBPyConnection) -> None:

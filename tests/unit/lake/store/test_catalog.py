@@ -7,13 +7,16 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import DEFAULT, Mock
 
 import pytest
 from helpers.granules import committed, content, count, errors, expected, register
 
 import lake.store.catalog
 import lake.store.migrations
+from lake.commit.runs import Start, begin
 from lake.errors import CatalogError, ConfigurationError
 from lake.model.schema import SCHEMA_VERSION, TABLES
 from lake.model.table import Column
@@ -22,6 +25,7 @@ from lake.settings import load_settings
 from lake.store.catalog import Catalog
 from lake.store.location import CatalogLocation
 from lake.store.storage import Storage
+from lake.upkeep.compaction import compact
 
 ROOT = Path(__file__).parents[4]
 
@@ -41,6 +45,52 @@ def test_init_makes_a_lake_once(tmp_path, settings):
     assert count(catalog, "lake.snapshots()") == before
     assert count(catalog, "schema_version") == 1
     catalog.close()
+
+
+def _asked(catalog, query):
+    cursor = catalog.cursor()
+    rows = cursor.execute(query.format(metadata="__ducklake_metadata_lake.main")).fetchall()
+    cursor.close()
+    return rows
+
+
+def test_work_in_a_new_lake_changes_no_schema_which_connections_would_load_again(catalog):
+    schema = "SELECT max(schema_version) FROM {metadata}.ducklake_snapshot"
+    before = _asked(catalog, schema)
+    register(catalog, range(3))
+    begin(catalog, Start("run", "a run", "here", 1, datetime(2026, 1, 1, tzinfo=UTC)))
+    committed(catalog, range(3))
+    assert _asked(catalog, schema) == before
+    compact(catalog)
+    committed(catalog, [2], "g1")
+    assert _asked(catalog, schema) == before
+
+
+@pytest.mark.parametrize("step", ["_create 1", "_keep_rows 2", "_create 2", "_keep_in_catalogue 1"])
+def test_a_creation_that_ended_between_tables_is_completed(tmp_path, settings, monkeypatch, step):
+    (name, _, number), module = step.partition(" "), lake.store.migrations
+    kept = (
+        "SELECT option.key, option.value, named.table_name FROM {metadata}.ducklake_metadata AS option "
+        "LEFT JOIN {metadata}.ducklake_table AS named ON named.table_id = option.scope_id "
+        "WHERE key NOT IN ('data_path', 'created_by') ORDER BY ALL"
+    )
+    made = []
+    for ended in (False, True):
+        catalog = Catalog(Storage(tmp_path / str(ended)), settings)
+        if ended:
+            ends = Mock(side_effect=[DEFAULT] * (int(number) - 1) + [KeyboardInterrupt], wraps=getattr(module, name))
+            with monkeypatch.context() as patch:
+                patch.setattr(module, name, ends)
+                with pytest.raises(KeyboardInterrupt):
+                    catalog.create()
+            catalog.close()
+        assert catalog.create()
+        made.append((_asked(catalog, kept), _asked(catalog, "SELECT name FROM (SHOW TABLES) ORDER BY name")))
+        register(catalog, range(3))
+        committed(catalog, range(3))
+        assert errors(catalog) == []
+        catalog.close()
+    assert made[0] == made[1]
 
 
 NEXT = SCHEMA_VERSION + 1
