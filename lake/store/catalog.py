@@ -221,7 +221,7 @@ class Catalog:
         with failures.converted(self._unreadable):
             quick = newest_version(self.cursor_outside(), self.location, self.storage)
             found, own_id = quick or schema_version(self.cursor())
-        if found is None:
+        if found is None and has_data(self.storage):
             tables = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake' ORDER BY ALL LIMIT 1"
             for (table,) in self.cursor().execute(tables).fetchall():
                 raise CatalogError(

@@ -118,25 +118,27 @@ def set_writing(cursor: duckdb.DuckDBPyConnection) -> None:
 
 
 def make_tables(cursor: duckdb.DuckDBPyConnection, found: int | None) -> None:
-    """Create the tables of a new lake; `found` is 0 if that was begun before, and a migration creates what is missing.
+    """Create the tables of a new lake; `found` is None, or 0 if that was begun before and all tables are there.
 
     DuckLake makes the room for small inserts with the table, if it is told of them before. Otherwise the first insert
-    makes it, which changes the schema, and then every connection loads the whole schema again.
+    makes it, which changes the schema, and then every connection loads the whole schema again. All other tables are in
+    the first snapshot.
     """
     if found is None:
         set_writing(cursor)
+        _keep_rows(cursor, 0)
+        _create(cursor, [name for name in TABLES if name not in KEPT_IN_CATALOGUE])
         _keep_rows(cursor, INLINED_ROWS)
         _create(cursor, KEPT_IN_CATALOGUE)
     _keep_rows(cursor, 0)
-    if found is None:
-        _create(cursor, [name for name in TABLES if name not in KEPT_IN_CATALOGUE])
     _keep_in_catalogue(cursor)
 
 
 def _create(cursor: duckdb.DuckDBPyConnection, names: Sequence[str]) -> None:
+    held = {name for (name,) in cursor.execute(_TABLES).fetchall()}
     cursor.execute("BEGIN")
     for name in names:
-        for statement in create_statements(TABLES[name]):
+        for statement in create_statements(TABLES[name]) if name not in held else ():
             cursor.execute(statement)
     cursor.execute("COMMIT")
 

@@ -17,7 +17,7 @@ from helpers.granules import committed, content, count, errors, expected, regist
 import lake.store.catalog
 import lake.store.migrations
 from lake.commit.runs import Start, begin
-from lake.errors import CatalogError, ConfigurationError
+from lake.errors import CatalogError, ConfigurationError, NoLake
 from lake.model.schema import SCHEMA_VERSION, TABLES
 from lake.model.table import Column
 from lake.query import Lake
@@ -66,7 +66,7 @@ def test_work_in_a_new_lake_changes_no_schema_which_connections_would_load_again
     assert _asked(catalog, schema) == before
 
 
-@pytest.mark.parametrize("step", ["_create 1", "_keep_rows 2", "_create 2", "_keep_in_catalogue 1"])
+@pytest.mark.parametrize("step", ["_create 1", "_keep_rows 2", "_create 2", "_keep_rows 3", "_keep_in_catalogue 1"])
 def test_a_creation_that_ended_between_tables_is_completed(tmp_path, settings, monkeypatch, step):
     (name, _, number), module = step.partition(" "), lake.store.migrations
     kept = (
@@ -83,6 +83,9 @@ def test_a_creation_that_ended_between_tables_is_completed(tmp_path, settings, m
                 patch.setattr(module, name, ends)
                 with pytest.raises(KeyboardInterrupt):
                     catalog.create()
+            catalog.close()
+            with pytest.raises(NoLake):
+                catalog.open()
             catalog.close()
         assert catalog.create()
         made.append((_asked(catalog, kept), _asked(catalog, "SELECT name FROM (SHOW TABLES) ORDER BY name")))
